@@ -1,0 +1,77 @@
+"""What every configuration of coldtune shares: frozen, strict models, one-line errors and stable hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+ConfigT = TypeVar("ConfigT", bound="Config")
+
+
+class Config(BaseModel):
+    """Base of all configurations: immutable, and a key that it does not know is an error, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+def parse(cls: type[ConfigT], value: ConfigT | Mapping[str, Any], where: str = "") -> ConfigT:
+    """Build `cls` from a mapping (an instance passes through).
+
+    `where` is the dotted place of the value in the user's configuration, put before every key in an error.
+    Raises ValueError whose message has one line for each wrong key: the key, the value given and what is allowed.
+    """
+    if isinstance(value, cls):
+        return value
+    try:
+        return cls.model_validate(dict(value) if isinstance(value, Mapping) else value)
+    except ValidationError as error:
+        raise ValueError(describe(error, cls, where)) from None
+
+
+def describe(error: ValidationError, cls: type[BaseModel], where: str = "") -> str:
+    """The message of a pydantic error in our form: `key = value: what is allowed`, a line for each wrong key."""
+    lines = []
+    for item in error.errors():
+        # Discriminated unions put the tag into the location; it is not a key that the user wrote.
+        path = ".".join([*([where] if where else []), *(str(part) for part in item["loc"])])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{path} = {item['input']!r}: unknown key; allowed: {', '.join(_keys(cls, item['loc'][:-1]))}")
+        elif item["type"] == "missing":
+            lines.append(f"{path}: required, and missing")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            shown = f" = {item['input']!r}" if not isinstance(item["input"], Mapping) else ""
+            lines.append(f"{path or cls.__name__}{shown}: {message[:1].lower()}{message[1:]}")
+    return "\n".join(lines)
+
+
+def _keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The keys that `cls` allows at `path` (its own where the path leads through a union)."""
+    for part in path:
+        field = cls.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        cls = annotation
+    return sorted(cls.model_fields)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON-compatible dicts, lists, strings and numbers."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (64 hex digits) of `value` as canonical JSON: equal for equal configurations, in any key order."""
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
