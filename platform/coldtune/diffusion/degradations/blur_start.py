@@ -1,0 +1,66 @@
+"""Where a blur must start in order to end with a given leftover."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from coldtune.config import parse
+from coldtune.diffusion.degradations.base import check_image_shape
+from coldtune.diffusion.degradations.blur import BlurConfig, log_leftover
+
+# Far below the pixel grid a kernel is the identity; far above its own size it is flat.
+_SMALLEST_SIGMA = 1e-2
+_LARGEST_SIGMA_IN_KERNELS = 1e3
+_RELATIVE_WIDTH = 1e-10
+
+
+def start_for_leftover(config: BlurConfig | Mapping[str, Any], image_shape: Sequence[int], leftover: float) -> float:
+    """The sigma.start, to 6 significant digits, with which the blur of `config` ends with `leftover`.
+
+    config: any start; its schedule, rate, T, kernel and padding are kept. leftover: in (0, 1), as `leftover()` measures
+    it. Found by bisection: a larger start blurs more. So rate, schedule, T and kernel change the path of a search's
+    trials, never their end. ValueError with the reachable range where no start > 0 leads there: with few or small
+    steps even flat kernels leave more (the lower end), and a linear growth blurs from start 0 already (the upper end).
+    """
+    config = parse(BlurConfig, config, where="degradation")
+    shape = check_image_shape(image_shape)
+    if not 0 < leftover < 1:
+        raise ValueError(f"leftover = {leftover}: must be between 0 and 1, both excluded")
+    if config.collapse_final:
+        raise ValueError("degradation.collapse_final = True: nothing is left over at T, whatever sigma.start")
+
+    target = math.log(leftover)
+    low, high = _bracket(config)
+    most, least = log_leftover(_with_start(config, low), shape), log_leftover(_with_start(config, high), shape)
+    if not least <= target <= most:
+        raise ValueError(
+            f"leftover = {leftover:g}: out of reach of T = {config.steps}, kernel_size = {config.kernel_size}, "
+            f"{config.sigma.schedule} rate = {config.sigma.rate} at {shape[1]}x{shape[2]} px, "
+            f"whose reachable range is {math.exp(least):.3g} to {math.exp(most):.3g}"
+        )
+    while high / low > 1 + _RELATIVE_WIDTH:
+        middle = math.sqrt(low * high)
+        if log_leftover(_with_start(config, middle), shape) > target:
+            low = middle
+        else:
+            high = middle
+    return float(f"{math.sqrt(low * high):.6g}")
+
+
+def _bracket(config: BlurConfig) -> tuple[float, float]:
+    """The smallest and the largest start worth trying."""
+    growth = (config.sigma.rate or 0.0) * (config.steps - 1)
+    largest = _LARGEST_SIGMA_IN_KERNELS * config.kernel_size
+    match config.sigma.schedule:
+        case "linear":
+            return max(-growth, 0.0) + _SMALLEST_SIGMA, largest + max(-growth, 0.0)
+        case "exponential":
+            return _SMALLEST_SIGMA * math.exp(-max(growth, 0.0)), largest * math.exp(-min(growth, 0.0))
+        case "constant":
+            return _SMALLEST_SIGMA, largest
+
+
+def _with_start(config: BlurConfig, start: float) -> BlurConfig:
+    return config.model_copy(update={"sigma": config.sigma.model_copy(update={"start": start})})

@@ -1,0 +1,57 @@
+"""Schedules: how strong each single step of a degradation is."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from coldtune.config import Config
+
+
+class SigmaConfig(Config):
+    """Standard deviation, in pixels, of the Gaussian kernel that step t = 1..T adds.
+
+    constant: start | linear: start + rate (t-1) | exponential: start exp(rate (t-1)).
+    The paper: MNIST constant 7; CIFAR-10 linear .36 + .01 (t-1); CelebA exponential 1, .01 (A.1, 5.2).
+    A larger rate takes most of the information in the last steps; rate has no default, as 0 would silently be constant.
+    """
+
+    schedule: Literal["constant", "linear", "exponential"]
+    start: float = Field(gt=0)
+    rate: float | None = None
+
+    @model_validator(mode="after")
+    def _rate_where_it_means_something(self) -> Self:
+        if self.schedule == "constant" and self.rate:
+            raise ValueError(
+                f"rate = {self.rate}: a constant schedule has none; leave it out, or choose another schedule"
+            )
+        if self.schedule != "constant" and self.rate is None:
+            raise ValueError(f"rate: required by the {self.schedule} schedule")
+        return self
+
+    def values(self, steps: int) -> Tensor:
+        """sigma_t for t = 1..steps, float64 (steps,). ValueError where one is not a positive finite number."""
+        t = torch.arange(steps, dtype=torch.float64, device="cpu")
+        match self.schedule:
+            case "constant":
+                sigma = torch.full_like(t, self.start)
+            case "linear":
+                sigma = self.start + self._rate * t
+            case "exponential":
+                sigma = self.start * torch.exp(self._rate * t)
+        last = float(sigma[-1])
+        if not (math.isfinite(last) and last > 0):
+            raise ValueError(
+                f"sigma.rate = {self.rate}: makes sigma {last:g} at t = {steps}; "
+                "every sigma must be positive and finite"
+            )
+        return sigma
+
+    @property
+    def _rate(self) -> float:
+        return self.rate or 0.0
