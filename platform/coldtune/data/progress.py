@@ -1,0 +1,49 @@
+"""Progress of a long preparation: a bar with rate and remaining time, on a terminal only, gone when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+Advance = Callable[[float], None]
+
+
+class _Rate(ProgressColumn):
+    """`done/total unit, rate unit/s`."""
+
+    def render(self, task: Task) -> Text:
+        unit = task.fields["unit"]
+        total = "?" if task.total is None else f"{task.total:,.0f}"
+        rate = f", {task.speed:,.0f} {unit}/s" if task.speed else ""
+        return Text(f"{task.completed:,.0f}/{total} {unit}{rate}")
+
+
+class Bars:
+    """Starts the bars of one preparation; without a terminal they show nothing."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self._progress = progress
+
+    def start(self, what: str, total: float | None, unit: str) -> Advance:
+        """A new bar `what` over `total` units (None: unknown); call the result with the units just done."""
+        progress = self._progress
+        if progress is None:
+            return lambda done: None
+        task = progress.add_task(what, total=total, unit=unit)
+        return lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def show(enabled: bool) -> Iterator[Bars]:
+    """Bars on standard error while the context lasts, where `enabled` and standard error is a terminal."""
+    console = Console(stderr=True)
+    if not (enabled and console.is_terminal):
+        yield Bars()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Bars(progress)

@@ -1,0 +1,21 @@
+"""The datasets that can be prepared. A new one: one file in `sources/` and one line here."""
+
+from __future__ import annotations
+
+from coldtune.data.source import Source
+from coldtune.data.sources.digits import Digits
+
+_SOURCES: dict[str, Source] = {item.name: item for item in (Digits(),)}
+
+
+def names() -> list[str]:
+    """Names of all datasets, sorted."""
+    return sorted(_SOURCES)
+
+
+def source(name: str) -> Source:
+    """The source called `name`; ValueError listing the names for another one."""
+    try:
+        return _SOURCES[name]
+    except KeyError:
+        raise ValueError(f"unknown dataset {name!r}; allowed: {', '.join(names())}") from None
