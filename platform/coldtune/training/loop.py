@@ -1,0 +1,290 @@
+"""The training loop: pure torch, in one process or in each process of a torch.distributed group."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from coldtune.data import Dataset
+from coldtune.data.config import DataConfig
+from coldtune.diffusion import build_degradation, draws
+from coldtune.diffusion.restorer import RestorerConfig
+from coldtune.training.batches import Batch, TrainingBatches, ValidationGrid
+from coldtune.training.config import TrainingConfig
+from coldtune.training.state import TrainingState, load_restorer
+from coldtune.training.world import World, default_device
+
+__all__ = [
+    "Checkpoints",
+    "DivergedError",
+    "Report",
+    "TrainResult",
+    "TrainingTask",
+    "load_restorer",
+    "train",
+]
+
+Report = Callable[[int, Mapping[str, float]], None]
+"""Called with (step, metrics). An exception that it raises ends the training; so does stopping a trial."""
+
+# A training split that takes more of the GPU's free memory than this stays in main memory.
+_RESIDENT_SHARE = 0.25
+# Steps between looks at the losses, where no report or checkpoint is due: a diverged training ends within these.
+_LONGEST_SPAN = 100
+_DROPOUT = draws.stream("training/dropout")
+
+
+class Checkpoints(Protocol):
+    """Where a training finds and leaves its checkpoints (directories); atomicity is the implementer's."""
+
+    def latest(self, at_most: int) -> tuple[int, Path] | None:
+        """The checkpoint of the largest step <= `at_most`, or None."""
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """Keep what `write` puts into the fresh directory that it is given as the checkpoint of `step`."""
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What to train, in values that travel between processes. `dataset_path` is a prepared dataset's folder."""
+
+    data: DataConfig
+    dataset_path: str
+    degradation: dict[str, Any]
+    restorer: RestorerConfig
+    training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The end of a training.
+
+    `resumed_from` is the step of the checkpoint that it went on from (None: from the start). `seconds` is wall time;
+    `images_per_s` counts training alone (no validation, no checkpoints) over all workers, 0 where nothing was left.
+    """
+
+    step: int
+    resumed_from: int | None
+    seconds: float
+    images_per_s: float
+
+
+class DivergedError(FloatingPointError):
+    """A loss or gradient stopped being finite. Nothing was saved after `step`, the first step that was affected."""
+
+    def __init__(self, step: int, what: str = "the loss or its gradient"):
+        super().__init__(step, what)
+        self.step, self.what = step, what
+
+    def __str__(self) -> str:
+        return (
+            f"training diverged: {self.what} is not finite at step {self.step}; "
+            "a smaller training.lr or a training.clip_norm may help"
+        )
+
+
+def train(
+    task: TrainingTask,
+    checkpoints: Checkpoints,
+    report: Report,
+    *,
+    device: torch.device | str | None = None,
+    world: World | None = None,
+) -> TrainResult:
+    """Train the restorer R to minimise E |R(D(x, t), t) - x| (section 3.1) up to step `task.training.steps`.
+
+    Goes on from `checkpoints.latest(steps)` and is then bit for bit the unbroken training (on a CPU; on a GPU up to
+    the order of its sums). Every `report_every` steps and at the end, rank 0 reports `loss` and `grad_norm` (2-norm
+    before clipping), both means over the steps since the last report, and `images_per_s`; where a validation is due,
+    also `val_loss`, the averaged model's mean absolute error on the validation grid (whatever the training loss, so
+    that trials compare). A report comes before the checkpoint of its step: after an interruption some steps
+    may be reported twice, none is lost.
+
+    `device`: this process's GPU if it has one, else the CPU. `world`: the torch.distributed group, if there is one.
+    Every rank must call this with the same task. The caller's torch random state is left as it was.
+
+    Raises DivergedError (a FloatingPointError) when the loss or a gradient is not finite; found at reports and
+    checkpoints, so that no step waits for the device. ValueError where there are more workers than images in a batch.
+    """
+    world = world or World.current()
+    place = torch.device(device) if device is not None else default_device()
+    if task.training.batch_size < world.size:
+        raise ValueError(f"training.batch_size = {task.training.batch_size}: must be >= the {world.size} workers")
+    with (
+        torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
+        _arithmetic(task.training.dtype, place),
+    ):
+        return _Training(task, place, world).run(checkpoints, report)
+
+
+class _Training:
+    """One process's side of a training."""
+
+    def __init__(self, task: TrainingTask, device: torch.device, world: World):
+        config = self.config = task.training
+        self.device, self.world = device, world
+        dataset = Dataset.open(Path(task.dataset_path))
+        degradation = build_degradation(task.degradation, dataset.image_shape)
+        images = _resident(dataset.split("train").images, device)
+        self.batches = TrainingBatches(images, task.data, degradation, config.seed, device)
+        self.grid: ValidationGrid | None = None
+        if config.validate_every:
+            self.grid = ValidationGrid(dataset.split("validation").images, degradation, config.validate_images, device)
+        self.state = TrainingState.initial(config, task.restorer, dataset.image_shape, degradation.steps, device)
+        self.dropout_seed = int(draws.derive(config.seed, _DROPOUT, torch.zeros(1, dtype=torch.int64)))
+        self.meter = _Meter(world)
+
+    def run(self, checkpoints: Checkpoints, report: Report) -> TrainResult:
+        begun, images, busy = time.perf_counter(), 0, 0.0
+        found = self.world.from_first(checkpoints.latest(self.config.steps))
+        if found:
+            self.state.load(found[1])
+        self.network = self.world.wrap(self.state.network)
+        while self.state.step < self.config.steps:
+            count, started = self._span(), time.perf_counter()
+            for _ in range(count):
+                self._step()
+            self.meter.read(self.state.step, count * self.config.batch_size * self.config.accumulate, started)
+            self._events(checkpoints, report)
+        images, busy = self.meter.images, self.meter.seconds
+        rate = images / busy if images else 0.0
+        return TrainResult(self.state.step, found[0] if found else None, time.perf_counter() - begun, rate)
+
+    def _span(self) -> int:
+        """Steps to take before the host has something to do."""
+        config, step = self.config, self.state.step
+        periods = (config.report_every, config.validate_every, config.checkpoint_every)
+        return min(_LONGEST_SPAN, config.steps - step, *(period - step % period for period in periods if period))
+
+    def _step(self) -> None:
+        config, loss = self.config, torch.zeros((), device=self.device)
+        self.state.optimizer.zero_grad(set_to_none=True)
+        for micro in range(config.accumulate):
+            with nullcontext() if micro == config.accumulate - 1 else self.world.local_gradients(self.network):
+                loss += self._backward(self.state.step * config.accumulate + micro)
+        gradients = [parameter.grad for parameter in self.state.parameters if parameter.grad is not None]
+        norm = get_total_norm(gradients)
+        if config.clip_norm is not None:
+            clip_grads_with_norm_(self.state.parameters, config.clip_norm, norm)
+        self.state.update()
+        self.meter.add(loss, norm)
+
+    def _backward(self, micro_step: int) -> Tensor:
+        """Add this rank's part of a micro-step's gradient; returns its part of the step's loss, times the ranks."""
+        config, world = self.config, self.world
+        torch.manual_seed((self.dropout_seed + micro_step * world.size + world.rank) % 2**63)
+        first = micro_step * config.batch_size
+        start, stop = world.share(first, first + config.batch_size)
+        batch = self.batches.at(start, stop)
+        # The ranks' gradients are averaged: a rank weighs by its images, so that shares may differ.
+        weight = (stop - start) * world.size / (config.batch_size * config.accumulate)
+        loss = self._errors(self.network, batch, config.loss).mean() * weight
+        torch.autograd.backward(loss)
+        return loss.detach()
+
+    def _errors(self, network: nn.Module, batch: Batch, loss: str) -> Tensor:
+        """|R(D(x, t), t) - x| or its square, (B, C, H, W)."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
+            restored: Tensor = network(batch.x_t, batch.t)
+        difference = restored.float() - batch.x0
+        return difference.abs() if loss == "l1" else difference.square()
+
+    def _events(self, checkpoints: Checkpoints, report: Report) -> None:
+        """Whatever is due after a step: validation, report, checkpoint, in this order."""
+        config, step, metrics = self.config, self.state.step, dict[str, float]()
+        last = step == config.steps
+        if last or step % config.report_every == 0:
+            metrics |= self.meter.take()
+        if self.grid and (last or step % config.validate_every == 0):
+            metrics["val_loss"] = self._validate(self.grid)
+        if metrics:
+            self.state.history.append({"step": step, **metrics})
+            self.world.on_first(lambda: report(step, metrics))
+        if last or (config.checkpoint_every and step % config.checkpoint_every == 0):
+            self.world.on_first(lambda: checkpoints.save(step, self.state.save))
+
+    @torch.no_grad()
+    def _validate(self, grid: ValidationGrid) -> float:
+        """Mean absolute error of the averaged model over the grid, whichever loss it is trained with."""
+        total = torch.zeros((), device=self.device)
+        start, stop = self.world.share(0, grid.size)
+        for first in range(start, stop, self.config.batch_size):
+            batch = grid.at(first, min(first + self.config.batch_size, stop))
+            total += self._errors(self.state.average, batch, "l1").flatten(1).mean(1).sum()
+        loss = float(self.world.sum(total)) / grid.size
+        if not math.isfinite(loss):
+            raise DivergedError(self.state.step, "the validation loss")
+        return loss
+
+
+class _Meter:
+    """Losses and gradient norms, left on the device until they are asked for, and the time that they took."""
+
+    def __init__(self, world: World):
+        self.world = world
+        self.rows: list[Tensor] = []
+        self.images, self.seconds = 0, 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.steps, self.loss, self.norm = 0, 0.0, 0.0
+        self.mark = (self.images, self.seconds)
+
+    def add(self, loss: Tensor, norm: Tensor) -> None:
+        """One step's numbers (scalars on the device): no wait, no copy."""
+        self.rows += [loss, norm]
+
+    def read(self, step: int, images: int, started: float) -> None:
+        """Wait for the steps since the last call, of which `step` is the last; DivergedError where one diverged."""
+        rows = torch.stack(self.rows).view(-1, 2) / self.world.size
+        values = self.world.sum(rows).tolist()
+        self.rows.clear()
+        self.images, self.seconds = self.images + images, self.seconds + time.perf_counter() - started
+        for index, (loss, norm) in enumerate(values):
+            if not math.isfinite(loss + norm):
+                raise DivergedError(step - len(values) + 1 + index)
+            self.steps, self.loss, self.norm = self.steps + 1, self.loss + loss, self.norm + norm
+
+    def take(self) -> dict[str, float]:
+        """Means since the last call."""
+        images, seconds = self.images - self.mark[0], self.seconds - self.mark[1]
+        means = {"loss": self.loss / self.steps, "grad_norm": self.norm / self.steps, "images_per_s": images / seconds}
+        self._reset()
+        return means
+
+
+def _resident(images: Tensor, device: torch.device) -> Tensor:
+    """`images` on the GPU where they take little of it, otherwise where they are."""
+    if device.type == "cuda" and images.nbytes <= _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return images.to(device)
+    return images
+
+
+@contextmanager
+def _arithmetic(dtype: str, device: torch.device) -> Iterator[None]:
+    """TF32 as `dtype` says, in every CUDA operation; whatever it was is restored."""
+    if dtype == "tf32" and device.type != "cuda":
+        warnings.warn(f"training.dtype = 'tf32' is ignored on a {device.type} device", stacklevel=3)
+    if device.type != "cuda":
+        yield
+        return
+    # The older switches: torch refuses to read them once the newer ones set only some of an operator family.
+    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = dtype == "tf32"
+        yield
+    finally:
+        for place, old in zip(places, before, strict=True):
+            place.allow_tf32 = old

@@ -1,0 +1,151 @@
+"""All that a training carries from one step to the next, on the device and in a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from coldtune.diffusion import build_restorer, draws
+from coldtune.diffusion.restorer import RestorerConfig
+from coldtune.training.config import TrainingConfig
+
+WEIGHTS, EMA, OPTIMIZER, STATE, HISTORY = (
+    "weights.safetensors",
+    "ema.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "history.jsonl",
+)
+_FORMAT = 1
+_INIT = draws.stream("training/initial weights")
+
+
+class TrainingState:
+    """The network, its average (EMA), Adam's moments, the number of optimiser steps taken and what they reported.
+
+    Nothing else is needed for an exact resume: the data position is `step * batch_size * accumulate`, and all
+    randomness is a function of (seed, position).
+    """
+
+    def __init__(self, config: TrainingConfig, network: nn.Module, device: torch.device):
+        self.config = config
+        self.network = network.to(device).train()
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.lr, fused=device.type in ("cpu", "cuda"))
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+
+    @classmethod
+    def initial(
+        cls,
+        config: TrainingConfig,
+        restorer: RestorerConfig,
+        image_shape: tuple[int, int, int],
+        steps: int,
+        device: torch.device,
+    ) -> TrainingState:
+        """A new network, its weights fixed by `config.seed` alone: the same on every device and worker."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(
+                int(draws.derive(config.seed, _INIT, torch.zeros(1, dtype=torch.int64)))
+            )
+            network = build_restorer(restorer, image_shape, steps=steps)
+        return cls(config, network, device)
+
+    def update(self) -> None:
+        """One optimiser step on the gradients at hand, then the average where its turn has come."""
+        self.optimizer.step()
+        self.step += 1
+        if self.step % self.config.ema_every == 0:
+            self._update_average(self.step // self.config.ema_every - 1)
+
+    @torch.no_grad()
+    def _update_average(self, k: int) -> None:
+        decay = self.config.ema_decay
+        if self.config.ema_warmup:
+            decay = min(decay, (1 + k) / (10 + k))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        for mine, theirs in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def save(self, directory: Path) -> None:
+        """Write a checkpoint into the (existing, empty) `directory`."""
+        _save(self.network.state_dict(), directory / WEIGHTS)
+        _save(self.average.state_dict(), directory / EMA)
+        _save(
+            {
+                f"{index}.{key}": value
+                for index, moments in self.optimizer.state_dict()["state"].items()
+                for key, value in moments.items()
+            },
+            directory / OPTIMIZER,
+        )
+        position = self.step * self.config.batch_size * self.config.accumulate
+        state = {"format": _FORMAT, "step": self.step, "position": position, "torch": str(torch.__version__)}
+        (directory / STATE).write_text(json.dumps(state, indent=1) + "\n")
+        (directory / HISTORY).write_text("".join(json.dumps(row) + "\n" for row in self.history))
+
+    def load(self, directory: Path) -> None:
+        """Take up the checkpoint in `directory`; ValueError where it is not one of this training."""
+        state = read_state(directory)
+        position = state["step"] * self.config.batch_size * self.config.accumulate
+        if state["position"] != position:
+            raise ValueError(
+                f"{directory}: saved at sample {state['position']}, but step {state['step']} of batches of "
+                f"{self.config.batch_size} x {self.config.accumulate} is sample {position}: another training"
+            )
+        self.network.load_state_dict(load_file(directory / WEIGHTS))
+        self.average.load_state_dict(load_file(directory / EMA))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in load_file(directory / OPTIMIZER).items():
+            index, key = name.split(".", 1)
+            moments.setdefault(int(index), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.step, self.history = state["step"], read_history(directory)
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    """`state.json` of a checkpoint: format, step, position, torch. ValueError where its format is another."""
+    state: dict[str, Any] = json.loads((directory / STATE).read_text())
+    if state.get("format") != _FORMAT:
+        raise ValueError(f"{directory}: checkpoint format {state.get('format')!r}; this version reads {_FORMAT}")
+    return state
+
+
+def read_history(directory: str | Path) -> list[dict[str, float]]:
+    """What the training of a checkpoint reported up to it, oldest first: `step` and the metrics of each report."""
+    return [json.loads(line) for line in (Path(directory) / HISTORY).read_text().splitlines()]
+
+
+def load_restorer(
+    directory: str | Path,
+    restorer: RestorerConfig,
+    image_shape: tuple[int, int, int],
+    steps: int,
+    *,
+    ema: bool = True,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """The restorer of a checkpoint, in eval mode and without gradients for its weights.
+
+    `steps` is T, as in `build_restorer`. `ema` chooses the averaged weights (those the paper samples with) or the raw
+    ones. RuntimeError from torch where the weights are of another network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = build_restorer(restorer, image_shape, steps=steps)
+    network.load_state_dict(load_file(Path(directory) / (EMA if ema else WEIGHTS)))
+    return network.to(device).eval().requires_grad_(False)
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    # Not save_file: its files are readable by their owner alone, whatever the umask.
+    path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))

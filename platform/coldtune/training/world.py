@@ -1,0 +1,80 @@
+"""The processes that train together: one, or a torch.distributed group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among `size` of them. With size > 1 the default process group must be initialised."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def current(cls) -> World:
+        """The initialised torch.distributed group; a single process where there is none."""
+        return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
+
+    def share(self, start: int, stop: int) -> tuple[int, int]:
+        """This rank's part of the range start..stop; parts differ by at most one item."""
+        count = stop - start
+        return start + count * self.rank // self.size, start + count * (self.rank + 1) // self.size
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """`network` with gradients averaged over the ranks in its backward pass."""
+        if self.size == 1:
+            return network
+        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def local_gradients(self, network: nn.Module) -> Any:
+        """Context in which a backward pass of the wrapped network accumulates without talking to the other ranks."""
+        return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Elementwise sum over the ranks (in place), on all of them."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def from_first(self, value: T) -> T:
+        """Rank 0's `value` (small and picklable) on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def on_first(self, action: Callable[[], None]) -> None:
+        """Run `action` on rank 0 while the others wait; where it raises, every rank raises (they: PeerError)."""
+        error: BaseException | None = None
+        if self.rank == 0:
+            try:
+                action()
+            except BaseException as caught:
+                error = caught
+        failed = self.from_first(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            raise PeerError("rank 0 ended the training; its log says why")
+
+
+class PeerError(RuntimeError):
+    """Another process of the group raised, and this one follows it rather than wait for ever."""
+
+
+def default_device() -> torch.device:
+    """The GPU that this process was given, or the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
