@@ -1,0 +1,37 @@
+"""How images are judged: features, distances between sets of images, image by image scores, and the protocol."""
+
+from coldtune.metrics.cache import Cache, MemoryCache
+from coldtune.metrics.evaluate import image_set_metrics
+from coldtune.metrics.extractors import Extractor, build_extractor, extract_features, extract_moments
+from coldtune.metrics.frechet import Reference, frechet_distance, reference_statistics
+from coldtune.metrics.image import ImageScores, mse, psnr, rmse, ssim
+from coldtune.metrics.moments import FeatureMoments
+from coldtune.metrics.protocol import Protocol, ProtocolConfig, resolve
+from coldtune.metrics.values import Value, check_objective, check_same, difference, same
+
+__all__ = [
+    "Cache",
+    "Extractor",
+    "FeatureMoments",
+    "ImageScores",
+    "MemoryCache",
+    "Protocol",
+    "ProtocolConfig",
+    "Reference",
+    "Value",
+    "build_extractor",
+    "check_objective",
+    "check_same",
+    "difference",
+    "extract_features",
+    "extract_moments",
+    "frechet_distance",
+    "image_set_metrics",
+    "mse",
+    "psnr",
+    "reference_statistics",
+    "resolve",
+    "rmse",
+    "same",
+    "ssim",
+]

@@ -1,0 +1,143 @@
+"""The small classifiers that judge digits and MNIST: trained by `train_classifier`, shipped in weights/.
+
+`digits`: 1 channel, 16x16; trained on the training split of scikit-learn's digits.
+`mnist`: 1 channel, 32x32; trained on the training split of MNIST.
+Beside each file of weights a JSON states its SHA-256, the data, the training and the accuracy on the test split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from safetensors.torch import load
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coldtune.config import Config
+from coldtune.metrics.extractors import EXTRACTORS, Extractor
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+class ClassifierConfig(Config):
+    """Shape of a classifier: input (channels, size, size), one block per width, each halving the image."""
+
+    channels: int = Field(ge=1)
+    size: int = Field(ge=8)
+    widths: tuple[int, ...] = (16, 32, 64)
+    num_classes: int = Field(10, ge=2)
+
+    @property
+    def dim(self) -> int:
+        """Length of the feature vector: the last width."""
+        return self.widths[-1]
+
+
+class Classifier(nn.Module):
+    """A small convolutional classifier.
+
+    Blocks of two 3x3 convolutions with batch norm and ReLU, average pooling between them; the features are the last
+    block's spatial mean, the logits one linear layer on them.
+    """
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        layers: list[nn.Module] = []
+        before = config.channels
+        for index, width in enumerate(config.widths):
+            layers += [nn.AvgPool2d(2)] if index else []
+            for channels in (before, width):
+                layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            before = width
+        self.blocks = nn.Sequential(*layers)
+        self.head = nn.Linear(before, config.num_classes)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Uint8 (B, C, H, W) of any size -> float (B, C, size, size) in [-1, 1], bilinear with antialiasing.
+
+        ValueError for another number of channels.
+        """
+        config = self.config
+        if images.shape[1] != config.channels:
+            raise ValueError(
+                f"images of {images.shape[1]} channels: this classifier takes {config.channels}; choose another "
+                f"protocol.extractor (shipped: {', '.join(EXTRACTORS)}; or module:attribute of your own)"
+            )
+        x = images.to(self.head.weight.dtype) / 127.5 - 1
+        if x.shape[-2:] != (config.size, config.size):
+            x = F.interpolate(x, (config.size, config.size), mode="bilinear", antialias=True)
+        return x
+
+    def features(self, images: Tensor) -> Tensor:
+        """Uint8 images (B, C, H, W) -> features (B, dim)."""
+        return self.features_of(self.prepare(images))
+
+    def features_of(self, x: Tensor) -> Tensor:
+        """Prepared images (B, C, size, size) in [-1, 1] -> features (B, dim)."""
+        out: Tensor = self.blocks(x).mean((2, 3))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Prepared images (B, C, size, size) in [-1, 1] -> logits (B, num_classes)."""
+        logits: Tensor = self.head(self.features_of(x))
+        return logits
+
+
+class _Features(nn.Module):
+    """A classifier's features as a module of their own, so that an Extractor can move it between devices."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier.features(images)
+
+
+def digits() -> Extractor:
+    """The classifier of handwritten digits (d = 64)."""
+    return load_classifier("digits")
+
+
+def mnist() -> Extractor:
+    """The classifier of MNIST (d = 64)."""
+    return load_classifier("mnist")
+
+
+def load_classifier(name: str, folder: Path = WEIGHTS) -> Extractor:
+    """The extractor of folder/NAME.safetensors, checked against the SHA-256 in folder/NAME.json.
+
+    ValueError where the file is missing or its bytes are not the ones that were measured.
+    """
+    weights, card = folder / f"{name}.safetensors", folder / f"{name}.json"
+    for path in (weights, card):
+        if not path.is_file():
+            raise ValueError(f"extractor {name!r}: {path} is missing; install coldtune again, or train it anew")
+    stated = json.loads(card.read_text())
+    data = weights.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != stated["sha256"]:
+        raise ValueError(
+            f"extractor {name!r}: {weights} has SHA-256 {sha256}, its JSON states {stated['sha256']}: the file is "
+            f"damaged or another one; install coldtune again, or train it anew"
+        )
+    classifier = Classifier(ClassifierConfig.model_validate(stated["network"]))
+    classifier.load_state_dict(load(data))
+    size = classifier.config.size
+    return Extractor(name, _Features(classifier), classifier.config.dim, sha256, f"bilinear antialias to {size}x{size}")
+
+
+def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
+    """Share of uint8 images (N, C, H, W) whose largest logit is the label's."""
+    classifier.eval()
+    with torch.no_grad():
+        hits = [
+            (classifier(classifier.prepare(x)).argmax(1) == y).sum()
+            for x, y in zip(torch.split(images, 512), torch.split(labels, 512), strict=True)
+        ]
+    return float(torch.stack(hits).sum()) / len(labels)

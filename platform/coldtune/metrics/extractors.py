@@ -1,0 +1,140 @@
+"""Feature extractors: uint8 images in, float64 feature vectors out. To ship another: one line in EXTRACTORS."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coldtune.metrics.moments import FeatureMoments, check_features
+
+# name -> where it is made; imported when it is asked for
+EXTRACTORS = {
+    "digits": "coldtune.metrics.classifiers:digits",
+    "mnist": "coldtune.metrics.classifiers:mnist",
+}
+
+
+class Extractor:
+    """A network that turns images into the feature vectors of a protocol.
+
+    name: as in the configuration. dim: length d of a vector. sha256: identifies the weights (for the shipped ones it is
+    that of the file's bytes). input: how an image reaches the network (size, resize), in words; part of the protocol.
+    """
+
+    def __init__(self, name: str, network: Callable[[Tensor], Tensor], dim: int, sha256: str, input: str) -> None:
+        """`network` maps uint8 (B, C, H, W) to floating (B, dim) on the same device."""
+        self.name, self.dim, self.sha256, self.input = name, dim, sha256, input
+        self._network = network
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (B, dim), float64, of uint8 images (B, C, H, W), on the images' device.
+
+        Runs in evaluation mode, without gradients, autocast or TF32. ValueError for images of another form and for
+        features that are not finite.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(f"images = {images.dtype} {tuple(images.shape)}: allowed is uint8 (B, C, H, W)")
+        if isinstance(self._network, nn.Module):
+            self._network.eval().to(images.device)
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False), _full_precision():
+            features = self._network(images)
+        check_features(features, self.dim)
+        return features.double()
+
+
+def build_extractor(name: str) -> Extractor:
+    """The extractor called `name`: a shipped one (`digits`, `mnist`), or `module:attribute`.
+
+    The attribute is a callable with an int attribute `dim` that maps uint8 (B, C, H, W) to floating (B, dim), or a
+    class or function that makes one when called without arguments. An attribute `sha256` of it is taken as it is;
+    without one it is the hash of the source file that defines it and, for an nn.Module, of its parameters and buffers:
+    so give it a `sha256` where something else matters too (weights that are read when it runs, a helper in another
+    file). An attribute `input` says in words how it resizes, for the protocol's record.
+    ValueError for a name that is neither, or an attribute that is no extractor.
+    """
+    if ":" not in name and name not in EXTRACTORS:
+        raise ValueError(f"extractor = {name!r}: allowed are {', '.join(EXTRACTORS)}, or module:attribute of your own")
+    made = _load(name, EXTRACTORS.get(name, name))
+    if isinstance(made, Extractor):
+        return made
+    own = getattr(made, "sha256", None)
+    sha256 = own if isinstance(own, str) else _fingerprint(made)
+    return Extractor(name, made, made.dim, sha256, str(getattr(made, "input", "as given")))
+
+
+def extract_features(
+    extractor: Extractor, images: Tensor, batch_size: int = 256, device: torch.device | str | None = None
+) -> Tensor:
+    """Features (N, dim), float64, on the CPU, of uint8 images (N, C, H, W); `device` is where the network runs."""
+    parts = [extractor(batch).cpu() for batch in batches(images, batch_size, device)]
+    return torch.cat(parts) if parts else torch.empty(0, extractor.dim, dtype=torch.float64)
+
+
+def extract_moments(
+    extractor: Extractor, images: Tensor, batch_size: int = 256, device: torch.device | str | None = None
+) -> FeatureMoments:
+    """Moments of the features of uint8 images (N, C, H, W), without holding the features themselves."""
+    moments = FeatureMoments(extractor.dim)
+    for batch in batches(images, batch_size, device):
+        moments.update(extractor(batch))
+    return moments
+
+
+def batches(images: Tensor, batch_size: int, device: torch.device | str | None = None) -> Iterator[Tensor]:
+    """Consecutive batches of images (N, ...), moved to `device` (None: left where they are)."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size = {batch_size}: allowed are integers of at least 1")
+    for batch in torch.split(images, batch_size):
+        yield batch if device is None else batch.to(device, non_blocking=True)
+
+
+def _load(name: str, place: str) -> Any:
+    module_name, _, attribute = place.partition(":")
+    try:
+        made = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"extractor = {name!r}: cannot be imported: {error}") from error
+    if inspect.isclass(made) or not hasattr(made, "dim"):
+        made = made() if callable(made) else made
+    if not callable(made) or not isinstance(getattr(made, "dim", None), int):
+        raise ValueError(f"extractor = {name!r}: must be, or return, a callable with an int attribute dim")
+    return made
+
+
+def _fingerprint(made: Any) -> str:
+    """SHA-256 over the source file of the object's class or function, then over a module's state."""
+    code = made if inspect.isfunction(made) else type(made)
+    sha = hashlib.sha256(Path(inspect.getfile(code)).read_bytes())
+    if isinstance(made, nn.Module):
+        for name, tensor in sorted(made.state_dict().items()):
+            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """IEEE float32 in matrix products and convolutions, and deterministic convolutions; restores what was set."""
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    settings: list[tuple[Any, str, Any]] = [
+        (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+        (convolutions, "fp32_precision", "ieee"),
+        (torch.backends.cudnn, "deterministic", True),
+        (torch.backends.cudnn, "benchmark", False),
+    ]
+    before = [getattr(owner, name) for owner, name, _ in settings]
+    for owner, name, value in settings:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for (owner, name, _), value in zip(settings, before, strict=True):
+            setattr(owner, name, value)

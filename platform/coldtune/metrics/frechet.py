@@ -1,0 +1,100 @@
+"""The Frechet distance between Gaussians fitted to features (FID), in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from coldtune.metrics.cache import Cache
+from coldtune.metrics.extractors import Extractor, extract_moments
+from coldtune.metrics.moments import FeatureMoments
+from coldtune.metrics.protocol import Protocol
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a set of images is compared with: the moments of the reference's features.
+
+    mean (d,), covariance (d, d) with n - 1, and root, the symmetric root of the covariance: all float64. n is the
+    number of reference images; key the hash of all that determined them (`Protocol.reference_key`), empty where made
+    by hand.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    root: Tensor
+    n: int
+    key: str = ""
+
+    @classmethod
+    def of(cls, features: Tensor | FeatureMoments, key: str = "") -> Reference:
+        """Reference of features (N, d), or of moments already taken."""
+        moments = features if isinstance(features, FeatureMoments) else FeatureMoments.of(features)
+        covariance = moments.covariance
+        return cls(moments.mean, covariance, symmetric_root(covariance), moments.n, key)
+
+    @property
+    def dim(self) -> int:
+        """Length of one feature vector."""
+        return self.mean.numel()
+
+
+def reference_statistics(
+    extractor: Extractor, images: Tensor, protocol: Protocol, cache: Cache, batch_size: int = 256
+) -> Reference:
+    """The Reference of uint8 images (N, C, H, W) under `protocol`; extracted once, then found in `cache`.
+
+    ValueError where the extractor or the number of images is not the one that the protocol names.
+    """
+    if extractor.sha256 != protocol.extractor_sha256 or extractor.name != protocol.extractor:
+        raise ValueError(
+            f"extractor = {extractor.name!r} ({extractor.sha256[:12]}): the protocol names "
+            f"{protocol.extractor!r} ({protocol.extractor_sha256[:12]})"
+        )
+    if len(images) != protocol.reference_images:
+        raise ValueError(f"{len(images)} reference images: the protocol names {protocol.reference_images}")
+
+    def build() -> dict[str, Tensor]:
+        made = Reference.of(extract_moments(extractor, images, batch_size))
+        tensors = {"mean": made.mean, "covariance": made.covariance, "root": made.root}
+        return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+    key = protocol.reference_key
+    found = cache.get("reference", key, build)
+    return Reference(found["mean"], found["covariance"], found["root"], len(images), key)
+
+
+def frechet_distance(reference: Reference, features: Tensor | FeatureMoments) -> float:
+    """|m_1 - m_2|^2 + tr S_1 + tr S_2 - 2 tr (S_1^(1/2) S_2 S_1^(1/2))^(1/2), of the reference and of features (N, d).
+
+    The FID of Heusel et al. (2017), eq. 6. It needs no full rank: with N <= d (or a constant feature) the eigenvalues
+    that rounding leaves around zero count as zero. Its plug-in bias is positive and grows as N falls; below N of about
+    2 d it prefers over-smoothed images, so compare values only at equal N (see `check_objective`).
+    ValueError when the dimensions differ, below 2 images, or when a feature is not finite.
+    """
+    moments = features if isinstance(features, FeatureMoments) else FeatureMoments.of(features)
+    if moments.dim != reference.dim:
+        raise ValueError(f"features of {moments.dim} dimensions against a reference of {reference.dim}")
+    mean, covariance = moments.mean, moments.covariance
+    root = reference.root.to(mean.device)
+    product = root @ covariance @ root
+    eigenvalues = torch.linalg.eigvalsh((product + product.T) / 2)
+    cross = _above_rounding(eigenvalues).sqrt().sum()
+    shift = mean - reference.mean.to(mean.device)
+    distance = shift @ shift + covariance.trace() + reference.covariance.trace().to(mean.device) - 2 * cross
+    return max(float(distance), 0.0)  # a squared distance: only rounding makes it negative
+
+
+def symmetric_root(matrix: Tensor) -> Tensor:
+    """The symmetric positive semidefinite R with R R = matrix, for a covariance (d, d) of any rank."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    root: Tensor = (vectors * _above_rounding(values).sqrt()) @ vectors.T
+    return root
+
+
+def _above_rounding(eigenvalues: Tensor) -> Tensor:
+    """Eigenvalues with what is rounding around zero set to zero: its square roots would add up over many dimensions."""
+    limit = eigenvalues.abs().max() * eigenvalues.numel() * torch.finfo(eigenvalues.dtype).eps
+    return torch.where(eigenvalues > limit, eigenvalues, 0.0)

@@ -1,0 +1,126 @@
+"""Image by image comparison in [0, 1] units: SSIM, PSNR, RMSE. Computed in float64, so batches do not show."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+WINDOW = 11  # pixels; with SIGMA, K1 and K2 the constants of Wang et al. (2004)
+SIGMA = 1.5
+K1, K2 = 0.01, 0.03
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity (Wang et al., 2004) of each pair: (B,), float64, 1 where the images are equal.
+
+    a, b: (B, C, H, W) in [0, 1]. An 11x11 Gaussian window of standard deviation 1.5, only windows that lie inside the
+    image, data range 1, mean over windows and channels. ValueError for images smaller than 11 pixels.
+    """
+    a, b = _pair(a, b)
+    if min(a.shape[-2:]) < WINDOW:
+        raise ValueError(
+            f"SSIM needs images of at least {WINDOW} pixels, its window; got {a.shape[-2]}x{a.shape[-1]}: raise "
+            f"data.image_size, or judge by RMSE and PSNR"
+        )
+    mean_a, mean_b = _windows(a), _windows(b)
+    var_a = _windows(a * a) - mean_a**2
+    var_b = _windows(b * b) - mean_b**2
+    covariance = _windows(a * b) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + K1**2) / (mean_a**2 + mean_b**2 + K1**2)
+    structure = (2 * covariance + K2**2) / (var_a + var_b + K2**2)
+    return (luminance * structure).mean((1, 2, 3))
+
+
+def mse(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared error of each pair (B,), float64; a, b: (B, C, H, W) in [0, 1]."""
+    a, b = _pair(a, b)
+    return ((a - b) ** 2).mean((1, 2, 3))
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal to noise ratio of each pair (B,), float64, in dB: 10 log10(1 / mse); infinite for equal images."""
+    return -10 * mse(a, b).log10()
+
+
+def rmse(a: Tensor, b: Tensor) -> float:
+    """Root of the mean squared error over all images, channels and pixels: one root, as in the paper's tables."""
+    return float(mse(a, b).mean().sqrt())
+
+
+class ImageScores:
+    """SSIM and squared error of pairs, one batch at a time, kept for each image (16 bytes each).
+
+    The means below do not depend on batches or their order; the values of each image serve intervals and paired tests.
+    """
+
+    def __init__(self) -> None:
+        self._ssim: list[Tensor] = []
+        self._mse: list[Tensor] = []
+
+    def update(self, a: Tensor, b: Tensor) -> None:
+        """Add pairs (B, C, H, W) in [0, 1]. ValueError as `ssim` and for NaN, naming how many images."""
+        self._ssim.append(ssim(a, b).cpu())
+        self._mse.append(mse(a, b).cpu())
+
+    def merge(self, other: ImageScores) -> None:
+        """Add what `other` holds, behind what is here."""
+        self._ssim += other._ssim
+        self._mse += other._mse
+
+    @property
+    def n(self) -> int:
+        """How many pairs were counted."""
+        return sum(len(part) for part in self._mse)
+
+    @property
+    def per_image(self) -> dict[str, Tensor]:
+        """`ssim` and `mse` of each pair (n,), float64, in the order they came in. ValueError when there are none."""
+        if not self._mse:
+            raise ValueError("no images were compared")
+        return {"ssim": torch.cat(self._ssim), "mse": torch.cat(self._mse)}
+
+    @property
+    def ssim(self) -> float:
+        """Mean over the images."""
+        return float(self.per_image["ssim"].mean())
+
+    @property
+    def rmse(self) -> float:
+        """One root of the mean over everything."""
+        return float(self.per_image["mse"].mean().sqrt())
+
+    @property
+    def psnr(self) -> float:
+        """Of the set, dB: 10 log10(1 / mean squared error over everything) = -20 log10(rmse).
+
+        Not the mean of each image's: that one is infinite as soon as one image is restored exactly.
+        """
+        return float(-10 * self.per_image["mse"].mean().log10())
+
+
+def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float64, checked: equal shapes (B, C, H, W), finite, in [0, 1]."""
+    if a.shape != b.shape or a.ndim != 4 or len(a) == 0:
+        raise ValueError(
+            f"images {tuple(a.shape)} and {tuple(b.shape)}: allowed are two equal shapes (B, C, H, W), B >= 1"
+        )
+    for name, images in (("first", a), ("second", b)):
+        if not images.is_floating_point():
+            raise ValueError(f"{name} images = {images.dtype}: allowed are floating tensors in [0, 1]")
+        if bad := int((~torch.isfinite(images)).flatten(1).any(1).sum()):
+            raise ValueError(f"{bad} of {len(images)} {name} images hold NaN or infinity")
+        low, high = float(images.min()), float(images.max())
+        if low < -1e-6 or high > 1 + 1e-6:
+            raise ValueError(f"{name} images lie in [{low:.4g}, {high:.4g}]: allowed is [0, 1]")
+    return a.double(), b.double()
+
+
+def _windows(x: Tensor) -> Tensor:
+    """Gaussian-weighted mean over every 11x11 window inside x: (B, C, H, W) -> (B, C, H-10, W-10)."""
+    offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
+    weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
+    weights = weights / weights.sum()
+    planes = x.flatten(0, 1)[:, None]
+    planes = F.conv2d(F.conv2d(planes, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
+    return planes.view(*x.shape[:2], *planes.shape[-2:])

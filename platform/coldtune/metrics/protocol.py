@@ -1,0 +1,120 @@
+"""The protocol: everything that a metric's value depends on besides the images judged."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from coldtune.config import Config, digest
+from coldtune.metrics.extractors import Extractor
+
+if TYPE_CHECKING:
+    from coldtune.data import Dataset
+
+VERSION = 1  # raised whenever the same protocol would give another value
+
+_REFERENCE_PARTS = (
+    "version", "extractor", "extractor_sha256", "extractor_input", "dim", "dataset", "dataset_fingerprint",
+    "image_shape", "resize", "split", "reference_images", "moments", "tf32",
+)  # fmt: skip
+
+
+class ProtocolConfig(Config):
+    """How trials are judged, as the user writes it (`protocol:`).
+
+    extractor: `digits` or `mnist` (small classifiers that are shipped), or `module:attribute` of your own. Distances of
+      different extractors have different scales and orders.
+    split: the images that are restored and judged, and the reference. Objectives use `validation`; keep `test` for the
+      final figure of the chosen trial.
+    num_images: N, how many images of the split are judged; None is all of them. A smaller N is faster and noisier, and
+      FID rises with falling N (an objective needs N >= 4 d, see `check_objective`).
+    seed: of the choice of images and of every draw made while judging: the same for all trials, so they are paired.
+    """
+
+    extractor: str = Field("digits", pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$")
+    split: Literal["train", "validation", "test"] = "validation"
+    num_images: int | None = Field(None, ge=2)
+    seed: int = Field(0, ge=0)
+
+
+class Protocol(Config):
+    """The resolved protocol, stored with every value. Two values compare only where all of it is equal (`key`)."""
+
+    extractor: str
+    extractor_sha256: str
+    extractor_input: str
+    dim: int
+    dataset: str
+    dataset_fingerprint: str
+    image_shape: tuple[int, int, int]
+    resize: str
+    split: str
+    num_images: int
+    reference_images: int
+    seed: int
+    rounding: str = "uint8, to nearest"
+    moments: str = "float64, n - 1"
+    tf32: bool = False
+    version: int = VERSION
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of all parts, 64 hex digits."""
+        return digest(self)
+
+    @property
+    def reference_key(self) -> str:
+        """SHA-256 of the parts that determine the reference: protocols that differ only in N or seed share it."""
+        return digest({name: getattr(self, name) for name in _REFERENCE_PARTS})
+
+    def describe(self) -> str:
+        """One line for a table's foot."""
+        return (
+            f"{self.extractor} features (d = {self.dim}, sha256 {self.extractor_sha256[:12]}), "
+            f"N = {self.num_images:,} of {self.dataset}/{self.split} at {'x'.join(map(str, self.image_shape))} "
+            f"({self.resize}, data {self.dataset_fingerprint[:12]}), reference {self.reference_images:,} images, "
+            f"seed {self.seed}, 8 bit, {self.moments}, protocol {self.key[:12]}"
+        )
+
+    def image_indices(self) -> Tensor:
+        """Which images of the split are judged: int64 (num_images,), positions 0..reference_images-1, ascending.
+
+        The num_images positions of smallest SHA-256 of (seed, position): a smaller N judges a subset of a larger N.
+        """
+        size = self.reference_images
+        if self.num_images == size:
+            return torch.arange(size)
+        ranks = sorted(range(size), key=lambda i: hashlib.sha256(f"{self.seed}:{i}".encode()).digest())
+        return torch.tensor(sorted(ranks[: self.num_images]))
+
+
+def resolve(config: ProtocolConfig, extractor: Extractor, dataset: Dataset) -> Protocol:
+    """The protocol of `config` with this extractor on this dataset.
+
+    The reference is all of the split's clean images. ValueError where the split has fewer than num_images.
+    """
+    size = len(dataset.split(config.split).images)
+    count = config.num_images or size
+    if count > size:
+        raise ValueError(
+            f"protocol.num_images = {count}: the {config.split} split of {dataset.name!r} has {size} images; allowed: "
+            f"2..{size}"
+        )
+    return Protocol(
+        extractor=extractor.name,
+        extractor_sha256=extractor.sha256,
+        extractor_input=extractor.input,
+        dim=extractor.dim,
+        dataset=dataset.name,
+        dataset_fingerprint=dataset.fingerprint,
+        image_shape=dataset.image_shape,
+        resize=dataset.manifest.resize,
+        split=config.split,
+        num_images=count,
+        reference_images=size,
+        seed=config.seed,
+    )

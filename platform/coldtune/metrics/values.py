@@ -1,0 +1,81 @@
+"""Values of metrics, and the rule that values of different protocols never meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from coldtune.metrics.protocol import Protocol
+
+
+def difference(a: Protocol, b: Protocol) -> dict[str, tuple[Any, Any]]:
+    """The parts in which two protocols differ, with both values; empty where they are the same."""
+    return {
+        name: (getattr(a, name), getattr(b, name))
+        for name in Protocol.model_fields
+        if getattr(a, name) != getattr(b, name)
+    }
+
+
+def same(a: Protocol, b: Protocol) -> bool:
+    """Whether values under `a` and values under `b` may be compared."""
+    return a.key == b.key
+
+
+def check_same(protocols: Iterable[Protocol]) -> None:
+    """ValueError naming every part that differs, unless all protocols are the same.
+
+    Call it before values are compared, ranked, averaged or put into one column of a table.
+    """
+    items = list(protocols)
+    for other in items[1:]:
+        if parts := difference(items[0], other):
+            listed = ", ".join(f"{name} ({first!r} and {second!r})" for name, (first, second) in parts.items())
+            raise ValueError(f"values of different protocols cannot be compared; they differ in {listed}")
+
+
+def check_objective(protocol: Protocol, metric: str = "fid") -> None:
+    """ValueError where `metric` under `protocol` would mislead a search: FID with fewer than 4 d images.
+
+    FID's bias falls as 1/N and depends on the model: below about 2 d it systematically prefers the over-smoothed one.
+    """
+    n, least = min(protocol.num_images, protocol.reference_images), 4 * protocol.dim
+    if metric.rpartition("/")[2].startswith("fid") and n < least:
+        raise ValueError(
+            f"protocol.num_images = {n}: FID as an objective needs N >= 4 d = {least} with {protocol.extractor!r} "
+            f"(d = {protocol.dim}), because below that it prefers over-smoothed images; judge more images, or take an "
+            f"extractor with d <= {n // 4}"
+        )
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric's value with all that makes it comparable; `low` and `high` bound its 95 % interval where one is known.
+
+    Ordering and subtraction refuse (ValueError) values of other metrics or other protocols.
+    """
+
+    metric: str
+    value: float
+    n: int
+    protocol: Protocol
+    low: float | None = None
+    high: float | None = None
+
+    def __lt__(self, other: Value) -> bool:
+        self._check(other)
+        return self.value < other.value
+
+    def __gt__(self, other: Value) -> bool:
+        self._check(other)
+        return self.value > other.value
+
+    def __sub__(self, other: Value) -> float:
+        self._check(other)
+        return self.value - other.value
+
+    def _check(self, other: Value) -> None:
+        if self.metric != other.metric:
+            raise ValueError(f"{self.metric} cannot be compared with {other.metric}")
+        check_same([self.protocol, other.protocol])
