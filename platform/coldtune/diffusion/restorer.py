@@ -22,7 +22,10 @@ class RestorerConfig(Config):
 
 @dataclass(frozen=True)
 class Architecture:
-    """Channels of each level, from full resolution down; residual blocks a level; the levels with self-attention."""
+    """Channels of each level, from full resolution down; residual blocks a level; levels with self-attention.
+
+    A network with attention at any level also attends in its middle block.
+    """
 
     channels: tuple[int, ...]
     layers: int
@@ -83,6 +86,7 @@ def build_restorer(config: RestorerConfig | Mapping[str, Any], image_shape: Sequ
             layers_per_block=size.layers,
             down_block_types=down,
             up_block_types=up,
+            add_attention=bool(size.attention),
             norm_num_groups=size.groups,
             num_train_timesteps=steps,
         )

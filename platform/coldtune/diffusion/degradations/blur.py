@@ -85,11 +85,9 @@ class Blur(Degradation):
         batch, channels, height, width = x0.shape
         with torch.autocast(x0.device.type, enabled=False):
             x = x0.to(dtype)
-            # Rows and columns are blurred by one product per image each, over all channels at once.
-            x = x.reshape(batch, channels * height, width) @ self._at(width, t, x).mT
-            x = x.reshape(batch, channels, height, width).mT.reshape(batch, channels * width, height)
-            x = x @ self._at(height, t, x).mT
-            return x.reshape(batch, channels, width, height).mT.to(x0.dtype).contiguous()
+            # The product along rows takes all channels of an image at once, without copies of its matrix.
+            x = (x.reshape(batch, channels * height, width) @ self._at(width, t, x).mT).reshape(x.shape)
+            return (self._at(height, t, x).unsqueeze(-3) @ x).to(x0.dtype)
 
     def _at(self, n: int, t: int | Tensor, x: Tensor) -> Tensor:
         """A_t: (n, n) for an int, (B, n, n) for a tensor."""
