@@ -1,0 +1,22 @@
+"""MLflow runs that survive crashes and outages: a durable spool per run, delivered in the background.
+
+Nothing here imports MLflow before something is delivered or a tracking URI is checked.
+"""
+
+from coldtune.tracking.drain import Drained, Drainer, drain, pending
+from coldtune.tracking.server import Target, default_uri, prepare, shown, ui_command
+from coldtune.tracking.tracker import Status, Tracker
+
+__all__ = [
+    "Drained",
+    "Drainer",
+    "Status",
+    "Target",
+    "Tracker",
+    "default_uri",
+    "drain",
+    "pending",
+    "prepare",
+    "shown",
+    "ui_command",
+]

@@ -1,0 +1,151 @@
+"""MLflow runs by identity: the one run of a (study, trial), and what each spool record does to it.
+
+Everything here may be done twice with the effect of once: runs are found by tag before they are made, metric rows
+carry the time they were measured, parameters are never changed. That is what makes replaying a spool safe.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coldtune.tracking import server
+from coldtune.tracking.spool import Record
+
+TAG_STUDY = "coldtune.study"
+TAG_TRIAL = "coldtune.trial"
+TAG_KIND = "coldtune.kind"
+TAG_STATE = "coldtune.state"
+TAG_REASON = "coldtune.reason"
+_TAG_PARENT = "mlflow.parentRunId"
+_TAG_NOTE = "mlflow.note.content"
+
+# Pruning is a trial's proper end (tag coldtune.state tells the two apart); KILLED may be taken up again.
+STATUSES = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+# Codes by which MLflow refuses a record for what it is; anything else may pass later.
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST", "INVALID_STATE"}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which run: trial None is the study's own, the parent of its trials' runs."""
+
+    study: str
+    trial: int | None
+
+    def tags(self) -> dict[str, str]:
+        """The tags by which the run is found again."""
+        kind = {TAG_STUDY: self.study, TAG_KIND: "study" if self.trial is None else "trial"}
+        return kind if self.trial is None else {**kind, TAG_TRIAL: str(self.trial)}
+
+
+class RefusedError(Exception):
+    """The server will never take this record."""
+
+
+class RunGoneError(Exception):
+    """The server does not know the run any more (its database was replaced)."""
+
+
+class Runs:
+    """The runs of one experiment, over a client with explicit run ids (never MLflow's global active run)."""
+
+    def __init__(self, target: server.Target) -> None:
+        self.target = target
+        self._client = server.client(target.uri)
+
+    def find(self, identity: Identity) -> str | None:
+        """The run of `identity`, or None. Deleted runs are not found."""
+        clauses = [f"tags.`{key}` = '{value}'" for key, value in identity.tags().items()]
+        found = self._client.search_runs(
+            [self.target.experiment_id], " AND ".join(clauses), max_results=1, order_by=["attributes.start_time ASC"]
+        )
+        return str(found[0].info.run_id) if found else None
+
+    def create(self, identity: Identity, record: Record, parent: str | None) -> str:
+        """Make the run that a `create` record describes, as a child of `parent`."""
+        tags = {"mlflow.user": _user(), **record["tags"], **identity.tags(), TAG_STATE: "running"}
+        if parent is not None:
+            tags[_TAG_PARENT] = parent
+        run = self._client.create_run(
+            self.target.experiment_id, start_time=record["time"], tags=tags, run_name=record["name"]
+        )
+        return str(run.info.run_id)
+
+    def log(self, run_id: str, records: Sequence[Record]) -> None:
+        """Send metrics, parameters and tags in one request (MLflow splits what is larger than it allows)."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics, params, tags = [], [], {}
+        for record in records:
+            values = record["values"].items()
+            if record["op"] == "metrics":
+                metrics += [Metric(key, float(value), record["time"], record["step"]) for key, value in values]
+            elif record["op"] == "params":
+                params += [Param(key, value) for key, value in values]
+            else:
+                tags.update(values)
+        with _errors():
+            self._client.log_batch(run_id, metrics, params, [RunTag(key, value) for key, value in tags.items()])
+
+    def artifact(self, run_id: str, path: str, folder: str) -> None:
+        """Upload one file into a folder of the run's artifacts ("" is the root)."""
+        with _errors():
+            self._client.log_artifact(run_id, path, folder or None)
+
+    def end(self, run_id: str, record: Record) -> None:
+        """Give the run its final status, with the time and the reason of the record."""
+        tags = {TAG_STATE: record["status"]}
+        if reason := record.get("reason"):
+            tags |= {TAG_REASON: reason, _TAG_NOTE: f"**{record['status'].capitalize()}**: {reason}"}
+        self.log(run_id, [{"op": "tags", "values": tags}])
+        with _errors():
+            self._client.set_terminated(run_id, STATUSES[record["status"]], record["time"])
+
+    def resume(self, run_id: str) -> None:
+        """Set an ended run running again, and take back the reason for which it had ended."""
+        with _errors():
+            run = self._client.get_run(run_id)
+        tags = {TAG_STATE: "running"} | {key: "" for key in (TAG_REASON, _TAG_NOTE) if TAG_REASON in run.data.tags}
+        self.log(run_id, [{"op": "tags", "values": tags}])
+        with _errors():
+            if run.info.status != "RUNNING":
+                self._client.update_run(run_id, status="RUNNING")
+
+    def reachable(self) -> bool:
+        """Whether the server answers at all."""
+        try:
+            self._client.get_experiment(self.target.experiment_id)
+        except Exception:
+            return False
+        return True
+
+    def alive(self, run_id: str) -> bool:
+        """Whether the server answers, and knows this run."""
+        try:
+            self._client.get_run(run_id)
+        except Exception:
+            return False
+        return True
+
+
+class _errors:  # noqa: N801 - used as a function
+    """Tell what the server refuses, for good, from what may pass later."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        code = getattr(error, "error_code", None)
+        if code == "RESOURCE_DOES_NOT_EXIST":
+            raise RunGoneError(str(error)) from error
+        if code in _REFUSALS:
+            raise RefusedError(str(error).strip()[:500]) from error
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user id has no name
+        return "unknown"

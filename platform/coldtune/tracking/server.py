@@ -1,0 +1,188 @@
+"""Where runs go: checking a tracking URI, making its database and experiment once, and opening it in a browser."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import shlex
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+TIMEOUT = 5
+_SERVERS = ("http", "https")
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_ALLOWED = "allowed: http(s)://HOST:PORT (an MLflow server), sqlite:///PATH, postgresql://, mysql://, mssql://"
+
+# An outage must cost seconds, not the four minutes of MLflow's defaults; what a user set stays.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(TIMEOUT),
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # its failures are ours to report, in one line
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A tracking server (or database) and an experiment on it, as `prepare` found or made them."""
+
+    uri: str
+    experiment_id: str
+
+    @property
+    def key(self) -> str:
+        """16 hex digits for server and experiment, free of credentials: what a spool's delivery state holds for."""
+        return hashlib.sha256(f"{shown(self.uri)} {self.experiment_id}".encode()).hexdigest()[:16]
+
+
+def default_uri(home: Path) -> str:
+    """The tracking URI of a home that names no other: a SQLite database in it."""
+    return f"sqlite:///{home.absolute() / 'mlflow.db'}"
+
+
+def ui_command(uri: str) -> str:
+    """What a user types to see the runs; for a tracking server, the address to open.
+
+    MLflow's job runners (for language-model scorers) stay off: they cost 1.5 GB of memory and serve nothing here.
+    """
+    if urlsplit(uri).scheme in _SERVERS:
+        return shown(uri)
+    command = f"uv run mlflow ui --workers 1 --backend-store-uri {shlex.quote(uri)}"
+    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {command}"
+
+
+def shown(uri: str) -> str:
+    """`uri` without user name and password, fit for a terminal or a file."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+
+
+def client(uri: str) -> Any:
+    """An `MlflowClient` that is quiet and gives up within seconds. Importing MLflow takes about 4 s, once a process."""
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def prepare(uri: str, experiment: str, artifact_root: Path) -> Target:
+    """Check a tracking URI and make its database and experiment where they are missing; call it once, in the driver.
+
+    Several processes may call it at once. Runs of a database keep their artifacts under `artifact_root`; a tracking
+    server decides about its own. Raises ValueError, within seconds, where the URI is unusable, the server cannot be
+    reached or is no MLflow server, or the experiment was deleted.
+    """
+    uri = _checked(uri)
+    server = urlsplit(uri).scheme in _SERVERS
+    location = None if server else artifact_root.absolute().as_uri()
+    with _only_one(uri):
+        try:
+            return Target(uri, _experiment(client(uri), experiment, location))
+        except ValueError:
+            raise
+        except Exception as error:  # whatever MLflow, SQLAlchemy or a database driver raise: the user's URI is why
+            raise ValueError(f"tracking URI = {shown(uri)!r}: {_explained(error, server)}") from error
+
+
+def _experiment(client: Any, name: str, location: str | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage != "active":
+        restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        raise ValueError(f"experiment = {name!r}: was deleted on the tracking server; restore it with `{restore}`")
+    return str(found.experiment_id)
+
+
+def _checked(uri: str) -> str:
+    parts = urlsplit(uri)
+    scheme = parts.scheme.partition("+")[0]
+    if scheme in _SERVERS:
+        _reach_server(uri)
+        return uri.rstrip("/")
+    if scheme not in _DATABASES:
+        raise ValueError(f"tracking URI = {shown(uri)!r}: unknown kind; {_ALLOWED}")
+    if scheme == "sqlite":
+        return _sqlite(uri)
+    try:
+        socket.create_connection((parts.hostname or "localhost", parts.port or _PORTS[scheme]), TIMEOUT).close()
+    except OSError as error:
+        raise ValueError(f"tracking URI = {shown(uri)!r}: the database cannot be reached: {error}") from None
+    return uri
+
+
+def _sqlite(uri: str) -> str:
+    """Absolute (a Ray worker runs elsewhere), with a folder that exists."""
+    name = uri.removeprefix("sqlite:///")
+    if name == uri or not name or name.startswith(":memory:"):
+        raise ValueError(f"tracking URI = {uri!r}: names no file; allowed: sqlite:///PATH")
+    path = Path(name).absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        raise ValueError(f"tracking URI = {uri!r}: cannot be written: {error.strerror}") from None
+    return f"sqlite:///{path}"
+
+
+def _reach_server(uri: str) -> None:
+    import requests
+
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=TIMEOUT)
+    except requests.RequestException as error:
+        hint = "start it (`mlflow server`), or give another --tracking-uri"
+        reason = "no answer" if isinstance(error, requests.Timeout) else _cause(error)
+        raise ValueError(f"tracking URI = {shown(uri)!r}: the server cannot be reached ({reason}); {hint}") from None
+
+
+def _cause(error: BaseException) -> str:
+    """The operating system's word in a chain of wrapped network errors."""
+    text = str(error)
+    for known in ("Connection refused", "Name or service not known", "No route to host", "certificate verify failed"):
+        if known in text:
+            return known.lower()
+    return text.splitlines()[0][:200]
+
+
+def _explained(error: Exception, server: bool) -> str:
+    text = str(error)
+    if "401" in text or "403" in text or "UNAUTHENTICATED" in text or "PERMISSION_DENIED" in text:
+        return f"access denied; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD ({_first_line(text)})"
+    if server:
+        return f"answers, but not as an MLflow server ({_first_line(text)})"
+    return _first_line(text)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:300] if text.strip() else "no message"
+
+
+@contextmanager
+def _only_one(uri: str) -> Iterator[None]:
+    """Processes that make one SQLite database at the same moment corrupt each other's migrations: one at a time."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    with open(uri.removeprefix("sqlite:///") + ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,205 @@
+"""One run's journal on disk: what is to reach the tracking server, in order, whatever becomes of us or of the server.
+
+A spool is two files. `trial-0003.jsonl` holds one JSON record a line and is only ever appended to; `trial-0003.state`
+says up to which byte it has been delivered, to whom, and as which run. Losing the state only costs a replay, which
+the server's idempotence makes harmless; the journal is the whole history of the run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+STUDY = "study"
+SUFFIX = ".jsonl"
+_LOG = logging.getLogger("coldtune.tracking")
+
+Record = dict[str, Any]
+
+
+def now() -> int:
+    """Milliseconds since the epoch: the time stamp of every record, taken when it happened and not when it was sent."""
+    return time.time_ns() // 1_000_000
+
+
+def run_file(trial: int | None) -> str:
+    """The spool's name for a trial; None is the study's own (parent) run."""
+    return STUDY if trial is None else f"trial-{trial:04d}"
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a spool was delivered. `target` names the server and experiment that `run_id` and `offset` hold for."""
+
+    target: str = ""
+    run_id: str | None = None
+    offset: int = 0
+    attempts: int = 0  # failed tries at the record at `offset`, counted only while the server itself answers
+
+
+class Spool:
+    """The journal and delivery state of one run, shared by any number of processes.
+
+    Appending needs no lock (one `write` per record to a file opened for appending); delivering does: `lock`.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.directory = directory
+        self.name = name
+        self.path = directory / f"{name}{SUFFIX}"
+        self.state_path = directory / f"{name}.state"
+        self.rejected_path = directory / f"{name}.rejected"
+        self._file: int | None = None
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one record. It outlives this process from here on (a SIGKILL, not a power cut).
+
+        Raises OSError where the disk refuses it.
+        """
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        if self._file is None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            size = os.fstat(self._file).st_size
+            if size and os.pread(self._file, 1, size - 1) != b"\n":
+                line = b"\n" + line  # a writer died in mid-line: close its line, so that ours stays whole
+        os.write(self._file, line)
+
+    def close(self) -> None:
+        """Give the file handle back; a later `append` opens it again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def size(self) -> int:
+        """Bytes in the journal; 0 where there is none."""
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def read(self, offset: int = 0, limit: int = 500) -> tuple[list[tuple[Record, int]], int]:
+        """Up to `limit` records from byte `offset`, each with the offset behind it, and the offset behind them all.
+
+        A line that a dying writer left torn is skipped; a line still being written is left for the next time.
+        """
+        records: list[tuple[Record, int]] = []
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return [], offset
+        with file:
+            file.seek(offset)
+            while len(records) < limit:
+                line = file.readline()
+                if not line.endswith(b"\n"):
+                    break
+                offset += len(line)
+                if (record := _parse(line, self.path)) is not None:
+                    records.append((record, offset))
+        return records, offset
+
+    def sync(self) -> None:
+        """Force the journal to the disk: a power cut must not take back what the server was told."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def state(self, target: str | None = None) -> State:
+        """The delivery state. With `target`: a fresh state where the stored one holds for another server."""
+        try:
+            state = State(**json.loads(self.state_path.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            state = State()
+        if target is not None and (state.target != target or state.offset > self.size()):
+            return State(target=target)
+        return state
+
+    def save(self, state: State) -> State:
+        """Replace the delivery state (atomically); only for the holder of `lock`."""
+        temporary = self.state_path.with_suffix(f".state.{os.getpid()}")
+        temporary.write_text(json.dumps(asdict(state)))
+        os.replace(temporary, self.state_path)
+        return state
+
+    @contextmanager
+    def lock(self, wait: float = 0.0) -> Iterator[bool]:
+        """Be the only one who delivers this spool; gives False where another process still is after `wait` seconds.
+
+        The lock is the kernel's (flock): a killed holder loses it at once.
+        """
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield False
+            return
+        try:
+            yield _flock(file, time.monotonic() + wait)
+        finally:
+            os.close(file)
+
+    def keep(self, path: Path) -> str:
+        """Copy a file beside the journal until it is delivered; gives its place relative to `directory`."""
+        place = self.directory / f"{self.name}.files" / str(time.time_ns())
+        place.mkdir(parents=True)
+        shutil.copyfile(path, place / path.name)
+        return str((place / path.name).relative_to(self.directory))
+
+    def discard(self, kept: str) -> None:
+        """Remove a delivered file that `keep` copied, and the folders that it leaves empty."""
+        path = self.directory / kept
+        path.unlink(missing_ok=True)
+        for folder in (path.parent, path.parent.parent):
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+
+    def reject(self, record: Record, reason: str) -> None:
+        """Set aside a record that the server will never take, so that those behind it can pass."""
+        _LOG.warning("%s: the tracking server refuses a record (kept in %s): %s", self.name, self.rejected_path, reason)
+        with self.rejected_path.open("a") as file:
+            file.write(json.dumps({"reason": reason, "record": record}) + "\n")
+
+
+def spools(directory: Path) -> list[Spool]:
+    """All spools of a directory, the study's first: a trial's run is a child of the study's."""
+    names = [path.name.removesuffix(SUFFIX) for path in directory.glob(f"*{SUFFIX}")]
+    return [Spool(directory, name) for name in sorted(names, key=lambda name: (name != STUDY, name))]
+
+
+def advanced(state: State, offset: int) -> State:
+    """`state` after everything before `offset` was delivered."""
+    return replace(state, offset=offset, attempts=0)
+
+
+def _parse(line: bytes, path: Path) -> Record | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or "op" not in record:
+        if line.strip():
+            _LOG.warning("%s: skipped a torn line of %d bytes", path, len(line))
+        return None
+    return record
+
+
+def _flock(file: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
