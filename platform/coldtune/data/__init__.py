@@ -1,9 +1,23 @@
 """Datasets: prepared once into memory-mapped Arrow files, split by the hash of the pixels, fingerprinted."""
 
+from coldtune.data.augment import augment
 from coldtune.data.config import DataConfig
 from coldtune.data.convert import to_float, to_uint8
 from coldtune.data.dataset import Dataset, Split
 from coldtune.data.prepare import prepare, prepared
 from coldtune.data.registry import names
+from coldtune.data.verify import Report, verify
 
-__all__ = ["DataConfig", "Dataset", "Split", "names", "prepare", "prepared", "to_float", "to_uint8"]
+__all__ = [
+    "DataConfig",
+    "Dataset",
+    "Report",
+    "Split",
+    "augment",
+    "names",
+    "prepare",
+    "prepared",
+    "to_float",
+    "to_uint8",
+    "verify",
+]

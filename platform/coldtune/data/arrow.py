@@ -20,7 +20,10 @@ _KEY = b"coldtune"
 
 def write(path: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], tag: str) -> None:
     """Write `images` (N, C, H, W) and `labels` (N,) to `path`, flushed to the disk; `tag` says whose file this is."""
-    column = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(images))
+    shape = images.shape[1:]
+    # Not from_numpy_ndarray: it reads a permutation of the axes out of the meaningless stride of an axis of length 1.
+    storage = pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), int(np.prod(shape)))
+    column = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.uint8(), shape), storage)
     schema = pa.schema([("image", column.type), ("label", pa.int64())], metadata={_KEY: tag.encode()})
     batch = pa.record_batch([column, pa.array(labels)], schema=schema)
     with path.open("wb") as file:

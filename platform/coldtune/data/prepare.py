@@ -22,6 +22,7 @@ from coldtune.data.registry import source
 from coldtune.data.resize import resize
 from coldtune.data.source import Raw, Source
 from coldtune.data.splits import SPLITS, assign
+from coldtune.data.verify import verify
 
 
 def prepare(
@@ -49,12 +50,14 @@ def prepare(
         if dataset := _good(folder, config, identity):
             return dataset
         with FileLock(root / f".{folder.name}.lock"):
-            if dataset := _good(folder, config, identity, warn=True):
+            if dataset := _good(folder, config, identity, otherwise="preparing it anew"):
                 return dataset
             _remove_leftovers(folder)
             scratch = folder.with_name(f"{_scratch(folder)}{uuid.uuid4().hex}")
             scratch.mkdir()
             _write(scratch, config, chosen, chosen.read(files, bars), identity, bars)
+            report = verify(scratch)
+            assert report.ok, report.describe()
             scratch.rename(folder)
     return Dataset.open(folder)
 
@@ -79,7 +82,7 @@ def _prepared_already(root: Path, config: DataConfig) -> Dataset | None:
     """What this home holds for `config`, from whatever files it was made; None where it holds nothing good."""
     found = {}
     for folder in sorted(root.glob(f"{_stem(config)}-*")):
-        if dataset := _good(folder, config):
+        if dataset := _good(folder, config, otherwise="not used"):
             found[dataset.fingerprint] = dataset
     if len(found) > 1:
         paths = ", ".join(str(dataset.path) for dataset in found.values())
@@ -87,8 +90,11 @@ def _prepared_already(root: Path, config: DataConfig) -> Dataset | None:
     return next(iter(found.values()), None)
 
 
-def _good(folder: Path, config: DataConfig, identity: str | None = None, warn: bool = False) -> Dataset | None:
-    """The dataset in `folder` if it is whole and what `config` asks for; None, and a warning if wanted, otherwise."""
+def _good(folder: Path, config: DataConfig, identity: str | None = None, otherwise: str = "") -> Dataset | None:
+    """The dataset in `folder` if it is whole and what `config` asks for, else None.
+
+    Where it is there but not good, a warning says why and what is done `otherwise`, where that is given.
+    """
     if not folder.exists():
         return None
     try:
@@ -101,8 +107,8 @@ def _good(folder: Path, config: DataConfig, identity: str | None = None, warn: b
         if identity not in (None, held.source):
             raise ValueError(f"{folder} was made from other files")
     except ValueError as error:
-        if warn:
-            warnings.warn(f"{error}; preparing it anew", stacklevel=3)
+        if otherwise:
+            warnings.warn(f"{error}; {otherwise}", stacklevel=3)
         return None
     return dataset
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from coldtune.data.source import Source
+from coldtune.data.sources.cifar10 import Cifar10
 from coldtune.data.sources.digits import Digits
+from coldtune.data.sources.mnist import Mnist
 
-_SOURCES: dict[str, Source] = {item.name: item for item in (Digits(),)}
+_SOURCES: dict[str, Source] = {
+    Cifar10.name: Cifar10(),
+    Digits.name: Digits(),
+    Mnist.name: Mnist(),
+}
 
 
 def names() -> list[str]:

@@ -59,7 +59,11 @@ class Source(ABC):
     def files(self, data_dir: Path | None, downloads: Path, bars: Bars) -> list[Path]:
         """The published files: those of `data_dir` where the user named one, the download otherwise."""
         if data_dir is None:
-            return self.download(downloads, bars)
+            try:
+                return self.download(downloads, bars)
+            except ValueError as error:
+                help_ = f"give a data-dir with {self.needs}, or run where there is internet"
+                raise ValueError(f"{self.name}: {error}; {help_}") from error
         if not data_dir.is_dir():
             raise ValueError(f"data-dir = {str(data_dir)!r}: no such directory")
         found = self.locate(data_dir)

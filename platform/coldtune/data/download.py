@@ -1,0 +1,76 @@
+"""Fetching a published file: checked against its published checksum, never seen half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.request
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from coldtune.data.progress import Bars
+
+_TIMEOUT_SECONDS = 30.0
+_CHUNK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A published file: its name, its addresses in order of preference, its checksum by `algorithm` of hashlib."""
+
+    name: str
+    addresses: tuple[str, ...]
+    algorithm: str
+    checksum: str
+
+
+def fetch(remote: Remote, folder: Path, bars: Bars) -> Path:
+    """`remote` in `folder`: what is there if its checksum is right, else downloaded from the first address that works.
+
+    Several processes may ask at once: one downloads, the others wait for it. Raises ValueError with what each address
+    answered where none works.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / remote.name
+    with FileLock(folder / f".{remote.name}.lock"):
+        if target.is_file() and _checksum(target, remote.algorithm) == remote.checksum:
+            return target
+        failures = []
+        for address in remote.addresses:
+            scratch = folder / f".{remote.name}.{uuid.uuid4().hex}"
+            try:
+                _stream(address, scratch, remote, bars)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                failures.append(f"{address}: {error}")
+            else:
+                scratch.replace(target)
+                return target
+            finally:
+                scratch.unlink(missing_ok=True)
+    raise ValueError(f"{remote.name} could not be downloaded ({'; '.join(failures)})")
+
+
+def _stream(address: str, target: Path, remote: Remote, bars: Bars) -> None:
+    """Download `address` to `target` and flush it; ValueError where its checksum is not the published one."""
+    request = urllib.request.Request(address, headers={"User-Agent": "coldtune"})
+    digest = hashlib.new(remote.algorithm, usedforsecurity=False)
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response, target.open("wb") as file:
+        length = response.headers.get("Content-Length")
+        advance = bars.start(f"download {remote.name}", int(length) / 1e6 if length else None, "MB")
+        while chunk := response.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            file.write(chunk)
+            advance(len(chunk) / 1e6)
+        file.flush()
+        os.fsync(file.fileno())
+    if digest.hexdigest() != remote.checksum:
+        raise ValueError(f"{remote.algorithm} is {digest.hexdigest()}, published is {remote.checksum}")
+
+
+def _checksum(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()

@@ -1,0 +1,92 @@
+"""MNIST from its four published idx files, in torchvision's layout."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from coldtune.data.download import Remote, fetch
+from coldtune.data.progress import Bars
+from coldtune.data.source import Raw, Source
+
+_PARTS = {"train": "train", "test": "t10k"}
+_STEMS = tuple(f"{prefix}-{kind}-ubyte" for prefix in _PARTS.values() for kind in ("images-idx3", "labels-idx1"))
+_UINT8 = 8
+
+
+class Mnist(Source):
+    """60,000 training and 10,000 test images of handwritten digits, 28 x 28, grey (LeCun, Cortes, Burges)."""
+
+    name = "mnist"
+    channels = 1
+    num_classes = 10
+    needs = f"MNIST/raw/ with {', '.join(_STEMS)} (each unpacked or .gz)"
+
+    def locate(self, data_dir: Path) -> list[Path]:
+        """The four files in `data_dir`/MNIST/raw, `data_dir`/raw or `data_dir`; .gz, which has a checksum, goes first.
+
+        Raises ValueError where a folder has some of them only.
+        """
+        for folder in (data_dir / "MNIST" / "raw", data_dir / "raw", data_dir):
+            offered = [(folder / f"{stem}.gz", folder / stem) for stem in _STEMS]
+            found = [next((path for path in pair if path.is_file()), None) for pair in offered]
+            files = [path for path in found if path is not None]
+            if len(files) == len(_STEMS):
+                return files
+            if files:
+                missing = ", ".join(stem for stem, path in zip(_STEMS, found, strict=True) if path is None)
+                raise ValueError(f"data-dir = {str(data_dir)!r}: {folder} has a part of MNIST only; missing: {missing}")
+        return []
+
+    def download(self, folder: Path, bars: Bars) -> list[Path]:
+        """torchvision's mirrors and MD5s, into `folder`/MNIST/raw, where torchvision would look for them too."""
+        from torchvision.datasets import MNIST
+
+        remotes = [
+            Remote(name, tuple(f"{mirror}{name}" for mirror in MNIST.mirrors), "md5", md5)
+            for name, md5 in MNIST.resources
+        ]
+        return [fetch(remote, folder / "MNIST" / "raw", bars) for remote in remotes]
+
+    def read(self, files: Sequence[Path], bars: Bars) -> dict[str, Raw]:
+        """The published train and test parts."""
+        by_stem = {path.name.removesuffix(".gz"): path for path in files}
+        return {
+            part: _part(by_stem[f"{prefix}-images-idx3-ubyte"], by_stem[f"{prefix}-labels-idx1-ubyte"])
+            for part, prefix in _PARTS.items()
+        }
+
+
+def _part(image_file: Path, label_file: Path) -> Raw:
+    images, labels = read_idx(image_file), read_idx(label_file)
+    if images.ndim != 3 or images.shape[1] != images.shape[2]:
+        raise ValueError(f"{image_file}: shape {images.shape}; allowed: square grey images (N, H, H)")
+    if labels.shape != images.shape[:1] or labels.max(initial=0) >= Mnist.num_classes:
+        raise ValueError(
+            f"{label_file}: shape {labels.shape}; allowed: one label 0..9 for each of {len(images)} images"
+        )
+    return Raw(images[:, None], labels.astype(np.int64))
+
+
+def read_idx(path: Path) -> npt.NDArray[np.uint8]:
+    """A uint8 array from an idx file, unpacked or .gz: two zero bytes, type, rank, big-endian sizes, values.
+
+    Raises ValueError where the file is not that, or torn.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if len(data) < 4 or data[:3] != bytes((0, 0, _UINT8)) or len(data) < 4 + 4 * data[3]:
+        raise ValueError(f"{path} is not an idx file of uint8 values")
+    rank = data[3]
+    shape = tuple(int(size) for size in np.frombuffer(data, dtype=">u4", count=rank, offset=4))
+    values = np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * rank)
+    if values.size != np.prod(shape, dtype=np.int64):
+        raise ValueError(f"{path} is damaged: {values.size:,} values, its header says {shape}")
+    return values.reshape(shape)
