@@ -1,4 +1,4 @@
-"""The truncated Gaussian kernel of a blur: its weights, the matrix that applies it along an axis, its spectrum."""
+"""The truncated Gaussian kernel of a blur: its weights, its spectrum, the basis in which it is diagonal."""
 
 from __future__ import annotations
 
@@ -16,22 +16,40 @@ def kernel_1d(sigma: Tensor, size: int) -> Tensor:
 
     A size below about 6 sigma truncates: the blur is then weaker than sigma says (11 taps of sigma 7 act like 3.04).
     """
-    offsets = torch.arange(size, dtype=torch.float64, device="cpu") - (size - 1) // 2
-    weights = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
+    weights = torch.exp(-0.5 * (_offsets(size) / sigma[:, None]) ** 2)
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def step_matrix(kernel: Tensor, n: int, padding: Padding) -> Tensor:
-    """The (n, n) matrix that filters an axis of n pixels with `kernel` (size,) after padding it at both ends.
+def response(sigma: Tensor, size: int, frequency: Tensor) -> Tensor:
+    """The kernels' frequency responses sum_i g_i cos(i w): float64 (T, F) for sigma (T,), w (F,) in radians a pixel.
 
-    circular wraps around; reflect mirrors at the edge pixel without repeating it, as in torch.nn.functional.pad.
+    1 at w = 0; negative at some high frequencies where the kernel is truncated.
     """
-    radius = (len(kernel) - 1) // 2
-    rows = torch.arange(n, device="cpu")[:, None]
-    columns = rows + torch.arange(-radius, radius + 1, device="cpu")
-    columns = columns % n if padding == "circular" else (n - 1) - (columns.abs() - (n - 1)).abs()
-    matrix = torch.zeros(n, n, dtype=torch.float64, device="cpu")
-    return matrix.scatter_add_(1, columns, kernel.expand(n, -1))
+    return kernel_1d(sigma, size) @ torch.cos(_offsets(size)[:, None] * frequency)
+
+
+def frequencies(n: int, padding: Padding) -> Tensor:
+    """The frequencies w_j, j = 0..n-1, of the eigenbasis, in radians a pixel: float64 (n,), the constant's 0 first."""
+    return torch.arange(n, dtype=torch.float64, device="cpu") * (2 * math.pi / _period(n, padding))
+
+
+def eigenbasis(n: int, padding: Padding) -> tuple[Tensor, Tensor]:
+    """The basis V in which filtering an axis of n padded pixels with any symmetric kernel is diagonal.
+
+    Returns V, eigenvectors in columns, and V^-1, both float64 (n, n): the filter's matrix is V diag(response(w)) V^-1.
+    circular wraps around: V is cos + sin of w_j i, w_j = 2 pi j / n (Hartley's basis). reflect mirrors at the edge
+    pixel without repeating it: V is cos of w_j i, w_j = pi j / (n-1) (the cosine transform of type I; n >= 2).
+    """
+    period = _period(n, padding)
+    index = torch.arange(n, dtype=torch.int64, device="cpu")
+    angle = (index[:, None] * index % period).to(torch.float64) * (2 * math.pi / period)
+    if padding == "circular":
+        basis = torch.cos(angle) + torch.sin(angle)
+        return basis, basis / n
+    basis = torch.cos(angle)
+    weight = torch.ones(n, dtype=torch.float64, device="cpu")
+    weight[0] = weight[-1] = 0.5
+    return basis, basis * weight[:, None] * weight * (2 / (n - 1))
 
 
 def largest_size(n: int, padding: Padding) -> int:
@@ -39,17 +57,10 @@ def largest_size(n: int, padding: Padding) -> int:
     return 2 * (n if padding == "circular" else n - 1) + 1
 
 
-def log_survival(sigma: Tensor, size: int, n: int, padding: Padding) -> float:
-    """Log of the second-largest |eigenvalue| of the product of all steps along an axis of n pixels; -inf where n = 1.
+def _period(n: int, padding: Padding) -> int:
+    """After how many pixels the padded axis repeats."""
+    return n if padding == "circular" else 2 * (n - 1)
 
-    All steps share one eigenbasis: cosines and sines of frequency 2 pi j / n where padding is circular, cosines of
-    pi j / (n-1) where it reflects. A step's eigenvalue is its kernel's response there, sum_i g_i cos(i w); the largest
-    of all is the constant image's, 1. A truncated kernel's response can be negative: its absolute value counts.
-    """
-    if n == 1:
-        return -math.inf
-    period, modes = (n, n // 2) if padding == "circular" else (2 * (n - 1), n - 1)
-    offsets = torch.arange(size, dtype=torch.float64, device="cpu") - (size - 1) // 2
-    frequency = torch.arange(1, modes + 1, dtype=torch.float64, device="cpu") * (2 * math.pi / period)
-    response = kernel_1d(sigma, size) @ torch.cos(offsets[:, None] * frequency)
-    return float(response.abs().log().sum(dim=0).max())
+
+def _offsets(size: int) -> Tensor:
+    return torch.arange(size, dtype=torch.float64, device="cpu") - (size - 1) // 2
