@@ -1,0 +1,201 @@
+"""The table of a study's trials, for a terminal and as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from coldtune.metrics.protocol import Protocol
+from coldtune.metrics.values import check_same
+
+BEST = "★"
+_MISSING = "–"  # noqa: RUF001 - an en dash, as tables print it
+_STYLES = {"finished": "green", "pruned": "yellow", "failed": "red", "interrupted": "magenta", "running": "cyan"}
+_MAX_DECIMALS = 5
+_ANY_WIDTH = 10_000
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial as tables show it.
+
+    params: the varied parameters by short name; a name that another row has and this one lacks is shown as missing.
+    metrics: values by name (`COLUMNS`); None where not measured. seconds: wall time. note: why it failed or was pruned.
+    protocol: what the metrics were measured under; None only where nothing was measured.
+    """
+
+    number: int
+    state: str
+    params: dict[str, Any]
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    seconds: float | None = None
+    note: str = ""
+    protocol: Protocol | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric's column: its key in `TrialRow.metrics`, its heading in two lines, and its least number of decimals."""
+
+    key: str
+    head: tuple[str, str]
+    decimals: int
+
+
+COLUMNS = (
+    Column("fid_degraded", ("FID", "degraded"), 2),
+    Column("fid_direct", ("FID", "direct"), 2),
+    Column("fid_sampled", ("FID", "sampled"), 2),
+    Column("fid_naive", ("FID", "alg. 1"), 2),
+    Column("ssim", ("", "SSIM"), 3),
+    Column("rmse", ("", "RMSE"), 3),
+    Column("nfe", ("", "NFE"), 0),
+)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Headings in two lines, whether each column holds numbers and is a measurement, cells by row, and lines below."""
+
+    heads: list[tuple[str, str]]
+    numeric: list[bool]
+    measured: list[bool]
+    cells: list[list[str]]
+    rows: list[TrialRow]
+    foot: list[str]
+
+
+@dataclass(frozen=True)
+class TrialTable:
+    """The trials for a terminal of any width from about 80 columns: print it with rich.
+
+    One table where it fits, closer set if need be; otherwise the parameters and the metrics one below the other, so
+    that no number is ever cut.
+    """
+
+    grid: _Grid
+    best: int | None
+    title: str | None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Lay out for the width at hand."""
+        everything = range(len(self.grid.heads))
+        for space in (1, 0):
+            table = self._table(everything, space)
+            if console.measure(table, options=options.update(max_width=_ANY_WIDTH)).maximum <= options.max_width:
+                break
+        else:
+            cut = next((i for i in everything if self.grid.measured[i]), len(everything))
+            yield self._table(range(cut), 1)
+            table = self._table([0, *range(cut, len(everything))], 1, title=False)
+        yield table
+        for line in self.grid.foot:
+            yield Text(line, style="dim")
+
+    def _table(self, chosen: Sequence[int], space: int, title: bool = True) -> Table:
+        table = Table(
+            title=self.title if title else None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, space, 0, 0),
+        )
+        lines = slice(0 if any(self.grid.heads[i][0] for i in chosen) else 1, 2)
+        for i in chosen:
+            justify: Literal["right", "left"] = "right" if self.grid.numeric[i] else "left"
+            heading = Text("\n".join(self.grid.heads[i][lines]))
+            table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis", vertical="bottom")
+        for row, cells in zip(self.grid.rows, self.grid.cells, strict=True):
+            line = [Text(cells[i], style=_STYLES.get(row.state, "") if i == 1 else "") for i in chosen]
+            table.add_row(*line, style="bold" if row.number == self.best else "")
+        return table
+
+
+def trial_table(
+    rows: Sequence[TrialRow], best: int | None = None, columns: Sequence[Column] = COLUMNS, title: str | None = None
+) -> TrialTable:
+    """The trials as a table for a terminal; the row of trial `best` is marked.
+
+    Parameters that are equal in all rows stand once below the table, as do the protocol and the rows' notes; metrics
+    that no row has get no column. Raises ValueError where rows were measured under different protocols, naming what
+    differs, or have metrics without a protocol.
+    """
+    return TrialTable(_grid(rows, best, columns), best, title)
+
+
+def markdown_table(rows: Sequence[TrialRow], best: int | None = None, columns: Sequence[Column] = COLUMNS) -> str:
+    """The same table as Markdown (GitHub's), with the lines below it as a list. Raises ValueError as `trial_table`."""
+    grid = _grid(rows, best, columns)
+    heads = [_escaped(" ".join(part for part in head if part)) for head in grid.heads]
+    lines = [_line(heads), _line(["--:" if numeric else ":--" for numeric in grid.numeric])]
+    lines += [_line([_escaped(cell) for cell in cells]) for cells in grid.cells]
+    return "\n".join([*lines, "", *(f"- {line}" for line in grid.foot), ""])
+
+
+def _grid(rows: Sequence[TrialRow], best: int | None, columns: Sequence[Column]) -> _Grid:
+    rows = sorted(rows, key=lambda row: row.number)
+    protocols = _protocols(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    fixed = [name for name in names if len(rows) > 1 and len({_value(row.params.get(name)) for row in rows}) == 1]
+    varied = [name for name in names if name not in fixed]
+    shown = [column for column in columns if any(row.metrics.get(column.key) is not None for row in rows)]
+    params = [[_value(row.params.get(name)) for row in rows] for name in varied]
+    metrics = [_numbers([row.metrics.get(column.key) for row in rows], column.decimals) for column in shown]
+    trials = [f"{BEST if row.number == best else ''}{row.number}" for row in rows]
+    seconds = _numbers([row.seconds for row in rows], 0)
+    filled = [trials, [row.state for row in rows], *params, *metrics, seconds]
+    numbers = [all(_is_number(row.params.get(name)) for row in rows) for name in varied]
+    same = ", ".join(f"{name} {_value(rows[0].params[name])}" for name in fixed)
+    foot = [f"{BEST} best: trial {best}"] if best is not None else []
+    foot += [f"the same in all: {same}"] if same else []
+    foot += [protocols[0].describe()] if protocols else []
+    foot += [f"trial {row.number} {row.state}: {row.note}" for row in rows if row.note]
+    heads = [("", "trial"), ("", "state"), *(("", name) for name in varied), *(c.head for c in shown), ("", "seconds")]
+    numeric = [True, False, *numbers, *(True for _ in shown), True]
+    measured = [i >= 2 + len(varied) for i in range(len(heads))]
+    return _Grid(heads, numeric, measured, [list(line) for line in zip(*filled, strict=True)], rows, foot)
+
+
+def _protocols(rows: Sequence[TrialRow]) -> list[Protocol]:
+    for row in rows:
+        if row.protocol is None and any(value is not None for value in row.metrics.values()):
+            raise ValueError(f"trial {row.number}: has metrics but no protocol; a metric without one is not a number")
+    protocols = [row.protocol for row in rows if row.protocol is not None]
+    check_same(protocols)
+    return protocols
+
+
+def _numbers(values: Sequence[float | None], least: int) -> list[str]:
+    """All with the same number of decimals: `least`, or as many as show two digits of the smallest."""
+    sizes = [abs(value) for value in values if value is not None and math.isfinite(value) and value != 0]
+    decimals = least
+    if least and sizes and min(sizes) < 1:
+        decimals = min(max(least, 1 - math.floor(math.log10(min(sizes)))), _MAX_DECIMALS)
+    return [_MISSING if value is None else f"{value:.{decimals}f}" for value in values]
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return _MISSING
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
