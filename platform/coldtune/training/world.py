@@ -36,7 +36,7 @@ class World:
         """`network` with gradients averaged over the ranks in its backward pass."""
         if self.size == 1:
             return network
-        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(network, gradient_as_bucket_view=True)
 
     def local_gradients(self, network: nn.Module) -> Any:
         """Context in which a backward pass of the wrapped network accumulates without talking to the other ranks."""
