@@ -110,9 +110,16 @@ def mnist() -> Extractor:
 
 
 def load_classifier(name: str, folder: Path = WEIGHTS) -> Extractor:
-    """The extractor of folder/NAME.safetensors, checked against the SHA-256 in folder/NAME.json.
+    """The extractor of folder/NAME.safetensors; errors as in `load_network`."""
+    classifier, sha256 = load_network(name, folder)
+    size = classifier.config.size
+    return Extractor(name, _Features(classifier), classifier.config.dim, sha256, f"bilinear antialias to {size}x{size}")
 
-    ValueError where the file is missing or its bytes are not the ones that were measured.
+
+def load_network(name: str, folder: Path = WEIGHTS) -> tuple[Classifier, str]:
+    """The classifier of folder/NAME.safetensors with the SHA-256 of that file, checked against folder/NAME.json.
+
+    ValueError where a file is missing, or the weights' bytes are not the ones that were measured.
     """
     weights, card = folder / f"{name}.safetensors", folder / f"{name}.json"
     for path in (weights, card):
@@ -128,8 +135,7 @@ def load_classifier(name: str, folder: Path = WEIGHTS) -> Extractor:
         )
     classifier = Classifier(ClassifierConfig.model_validate(stated["network"]))
     classifier.load_state_dict(load(data))
-    size = classifier.config.size
-    return Extractor(name, _Features(classifier), classifier.config.dim, sha256, f"bilinear antialias to {size}x{size}")
+    return classifier.eval(), sha256
 
 
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor
 from coldtune.metrics.extractors import Extractor, batches
 from coldtune.metrics.frechet import Reference, frechet_distance
 from coldtune.metrics.image import ImageScores
-from coldtune.metrics.moments import FeatureMoments
+from coldtune.metrics.moments import FeatureMoments, float64_device, to_float64
 
 
 def image_set_metrics(
@@ -30,13 +30,16 @@ def image_set_metrics(
         raise ValueError(
             f"clean = {clean.dtype} {tuple(clean.shape)}: allowed is uint8 {tuple(images.shape)}, an original per image"
         )
-    moments, scores = FeatureMoments(extractor.dim), ImageScores()
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} images: a distance between sets needs at least 2")
+    sums = float64_device(torch.device(device) if device else images.device)
+    moments, scores = FeatureMoments(extractor.dim, sums), ImageScores()
     start = 0
     for batch in batches(images, batch_size, device):
         moments.update(extractor(batch))
         if clean is not None:
             originals = clean[start : start + len(batch)].to(batch.device)
-            scores.update(batch.double() / 255, originals.double() / 255)
+            scores.update(to_float64(batch) / 255, to_float64(originals) / 255)
         start += len(batch)
     metrics = {"fid": frechet_distance(reference, moments)}
     if clean is not None:

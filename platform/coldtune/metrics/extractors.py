@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coldtune.metrics.moments import FeatureMoments, check_features
+from coldtune.metrics.moments import FeatureMoments, check_features, float64_device, to_float64
 
 # name -> where it is made; imported when it is asked for
 EXTRACTORS = {
@@ -35,7 +35,7 @@ class Extractor:
         self._network = network
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (B, dim), float64, of uint8 images (B, C, H, W), on the images' device.
+        """Features (B, dim), float64, of uint8 images (B, C, H, W), on the images' device where it has float64.
 
         Runs in evaluation mode, without gradients, autocast or TF32. ValueError for images of another form and for
         features that are not finite.
@@ -47,7 +47,7 @@ class Extractor:
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False), _full_precision():
             features = self._network(images)
         check_features(features, self.dim)
-        return features.double()
+        return to_float64(features)
 
 
 def build_extractor(name: str) -> Extractor:
@@ -82,7 +82,7 @@ def extract_moments(
     extractor: Extractor, images: Tensor, batch_size: int = 256, device: torch.device | str | None = None
 ) -> FeatureMoments:
     """Moments of the features of uint8 images (N, C, H, W), without holding the features themselves."""
-    moments = FeatureMoments(extractor.dim)
+    moments = FeatureMoments(extractor.dim, float64_device(torch.device(device) if device else images.device))
     for batch in batches(images, batch_size, device):
         moments.update(extractor(batch))
     return moments

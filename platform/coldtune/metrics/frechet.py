@@ -33,7 +33,7 @@ class Reference:
         """Reference of features (N, d), or of moments already taken."""
         moments = features if isinstance(features, FeatureMoments) else FeatureMoments.of(features)
         covariance = moments.covariance
-        return cls(moments.mean, covariance, symmetric_root(covariance), moments.n, key)
+        return cls(moments.mean, covariance, symmetric_root(covariance, moments.n - 1), moments.n, key)
 
     @property
     def dim(self) -> int:
@@ -42,9 +42,14 @@ class Reference:
 
 
 def reference_statistics(
-    extractor: Extractor, images: Tensor, protocol: Protocol, cache: Cache, batch_size: int = 256
+    extractor: Extractor,
+    images: Tensor,
+    protocol: Protocol,
+    cache: Cache,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
 ) -> Reference:
-    """The Reference of uint8 images (N, C, H, W) under `protocol`; extracted once, then found in `cache`.
+    """The Reference of uint8 images (N, C, H, W) under `protocol`; extracted once (on `device`), then found in `cache`.
 
     ValueError where the extractor or the number of images is not the one that the protocol names.
     """
@@ -57,7 +62,7 @@ def reference_statistics(
         raise ValueError(f"{len(images)} reference images: the protocol names {protocol.reference_images}")
 
     def build() -> dict[str, Tensor]:
-        made = Reference.of(extract_moments(extractor, images, batch_size))
+        made = Reference.of(extract_moments(extractor, images, batch_size, device))
         tensors = {"mean": made.mean, "covariance": made.covariance, "root": made.root}
         return {name: tensor.cpu() for name, tensor in tensors.items()}
 
@@ -69,9 +74,9 @@ def reference_statistics(
 def frechet_distance(reference: Reference, features: Tensor | FeatureMoments) -> float:
     """|m_1 - m_2|^2 + tr S_1 + tr S_2 - 2 tr (S_1^(1/2) S_2 S_1^(1/2))^(1/2), of the reference and of features (N, d).
 
-    The FID of Heusel et al. (2017), eq. 6. It needs no full rank: with N <= d (or a constant feature) the eigenvalues
-    that rounding leaves around zero count as zero. Its plug-in bias is positive and grows as N falls; below N of about
-    2 d it prefers over-smoothed images, so compare values only at equal N (see `check_objective`).
+    The FID of Heusel et al. (2017), eq. 6. It needs no full rank: with N <= d only the N - 1 eigenvalues that can
+    differ from zero count. Its bias is positive and grows as N falls; below N of about 2 d it prefers over-smoothed
+    images, so compare values only at equal N (see `check_objective`).
     ValueError when the dimensions differ, below 2 images, or when a feature is not finite.
     """
     moments = features if isinstance(features, FeatureMoments) else FeatureMoments.of(features)
@@ -81,20 +86,26 @@ def frechet_distance(reference: Reference, features: Tensor | FeatureMoments) ->
     root = reference.root.to(mean.device)
     product = root @ covariance @ root
     eigenvalues = torch.linalg.eigvalsh((product + product.T) / 2)
-    cross = _above_rounding(eigenvalues).sqrt().sum()
+    cross = _roots(eigenvalues, min(reference.n, moments.n) - 1).sum()
     shift = mean - reference.mean.to(mean.device)
     distance = shift @ shift + covariance.trace() + reference.covariance.trace().to(mean.device) - 2 * cross
     return max(float(distance), 0.0)  # a squared distance: only rounding makes it negative
 
 
-def symmetric_root(matrix: Tensor) -> Tensor:
-    """The symmetric positive semidefinite R with R R = matrix, for a covariance (d, d) of any rank."""
+def symmetric_root(matrix: Tensor, rank: int | None = None) -> Tensor:
+    """The symmetric positive semidefinite R with R R = matrix, for a covariance (d, d) of rank at most `rank`."""
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    root: Tensor = (vectors * _above_rounding(values).sqrt()) @ vectors.T
+    root: Tensor = (vectors * _roots(values, rank)) @ vectors.T
     return root
 
 
-def _above_rounding(eigenvalues: Tensor) -> Tensor:
-    """Eigenvalues with what is rounding around zero set to zero: its square roots would add up over many dimensions."""
-    limit = eigenvalues.abs().max() * eigenvalues.numel() * torch.finfo(eigenvalues.dtype).eps
-    return torch.where(eigenvalues > limit, eigenvalues, 0.0)
+def _roots(eigenvalues: Tensor, rank: int | None) -> Tensor:
+    """Square roots of ascending eigenvalues: 0 for negative ones and for all but the `rank` largest.
+
+    Eigenvalues that are zero in exact arithmetic come out as +-1e-16 of the largest, so each root would be off by 1e-8
+    of its root. A threshold would cut true small ones too; the rank of a covariance, n - 1, is known.
+    """
+    roots = eigenvalues.clamp(min=0).sqrt()
+    if rank is not None and rank < len(roots):
+        roots[: len(roots) - rank] = 0
+    return roots

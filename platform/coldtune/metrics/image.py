@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from coldtune.metrics.moments import to_float64
+
 WINDOW = 11  # pixels; with SIGMA, K1 and K2 the constants of Wang et al. (2004)
 SIGMA = 1.5
 K1, K2 = 0.01, 0.03
@@ -113,7 +115,7 @@ def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         low, high = float(images.min()), float(images.max())
         if low < -1e-6 or high > 1 + 1e-6:
             raise ValueError(f"{name} images lie in [{low:.4g}, {high:.4g}]: allowed is [0, 1]")
-    return a.double(), b.double()
+    return to_float64(a), to_float64(b)
 
 
 def _windows(x: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class FeatureMoments:
         check_features(features, self.dim)
         if len(features) == 0:
             return
-        batch = features.detach().to(self._mean.device, torch.float64)
+        batch = to_float64(features.detach()).to(self._mean.device)
         mean = batch.mean(0)
         centred = batch - mean
         self._combine(len(batch), mean, centred.T @ centred)
@@ -91,6 +91,16 @@ class FeatureMoments:
         self._scatter = self._scatter + scatter + torch.outer(shift, shift) * (self.n * n / total)
         self._mean = self._mean + shift * (n / total)
         self.n = total
+
+
+def to_float64(tensor: Tensor) -> Tensor:
+    """`tensor` in float64, where it lies; on the CPU when its device has no float64 (Apple's MPS)."""
+    return tensor.to(float64_device(tensor.device)).double()
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """`device`, or the CPU in place of a device without float64."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def check_features(features: Tensor, dim: int) -> None:

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from coldtune.data import Dataset
+from coldtune.metrics import extract_features
+from coldtune.metrics.classifiers import WEIGHTS, accuracy, load_classifier
+from coldtune.metrics.train_classifier import RECIPES, shifted, train, write
+
+
+def test_a_short_training_learns_repeats_and_is_read_back(digits: Dataset, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPES["digits"], epochs=3)
+    data, test = digits.split("train"), digits.split("test")
+    first, again = (train(recipe, data.images, data.labels, seed=4) for _ in range(2))
+    for one, other in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert accuracy(first, test.images, test.labels) > 0.5  # chance is 0.1
+    write("short", first, {}, tmp_path)
+    features = extract_features(load_classifier("short", tmp_path), test.images)
+    with torch.no_grad():
+        torch.testing.assert_close(features, first.features(test.images).double(), rtol=1e-5, atol=1e-5)
+
+
+def test_images_are_moved_by_whole_pixels() -> None:
+    x = torch.arange(2.0, 27.0).view(1, 1, 5, 5).repeat(200, 1, 1, 1)
+    moved = shifted(x, 1, torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(x[:1], (1, 1, 1, 1), value=-1.0)
+    windows = [padded[0, :, r : r + 5, c : c + 5] for r in range(3) for c in range(3)]
+    found = [sum(torch.equal(image, window) for image in moved) for window in windows]
+    assert sum(found) == 200
+    assert min(found) > 0
+
+
+@pytest.mark.slow
+def test_the_recipe_gives_the_shipped_classifier(digits: Dataset) -> None:
+    data, test = digits.split("train"), digits.split("test")
+    classifier = train(RECIPES["digits"], data.images, data.labels)
+    card = json.loads((WEIGHTS / "digits.json").read_text())
+    # Another machine or torch rounds differently: the same accuracy within its own standard error of 0.6 %.
+    assert accuracy(classifier, test.images, test.labels) == pytest.approx(card["accuracy"]["test"], abs=0.012)
