@@ -1,0 +1,74 @@
+"""The restorer: shapes, sizes, what it sees of t."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from coldtune.diffusion import build_restorer
+from coldtune.diffusion.restorer import SIZES
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    return build_restorer({"size": "tiny"}, (3, 8, 12), steps=20).eval()
+
+
+@pytest.fixture
+def x():
+    return torch.randn(4, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_estimate_has_the_shape_of_the_image(tiny, x):
+    assert tiny(x, torch.tensor([1, 2, 10, 20])).shape == x.shape
+
+
+@pytest.mark.parametrize("size", ["small", "base", "large"])
+def test_larger_sizes_run(size):
+    restorer = build_restorer({"size": size}, (1, 16, 16), steps=20)
+    assert restorer(torch.zeros(1, 1, 16, 16), torch.tensor([3])).shape == (1, 1, 16, 16)
+
+
+def test_base_has_the_size_of_the_papers_cifar_network():
+    """Ho et al. (2020), whose U-Net the paper takes for CIFAR-10, state 35.7 million parameters."""
+    restorer = build_restorer({"size": "base"}, (3, 32, 32), steps=50)
+    assert sum(weight.numel() for weight in restorer.parameters()) / 1e6 == pytest.approx(35.7, abs=0.05)
+
+
+@torch.no_grad()
+def test_each_image_is_restored_by_its_own_severity(tiny, x):
+    t = torch.tensor([1, 2, 10, 20])
+    together = tiny(x, t)
+    for i in range(4):
+        torch.testing.assert_close(tiny(x[i : i + 1], t[i : i + 1]), together[i : i + 1], rtol=1e-4, atol=1e-5)
+    assert (tiny(x, t + 1) - together).abs().amax((1, 2, 3)).min() > 1e-4
+
+
+def test_every_weight_learns(tiny, x):
+    tiny(x, torch.tensor([1, 2, 10, 20])).square().mean().backward()
+    assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in tiny.parameters())
+    tiny.zero_grad(set_to_none=True)
+
+
+def test_weights_follow_torchs_seed():
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        weights.append(build_restorer({"size": "tiny"}, (1, 8, 8), steps=5).state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_image_sides_must_be_divisible():
+    with pytest.raises(
+        ValueError, match=r"size = 'base': needs image sides divisible by 8, not 12x16; allowed here: tiny, small"
+    ):
+        build_restorer({"size": "base"}, (1, 12, 16), steps=5)
+    with pytest.raises(ValueError, match="divisible by 4, not 7x7; allowed here: none"):
+        build_restorer({"size": "tiny"}, (1, 7, 7), steps=5)
+
+
+def test_wrong_sizes():
+    with pytest.raises(ValueError, match=r"restorer.size = 'huge': input should be 'tiny', 'small', 'base' or 'large'"):
+        build_restorer({"size": "huge"}, (1, 8, 8), steps=5)
+    assert list(SIZES) == ["tiny", "small", "base", "large"]
