@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from coldtune.config import digest, parse
+from coldtune.training import TrainingConfig
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 7}, {"validate_every": 7}, {"validate_images": 7}, {"report_every": 7}, {"checkpoint_every": 7}],
+)
+def test_length_and_bookkeeping_do_not_make_another_training(change: dict[str, int]) -> None:
+    assert digest(TrainingConfig(**change).trajectory()) == digest(TrainingConfig().trajectory())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": 7},
+        {"accumulate": 7},
+        {"lr": 0.1},
+        {"loss": "l2"},
+        {"clip_norm": 1.0},
+        {"ema_decay": 0.9},
+        {"ema_every": 7},
+        {"ema_warmup": False},
+        {"seed": 7},
+        {"dtype": "bfloat16"},
+    ],
+)
+def test_everything_else_does(change: dict[str, object]) -> None:
+    assert digest(TrainingConfig.model_validate(change).trajectory()) != digest(TrainingConfig().trajectory())
+
+
+def test_every_field_is_on_one_side() -> None:
+    shaping = set(TrainingConfig().trajectory())
+    assert shaping | TrainingConfig.BOOKKEEPING == set(TrainingConfig.model_fields)
+    assert not shaping & TrainingConfig.BOOKKEEPING
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("steps", 0),
+        ("batch_size", 0),
+        ("lr", 0),
+        ("lr", float("nan")),
+        ("loss", "huber"),
+        ("ema_decay", 1.0),
+        ("seed", -1),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"training\.{key} = "):
+        parse(TrainingConfig, {key: value}, "training")
+
+
+def test_an_unknown_key_is_named_with_those_allowed() -> None:
+    with pytest.raises(ValueError, match=r"training\.epochs.*batch_size"):
+        parse(TrainingConfig, {"epochs": 3}, "training")
