@@ -162,7 +162,7 @@ def blurs(draw):
 
 
 @given(blurs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_leftover_is_the_second_largest_eigenvalue(case):
     config, shape = case
     d = build_degradation(config, shape)
@@ -198,7 +198,7 @@ def test_leftover_counts_negative_eigenvalues():
 
 
 @given(blurs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_start_for_leftover_reaches_it(case):
     config, shape = case
     target = leftover(config, shape)

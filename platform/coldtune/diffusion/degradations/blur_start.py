@@ -13,7 +13,7 @@ from coldtune.diffusion.degradations.blur import BlurConfig, log_leftover
 # Far below the pixel grid a kernel is the identity; far above its own size it is flat.
 _SMALLEST_SIGMA = 1e-2
 _LARGEST_SIGMA_IN_KERNELS = 1e3
-_RELATIVE_WIDTH = 1e-10
+_RELATIVE_WIDTH = 1e-8
 
 
 def start_for_leftover(config: BlurConfig | Mapping[str, Any], image_shape: Sequence[int], leftover: float) -> float:
