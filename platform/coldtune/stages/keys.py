@@ -1,0 +1,60 @@
+"""What determines each stage's result, and so its key. Hardware, workers and versions are not part of it."""
+
+from __future__ import annotations
+
+from coldtune.config import digest, plain
+from coldtune.data import Dataset
+from coldtune.diffusion import build_degradation
+from coldtune.diffusion.samplers import SamplerConfig
+from coldtune.metrics.protocol import Protocol
+from coldtune.stages.trial import TrialConfig
+
+# Raise one whenever the same configuration would give another result: old entries are then left alone.
+TRAIN_VERSION = 1
+SAMPLE_VERSION = 1
+MEASURE_VERSION = 1
+
+DEGRADED = "degraded"
+
+
+def train_key(config: TrialConfig, dataset: Dataset) -> str:
+    """Key of a training's trajectory: all that shapes it except its length; a checkpoint adds its step."""
+    return digest(
+        {
+            "stage": "train",
+            "version": TRAIN_VERSION,
+            "pixels": dataset.fingerprint,
+            "augmentation": {"crop_pad": config.data.crop_pad, "flip": config.data.flip},
+            "degradation": _degradation(config, dataset),
+            "restorer": plain(config.restorer),
+            "training": config.training.trajectory(),
+        }
+    )
+
+
+def sample_key(config: TrialConfig, dataset: Dataset, sampler: SamplerConfig | None) -> str:
+    """Key of the images of one sampler on the protocol's degraded images; None: those degraded images themselves."""
+    return digest(
+        {
+            "stage": "sample",
+            "version": SAMPLE_VERSION,
+            "pixels": dataset.fingerprint,
+            "split": config.protocol.split,
+            "num_images": config.protocol.num_images,
+            "seed": config.protocol.seed,
+            "degradation": _degradation(config, dataset),
+            "sampler": plain(sampler) if sampler else DEGRADED,
+            # The degraded images need no restorer: every trial that ends alike shares them.
+            "checkpoint": [train_key(config, dataset), config.training.steps] if sampler else None,
+        }
+    )
+
+
+def measure_key(sample: str, protocol: Protocol) -> str:
+    """Key of the values of one set of images under one protocol."""
+    return digest({"stage": "measure", "version": MEASURE_VERSION, "images": sample, "protocol": protocol.key})
+
+
+def _degradation(config: TrialConfig, dataset: Dataset) -> object:
+    # As built, so that a default that is written out and one that is left out have one key.
+    return plain(build_degradation(config.degradation, dataset.image_shape).config)

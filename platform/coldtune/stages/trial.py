@@ -1,0 +1,107 @@
+"""A trial's configuration: what is trained, how it samples and how it is judged, one section for each owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from coldtune.config import Config, parse, plain
+from coldtune.data import DataConfig
+from coldtune.diffusion import build_degradation
+from coldtune.diffusion.restorer import RestorerConfig
+from coldtune.diffusion.samplers import SamplerConfig
+from coldtune.metrics.protocol import ProtocolConfig
+from coldtune.training.config import TrainingConfig
+
+
+class TrialConfig(Config):
+    """One point of a study, resolved: everything that determines its images and its numbers.
+
+    `degradation` is kept as written (its allowed keys depend on its kind); `check` builds it.
+    """
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    degradation: dict[str, Any]
+    restorer: RestorerConfig = Field(default_factory=RestorerConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig)
+    protocol: ProtocolConfig = Field(default_factory=ProtocolConfig)
+
+    @field_validator("degradation")
+    @classmethod
+    def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return dict(plain(value))
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """ValueError naming the key where a part does not fit the images (a kernel larger than the image, ...)."""
+        steps = build_degradation(self.degradation, image_shape).steps
+        if self.sampler.num_steps is not None and self.sampler.num_steps > steps:
+            raise ValueError(
+                f"sampler.num_steps = {self.sampler.num_steps}: allowed is 1 to degradation.steps = {steps}, or null"
+            )
+
+
+def parse_trial(tree: Mapping[str, Any]) -> TrialConfig:
+    """A trial's configuration from nested mappings; ValueError a line for each wrong key, by its dotted place."""
+    sections = {name: field.annotation for name, field in TrialConfig.model_fields.items()}
+    if unknown := sorted(set(tree) - set(sections)):
+        raise ValueError(f"{unknown[0]}: unknown section; allowed: {', '.join(sections)}")
+    parts: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, section in sections.items():
+        if name == "degradation" or name not in tree:
+            continue
+        assert isinstance(section, type)
+        try:
+            parts[name] = parse(section, tree[name], name)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+    if not isinstance(tree.get("degradation"), Mapping):
+        raise ValueError("degradation: required, a mapping with `kind`, and missing")
+    return TrialConfig(degradation=dict(tree["degradation"]), **parts)
+
+
+# The paper's letters and the field's words for keys whose own last part says too little in a flat list.
+SHORT_NAMES = {
+    "data.name": "dataset",
+    "degradation.kind": "degradation",
+    "degradation.steps": "T",
+    "degradation.kernel_size": "kernel",
+    "degradation.sigma.schedule": "schedule",
+    "degradation.sigma.start": "start",
+    "degradation.sigma.rate": "rate",
+    "restorer.size": "restorer",
+    "training.steps": "train_steps",
+    "training.batch_size": "batch",
+    "training.seed": "train_seed",
+    "sampler.algorithm": "sampler",
+    "protocol.seed": "protocol_seed",
+    "protocol.num_images": "N",
+}
+
+
+def short_name(path: str) -> str:
+    """The name of a dotted key in tables, MLflow and Optuna: short and flat, the same in every study."""
+    if path in SHORT_NAMES:
+        return SHORT_NAMES[path]
+    section, _, rest = path.partition(".")
+    return rest.replace(".", "_") if section == "degradation" else path.replace(".", "_")
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (dotted key, value) of nested mappings."""
+    for key, value in tree.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            yield from leaves(value, path)
+        else:
+            yield path, value
+
+
+def flat(config: TrialConfig) -> dict[str, Any]:
+    """All of a trial's values under their short names, for MLflow's parameters."""
+    return {short_name(path): value for path, value in leaves(plain(config))}

@@ -1,0 +1,110 @@
+"""The Ray cluster that a study runs on: one that it starts here, or the one it is submitted to."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import coldtune
+
+_MAX_THREADS = 4  # of one CPU trial: small networks gain nothing from more
+
+# Set before Ray is imported; what the user set stays.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the other engine prints tables and takes no reporter
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the study's storage is the truth; Tune's own state is never read
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How a study uses the cluster: `count` trials at once, each of `workers` processes with `cpus` and `gpus`."""
+
+    count: int
+    workers: int
+    cpus: int
+    gpus: float
+
+
+def submitted() -> bool:
+    """Whether this process was started by `ray job submit`."""
+    return bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
+
+
+def in_ray_copy(path: Path) -> bool:
+    """Whether `path` lies in Ray's own copy of a working directory, which disappears with its job."""
+    return "runtime_resources" in path.parts
+
+
+def default_home() -> Path:
+    """`./runs`; in a submitted job whose working directory is Ray's copy, `coldtune-runs` in the user's home."""
+    if home := os.environ.get("COLDTUNE_HOME"):
+        return Path(home).expanduser().absolute()
+    return Path.home() / "coldtune-runs" if in_ray_copy(Path.cwd()) else Path.cwd() / "runs"
+
+
+@contextmanager
+def connect(study: str, workers: int) -> Iterator[dict[str, Any]]:
+    """Connect to the cluster of RAY_ADDRESS (set inside a submitted job), or start Ray on this machine, and leave it.
+
+    Gives Ray's context as a dict. Workers import the coldtune that this process imported.
+    """
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    own = "RAY_ADDRESS" not in os.environ
+    if own:
+        # Under `uv run`, Ray would start every worker through uv in an uploaded copy of this folder.
+        os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    import ray
+    from ray.job_config import JobConfig
+
+    options: dict[str, Any] = {
+        "address": "local",
+        "_node_ip_address": "127.0.0.1",  # reachable from this machine only
+        "object_store_memory": 256 * 2**20,
+        "include_dashboard": True,
+    }
+    package = str(Path(coldtune.__file__).parents[1])
+    python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    context = ray.init(
+        **(options if own else {}),
+        job_config=JobConfig(metadata={"study": study, "job_submission_id": study}),
+        runtime_env={"env_vars": {"PYTHONPATH": python_path}},
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield {"dashboard": context.dashboard_url, "own": own}
+    finally:
+        ray.shutdown()
+
+
+def plan(resources: Mapping[str, float], workers: int, gpus_per_trial: float, wanted: int) -> Slots:
+    """How many trials run at once on a cluster with `resources`, of which `wanted` are still to run.
+
+    CPU trials share the CPUs between them (at most 4 threads each). A trial of several workers gives each worker one
+    CPU and its share of `gpus_per_trial`. ValueError where not even one trial fits.
+    """
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    limits = {f"{workers} CPUs (--workers {workers})": cpus / workers}
+    if gpus_per_trial:
+        limits[f"{gpus_per_trial:g} GPUs (--gpus-per-trial {gpus_per_trial:g})"] = gpus / gpus_per_trial
+    need, fit = min(limits.items(), key=lambda item: item[1])
+    if fit < 1:
+        raise ValueError(f"one trial needs {need}; the cluster has {cpus:g} CPUs and {gpus:g} GPUs")
+    count = max(1, min(math.floor(fit), wanted))
+    threads = 1 if workers > 1 else max(1, min(_MAX_THREADS, int(cpus // count)))
+    return Slots(count=count, workers=workers, cpus=threads, gpus=gpus_per_trial / workers)

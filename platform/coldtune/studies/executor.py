@@ -1,0 +1,180 @@
+"""Ray Tune as the executor of a study: it runs what the ledger asks and reports what became of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from coldtune.config import plain
+from coldtune.studies.cluster import Slots
+from coldtune.studies.ledger import Asked, Ledger
+from coldtune.studies.worker import RUNNING, TRAINABLE, TrialJob, coldtune_trial
+
+_RETRIES = 2  # of a trial whose process died; it goes on from its last checkpoint
+
+
+class Events:
+    """What the executor tells while it runs; a study's view and records override what they need."""
+
+    def asked(self, asked: Asked) -> None:
+        """A trial was handed to the cluster."""
+
+    def progressed(self, number: int, result: Mapping[str, Any]) -> None:
+        """A running trial reported (see `coldtune_trial`)."""
+
+    def completed(self, number: int, result: Mapping[str, Any]) -> None:
+        """A trial has its values, and the ledger knows them."""
+
+    def failed(self, number: int, reason: str) -> None:
+        """A trial failed, and the ledger knows why."""
+
+    def tick(self) -> None:
+        """Called several times a second, whether or not anything happened."""
+
+
+class _Unsaved:
+    """Tune pickles its searcher, reporter and callbacks beside its results; nothing reads them, and ours hold locks."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (dict, ())
+
+    def __deepcopy__(self, memo: object) -> _Unsaved:
+        return self
+
+
+def execute(
+    ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], slots: Slots, trials: int, scratch: Path
+) -> None:
+    """Run trials on the connected cluster until `trials` of the study have ended. Returns early on SIGINT.
+
+    scratch: a folder for Tune's own working files, which nothing is ever read from.
+    """
+    from ray import tune
+
+    search = _searcher(ledger, events, job, slots, trials)
+    tuner = tune.Tuner(
+        tune.with_resources(_named(), _resources(slots)),
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: f"trial-{trial.config['number']:04d}",
+            trial_dirname_creator=lambda trial: f"trial-{trial.config['number']:04d}-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=ledger.study.study_name,
+            storage_path=str(scratch),
+            verbose=0,
+            progress_reporter=_silent_reporter(),
+            callbacks=[_ticker(events)],
+            failure_config=tune.FailureConfig(max_failures=_RETRIES),
+        ),
+    )
+    tuner.fit()
+    if search.failure:
+        raise search.failure
+
+
+def _tell(ledger: Ledger, events: Events, number: int, state: str, outcome: Mapping[str, Any]) -> None:
+    """Tell the ledger, then the listeners, what became of a trial."""
+    if state == "complete":
+        attributes = {key: value for key, value in outcome.items() if key != "metrics"}
+        reason = ledger.complete(number, outcome["metrics"], attributes)
+        if reason is None:
+            events.completed(number, outcome)
+            return
+    else:
+        reason = outcome.get("reason") or f"its process died {_RETRIES + 1} times"
+        ledger.fail(number, reason)
+    events.failed(number, reason)
+
+
+def _named() -> Any:
+    """The trainable as a class of its own name: Tune would show every function's actors as `ImplicitFunc`."""
+    from ray.tune.trainable.function_trainable import wrap_function
+
+    wrapped = wrap_function(coldtune_trial, name=TRAINABLE)
+    wrapped.__name__ = wrapped.__qualname__ = TRAINABLE
+    return wrapped
+
+
+def _resources(slots: Slots) -> Any:
+    from ray import tune
+
+    if slots.workers > 1:
+        # The workers have a placement group of their own; the trial itself only waits for them.
+        return tune.PlacementGroupFactory([{"memory": 1}])
+    return tune.PlacementGroupFactory([{"CPU": slots.cpus} | ({"GPU": slots.gpus} if slots.gpus else {})])
+
+
+def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], slots: Slots, trials: int) -> Any:
+    from ray.tune.search import Searcher
+
+    class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
+        """Tune's trials, asked from and told to the ledger."""
+
+        def __init__(self) -> None:
+            super().__init__(metric="state", mode="min")
+            self.numbers: dict[str, int] = {}
+            self.failure: Exception | None = None
+
+        def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+            if self.failure:
+                return str(Searcher.FINISHED)
+            if ledger.wanted(trials) <= 0:
+                return Searcher.FINISHED if not self.numbers else None
+            if len(self.numbers) >= slots.count:
+                return None
+            asked = ledger.ask()
+            self.numbers[trial_id] = asked.number
+            events.asked(asked)
+            # As text: Tune flattens and copies whatever is nested, at every report.
+            return {"number": asked.number, "job": json.dumps(plain(job(asked)))}
+
+        def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+            if trial_id in self.numbers and result["state"] == RUNNING:
+                events.progressed(self.numbers[trial_id], result)
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            state = (result or {}).get("state", RUNNING)
+            if trial_id not in self.numbers or (state == RUNNING and not error):
+                return  # stopped from outside: it stays running in the study and is taken up on resume
+            number = self.numbers.pop(trial_id)
+            try:
+                outcome = json.loads(result["outcome"]) if result and state != RUNNING else {}
+                _tell(ledger, events, number, state, outcome)
+            except Exception as failure:  # Tune would log it and go on
+                self.failure = self.failure or failure
+
+        def save(self, checkpoint_path: str) -> None:
+            Path(checkpoint_path).touch()
+
+        def restore(self, checkpoint_path: str) -> None:
+            raise AssertionError("a study resumes from its own storage, never from Tune's")
+
+    return StudySearcher()
+
+
+def _silent_reporter() -> Any:
+    from ray.tune import ProgressReporter
+
+    class Silent(_Unsaved, ProgressReporter):  # type: ignore[misc]
+        def should_report(self, trials: list[Any], done: bool = False) -> bool:
+            return False
+
+        def report(self, trials: list[Any], done: bool, *sys_info: dict[str, Any]) -> None:
+            pass
+
+    return Silent()
+
+
+def _ticker(events: Events) -> Any:
+    from ray import tune
+
+    class Ticker(_Unsaved, tune.Callback):  # type: ignore[misc]
+        def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+            events.tick()
+
+    return Ticker()

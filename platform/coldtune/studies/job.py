@@ -1,0 +1,88 @@
+"""The command line that every job shares."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from coldtune.studies import cluster
+
+
+def parser(doc: str, trials: int) -> argparse.ArgumentParser:
+    """The flags of every job."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--trials", type=int, metavar="N", help=f"trials in all (default {trials}; more extends a study)")
+    made.add_argument("--dataset", metavar="NAME", help="digits, mnist, cifar10 (default: the base's)")
+    made.add_argument("--data-dir", type=Path, metavar="PATH", help="where the dataset's published files lie")
+    made.add_argument("--study", metavar="NAME", help="the study's name (default: the job's and a hash of its spec)")
+    made.add_argument("--resume", action="store_true", help="go on with a study; an error where there is none")
+    made.add_argument("--seed", type=int, metavar="N", help="of the search and of the trainings (default 0)")
+    made.add_argument(
+        "--home", type=Path, metavar="DIR", help="where everything is written (default $COLDTUNE_HOME or ./runs)"
+    )
+    made.add_argument("--tracking-uri", metavar="URI", help="MLflow's (default: mlflow.db in the home)")
+    made.add_argument("--storage", metavar="URL", help="Optuna's database (default: a journal file in the home)")
+    made.add_argument("--workers", type=int, default=1, metavar="N", help="processes that train one trial (default 1)")
+    made.add_argument("--gpus-per-trial", type=float, default=0.0, metavar="F", help="may be a fraction (default 0)")
+    made.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings",
+        help="change the base or the search, e.g. training.steps=400 search.startup=8",
+    )  # fmt: skip
+    return made
+
+
+def main(job: str, space: Path, doc: str | None, trials: int = 8, arguments: Sequence[str] | None = None) -> None:
+    """Run the study of a job's space as the command line says, and exit.
+
+    Exit codes: 0 the study has its trials; 2 the command was wrong, and nothing was spent; 130 interrupted.
+    """
+    options = parser((doc or "").strip(), trials).parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
+    sys.exit(_guarded(job, space, trials, options, console))
+
+
+def _guarded(job: str, space: Path, trials: int, options: argparse.Namespace, console: Console) -> int:
+    # Late: --help and a wrong flag should not wait for torch.
+    from coldtune.studies.run import RunOptions, run_study
+    from coldtune.studies.spec import build_spec
+
+    try:
+        spec = build_spec(job, space, dataset=options.dataset, seed=options.seed, settings=options.settings)
+        run = RunOptions(
+            home=options.home.expanduser().absolute() if options.home else cluster.default_home(),
+            command=command(),
+            trials=options.trials,
+            default_trials=trials,
+            name=options.study,
+            resume=options.resume,
+            data_dir=options.data_dir,
+            tracking_uri=options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"),
+            storage=options.storage,
+            workers=options.workers,
+            gpus_per_trial=options.gpus_per_trial,
+        )
+        return run_study(spec, run, console)
+    except ValueError as error:
+        if os.environ.get("COLDTUNE_DEBUG"):
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {error}", highlight=False, markup=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("\ninterrupted before anything was spent")
+        return 130
+
+
+def command() -> str:
+    """What a person types to run this process's command again."""
+    python = "uv run" if "UV" in os.environ else "python"
+    line = shlex.join([python.split()[0], *python.split()[1:], sys.argv[0], *sys.argv[1:]])
+    if not cluster.submitted():
+        return line
+    where = "--working-dir . " if cluster.in_ray_copy(Path.cwd()) else ""
+    return f"ray job submit {where}-- {line}"

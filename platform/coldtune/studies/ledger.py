@@ -1,0 +1,132 @@
+"""The study's Optuna storage: the only truth about what was asked and what became of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from coldtune.config import plain
+from coldtune.stages.trial import TrialConfig
+from coldtune.studies.sampler import FeasibleSampler
+from coldtune.studies.space import Space
+from coldtune.studies.spec import StudySpec
+
+JOURNAL = "journal.log"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial to run: its number in the study, its point and what that point resolves to."""
+
+    number: int
+    point: Mapping[str, Any]
+    config: TrialConfig
+    again: bool  # it was interrupted before, and goes on
+
+
+class Ledger:
+    """One study: asks trials, tells what became of them, and counts.
+
+    A trial that was running when its driver died is asked again first, under its own number, by running the space on
+    its own Optuna trial: stored values return, missing ones are drawn to fit.
+    """
+
+    def __init__(self, name: str, spec: StudySpec, space: Space, storage: BaseStorage) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.spec, self.space = spec, space
+        self.study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            direction=spec.objective.direction,
+            sampler=FeasibleSampler(space, spec.search, spec.seed),
+            load_if_exists=True,
+        )
+        self._running: dict[int, Trial] = {}
+        existing = self.study.get_trials(deepcopy=False)
+        self._again = [trial for trial in existing if trial.state == TrialState.RUNNING]
+        if not existing:
+            self.study.set_user_attr("spec", json.dumps(plain(spec), sort_keys=True))
+            self.study.enqueue_trial(space.first, user_attrs={"why": "the base"})
+
+    def finished(self) -> int:
+        """Trials that ended, whichever way."""
+        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+
+    def interrupted(self) -> list[int]:
+        """Numbers of the trials that will be taken up again."""
+        return [trial.number for trial in self._again]
+
+    def live(self) -> list[int]:
+        """Numbers of the trials asked and not yet told."""
+        return sorted(self._running)
+
+    def wanted(self, trials: int) -> int:
+        """How many more trials are to be asked until `trials` have ended."""
+        return trials - self.finished() - len(self._running)
+
+    def ask(self) -> Asked:
+        """The next trial: an interrupted one, or a new one."""
+        again = bool(self._again)
+        trial = Trial(self.study, self._again.pop(0)._trial_id) if again else self.study.ask()
+        point = self.space.walk(trial._suggest)
+        self._running[trial.number] = trial
+        return Asked(trial.number, point, self.space.resolve(point), again)
+
+    def complete(self, number: int, values: Mapping[str, float], attributes: Mapping[str, Any]) -> str | None:
+        """Tell a trial's values; gives the reason where it must count as failed (an objective that is not finite)."""
+        objective = values.get(self.spec.objective.metric, math.nan)
+        if not math.isfinite(objective):
+            reason = f"{self.spec.objective.metric} is {objective}"
+            self.fail(number, reason)
+            return reason
+        trial = self._running.pop(number)
+        trial.set_user_attr("metrics", dict(values))
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        self.study.tell(trial, objective)
+        return None
+
+    def fail(self, number: int, reason: str) -> None:
+        """Tell that a trial failed, and why."""
+        trial = self._running.pop(number)
+        trial.set_user_attr("reason", reason)
+        self.study.tell(trial, state=TrialState.FAIL)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials in the order they were asked."""
+        return self.study.get_trials(deepcopy=False)
+
+    def best(self) -> FrozenTrial | None:
+        """The best finished trial, or None where none completed."""
+        complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+        sign = 1 if self.spec.objective.direction == "minimize" else -1
+        return min(complete, key=lambda trial: (sign * float(trial.value or 0.0), trial.number), default=None)
+
+
+def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
+    """The storage of a study: a journal file in its folder, or the database at `url` (PostgreSQL, MySQL, SQLite).
+
+    ValueError for a URL that cannot be used or reached.
+    """
+    if url is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    try:
+        return RDBStorage(url)
+    except Exception as error:  # whatever SQLAlchemy or a database driver raise: the user's URL is why
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"--storage {url.rpartition('@')[2]}: cannot be opened ({reason}); allowed: an SQLAlchemy URL such as "
+            "postgresql+psycopg2://USER@HOST/DATABASE, whose driver is installed"
+        ) from None

@@ -1,0 +1,79 @@
+"""What a study leaves behind while it runs: its runs in MLflow and its numbers in Prometheus."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from coldtune.studies.executor import Events
+from coldtune.studies.ledger import Asked, Ledger
+from coldtune.tracking import Drainer, Target, Tracker
+from coldtune.tracking.prometheus import StudyMetrics
+
+_STATES = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+class Records(Events):
+    """The driver's side of tracking: it delivers what trials spool, and it alone ends their runs."""
+
+    def __init__(self, ledger: Ledger, study: str, spool: Path, target: Target, tags: Mapping[str, object]) -> None:
+        self.ledger, self.study, self.spool, self.target = ledger, study, spool, target
+        self.parent = Tracker(spool, study, tags={**tags, "coldtune.kind": "study"})
+        self._drainer = Drainer(spool, target)
+        self._gauges = StudyMetrics(study)
+
+    def asked(self, asked: Asked) -> None:
+        """Count it as running."""
+        self._count()
+
+    def completed(self, number: int, result: Mapping[str, Any]) -> None:
+        """End its run, and note the best so far on the study's run, one step for each trial that ended."""
+        self._end(number, "finished")
+        best = self.ledger.best()
+        assert best is not None
+        metrics = {f"best_{self.ledger.spec.objective.metric}": best.value, "trials_ended": self.ledger.finished()}
+        self.parent.metrics(metrics, self.ledger.finished())
+        if self.ledger.spec.objective.metric == "fid":
+            self._gauges.best_fid(float(best.value or 0.0))
+        self._count()
+
+    def failed(self, number: int, reason: str) -> None:
+        """End its run with the reason."""
+        self._end(number, "failed", reason)
+        self._count()
+
+    def interrupted(self, numbers: Iterable[int]) -> None:
+        """Mark the runs of trials that did not end, and the study's, as interrupted: they may be taken up again."""
+        for number in numbers:
+            self._end(number, "interrupted")
+        self.parent.end("interrupted")
+
+    def finished(self) -> None:
+        """End the study's run."""
+        self.parent.end("finished")
+
+    def close(self, timeout: float = 20.0) -> int:
+        """Deliver the rest; gives the bytes that could not be delivered and wait in the spool."""
+        with ExitStack() as stack:
+            stack.callback(self.parent.close)
+            self._drainer.flush(timeout)
+            self._drainer.close()
+        return self._drainer.pending()
+
+    def _end(self, number: int, status: Any, reason: str | None = None) -> None:
+        with Tracker(self.spool, self.study, number, running=False) as tracker:
+            tracker.end(status, reason)
+
+    def _count(self) -> None:
+        counts = Counter(_STATES.get(trial.state, "") for trial in self.ledger.trials())
+        self._gauges.trials({state: count for state, count in counts.items() if state})

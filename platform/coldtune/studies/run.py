@@ -1,0 +1,263 @@
+"""Running a study from its spec to its table: check everything, then spend."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import coldtune
+from coldtune import data, tracking
+from coldtune.config import parse, plain
+from coldtune.data import DataConfig, Dataset
+from coldtune.diffusion import build_degradation
+from coldtune.metrics import build_extractor, check_objective, resolve
+from coldtune.metrics.protocol import Protocol, ProtocolConfig
+from coldtune.studies import cluster, show
+from coldtune.studies.executor import Events, execute
+from coldtune.studies.folder import StudyFolder
+from coldtune.studies.ledger import Asked, Ledger, open_storage
+from coldtune.studies.live import View
+from coldtune.studies.records import Records
+from coldtune.studies.space import Space
+from coldtune.studies.spec import StudySpec
+from coldtune.studies.worker import TrialJob
+
+EXPERIMENT = "coldtune"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a study is run; none of it changes what the study is.
+
+    trials: how many there shall be in all (None: as many as last time, or `default_trials`). name: the
+    one that follows from the spec). resume: refuse to start anew. command: what a person types to do this again.
+    """
+
+    home: Path
+    command: str
+    trials: int | None = None
+    default_trials: int = 8
+    name: str | None = None
+    resume: bool = False
+    data_dir: Path | None = None
+    tracking_uri: str | None = None
+    storage: str | None = None
+    workers: int = 1
+    gpus_per_trial: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A study that may be spent on: everything in it was checked."""
+
+    spec: StudySpec
+    folder: StudyFolder
+    dataset: Dataset
+    space: Space
+    protocol: Protocol
+    trials: int
+
+
+def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
+    """Run or resume the study until it has its trials; gives the process's exit code (130: interrupted).
+
+    Raises ValueError, before Ray starts or anything is spent, for whatever in the spec, the options or the machine
+    would make it fail.
+    """
+    torch.set_num_threads(1)  # the driver computes nothing large, and its trials want the cores
+    with ExitStack() as stack:
+        checked = _check(spec, options)
+        stack.enter_context(checked.folder.lock())
+        storage = open_storage(checked.folder.path, options.storage)
+        target = tracking.prepare(
+            options.tracking_uri or tracking.default_uri(options.home), EXPERIMENT, options.home / "artifacts"
+        )
+        _write_start(checked, options)
+        ledger = Ledger(checked.folder.name, spec, checked.space, storage)
+        show.opening(console, checked, ledger, options, target.uri)
+        finished = ledger.finished() >= checked.trials or _run(checked, ledger, options, target, console)
+        show.closing(console, checked.folder, ledger, checked.trials, options.command, target.uri, finished)
+        return 0 if finished else 130
+
+
+def _check(spec: StudySpec, options: RunOptions) -> _Checked:
+    if options.trials is not None and options.trials < 1:
+        raise ValueError(f"--trials {options.trials}: at least 1")
+    if options.workers < 1:
+        raise ValueError(f"--workers {options.workers}: at least 1")
+    if options.gpus_per_trial < 0:
+        raise ValueError(f"--gpus-per-trial {options.gpus_per_trial}: 0 or more")
+    folder = StudyFolder(options.home, options.name or spec.name)
+    if options.resume and not folder.exists:
+        there = ", ".join(p.name for p in sorted(folder.path.parent.glob("*"))) or "none"
+        raise ValueError(f"--resume: there is no study {folder.name} in {options.home} (there are: {there})")
+    dataset = data.prepare(parse(DataConfig, spec.base["data"], "data"), options.home, options.data_dir)
+    if folder.exists:
+        folder.check(spec, dataset.fingerprint)
+    space = Space(spec.space, spec.base, dataset.image_shape)
+    config = parse(ProtocolConfig, spec.base["protocol"], "protocol")
+    protocol = resolve(config, build_extractor(config.extractor), dataset)
+    check_objective(protocol, spec.objective.metric)
+    if config.split == "test":
+        raise ValueError("protocol.split = 'test': a search judges by validation; test is for the chosen trial, once")
+    last = int(folder.start()["trials"]) if folder.exists else options.default_trials
+    return _Checked(spec, folder, dataset, space, protocol, options.trials or last)
+
+
+def _write_start(checked: _Checked, options: RunOptions) -> None:
+    start = {
+        "trials": checked.trials,
+        "fingerprint": checked.dataset.fingerprint,
+        "command": options.command,
+        "data_dir": str(options.data_dir.absolute()) if options.data_dir else None,
+        "tracking_uri": options.tracking_uri,
+        "storage": options.storage,
+        "workers": options.workers,
+        "gpus_per_trial": options.gpus_per_trial,
+    }
+    checked.folder.save(checked.spec, start)
+
+
+def _run(checked: _Checked, ledger: Ledger, options: RunOptions, target: tracking.Target, console: Console) -> bool:
+    """Run the trials that are missing, then measure the best one on test; False where it was interrupted."""
+    name, spool = checked.folder.name, checked.folder.spool
+    git = {"git_commit": git_commit()}
+    tags = {**git, "job": checked.spec.job, "dataset_fingerprint": checked.dataset.fingerprint}
+    records = Records(ledger, name, spool, target, {**tags, "protocol": checked.protocol.key})
+    records.parent.params({"trials": checked.trials, "objective": checked.spec.objective.metric})
+    records.parent.artifact(checked.folder.path / "spec.yaml")
+    try:
+        with cluster.connect(name, options.workers) as context:
+            import ray
+
+            wanted = checked.trials - ledger.finished()
+            slots = cluster.plan(ray.cluster_resources(), options.workers, options.gpus_per_trial, wanted)
+            show.running(console, slots, context)
+            _interrupt_on_sigterm()
+            best = ledger.best()
+            view = View(
+                console=console,
+                name=name,
+                total=checked.trials,
+                ended=ledger.finished(),
+                metric=checked.spec.objective.metric,
+                minimize=checked.spec.objective.direction == "minimize",
+                best=(float(best.value or 0.0), best.number) if best else None,
+            )
+            job = _jobs(checked, options, slots, tags)
+            with view:
+                execute(ledger, _All([records, view]), job, slots, checked.trials, options.home / "ray")
+            if ledger.finished() < checked.trials:
+                records.interrupted(ledger.live())
+                return False
+            _on_test(checked, ledger, records, job, slots, console)
+            records.finished()
+            return True
+    except BaseException as error:
+        records.interrupted(ledger.live())
+        if isinstance(error, KeyboardInterrupt):
+            return False
+        raise
+    finally:
+        if left := records.close():
+            console.print(
+                f"[yellow]{left:,} bytes of this study's records wait in {spool}: the tracking server did not take "
+                "them; the next run delivers them[/]"
+            )
+
+
+class _All(Events):
+    """Several listeners as one."""
+
+    def __init__(self, listeners: list[Events]) -> None:
+        self._listeners = listeners
+
+    def asked(self, asked: Asked) -> None:
+        for listener in self._listeners:
+            listener.asked(asked)
+
+    def progressed(self, number: int, result: Mapping[str, Any]) -> None:
+        for listener in self._listeners:
+            listener.progressed(number, result)
+
+    def completed(self, number: int, result: Mapping[str, Any]) -> None:
+        for listener in self._listeners:
+            listener.completed(number, result)
+
+    def failed(self, number: int, reason: str) -> None:
+        for listener in self._listeners:
+            listener.failed(number, reason)
+
+    def tick(self) -> None:
+        for listener in self._listeners:
+            listener.tick()
+
+
+def _jobs(checked: _Checked, options: RunOptions, slots: cluster.Slots, tags: Mapping[str, object]) -> Any:
+    def job(asked: Asked) -> TrialJob:
+        degradation = build_degradation(asked.config.degradation, checked.dataset.image_shape)
+        return TrialJob(
+            study=checked.folder.name,
+            number=asked.number,
+            again=asked.again,
+            trial=asked.config,
+            leftover=getattr(degradation, "leftover", None),
+            home=str(options.home),
+            dataset_path=str(checked.dataset.path),
+            spool=str(checked.folder.spool),
+            tags={key: str(value) for key, value in tags.items()},
+            workers=slots.workers,
+            cpus=slots.cpus,
+            gpus=slots.gpus,
+        )
+
+    return job
+
+
+def _on_test(
+    checked: _Checked, ledger: Ledger, records: Records, job: Any, slots: cluster.Slots, console: Console
+) -> None:
+    """Measure the best trial once on the test split, where one completed."""
+    best = ledger.best()
+    if best is None:
+        return
+    import ray
+
+    from coldtune.studies.worker import measure_on_test
+
+    config = checked.space.resolve(best.params)
+    asked = Asked(best.number, best.params, config, again=False)
+    remote = ray.remote(measure_on_test).options(num_cpus=slots.cpus, num_gpus=slots.gpus, name="coldtune_test")
+    with console.status(f"measuring trial {best.number}, the best, on the test split"):
+        values, protocol = ray.get(remote.remote(plain(job(asked))))
+    ledger.study.set_user_attr("test", {"trial": best.number, "metrics": values, "protocol": protocol})
+    records.parent.metrics({f"test_{key}": value for key, value in values.items()}, ledger.finished())
+    records.parent.tags({"best_trial": best.number, "test_protocol": parse(Protocol, protocol).key})
+
+
+def _interrupt_on_sigterm() -> None:
+    """`ray job stop` and schedulers send SIGTERM: end as on Ctrl-C, saying how to resume."""
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+
+def git_commit() -> str:
+    """The commit of the running coldtune, `-dirty` where files differ from it; its version outside a checkout."""
+    root = Path(coldtune.__file__).parents[2]
+    if not (root / ".git").exists():
+        return f"coldtune {coldtune.__version__}"
+    try:
+        run = ["git", "-C", str(root)]
+        commit = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*run, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        return commit + ("-dirty" if changed.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return f"coldtune {coldtune.__version__}"

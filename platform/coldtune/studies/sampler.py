@@ -1,0 +1,117 @@
+"""How a study chooses its next point: an Optuna sampler that asks only feasible points and is seeded per trial."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field
+
+from coldtune.config import Config
+from coldtune.studies.space import Space
+
+_TRIES = 200  # of the chosen algorithm; then uniform draws, which reach any feasible part of the space
+_UNIFORM_TRIES = 20_000
+
+
+class SearchConfig(Config):
+    """How points are chosen.
+
+    algorithm: `tpe` (multivariate, grouped by what is conditional, constant liar for what is running) or `random`.
+    startup: random points before the model is used; fewer exploit earlier, and from less.
+    """
+
+    algorithm: Literal["tpe", "random"] = "tpe"
+    startup: int = Field(default=10, ge=1)
+
+    def build(self, seed: int) -> BaseSampler:
+        """A new Optuna sampler."""
+        if self.algorithm == "random":
+            return RandomSampler(seed=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return TPESampler(
+                seed=seed,
+                n_startup_trials=self.startup,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+            )
+
+
+class FeasibleSampler(BaseSampler):
+    """Draws whole points from an Optuna sampler until one is feasible; an infeasible one never enters the study.
+
+    The inner sampler is made anew for every trial with the seed hash(study seed, trial number). So a study asks the
+    same trials whether it was interrupted or not (at concurrency 1), and a resumed one does not repeat its first
+    suggestions. Values that a trial already has (it was interrupted, or enqueued) are kept and the rest drawn to fit.
+    """
+
+    def __init__(self, space: Space, search: SearchConfig, seed: int) -> None:
+        self.space, self.search, self.seed = space, search, seed
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The whole space: every value is drawn together with the others, since feasibility is a matter of all."""
+        return dict(self.space.distributions)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """A feasible point."""
+        known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        inner = self.search.build(trial_seed(self.seed, trial.number))
+        modelled = inner.infer_relative_search_space(study, trial)
+        inner.before_trial(study, trial)
+
+        def draw() -> dict[str, Any]:
+            joint = inner.sample_relative(study, trial, modelled)
+
+            def pick(name: str, distribution: BaseDistribution) -> Any:
+                if name in known:
+                    return known[name]
+                if name in joint:
+                    return joint[name]
+                return inner.sample_independent(study, trial, name, distribution)
+
+            return self.space.walk(pick)
+
+        return self._first_feasible(draw, _TRIES) or self._uniform(study, trial, known)
+
+    def _uniform(self, study: Study, trial: FrozenTrial, known: dict[str, Any]) -> dict[str, Any]:
+        uniform = RandomSampler(seed=trial_seed(self.seed, trial.number))
+
+        def draw() -> dict[str, Any]:
+            return self.space.walk(
+                lambda name, distribution: (
+                    known[name] if name in known else uniform.sample_independent(study, trial, name, distribution)
+                )
+            )
+
+        point = self._first_feasible(draw, _UNIFORM_TRIES)
+        if point is None:
+            raise ValueError(f"no feasible point found in {_UNIFORM_TRIES:,} uniform draws: the space is too narrow")
+        return point
+
+    def _first_feasible(self, draw: Callable[[], dict[str, Any]], tries: int) -> dict[str, Any] | None:
+        return next((point for point in (draw() for _ in range(tries)) if self.space.feasible(point)), None)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Not reached: `sample_relative` gives every value that the space function asks for."""
+        raise AssertionError(f"{param_name} was not drawn with the point of trial {trial.number}")
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Nothing is kept between trials."""
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """The seed of trial `number` of the study seeded `seed`: 32 bits of a hash, so that neighbours are unrelated."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:4], "big")

@@ -1,0 +1,155 @@
+"""What a study prints before and after: what it is about to do and where it writes; its trials, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+
+from coldtune import tracking
+from coldtune.config import parse
+from coldtune.metrics.protocol import Protocol
+from coldtune.reports.tables import TrialRow, markdown_table, trial_table
+from coldtune.stages.trial import short_name
+from coldtune.studies.cluster import Slots
+from coldtune.studies.folder import StudyFolder
+from coldtune.studies.ledger import Ledger
+
+_STATES = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "interrupted",
+}
+
+
+def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: str) -> None:
+    """Say what the study is about to do, and where it writes, before anything is spent."""
+    space = checked.space
+    varied = ", ".join(short_name(path) for path in space.config.vary)
+    base = space.config.base if isinstance(space.config.base, str) else "an inline base"
+    ended, again = ledger.finished(), ledger.interrupted()
+    search = f"{checked.spec.search.algorithm.upper()}, seed {checked.spec.seed}"
+    asks = f"{checked.trials} trials over {varied}, around {base} ({search})"
+    if ended or again:
+        going_on = f", {len(again)} interrupted ({', '.join(map(str, again))}) will go on" if again else ""
+        asks += f"; {ended} of them ended before{going_on}"
+    lines = [("asks", asks)]
+    for path, derive in space.config.derive.items():
+        share = space.feasible_share()
+        lines.append(
+            (
+                "holds",
+                f"{derive.hold} {space.targets[path]:.3g}, from which {short_name(path)} follows: the path varies, its "
+                f"end does not ({share:.0%} of the space can reach it and may be asked)",
+            )
+        )
+    lines += [
+        ("judges", f"{checked.spec.objective.metric.upper()} on {checked.protocol.describe()}"),
+        (
+            "trains",
+            f"{space.base['training']['steps']:,} steps of {space.base['training']['batch_size']} images a trial",
+        ),
+        ("writes", f"{options.home} (studies/{checked.folder.name}, store, data), runs to {tracking.shown(uri)}"),
+    ]
+    table = Table.grid(padding=(0, 2))
+    for head, text in lines:
+        table.add_row(f"  [dim]{head}[/]", text)
+    console.print(f"[bold]{checked.folder.name}[/]", highlight=False)
+    console.print(table, highlight=False)
+
+
+def running(console: Console, slots: Slots, context: dict[str, Any]) -> None:
+    """Say how the cluster is used."""
+    each = f"{slots.workers} workers each" if slots.workers > 1 else f"{slots.cpus} CPU each"
+    gpus = f", {slots.gpus * slots.workers:g} GPU" if slots.gpus else ""
+    where = "Ray started here" if context["own"] else "the cluster this was submitted to"
+    dashboard = f"; dashboard http://{context['dashboard']}" if context["dashboard"] else ""
+    console.print(f"  [dim]runs    [/]{slots.count} at once, {each}{gpus}, on {where}{dashboard}\n", highlight=False)
+
+
+def closing(
+    console: Console, folder: StudyFolder, ledger: Ledger, trials: int, command: str, uri: str, finished: bool
+) -> None:
+    """Print the table of trials, the best one, and the commands to look closer, to resume or to extend."""
+    print_table(console, ledger)
+    (folder.path / "table.md").write_text(markdown_table(rows(ledger), _best_number(ledger)))
+    resume = command if "--resume" in shlex.split(command) else f"{command} --resume"
+    commands = [
+        ("runs in MLflow", tracking.ui_command(uri)),
+        ("look closer", f"{runner()}coldtune study show {folder.name} --home {shlex.quote(str(folder.home))}"),
+    ]
+    if finished:
+        commands.append(("more trials", f"{_without(command, '--trials')} --trials {trials + 8}"))
+    else:
+        console.print(f"[yellow]interrupted with {ledger.finished()} of {trials} trials ended; nothing is lost[/]")
+        commands.insert(0, ("resume", resume))
+    for head, text in commands:
+        console.print(f"  [dim]{head:<15}[/]{text}", highlight=False, soft_wrap=True)
+
+
+def print_table(console: Console, ledger: Ledger) -> None:
+    """The table of a study's trials, the best one's place on test, and what failed."""
+    console.print(trial_table(rows(ledger), best=_best_number(ledger)))
+    best = ledger.best()
+    if best is None:
+        return
+    images = best.user_attrs.get("images", {})
+    if test := ledger.study.user_attrs.get("test"):
+        protocol = parse(Protocol, test["protocol"])
+        values = ", ".join(f"{key.upper()} {test['metrics'][key]:.4g}" for key in ("fid", "ssim", "rmse"))
+        console.print(
+            f"Trial {test['trial']}, measured once on test: {values} (N = {protocol.num_images:,}, "
+            f"protocol {protocol.key[:12]})",
+            highlight=False,
+        )
+    if images:
+        console.print(f"  [dim]its images     [/]{images['sampled']}", highlight=False, soft_wrap=True)
+        console.print(f"  [dim]its restorer   [/]{best.user_attrs['checkpoint']}", highlight=False, soft_wrap=True)
+
+
+def rows(ledger: Ledger) -> list[TrialRow]:
+    """A study's trials as rows of the table."""
+    return [_row(trial) for trial in ledger.trials() if trial.state != TrialState.WAITING]
+
+
+def runner() -> str:
+    """What goes before a command of this environment: `uv run ` where uv runs this process."""
+    import os
+
+    return "uv run " if "UV" in os.environ or "UV_RUN_RECURSION_DEPTH" in os.environ else ""
+
+
+def _row(trial: FrozenTrial) -> TrialRow:
+    attributes = trial.user_attrs
+    metrics = dict(attributes.get("metrics", {}))
+    if "fid" in metrics:
+        metrics["fid_sampled"] = metrics["fid"]
+    protocol = attributes.get("protocol")
+    return TrialRow(
+        number=trial.number,
+        state=_STATES[trial.state],
+        params=trial.params,
+        metrics=metrics,
+        seconds=attributes.get("seconds"),
+        note=attributes.get("reason", ""),
+        protocol=parse(Protocol, protocol) if protocol else None,
+    )
+
+
+def _best_number(ledger: Ledger) -> int | None:
+    best = ledger.best()
+    return best.number if best else None
+
+
+def _without(command: str, flag: str) -> str:
+    words = shlex.split(command)
+    kept = [
+        w
+        for i, w in enumerate(words)
+        if not (w in (flag, "--resume") or (i and words[i - 1] == flag) or w.startswith(f"{flag}="))
+    ]
+    return shlex.join(kept)

@@ -1,0 +1,134 @@
+"""What a study is: its space, base, protocol and seed. Its identity follows from that, and from nothing else."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from coldtune import presets
+from coldtune.config import Config, digest, parse, plain
+from coldtune.stages.trial import leaves, parse_trial
+from coldtune.studies.sampler import SearchConfig
+from coldtune.studies.space import SpaceConfig, set_key
+
+SPEC_FILE = "spec.yaml"
+
+# The judge that ships for a dataset, where the base names none of its own.
+JUDGES = {"digits": "digits", "mnist": "mnist"}
+
+
+class Objective(Config):
+    """What the search improves: a metric of the trial's own sampler under the protocol."""
+
+    metric: Literal["fid", "ssim", "rmse", "psnr"] = "fid"
+    direction: Literal["minimize", "maximize"] = "minimize"
+
+
+class StudySpec(Config):
+    """A study: everything that determines which trials it asks and how it judges them.
+
+    The number of trials, the home, the workers and the servers are not part of it: the same spec run again resumes.
+    """
+
+    job: str
+    space: SpaceConfig
+    base: dict[str, Any]
+    objective: Objective = Field(default_factory=Objective)
+    search: SearchConfig = Field(default_factory=SearchConfig)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @property
+    def name(self) -> str:
+        """The default name: the job's, and six characters of the hash of the spec."""
+        return f"{self.job}-{digest(self)[:6]}"
+
+    def save(self, folder: Path) -> None:
+        """Write `spec.yaml` into a study's folder."""
+        text = yaml.safe_dump(plain(self), sort_keys=False, allow_unicode=True)
+        (folder / SPEC_FILE).write_text(f"# What this study is; written once, read on resume.\n{text}")
+
+    @classmethod
+    def load(cls, folder: Path) -> StudySpec:
+        """The spec of the study in `folder`; ValueError where there is none."""
+        return parse(cls, presets.read_yaml(folder / SPEC_FILE))
+
+    def differences(self, other: StudySpec) -> list[str]:
+        """`key: mine, the other's` for every key in which two specs differ."""
+        mine, theirs = dict(leaves(plain(self))), dict(leaves(plain(other)))
+        return [
+            f"{key}: {mine.get(key)!r}, there {theirs.get(key)!r}"
+            for key in sorted({*mine, *theirs})
+            if mine.get(key) != theirs.get(key)
+        ]
+
+
+def build_spec(
+    job: str, space_file: Path, *, dataset: str | None = None, seed: int | None = None, settings: Sequence[str] = ()
+) -> StudySpec:
+    """The spec of a job: a space file, whose base the command line changes.
+
+    settings: `key=value` with a dotted key of the base (`training.steps=400`) or of `search` (`search.startup=8`); the
+    value is YAML. seed sets the search's seed and, unless set itself, the training's. ValueError naming what is wrong.
+    """
+    tree = presets.read_yaml(space_file)
+    base_name = tree.get("base")
+    base = copy.deepcopy(dict(base_name)) if isinstance(base_name, Mapping) else presets.load(str(base_name))
+    search = dict(tree.pop("search", {}))
+    if seed is not None:
+        set_key(base, "training.seed", seed)
+    if dataset is not None:
+        set_key(base, "data.name", dataset)
+        _judge_for(base, dataset)
+    for setting in settings:
+        key, value = _setting(setting)
+        target = search if key.startswith("search.") else base
+        _check_parents(target, key.removeprefix("search."))
+        set_key(target, key.removeprefix("search."), value)
+    _check_judge(base)
+    base = plain(parse_trial(base))
+    objective = tree.pop("objective", {})
+    return StudySpec(
+        job=job,
+        space=parse(SpaceConfig, tree, space_file.name),
+        base=base,
+        objective=parse(Objective, objective, "objective"),
+        search=parse(SearchConfig, search, "search"),
+        seed=seed or 0,
+    )
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key.strip()):
+        raise ValueError(f"--set {text}: must be key=value with a dotted key, for example training.steps=400")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {text}: the value is not valid YAML") from None
+
+
+def _check_parents(tree: Mapping[str, Any], key: str) -> None:
+    parts = key.split(".")
+    for depth, part in enumerate(parts[:-1]):
+        tree = tree.get(part, {})
+        if not isinstance(tree, Mapping):
+            raise ValueError(f"--set {key}: {'.'.join(parts[: depth + 1])} is a value, it has no keys")
+
+
+def _judge_for(base: dict[str, Any], dataset: str) -> None:
+    """Another dataset, another judge: the one that ships for it (`_check_judge` speaks up where there is none)."""
+    set_key(base, "protocol.extractor", JUDGES.get(dataset, ""))
+
+
+def _check_judge(base: Mapping[str, Any]) -> None:
+    if not base.get("protocol", {}).get("extractor"):
+        raise ValueError(
+            f"protocol.extractor: no judge ships for dataset {base['data']['name']!r} (there are: "
+            f"{', '.join(sorted(JUDGES))}); name your own with --set protocol.extractor=module:attribute"
+        )

@@ -1,0 +1,185 @@
+"""What runs on the cluster: one trial after another in the same process, each from its configuration alone."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from coldtune.config import Config, parse
+from coldtune.stages.trial import TrialConfig, flat
+
+TRAINABLE = "coldtune_trial"
+"""The trainable's name, under which its actors appear in Ray's dashboard."""
+
+
+RUNNING = "running"  # the `state` of every report but a trial's last
+
+
+class TrialJob(Config):
+    """Everything a worker process needs to run one trial; all paths absolute."""
+
+    study: str
+    number: int
+    again: bool
+    trial: TrialConfig
+    leftover: float | None
+    home: str
+    dataset_path: str
+    spool: str
+    tags: dict[str, str]
+    workers: int
+    cpus: int
+    gpus: float
+
+
+def coldtune_trial(config: Mapping[str, Any]) -> None:
+    """Run one trial and report to Tune: while it trains, how far it is; last, `state` and its outcome or reason.
+
+    An exception of the trial is its result (a failed trial), not the actor's death; what kills the process is left to
+    Tune, which starts the trial again, and it goes on from its last checkpoint.
+    """
+    from ray import tune
+
+    job = parse(TrialJob, json.loads(config["job"]))
+    print(f"=== study {job.study}, trial {job.number}{' (goes on)' if job.again else ''}", flush=True)
+    try:
+        state, outcome = "complete", _run(job, tune.report)
+    except Exception as error:
+        traceback.print_exc()
+        state, outcome = "failed", {"reason": f"{type(error).__name__}: {error}"}
+    print(f"=== study {job.study}, trial {job.number}: {state}", flush=True)
+    tune.report({"state": state, "outcome": json.dumps(outcome)})
+
+
+def _run(job: TrialJob, report: Any) -> dict[str, Any]:
+    import torch
+
+    from coldtune.config import plain
+    from coldtune.data import Dataset
+    from coldtune.stages.chain import Chain
+    from coldtune.stages.store import Store
+    from coldtune.tracking import Tracker
+    from coldtune.tracking.prometheus import TrialMetrics
+
+    torch.set_num_threads(job.cpus)
+    started = time.time()
+    gauges = TrialMetrics(job.study, job.number)
+    with Tracker(Path(job.spool), job.study, job.number, tags=job.tags) as tracker:
+        extra = {} if job.leftover is None else {"leftover": job.leftover}
+        tracker.params({**flat(job.trial), **extra})
+        device = "cuda" if job.gpus and torch.cuda.is_available() else "cpu"
+        chain = Chain(job.trial, Dataset.open(job.dataset_path), Store(Path(job.home) / "store"), device)
+        steps = job.trial.training.steps
+
+        def trained(step: int, metrics: Mapping[str, float]) -> None:
+            tracker.metrics(metrics, step)
+            gauges.training(step, metrics["loss"], metrics["images_per_s"])
+            report({"state": RUNNING, "stage": "train", "step": step, "steps": steps, **metrics})
+
+        def sampled(stage: str, share: float) -> None:
+            report({"state": RUNNING, "stage": stage, "step": steps, "steps": steps, "share": share})
+
+        outcome = chain.run(_trainer(job, device), trained, _every(1.0, sampled))
+        seconds = time.time() - started
+        if job.again:  # what it finds is its own earlier work
+            seconds = max(seconds, sum(record.seconds for record in outcome.stages))
+        by_stage = {f"seconds_{record.stage}": record.seconds for record in outcome.stages if not record.found}
+        saved = sum(record.seconds for record in outcome.stages if record.found)
+        tracker.metrics({**outcome.metrics, **by_stage, "seconds": seconds, "seconds_saved": saved}, steps)
+        tracker.tags(
+            {
+                "protocol": outcome.protocol.key,
+                "protocol_text": outcome.protocol.describe(),
+                **{f"stage_{record.stage}": record.key for record in outcome.stages},
+                **{f"found_{record.stage}": record.found for record in outcome.stages},
+            }
+        )
+        _artifacts(tracker, job, chain, outcome)
+        return {
+            "metrics": dict(outcome.metrics),
+            "protocol": plain(outcome.protocol),
+            "stages": [[r.stage, r.key, r.found, r.seconds] for r in outcome.stages],
+            "images": {name: str(path) for name, path in outcome.images.items()},
+            "checkpoint": str(outcome.checkpoint),
+            "seconds": seconds,
+        }
+
+
+def _trainer(job: TrialJob, device: str) -> Any:
+    """How this trial trains: in this process, or by several workers of Ray Train."""
+    from coldtune.training.loop import train
+
+    if job.workers == 1:
+        return partial(train, device=device)
+    from coldtune.training.distributed import train_distributed
+
+    return partial(
+        train_distributed,
+        workers=job.workers,
+        name=f"{job.study}-trial-{job.number}",
+        storage_path=Path(job.home) / "ray" / "train",
+        cpus_per_worker=job.cpus,
+        gpus_per_worker=job.gpus,
+    )
+
+
+def _artifacts(tracker: Any, job: TrialJob, chain: Any, outcome: Any) -> None:
+    """The trial's configuration, pictures and weights, onto its run."""
+    import tempfile
+
+    import yaml
+    from safetensors.torch import load_file
+
+    from coldtune.config import plain
+    from coldtune.reports.pictures import four_columns, strip
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        images = {name: load_file(path / "images.safetensors")["images"] for name, path in outcome.images.items()}
+        rows = slice(0, 8)
+        grid = four_columns(
+            images["degraded"][rows], images["direct"][rows], images["sampled"][rows], chain.clean()[rows]
+        )
+        grid.save(folder / "grid.png")
+        iterates = load_file(outcome.images["sampled"] / "strip.safetensors")
+        strip([(int(s), x) for s, x in sorted(iterates.items(), reverse=True)]).save(folder / "strip.png")
+        (folder / "config.yaml").write_text(yaml.safe_dump(plain(job.trial), sort_keys=False))
+        for name in ("config.yaml", "grid.png", "strip.png"):
+            tracker.artifact(folder / name)
+    tracker.artifact(outcome.checkpoint / "ema.safetensors", "weights")
+
+
+def _every(seconds: float, call: Any) -> Any:
+    """`call`, at most once in so many seconds."""
+    last = 0.0
+
+    def limited(*args: Any) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            call(*args)
+
+    return limited
+
+
+def measure_on_test(config: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    """The values of a finished trial on the test split, and the protocol they hold under; its restorer is found."""
+    import torch
+
+    from coldtune.config import plain
+    from coldtune.data import Dataset
+    from coldtune.stages.chain import Chain
+    from coldtune.stages.store import Store
+
+    job = parse(TrialJob, config)
+    torch.set_num_threads(job.cpus)
+    tested = job.trial.model_copy(update={"protocol": job.trial.protocol.model_copy(update={"split": "test"})})
+    device = "cuda" if job.gpus and torch.cuda.is_available() else "cpu"
+    chain = Chain(tested, Dataset.open(job.dataset_path), Store(Path(job.home) / "store"), device)
+    outcome = chain.run(_trainer(job, device), lambda *_: None)
+    return dict(outcome.metrics), plain(outcome.protocol)
