@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from pydantic import ValidationError
 
-from coldtune.config import Config, describe, digest
+from coldtune.config import Config, digest
 from coldtune.data.resize import Resize
 
 FILE = "manifest.json"
@@ -77,7 +77,8 @@ def load(folder: Path) -> Manifest:
     except OSError as error:
         raise ValueError(f"{folder} is not a prepared dataset: {error}") from error
     except ValidationError as error:
-        raise ValueError(f"{path} is torn or foreign: {describe(error, Manifest)}") from error
+        wrong = "; ".join(".".join(map(str, [*item["loc"], item["msg"]])) for item in error.errors())
+        raise ValueError(f"{path} is torn or foreign: {wrong}") from error
     if manifest.fingerprint != fingerprint(manifest.image_shape, {s: r.pixels for s, r in manifest.splits.items()}):
         raise ValueError(f"{path} contradicts itself: its fingerprint is not that of its splits")
     for split, record in manifest.splits.items():

@@ -50,15 +50,20 @@ def prepare(
         if dataset := _good(folder, config, identity):
             return dataset
         with FileLock(root / f".{folder.name}.lock"):
-            if dataset := _good(folder, config, identity, otherwise="preparing it anew"):
+            if dataset := _good(folder, config, identity, warn=True):
                 return dataset
             _remove_leftovers(folder)
+            raw = chosen.read(files, bars)
             scratch = folder.with_name(f"{_scratch(folder)}{uuid.uuid4().hex}")
             scratch.mkdir()
-            _write(scratch, config, chosen, chosen.read(files, bars), identity, bars)
-            report = verify(scratch)
-            assert report.ok, report.describe()
-            scratch.rename(folder)
+            try:
+                _write(scratch, config, chosen, raw, identity, bars)
+                report = verify(scratch)
+                assert report.ok, report.describe()
+                scratch.rename(folder)
+            except BaseException:
+                shutil.rmtree(scratch, ignore_errors=True)
+                raise
     return Dataset.open(folder)
 
 
@@ -82,18 +87,18 @@ def _prepared_already(root: Path, config: DataConfig) -> Dataset | None:
     """What this home holds for `config`, from whatever files it was made; None where it holds nothing good."""
     found = {}
     for folder in sorted(root.glob(f"{_stem(config)}-*")):
-        if dataset := _good(folder, config, otherwise="not used"):
+        if dataset := _good(folder, config):
             found[dataset.fingerprint] = dataset
     if len(found) > 1:
         paths = ", ".join(str(dataset.path) for dataset in found.values())
-        raise ValueError(f"{_stem(config)} was prepared from different files ({paths}): name yours with data-dir")
+        raise ValueError(f"{_stem(config)} was prepared from different files ({paths}): name yours with --data-dir")
     return next(iter(found.values()), None)
 
 
-def _good(folder: Path, config: DataConfig, identity: str | None = None, otherwise: str = "") -> Dataset | None:
+def _good(folder: Path, config: DataConfig, identity: str | None = None, warn: bool = False) -> Dataset | None:
     """The dataset in `folder` if it is whole and what `config` asks for, else None.
 
-    Where it is there but not good, a warning says why and what is done `otherwise`, where that is given.
+    With `warn`, a folder that is there but not good is warned about.
     """
     if not folder.exists():
         return None
@@ -107,8 +112,8 @@ def _good(folder: Path, config: DataConfig, identity: str | None = None, otherwi
         if identity not in (None, held.source):
             raise ValueError(f"{folder} was made from other files")
     except ValueError as error:
-        if otherwise:
-            warnings.warn(f"{error}; {otherwise}", stacklevel=3)
+        if warn:
+            warnings.warn(f"{error}; preparing it anew", stacklevel=3)
         return None
     return dataset
 

@@ -62,13 +62,13 @@ class Source(ABC):
             try:
                 return self.download(downloads, bars)
             except ValueError as error:
-                help_ = f"give a data-dir with {self.needs}, or run where there is internet"
+                help_ = f"give --data-dir PATH with {self.needs}, or run where there is internet"
                 raise ValueError(f"{self.name}: {error}; {help_}") from error
         if not data_dir.is_dir():
-            raise ValueError(f"data-dir = {str(data_dir)!r}: no such directory")
+            raise ValueError(f"--data-dir = {str(data_dir)!r}: no such directory")
         found = self.locate(data_dir)
         if not found:
-            raise ValueError(f"data-dir = {str(data_dir)!r}: no {self.name} there; it needs {self.needs}")
+            raise ValueError(f"--data-dir = {str(data_dir)!r}: no {self.name} there; it needs {self.needs}")
         return found
 
     def identity(self, files: Sequence[Path]) -> str:

@@ -22,7 +22,7 @@ class Digits(Source):
 
     def locate(self, data_dir: Path) -> list[Path]:
         """Nothing to locate: a data directory is ignored, with a warning."""
-        warnings.warn(f"data-dir = {str(data_dir)!r} is ignored: digits come with scikit-learn", stacklevel=2)
+        warnings.warn(f"--data-dir = {str(data_dir)!r} is ignored: digits come with scikit-learn", stacklevel=2)
         return []
 
     def download(self, folder: Path, bars: Bars) -> list[Path]:

@@ -40,7 +40,9 @@ class Mnist(Source):
                 return files
             if files:
                 missing = ", ".join(stem for stem, path in zip(_STEMS, found, strict=True) if path is None)
-                raise ValueError(f"data-dir = {str(data_dir)!r}: {folder} has a part of MNIST only; missing: {missing}")
+                raise ValueError(
+                    f"--data-dir = {str(data_dir)!r}: {folder} has a part of MNIST only; missing: {missing}"
+                )
         return []
 
     def download(self, folder: Path, bars: Bars) -> list[Path]:
