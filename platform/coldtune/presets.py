@@ -35,3 +35,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, Mapping):
         raise ValueError(f"{path}: must hold a mapping")
     return copy.deepcopy(dict(tree))
+
+
+def describe(name: str) -> str:
+    """The first line of the preset's comment."""
+    first = (FOLDER / f"{name}.yaml").read_text().splitlines()[0]
+    return first.removeprefix("# ") if first.startswith("# ") else ""

@@ -38,8 +38,9 @@ EXPERIMENT = "coldtune"
 class RunOptions:
     """How a study is run; none of it changes what the study is.
 
-    trials: how many there shall be in all (None: as many as last time, or `default_trials`). name: the
-    one that follows from the spec). resume: refuse to start anew. command: what a person types to do this again.
+    trials: how many there shall be in all (None: as many as last time, or `default_trials`).
+    name: the study's (None: the one that follows from the spec). resume: refuse to start anew.
+    command: what a person types to do this again.
     """
 
     home: Path

@@ -1,0 +1,5 @@
+"""`python -m coldtune` is `coldtune`."""
+
+from coldtune.cli import main
+
+main()
