@@ -11,7 +11,7 @@ from pathlib import Path
 from coldtune.tracking.deliver import ParentMissingError, drain_spool
 from coldtune.tracking.runs import Runs
 from coldtune.tracking.server import Target, shown
-from coldtune.tracking.spool import Spool, spools
+from coldtune.tracking.spool import STUDY, Spool, spools
 
 _LOG = logging.getLogger("coldtune.tracking")
 _MAX_BACKOFF = 30.0
@@ -131,7 +131,8 @@ class Drainer:
         """Deliver one spool; its trouble is given back, and raised where the server itself does not answer."""
         size = spool.size()
         try:
-            if drain_spool(spool, runs):
+            # A trial may have had to make its study's run anew, so the study's spool is looked at every time.
+            if drain_spool(spool, runs) and spool.name != STUDY:
                 self._delivered[spool.name] = size
         except ParentMissingError as missing:
             _LOG.debug("%s", missing)

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import shlex
 import socket
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 TIMEOUT = 5
 _SERVERS = ("http", "https")
@@ -61,10 +62,9 @@ def ui_command(uri: str) -> str:
     return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {command}"
 
 
-def shown(uri: str) -> str:
-    """`uri` without user name and password, fit for a terminal or a file."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+def shown(text: str) -> str:
+    """A URI, or a message with URIs in it, without user names and passwords: fit for a terminal or a file."""
+    return re.sub(r"//[^/@\s]+@", "//", text)
 
 
 def client(uri: str) -> Any:
@@ -84,7 +84,10 @@ def prepare(uri: str, experiment: str, artifact_root: Path) -> Target:
     server decides about its own. Raises ValueError, within seconds, where the URI is unusable, the server cannot be
     reached or is no MLflow server, or the experiment was deleted.
     """
-    uri = _checked(uri)
+    try:
+        uri = _checked(uri)
+    except _UnusableError as why:
+        raise ValueError(f"tracking URI = {shown(uri)!r}: {shown(str(why))}") from None
     server = urlsplit(uri).scheme in _SERVERS
     location = None if server else artifact_root.absolute().as_uri()
     with _only_one(uri):
@@ -113,20 +116,28 @@ def _experiment(client: Any, name: str, location: str | None) -> str:
     return str(found.experiment_id)
 
 
+class _UnusableError(Exception):
+    """Why a tracking URI cannot be used."""
+
+
 def _checked(uri: str) -> str:
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError as error:
+        raise _UnusableError(f"{error}; {_ALLOWED}") from None
     scheme = parts.scheme.partition("+")[0]
     if scheme in _SERVERS:
         _reach_server(uri)
         return uri.rstrip("/")
     if scheme not in _DATABASES:
-        raise ValueError(f"tracking URI = {shown(uri)!r}: unknown kind; {_ALLOWED}")
+        raise _UnusableError(f"unknown kind (MLflow keeps no runs in plain files any more); {_ALLOWED}")
     if scheme == "sqlite":
         return _sqlite(uri)
     try:
-        socket.create_connection((parts.hostname or "localhost", parts.port or _PORTS[scheme]), TIMEOUT).close()
+        socket.create_connection((parts.hostname or "localhost", port or _PORTS[scheme]), TIMEOUT).close()
     except OSError as error:
-        raise ValueError(f"tracking URI = {shown(uri)!r}: the database cannot be reached: {error}") from None
+        raise _UnusableError(f"the database cannot be reached: {error}") from None
     return uri
 
 
@@ -134,13 +145,13 @@ def _sqlite(uri: str) -> str:
     """Absolute (a Ray worker runs elsewhere), with a folder that exists."""
     name = uri.removeprefix("sqlite:///")
     if name == uri or not name or name.startswith(":memory:"):
-        raise ValueError(f"tracking URI = {uri!r}: names no file; allowed: sqlite:///PATH")
+        raise _UnusableError("names no file; allowed: sqlite:///PATH")
     path = Path(name).absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("ab").close()
     except OSError as error:
-        raise ValueError(f"tracking URI = {uri!r}: cannot be written: {error.strerror}") from None
+        raise _UnusableError(f"cannot be written: {error.strerror}") from None
     return f"sqlite:///{path}"
 
 
@@ -152,7 +163,7 @@ def _reach_server(uri: str) -> None:
     except requests.RequestException as error:
         hint = "start it (`mlflow server`), or give another --tracking-uri"
         reason = "no answer" if isinstance(error, requests.Timeout) else _cause(error)
-        raise ValueError(f"tracking URI = {shown(uri)!r}: the server cannot be reached ({reason}); {hint}") from None
+        raise _UnusableError(f"the server cannot be reached ({reason}); {hint}") from None
 
 
 def _cause(error: BaseException) -> str:
@@ -166,7 +177,7 @@ def _cause(error: BaseException) -> str:
 
 def _explained(error: Exception, server: bool) -> str:
     text = str(error)
-    if "401" in text or "403" in text or "UNAUTHENTICATED" in text or "PERMISSION_DENIED" in text:
+    if any(word in text for word in ("error code 401", "error code 403", "UNAUTHENTICATED", "PERMISSION_DENIED")):
         return f"access denied; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD ({_first_line(text)})"
     if server:
         return f"answers, but not as an MLflow server ({_first_line(text)})"
@@ -174,7 +185,7 @@ def _explained(error: Exception, server: bool) -> str:
 
 
 def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:300] if text.strip() else "no message"
+    return shown(text.strip().splitlines()[0][:300]) if text.strip() else "no message"
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class Spool:
         """Bytes in the journal; 0 where there is none."""
         try:
             return self.path.stat().st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return 0
 
     def read(self, offset: int = 0, limit: int = 500) -> tuple[list[tuple[Record, int]], int]:
@@ -95,7 +95,7 @@ class Spool:
         records: list[tuple[Record, int]] = []
         try:
             file = self.path.open("rb")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return [], offset
         with file:
             file.seek(offset)
@@ -171,9 +171,9 @@ class Spool:
 
 
 def spools(directory: Path) -> list[Spool]:
-    """All spools of a directory, the study's first: a trial's run is a child of the study's."""
+    """All spools of a directory, the study's last: its trials may have to make its run anew, which starts it again."""
     names = [path.name.removesuffix(SUFFIX) for path in directory.glob(f"*{SUFFIX}")]
-    return [Spool(directory, name) for name in sorted(names, key=lambda name: (name != STUDY, name))]
+    return [Spool(directory, name) for name in sorted(names, key=lambda name: (name == STUDY, name))]
 
 
 def advanced(state: State, offset: int) -> State:

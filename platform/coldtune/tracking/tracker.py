@@ -155,7 +155,11 @@ class Tracker:
         """Learn from the journal what was recorded before; gives its last record."""
         last, offset = None, 0
         while True:
-            records, offset = self._spool.read(offset)
+            try:
+                records, offset = self._spool.read(offset)
+            except OSError as error:
+                self._warn(error)
+                return last
             if not records:
                 return last
             for record, _ in records:
@@ -174,7 +178,7 @@ class Tracker:
 
     def _warn(self, error: OSError) -> None:
         if not self._broken:
-            _LOG.warning("%s: cannot be written, so nothing more of this run is recorded: %s", self._spool.path, error)
+            _LOG.warning("%s: cannot be used, so what follows may not be recorded: %s", self._spool.path, error)
         self._broken = True
 
 

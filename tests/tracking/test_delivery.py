@@ -1,0 +1,302 @@
+"""The delivering side, on a real SQLite store."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from coldtune.tracking import Drainer, Target, Tracker, default_uri, drain, pending, prepare
+from coldtune.tracking.spool import Spool
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from coldtune.tracking import Target, Tracker, prepare
+spool, uri, experiment, study, first, last = sys.argv[1:]
+spool = Path(spool)
+target = Target(uri, experiment) if experiment else prepare(uri, "coldtune", spool.parent / "artifacts")
+tracker = Tracker(spool, study, 7, target=target)
+tracker.params({"lr": 0.1})
+for step in range(int(first), int(last)):
+    tracker.metrics({"loss": 1 / (step + 1)}, step)
+    print(step, flush=True)
+    time.sleep(0.005)
+tracker.end("finished")
+tracker.close(60)
+"""
+
+
+def writer(spool: Path, target: Target, study: str, first: int, last: int) -> list[str]:
+    """The command of a process that logs steps first..last - 1 of trial 7 and ends it."""
+    arguments = [str(spool), target.uri, target.experiment_id, study, str(first), str(last)]
+    return [sys.executable, "-c", WRITER, *arguments]
+
+
+def runs(target: Target, study: str) -> list[Run]:
+    """All runs of a study, its own first."""
+    found = MlflowClient(target.uri).search_runs([target.experiment_id], f"tags.`coldtune.study` = '{study}'")
+    return sorted(found, key=lambda run: run.data.tags.get("coldtune.trial", ""))
+
+
+def history(target: Target, run: Run, key: str) -> list[tuple[int, float]]:
+    rows = MlflowClient(target.uri).get_metric_history(run.info.run_id, key)
+    return [(row.step, row.value) for row in sorted(rows, key=lambda row: (row.timestamp, row.step))]
+
+
+def everything(target: Target, study: str) -> list[dict[str, Any]]:
+    """All that MLflow holds of a study, for comparing before and after."""
+    client = MlflowClient(target.uri)
+    return [
+        {
+            "info": dict(run.info),
+            "tags": run.data.tags,
+            "params": run.data.params,
+            "history": {key: client.get_metric_history(run.info.run_id, key) for key in sorted(run.data.metrics)},
+            "artifacts": [file.path for file in client.list_artifacts(run.info.run_id)],
+        }
+        for run in runs(target, study)
+    ]
+
+
+def test_a_trial_arrives_whole_under_its_study(target: Target, study: str, spool_dir: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "grid.png"
+    picture.write_bytes(b"not really a picture")
+    parent = Tracker(spool_dir, study, tags={"dataset": "digits"})
+    trial = Tracker(spool_dir, study, 3, name="trial 3", tags={"mlflow.source.git.commit": "abc"})
+    trial.params({f"p{i}": i for i in range(150)})  # more than MLflow takes in one request
+    for step in range(1200):
+        trial.metrics({"loss": 1 / (step + 1), "images_per_s": float(step)}, step)
+    trial.metrics({"fid": math.nan}, 1200)
+    trial.artifact(picture)
+    trial.artifact(picture, "samples/final")
+    picture.unlink()
+    trial.end("finished")
+    parent.end("finished")
+    assert pending(spool_dir, target) > 0
+    assert drain(spool_dir, target).pending == 0
+
+    top, child = runs(target, study)
+    assert child.data.tags["mlflow.parentRunId"] == top.info.run_id
+    assert child.data.tags["coldtune.kind"] == "trial"
+    assert top.data.tags["coldtune.kind"] == "study"
+    assert top.data.tags["dataset"] == "digits"
+    assert child.data.tags["mlflow.source.git.commit"] == "abc"
+    assert (child.info.run_name, child.info.status) == ("trial 3", "FINISHED")
+    assert child.data.params == {f"p{i}": str(i) for i in range(150)}
+    assert history(target, child, "loss") == [(step, 1 / (step + 1)) for step in range(1200)]
+    assert history(target, child, "images_per_s") == [(step, float(step)) for step in range(1200)]
+    assert math.isnan(child.data.metrics["fid"])
+    client = MlflowClient(target.uri)
+    assert [file.path for file in client.list_artifacts(child.info.run_id, "samples/final")] == [
+        "samples/final/grid.png"
+    ]
+    assert (Path(client.download_artifacts(child.info.run_id, "grid.png"))).read_bytes() == b"not really a picture"
+    assert not list(spool_dir.glob("*.files"))
+
+
+def test_times_are_those_of_the_calls_not_of_the_delivery(target: Target, study: str, spool_dir: Path) -> None:
+    tracker = Tracker(spool_dir, study)
+    tracker.metrics({"fid": 1.0}, 5)
+    tracker.end("finished")
+    create, metrics, end = [record for record, _ in Spool(spool_dir, "study").read()[0]]
+    drain(spool_dir, target)
+    (run,) = runs(target, study)
+    assert (run.info.start_time, run.info.end_time) == (create["time"], end["time"])
+    (row,) = MlflowClient(target.uri).get_metric_history(run.info.run_id, "fid")
+    assert row.timestamp == metrics["time"]
+
+
+@pytest.mark.parametrize("forget", ["state", "half"])
+def test_replaying_changes_nothing(target: Target, study: str, spool_dir: Path, tmp_path: Path, forget: str) -> None:
+    (tmp_path / "config.yaml").write_text("a: 1")
+    with Tracker(spool_dir, study), Tracker(spool_dir, study, 0) as trial:
+        trial.params({"lr": 0.1})
+        for step in range(50):
+            trial.metrics({"loss": float(step), "nan": math.nan}, step)
+        trial.artifact(tmp_path / "config.yaml")
+        trial.end("failed", "out of memory")
+    drain(spool_dir, target)
+    before = everything(target, study)
+    assert len(before) == 2
+    spool = Spool(spool_dir, "trial-0000")
+    if forget == "state":
+        spool.state_path.unlink()
+        Spool(spool_dir, "study").state_path.unlink()
+    else:  # as if killed between sending and saying so
+        half = spool.read(0, limit=20)[1]
+        state = spool.state()
+        spool.save(type(state)(state.target, state.run_id, half))
+    assert drain(spool_dir, target) == drain(spool_dir, target)
+    assert str(everything(target, study)) == str(before)
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [("finished", "FINISHED"), ("pruned", "FINISHED"), ("failed", "FAILED"), ("interrupted", "KILLED")],
+)
+def test_statuses(target: Target, study: str, spool_dir: Path, status: Any, shown: str) -> None:
+    Tracker(spool_dir, study).end(status, "for a reason")
+    drain(spool_dir, target)
+    (run,) = runs(target, study)
+    assert run.info.status == shown
+    assert run.data.tags["coldtune.state"] == status
+    assert run.data.tags["coldtune.reason"] == "for a reason"
+    assert "for a reason" in run.data.tags["mlflow.note.content"]
+
+
+def test_a_resumed_run_runs_again_and_ends_anew(target: Target, study: str, spool_dir: Path) -> None:
+    Tracker(spool_dir, study).end("interrupted", "SIGINT")
+    drain(spool_dir, target)
+    tracker = Tracker(spool_dir, study)
+    drain(spool_dir, target)
+    (run,) = runs(target, study)
+    assert run.info.status == "RUNNING"
+    assert run.data.tags["coldtune.state"] == "running"
+    assert run.data.tags["coldtune.reason"] == run.data.tags["mlflow.note.content"] == ""
+    tracker.end("finished")
+    end = Spool(spool_dir, "study").read()[0][-1][0]
+    drain(spool_dir, target)
+    (run,) = runs(target, study)
+    assert (run.info.status, run.info.end_time) == ("FINISHED", end["time"])
+
+
+def test_a_trial_delivered_first_makes_its_study_once(target: Target, study: str, spool_dir: Path) -> None:
+    parent = Tracker(spool_dir, study, name="the study")
+    with Tracker(spool_dir, study, 0, target=target) as trial:
+        assert trial.flush(60)
+        assert trial.run_id() is not None
+    assert parent.run_id() is not None
+    drain(spool_dir, target)
+    top, child = runs(target, study)
+    assert top.info.run_name == "the study"
+    assert child.data.tags["mlflow.parentRunId"] == top.info.run_id == parent.run_id()
+
+
+def test_a_trial_waits_for_a_study_that_another_machine_makes(target: Target, study: str, tmp_path: Path) -> None:
+    Tracker(tmp_path / "here", study, 0).metrics({"loss": 1.0}, 1)
+    result = drain(tmp_path / "here", target)
+    assert result.pending > 0
+    assert "trial-0000 waits" in (result.error or "")
+    assert runs(target, study) == []
+    Tracker(tmp_path / "there", study)
+    assert drain(tmp_path / "there", target).pending == 0
+    assert drain(tmp_path / "here", target).pending == 0
+    top, child = runs(target, study)
+    assert child.data.tags["mlflow.parentRunId"] == top.info.run_id
+
+
+def test_a_record_that_mlflow_refuses_is_set_aside_and_the_rest_arrives(
+    target: Target, study: str, spool_dir: Path
+) -> None:
+    tracker = Tracker(spool_dir, study)
+    tracker.params({"lr": 0.1})
+    tracker.metrics({"loss": 1.0}, 1)
+    Spool(spool_dir, "study").append({"op": "params", "values": {"lr": "0.2"}, "time": 0})
+    tracker.metrics({"loss": 2.0}, 2)
+    tracker.end("finished")
+    assert drain(spool_dir, target).pending == 0
+    (run,) = runs(target, study)
+    assert run.data.params == {"lr": "0.1"}
+    assert history(target, run, "loss") == [(1, 1.0), (2, 2.0)]
+    assert run.info.status == "FINISHED"
+    assert "Changing param values is not allowed" in Spool(spool_dir, "study").rejected_path.read_text()
+
+
+def test_artifacts_that_cannot_be_stored_do_not_hold_up_the_rest(study: str, target: Target, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    nowhere = prepare(target.uri, f"nowhere-{study}", tmp_path / "file" / "artifacts")
+    tracker = Tracker(tmp_path / "spool", study)
+    tracker.artifact(tmp_path / "file")
+    tracker.end("finished")
+    results = [drain(tmp_path / "spool", nowhere) for _ in range(3)]
+    assert [result.error is None for result in results] == [False, False, True]
+    (run,) = runs(nowhere, study)
+    assert run.info.status == "FINISHED"
+    assert "file" in Spool(tmp_path / "spool", "study").rejected_path.read_text()
+
+
+def test_one_ruined_spool_does_not_hold_up_the_others(target: Target, study: str, spool_dir: Path) -> None:
+    Tracker(spool_dir, study)
+    Spool(spool_dir, "trial-0000").append({"op": "metrics", "values": {"loss": 1}, "step": 0, "time": 0})
+    Tracker(spool_dir, study, 1).metrics({"loss": 1.0}, 1)
+    assert "trial-0000" in (drain(spool_dir, target).error or "")
+    assert [run.data.tags.get("coldtune.trial") for run in runs(target, study)] == [None, "1"]
+
+
+def test_a_moved_home_finds_its_runs_again(target: Target, study: str, spool_dir: Path, tmp_path: Path) -> None:
+    with Tracker(spool_dir, study) as tracker:
+        tracker.metrics({"loss": 1.0}, 1)
+    drain(spool_dir, target)
+    os.rename(spool_dir, tmp_path / "moved")
+    with Tracker(tmp_path / "moved", study) as tracker:
+        tracker.metrics({"loss": 1.0}, 1)
+        tracker.metrics({"loss": 2.0}, 2)
+    drain(tmp_path / "moved", target)
+    (run,) = runs(target, study)
+    assert history(target, run, "loss") == [(1, 1.0), (2, 2.0)]
+
+
+def test_a_drainer_delivers_a_directory_while_it_grows(target: Target, study: str, spool_dir: Path) -> None:
+    drainer = Drainer(spool_dir, target, interval=0.05)
+    parent = Tracker(spool_dir, study)
+    trials = [Tracker(spool_dir, study, number) for number in range(3)]
+    for step in range(20):
+        for trial in trials:
+            trial.metrics({"loss": float(step)}, step)
+    assert drainer.flush(60)
+    assert all(trial.flush(0) for trial in trials)
+    parent.end("finished")
+    assert drainer.close(60)
+    found = runs(target, study)
+    assert [run.info.status for run in found] == ["FINISHED", "RUNNING", "RUNNING", "RUNNING"]
+    assert [len(history(target, run, "loss")) for run in found[1:]] == [20, 20, 20]
+
+
+@pytest.mark.e2e
+def test_two_processes_make_one_database_one_experiment_and_one_run(tmp_path: Path) -> None:
+    Tracker(tmp_path / "spool", "s")
+    home = Target(default_uri(tmp_path), "")
+    writers = [
+        subprocess.Popen(writer(tmp_path / "spool", home, "s", *span), stdout=-1, stderr=-1, text=True)
+        for span in ((0, 100), (100, 200))
+    ]
+    for process in writers:
+        # Nor do MLflow and its migrations say anything.
+        assert process.communicate(timeout=240)[1] == ""
+        assert process.returncode == 0
+    target = prepare(home.uri, "coldtune", tmp_path / "artifacts")
+    assert drain(tmp_path / "spool", target).pending == 0
+    _, trial = runs(target, "s")
+    assert sorted(history(target, trial, "loss")) == [(step, 1 / (step + 1)) for step in range(200)]
+    experiments = MlflowClient(target.uri).search_experiments()
+    assert sorted(experiment.name for experiment in experiments) == ["Default", "coldtune"]
+
+
+@pytest.mark.e2e
+def test_killed_in_mid_way_and_resumed_is_one_unbroken_run(target: Target, study: str, spool_dir: Path) -> None:
+    Tracker(spool_dir, study)
+    process = subprocess.Popen(writer(spool_dir, target, study, 0, 100_000), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    # Kill it while it delivers: some is sent, some is not.
+    while Spool(spool_dir, "trial-0007").state(target.key).offset == 0:
+        reached = int(process.stdout.readline())
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert pending(spool_dir, target) > 0
+    checkpoint, last = max(0, reached - 50), reached + 300
+    subprocess.run(writer(spool_dir, target, study, checkpoint, last), check=True, stdout=subprocess.DEVNULL)
+    drain(spool_dir, target)
+    _, trial = runs(target, study)
+    assert history(target, trial, "loss") == [(step, 1 / (step + 1)) for step in range(last)]
+    assert trial.data.params == {"lr": "0.1"}
+    assert trial.info.status == "FINISHED"

@@ -1,0 +1,230 @@
+"""Against a real tracking server: outages, replays, and errors before anything is spent."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from coldtune.tracking import Drainer, Target, Tracker, default_uri, drain, pending, prepare, ui_command
+from coldtune.tracking.server import shown
+
+
+class Server:
+    """An MLflow server on a loopback port of its own, which a test may stop and start."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.home = home
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, database: str = "mlflow.db") -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        command = f"{sys.executable} -m mlflow server --host 127.0.0.1 --port {self.port} --workers 1"
+        stores = ["--backend-store-uri", f"sqlite:///{self.home / database}"]
+        stores += ["--artifacts-destination", str(self.home / "artifacts")]
+        environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (self.home / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*shlex.split(command), *stores],
+                env=os.environ | environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        for _ in range(1200):
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
+            except OSError:
+                assert self.process.poll() is None, (self.home / "server.log").read_text()
+                time.sleep(0.1)
+            else:
+                return
+        raise AssertionError((self.home / "server.log").read_text())
+
+    def stop(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+def losses(target: Target, study: str) -> list[tuple[int, float]]:
+    """All losses of the one trial of a study."""
+    client = MlflowClient(target.uri)
+    (run,) = client.search_runs(
+        [target.experiment_id], f"tags.`coldtune.study` = '{study}' and tags.coldtune.trial = '0'"
+    )
+    rows = client.get_metric_history(run.info.run_id, "loss")
+    return [(row.step, row.value) for row in sorted(rows, key=lambda row: (row.timestamp, row.step))]
+
+
+@pytest.mark.e2e
+def test_an_outage_loses_and_doubles_nothing(
+    server: Server, study: str, spool_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    target = prepare(server.uri, "coldtune", tmp_path / "unused")
+    parent = Tracker(spool_dir, study)
+    drainer = Drainer(spool_dir, target, interval=0.1)
+    trial = Tracker(spool_dir, study, 0)
+    for step in range(100):
+        trial.metrics({"loss": float(step)}, step)
+    assert drainer.flush(120)
+
+    server.stop()
+    for step in range(100, 200):
+        trial.metrics({"loss": float(step)}, step)
+    (tmp_path / "config.yaml").write_text("a: 1")
+    trial.artifact(tmp_path / "config.yaml", "setup")
+    trial.end("finished")
+    result = drain(spool_dir, target)  # what `coldtune tracking sync` finds while the server is still away
+    assert result.error is not None
+    assert result.pending == pending(spool_dir, target) > 0
+    assert not drainer.flush(0)
+
+    server.start()
+    assert drainer.flush(120)
+    parent.end("finished")
+    assert drainer.close(120)
+    assert losses(target, study) == [(step, float(step)) for step in range(200)]
+    client = MlflowClient(target.uri)
+    trial_run, study_run = client.search_runs([target.experiment_id], f"tags.`coldtune.study` = '{study}'")
+    assert {trial_run.info.status, study_run.info.status} == {"FINISHED"}
+    assert trial_run.info.artifact_uri.startswith("mlflow-artifacts:")
+    assert [file.path for file in client.list_artifacts(trial_run.info.run_id, "setup")] == ["setup/config.yaml"]
+    assert "View run" not in capfd.readouterr().out
+
+
+@pytest.mark.e2e
+def test_a_driver_that_dies_in_an_outage_leaves_it_all_to_a_later_sync(
+    server: Server, study: str, spool_dir: Path, tmp_path: Path
+) -> None:
+    target = prepare(server.uri, "coldtune", tmp_path / "unused")
+    Tracker(spool_dir, study)
+    with Tracker(spool_dir, study, 0, target=target) as trial:
+        trial.metrics({"loss": 0.0}, 0)
+        assert trial.flush(120)
+        server.stop()
+        for step in range(1, 50):
+            trial.metrics({"loss": float(step)}, step)
+        trial.end("finished")
+    assert pending(spool_dir, target) > 0
+    # The server comes back with an empty database: what it had been told before is told again, all of it.
+    server.start("other.db")
+    assert prepare(server.uri, "coldtune", tmp_path / "unused") == target
+    result = drain(spool_dir, target)
+    assert (result.pending, result.error) == (0, None)
+    assert losses(target, study) == [(step, float(step)) for step in range(50)]
+    client = MlflowClient(target.uri)
+    clauses = f"tags.`coldtune.study` = '{study}' and tags.`coldtune.kind` = 'study'"
+    assert len(client.search_runs([target.experiment_id], clauses)) == 1
+
+
+def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(ValueError, match=rf"127.0.0.1:{port}': the server cannot be reached \(connection refused\)"):
+        prepare(f"http://user:secret@127.0.0.1:{port}", "coldtune", tmp_path)
+
+
+def test_a_server_that_never_answers_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coldtune.tracking.server.TIMEOUT", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(ValueError, match=r"the server cannot be reached \(no answer\)"):
+            prepare(f"http://127.0.0.1:{port}", "coldtune", tmp_path)
+
+
+class _Silent(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_of_another_kind_is_an_error(tmp_path: Path) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Silent) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(ValueError, match="answers, but not as an MLflow server"):
+                prepare(f"http://127.0.0.1:{other.server_port}", "coldtune", tmp_path)
+        finally:
+            other.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("mlruns", "unknown kind .*allowed: http"),
+        ("file:///tmp/mlruns", "unknown kind .*allowed: http"),
+        ("sqlite://", "names no file; allowed: sqlite:///PATH"),
+        ("sqlite:////dev/null/mlflow.db", "cannot be written"),
+        ("postgresql://me:secret@127.0.0.1:1/runs", "'postgresql://127.0.0.1:1/runs': the database cannot be reached"),
+        ("http://127.0.0.1:99999", "[Pp]ort .*allowed: http"),
+        ("http://[::1", "allowed: http"),
+    ],
+)
+def test_an_unusable_uri_is_an_error_that_says_what_is_allowed(tmp_path: Path, uri: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        prepare(uri, "coldtune", tmp_path)
+    assert str(caught.value).startswith("tracking URI = ")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("these are my notes, not a database\n" * 100)
+    with pytest.raises(ValueError, match="file is not a database"):
+        prepare(default_uri(tmp_path), "coldtune", tmp_path)
+
+
+def test_a_deleted_experiment_is_an_error_that_says_how_to_get_it_back(target: Target, tmp_path: Path) -> None:
+    doomed = prepare(target.uri, "doomed", tmp_path)
+    MlflowClient(target.uri).delete_experiment(doomed.experiment_id)
+    with pytest.raises(ValueError, match=f"restore --experiment-id {doomed.experiment_id}"):
+        prepare(target.uri, "doomed", tmp_path)
+
+
+def test_preparing_again_finds_the_same_experiment_and_keeps_relative_paths_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = prepare("sqlite:///mlflow.db", "coldtune", Path("artifacts"))
+    assert first.uri == f"sqlite:///{tmp_path}/mlflow.db" == default_uri(Path())
+    monkeypatch.chdir("/")
+    assert prepare(first.uri, "coldtune", tmp_path) == first
+    location = MlflowClient(first.uri).get_experiment(first.experiment_id).artifact_location
+    assert location == (tmp_path / "artifacts").as_uri()
+
+
+def test_secrets_stay_out_of_what_is_shown() -> None:
+    assert shown("postgresql://me:pa55@db:5432/runs") == "postgresql://db:5432/runs"
+    assert shown("no route to http://me:pa55@host:1/x or http://h/a@b") == "no route to http://host:1/x or http://h/a@b"
+    assert ui_command("https://me:pa55@host") == "https://host"
+
+
+def test_the_printed_command_is_one_that_a_shell_and_mlflow_understand(tmp_path: Path) -> None:
+    words = shlex.split(ui_command(default_uri(tmp_path / "my runs")))
+    assert words[:4] == ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "uv", "run", "mlflow"]
+    assert words[words.index("--backend-store-uri") + 1] == f"sqlite:///{tmp_path}/my runs/mlflow.db"

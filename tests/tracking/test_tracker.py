@@ -1,0 +1,121 @@
+"""The writing side: what gets into the journal. Nothing here touches MLflow."""
+
+from __future__ import annotations
+
+import logging
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coldtune.tracking import Tracker
+from coldtune.tracking.spool import Spool
+
+
+def journal(spool_dir: Path, name: str = "trial-0003") -> list[dict[str, Any]]:
+    return [record for record, _ in Spool(spool_dir, name).read(limit=10_000)[0]]
+
+
+def values(spool_dir: Path, op: str, name: str = "trial-0003") -> list[dict[str, Any]]:
+    return [record["values"] for record in journal(spool_dir, name) if record["op"] == op]
+
+
+def test_importing_tracking_imports_neither_mlflow_nor_ray() -> None:
+    code = "import coldtune.tracking, sys; print(sorted({'mlflow', 'ray', 'optuna', 'torch'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def test_every_call_is_in_the_journal_when_it_returns(spool_dir: Path) -> None:
+    tracker = Tracker(spool_dir, "s", 3, name="trial 3", tags={"dataset": "digits"})
+    tracker.params({"lr": 1e-3, "schedule": "linear", "flip": True, "num_steps": None})
+    tracker.metrics({"loss": 0.5, "absent": None}, step=10)
+    tracker.tags({"best": False})
+    tracker.end("failed", "loss is NaN")
+    create, params, metrics, tags, end = journal(spool_dir)
+    assert create | {"time": 0} == {
+        "op": "create", "study": "s", "trial": 3, "name": "trial 3", "tags": {"dataset": "digits"}, "time": 0,
+    }  # fmt: skip
+    assert params["values"] == {"lr": "0.001", "schedule": "linear", "flip": "true", "num_steps": "null"}
+    assert (metrics["step"], metrics["values"]) == (10, {"loss": 0.5})
+    assert tags["values"] == {"best": "false"}
+    assert (end["status"], end["reason"]) == ("failed", "loss is NaN")
+    times = [record["time"] for record in journal(spool_dir)]
+    assert times == sorted(times)
+
+
+def test_a_resumed_run_repeats_nothing(spool_dir: Path) -> None:
+    first = Tracker(spool_dir, "s", 3)
+    first.params({"lr": 0.1})
+    for step in range(150):
+        first.metrics({"loss": 1.0, "fid": 2.0} if step % 50 == 0 else {"loss": 1.0}, step)
+    second = Tracker(spool_dir, "s", 3)  # the first was killed; its last checkpoint was at step 100
+    second.params({"lr": 0.1, "seed": 7})
+    for step in range(100, 200):
+        second.metrics({"loss": 1.0, "fid": 2.0} if step % 50 == 0 else {"loss": 1.0}, step)
+    metrics = [record for record in journal(spool_dir) if record["op"] == "metrics"]
+    for key, steps in (("loss", list(range(200))), ("fid", [0, 50, 100, 150])):
+        assert [record["step"] for record in metrics if key in record["values"]] == steps
+    assert values(spool_dir, "params") == [{"lr": "0.1"}, {"seed": "7"}]
+    assert [record["op"] for record in journal(spool_dir) if record["op"] in ("create", "resume")] == [
+        "create",
+        "resume",
+    ]
+
+
+def test_a_changed_parameter_keeps_its_first_value_and_warns(spool_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Tracker(spool_dir, "s", 3).params({"lr": 0.1})
+    with caplog.at_level(logging.WARNING, "coldtune.tracking"):
+        Tracker(spool_dir, "s", 3).params({"lr": 0.2})
+    assert values(spool_dir, "params") == [{"lr": "0.1"}]
+    assert "lr" in caplog.text
+
+
+def test_another_process_can_end_a_run_without_setting_it_running(spool_dir: Path) -> None:
+    Tracker(spool_dir, "s", 3).metrics({"loss": 1.0}, 1)
+    Tracker(spool_dir, "s", 3, running=False).end("interrupted")
+    Tracker(spool_dir, "s", 4, running=False).end("failed", "its actor died before it could say a word")
+    assert [record["op"] for record in journal(spool_dir)] == ["create", "metrics", "end"]
+    assert [record["op"] for record in journal(spool_dir, "trial-0004")] == ["create", "end"]
+
+
+def test_numbers_that_json_lacks_survive(spool_dir: Path) -> None:
+    Tracker(spool_dir, "s", 3).metrics({"nan": math.nan, "inf": math.inf, "neg": -math.inf}, 1)
+    (logged,) = values(spool_dir, "metrics")
+    assert math.isnan(float(logged["nan"]))
+    assert (float(logged["inf"]), float(logged["neg"])) == (math.inf, -math.inf)
+
+
+@pytest.mark.parametrize("name", ["", "a//b", "../a", "a/./b", "loss=1", "ümläut?", "x" * 251, "/a", "a/"])
+def test_names_that_mlflow_refuses_are_refused_at_once(spool_dir: Path, name: str) -> None:
+    tracker = Tracker(spool_dir, "s", 3)
+    for call in (tracker.metrics, tracker.params, tracker.tags):
+        with pytest.raises(ValueError, match="allowed: letters, digits"):
+            call({name: 1.0})
+    assert [record["op"] for record in journal(spool_dir)] == ["create"]
+
+
+def test_wrong_arguments_are_named(spool_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='study = "it\'s": allowed'):
+        Tracker(spool_dir, "it's")
+    tracker = Tracker(spool_dir, "s", 3)
+    with pytest.raises(ValueError, match="status = 'done': allowed: finished, pruned, failed, interrupted"):
+        tracker.end("done")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not a file"):
+        tracker.artifact(tmp_path / "missing.png")
+
+
+def test_a_disk_that_refuses_is_a_warning_and_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    picture = tmp_path / "grid.png"
+    picture.write_text("")
+    with caplog.at_level(logging.WARNING, "coldtune.tracking"):
+        tracker = Tracker(tmp_path / "file" / "spool", "s", 3)
+        tracker.params({"lr": 1})
+        tracker.metrics({"loss": 1.0}, 1)
+        tracker.artifact(picture)
+        tracker.end("finished")
+        tracker.close()
+    assert caplog.text.count("cannot be used") == 1
