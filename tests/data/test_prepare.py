@@ -331,7 +331,12 @@ def test_processes_that_prepare_at_once_end_with_one_good_dataset(digits: Datase
         )
         for i in range(2)
     ]
-    outputs = [process.communicate(timeout=240)[0] for process in running]
+    try:
+        outputs = [process.communicate(timeout=200)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
     assert [process.returncode for process in running] == [0, 0]
     expected = f"{digits.path.name} {digits.fingerprint} {int(digits.split('train').images.sum())}\n"
     assert outputs == [expected * 2] * 2
