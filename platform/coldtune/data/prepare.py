@@ -33,7 +33,7 @@ def prepare(
     `data_dir` is where the published files lie; without it, what is already prepared in this home is used, else the
     files are downloaded into `home`/data/downloads. A folder's identity is the name, the image size, the resize mode
     and the contents of the published files: never their path or age. Any number of processes may prepare at once.
-    Memory needed: about twice the largest split.
+    Memory needed: about twice the published images, and the largest split at its new size.
 
     Raises ValueError where the files are missing, damaged or cannot be had, naming what would help.
     """
