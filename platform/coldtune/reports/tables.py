@@ -16,7 +16,7 @@ from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import check_same
 
 BEST = "★"
-_MISSING = "–"  # noqa: RUF001 - an en dash, as tables print it
+MISSING = "–"  # noqa: RUF001 - an en dash, as tables print it
 _STYLES = {"finished": "green", "pruned": "yellow", "failed": "red", "interrupted": "magenta", "running": "cyan"}
 _MAX_DECIMALS = 5
 _ANY_WIDTH = 10_000
@@ -142,7 +142,8 @@ def markdown_table(rows: Sequence[TrialRow], best: int | None = None, columns: S
 def _grid(rows: Sequence[TrialRow], best: int | None, columns: Sequence[Column]) -> _Grid:
     rows = sorted(rows, key=lambda row: row.number)
     protocols = _protocols(rows)
-    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    # The trial with the most parameters sets their order; one that leaves conditional ones out would scramble it.
+    names = list(dict.fromkeys(name for row in sorted(rows, key=lambda row: -len(row.params)) for name in row.params))
     fixed = [name for name in names if len(rows) > 1 and len({_value(row.params.get(name)) for row in rows}) == 1]
     varied = [name for name in names if name not in fixed]
     shown = [column for column in columns if any(row.metrics.get(column.key) is not None for row in rows)]
@@ -178,7 +179,7 @@ def _numbers(values: Sequence[float | None], least: int) -> list[str]:
     decimals = least
     if least and sizes and min(sizes) < 1:
         decimals = min(max(least, 1 - math.floor(math.log10(min(sizes)))), _MAX_DECIMALS)
-    return [_MISSING if value is None else f"{value:.{decimals}f}" for value in values]
+    return [MISSING if value is None else f"{value:.{decimals}f}" for value in values]
 
 
 def _is_number(value: object) -> bool:
@@ -187,7 +188,7 @@ def _is_number(value: object) -> bool:
 
 def _value(value: object) -> str:
     if value is None:
-        return _MISSING
+        return MISSING
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.4g}" if isinstance(value, float) else str(value)
