@@ -189,12 +189,12 @@ def test_no_image_of_zero_mean_keeps_more_than_leftover():
     assert (d(x, 30).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)).max() <= d.leftover * (1 + 1e-12)
 
 
-def test_leftover_counts_negative_eigenvalues():
-    """Five flat taps on a circle of six pixels miss one: wave j is left with -(-1)^j / 5, negative for even j."""
-    config = blur(steps=1, kernel_size=5, schedule="constant", start=1e6)
-    d = build_degradation(config, (1, 6, 6))
-    assert min(np.linalg.eigvals(d.matrices(6, "cpu", torch.float64)[1].numpy()).real) == pytest.approx(-1 / 5)
-    assert d.leftover == pytest.approx(1 / 5, rel=1e-9)
+@pytest.mark.parametrize("padding", ["circular", "reflect"])
+def test_leftover_counts_negative_eigenvalues(padding):
+    """Three flat taps on two pixels: two thirds of a pixel come from the other one, so their difference turns to -1/3."""
+    d = build_degradation(blur(steps=1, kernel_size=3, schedule="constant", start=1e6, padding=padding), (1, 2, 2))
+    assert np.linalg.eigvals(d.matrices(2, "cpu", torch.float64)[1].numpy()).min() == pytest.approx(-1 / 3)
+    assert d.leftover == pytest.approx(1 / 3, rel=1e-9)
 
 
 @given(blurs())
