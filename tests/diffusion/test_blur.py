@@ -191,7 +191,7 @@ def test_no_image_of_zero_mean_keeps_more_than_leftover():
 
 @pytest.mark.parametrize("padding", ["circular", "reflect"])
 def test_leftover_counts_negative_eigenvalues(padding):
-    """Three flat taps on two pixels: two thirds of a pixel come from the other one, so their difference turns to -1/3."""
+    """Three flat taps on two pixels: two thirds come from the other one, so their difference turns to -1/3 of itself."""
     d = build_degradation(blur(steps=1, kernel_size=3, schedule="constant", start=1e6, padding=padding), (1, 2, 2))
     assert np.linalg.eigvals(d.matrices(2, "cpu", torch.float64)[1].numpy()).min() == pytest.approx(-1 / 3)
     assert d.leftover == pytest.approx(1 / 3, rel=1e-9)
@@ -231,6 +231,12 @@ def test_linear_growth_bounds_the_leftover_above():
     assert most < 0.5
     with pytest.raises(ValueError, match=rf"out of reach .* to {most:.3g}"):
         start_for_leftover(config, (1, 16, 16), 0.9)
+
+
+def test_start_for_leftover_of_a_shrinking_kernel():
+    """A negative rate: the start must keep every sigma positive."""
+    config = blur(steps=20, kernel_size=7, schedule="linear", start=1.5, rate=-0.05)
+    assert start_for_leftover(config, (1, 16, 16), leftover(config, (1, 16, 16))) == pytest.approx(1.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.5, math.nan])
