@@ -191,7 +191,7 @@ def test_no_image_of_zero_mean_keeps_more_than_leftover():
 
 @pytest.mark.parametrize("padding", ["circular", "reflect"])
 def test_leftover_counts_negative_eigenvalues(padding):
-    """Three flat taps on two pixels: two thirds come from the other one, so their difference turns to -1/3 of itself."""
+    """Three flat taps on two pixels: two thirds come from the other: their difference turns to -1/3 of itself."""
     d = build_degradation(blur(steps=1, kernel_size=3, schedule="constant", start=1e6, padding=padding), (1, 2, 2))
     assert np.linalg.eigvals(d.matrices(2, "cpu", torch.float64)[1].numpy()).min() == pytest.approx(-1 / 3)
     assert d.leftover == pytest.approx(1 / 3, rel=1e-9)
