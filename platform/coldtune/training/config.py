@@ -17,7 +17,8 @@ class TrainingConfig(Config):
     of 1,000 steps, whatever is reported, validated or saved on the way.
     """
 
-    steps: int = Field(default=2000, ge=1, description="optimiser steps; the only length there is, never the clock")
+    steps: int = Field(default=2000, ge=1)
+    """Optimiser steps: the only length there is, never the clock. The paper: 60,000 to 700,000."""
     batch_size: int = Field(default=64, ge=1)
     """Images per micro-step over all workers together; a worker takes its share of them."""
     accumulate: int = Field(default=1, ge=1)
