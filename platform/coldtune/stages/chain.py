@@ -125,7 +125,7 @@ class Chain:
         entry, found = self.store.get("sample", key, build)
         seconds = float(entry.about["seconds"]) if found else time.monotonic() - started
         if sampler is not None:
-            self.records.append(StageRecord(f"sample_{name}", key, found, seconds))
+            self.records.append(StageRecord(_stage("sample", name), key, found, seconds))
         return entry
 
     def measure(self, name: str, images: Entry) -> dict[str, float]:
@@ -146,7 +146,7 @@ class Chain:
 
         entry, found = self.store.get("measure", key, build)
         seconds = float(entry.about["seconds"]) if found else time.monotonic() - started
-        self.records.append(StageRecord(f"measure_{name}", key, found, seconds))
+        self.records.append(StageRecord(_stage("measure", name), key, found, seconds))
         values: dict[str, float] = json.loads((entry.path / "metrics.json").read_text())["values"]
         return values
 
@@ -203,6 +203,10 @@ class Chain:
                 strip[0] = to_uint8(out[:STRIP_IMAGES]).cpu()
             parts.append(to_uint8(out).cpu())
         return torch.cat(parts), _thin(strip)
+
+
+def _stage(stage: str, images: str) -> str:
+    return stage if images == SAMPLED else f"{stage}_{images}"
 
 
 def _part(progress: Callable[[str, float], None], number: int, of: int) -> Callable[[float], None]:

@@ -65,7 +65,7 @@ def parse_trial(tree: Mapping[str, Any]) -> TrialConfig:
     return TrialConfig(degradation=dict(tree["degradation"]), **parts)
 
 
-# The paper's letters and the field's words for keys whose own last part says too little in a flat list.
+# The paper's letters and the field's words, for keys whose last part alone says too little or stands twice.
 SHORT_NAMES = {
     "data.name": "dataset",
     "degradation.kind": "degradation",
@@ -88,8 +88,7 @@ def short_name(path: str) -> str:
     """The name of a dotted key in tables, MLflow and Optuna: short and flat, the same in every study."""
     if path in SHORT_NAMES:
         return SHORT_NAMES[path]
-    section, _, rest = path.partition(".")
-    return rest.replace(".", "_") if section == "degradation" else path.replace(".", "_")
+    return path.rpartition(".")[2]
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

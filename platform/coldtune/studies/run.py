@@ -20,6 +20,7 @@ from coldtune.config import parse, plain
 from coldtune.data import DataConfig, Dataset
 from coldtune.diffusion import build_degradation
 from coldtune.metrics import build_extractor, check_objective, resolve
+from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.protocol import Protocol, ProtocolConfig
 from coldtune.studies import cluster, show
 from coldtune.studies.executor import Events, execute
@@ -108,6 +109,10 @@ def _check(spec: StudySpec, options: RunOptions) -> _Checked:
     config = parse(ProtocolConfig, spec.base["protocol"], "protocol")
     protocol = resolve(config, build_extractor(config.extractor), dataset)
     check_objective(protocol, spec.objective.metric)
+    if min(dataset.image_shape[1:]) < SSIM_WINDOW:
+        raise ValueError(
+            f"data.image_size = {spec.base['data']['image_size']}: at least {SSIM_WINDOW}, the width of SSIM's window"
+        )
     if config.split == "test":
         raise ValueError("protocol.split = 'test': a search judges by validation; test is for the chosen trial, once")
     last = int(folder.start()["trials"]) if folder.exists else options.default_trials

@@ -70,10 +70,10 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
     started = time.time()
     gauges = TrialMetrics(job.study, job.number)
     with Tracker(Path(job.spool), job.study, job.number, tags=job.tags) as tracker:
-        extra = {} if job.leftover is None else {"leftover": job.leftover}
-        tracker.params({**flat(job.trial), **extra})
         device = "cuda" if job.gpus and torch.cuda.is_available() else "cpu"
         chain = Chain(job.trial, Dataset.open(job.dataset_path), Store(Path(job.home) / "store"), device)
+        extra = {} if job.leftover is None else {"leftover": float(f"{job.leftover:.6g}")}
+        tracker.params({**flat(job.trial), "N": chain.protocol.num_images, **extra})
         steps = job.trial.training.steps
 
         def trained(step: int, metrics: Mapping[str, float]) -> None:

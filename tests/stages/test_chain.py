@@ -1,0 +1,168 @@
+"""The chain of stages: what is found, what is computed anew, and that both give the same numbers."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from coldtune import presets
+from coldtune.data import Dataset, prepared, to_float, to_uint8
+from coldtune.diffusion import build_degradation, sample
+from coldtune.metrics import Reference, extract_features, frechet_distance, rmse, ssim
+from coldtune.stages.chain import Chain, Outcome
+from coldtune.stages.keys import sample_key, train_key
+from coldtune.stages.store import Store
+from coldtune.stages.trial import TrialConfig, parse_trial
+from coldtune.training.loop import load_restorer, train
+
+
+@pytest.fixture(scope="module")
+def dataset(digits_home: Path) -> Dataset:
+    return Dataset.open(prepared(digits_home, "digits")[0])
+
+
+def config(**changes) -> TrialConfig:
+    tree = presets.load("digits-quick")
+    tree["training"] |= {"steps": 6, "batch_size": 16, "checkpoint_every": 3, "validate_every": 0, "report_every": 3}
+    tree["degradation"]["steps"] = 4
+    tree["protocol"]["num_images"] = 260
+    for path, value in changes.items():
+        section, key = path.split("__")
+        tree[section][key] = value
+    return parse_trial(tree)
+
+
+def run(config: TrialConfig, dataset: Dataset, store: Store) -> tuple[Outcome, dict[str, bool]]:
+    outcome = Chain(config, dataset, store).run(train, lambda *_: None)
+    return outcome, {record.stage: record.found for record in outcome.stages}
+
+
+@pytest.fixture(scope="module")
+def first(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Outcome, dict[str, bool]]:
+    store = Store(tmp_path_factory.mktemp("store"))
+    return store, *run(config(), dataset, store)
+
+
+@pytest.fixture
+def store(first: tuple[Store, Outcome, dict[str, bool]], tmp_path: Path) -> Store:
+    """A copy of the store in which the first trial's stages are finished."""
+    shutil.copytree(first[0].root, tmp_path / "store")
+    return Store(tmp_path / "store")
+
+
+def test_a_first_trial_computes_everything(first) -> None:
+    _, outcome, found = first
+    assert not any(found.values())
+    assert {"train", "sample", "sample_direct", "sample_naive", "measure", "measure_degraded"} <= set(found)
+    assert {"fid", "fid_direct", "fid_naive", "fid_degraded", "ssim", "rmse", "psnr", "nfe"} <= set(outcome.metrics)
+    assert outcome.metrics["nfe"] == 4
+
+
+def test_the_same_trial_again_finds_everything_and_the_same_numbers(first, dataset: Dataset, store: Store) -> None:
+    outcome, found = run(config(), dataset, store)
+    assert all(found.values())
+    assert outcome.metrics == first[1].metrics
+
+
+def test_bookkeeping_does_not_matter(dataset: Dataset, store: Store) -> None:
+    _, found = run(config(training__report_every=1, training__checkpoint_every=2), dataset, store)
+    assert all(found.values())
+
+
+def test_another_sampler_shares_the_restorer(first, dataset: Dataset, store: Store) -> None:
+    outcome, found = run(config(sampler__num_steps=2), dataset, store)
+    assert found["train"]
+    assert found["sample_direct"]
+    assert found["measure_degraded"]
+    assert not found["sample"]
+    assert not found["measure"]
+    assert outcome.metrics["nfe"] == 2
+    assert outcome.metrics["fid_direct"] == first[1].metrics["fid_direct"]
+
+
+def test_a_baseline_as_the_trials_own_sampler_is_the_same_stage(first, dataset: Dataset, store: Store) -> None:
+    outcome, found = run(config(sampler__algorithm="naive"), dataset, store)
+    assert found["sample"]
+    assert outcome.metrics["fid"] == first[1].metrics["fid_naive"]
+
+
+def test_a_longer_training_continues_the_shorter_one(dataset: Dataset, store: Store, tmp_path: Path) -> None:
+    starts = []
+
+    def watched(task, checkpoints, report):
+        starts.append(checkpoints.latest(task.training.steps)[0])
+        return train(task, checkpoints, report)
+
+    longer = config(training__steps=9)
+    outcome = Chain(longer, dataset, store).run(watched, lambda *_: None)
+    assert starts == [6]
+    unbroken, _ = run(longer, dataset, Store(tmp_path / "fresh"))
+    assert outcome.metrics == unbroken.metrics
+    _, found = run(config(), dataset, store)
+    assert all(found.values()), "the shorter training's results stay"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"training__lr": 2e-3}, {"training__seed": 1}, {"degradation__kernel_size": 5}, {"data__flip": True},
+     {"training__ema_decay": 0.9}],
+)  # fmt: skip
+def test_what_shapes_the_trajectory_is_another_training(dataset: Dataset, changes) -> None:
+    assert train_key(config(**changes), dataset) != train_key(config(), dataset)
+
+
+def test_defaults_written_out_do_not_change_a_key(dataset: Dataset) -> None:
+    assert train_key(config(degradation__collapse_final=False), dataset) == train_key(config(), dataset)
+    assert sample_key(config(), dataset, None) == sample_key(config(training__lr=0.5), dataset, None)
+
+
+def test_other_pixels_are_another_training(dataset: Dataset) -> None:
+    other = replace(dataset, manifest=dataset.manifest.model_copy(update={"fingerprint": "0" * 64}))
+    assert train_key(config(), other) != train_key(config(), dataset)
+
+
+def test_the_numbers_are_those_of_the_pieces_put_together_by_hand(first, dataset: Dataset) -> None:
+    """Degrade, sample, judge with the library's parts alone: the chain adds bookkeeping, never another number."""
+    _, outcome, _ = first
+    trial = config()
+    chain = Chain(trial, dataset, first[0])
+    d = build_degradation(trial.degradation, dataset.image_shape)
+    split = dataset.split("validation").images
+    clean = split[chain.protocol.image_indices()]
+    restorer = load_restorer(outcome.checkpoint, trial.restorer, dataset.image_shape, d.steps)
+    x0 = sample(restorer, d, d(to_float(clean), d.steps), sampler={"algorithm": "tacos"})
+    made = to_uint8(x0)
+    kept = load_file(outcome.images["sampled"] / "images.safetensors")["images"]
+    # Batches of another size may round a borderline pixel the other way.
+    assert ((made.int() - kept.int()).abs() <= 1).all()
+    features = extract_features(chain.extractor, kept)
+    reference = Reference.of(extract_features(chain.extractor, split))
+    assert outcome.metrics["fid"] == pytest.approx(frechet_distance(reference, features), rel=1e-6)
+    a, b = kept.double() / 255, clean.double() / 255
+    assert outcome.metrics["rmse"] == pytest.approx(rmse(a, b), rel=1e-9)
+    assert outcome.metrics["ssim"] == pytest.approx(float(ssim(a, b).mean()), rel=1e-6)
+
+
+def test_the_strip_begins_at_x_T_and_ends_with_the_sample(first, dataset: Dataset) -> None:
+    _, outcome, _ = first
+    strip = load_file(outcome.images["sampled"] / "strip.safetensors")
+    steps = sorted(int(s) for s in strip)
+    assert steps == [0, 1, 2, 3, 4]
+    degraded = load_file(outcome.images["degraded"] / "images.safetensors")["images"]
+    sampled = load_file(outcome.images["sampled"] / "images.safetensors")["images"]
+    assert torch.equal(strip["000004"], degraded[:8])
+    assert torch.equal(strip["000000"], sampled[:8])
+
+
+def test_a_damaged_stage_is_computed_again_to_the_same_numbers(first, dataset: Dataset, store: Store) -> None:
+    outcome, _ = run(config(), dataset, store)
+    (outcome.images["sampled"] / "images.safetensors").write_bytes(b"torn")
+    with pytest.warns(UserWarning, match="not believed"):
+        again, found = run(config(), dataset, store)
+    assert not found["sample"]
+    assert again.metrics == first[1].metrics

@@ -1,0 +1,74 @@
+"""A trial's configuration: errors by key, and names that stay apart."""
+
+from __future__ import annotations
+
+import pytest
+
+from coldtune import presets
+from coldtune.config import plain
+from coldtune.stages.trial import flat, leaves, parse_trial, short_name
+
+
+def tree(**changes):
+    made = presets.load("digits-quick")
+    for path, value in changes.items():
+        section, key = path.split("__")
+        made[section][key] = value
+    return made
+
+
+def test_the_preset_is_the_papers_celeba_shape_scaled() -> None:
+    trial = parse_trial(tree())
+    assert trial.degradation == {
+        "kind": "blur",
+        "steps": 20,
+        "kernel_size": 7,
+        "padding": "circular",
+        "sigma": {"schedule": "exponential", "start": 0.5, "rate": 0.05},
+    }
+    assert (trial.data.name, trial.data.image_size, trial.training.batch_size) == ("digits", 16, 64)
+    assert trial.training.lr == 1e-3
+    assert trial.training.ema_warmup
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"training__stepz": 3}, r"training\.stepz = 3: unknown key; allowed: .*steps"),
+        ({"training__steps": 0}, r"training\.steps = 0: .*greater than or equal to 1"),
+        ({"sampler__algorithm": "ddim"}, r"sampler\.algorithm = 'ddim': .*'direct', 'naive' or 'tacos'"),
+        ({"protocol__split": "dev"}, r"protocol\.split = 'dev': .*'validation'"),
+        ({"data__image_size": "big"}, r"data\.image_size = 'big'"),
+        ({"restorer__size": "huge"}, r"restorer\.size = 'huge'"),
+    ],
+)
+def test_errors_name_key_value_and_what_is_allowed(changes, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_trial(tree(**changes))
+
+
+def test_every_wrong_key_is_named_at_once() -> None:
+    with pytest.raises(ValueError, match=r"(?s)training\.steps.*training\.lr.*sampler\.draw"):
+        parse_trial(tree(training__steps=0, training__lr=-1, sampler__draw="none"))
+
+
+def test_unknown_and_missing_sections() -> None:
+    with pytest.raises(ValueError, match="model: unknown section; allowed: data, degradation"):
+        parse_trial({**tree(), "model": {}})
+    with pytest.raises(ValueError, match="degradation: required"):
+        parse_trial({"data": {"name": "digits"}})
+
+
+def test_a_stride_longer_than_the_path_is_refused() -> None:
+    trial = parse_trial(tree(sampler__num_steps=21))
+    with pytest.raises(ValueError, match=r"sampler\.num_steps = 21: allowed is 1 to degradation\.steps = 20"):
+        trial.check((1, 16, 16))
+
+
+def test_short_names_are_short_and_unique() -> None:
+    paths = [path for path, _ in leaves(plain(parse_trial(tree())))]
+    names = [short_name(path) for path in paths]
+    assert len(set(names)) == len(names)
+    assert set(flat(parse_trial(tree()))) == set(names)
+    assert {"T", "kernel", "schedule", "rate", "start", "sampler", "lr", "batch", "N"} <= set(names)
+    assert all(len(name) <= 16 and "." not in name for name in names)
