@@ -105,10 +105,10 @@ def train(
 
     Goes on from `checkpoints.latest(steps)` and is then bit for bit the unbroken training (on a CPU; on a GPU up to
     the order of its sums). Every `report_every` steps and at the end, rank 0 reports `loss` and `grad_norm` (2-norm
-    before clipping), both means over the steps since the last report (or the resume), and `images_per_s`; where a validation is due,
-    also `val_loss`, the averaged model's mean absolute error on the validation grid (whatever the training loss, so
-    that trials compare). A report comes before the checkpoint of its step: after an interruption some steps
-    may be reported twice, none is lost.
+    before clipping), both means over the steps since the last report or the resume, and `images_per_s`. Where a
+    validation is due it reports `val_loss`: the averaged model's mean absolute error on the validation grid, whatever
+    the training loss, so that trials compare. A report comes before the checkpoint of its step: after an interruption
+    some steps may be reported twice, none is lost.
 
     `device`: this process's GPU if it has one, else the CPU. `world`: the torch.distributed group, if there is one.
     Every rank must call this with the same task. The caller's torch random state is left as it was.

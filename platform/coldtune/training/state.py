@@ -38,6 +38,9 @@ class TrainingState:
         self.config = config
         self.network = network.to(device).train()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        # Walking the modules at every step would cost as much as the update itself.
+        self._raw: list[Tensor] = list(self.network.parameters())
+        self._averaged: list[Tensor] = list(self.average.parameters())
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.lr, fused=device.type in ("cpu", "cuda"))
         self.step = 0
@@ -72,7 +75,7 @@ class TrainingState:
         decay = self.config.ema_decay
         if self.config.ema_warmup:
             decay = min(decay, (1 + k) / (10 + k))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        torch._foreach_lerp_(self._averaged, self._raw, 1 - decay)
         for mine, theirs in zip(self.average.buffers(), self.network.buffers(), strict=True):
             mine.copy_(theirs)
 
