@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from coldtune.tracking import Drainer, Target, Tracker, default_uri, drain, pending, prepare, ui_command
+from coldtune.tracking import Drainer, Target, Tracker, default_uri, drain, pending, prepare, trials_page, ui_command
 from coldtune.tracking.server import shown
 
 
@@ -228,3 +229,16 @@ def test_the_printed_command_is_one_that_a_shell_and_mlflow_understand(tmp_path:
     words = shlex.split(ui_command(default_uri(tmp_path / "my runs")))
     assert words[:4] == ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "uv", "run", "mlflow"]
     assert words[words.index("--backend-store-uri") + 1] == f"sqlite:///{tmp_path}/my runs/mlflow.db"
+
+
+def test_the_trials_page_asks_for_what_mlflow_finds(target: Target, study: str, spool_dir: Path) -> None:
+    Tracker(spool_dir, study)
+    for number, fid in enumerate((3.0, 1.0, 2.0)):
+        Tracker(spool_dir, study, number).metrics({"fid": fid})
+    drain(spool_dir, target)
+    page, _, query = trials_page(target, study).partition("?")
+    asked = dict(urllib.parse.parse_qsl(query))
+    assert page == f"http://127.0.0.1:5000/#/experiments/{target.experiment_id}/runs"
+    order = [f"{asked['orderByKey']} ASC"]
+    found = MlflowClient(target.uri).search_runs([target.experiment_id], asked["searchFilter"], order_by=order)
+    assert [run.data.tags["coldtune.trial"] for run in found] == ["1", "2", "0"]

@@ -4,7 +4,7 @@ Nothing here imports MLflow before something is delivered or a tracking URI is c
 """
 
 from coldtune.tracking.drain import Drained, Drainer, drain, pending
-from coldtune.tracking.server import Target, default_uri, prepare, shown, ui_command
+from coldtune.tracking.server import Target, default_uri, prepare, shown, trials_page, ui_command
 from coldtune.tracking.tracker import Status, Tracker
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "pending",
     "prepare",
     "shown",
+    "trials_page",
     "ui_command",
 ]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 TIMEOUT = 5
 _SERVERS = ("http", "https")
@@ -31,6 +31,8 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # its failures are ours to report, in one line
 }
+# The pages for training runs rather than MLflow's default, those for language-model applications.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,19 @@ def ui_command(uri: str) -> str:
         return shown(uri)
     command = f"uv run mlflow ui --workers 1 --backend-store-uri {shlex.quote(uri)}"
     return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {command}"
+
+
+def trials_page(target: Target, study: str, sort: str = "fid") -> str:
+    """The address of MLflow's list of a study's trials, lowest metric `sort` first, once `ui_command` runs."""
+    server = urlsplit(target.uri).scheme in _SERVERS
+    query = {
+        "workflowType": "machine_learning",
+        "searchFilter": f"tags.`coldtune.study` = '{study}' and tags.`coldtune.kind` = 'trial'",
+        "orderByKey": f"metrics.`{sort}`",
+        "orderByAsc": "true",
+    }
+    base = shown(target.uri) if server else "http://127.0.0.1:5000"
+    return f"{base}/#/experiments/{target.experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 
 def shown(text: str) -> str:
@@ -105,7 +120,7 @@ def _experiment(client: Any, name: str, location: str | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -1,0 +1,104 @@
+"""The gauges, read back from Ray's Prometheus endpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from coldtune.tracking.prometheus import BEST_FID, METRICS, STATES, StudyMetrics, TrialMetrics
+
+# Values are set once; then the process waits for as long as it is told and reads them again.
+STUDY = """
+import json, sys, time, urllib.request
+import ray
+from coldtune.tracking.prometheus import METRICS, STATES, StudyMetrics, TrialMetrics
+
+def scrape():
+    (node,) = ray.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return [line for line in lines if line.startswith("ray_coldtune_")]
+
+def wait(wanted):
+    for _ in range(300):
+        lines = scrape()
+        if all(any(name in line for line in lines) for name in wanted):
+            return lines
+        time.sleep(0.2)
+    raise AssertionError(lines)
+
+@ray.remote(num_cpus=0)
+class Trial:
+    def train(self, number):
+        TrialMetrics("s", number).training(10 * (number + 1), 0.25, 1000.0)
+
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+study = StudyMetrics("s")
+study.trials({"running": 2, "failed": 1})
+study.best_fid(1.5)
+trial = Trial.remote()
+ray.get([trial.train.remote(number) for number in (0, 1)])
+lines = wait([metric.exported for metric in METRICS])
+time.sleep(float(sys.argv[1]))
+print(json.dumps([lines, scrape()]))
+ray.shutdown()
+"""
+
+
+def value(lines: list[str], name: str, *tags: str) -> float:
+    (line,) = [line for line in lines if line.startswith(name + "{") and all(tag in line for tag in tags)]
+    return float(line.rpartition(" ")[2])
+
+
+def study(wait: float) -> tuple[list[str], list[str]]:
+    """The endpoint's lines about us, when all are there and `wait` seconds later."""
+    environment = os.environ | {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    command = [sys.executable, "-c", STUDY, str(wait)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    first, later = json.loads(output.splitlines()[-1])
+    return first, later
+
+
+def check_study(lines: list[str]) -> None:
+    for state in STATES:
+        wanted = {"running": 2.0, "failed": 1.0}.get(state, 0.0)
+        assert value(lines, "ray_coldtune_trials", 'study="s"', f'state="{state}"') == wanted
+    assert value(lines, "ray_coldtune_best_fid", 'study="s"') == 1.5
+
+
+@pytest.mark.e2e
+def test_ray_exports_what_was_set() -> None:
+    lines, _ = study(wait=0)
+    check_study(lines)
+    for trial, step in (("0", 10.0), ("1", 20.0)):
+        tags = ('study="s"', f'trial="{trial}"')
+        assert value(lines, "ray_coldtune_training_step", *tags) == step
+        assert value(lines, "ray_coldtune_training_loss", *tags) == 0.25
+        assert value(lines, "ray_coldtune_images_per_second", *tags) == 1000.0
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_studys_gauges_stay_and_those_of_a_trial_that_trains_no_more_fade() -> None:
+    _, later = study(wait=25)  # Ray remembers a gauge for 20 s
+    check_study(later)
+    assert not [line for line in later if "ray_coldtune_training" in line]
+
+
+def test_without_ray_setting_a_gauge_has_no_effect() -> None:
+    TrialMetrics("s", 0).training(1, 0.5, 10.0)
+    study = StudyMetrics("s")
+    study.best_fid(1.0)
+    study.close()
+
+
+def test_names_are_unique_and_tags_are_checked() -> None:
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    assert all("study" in metric.tags for metric in METRICS)
+    with pytest.raises(AssertionError):
+        BEST_FID.set(1.0, {"study": "s", "trial": "0"})
