@@ -21,6 +21,7 @@ from coldtune.diffusion import build_degradation, draws
 from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.training.batches import Batch, TrainingBatches, ValidationGrid
 from coldtune.training.config import TrainingConfig
+from coldtune.training.meter import DivergedError, Meter
 from coldtune.training.state import TrainingState, load_restorer
 from coldtune.training.world import World, default_device
 
@@ -79,20 +80,6 @@ class TrainResult:
     images_per_s: float
 
 
-class DivergedError(FloatingPointError):
-    """A loss or gradient stopped being finite. Nothing was saved after `step`, the first step that was affected."""
-
-    def __init__(self, step: int, what: str = "the loss or its gradient"):
-        super().__init__(step, what)
-        self.step, self.what = step, what
-
-    def __str__(self) -> str:
-        return (
-            f"training diverged: {self.what} is not finite at step {self.step}; "
-            "a smaller training.lr or a training.clip_norm may help"
-        )
-
-
 def train(
     task: TrainingTask,
     checkpoints: Checkpoints,
@@ -142,11 +129,11 @@ class _Training:
             self.grid = ValidationGrid(dataset.split("validation").images, degradation, config.validate_images, device)
         self.state = TrainingState.initial(config, task.restorer, dataset.image_shape, degradation.steps, device)
         self.dropout_seed = int(draws.derive(config.seed, _DROPOUT, torch.zeros(1, dtype=torch.int64)))
-        self.meter = _Meter(world)
+        self.meter = Meter(world)
 
     def run(self, checkpoints: Checkpoints, report: Report) -> TrainResult:
-        begun, images, busy = time.perf_counter(), 0, 0.0
-        found = self.world.from_first(checkpoints.latest(self.config.steps))
+        begun = time.perf_counter()
+        found = self.world.from_first(checkpoints.latest(self.config.steps) if self.world.rank == 0 else None)
         if found:
             self.state.load(found[1])
         self.network = self.world.wrap(self.state.network)
@@ -156,8 +143,7 @@ class _Training:
                 self._step()
             self.meter.read(self.state.step, count * self.config.batch_size * self.config.accumulate, started)
             self._events(checkpoints, report)
-        images, busy = self.meter.images, self.meter.seconds
-        rate = images / busy if images else 0.0
+        rate = self.meter.images / self.meter.seconds if self.meter.images else 0.0
         return TrainResult(self.state.step, found[0] if found else None, time.perf_counter() - begun, rate)
 
     def _span(self) -> int:
@@ -225,42 +211,6 @@ class _Training:
         if not math.isfinite(loss):
             raise DivergedError(self.state.step, "the validation loss")
         return loss
-
-
-class _Meter:
-    """Losses and gradient norms, left on the device until they are asked for, and the time that they took."""
-
-    def __init__(self, world: World):
-        self.world = world
-        self.rows: list[Tensor] = []
-        self.images, self.seconds = 0, 0.0
-        self._reset()
-
-    def _reset(self) -> None:
-        self.steps, self.loss, self.norm = 0, 0.0, 0.0
-        self.mark = (self.images, self.seconds)
-
-    def add(self, loss: Tensor, norm: Tensor) -> None:
-        """One step's numbers (scalars on the device): no wait, no copy."""
-        self.rows += [loss, norm]
-
-    def read(self, step: int, images: int, started: float) -> None:
-        """Wait for the steps since the last call, of which `step` is the last; DivergedError where one diverged."""
-        rows = torch.stack(self.rows).view(-1, 2) / self.world.size
-        values = self.world.sum(rows).tolist()
-        self.rows.clear()
-        self.images, self.seconds = self.images + images, self.seconds + time.perf_counter() - started
-        for index, (loss, norm) in enumerate(values):
-            if not math.isfinite(loss + norm):
-                raise DivergedError(step - len(values) + 1 + index)
-            self.steps, self.loss, self.norm = self.steps + 1, self.loss + loss, self.norm + norm
-
-    def take(self) -> dict[str, float]:
-        """Means since the last call."""
-        images, seconds = self.images - self.mark[0], self.seconds - self.mark[1]
-        means = {"loss": self.loss / self.steps, "grad_norm": self.norm / self.steps, "images_per_s": images / seconds}
-        self._reset()
-        return means
 
 
 def _seed(device: torch.device, seed: int) -> None:
