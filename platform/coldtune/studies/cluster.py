@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import math
 import os
@@ -66,12 +68,14 @@ def connect(study: str, workers: int) -> Iterator[dict[str, Any]]:
     if own:
         # Under `uv run`, Ray would start every worker through uv in an uploaded copy of this folder.
         os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+        # Despite its name, what makes all of Ray listen on 127.0.0.1 only, on every system. `_node_ip_address` does
+        # not: without this, Ray replaces a loopback address by the machine's own.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
     from ray.job_config import JobConfig
 
     options: dict[str, Any] = {
         "address": "local",
-        "_node_ip_address": "127.0.0.1",  # reachable from this machine only
         "object_store_memory": 256 * 2**20,
         "include_dashboard": True,
     }
@@ -79,17 +83,35 @@ def connect(study: str, workers: int) -> Iterator[dict[str, Any]]:
     python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     context = ray.init(
         **(options if own else {}),
-        job_config=JobConfig(metadata={"study": study, "job_submission_id": study}),
+        job_config=JobConfig(metadata={"study": study}),
         runtime_env={"env_vars": {"PYTHONPATH": python_path}},
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if submitted():
+        _name_submission(study)
     try:
         yield {"dashboard": context.dashboard_url, "own": own}
     finally:
         ray.shutdown()
+
+
+def _name_submission(study: str) -> None:
+    """Add the study to the metadata that the dashboard and `ray job list` show of a submitted job.
+
+    Ray shows what was given at `ray job submit --metadata-json` and ignores the driver's own, and a driver has no
+    public way to add to it: this one is Ray's record of the job itself. Only decoration, so it may fail.
+    """
+    with contextlib.suppress(Exception):
+        from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+
+        config = json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])
+        key = f"_ray_internal_job_info_{config['metadata']['job_submission_id']}".encode()
+        info = json.loads(_internal_kv_get(key, namespace=b"job"))
+        info["metadata"] = {"study": study} | (info["metadata"] or {})
+        _internal_kv_put(key, json.dumps(info).encode(), overwrite=True, namespace=b"job")
 
 
 def plan(resources: Mapping[str, float], workers: int, gpus_per_trial: float, wanted: int) -> Slots:

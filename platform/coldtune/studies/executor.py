@@ -55,7 +55,7 @@ def execute(
 
     search = _searcher(ledger, events, job, slots, trials)
     tuner = tune.Tuner(
-        tune.with_resources(_named(), _resources(slots)),
+        _trainable(slots),
         tune_config=tune.TuneConfig(
             search_alg=search,
             num_samples=-1,
@@ -91,12 +91,16 @@ def _tell(ledger: Ledger, events: Events, number: int, state: str, outcome: Mapp
     events.failed(number, reason)
 
 
-def _named() -> Any:
-    """The trainable as a class of its own name: Tune would show every function's actors as `ImplicitFunc`."""
+def _trainable(slots: Slots) -> Any:
+    """The trainable as a class of its own name, under which the dashboard lists its actors.
+
+    Tune would show a function's as `ImplicitFunc`, and those of `tune.with_resources` as `ResourceTrainable`.
+    """
     from ray.tune.trainable.function_trainable import wrap_function
 
     wrapped = wrap_function(coldtune_trial, name=TRAINABLE)
     wrapped.__name__ = wrapped.__qualname__ = TRAINABLE
+    wrapped.default_resource_request = classmethod(lambda cls, config: _resources(slots))
     return wrapped
 
 
