@@ -7,9 +7,9 @@ import os
 # Before torch is imported: small tensors gain nothing from threads, and a busy machine makes them wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import pytest  # noqa: E402
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 

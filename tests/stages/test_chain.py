@@ -101,6 +101,10 @@ def test_a_longer_training_continues_the_shorter_one(dataset: Dataset, store: St
     longer = config(training__steps=9)
     outcome = Chain(longer, dataset, store).run(watched, lambda *_: None)
     assert starts == [6]
+    curve = []
+    Chain(longer, dataset, store).run(watched, lambda *_: None, replay=lambda step, past: curve.append((step, past)))
+    assert [step for step, _ in curve] == [3, 6, 9], "a training that is found brings its whole curve"
+    assert all(past["loss"] > 0 for _, past in curve)
     unbroken, _ = run(longer, dataset, Store(tmp_path / "fresh"))
     assert outcome.metrics == unbroken.metrics
     _, found = run(config(), dataset, store)
@@ -148,7 +152,7 @@ def test_the_numbers_are_those_of_the_pieces_put_together_by_hand(first, dataset
     assert outcome.metrics["ssim"] == pytest.approx(float(ssim(a, b).mean()), rel=1e-6)
 
 
-def test_the_strip_begins_at_x_T_and_ends_with_the_sample(first, dataset: Dataset) -> None:
+def test_the_strip_begins_degraded_and_ends_with_the_sample(first, dataset: Dataset) -> None:
     _, outcome, _ = first
     strip = load_file(outcome.images["sampled"] / "strip.safetensors")
     steps = sorted(int(s) for s in strip)

@@ -24,6 +24,7 @@ from coldtune.metrics.protocol import Protocol
 from coldtune.stages.keys import DEGRADED, measure_key, sample_key, train_key
 from coldtune.stages.store import Entry, Store, StoreCache, StoreCheckpoints
 from coldtune.stages.trial import TrialConfig
+from coldtune.training import read_history
 from coldtune.training.loop import Report, TrainingTask, TrainResult, load_restorer
 
 Train = Callable[[TrainingTask, StoreCheckpoints, Report], TrainResult]
@@ -73,9 +74,19 @@ class Chain:
         self.protocol: Protocol = resolve(config.protocol, self.extractor, dataset)
         self.records: list[StageRecord] = []
 
-    def run(self, train: Train, report: Report, progress: Callable[[str, float], None] = lambda *_: None) -> Outcome:
-        """Bring every stage about. `report` gets the training's metrics, `progress` (stage, share done in 0..1)."""
-        checkpoint = self.train(train, report)
+    def run(
+        self,
+        train: Train,
+        report: Report,
+        progress: Callable[[str, float], None] = lambda *_: None,
+        replay: Report = lambda *_: None,
+    ) -> Outcome:
+        """Bring every stage about.
+
+        `report` gets the metrics of a training as it goes on, `progress` (stage, share done in 0..1), and `replay`
+        those of a training that was made before this trial came, so that its run shows the whole curve.
+        """
+        checkpoint = self.train(train, report, replay)
         metrics: dict[str, float] = {}
         images: dict[str, Path] = {}
         sets: dict[str, SamplerConfig | None] = {DEGRADED: None, **BASELINES, SAMPLED: self.config.sampler}
@@ -88,12 +99,14 @@ class Chain:
         metrics["nfe"] = float(nfe(self.config.sampler, self.degradation.steps))
         return Outcome(metrics, self.protocol, tuple(self.records), images, checkpoint)
 
-    def train(self, train: Train, report: Report) -> Path:
+    def train(self, train: Train, report: Report, replay: Report = lambda *_: None) -> Path:
         """The checkpoint at `training.steps`: found, or trained from the nearest one before it."""
         key, steps = train_key(self.config, self.dataset), self.config.training.steps
         checkpoints = StoreCheckpoints(self.store.root, key, final=steps)
         started = time.monotonic()
         last = checkpoints.latest(steps)
+        for past in read_history(last[1]) if last else ():
+            replay(int(past["step"]), {name: value for name, value in past.items() if name != "step"})
         found = last is not None and last[0] == steps
         if not found:
             train(self._task(), checkpoints, report)

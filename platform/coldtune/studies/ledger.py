@@ -20,6 +20,7 @@ from coldtune.stages.trial import TrialConfig
 from coldtune.studies.sampler import FeasibleSampler
 from coldtune.studies.space import Space
 from coldtune.studies.spec import StudySpec
+from coldtune.tracking import shown
 
 JOURNAL = "journal.log"
 
@@ -127,6 +128,6 @@ def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
     except Exception as error:  # whatever SQLAlchemy or a database driver raise: the user's URL is why
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"--storage {url.rpartition('@')[2]}: cannot be opened ({reason}); allowed: an SQLAlchemy URL such as "
+            f"--storage {shown(url)}: cannot be opened ({reason}); allowed: an SQLAlchemy URL such as "
             "postgresql+psycopg2://USER@HOST/DATABASE, whose driver is installed"
         ) from None

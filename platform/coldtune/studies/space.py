@@ -27,6 +27,7 @@ from pydantic import Field, field_validator, model_validator
 
 from coldtune.config import Config
 from coldtune.diffusion import build_degradation, leftover, start_for_leftover
+from coldtune.diffusion.degradations.blur_start import OutOfReachError
 from coldtune.stages.trial import TrialConfig, leaves, parse_trial, short_name
 
 Point = Mapping[str, Any]
@@ -160,7 +161,7 @@ class Space:
         for path, target in self.targets.items():
             try:
                 value = _start(json.dumps(tree["degradation"], sort_keys=True), self.image_shape, target)
-            except ValueError as error:
+            except OutOfReachError as error:
                 raise InfeasibleError(str(error)) from None
             _set(tree, path, value)
         trial = parse_trial(tree)
@@ -212,7 +213,7 @@ class Space:
 
         def pick(name: str, distribution: BaseDistribution) -> Any:
             value = _get(tree, self.paths[name])
-            if not distribution._contains(distribution.to_internal_repr(value)):
+            if not _holds(distribution, value):
                 raise ValueError(
                     f"{self.paths[name]} = {value!r}: the first trial is the base, and the base lies outside the "
                     f"space; allowed by vary.{self.paths[name]}: {_describe(distribution)}"
@@ -281,6 +282,13 @@ def _uniform(distribution: BaseDistribution, rng: random.Random) -> Any:
         return low + step * rng.randrange(round((high - low) / step) + 1)
     value = low * (high / low) ** rng.random() if distribution.log else rng.uniform(low, high)
     return round(value) if isinstance(distribution, IntDistribution) else value
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and distribution._contains(distribution.to_internal_repr(value))
 
 
 def _describe(distribution: BaseDistribution) -> str:

@@ -84,7 +84,9 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
         def sampled(stage: str, share: float) -> None:
             report({"state": RUNNING, "stage": stage, "step": steps, "steps": steps, "share": share})
 
-        outcome = chain.run(_trainer(job, device), trained, _every(1.0, sampled))
+        outcome = chain.run(
+            _trainer(job, device), trained, _every(1.0, sampled), lambda step, past: tracker.metrics(past, step)
+        )
         seconds = time.time() - started
         if job.again:  # what it finds is its own earlier work
             seconds = max(seconds, sum(record.seconds for record in outcome.stages))

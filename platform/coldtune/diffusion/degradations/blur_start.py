@@ -16,12 +16,16 @@ _LARGEST_SIGMA_IN_KERNELS = 1e3
 _RELATIVE_WIDTH = 1e-8
 
 
+class OutOfReachError(ValueError):
+    """No start > 0 leads to the leftover asked for, however the rest of a valid configuration is."""
+
+
 def start_for_leftover(config: BlurConfig | Mapping[str, Any], image_shape: Sequence[int], leftover: float) -> float:
     """The sigma.start, to 6 significant digits, with which the blur of `config` ends with `leftover`.
 
     config: any start; its schedule, rate, T, kernel and padding are kept. leftover: in (0, 1), as `leftover()` measures
     it. Found by bisection: a larger start blurs more. So rate, schedule, T and kernel change the path of a search's
-    trials, never their end. ValueError with the reachable range where no start > 0 leads there: with few or small
+    trials, never their end. OutOfReachError with the reachable range where no start > 0 leads there: with few or small
     steps even flat kernels leave more (the lower end), and a linear growth blurs from start 0 already (the upper end).
     """
     config = parse(BlurConfig, config, where="degradation")
@@ -35,7 +39,7 @@ def start_for_leftover(config: BlurConfig | Mapping[str, Any], image_shape: Sequ
     low, high = _bracket(config)
     most, least = log_leftover(_with_start(config, low), shape), log_leftover(_with_start(config, high), shape)
     if not least <= target <= most:
-        raise ValueError(
+        raise OutOfReachError(
             f"leftover = {leftover:g}: out of reach of T = {config.steps}, kernel_size = {config.kernel_size}, "
             f"{config.sigma.schedule} rate = {config.sigma.rate} at {shape[1]}x{shape[2]} px, "
             f"whose reachable range is {math.exp(least):.3g} to {math.exp(most):.3g}"

@@ -1,0 +1,69 @@
+"""Whatever is wrong is said in one line before Ray starts, and nothing is lost or left behind."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coldtune.studies import cluster
+from coldtune.studies.job import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "training.stepz=5"], "training.stepz = 5: unknown key; allowed: accumulate"),
+        (["--set", "degradation.kernel_size=35"], "degradation.kernel_size = 35"),
+        (["--set", "degradation.padding=zero"], "degradation.padding = 'zero'"),
+        (["--set", "degradation.steps=60"], "the base lies outside the space"),
+        (["--set", "protocol.num_images=100"], "protocol.num_images = 100: FID as an objective needs N >= 4 d = 256"),
+        (["--set", "protocol.num_images=5000"], "protocol.num_images = 5000: the validation split of 'digits' has 363"),
+        (["--set", "protocol.split=test"], "protocol.split = 'test': a search judges by validation"),
+        (["--set", "protocol.extractor=nope"], "extractor = 'nope': allowed are"),
+        (["--set", "data.image_size=8", "degradation.kernel_size=7"], "data.image_size = 8: at least 11"),
+        (["--dataset", "celeba"], "celeba"),
+        (["--dataset", "mnist", "--data-dir", "/nonexistent"], "/nonexistent"),
+        (["--tracking-uri", "http://127.0.0.1:9"], "tracking URI = 'http://127.0.0.1:9': the server cannot be reached"),
+        (["--tracking-uri", "ftp://x"], "tracking URI = 'ftp://x': unknown kind"),
+        (["--storage", "nonsense://h/d"], "--storage nonsense://h/d: cannot be opened"),
+        (["--trials", "0"], "--trials 0: at least 1"),
+        (["--workers", "0"], "--workers 0: at least 1"),
+        (["--resume"], "--resume: there is no study sweep_blur-"),
+        (["--study", "a/b"], "--study a/b: must be a folder's name"),
+    ],
+    ids=lambda value: "-".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_one_clear_error(
+    root: Path,
+    digits_home: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cluster, "connect", lambda *_: pytest.fail("Ray was started"))
+    shutil.copytree(digits_home / "data", tmp_path / "data")
+    with pytest.raises(SystemExit) as ended:
+        main("sweep_blur", root / "search_spaces" / "blur.yaml", "", arguments=["--home", str(tmp_path), *arguments])
+    printed = capsys.readouterr()
+    assert ended.value.code == 2, printed
+    assert said in printed.err
+    assert printed.err.startswith("error: ")
+    assert not list(tmp_path.glob("studies/*/spec.yaml")), "nothing was started"
+
+
+def test_the_error_comes_without_ray_being_imported(root: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys, runpy; sys.modules['ray'] = None\n"  # an import of Ray would raise another error
+        f"sys.argv = ['sweep_blur.py', '--home', {str(tmp_path)!r}, '--tracking-uri', 'ftp://x']\n"
+        f"runpy.run_path({str(root / 'jobs' / 'sweep_blur.py')!r}, run_name='__main__')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: tracking URI = 'ftp://x'")
+    assert "Traceback" not in run.stderr

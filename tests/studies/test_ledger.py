@@ -1,0 +1,94 @@
+"""The ledger: what is asked, told, counted, and taken up again."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from coldtune.config import parse
+from coldtune.stages.trial import parse_trial
+from coldtune.studies.ledger import Ledger, open_storage
+from coldtune.studies.space import Space
+from coldtune.studies.spec import StudySpec, build_spec
+
+
+@pytest.fixture
+def spec(root: Path) -> StudySpec:
+    return build_spec("sweep_blur", root / "search_spaces" / "blur.yaml")
+
+
+def ledger(spec: StudySpec, folder: Path) -> Ledger:
+    return Ledger("study", spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(folder))
+
+
+def values(fid: float) -> dict[str, float]:
+    return {"fid": fid, "ssim": 0.5}
+
+
+def test_the_first_trial_is_the_base(spec: StudySpec, tmp_path: Path) -> None:
+    asked = ledger(spec, tmp_path).ask()
+    assert asked.number == 0
+    assert asked.config == parse_trial(spec.base)
+    assert not asked.again
+
+
+def test_what_was_told_is_there_for_the_next_process(spec: StudySpec, tmp_path: Path) -> None:
+    first = ledger(spec, tmp_path)
+    for fid in (3.0, 1.0, 2.0):
+        first.complete(first.ask().number, values(fid), {"seconds": 5.0})
+    first.fail(first.ask().number, "RuntimeError: boom")
+    again = ledger(spec, tmp_path)
+    assert again.finished() == 4
+    assert again.best().number == 1
+    assert again.best().user_attrs["metrics"] == values(1.0)
+    assert again.trials()[3].user_attrs["reason"] == "RuntimeError: boom"
+    assert again.wanted(6) == 2
+
+
+def test_interrupted_trials_come_first_under_their_own_numbers(spec: StudySpec, tmp_path: Path) -> None:
+    first = ledger(spec, tmp_path)
+    asked = [first.ask() for _ in range(3)]
+    first.complete(1, values(1.0), {})
+    again = ledger(spec, tmp_path)
+    assert again.interrupted() == [0, 2]
+    taken = [again.ask() for _ in range(3)]
+    assert [(a.number, a.again) for a in taken] == [(0, True), (2, True), (3, False)]
+    assert taken[0].config == asked[0].config
+    assert taken[1].config == asked[2].config
+    assert again.wanted(5) == 1
+
+
+@pytest.mark.parametrize("fid", [math.nan, math.inf])
+def test_an_objective_that_is_not_finite_is_a_failure(spec: StudySpec, tmp_path: Path, fid: float) -> None:
+    made = ledger(spec, tmp_path)
+    number = made.ask().number
+    assert made.complete(number, values(fid), {}) == f"fid is {fid}"
+    assert made.best() is None
+    assert made.finished() == 1
+    assert made.trials()[0].user_attrs["reason"] == f"fid is {fid}"
+
+
+def test_the_best_of_a_score_to_maximise(root: Path, tmp_path: Path, spec: StudySpec) -> None:
+    objective = {"metric": "ssim", "direction": "maximize"}
+    made = ledger(spec.model_copy(update={"objective": parse(type(spec.objective), objective)}), tmp_path)
+    for ssim in (0.2, 0.9, 0.5):
+        made.complete(made.ask().number, {"ssim": ssim}, {})
+    assert made.best().number == 1
+
+
+def test_a_storage_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--storage .*cannot be opened.*allowed: an SQLAlchemy URL"):
+        open_storage(tmp_path, "nonsense://x:secret@host/db")
+    with pytest.raises(ValueError, match="nonsense://host/db") as caught:
+        open_storage(tmp_path, "nonsense://x:secret@host/db")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_database_holds_the_study_too(spec: StudySpec, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    space = Space(spec.space, spec.base, (1, 16, 16))
+    first = Ledger("study", spec, space, open_storage(tmp_path, url))
+    first.complete(first.ask().number, values(1.0), {})
+    assert Ledger("study", spec, space, open_storage(tmp_path, url)).finished() == 1

@@ -1,0 +1,98 @@
+"""The live view: progress, rate, ETA and the best so far, in a terminal and in a log."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from coldtune.stages.trial import parse_trial
+from coldtune.studies import live
+from coldtune.studies.ledger import Asked
+from coldtune.studies.live import View
+
+
+def view(console: Console, **changes) -> View:
+    return View(console=console, name="study", total=4, ended=0, metric="fid", minimize=True, **changes)
+
+
+def asked(number: int, again: bool = False) -> Asked:
+    from coldtune import presets
+
+    return Asked(number, {"T": 20, "rate": 0.05}, parse_trial(presets.load("digits-quick")), again)
+
+
+def training(step: int) -> dict:
+    return {"stage": "train", "step": step, "steps": 100, "loss": 0.25, "images_per_s": 800.0}
+
+
+def text_of(console: Console) -> str:
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_a_log_gets_a_line_for_what_happens_and_one_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_LOG_SECONDS", 0.0)
+    console = Console(file=io.StringIO(), width=200)
+    with view(console) as made:
+        made.asked(asked(0))
+        made.progressed(0, training(50))
+        made.tick()
+        made.completed(0, {"metrics": {"fid": 1.5}})
+        made.asked(asked(1, again=True))
+        made.failed(1, "RuntimeError: boom\nand more")
+    text = text_of(console)
+    assert "trial 0 starts: T 20, rate 0.05" in text
+    assert "training     50 / 100  loss 0.2500" in text
+    assert "800 images/s" in text
+    assert "trial   0  FID 1.5" in text
+    assert "trial 1 goes on" in text
+    assert "failed: RuntimeError: boom" in text
+    assert "and more" not in text
+
+
+def test_a_terminal_is_redrawn_in_place_and_left_clean() -> None:
+    console = Console(file=io.StringIO(), width=160, force_terminal=True)
+    with view(console, best=(0.9, 7)) as made:
+        made.asked(asked(0))
+        made.progressed(0, training(40))
+        made._live.refresh()
+        text = text_of(console)
+    assert "0 of 4 trials, best FID 0.9 (trial 7), 800 images/s" in text
+    assert "training     40 / 100" in text
+
+
+def test_the_best_is_the_smallest_fid_and_the_largest_ssim() -> None:
+    console = Console(file=io.StringIO())
+    made = view(console)
+    for number, fid in enumerate((2.0, 1.0, 3.0)):
+        made.asked(asked(number))
+        made.completed(number, {"metrics": {"fid": fid}})
+    assert made.best == (1.0, 1)
+    made = View(console=console, name="s", total=4, ended=0, metric="ssim", minimize=False)
+    for number, ssim in enumerate((0.2, 0.9, 0.5)):
+        made.asked(asked(number))
+        made.completed(number, {"metrics": {"ssim": ssim}})
+    assert made.best == (0.9, 1)
+
+
+def test_the_eta_counts_only_what_this_run_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    made = view(Console(file=io.StringIO()))
+    made.asked(asked(0, again=True))
+    made.progressed(0, training(50))  # half of it was done before
+    clock[0] = 10.0
+    made.progressed(0, training(100))
+    # 10 s for .45 of a trial; .1 of this one and three whole ones are left.
+    assert made._seconds_left() == pytest.approx(10 * 3.1 / 0.45)
+
+
+def test_a_resumed_study_with_nothing_reported_has_no_eta(tmp_path: Path) -> None:
+    made = view(Console(file=io.StringIO()))
+    made.asked(asked(0))
+    assert made._seconds_left() is None

@@ -1,0 +1,113 @@
+"""The study's sampler: only feasible points, the same ones whether interrupted or not, and TPE that learns."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import Trial, TrialState
+
+from coldtune import presets
+from coldtune.config import parse
+from coldtune.studies.sampler import FeasibleSampler, SearchConfig, trial_seed
+from coldtune.studies.space import Space, SpaceConfig
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.fixture(scope="module")
+def space(root: Path) -> Space:
+    tree = presets.read_yaml(root / "search_spaces/blur.yaml")
+    config = parse(SpaceConfig, {key: tree[key] for key in ("base", "vary", "derive")})
+    return Space(config, presets.load("digits-quick"), (1, 16, 16))
+
+
+def study(space: Space, storage=None, search: SearchConfig | None = None, seed: int = 0) -> optuna.Study:
+    return optuna.create_study(
+        study_name="s",
+        storage=storage,
+        sampler=FeasibleSampler(space, search or SearchConfig(startup=4), seed),
+        load_if_exists=True,
+    )
+
+
+def loss(point: dict) -> float:
+    """Prefers a long path and a small rate: something for TPE to find."""
+    return abs(point["T"] - 35) / 10 + 10 * point.get("rate", 0.2)
+
+
+def ask(study: optuna.Study, space: Space) -> tuple[Trial, dict]:
+    trial = study.ask()
+    return trial, space.walk(trial._suggest)
+
+
+def run(study: optuna.Study, space: Space, count: int) -> list[dict]:
+    points = []
+    for _ in range(count):
+        trial, point = ask(study, space)
+        study.tell(trial, loss(point))
+        points.append(point)
+    return points
+
+
+def test_only_feasible_points_enter_the_study(space: Space) -> None:
+    made = study(space, search=SearchConfig(algorithm="random"))
+    points = run(made, space, 60)
+    assert all(space.feasible(point) for point in points)
+    assert len(made.trials) == 60
+    rng = random.Random(1)
+    assert not all(space.feasible(space.sample(rng)) for _ in range(60)), "the space holds others"
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_a_resumed_study_asks_what_the_unbroken_one_asks(space: Space, tmp_path: Path, algorithm: str) -> None:
+    search = SearchConfig(algorithm=algorithm, startup=3)
+    unbroken = run(study(space, search=search), space, 9)
+    points = []
+    for _ in range(3):  # a new process each time: the storage is all that is left
+        storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+        points += run(study(space, storage, search), space, 3)
+    assert points == unbroken
+    assert len({str(point) for point in points}) == len(points), "nothing is suggested twice"
+
+
+def test_an_interrupted_trial_keeps_its_values(space: Space, tmp_path: Path) -> None:
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+    _, point = ask(study(space, storage), space)
+    again = study(space, JournalStorage(JournalFileBackend(str(tmp_path / "journal.log"))))
+    frozen = again.get_trials(states=(TrialState.RUNNING,))[0]
+    assert space.walk(Trial(again, frozen._trial_id)._suggest) == point
+
+
+def test_a_trial_killed_while_it_was_asked_is_completed_to_a_feasible_point(space: Space, tmp_path: Path) -> None:
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+    trial = study(space, storage).ask()
+    # The driver died here: two values are stored, the rest is not.
+    known = {"schedule": "linear", "rate": 0.19}
+    for name, value in known.items():
+        internal = space.distributions[name].to_internal_repr(value)
+        storage.set_trial_param(trial._trial_id, name, internal, space.distributions[name])
+    again = study(space, JournalStorage(JournalFileBackend(str(tmp_path / "journal.log"))), seed=5)
+    point = space.walk(Trial(again, trial._trial_id)._suggest)
+    assert {name: point[name] for name in known} == pytest.approx(known) or point["schedule"] == "linear"
+    assert point["rate"] == pytest.approx(0.19)
+    assert space.feasible(point)
+
+
+def test_tpe_learns_where_random_search_does_not(space: Space) -> None:
+    def mean_of_last(algorithm: str, seed: int) -> float:
+        points = run(study(space, search=SearchConfig(algorithm=algorithm, startup=8), seed=seed), space, 40)
+        return sum(loss(point) for point in points[20:]) / 20
+
+    tpe = sum(mean_of_last("tpe", seed) for seed in range(3))
+    assert tpe < 0.8 * sum(mean_of_last("random", seed) for seed in range(3))
+
+
+def test_the_search_is_seeded(space: Space) -> None:
+    assert run(study(space, seed=1), space, 3) == run(study(space, seed=1), space, 3)
+    assert run(study(space, seed=1), space, 3) != run(study(space, seed=2), space, 3)
+    assert len({trial_seed(seed, number) for seed in range(20) for number in range(20)}) == 400

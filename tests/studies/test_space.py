@@ -1,0 +1,113 @@
+"""The search space: what it refuses, what it leaves out, and that every point it can ask ends at the same severity."""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coldtune import presets
+from coldtune.config import parse
+from coldtune.diffusion import leftover
+from coldtune.studies.space import InfeasibleError, Space, SpaceConfig
+
+SHAPE = (1, 16, 16)
+BASE = presets.load("digits-quick")
+KEYS = ("base", "vary", "derive")
+
+
+def tree(root: Path) -> dict:
+    return {key: value for key, value in presets.read_yaml(root / "search_spaces/blur.yaml").items() if key in KEYS}
+
+
+def build(tree: dict, base: dict = BASE) -> Space:
+    return Space(parse(SpaceConfig, tree), base, SHAPE)
+
+
+@pytest.fixture(scope="module")
+def blur(root: Path) -> Space:
+    return build(tree(root))
+
+
+def test_the_first_point_is_the_base_and_resolves_to_it(blur: Space) -> None:
+    trial = blur.resolve(blur.first)
+    assert blur.first == {"schedule": "exponential", "rate": 0.05, "T": 20, "kernel": 7, "sampler": "tacos"}
+    assert trial.degradation == BASE["degradation"], "the derived start is the base's own"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**31))
+def test_every_point_that_can_be_asked_ends_at_the_bases_leftover(blur: Space, seed: int) -> None:
+    point = blur.sample(random.Random(seed))
+    if not blur.feasible(point):
+        with pytest.raises(InfeasibleError, match=r"leftover = .* out of reach"):
+            blur.resolve(point)
+        return
+    trial = blur.resolve(point)
+    # `start` is rounded to 6 digits, and T steps multiply its error.
+    assert leftover(trial.degradation, SHAPE) == pytest.approx(leftover(BASE["degradation"], SHAPE), rel=1e-3)
+    assert trial.degradation["steps"] == point["T"]
+    assert trial.degradation["kernel_size"] == point["kernel"]
+
+
+def test_some_of_the_space_is_out_of_reach_and_most_is_not(blur: Space) -> None:
+    # Ten flat kernels of 5 pixels leave (1 + 2 cos w + 2 cos 2w)^10 / 5^10 = .20 of the slowest mode, w = 2 pi / 16:
+    # enough; but a linear growth of .2 over 40 steps overshoots from start 0 on.
+    assert 0.5 < blur.feasible_share() < 1
+    assert not blur.feasible({"schedule": "linear", "rate": 0.2, "T": 40, "kernel": 7, "sampler": "tacos"})
+    assert blur.feasible({"schedule": "linear", "rate": 0.01, "T": 10, "kernel": 5, "sampler": "tacos"})
+
+
+def test_a_key_without_effect_is_left_out(blur: Space) -> None:
+    asked = []
+
+    def pick(name, distribution):
+        asked.append(name)
+        return {"schedule": "constant", "T": 20, "kernel": 7, "sampler": "tacos"}[name]
+
+    point = blur.walk(pick)
+    assert "rate" not in asked
+    assert "rate" not in blur.resolve(point).degradation["sigma"]
+
+
+def test_a_number_may_be_held_instead_of_the_bases(root: Path) -> None:
+    changed = tree(root)
+    changed["derive"]["degradation.sigma.start"]["at"] = 0.5
+    space = build(changed)
+    assert leftover(space.resolve(space.first).degradation, SHAPE) == pytest.approx(0.5, rel=1e-4)
+
+
+def broken(root: Path, change) -> dict:
+    made = copy.deepcopy(tree(root))
+    change(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t["vary"].update({"degradation.T": {"low": 1, "high": 2}}), r"vary\.degradation\.T: .*no such key"),
+        (lambda t: t["vary"].update({"training.lr": {"low": 1, "high": 0.1}}), r"low = 1.* must not be above high"),
+        (lambda t: t["vary"].update({"training.lr": {"low": 0, "high": 1, "log": True}}), "log needs low > 0"),
+        (lambda t: t["vary"].update({"training.lr": {"low": 0.1}}), "either choices, or low and high"),
+        (lambda t: t["vary"].update({"training.lr": {"choices": []}}), "choices must be different"),
+        (lambda t: t["vary"].update({"training.lr": {"low": 0.0001, "high": 1.0, "lo": 2}}), "unknown key"),
+        (lambda t: t["vary"]["degradation.kernel_size"].update(choices=[6, 7]), r"kernel_size = 6.*must be odd"),
+        (lambda t: t["vary"]["degradation.kernel_size"].update(choices=[7, 35]), r"kernel_size = 35: at most 33"),
+        (lambda t: t["vary"].update({"training.lr": {"low": -1.0, "high": 0.001}}), r"training\.lr = -1\.0"),
+        (lambda t: t["vary"].update({"sampler.num_steps": {"low": 1, "high": 50}}), "lies outside the space"),
+        (lambda t: t["vary"]["degradation.steps"].update(low=25), r"degradation\.steps = 20: the first trial is"),
+        (lambda t: t["derive"].update({"training.lr": {"hold": "leftover"}}), "derives degradation.sigma.start only"),
+        (lambda t: t["derive"]["degradation.sigma.start"].update(hold="psnr"), "'leftover'"),
+        (lambda t: t["vary"].update({"degradation.sigma.start": {"low": 0.1, "high": 1.0}}), "derived, not both"),
+        (lambda t: t["derive"]["degradation.sigma.start"].update(at=1e-9), "out of reach"),
+        (lambda t: t["vary"]["degradation.sigma.rate"].update(when={"sigma.kind": ["x"]}), r"when\.sigma\.kind"),
+    ],
+)  # fmt: skip
+def test_what_a_space_refuses_before_anything_is_spent(root: Path, change, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build(broken(root, change))

@@ -1,0 +1,93 @@
+"""A study's identity, and what the command line may change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coldtune.studies.folder import StudyFolder
+from coldtune.studies.spec import StudySpec, build_spec
+
+
+@pytest.fixture
+def space(root: Path) -> Path:
+    return root / "search_spaces" / "blur.yaml"
+
+
+def test_the_name_is_the_jobs_and_a_hash_of_what_the_study_is(space: Path) -> None:
+    spec = build_spec("sweep_blur", space)
+    assert spec.name.startswith("sweep_blur-")
+    assert len(spec.name) == len("sweep_blur-") + 6
+    assert build_spec("sweep_blur", space).name == spec.name
+    others = [
+        build_spec("sweep_mask", space),
+        build_spec("sweep_blur", space, seed=1),
+        build_spec("sweep_blur", space, dataset="mnist"),
+        build_spec("sweep_blur", space, settings=["training.steps=5"]),
+        build_spec("sweep_blur", space, settings=["protocol.num_images=300"]),
+        build_spec("sweep_blur", space, settings=["search.algorithm=random"]),
+    ]
+    assert len({spec.name, *(other.name for other in others)}) == 7
+
+
+def test_a_setting_that_says_what_is_so_anyway_changes_nothing(space: Path) -> None:
+    assert build_spec("j", space, settings=["degradation.steps=20", "data.flip=false"]) == build_spec("j", space)
+
+
+def test_the_spec_survives_its_file(space: Path, tmp_path: Path) -> None:
+    spec = build_spec("sweep_blur", space, seed=3, settings=["training.lr=2e-3"])
+    spec.save(tmp_path)
+    assert StudySpec.load(tmp_path) == spec
+    assert spec.base["training"]["lr"] == 2e-3
+    assert spec.base["training"]["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["training.stepz=1"], r"training\.stepz = 1: unknown key; allowed: .*steps"),
+        (["training.steps=many"], r"training\.steps = 'many'"),
+        (["training.steps"], r"--set training\.steps: must be key=value"),
+        (["training.steps=[1"], "not valid YAML"),
+        (["trainin.steps=1"], "trainin: unknown section; allowed: data, degradation"),
+        (["data.name.first=x"], r"data\.name is a value"),
+        (["search.algorithm=cmaes"], r"search\.algorithm = 'cmaes'.*'tpe'"),
+        (["degradation=blur"], "degradation: required, a mapping"),
+    ],
+)
+def test_settings_that_are_refused(space: Path, settings: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build_spec("j", space, settings=settings)
+
+
+def test_a_dataset_brings_its_judge_or_an_error(space: Path) -> None:
+    assert build_spec("j", space, dataset="mnist").base["protocol"]["extractor"] == "mnist"
+    with pytest.raises(ValueError, match=r"protocol\.extractor: no judge ships for dataset 'cifar10'.*module:"):
+        build_spec("j", space, dataset="cifar10")
+    own = build_spec("j", space, dataset="cifar10", settings=["protocol.extractor=my.module:judge"])
+    assert own.base["protocol"]["extractor"] == "my.module:judge"
+
+
+def test_a_folder_refuses_another_spec_and_names_the_difference(space: Path, tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path, "mine")
+    folder.save(build_spec("j", space), {"trials": 8, "fingerprint": "abc"})
+    folder.check(build_spec("j", space), "abc")
+    with pytest.raises(ValueError, match=r"(?s)another spec.*base\.training\.steps: 5, there 1200"):
+        folder.check(build_spec("j", space, settings=["training.steps=5"]), "abc")
+    with pytest.raises(ValueError, match="other pixels"):
+        folder.check(build_spec("j", space), "def")
+
+
+def test_one_driver_at_a_time(space: Path, tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path, "mine")
+    with folder.lock(), pytest.raises(ValueError, match=r"is being run by process \d+ on "), folder.lock():
+        pass
+    with folder.lock():
+        pass
+
+
+@pytest.mark.parametrize("name", ["", "a/b", ".hidden"])
+def test_names_that_are_no_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="must be a folder's name"):
+        StudyFolder(tmp_path, name)
