@@ -20,7 +20,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from coldtune.tracking import Drainer, Target, Tracker, default_uri, drain, pending, prepare, trials_page, ui_command
-from coldtune.tracking.server import shown
+from coldtune.tracking.uris import shown
 
 
 class Server:
@@ -150,7 +150,7 @@ def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_server_that_never_answers_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coldtune.tracking.server.TIMEOUT", 1)
+    monkeypatch.setattr("coldtune.tracking.uris.TIMEOUT", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(ValueError, match=r"the server cannot be reached \(no answer\)"):

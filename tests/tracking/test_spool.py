@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coldtune.tracking.spool import Spool, State, spools
+from coldtune.tracking.spool import Spool, State, sizes
 
 HOLDER = """
 import sys, time
@@ -134,7 +134,10 @@ def test_the_study_is_delivered_after_its_trials(tmp_path: Path) -> None:
     for name in ("trial-0010", "trial-0002", "study"):
         Spool(tmp_path, name).append({"op": "create"})
     Spool(tmp_path, "study").reject({"op": "params"}, "why")
-    assert [spool.name for spool in spools(tmp_path)] == ["trial-0002", "trial-0010", "study"]
+    found = sizes(tmp_path)
+    assert list(found) == ["trial-0002", "trial-0010", "study"]
+    assert found["study"] == Spool(tmp_path, "study").size() > 0
+    assert sizes(tmp_path / "missing") == {}
 
 
 def test_refused_records_are_kept_with_the_reason(tmp_path: Path) -> None:

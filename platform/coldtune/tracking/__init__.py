@@ -4,8 +4,9 @@ Nothing here imports MLflow before something is delivered or a tracking URI is c
 """
 
 from coldtune.tracking.drain import Drained, Drainer, drain, pending
-from coldtune.tracking.server import Target, default_uri, prepare, shown, trials_page, ui_command
+from coldtune.tracking.server import Target, default_uri, prepare, trials_page, ui_command
 from coldtune.tracking.tracker import Status, Tracker
+from coldtune.tracking.uris import shown
 
 __all__ = [
     "Drained",

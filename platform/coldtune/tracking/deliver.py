@@ -33,6 +33,7 @@ def drain_spool(spool: Spool, runs: Runs) -> bool:
                 state = _deliver(spool, runs, state, records)
             except RunGoneError:
                 # Someone replaced the server's database: tell it the whole history.
+                runs.forget()
                 state = spool.save(State(target=runs.target.key))
             else:
                 state = spool.save(advanced(state, behind))
@@ -123,7 +124,7 @@ def _parent(spool: Spool, runs: Runs, study: str) -> str:
     parent = Spool(spool.directory, STUDY)
     with parent.lock(_PARENT_WAIT) as held:
         state = parent.state(runs.target.key)
-        if state.run_id is not None and runs.alive(state.run_id):
+        if state.run_id is not None and runs.known(state.run_id):
             return state.run_id
         if held:
             run_id = _find_or_create(parent, runs)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from coldtune.tracking.deliver import ParentMissingError, drain_spool
 from coldtune.tracking.runs import Runs
-from coldtune.tracking.server import Target, shown
-from coldtune.tracking.spool import STUDY, Spool, spools
+from coldtune.tracking.server import Target
+from coldtune.tracking.spool import STUDY, Spool, sizes
+from coldtune.tracking.uris import shown
 
 _LOG = logging.getLogger("coldtune.tracking")
 _MAX_BACKOFF = 30.0
+_MAX_SHARE = 0.05  # of a core's time for looking whether anything has grown
 
 
 @dataclass(frozen=True)
@@ -30,33 +33,28 @@ def drain(directory: Path, target: Target) -> Drained:
 
     Never raises for an unreachable server: `error` says so. Spools that another process is delivering are left to it.
     """
+    error = None
     try:
         runs = Runs(target)
+        for name in sizes(directory):
+            _, trouble = _try(Spool(directory, name), runs)
+            error = trouble or error
     except Exception as failure:
-        return Drained(pending(directory, target), _why(failure, target))
-    error = None
-    for spool in spools(directory):
-        try:
-            drain_spool(spool, runs)
-        except ParentMissingError as missing:
-            error = str(missing)
-        except Exception as failure:
-            error = _why(failure, target)
-            if not runs.reachable():
-                break
+        error = _why(failure, target)
     return Drained(pending(directory, target), error)
 
 
 def pending(directory: Path, target: Target) -> int:
     """Bytes that wait in the spools of `directory` for delivery to `target`."""
-    return sum(max(0, spool.size() - spool.state(target.key).offset) for spool in spools(directory))
+    return sum(_waiting(directory, target, sizes(directory)).values())
 
 
 class Drainer:
     """A background thread that delivers a directory of spools, or the one called `name`, while others append to it.
 
     It never raises into the process: in an outage it tries again after 1, 2, 4, ... 30 s and says so once, through
-    the logger `coldtune.tracking`. Any number of drainers may watch one directory.
+    the logger `coldtune.tracking`; `error` holds the reason until it is over. Any number of drainers may watch one
+    directory. `interval` is the time in seconds between two looks, and so how far the server may lag behind.
     """
 
     def __init__(self, directory: Path, target: Target, *, name: str | None = None, interval: float = 1.0) -> None:
@@ -66,30 +64,21 @@ class Drainer:
         self._name = name
         self._interval = interval
         self._delivered: dict[str, int] = {}
+        self._troubles: dict[str, str] = {}
         self._runs: Runs | None = None
         self._wake = threading.Event()
         self._stop = False
         self._failures = 0
-        self._passes = 0
         self._thread = threading.Thread(target=self._loop, name="coldtune-drain", daemon=True)
         self._thread.start()
 
     def pending(self) -> int:
         """Bytes that wait for delivery."""
-        if self._name is None:
-            return pending(self.directory, self.target)
-        spool = Spool(self.directory, self._name)
-        return max(0, spool.size() - spool.state(self.target.key).offset)
+        return sum(_waiting(self.directory, self.target, self._sizes()).values())
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was appended before this call is delivered; False after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while self.pending():
-            if time.monotonic() >= deadline or not self._thread.is_alive():
-                return False
-            self._wake.set()
-            time.sleep(0.05)
-        return True
+        return self._wait(timeout, patient=True)
 
     def close(self, timeout: float = 10.0) -> bool:
         """Deliver what is left, for at most `timeout` seconds and not at all in an outage; True when nothing is left.
@@ -97,64 +86,89 @@ class Drainer:
         What is left stays in the spool for the next drainer.
         """
         deadline = time.monotonic() + timeout
-        while self.error is None and self._thread.is_alive() and time.monotonic() < deadline and self.pending():
-            self._wake.set()
-            time.sleep(0.02)
+        done = self._wait(timeout, patient=False)
         self._stop = True
         self._wake.set()
         self._thread.join(max(0.0, deadline - time.monotonic()) if self.error is None else 0.0)
-        return self.pending() == 0
+        return done
+
+    def _wait(self, timeout: float, patient: bool) -> bool:
+        deadline = time.monotonic() + timeout
+        wanted = self._sizes()
+        while True:
+            left = _waiting(self.directory, self.target, wanted)
+            if not left:
+                return True
+            wanted = {name: wanted[name] for name in left}
+            hopeless = self.error is not None or left.keys() <= self._troubles.keys()
+            if time.monotonic() >= deadline or not self._thread.is_alive() or (hopeless and not patient):
+                return False
+            self._wake.set()
+            time.sleep(0.05)
 
     def _loop(self) -> None:
         while not self._stop:
-            self._pass()
-            backoff = min(_MAX_BACKOFF, 2.0 ** (self._failures - 1)) if self._failures else self._interval
-            self._wake.wait(backoff)
+            looking = self._pass()
+            pause = max(self._interval, looking / _MAX_SHARE)
+            self._wake.wait(min(_MAX_BACKOFF, 2.0 ** (self._failures - 1)) if self._failures else pause)
             self._wake.clear()
 
-    def _pass(self) -> None:
+    def _pass(self) -> float:
+        """Deliver what has grown; gives the seconds that it took to look."""
+        started = time.monotonic()
+        grown = [name for name, size in self._sizes().items() if size > self._delivered.get(name, 0)]
+        looking = time.monotonic() - started
         error = None
         try:
             self._runs = self._runs or Runs(self.target)
-            for spool in self._grown():
-                error = self._try(spool, self._runs) or error
+            for name in grown:
+                self._deliver(Spool(self.directory, name), self._runs)
         except Exception as failure:
             error = _why(failure, self.target)
         if error is not None and self.error is None:
             _LOG.warning("%s; what is logged waits in %s", error, self.directory)
         elif error is None and self.error is not None:
-            _LOG.warning("tracking: %s answers again; what had waited was sent", shown(self.target.uri))
+            _LOG.warning("tracking: %s takes what is sent again; what had waited was sent", shown(self.target.uri))
         self._failures = 0 if error is None else self._failures + 1
         self.error = error
+        return looking
 
-    def _try(self, spool: Spool, runs: Runs) -> str | None:
-        """Deliver one spool; its trouble is given back, and raised where the server itself does not answer."""
+    def _deliver(self, spool: Spool, runs: Runs) -> None:
         size = spool.size()
-        try:
-            # A trial may have had to make its study's run anew, so the study's spool is looked at every time.
-            if drain_spool(spool, runs) and spool.name != STUDY:
-                self._delivered[spool.name] = size
-        except ParentMissingError as missing:
-            _LOG.debug("%s", missing)
-        except Exception as failure:
-            if not runs.reachable():
-                raise
-            return _why(failure, self.target)
-        return None
+        done, trouble = _try(spool, runs)
+        if done and spool.name != STUDY:
+            # A trial may have to make its study's run anew, so the study's spool is looked at every time.
+            self._delivered[spool.name] = size
+        if trouble is None:
+            self._troubles.pop(spool.name, None)
+        elif self._troubles.get(spool.name) != trouble:
+            self._troubles[spool.name] = trouble
+            _LOG.warning("%s: %s", spool.path, trouble)
 
-    def _grown(self) -> list[Spool]:
-        """The spools that have grown since they were last delivered whole: a stat each, no reading."""
-        if self._name is not None:
-            found = [Spool(self.directory, self._name)]
-        elif self.directory.is_dir():
-            found = spools(self.directory)
-        else:
-            found = []
-        return [spool for spool in found if spool.size() > self._delivered.get(spool.name, 0)]
+    def _sizes(self) -> dict[str, int]:
+        if self._name is None:
+            return sizes(self.directory)
+        return {self._name: Spool(self.directory, self._name).size()}
+
+
+def _waiting(directory: Path, target: Target, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Of the spools not yet delivered up to `wanted` bytes: how many are missing."""
+    missing = {name: size - Spool(directory, name).state(target.key).offset for name, size in wanted.items()}
+    return {name: left for name, left in missing.items() if left > 0}
+
+
+def _try(spool: Spool, runs: Runs) -> tuple[bool, str | None]:
+    """Deliver one spool: whether it was, and what was in the way. Raises where the server itself does not answer."""
+    try:
+        return drain_spool(spool, runs), None
+    except ParentMissingError as missing:
+        return False, str(missing)
+    except Exception as failure:
+        if not runs.reachable():
+            raise
+        return False, _why(failure, runs.target)
 
 
 def _why(error: Exception, target: Target) -> str:
-    text = str(error).strip().splitlines()
-    return (
-        f"tracking: {shown(target.uri)} does not take what is sent ({text[0][:200] if text else type(error).__name__})"
-    )
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"tracking: {shown(target.uri)} does not take what is sent ({shown(first[:200])})"

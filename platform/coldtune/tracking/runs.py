@@ -54,6 +54,7 @@ class Runs:
     def __init__(self, target: server.Target) -> None:
         self.target = target
         self._client = server.client(target.uri)
+        self._seen: set[str] = set()
 
     def find(self, identity: Identity) -> str | None:
         """The run of `identity`, or None. Deleted runs are not found."""
@@ -112,6 +113,16 @@ class Runs:
         with _errors():
             if run.info.status != "RUNNING":
                 self._client.update_run(run_id, status="RUNNING")
+
+    def known(self, run_id: str) -> bool:
+        """Whether the server knows this run; asked only once for each run that it does."""
+        if run_id not in self._seen and self.alive(run_id):
+            self._seen.add(run_id)
+        return run_id in self._seen
+
+    def forget(self) -> None:
+        """Ask again about every run: the server turned out to have lost one."""
+        self._seen.clear()
 
     def reachable(self) -> bool:
         """Whether the server answers at all."""

@@ -6,9 +6,7 @@ import fcntl
 import hashlib
 import logging
 import os
-import re
 import shlex
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-TIMEOUT = 5
-_SERVERS = ("http", "https")
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_ALLOWED = "allowed: http(s)://HOST:PORT (an MLflow server), sqlite:///PATH, postgresql://, mysql://, mssql://"
+from coldtune.tracking.uris import SERVERS, TIMEOUT, UnusableError, checked, shown
 
 # An outage must cost seconds, not the four minutes of MLflow's defaults; what a user set stays.
 _ENVIRONMENT = {
@@ -58,7 +52,7 @@ def ui_command(uri: str) -> str:
 
     MLflow's job runners (for language-model scorers) stay off: they cost 1.5 GB of memory and serve nothing here.
     """
-    if urlsplit(uri).scheme in _SERVERS:
+    if urlsplit(uri).scheme in SERVERS:
         return shown(uri)
     command = f"uv run mlflow ui --workers 1 --backend-store-uri {shlex.quote(uri)}"
     return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {command}"
@@ -66,7 +60,7 @@ def ui_command(uri: str) -> str:
 
 def trials_page(target: Target, study: str, sort: str = "fid") -> str:
     """The address of MLflow's list of a study's trials, lowest metric `sort` first, once `ui_command` runs."""
-    server = urlsplit(target.uri).scheme in _SERVERS
+    server = urlsplit(target.uri).scheme in SERVERS
     query = {
         "workflowType": "machine_learning",
         "searchFilter": f"tags.`coldtune.study` = '{study}' and tags.`coldtune.kind` = 'trial'",
@@ -75,11 +69,6 @@ def trials_page(target: Target, study: str, sort: str = "fid") -> str:
     }
     base = shown(target.uri) if server else "http://127.0.0.1:5000"
     return f"{base}/#/experiments/{target.experiment_id}/runs?{urlencode(query, quote_via=quote)}"
-
-
-def shown(text: str) -> str:
-    """A URI, or a message with URIs in it, without user names and passwords: fit for a terminal or a file."""
-    return re.sub(r"//[^/@\s]+@", "//", text)
 
 
 def client(uri: str) -> Any:
@@ -100,10 +89,10 @@ def prepare(uri: str, experiment: str, artifact_root: Path) -> Target:
     reached or is no MLflow server, or the experiment was deleted.
     """
     try:
-        uri = _checked(uri)
-    except _UnusableError as why:
+        uri = checked(uri)
+    except UnusableError as why:
         raise ValueError(f"tracking URI = {shown(uri)!r}: {shown(str(why))}") from None
-    server = urlsplit(uri).scheme in _SERVERS
+    server = urlsplit(uri).scheme in SERVERS
     location = None if server else artifact_root.absolute().as_uri()
     with _only_one(uri):
         try:
@@ -129,65 +118,6 @@ def _experiment(client: Any, name: str, location: str | None) -> str:
         restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
         raise ValueError(f"experiment = {name!r}: was deleted on the tracking server; restore it with `{restore}`")
     return str(found.experiment_id)
-
-
-class _UnusableError(Exception):
-    """Why a tracking URI cannot be used."""
-
-
-def _checked(uri: str) -> str:
-    try:
-        parts = urlsplit(uri)
-        port = parts.port
-    except ValueError as error:
-        raise _UnusableError(f"{error}; {_ALLOWED}") from None
-    scheme = parts.scheme.partition("+")[0]
-    if scheme in _SERVERS:
-        _reach_server(uri)
-        return uri.rstrip("/")
-    if scheme not in _DATABASES:
-        raise _UnusableError(f"unknown kind (MLflow keeps no runs in plain files any more); {_ALLOWED}")
-    if scheme == "sqlite":
-        return _sqlite(uri)
-    try:
-        socket.create_connection((parts.hostname or "localhost", port or _PORTS[scheme]), TIMEOUT).close()
-    except OSError as error:
-        raise _UnusableError(f"the database cannot be reached: {error}") from None
-    return uri
-
-
-def _sqlite(uri: str) -> str:
-    """Absolute (a Ray worker runs elsewhere), with a folder that exists."""
-    name = uri.removeprefix("sqlite:///")
-    if name == uri or not name or name.startswith(":memory:"):
-        raise _UnusableError("names no file; allowed: sqlite:///PATH")
-    path = Path(name).absolute()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
-    except OSError as error:
-        raise _UnusableError(f"cannot be written: {error.strerror}") from None
-    return f"sqlite:///{path}"
-
-
-def _reach_server(uri: str) -> None:
-    import requests
-
-    try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=TIMEOUT)
-    except requests.RequestException as error:
-        hint = "start it (`mlflow server`), or give another --tracking-uri"
-        reason = "no answer" if isinstance(error, requests.Timeout) else _cause(error)
-        raise _UnusableError(f"the server cannot be reached ({reason}); {hint}") from None
-
-
-def _cause(error: BaseException) -> str:
-    """The operating system's word in a chain of wrapped network errors."""
-    text = str(error)
-    for known in ("Connection refused", "Name or service not known", "No route to host", "certificate verify failed"):
-        if known in text:
-            return known.lower()
-    return text.splitlines()[0][:200]
 
 
 def _explained(error: Exception, server: bool) -> str:
