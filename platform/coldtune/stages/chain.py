@@ -40,12 +40,16 @@ STRIP_IMAGES, STRIP_STEPS = 8, 10
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage of one trial: whether its result was found, and the seconds that it took or, where found, saved."""
+    """One stage of one trial: whether its result was found, and the seconds that it took or, where found, saved.
+
+    earlier: of a training that went on from a checkpoint, the seconds that this checkpoint stands for.
+    """
 
     stage: str
     key: str
     found: bool
     seconds: float
+    earlier: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,18 +107,19 @@ class Chain:
         """The checkpoint at `training.steps`: found, or trained from the nearest one before it."""
         key, steps = train_key(self.config, self.dataset), self.config.training.steps
         checkpoints = StoreCheckpoints(self.store.root, key, final=steps)
-        started = time.monotonic()
         last = checkpoints.latest(steps)
+        earlier = checkpoints.seconds(last[0]) if last else 0.0
         for past in read_history(last[1]) if last else ():
             replay(int(past["step"]), {name: value for name, value in past.items() if name != "step"})
         found = last is not None and last[0] == steps
-        if not found:
-            train(self._task(), checkpoints, report)
+        if found:
+            self.records.append(StageRecord("train", f"{key}/{steps}", True, earlier))
+        else:
+            result = train(self._task(), checkpoints, report)
             last = checkpoints.latest(steps)
+            self.records.append(StageRecord("train", f"{key}/{steps}", False, result.seconds, earlier))
         assert last is not None
         assert last[0] == steps, f"the training ended at step {last[0]} of {steps}"
-        seconds = checkpoints.seconds(steps) if found else time.monotonic() - started
-        self.records.append(StageRecord("train", f"{key}/{steps}", found, seconds))
         return last[1]
 
     def sample(

@@ -156,6 +156,29 @@ class View(Events):
             )
 
 
+class Spent(Events):
+    """Where the wall time of a run went: training, sampling and measuring, or everything else."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots, self.begun, self.work, self.trials = slots, time.monotonic(), 0.0, 0
+
+    def completed(self, number: int, result: Mapping[str, Any]) -> None:
+        """Add the seconds of the stages that this trial computed."""
+        self.work += sum(seconds for _, _, found, seconds in result["stages"] if not found)
+        self.trials += 1
+
+    def overhead_percent(self) -> float:
+        """The share of the slots' wall time so far that was not training, sampling or measuring, 0..100."""
+        return 100 * max(0.0, 1 - self.work / (self.slots * (time.monotonic() - self.begun)))
+
+    def __str__(self) -> str:
+        elapsed, rest = time.monotonic() - self.begun, self.overhead_percent()
+        return (
+            f"{self.trials} trials in {_clock(elapsed)}, {self.slots} at once: {100 - rest:.0f} % training, sampling "
+            f"and measuring, {rest:.0f} % starting processes, importing, waiting and bookkeeping"
+        )
+
+
 def _point(point: Mapping[str, Any]) -> str:
     return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in point.items())
 

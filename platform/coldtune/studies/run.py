@@ -26,7 +26,7 @@ from coldtune.studies import cluster, show
 from coldtune.studies.executor import Events, execute
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Asked, Ledger, open_storage
-from coldtune.studies.live import View
+from coldtune.studies.live import Spent, View
 from coldtune.studies.records import Records
 from coldtune.studies.space import Space
 from coldtune.studies.spec import StudySpec
@@ -160,8 +160,11 @@ def _run(checked: _Checked, ledger: Ledger, options: RunOptions, target: trackin
                 best=(float(best.value or 0.0), best.number) if best else None,
             )
             job = _jobs(checked, options, slots, tags)
+            spent = Spent(slots.count)
             with view:
-                execute(ledger, _All([records, view]), job, slots, checked.trials, options.home / "ray")
+                execute(ledger, _All([records, view, spent]), job, slots, checked.trials, options.home / "ray")
+            console.print(f"\n{spent}", highlight=False)
+            records.parent.metrics({"overhead_percent": spent.overhead_percent()}, ledger.finished())
             if ledger.finished() < checked.trials:
                 records.interrupted(ledger.live())
                 return False

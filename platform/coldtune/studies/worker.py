@@ -89,7 +89,7 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
         )
         seconds = time.time() - started
         if job.again:  # what it finds is its own earlier work
-            seconds = max(seconds, sum(record.seconds for record in outcome.stages))
+            seconds += sum(record.earlier + record.found * record.seconds for record in outcome.stages)
         by_stage = {f"seconds_{record.stage}": record.seconds for record in outcome.stages if not record.found}
         saved = sum(record.seconds for record in outcome.stages if record.found)
         tracker.metrics({**outcome.metrics, **by_stage, "seconds": seconds, "seconds_saved": saved}, steps)
