@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import conv2d, pad
 
 from coldtune.diffusion import build_degradation, leftover, start_for_leftover
+from coldtune.testing import DegradationSuite
 
 
 def blur(steps=6, kernel_size=5, padding="circular", schedule="exponential", start=0.6, rate=0.1, **rest):
@@ -32,6 +34,15 @@ def convolve(x, sigma, size, padding):
     channels = x.shape[1]
     weights = (kernel / kernel.sum()).expand(channels, 1, size, size)
     return conv2d(pad(x, (r, r, r, r), mode=padding), weights, groups=channels)
+
+
+class TestBlurKeepsWhatEveryDegradationKeeps(DegradationSuite):
+    settings: ClassVar = {
+        "circular": blur(steps=8, padding="circular"),
+        "reflect": blur(steps=8, padding="reflect", schedule="linear", start=0.3, rate=0.04),
+        "collapsed": blur(steps=8, collapse_final=True, quantize=True),
+    }
+    largest_step = 0.6
 
 
 SIGMA = {

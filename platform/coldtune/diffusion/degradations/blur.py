@@ -11,14 +11,9 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from coldtune.config import parse
-from coldtune.diffusion.degradations.base import (
-    Degradation,
-    DegradationConfig,
-    Draw,
-    check_image_shape,
-    computing_dtype,
-)
+from coldtune.diffusion.degradations.base import DegradationConfig, Draw, check_image_shape
 from coldtune.diffusion.degradations.gaussian import Padding, eigenbasis, frequencies, largest_size, response
+from coldtune.diffusion.degradations.separable import Separable
 from coldtune.diffusion.schedules import SigmaConfig
 
 
@@ -50,14 +45,11 @@ class BlurConfig(DegradationConfig):
         return self
 
 
-class Blur(Degradation):
-    """Blur at the same cost for every t: a gather from a table of matrices and two batched matrix products.
+class Blur(Separable):
+    """Blur in closed form, against t n^2 k^2 multiply-adds of convolving t times.
 
     A_t is the product of t single steps along one axis. All steps share an eigenbasis V, so A_t = V diag(lambda_t) V^-1
-    with lambda_t the running product of the kernels' frequency responses, in float64. The table of A_t is made at
-    first use, once for each device and precision, and takes (T+1) n^2 numbers for each different side n: in float32
-    0.2 MB for T = 50 at 32 px, 20 MB for T = 300 at 128 px (four times that again while it is made). An image costs
-    2 n^3 multiply-adds a channel, against t n^2 k^2 of convolving t times.
+    with lambda_t the running product of the kernels' frequency responses, in float64.
     """
 
     config_type: ClassVar[type[DegradationConfig]] = BlurConfig
@@ -67,42 +59,29 @@ class Blur(Degradation):
         super().__init__(config, image_shape)
         _check_kernel_fits(config, self.image_shape)
         self._sigma = config.sigma.values(config.steps)
-        self._tables: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
 
     @property
     def leftover(self) -> float:
         """How much of the slowest mode survives D(., T): see `leftover` of this module."""
         return leftover(self.config, self.image_shape)
 
-    def matrices(self, n: int, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-        """A_0..A_T for an axis of n pixels: (T+1, n, n), A_0 the identity. Kept; not to be written to."""
-        key = n, torch.device(device), dtype
-        if key not in self._tables:
-            # Made under inference_mode, a table could never take part in a later backward pass.
-            with torch.inference_mode(False), torch.no_grad():
-                self._tables[key] = self._build(n).to(device=device, dtype=dtype)
-        return self._tables[key]
+    def lost(self, t: int, draw: Draw | None = None) -> Tensor:
+        """The share of white noise's energy, its mean aside, that is blurred away: 1 - mean of squared eigenvalues."""
+        kept = [self._eigenvalues(n)[t] ** 2 for n in self.image_shape[1:]]
+        energies = (kept[0][:, None] * kept[1]).flatten()[1:]
+        if not len(energies) or (self.config.collapse_final and t == self.steps):
+            return torch.tensor(float(t > 0), dtype=torch.float64)
+        return 1 - energies.mean()
 
-    def _degrade(self, x0: Tensor, t: int | Tensor, draw: Draw | None) -> Tensor:
-        dtype = computing_dtype(x0.dtype)
-        batch, channels, height, width = x0.shape
-        with torch.autocast(x0.device.type, enabled=False):
-            x = x0.to(dtype)
-            # The product along rows takes all channels of an image at once, without copies of its matrix.
-            x = (x.reshape(batch, channels * height, width) @ self._at(width, t, x).mT).reshape(x.shape)
-            return (self._at(height, t, x).unsqueeze(-3) @ x).to(x0.dtype)
-
-    def _at(self, n: int, t: int | Tensor, x: Tensor) -> Tensor:
-        """A_t: (n, n) for an int, (B, n, n) for a tensor."""
-        table = self.matrices(n, x.device, x.dtype)
-        return table[t] if isinstance(t, int) else table.index_select(0, t)
+    def _eigenvalues(self, n: int) -> Tensor:
+        """lambda_0..lambda_T of an axis of n pixels, the constant's first: float64 (T+1, n)."""
+        single = response(self._sigma, self.config.kernel_size, frequencies(n, self.config.padding))
+        return torch.cat((torch.ones(1, n, dtype=torch.float64, device="cpu"), single)).cumprod(dim=0)
 
     def _build(self, n: int) -> Tensor:
         basis, inverse = eigenbasis(n, self.config.padding)
-        frequency = frequencies(n, self.config.padding)
-        eigenvalues = response(self._sigma, self.config.kernel_size, frequency).cumprod(dim=0)
-        identity = torch.eye(n, dtype=torch.float64, device="cpu")[None]
-        table = torch.cat((identity, (basis * eigenvalues[:, None]) @ inverse))
+        table = (basis * self._eigenvalues(n)[:, None]) @ inverse
+        table[0] = torch.eye(n, dtype=torch.float64, device="cpu")
         if self.config.collapse_final:
             table[-1] = 1.0 / n
         return table

@@ -1,0 +1,11 @@
+"""Suites that a new component subclasses to prove that it keeps its promises. They need pytest, as tests do.
+
+from coldtune.testing import DegradationSuite
+
+class TestPixelate(DegradationSuite):
+    settings = {"to 2 px": {"kind": "pixelate", "steps": 3}}
+"""
+
+from coldtune.testing.degradations import DegradationSuite
+
+__all__ = ["DegradationSuite"]

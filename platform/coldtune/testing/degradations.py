@@ -1,0 +1,243 @@
+"""What every degradation must keep: subclass `DegradationSuite`, name some settings, and pytest checks each of them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from coldtune.config import plain
+from coldtune.diffusion import Degradation, Draw, build_degradation, draws
+from coldtune.testing.operations import fake_gpu, recorded_operations
+
+_SEED = 0
+
+
+class DegradationSuite:
+    """Subclass it as `TestSomething` and set `settings`; every test then runs once for each of them.
+
+    settings: a name and a configuration each; take some of every branch, and T of 4 to 20, so that a run stays short.
+    image_shape: (C, H, W) of the images, which are uniform noise in [-1, 1].
+    largest_step: how much of the mean change from x to D(x, T) one step may make, where D is continuous.
+    tolerance: how far float32 may be from float64, and one batch from another, in [-1, 1] units.
+    Override `build` where a degradation needs more than its configuration.
+    """
+
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]]
+    image_shape: ClassVar[tuple[int, int, int]] = (3, 8, 8)
+    batch: ClassVar[int] = 6
+    largest_step: ClassVar[float] = 0.5
+    tolerance: ClassVar[float] = 2e-6
+
+    def build(self, config: Mapping[str, Any]) -> Degradation:
+        """The degradation under test."""
+        return build_degradation(config, self.image_shape)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Pytest's hook: one test for each of the settings."""
+        if "config" in metafunc.fixturenames:
+            metafunc.parametrize("config", self.settings.values(), ids=list(self.settings))
+
+    @pytest.fixture
+    def d(self, config: Mapping[str, Any]) -> Degradation:
+        """The degradation of one of the settings."""
+        return self.build(config)
+
+    @pytest.fixture
+    def x(self) -> Tensor:
+        """Images, float32 (batch, C, H, W)."""
+        return draws.uniform(self.seeds(), draws.stream("suite/images"), self.image_shape) * 2 - 1
+
+    def seeds(self) -> Tensor:
+        """A seed for each image."""
+        return draws.derive(_SEED, draws.stream("suite/seeds"), torch.arange(self.batch))
+
+    def severities(self, d: Degradation) -> Tensor:
+        """A severity for each image: 0, T and between."""
+        return torch.linspace(0, d.steps, self.batch).round().to(torch.int64)
+
+    # --- severity 0
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    def test_severity_0_is_the_image_bit_for_bit(self, d: Degradation, x: Tensor, dtype: torch.dtype) -> None:
+        """D(x, 0) = x, alone and among other severities; the result is a new tensor."""
+        x, draw, t = x.to(dtype), d.draw(self.seeds()), self.severities(d)
+        before = x.clone()
+        for out in (d(x, 0, draw), d(x, torch.zeros_like(t), draw)):
+            assert torch.equal(out, x)
+            out.zero_()
+        mixed = d(x, t, draw)
+        assert torch.equal(mixed[t == 0], x[t == 0])
+        mixed.zero_()
+        assert torch.equal(x, before)
+
+    # --- what D may depend on
+
+    def test_the_same_draw_gives_the_same_image(self, d: Degradation, x: Tensor) -> None:
+        """D is a function of x, t and the draw; neither it nor drawing touches torch's global generator."""
+        state = torch.get_rng_state()
+        first, second = d.draw(self.seeds()), d.draw(self.seeds())
+        assert_equal_draws(first, second)
+        t = self.severities(d)
+        assert torch.equal(d(x, t, first), d(x, t, second))
+        assert torch.equal(torch.get_rng_state(), state)
+
+    def test_other_seeds_give_another_draw(self, d: Degradation, x: Tensor) -> None:
+        """`draw` returns None exactly where D is deterministic, else a value that depends on the seeds."""
+        draw, other = d.draw(self.seeds()), d.draw(draws.fold(self.seeds(), 1))
+        assert (draw is not None) == d.random
+        if draw is not None:
+            assert isinstance(draw, d.draw_type)
+            assert not torch.equal(d.exact(x, d.steps, draw), d.exact(x, d.steps, other))
+
+    def test_an_image_is_the_same_in_any_batch(self, d: Degradation, x: Tensor) -> None:
+        """Draws are equal bit for bit whatever the batch's size and order; so are images, up to rounding."""
+        t, draw = self.severities(d), d.draw(self.seeds())
+        order = torch.tensor([4, 0, 2])
+        if d.per_image and draw is not None:
+            assert_equal_draws(d.draw(self.seeds()[order]), draw[order])
+        together = d.exact(x, t, draw)
+        some = d.exact(x[order], t[order], None if draw is None else draw[order])
+        assert_near(some, together[order], self.tolerance)
+        for i in range(self.batch):
+            one = d.exact(x[i : i + 1], int(t[i]), None if draw is None else draw[i : i + 1])
+            assert_near(one[0], together[i], self.tolerance)
+
+    # --- severity
+
+    def test_is_continuous_in_t(self, d: Degradation, x: Tensor) -> None:
+        """Where declared: no single step makes most of the mean change from x to D(x, T)."""
+        if not d.continuous:
+            pytest.skip(f"{d.kind} declares itself not continuous")
+        draw = d.draw(self.seeds())
+        path = torch.stack([d.exact(x.double(), t, draw) for t in range(d.steps + 1)])
+        total, steps = (path[-1] - path[0]).abs().mean(), (path[1:] - path[:-1]).abs().mean(dim=(1, 2, 3, 4))
+        assert total > 0, "D(x, T) is x"
+        assert float(steps.max() / total) <= self.largest_step
+
+    def test_never_gives_information_back(self, d: Degradation) -> None:
+        """`lost`, where declared, is 0 at t = 0, at most 1, never falls and is more at T."""
+        draw = d.draw(self.seeds())
+        shares = [d.lost(t, draw) for t in range(d.steps + 1)]
+        known = [share for share in shares if share is not None]
+        if not known:
+            pytest.skip(f"{d.kind} declares no measure of lost information")
+        path = torch.stack(known)
+        assert len(path) == d.steps + 1
+        assert path.dtype == torch.float64
+        assert (path[0] == 0).all()
+        assert (path.diff(dim=0) >= -1e-12).all()
+        assert (path[-1] <= 1 + 1e-12).all()
+        assert (path[-1] > 0).any()
+
+    def test_costs_the_same_for_every_severity(self, d: Degradation, x: Tensor) -> None:
+        """The tensor operations and their sizes are those of t = 1, whatever t, so no severity costs more."""
+        draw, t = d.draw(self.seeds()), torch.ones(self.batch, dtype=torch.int64)
+        d(x, t, draw), d(x, 1, draw)  # makes the tables
+        for severity in {1, 2, d.steps // 2, d.steps} - {0}:
+            assert recorded_operations(d, x, severity, draw) == recorded_operations(d, x, 1, draw)
+            assert recorded_operations(d, x, t * severity, draw) == recorded_operations(d, x, t, draw)
+
+    # --- numbers and devices
+
+    def test_precision_follows_the_images(self, d: Degradation, x: Tensor) -> None:
+        """Every precision comes back; float32 is float64 rounded; half precision is float32 rounded once."""
+        t, draw = self.severities(d), d.draw(self.seeds())
+        exact = d.exact(x.double(), t, draw)
+        assert exact.dtype == torch.float64
+        assert_near(d.exact(x, t, draw).double(), exact, self.tolerance)
+        for dtype in (torch.bfloat16, torch.float16):
+            half = x.to(dtype)
+            assert d(half, t, draw).dtype == dtype
+            assert torch.equal(d(half, t, draw), d(half.float(), t, draw).to(dtype))
+
+    def test_gradient(self, d: Degradation, x: Tensor) -> None:
+        """The derivative in x is that of finite differences; through `quantize` it passes straight."""
+        t, draw = self.severities(d)[1:4], d.draw(self.seeds()[1:4])
+        y = x[1:4, :, :4, :4].double().requires_grad_()
+
+        def crop(y: Tensor) -> Tensor:
+            image = x[1:4].double().clone()
+            image[:, :, :4, :4] = y
+            return d.exact(image, t, draw)
+
+        assert torch.autograd.gradcheck(crop, (y,), fast_mode=True)
+        one = x.clone().requires_grad_()
+        draw = d.draw(self.seeds())
+        weights = 2 * d(x, d.steps, draw)
+        straight = torch.autograd.grad((weights * d.exact(one, d.steps, draw)).sum(), one)
+        through = torch.autograd.grad(d(one, d.steps, draw).square().sum(), one)
+        assert_near(through[0], straight[0], 10 * self.tolerance)
+
+    def test_a_gpu_never_waits_for_the_cpu(self, d: Degradation) -> None:
+        """Drawing and degrading on (fake) CUDA tensors stay there and look at no value, whatever the batch's t."""
+        with fake_gpu() as device:
+            seeds = torch.zeros(self.batch, dtype=torch.int64, device=device)
+            x = torch.zeros(self.batch, *self.image_shape, device=device)
+            draw = d.draw(seeds)
+            for t in (torch.ones_like(seeds), 1, d.steps):
+                assert d(x, t, draw).device == x.device
+
+    def test_compiles_to_one_graph(self, d: Degradation, x: Tensor) -> None:
+        """`torch.compile(fullgraph=True)` takes it, for any severities."""
+        draw, t = d.draw(self.seeds()), self.severities(d)
+        expected = d(x, t, draw)
+        torch.compiler.reset()
+        compiled = torch.compile(lambda x, t: d(x, t, draw), fullgraph=True, backend="eager")
+        assert torch.equal(compiled(x, t), expected)
+        assert torch.equal(compiled(x, t.flip(0)), d(x, t.flip(0), draw))
+
+    # --- errors
+
+    @pytest.mark.parametrize("t", [-1, 2.0, True, None])
+    def test_wrong_severities(self, d: Degradation, x: Tensor, t: Any) -> None:
+        """A severity is an integer in 0..T."""
+        draw = d.draw(self.seeds())
+        for wrong in (t, d.steps + 1, torch.full((self.batch,), d.steps + 1), torch.zeros(self.batch)):
+            with pytest.raises(ValueError, match=r"^t "):
+                d(x, wrong, draw)
+
+    def test_wrong_images(self, d: Degradation, x: Tensor) -> None:
+        """Images are floating (B, C, H, W) of the shape that the degradation was built for."""
+        draw = d.draw(self.seeds())
+        for wrong in (x[0], x[..., 1:], x.to(torch.uint8)):
+            with pytest.raises(ValueError, match=r"^x0 of (shape|dtype)"):
+                d(wrong, 1, draw)
+
+    def test_wrong_draws(self, d: Degradation, x: Tensor) -> None:
+        """A draw is of the degradation's own type, complete, and has one row for each image."""
+        draw = d.draw(self.seeds())
+        wrong: list[Any] = [Draw()] if draw is None else [None, Draw(), draw[1:], draw.to("meta")]
+        for value in wrong:
+            with pytest.raises(ValueError, match=r"^draw"):
+                d(x, 1, value)
+
+    # --- round trips
+
+    def test_state_round_trips(self, config: Mapping[str, Any], d: Degradation, x: Tensor) -> None:
+        """Through YAML the configuration is equal and degrades equally; a pickle carries no tables."""
+        t, draw = self.severities(d), d.draw(self.seeds())
+        expected = d(x, t, draw)
+        again = self.build(yaml.safe_load(yaml.safe_dump(plain(d.config))))
+        assert again.config == d.config
+        assert_equal_draws(again.draw(self.seeds()), draw)
+        assert torch.equal(again(x, t, draw), expected)
+        assert torch.equal(pickle.loads(pickle.dumps(d))(x, t, draw), expected)
+
+
+def assert_near(actual: Tensor | None, expected: Tensor | None, tolerance: float) -> None:
+    """AssertionError where any number is further off than `tolerance`, absolutely."""
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+
+
+def assert_equal_draws(actual: Draw | None, expected: Draw | None) -> None:
+    """AssertionError unless both are None, or of one type with fields that are equal bit for bit."""
+    assert type(actual) is type(expected)
+    for field in fields(expected) if expected is not None else ():
+        torch.testing.assert_close(getattr(actual, field.name), getattr(expected, field.name), rtol=0, atol=0)
