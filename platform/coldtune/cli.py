@@ -14,6 +14,7 @@ from rich.table import Table
 
 import coldtune
 from coldtune.studies import cluster
+from coldtune.studies.job import complain
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         if os.environ.get("COLDTUNE_DEBUG"):
             raise
-        Console(stderr=True, soft_wrap=True).print("[bold red]error:[/]", str(error), highlight=False, markup=True)
+        complain(error)
         sys.exit(2)
 
 

@@ -44,14 +44,14 @@ def test_a_log_gets_a_line_for_what_happens_and_one_now_and_then(monkeypatch: py
         made.tick()
         made.completed(0, {"metrics": {"fid": 1.5}})
         made.asked(asked(1, again=True))
-        made.failed(1, "RuntimeError: boom\nand more")
+        made.failed(1, "OSError: [Errno 5] boom\nand more")
     text = text_of(console)
     assert "trial 0 starts: T 20, rate 0.05" in text
     assert "training     50 / 100  loss 0.2500" in text
     assert "800 images/s" in text
     assert "trial   0  FID 1.5" in text
     assert "trial 1 goes on" in text
-    assert "failed: RuntimeError: boom" in text
+    assert "failed: OSError: [Errno 5] boom" in text, "brackets are not markup"
     assert "and more" not in text
 
 

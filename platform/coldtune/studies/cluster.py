@@ -83,7 +83,7 @@ def connect(study: str, workers: int) -> Iterator[dict[str, Any]]:
     python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     context = ray.init(
         **(options if own else {}),
-        job_config=JobConfig(metadata={"study": study}),
+        job_config=JobConfig(metadata=_shown(study)),
         runtime_env={"env_vars": {"PYTHONPATH": python_path}},
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -98,6 +98,11 @@ def connect(study: str, workers: int) -> Iterator[dict[str, Any]]:
         ray.shutdown()
 
 
+def _shown(study: str) -> dict[str, str]:
+    """A job's metadata. `job_name` fills the column "Name" of the dashboard's job list."""
+    return {"job_name": study, "study": study}
+
+
 def _name_submission(study: str) -> None:
     """Add the study to the metadata that the dashboard and `ray job list` show of a submitted job.
 
@@ -110,7 +115,7 @@ def _name_submission(study: str) -> None:
         config = json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])
         key = f"_ray_internal_job_info_{config['metadata']['job_submission_id']}".encode()
         info = json.loads(_internal_kv_get(key, namespace=b"job"))
-        info["metadata"] = {"study": study} | (info["metadata"] or {})
+        info["metadata"] = _shown(study) | (info["metadata"] or {})
         _internal_kv_put(key, json.dumps(info).encode(), overwrite=True, namespace=b"job")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from coldtune.studies import cluster
 
@@ -71,11 +72,16 @@ def _guarded(job: str, space: Path, trials: int, options: argparse.Namespace, co
     except ValueError as error:
         if os.environ.get("COLDTUNE_DEBUG"):
             raise
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {error}", highlight=False, markup=True)
+        complain(error)
         return 2
     except KeyboardInterrupt:
         console.print("\ninterrupted before anything was spent")
         return 130
+
+
+def complain(error: Exception) -> None:
+    """Print a user's error as it is: brackets in it are not markup."""
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
 
 
 def command() -> str:

@@ -103,7 +103,7 @@ class View(Events):
         if self._live is None and time.monotonic() - self._logged >= _LOG_SECONDS and self.running:
             self._logged = time.monotonic()
             trials = "; ".join(f"trial {n} {t.text}" for n, t in sorted(self.running.items()))
-            self.console.print(f"{self._headline()} | {trials}", highlight=False, soft_wrap=True)
+            self.console.print(Text(f"{self._headline()} | {trials}"), soft_wrap=True)
 
     def _ended(self, number: int, text: str, style: str) -> None:
         with self._lock:
@@ -116,7 +116,7 @@ class View(Events):
 
     def _say(self, text: str) -> None:
         if self._live is None:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            self.console.print(Text(text), soft_wrap=True)
 
     def _headline(self) -> str:
         elapsed = time.monotonic() - self._begun

@@ -8,6 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from coldtune import tracking
 from coldtune.config import parse
@@ -57,7 +58,7 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
     ]
     table = Table.grid(padding=(0, 2))
     for head, text in lines:
-        table.add_row(f"  [dim]{head}[/]", text)
+        table.add_row(Text(f"  {head}", style="dim"), Text(text))
     console.print(f"[bold]{checked.folder.name}[/]", highlight=False)
     console.print(table, highlight=False)
 
@@ -68,7 +69,7 @@ def running(console: Console, slots: Slots, context: dict[str, Any]) -> None:
     gpus = f", {slots.gpus * slots.workers:g} GPU" if slots.gpus else ""
     where = "Ray started here" if context["own"] else "the cluster this was submitted to"
     dashboard = f"; dashboard http://{context['dashboard']}" if context["dashboard"] else ""
-    console.print(f"  [dim]runs    [/]{slots.count} at once, {each}{gpus}, on {where}{dashboard}\n", highlight=False)
+    _line(console, "runs", f"{slots.count} at once, {each}{gpus}, on {where}{dashboard}\n", 8)
 
 
 def closing(
@@ -88,7 +89,7 @@ def closing(
         console.print(f"[yellow]interrupted with {ledger.finished()} of {trials} trials ended; nothing is lost[/]")
         commands.insert(0, ("resume", resume))
     for head, text in commands:
-        console.print(f"  [dim]{head:<15}[/]{text}", highlight=False, soft_wrap=True)
+        _line(console, head, text)
 
 
 def print_table(console: Console, ledger: Ledger) -> None:
@@ -107,8 +108,8 @@ def print_table(console: Console, ledger: Ledger) -> None:
             highlight=False,
         )
     if images:
-        console.print(f"  [dim]its images     [/]{images['sampled']}", highlight=False, soft_wrap=True)
-        console.print(f"  [dim]its restorer   [/]{best.user_attrs['checkpoint']}", highlight=False, soft_wrap=True)
+        _line(console, "its images", images["sampled"])
+        _line(console, "its restorer", best.user_attrs["checkpoint"])
 
 
 def rows(ledger: Ledger) -> list[TrialRow]:
@@ -121,6 +122,11 @@ def runner() -> str:
     import os
 
     return "uv run " if "UV" in os.environ or "UV_RUN_RECURSION_DEPTH" in os.environ else ""
+
+
+def _line(console: Console, head: str, text: str, width: int = 15) -> None:
+    """A heading and what may be copied from the terminal: never wrapped, never read as markup."""
+    console.print(Text.assemble((f"  {head:<{width}}", "dim"), text), soft_wrap=True)
 
 
 def _row(trial: FrozenTrial) -> TrialRow:
