@@ -227,15 +227,17 @@ def test_artifacts_that_cannot_be_stored_do_not_hold_up_the_rest(study: str, tar
 def test_one_ruined_spool_does_not_hold_up_the_others(target: Target, study: str, spool_dir: Path) -> None:
     Tracker(spool_dir, study)
     Spool(spool_dir, "trial-0000").append({"op": "metrics", "values": {"loss": 1}, "step": 0, "time": 0})
-    Tracker(spool_dir, study, 1).metrics({"loss": 1.0}, 1)
-    assert "trial-0000" in (drain(spool_dir, target).error or "")
-    assert [run.data.tags.get("coldtune.trial") for run in runs(target, study)] == [None, "1"]
-    drainer = Drainer(spool_dir, target, interval=0.05)
+    Tracker(spool_dir, study, 1)
+    Spool(spool_dir, "trial-0001").append({"op": "metrics", "values": {"loss": 1}, "time": 0})  # at no step
     Tracker(spool_dir, study, 2).metrics({"loss": 1.0}, 1)
+    assert drain(spool_dir, target).error is not None
+    assert [run.data.tags.get("coldtune.trial") for run in runs(target, study)] == [None, "1", "2"]
+    drainer = Drainer(spool_dir, target, interval=0.05)
+    Tracker(spool_dir, study, 3).metrics({"loss": 1.0}, 1)
     assert not drainer.flush(3)
     assert drainer.error is None  # the server is well
     assert not drainer.close(60)
-    assert [run.data.tags.get("coldtune.trial") for run in runs(target, study)] == [None, "1", "2"]
+    assert [run.data.tags.get("coldtune.trial") for run in runs(target, study)] == [None, "1", "2", "3"]
 
 
 def test_a_moved_home_finds_its_runs_again(target: Target, study: str, spool_dir: Path, tmp_path: Path) -> None:
