@@ -113,7 +113,7 @@ def test_wrong_images(d, x):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "blurr"}, r"degradation.kind = 'blurr': allowed: blur"),
+        ({"kind": "blurr"}, r"degradation.kind = 'blurr': allowed: animorph, blur, "),
         ({"kind": None}, r"degradation.kind = None: allowed: "),
         ({"steps": 0}, r"degradation.steps = 0: input should be greater than or equal to 1"),
         ({"kernel_size": 4}, r"degradation.kernel_size = 4: must be odd"),

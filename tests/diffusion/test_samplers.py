@@ -223,7 +223,7 @@ def test_dtype_is_that_of_the_degraded_image(d, x0, dtype):
         ({"num_steps": 0}, r"sampler.num_steps = 0: input should be greater than or equal to 1"),
         ({"num_steps": 13}, r"sampler.num_steps = 13: at most the degradation's steps, 12"),
         ({"algorithm": "direct", "num_steps": 3}, r"num_steps = 3: direct restoration is one evaluation"),
-        ({"stride": 3}, r"sampler.stride = 3: unknown key; allowed: algorithm, draw, num_steps"),
+        ({"stride": 3}, r"sampler.stride = 3: unknown key; allowed: algorithm, clamp, draw, eta, num_steps"),
     ],
 )
 def test_wrong_settings(d, x0, sampler, message):

@@ -55,3 +55,18 @@ class SigmaConfig(Config):
     @property
     def _rate(self) -> float:
         return self.rate or 0.0
+
+
+# Nichol and Dhariwal's: the offset keeps the first step from being too small, the bound the last from being singular.
+_COSINE_OFFSET, _LARGEST_BETA = 0.008, 0.999
+
+
+def cosine_alpha_bar(steps: int) -> Tensor:
+    """abar_0..abar_steps of the cosine schedule: float64 (steps+1,), abar_0 = 1, falling to about 1e-7.
+
+    abar_t = prod_{j<=t} (1 - beta_j), beta_j = min(1 - f(j/T) / f((j-1)/T), .999), f(u) = cos^2(pi/2 (u+.008)/1.008).
+    """
+    u = torch.arange(steps + 1, dtype=torch.float64, device="cpu") / steps
+    f = torch.cos((u + _COSINE_OFFSET) / (1 + _COSINE_OFFSET) * (math.pi / 2)) ** 2
+    kept = (f[1:] / f[:-1]).clamp(min=1 - _LARGEST_BETA)
+    return torch.cat((torch.ones(1, dtype=torch.float64, device="cpu"), kept)).cumprod(dim=0)

@@ -140,7 +140,7 @@ class DegradationSuite:
         """The tensor operations and their sizes are those of t = 1, whatever t, so no severity costs more."""
         draw, t = d.draw(self.seeds()), torch.ones(self.batch, dtype=torch.int64)
         d(x, t, draw), d(x, 1, draw)  # makes the tables
-        for severity in {1, 2, d.steps // 2, d.steps} - {0}:
+        for severity in {2, d.steps // 2, d.steps} - {0, 1}:
             assert recorded_operations(d, x, severity, draw) == recorded_operations(d, x, 1, draw)
             assert recorded_operations(d, x, t * severity, draw) == recorded_operations(d, x, t, draw)
 

@@ -1,17 +1,28 @@
 """Degradations D(x, t), one file each; `build_degradation` makes one from its configuration."""
 
+from coldtune.diffusion.degradations.animorph import Animorph, AnimorphConfig, AnimorphDraw
 from coldtune.diffusion.degradations.base import Degradation, DegradationConfig, Draw
 from coldtune.diffusion.degradations.blur import Blur, BlurConfig, leftover
 from coldtune.diffusion.degradations.blur_start import start_for_leftover
+from coldtune.diffusion.degradations.desaturate import Desaturate, DesaturateConfig
+from coldtune.diffusion.degradations.noise import Noise, NoiseConfig, NoiseDraw
 from coldtune.diffusion.degradations.registry import DEGRADATIONS, build_degradation, degradation_config
 
 __all__ = [
     "DEGRADATIONS",
+    "Animorph",
+    "AnimorphConfig",
+    "AnimorphDraw",
     "Blur",
     "BlurConfig",
     "Degradation",
     "DegradationConfig",
+    "Desaturate",
+    "DesaturateConfig",
     "Draw",
+    "Noise",
+    "NoiseConfig",
+    "NoiseDraw",
     "build_degradation",
     "degradation_config",
     "leftover",

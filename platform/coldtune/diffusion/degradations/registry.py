@@ -5,22 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from coldtune.config import parse
+from coldtune.diffusion.degradations.animorph import Animorph, AnimorphConfig
 from coldtune.diffusion.degradations.base import Degradation, DegradationConfig
 from coldtune.diffusion.degradations.blur import Blur
+from coldtune.diffusion.degradations.desaturate import Desaturate
+from coldtune.diffusion.degradations.noise import Noise
 
 DEGRADATIONS: dict[str, type[Degradation]] = {
+    "animorph": Animorph,
     "blur": Blur,
+    "desaturate": Desaturate,
+    "noise": Noise,
 }
 
 
-def build_degradation(config: Mapping[str, Any] | DegradationConfig, image_shape: Sequence[int]) -> Degradation:
+def build_degradation(
+    config: Mapping[str, Any] | DegradationConfig, image_shape: Sequence[int], source: Tensor | None = None
+) -> Degradation:
     """The degradation that `config` describes, for images of `image_shape` (C, H, W).
 
     config: a mapping with `kind`, `steps` (T) and the keys of that kind, or its configuration object.
+    source: the images of the dataset that `config` names as its `source`, uint8 or floating (N, C, H, W); animorph's,
+    which cannot draw without them.
     ValueError naming the key, the value and what is allowed.
     """
     parsed = degradation_config(config)
+    if isinstance(parsed, AnimorphConfig):
+        return Animorph(parsed, image_shape, source)
+    if source is not None:
+        raise ValueError(f"source: {parsed.kind} has no source dataset; allowed: None")
     return DEGRADATIONS[parsed.kind](parsed, image_shape)
 
 
