@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +50,15 @@ class _Unsaved:
 def execute(
     ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], slots: Slots, trials: int, scratch: Path
 ) -> None:
-    """Run trials on the connected cluster until `trials` of the study have ended. Returns early on SIGINT.
+    """Run trials on the connected cluster until `trials` of the study have ended.
 
-    scratch: a folder for Tune's own working files, which nothing is ever read from.
+    scratch: a folder for Tune's own working files, which nothing is ever read from. Raises KeyboardInterrupt on
+    SIGINT, between two events (a second SIGINT: at once), and leaves the running trials to the end of the connection:
+    they lose nothing that a checkpoint does not hold, and whoever sent the signal may not wait for long.
     """
     from ray import tune
 
+    stop = threading.Event()
     search = _searcher(ledger, events, job, slots, trials)
     tuner = tune.Tuner(
         _trainable(slots),
@@ -68,11 +74,12 @@ def execute(
             storage_path=str(scratch),
             verbose=0,
             progress_reporter=_silent_reporter(),
-            callbacks=[_ticker(events)],
+            callbacks=[_ticker(events, stop)],
             failure_config=tune.FailureConfig(max_failures=_RETRIES),
         ),
     )
-    tuner.fit()
+    with _on_sigint(stop):
+        tuner.fit()
     if search.failure:
         raise search.failure
 
@@ -174,11 +181,31 @@ def _silent_reporter() -> Any:
     return Silent()
 
 
-def _ticker(events: Events) -> Any:
+def _ticker(events: Events, stop: threading.Event) -> Any:
     from ray import tune
 
     class Ticker(_Unsaved, tune.Callback):  # type: ignore[misc]
         def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
             events.tick()
+            if stop.is_set():
+                raise KeyboardInterrupt
 
     return Ticker()
+
+
+@contextmanager
+def _on_sigint(stop: threading.Event) -> Iterator[None]:
+    """Set `stop` on SIGINT, from then on raise KeyboardInterrupt as usual. Tune's own handler must be off."""
+
+    def handle(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
