@@ -114,7 +114,7 @@ def test_wrong_images(d, x):
     ("change", "message"),
     [
         ({"kind": "blurr"}, r"degradation.kind = 'blurr': allowed: animorph, blur, "),
-        ({"kind": None}, r"degradation.kind = None: allowed: "),
+        ({"kind": None}, r"degradation.kind = None: allowed: animorph"),
         ({"steps": 0}, r"degradation.steps = 0: input should be greater than or equal to 1"),
         ({"kernel_size": 4}, r"degradation.kernel_size = 4: must be odd"),
         ({"kernel_size": 1}, r"degradation.kernel_size = 1: input should be greater than or equal to 3"),

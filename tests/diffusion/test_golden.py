@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from coldtune.diffusion import Degradation, Draw, build_degradation, sample
-from coldtune.diffusion.degradations import AnimorphDraw, NoiseDraw
+from coldtune.diffusion.degradations import AnimorphDraw, MaskDraw, NoiseDraw
 from coldtune.diffusion.degradations.gaussian import kernel_1d
 from coldtune.diffusion.schedules import cosine_alpha_bar
 
@@ -53,6 +53,19 @@ SETTINGS = {
             "sigma": {"schedule": "linear", "start": 0.35, "rate": 0.01},
         }
     ),
+    "inpaint_cifar_random": Setting(
+        {
+            "kind": "mask",
+            "steps": 50,
+            "beta": {"start": 1.1, "step": 0.1},
+            "center": "random",
+            "quantize": True,
+        },
+        draw=MaskDraw,
+    ),
+    "inpaint_cifar_random_initial1": Setting(
+        {"kind": "mask", "steps": 50, "beta": {"start": 0.1, "step": 0.1}, "center": "random"}, {}, MaskDraw
+    ),
     "decolor_cifar_T50": Setting({"kind": "desaturate", "steps": 50}, PRINTED),
     "hot_T200": Setting({"kind": "noise", "steps": 200}, DRAWS, NoiseDraw, "z", 5e-5),
     "animorphosis_T200": Setting({"kind": "animorph", "steps": 200, "source": "afhq"}, DRAWS, AnimorphDraw, "z", 5e-5),
@@ -77,7 +90,11 @@ class Case:
 
 
 def draw_from(setting, numbers):
-    return None if setting.draw is None else setting.draw(numbers["z"])
+    if setting.draw is None:
+        return None
+    if setting.draw is MaskDraw:
+        return MaskDraw(center=torch.stack((numbers["centre_row"], numbers["centre_col"]), dim=1))
+    return setting.draw(numbers["z"])
 
 
 @pytest.fixture(params=SETTINGS)
@@ -133,6 +150,16 @@ def test_blur_kernels(golden, name):
     d = build_degradation(SETTINGS[name].config, (1, 32, 32))
     kernels = kernel_1d(d.config.sigma.values(d.steps), d.config.kernel_size)
     assert_near(kernels.float(), golden(name)["kernel_1d"], 2e-7)
+
+
+def test_truncation_to_8_bit(golden):
+    """What the authors train masks on: equal but for the pixels whose level float rounding decides."""
+    numbers, setting = golden("inpaint_cifar_random"), SETTINGS["inpaint_cifar_random"]
+    d = build_degradation(setting.config, (3, 32, 32))
+    seen = torch.stack([d(numbers["x0"], t, draw_from(setting, numbers)) for t in numbers["t"].tolist()])
+    difference = (seen - numbers["D_trained_on"]).abs()
+    assert difference.max() <= 2 / 255 + 1e-6
+    assert (difference > 1e-6).double().mean() <= 1e-4
 
 
 @pytest.mark.parametrize("name", ["hot_T200", "animorphosis_T200"])

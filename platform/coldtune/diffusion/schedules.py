@@ -57,6 +57,27 @@ class SigmaConfig(Config):
         return self.rate or 0.0
 
 
+class BetaConfig(Config):
+    """Standard deviation, in pixels, of the Gaussian of mask t = 1..T: start + step (t-1).
+
+    The paper: start 1, step .1, T = 50 (A.2, which says variance). The authors: 1.1 and .1, T = 50 at 32 px; 2.2 and
+    .2, T = 100 at 128 px; to generate .05 and .05, T = 750. Together they say how large the hole is at T, how fast.
+    """
+
+    start: float = Field(gt=0)
+    step: float
+
+    def values(self, steps: int) -> Tensor:
+        """beta_t for t = 1..steps, float64 (steps,). ValueError where one is not a positive finite number."""
+        beta = self.start + self.step * torch.arange(steps, dtype=torch.float64, device="cpu")
+        last = float(beta[-1])
+        if not (math.isfinite(last) and last > 0):
+            raise ValueError(
+                f"beta.step = {self.step}: makes beta {last:g} at t = {steps}; every beta must be positive and finite"
+            )
+        return beta
+
+
 # Nichol and Dhariwal's: the offset keeps the first step from being too small, the bound the last from being singular.
 _COSINE_OFFSET, _LARGEST_BETA = 0.008, 0.999
 

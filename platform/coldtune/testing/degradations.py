@@ -175,8 +175,9 @@ class DegradationSuite:
         through = torch.autograd.grad(d(one, d.steps, draw).square().sum(), one)
         assert_near(through[0], straight[0], 10 * self.tolerance)
 
-    def test_a_gpu_never_waits_for_the_cpu(self, d: Degradation) -> None:
+    def test_a_gpu_never_waits_for_the_cpu(self, d: Degradation, x: Tensor) -> None:
         """Drawing and degrading on (fake) CUDA tensors stay there and look at no value, whatever the batch's t."""
+        d(x, 1, d.draw(self.seeds()))  # makes the tables, on the CPU
         with fake_gpu() as device:
             seeds = torch.zeros(self.batch, dtype=torch.int64, device=device)
             x = torch.zeros(self.batch, *self.image_shape, device=device)

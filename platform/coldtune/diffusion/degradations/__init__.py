@@ -5,6 +5,7 @@ from coldtune.diffusion.degradations.base import Degradation, DegradationConfig,
 from coldtune.diffusion.degradations.blur import Blur, BlurConfig, leftover
 from coldtune.diffusion.degradations.blur_start import start_for_leftover
 from coldtune.diffusion.degradations.desaturate import Desaturate, DesaturateConfig
+from coldtune.diffusion.degradations.mask import Mask, MaskConfig, MaskDraw
 from coldtune.diffusion.degradations.noise import Noise, NoiseConfig, NoiseDraw
 from coldtune.diffusion.degradations.registry import DEGRADATIONS, build_degradation, degradation_config
 
@@ -20,6 +21,9 @@ __all__ = [
     "Desaturate",
     "DesaturateConfig",
     "Draw",
+    "Mask",
+    "MaskConfig",
+    "MaskDraw",
     "Noise",
     "NoiseConfig",
     "NoiseDraw",

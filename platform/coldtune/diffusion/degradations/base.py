@@ -202,14 +202,7 @@ class Degradation(ABC):
             raise ValueError(f"t of dtype {t.dtype} and shape {tuple(t.shape)}: must be int64 ({len(x0)},)")
         if t.device != x0.device:
             raise ValueError(f"t on {t.device}: must be on the device of x0, {x0.device}")
-        if t.device.type == "cpu" and not torch.compiler.is_compiling() and len(t):
-            low, high = (int(bound) for bound in t.aminmax())
-            if low < 0 or high > self.steps:
-                raise ValueError(f"t with values {low}..{high}: must be in 0..{self.steps}")
-            return low == 0
-        if t.device.type in ("cpu", "cuda"):
-            torch._assert_async(((t >= 0) & (t <= self.steps)).all(), f"t must be in 0..{self.steps}")
-        return True
+        return check_range("t", t, 0, self.steps)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.config, self.image_shape)
@@ -224,6 +217,22 @@ def check_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
     if len(shape) != 3 or not all(isinstance(size, int) and size >= 1 for size in shape):
         raise ValueError(f"image_shape = {image_shape!r}: must be (C, H, W), three positive integers")
     return shape[0], shape[1], shape[2]
+
+
+def check_range(name: str, values: Tensor, low: int, high: int) -> bool:
+    """Whether integers in low..high may contain `low`. ValueError, on the CPU, where any is out of range.
+
+    Looks at values only where that is free. On a GPU the check is made on the device, without waiting for it: a wrong
+    value then stops the program at its next synchronisation.
+    """
+    if values.device.type == "cpu" and not torch.compiler.is_compiling() and len(values):
+        least, most = (int(bound) for bound in values.aminmax())
+        if least < low or most > high:
+            raise ValueError(f"{name} with values {least}..{most}: must be in {low}..{high}")
+        return least == low
+    if values.device.type in ("cpu", "cuda"):
+        torch._assert_async(((values >= low) & (values <= high)).all(), f"{name} must be in {low}..{high}")
+    return True
 
 
 def per_image(values: Tensor) -> Tensor:

@@ -12,12 +12,14 @@ from coldtune.diffusion.degradations.animorph import Animorph, AnimorphConfig
 from coldtune.diffusion.degradations.base import Degradation, DegradationConfig
 from coldtune.diffusion.degradations.blur import Blur
 from coldtune.diffusion.degradations.desaturate import Desaturate
+from coldtune.diffusion.degradations.mask import Mask
 from coldtune.diffusion.degradations.noise import Noise
 
 DEGRADATIONS: dict[str, type[Degradation]] = {
     "animorph": Animorph,
     "blur": Blur,
     "desaturate": Desaturate,
+    "mask": Mask,
     "noise": Noise,
 }
 

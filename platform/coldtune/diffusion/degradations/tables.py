@@ -21,11 +21,12 @@ class Table:
 
     def on(self, device: torch.device | str, dtype: torch.dtype) -> Tensor:
         """The whole table. Not to be written to."""
-        key = torch.device(device), dtype
+        key, at_home = (torch.device(device), dtype), (torch.device("cpu"), dtype)
         if key not in self._kept:
             # Made under inference_mode, a table could never take part in a later backward pass.
             with torch.inference_mode(False), torch.no_grad():
-                self._kept[key] = self._build().to(device=device, dtype=dtype)
+                made = self._kept[at_home] if at_home in self._kept else self._build()
+                self._kept[key] = made.to(device=device, dtype=dtype)
         return self._kept[key]
 
     def at(self, t: int | Tensor, like: Tensor) -> Tensor:
