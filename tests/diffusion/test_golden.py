@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from coldtune.diffusion import Degradation, Draw, build_degradation, sample
-from coldtune.diffusion.degradations import AnimorphDraw, MaskDraw, NoiseDraw
+from coldtune.diffusion.degradations import AnimorphDraw, MaskDraw, NoiseDraw, SnowDraw
 from coldtune.diffusion.degradations.gaussian import kernel_1d
 from coldtune.diffusion.schedules import cosine_alpha_bar
 
@@ -66,6 +66,21 @@ SETTINGS = {
     "inpaint_cifar_random_initial1": Setting(
         {"kind": "mask", "steps": 50, "beta": {"start": 0.1, "step": 0.1}, "center": "random"}, {}, MaskDraw
     ),
+    "superres_mnist": Setting({"kind": "downsample", "steps": 3, "method": "bicubic"}),
+    "superres_cifar": Setting({"kind": "downsample", "steps": 3, "method": "bicubic"}),
+    # The authors' variant: the paper zooms the corner, with splines.
+    "snow_cifar": Setting(
+        {
+            "kind": "snow",
+            "steps": 200,
+            "threshold": {"start": 1.15, "end": 0.7},
+            "motion_sigma": {"start": 0.05, "end": 16},
+            "crop": "center",
+            "zoom": "linear",
+        },
+        PRINTED,
+        SnowDraw,
+    ),
     "decolor_cifar_T50": Setting({"kind": "desaturate", "steps": 50}, PRINTED),
     "hot_T200": Setting({"kind": "noise", "steps": 200}, DRAWS, NoiseDraw, "z", 5e-5),
     "animorphosis_T200": Setting({"kind": "animorph", "steps": 200, "source": "afhq"}, DRAWS, AnimorphDraw, "z", 5e-5),
@@ -94,6 +109,9 @@ def draw_from(setting, numbers):
         return None
     if setting.draw is MaskDraw:
         return MaskDraw(center=torch.stack((numbers["centre_row"], numbers["centre_col"]), dim=1))
+    if setting.draw is SnowDraw:
+        count, seed = len(numbers["x0"]), numbers["seed_matrix"]
+        return SnowDraw(seed.expand(count, *seed.shape), torch.zeros(count, dtype=torch.bool))
     return setting.draw(numbers["z"])
 
 
@@ -160,6 +178,23 @@ def test_truncation_to_8_bit(golden):
     difference = (seen - numbers["D_trained_on"]).abs()
     assert difference.max() <= 2 / 255 + 1e-6
     assert (difference > 1e-6).double().mean() <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["superres_mnist", "superres_cifar"])
+def test_area(golden, name):
+    numbers = golden(name)
+    d = build_degradation({"kind": "downsample", "steps": 3, "method": "area"}, numbers["x0"].shape[1:])
+    for t, expected in zip((1, 2, 3), numbers["D_area"], strict=True):
+        assert_near(d(numbers["x0"], t), expected, 2e-6)
+
+
+def test_snow_patterns(golden):
+    numbers, setting = golden("snow_cifar"), SETTINGS["snow_cifar"]
+    d = build_degradation(setting.config, (3, 32, 32))
+    assert_near(d.config.threshold.values(200), numbers["threshold"], 1e-7)
+    assert_near(d.config.motion_sigma.values(200), numbers["blur_sigma"], 1e-6)
+    for t, expected in zip(numbers["t"].tolist(), numbers["snow"], strict=True):
+        assert_near(d.pattern(t, draw_from(setting, numbers))[0], expected, 2e-6)
 
 
 @pytest.mark.parametrize("name", ["hot_T200", "animorphosis_T200"])

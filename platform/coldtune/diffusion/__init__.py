@@ -1,11 +1,28 @@
-"""Generalised diffusion in pure torch: degradations, samplers, the restorer, and randomness that is a value."""
+"""Generalised diffusion in pure torch: degradations, samplers, priors, the restorer, and randomness that is a value."""
 
 from coldtune.diffusion.degradations import (
+    DEGRADATIONS,
+    Animorph,
+    AnimorphConfig,
+    AnimorphDraw,
     Blur,
     BlurConfig,
     Degradation,
     DegradationConfig,
+    Desaturate,
+    DesaturateConfig,
+    Downsample,
+    DownsampleConfig,
     Draw,
+    Mask,
+    MaskConfig,
+    MaskDraw,
+    Noise,
+    NoiseConfig,
+    NoiseDraw,
+    Snow,
+    SnowConfig,
+    SnowDraw,
     build_degradation,
     degradation_config,
     leftover,
@@ -13,18 +30,36 @@ from coldtune.diffusion.degradations import (
 )
 from coldtune.diffusion.restorer import Restorer, RestorerConfig, build_restorer
 from coldtune.diffusion.samplers import SamplerConfig, nfe, sample
-from coldtune.diffusion.schedules import SigmaConfig
+from coldtune.diffusion.schedules import BetaConfig, SigmaConfig
 
 __all__ = [
+    "DEGRADATIONS",
+    "Animorph",
+    "AnimorphConfig",
+    "AnimorphDraw",
+    "BetaConfig",
     "Blur",
     "BlurConfig",
     "Degradation",
     "DegradationConfig",
+    "Desaturate",
+    "DesaturateConfig",
+    "Downsample",
+    "DownsampleConfig",
     "Draw",
+    "Mask",
+    "MaskConfig",
+    "MaskDraw",
+    "Noise",
+    "NoiseConfig",
+    "NoiseDraw",
     "Restorer",
     "RestorerConfig",
     "SamplerConfig",
     "SigmaConfig",
+    "Snow",
+    "SnowConfig",
+    "SnowDraw",
     "build_degradation",
     "build_restorer",
     "degradation_config",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from coldtune.config import Config, parse
 from coldtune.diffusion.degradations.base import check_image_shape
 
-Size = Literal["tiny", "small", "base", "large"]
+Size = Literal["micro", "tiny", "small", "base", "large"]
 
 
 class RestorerConfig(Config):
@@ -39,6 +39,7 @@ class Architecture:
 
 
 SIZES: dict[Size, Architecture] = {
+    "micro": Architecture((8, 16, 32), layers=1, groups=8),
     "tiny": Architecture((16, 32, 64), layers=1, groups=8),
     "small": Architecture((64, 128, 128), layers=1, attention=(2,)),
     "base": Architecture((128, 256, 256, 256), layers=2, attention=(1,)),

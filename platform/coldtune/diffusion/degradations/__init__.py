@@ -5,9 +5,11 @@ from coldtune.diffusion.degradations.base import Degradation, DegradationConfig,
 from coldtune.diffusion.degradations.blur import Blur, BlurConfig, leftover
 from coldtune.diffusion.degradations.blur_start import start_for_leftover
 from coldtune.diffusion.degradations.desaturate import Desaturate, DesaturateConfig
+from coldtune.diffusion.degradations.downsample import Downsample, DownsampleConfig
 from coldtune.diffusion.degradations.mask import Mask, MaskConfig, MaskDraw
 from coldtune.diffusion.degradations.noise import Noise, NoiseConfig, NoiseDraw
 from coldtune.diffusion.degradations.registry import DEGRADATIONS, build_degradation, degradation_config
+from coldtune.diffusion.degradations.snow import Snow, SnowConfig, SnowDraw
 
 __all__ = [
     "DEGRADATIONS",
@@ -20,6 +22,8 @@ __all__ = [
     "DegradationConfig",
     "Desaturate",
     "DesaturateConfig",
+    "Downsample",
+    "DownsampleConfig",
     "Draw",
     "Mask",
     "MaskConfig",
@@ -27,6 +31,9 @@ __all__ = [
     "Noise",
     "NoiseConfig",
     "NoiseDraw",
+    "Snow",
+    "SnowConfig",
+    "SnowDraw",
     "build_degradation",
     "degradation_config",
     "leftover",

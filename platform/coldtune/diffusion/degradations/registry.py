@@ -12,15 +12,19 @@ from coldtune.diffusion.degradations.animorph import Animorph, AnimorphConfig
 from coldtune.diffusion.degradations.base import Degradation, DegradationConfig
 from coldtune.diffusion.degradations.blur import Blur
 from coldtune.diffusion.degradations.desaturate import Desaturate
+from coldtune.diffusion.degradations.downsample import Downsample
 from coldtune.diffusion.degradations.mask import Mask
 from coldtune.diffusion.degradations.noise import Noise
+from coldtune.diffusion.degradations.snow import Snow
 
 DEGRADATIONS: dict[str, type[Degradation]] = {
     "animorph": Animorph,
     "blur": Blur,
     "desaturate": Desaturate,
+    "downsample": Downsample,
     "mask": Mask,
     "noise": Noise,
+    "snow": Snow,
 }
 
 
