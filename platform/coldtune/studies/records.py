@@ -66,6 +66,7 @@ class Records(Events):
         """Deliver the rest; gives the bytes that could not be delivered and wait in the spool."""
         with ExitStack() as stack:
             stack.callback(self.parent.close)
+            stack.callback(self._gauges.close)
             self._drainer.flush(timeout)
             self._drainer.close()
         return self._drainer.pending()

@@ -87,7 +87,7 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
         ledger = Ledger(checked.folder.name, spec, checked.space, storage)
         show.opening(console, checked, ledger, options, target.uri)
         finished = ledger.finished() >= checked.trials or _run(checked, ledger, options, target, console)
-        show.closing(console, checked.folder, ledger, checked.trials, options.command, target.uri, finished)
+        show.closing(console, checked.folder, ledger, checked.trials, options.command, target, finished)
         return 0 if finished else 130
 
 
@@ -136,8 +136,12 @@ def _write_start(checked: _Checked, options: RunOptions) -> None:
 def _run(checked: _Checked, ledger: Ledger, options: RunOptions, target: tracking.Target, console: Console) -> bool:
     """Run the trials that are missing, then measure the best one on test; False where it was interrupted."""
     name, spool = checked.folder.name, checked.folder.spool
-    git = {"git_commit": git_commit()}
-    tags = {**git, "job": checked.spec.job, "dataset_fingerprint": checked.dataset.fingerprint}
+    tags = {
+        "git_commit": git_commit(),
+        "job": checked.spec.job,
+        "mlflow.source.name": checked.spec.job,
+        "dataset_fingerprint": checked.dataset.fingerprint,
+    }
     records = Records(ledger, name, spool, target, {**tags, "protocol": checked.protocol.key})
     records.parent.params({"trials": checked.trials, "objective": checked.spec.objective.metric})
     records.parent.artifact(checked.folder.path / "spec.yaml")

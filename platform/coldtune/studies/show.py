@@ -18,6 +18,7 @@ from coldtune.stages.trial import short_name
 from coldtune.studies.cluster import Slots
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Ledger
+from coldtune.tracking import Target
 
 _STATES = {
     TrialState.COMPLETE: "finished",
@@ -73,14 +74,15 @@ def running(console: Console, slots: Slots, context: dict[str, Any]) -> None:
 
 
 def closing(
-    console: Console, folder: StudyFolder, ledger: Ledger, trials: int, command: str, uri: str, finished: bool
+    console: Console, folder: StudyFolder, ledger: Ledger, trials: int, command: str, target: Target, finished: bool
 ) -> None:
     """Print the table of trials, the best one, and the commands to look closer, to resume or to extend."""
     print_table(console, ledger)
     (folder.path / "table.md").write_text(markdown_table(rows(ledger), _best_number(ledger)))
     resume = command if "--resume" in shlex.split(command) else f"{command} --resume"
     commands = [
-        ("runs in MLflow", tracking.ui_command(uri)),
+        ("runs in MLflow", tracking.ui_command(target.uri)),
+        ("its trials", tracking.trials_page(target, folder.name, ledger.spec.objective.metric)),
         ("look closer", f"{runner()}coldtune study show {folder.name} --home {shlex.quote(str(folder.home))}"),
     ]
     if finished:

@@ -72,7 +72,7 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
     with Tracker(Path(job.spool), job.study, job.number, tags=job.tags) as tracker:
         device = "cuda" if job.gpus and torch.cuda.is_available() else "cpu"
         chain = Chain(job.trial, Dataset.open(job.dataset_path), Store(Path(job.home) / "store"), device)
-        extra = {} if job.leftover is None else {"leftover": float(f"{job.leftover:.6g}")}
+        extra = {} if job.leftover is None else {"leftover": float(f"{job.leftover:.4g}")}
         tracker.params({**flat(job.trial), "N": chain.protocol.num_images, **extra})
         steps = job.trial.training.steps
 
