@@ -45,6 +45,14 @@ def test_each_image_is_restored_by_its_own_severity(tiny, x):
     assert (tiny(x, t + 1) - together).abs().amax((1, 2, 3)).min() > 1e-4
 
 
+@torch.no_grad()
+def test_the_authors_tell_the_network_t_minus_1(tiny, x):
+    torch.manual_seed(0)
+    theirs = build_restorer({"size": "tiny", "index": "t-1"}, (3, 8, 12), steps=20).eval()
+    t = torch.tensor([1, 2, 10, 20])
+    assert torch.equal(theirs(x, t), tiny(x, t - 1))
+
+
 def test_every_weight_learns(tiny, x):
     tiny(x, torch.tensor([1, 2, 10, 20])).square().mean().backward()
     assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in tiny.parameters())
@@ -61,7 +69,7 @@ def test_weights_follow_torchs_seed():
 
 def test_image_sides_must_be_divisible():
     with pytest.raises(
-        ValueError, match=r"size = 'base': needs image sides divisible by 8, not 12x16; allowed here: tiny, small"
+        ValueError, match=r"needs image sides divisible by 8, not 12x16; allowed here: micro, tiny, small"
     ):
         build_restorer({"size": "base"}, (1, 12, 16), steps=5)
     with pytest.raises(ValueError, match="divisible by 4, not 7x7; allowed here: none"):
@@ -69,6 +77,6 @@ def test_image_sides_must_be_divisible():
 
 
 def test_wrong_sizes():
-    with pytest.raises(ValueError, match=r"restorer.size = 'huge': input should be 'tiny', 'small', 'base' or 'large'"):
+    with pytest.raises(ValueError, match=r"restorer.size = .huge.: input should be .micro., .tiny., .* .large."):
         build_restorer({"size": "huge"}, (1, 8, 8), steps=5)
-    assert list(SIZES) == ["tiny", "small", "base", "large"]
+    assert list(SIZES) == ["micro", "tiny", "small", "base", "large"]

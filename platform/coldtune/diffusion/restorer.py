@@ -15,9 +15,13 @@ Size = Literal["micro", "tiny", "small", "base", "large"]
 
 
 class RestorerConfig(Config):
-    """The size of the network: `SIZES` says what each is, `build_restorer` what it costs."""
+    """The size of the network: `SIZES` says what each is, `build_restorer` what it costs.
+
+    index: what the network is told of the severity: the paper's t, 1..T, or t-1 as in the authors' code.
+    """
 
     size: Size = "small"
+    index: Literal["t", "t-1"] = "t"
 
 
 @dataclass(frozen=True)
@@ -50,21 +54,23 @@ SIZES: dict[Size, Architecture] = {
 class Restorer(nn.Module):
     """R(x, t): x (B, C, H, W) and the paper's severity t, 1..T, int64 (B,) -> the estimate of x_0, (B, C, H, W)."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, first_index: int = 1) -> None:
+        """`first_index`: what `net` is told at t = 1."""
         super().__init__()
-        self.net = net
+        self.net, self.first_index = net, first_index
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The estimate of x_0."""
-        estimate: Tensor = self.net(x, t, return_dict=False)[0]
+        estimate: Tensor = self.net(x, t + (self.first_index - 1), return_dict=False)[0]
         return estimate
 
 
 def build_restorer(config: RestorerConfig | Mapping[str, Any], image_shape: Sequence[int], steps: int) -> Restorer:
     """An untrained restorer for images of `image_shape` (C, H, W), weights from torch's global generator.
 
-    The network is diffusers' UNet2DModel; steps is T, kept in its configuration. It receives the paper's t (1..T) as it
-    is, through a sinusoidal embedding: a network trained at one T means something else by t than one at another T.
+    The network is diffusers' UNet2DModel; steps is T, kept in its configuration. It receives the paper's t (1..T), or
+    t-1, as it is, through a sinusoidal embedding: a network trained at one T means something else by t than one at
+    another T.
     ValueError where the image's sides are not divisible by what the size's levels need.
     """
     config = parse(RestorerConfig, config, where="restorer")
@@ -90,7 +96,8 @@ def build_restorer(config: RestorerConfig | Mapping[str, Any], image_shape: Sequ
             add_attention=bool(size.attention),
             norm_num_groups=size.groups,
             num_train_timesteps=steps,
-        )
+        ),
+        first_index=1 if config.index == "t" else 0,
     )
 
 
