@@ -38,7 +38,7 @@ def parser(doc: str, trials: int) -> argparse.ArgumentParser:
     return made
 
 
-def main(job: str, space: Path, doc: str | None, trials: int = 8, arguments: Sequence[str] | None = None) -> None:
+def main(job: str, space: Path, doc: str | None, trials: int = 12, arguments: Sequence[str] | None = None) -> None:
     """Run the study of a job's space as the command line says, and exit.
 
     Exit codes: 0 the study has its trials; 2 the command was wrong, and nothing was spent; 130 interrupted.

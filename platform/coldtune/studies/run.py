@@ -47,7 +47,7 @@ class RunOptions:
     home: Path
     command: str
     trials: int | None = None
-    default_trials: int = 8
+    default_trials: int = 12
     name: str | None = None
     resume: bool = False
     data_dir: Path | None = None
