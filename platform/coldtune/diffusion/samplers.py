@@ -157,17 +157,20 @@ def _draws(
     """The draws of D(., s) and of D(., s_next)."""
     if config.draw == "fixed" or config.algorithm == "direct":
         return draw, draw
-    # Numbered by severity: samplers with other strides meet the same new draws where they meet.
-    new_here, new_there = (
-        None if seeds is None else d.draw(draws.fold(seeds, _NEW_DRAW + 2 * s + which)) for which in (0, 1)
-    )
+
+    def new(which: int) -> Draw | None:
+        # Numbered by severity: samplers with other strides meet the same new draws where they meet.
+        assert seeds is not None
+        return d.draw(draws.fold(seeds, _NEW_DRAW + 2 * s + which))
+
     if config.draw == "resampled":
-        return new_here, new_there
+        return new(0) if config.algorithm == "tacos" else None, new(1) if s_next else None
     estimated = d.estimate(x, x0_hat, s)
     if config.eta == 0 or s_next == 0:
         return estimated, estimated
-    assert new_there is not None
-    return estimated, d.blend(estimated, new_there, s, s_next, config.eta)
+    renewed = new(1)
+    assert renewed is not None
+    return estimated, d.blend(estimated, renewed, s, s_next, config.eta)
 
 
 def _step(
