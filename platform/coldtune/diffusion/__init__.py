@@ -28,6 +28,7 @@ from coldtune.diffusion.degradations import (
     leftover,
     start_for_leftover,
 )
+from coldtune.diffusion.priors import Prior, PriorConfig, build_prior, prior_config
 from coldtune.diffusion.restorer import Restorer, RestorerConfig, build_restorer
 from coldtune.diffusion.samplers import SamplerConfig, nfe, sample
 from coldtune.diffusion.schedules import BetaConfig, SigmaConfig
@@ -53,6 +54,8 @@ __all__ = [
     "Noise",
     "NoiseConfig",
     "NoiseDraw",
+    "Prior",
+    "PriorConfig",
     "Restorer",
     "RestorerConfig",
     "SamplerConfig",
@@ -61,10 +64,12 @@ __all__ = [
     "SnowConfig",
     "SnowDraw",
     "build_degradation",
+    "build_prior",
     "build_restorer",
     "degradation_config",
     "leftover",
     "nfe",
+    "prior_config",
     "sample",
     "start_for_leftover",
 ]
