@@ -46,7 +46,8 @@ def main() -> None:
             named = {"2": m["fid"], "direct": m["fid_direct"], "1": m["fid_naive"]}
             order = " < ".join(sorted(named, key=lambda name: named[name]))
             values = (m["fid_direct"], m["fid"], m["fid_naive"], m["rmse_direct"], m["rmse"])
-            print(f"| {seed} | {steps} | " + " | ".join(f"{value:.3f}" for value in values) + f" | {order} |", flush=True)
+            shown = " | ".join(f"{value:.3f}" for value in values)
+            print(f"| {seed} | {steps} | {shown} | {order} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ def test_a_terminal_is_redrawn_in_place_and_left_clean() -> None:
         text = text_of(console)
     assert "0 of 4 trials, best FID 0.9 (trial 7), 800 images/s" in text
     assert "training     40 / 100" in text
+    bar = next(line for line in text.splitlines() if "━" in line and "training" not in line)
+    assert "trial" not in bar, "the bar of the whole has a line of its own"
 
 
 def test_the_best_is_the_smallest_fid_and_the_largest_ssim() -> None:

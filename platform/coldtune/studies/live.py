@@ -143,14 +143,15 @@ class View(Events):
     def _render(self) -> RenderableType:
         with self._lock:
             share = (self.ended + sum(trial.share for trial in self.running.values())) / max(self.total, 1)
-            rows = Table.grid(padding=(0, 2))
+            whole, rows = Table.grid(), Table.grid(padding=(0, 2))  # a bar alone ends without a line break
+            whole.add_row(ProgressBar(total=1.0, completed=share, width=min(80, self.console.width)))
             for number, trial in sorted(self.running.items()):
                 rate = f"{trial.images_per_s:,.0f} images/s" if trial.images_per_s else ""
                 bar = ProgressBar(total=1.0, completed=trial.share, width=24)
                 rows.add_row(f"trial {number:>3}", bar, trial.text, rate, Text(_point(trial.point), style="dim"))
             return Group(
                 Text(f"{self.name}: {self._headline()}", style="bold"),
-                ProgressBar(total=1.0, completed=share, width=min(80, self.console.width)),
+                whole,
                 *self.recent,
                 rows,
             )
