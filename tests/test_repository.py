@@ -19,7 +19,6 @@ from pydantic import BaseModel
 
 import coldtune
 from coldtune import cli, presets
-from coldtune.data.registry import source
 from coldtune.diffusion import build_degradation, build_restorer
 from coldtune.diffusion.degradations import DEGRADATIONS
 from coldtune.metrics import build_extractor
@@ -216,15 +215,10 @@ def test_the_contributed_files_are_as_the_linter_wants_them(with_erase):
 # --- search spaces, presets, jobs
 
 
-def image_shape(base) -> tuple[int, int, int]:
-    data = parse_trial(base).data
-    return source(data.name).channels, data.image_size, data.image_size
-
-
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_a_space_builds(path):
     spec = build_spec(path.stem, path)
-    space = Space(spec.space, spec.base, image_shape(spec.base))
+    space = Space(spec.space, spec.base, presets.image_shape(spec.base))
     assert space.feasible(space.first)
     build_extractor(spec.base["protocol"]["extractor"])
 
@@ -232,7 +226,7 @@ def test_a_space_builds(path):
 @pytest.mark.parametrize("name", presets.names())
 def test_a_preset_builds(name):
     tree = presets.load(name)
-    trial, shape = parse_trial(tree), image_shape(tree)
+    trial, shape = parse_trial(tree), presets.image_shape(tree)
     trial.check(shape)
     with torch.device("meta"):
         build_restorer(trial.restorer, shape, steps=build_degradation(trial.degradation, shape).steps)

@@ -163,8 +163,12 @@ def _data_verify(options: argparse.Namespace, console: Console) -> int:
 def _presets_list(options: argparse.Namespace, console: Console) -> int:
     from coldtune import presets
 
-    for name in presets.names():
-        console.print(f"{name:<24}{presets.describe(name)}", highlight=False)
+    table = Table("name", "degradation", "T", "leftover", "table", "what it is", box=None, pad_edge=False)
+    for preset in map(presets.summary, presets.names()):
+        leftover = "-" if preset.leftover is None else f"{preset.leftover:.2g}"
+        place = ", ".join(preset.tables) or "-"
+        table.add_row(preset.name, preset.kind, str(preset.steps), leftover, place, preset.title)
+    console.print(table, highlight=False)
     return 0
 
 

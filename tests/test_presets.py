@@ -1,0 +1,140 @@
+"""The presets against the paper's sections 4 and 5 and its appendix, and against the authors' published settings."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from coldtune import cli, presets
+from coldtune.data import prepare
+from coldtune.diffusion import build_degradation
+from coldtune.stages.trial import leaves, parse_trial
+
+PAPER = [name for name in presets.names() if name.startswith("paper/")]
+AUTHORS = [name for name in presets.names() if name.startswith("authors/")]
+
+# Section or table -> T and whatever else the paper states there, by dotted key.
+STATED = {
+    "paper/mnist-blur": {"steps": 40, "kernel_size": 11, "sigma.schedule": "constant", "sigma.start": 7},
+    "paper/cifar10-blur": {"kernel_size": 11, "sigma.schedule": "linear", "sigma.start": 0.36, "sigma.rate": 0.01},
+    "paper/celeba-blur": {"kernel_size": 15, "sigma.schedule": "exponential", "sigma.rate": 0.01},
+    "paper/mnist-mask": {"steps": 50, "beta.start": 1, "beta.step": 0.1, "center": "random", "quantize": True},
+    "paper/cifar10-mask": {"steps": 50, "beta.start": 1, "beta.step": 0.1, "center": "random", "quantize": True},
+    "paper/celeba-mask": {"steps": 50, "beta.start": 1, "beta.step": 0.1, "center": "fixed", "quantize": True},
+    "paper/mnist-downsample": {"steps": 3},
+    "paper/cifar10-downsample": {"steps": 3},
+    "paper/celeba-downsample": {"steps": 6},
+    "paper/cifar10-desaturate": {"steps": 50},
+    "paper/celeba-desaturate": {"steps": 20},
+    "paper/cifar10-snow": {"steps": 200, "mean": 0.55, "sd": 0.3, "threshold.start": 1.15, "threshold.end": 0.7,
+                           "motion_sigma.start": 0.05, "motion_sigma.end": 16},
+    "paper/celeba-snow": {"steps": 200, "mean": 0.55, "sd": 0.3, "threshold.start": 1.15, "threshold.end": 0.55,
+                          "motion_sigma.start": 0.05, "motion_sigma.end": 20},
+    "paper/celeba-blur-generation": {"steps": 300, "kernel_size": 27, "sigma.schedule": "exponential",
+                                     "sigma.start": 1, "sigma.rate": 0.01},
+    "paper/afhq-blur-generation": {"steps": 300, "kernel_size": 27, "sigma.schedule": "exponential",
+                                   "sigma.start": 1, "sigma.rate": 0.01},
+    "paper/celeba-noise": {"kind": "noise"},
+    "paper/afhq-noise": {"kind": "noise"},
+    "paper/celeba-mask-generation": {"kind": "mask", "fill": "color", "order": "forward"},
+    "paper/celeba-downsample-generation": {"steps": 6},
+    "paper/celeba-animorph": {"kind": "animorph", "source": "afhq"},
+}  # fmt: skip
+
+# The second-largest |eigenvalue| of A_T as computed from the authors' kernels, edges and T, to their digits.
+LEFTOVERS = {
+    "paper/mnist-blur": 6.3e-4,
+    "authors/mnist-blur": 2.5e-2,
+    "authors/cifar10-blur": 0.914,
+    "paper/celeba-blur": 0.623,
+    "paper/celeba-blur-generation": 1.3e-4,
+}
+TABLES = {
+    "1": {"mnist-blur", "cifar10-blur", "celeba-blur"},
+    "2": {"mnist-mask", "cifar10-mask", "celeba-mask"},
+    "3": {"mnist-downsample", "cifar10-downsample", "celeba-downsample"},
+    "4": {"celeba-blur-generation", "afhq-blur-generation", "celeba-noise", "afhq-noise"},
+    "5": {"cifar10-desaturate", "celeba-desaturate"},
+    "6": {"mnist-blur", "cifar10-blur", "celeba-blur"},
+    "5.3": {"celeba-mask-generation", "celeba-downsample-generation", "celeba-animorph"},
+    "A.7": {"celeba-blur-generation", "afhq-blur-generation"},
+    "-": {"cifar10-snow", "celeba-snow"},
+}
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_a_preset_parses_builds_and_can_sample(name):
+    tree = presets.load(name)
+    trial, shape = parse_trial(tree), presets.image_shape(tree)
+    trial.check(shape)
+    d = build_degradation(trial.degradation, shape)
+    trial.sampler.check(d)
+    assert d.image_shape == shape
+    assert shape[0] == (1 if trial.data.name in ("digits", "mnist") else 3)
+
+
+def test_every_setting_of_the_paper_is_there():
+    assert set(PAPER) == set(STATED)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_degradation_is_as_the_paper_states(name):
+    written = dict(leaves(presets.load(name)["degradation"]))
+    assert {key: written.get(key) for key in STATED[name]} == STATED[name]
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_training_is_as_the_appendix_states(name):
+    training = parse_trial(presets.load(name)).training
+    inpainting = presets.tables(name) == ("2",)
+    assert (training.steps, training.batch_size) == ((60_000, 64) if inpainting else (700_000, 32))
+    assert (training.lr, training.accumulate, training.loss) == (2e-5, 2, "l1")
+    assert (training.ema_decay, training.ema_every, training.ema_warmup) == (0.995, 10, False)
+
+
+@pytest.mark.parametrize(("name", "leftover"), LEFTOVERS.items())
+def test_a_blur_ends_as_the_authors_kernels_do(name, leftover):
+    digits = len(f"{leftover:e}".split("e")[0].rstrip("0").replace(".", ""))
+    found = presets.summary(name).leftover
+    assert round(found, digits - 1 - math.floor(math.log10(found))) == pytest.approx(leftover)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_has_its_presets(table):
+    wanted = () if table == "-" else (table,)
+    listed = {
+        name.removeprefix("paper/")
+        for name in PAPER
+        if set(wanted) & set(presets.tables(name)) or presets.tables(name) == wanted
+    }
+    assert listed == TABLES[table]
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_a_variant_of_the_authors_differs_in_more_than_how_t_is_told(name):
+    mine = dict(leaves(presets.load(name)))
+    papers = dict(leaves(presets.load(name.replace("authors/", "paper/"))))
+    assert mine.pop("restorer.index") == "t-1"
+    assert mine["data.name"] == papers["data.name"]
+    assert mine != papers
+    assert presets.tables(name) == presets.tables(name.replace("authors/", "paper/"))
+
+
+@pytest.mark.parametrize("dataset", ["celeba", "afhq"])
+def test_a_dataset_known_by_name_only_cannot_be_prepared(dataset, tmp_path):
+    with pytest.raises(ValueError, match=f"dataset '{dataset}': cannot be prepared yet; allowed: cifar10, "):
+        prepare({"name": dataset, "image_size": 128}, tmp_path, progress=False)
+
+
+def test_the_command_lists_them_all(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["presets"])
+    assert ended.value.code == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][:5] == ["name", "degradation", "T", "leftover", "table"]
+    rows = {line[0]: line[1:] for line in lines[1:] if line}
+    assert set(presets.names()) <= set(rows)
+    assert rows["paper/mnist-blur"][:5] == ["blur", "40", "0.00063", "1,", "6"]
+    assert rows["paper/celeba-snow"][:4] == ["snow", "200", "-", "-"]
