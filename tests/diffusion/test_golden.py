@@ -53,6 +53,8 @@ SETTINGS = {
             "sigma": {"schedule": "linear", "start": 0.35, "rate": 0.01},
         }
     ),
+    # The authors' variants: beta starts at 1.1 (training), at .1 (their test command); the paper says 1. Truncation to
+    # 8 bit is that of x_T alone.
     "inpaint_cifar_random": Setting(
         {
             "kind": "mask",
@@ -68,7 +70,7 @@ SETTINGS = {
     ),
     "superres_mnist": Setting({"kind": "downsample", "steps": 3, "method": "bicubic"}),
     "superres_cifar": Setting({"kind": "downsample", "steps": 3, "method": "bicubic"}),
-    # The authors' variant: the paper zooms the corner, with splines.
+    # The authors' variant: they zoom the center, linearly, and share one pattern; the paper the corner, with splines.
     "snow_cifar": Setting(
         {
             "kind": "snow",
@@ -81,6 +83,7 @@ SETTINGS = {
         PRINTED,
         SnowDraw,
     ),
+    # Here and for snow, Algorithms 1 and 2 as printed; the authors' loops are `off_by_one`.
     "decolor_cifar_T50": Setting({"kind": "desaturate", "steps": 50}, PRINTED),
     "hot_T200": Setting({"kind": "noise", "steps": 200}, DRAWS, NoiseDraw, "z", 5e-5),
     "animorphosis_T200": Setting({"kind": "animorph", "steps": 200, "source": "afhq"}, DRAWS, AnimorphDraw, "z", 5e-5),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from coldtune.diffusion import build_degradation, draws
+from coldtune.diffusion import build_degradation, draws, source_of
 from coldtune.diffusion.degradations import AnimorphDraw, NoiseDraw
 from coldtune.diffusion.schedules import cosine_alpha_bar
 from coldtune.testing import DegradationSuite
@@ -137,6 +137,11 @@ def test_animorph_without_its_source_degrades_but_does_not_draw():
 def test_wrong_sources(wrong, message):
     with pytest.raises(ValueError, match=message):
         build_degradation(ANIMORPH, SHAPE, source=wrong)
+
+
+def test_the_source_is_named_by_the_configuration():
+    assert source_of(ANIMORPH) == "digits"
+    assert source_of(NOISE) is None
 
 
 def test_a_source_where_none_is_named():

@@ -26,6 +26,7 @@ from coldtune.diffusion.degradations import (
     build_degradation,
     degradation_config,
     leftover,
+    source_of,
     start_for_leftover,
 )
 from coldtune.diffusion.priors import Prior, PriorConfig, build_prior, prior_config
@@ -71,5 +72,6 @@ __all__ = [
     "nfe",
     "prior_config",
     "sample",
+    "source_of",
     "start_for_leftover",
 ]

@@ -8,7 +8,7 @@ from coldtune.diffusion.degradations.desaturate import Desaturate, DesaturateCon
 from coldtune.diffusion.degradations.downsample import Downsample, DownsampleConfig
 from coldtune.diffusion.degradations.mask import Mask, MaskConfig, MaskDraw
 from coldtune.diffusion.degradations.noise import Noise, NoiseConfig, NoiseDraw
-from coldtune.diffusion.degradations.registry import DEGRADATIONS, build_degradation, degradation_config
+from coldtune.diffusion.degradations.registry import DEGRADATIONS, build_degradation, degradation_config, source_of
 from coldtune.diffusion.degradations.snow import Snow, SnowConfig, SnowDraw
 
 __all__ = [
@@ -37,5 +37,6 @@ __all__ = [
     "build_degradation",
     "degradation_config",
     "leftover",
+    "source_of",
     "start_for_leftover",
 ]

@@ -52,3 +52,9 @@ def degradation_config(config: Mapping[str, Any] | DegradationConfig) -> Degrada
     if kind not in DEGRADATIONS:
         raise ValueError(f"degradation.kind = {kind!r}: allowed: {', '.join(sorted(DEGRADATIONS))}")
     return parse(DEGRADATIONS[kind].config_type, config, where="degradation")
+
+
+def source_of(config: Mapping[str, Any] | DegradationConfig) -> str | None:
+    """The name of the dataset whose images `build_degradation` needs as `source` before it can draw; None for most."""
+    parsed = degradation_config(config)
+    return parsed.source if isinstance(parsed, AnimorphConfig) else None
