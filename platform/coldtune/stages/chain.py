@@ -216,7 +216,7 @@ class Chain:
                 if first:
                     strip[int(step["s"])] = to_uint8(step["x_s"][:STRIP_IMAGES]).cpu()
 
-            out = sample(restorer, degradation, x, sampler=sampler, draw=draw, callback=watch)
+            out = sample(restorer, degradation, x, sampler=sampler, draw=draw, callback=watch, seeds=seeds)
             if not parts:
                 strip[0] = to_uint8(out[:STRIP_IMAGES]).cpu()
             parts.append(to_uint8(out).cpu())
