@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # a PYTHONPATH given at `ray job submit` would collide with ours, which holds it
 }
 
 
@@ -61,12 +63,16 @@ def default_home() -> Path:
 def connect(study: str, workers: int) -> Iterator[dict[str, Any]]:
     """Connect to the cluster of RAY_ADDRESS (set inside a submitted job), or start Ray on this machine, and leave it.
 
-    Gives Ray's context as a dict. Workers import the coldtune that this process imported.
+    Gives Ray's context as a dict. Workers import the coldtune that this process imported. ValueError where no cluster
+    can be reached at RAY_ADDRESS.
     """
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    own = "RAY_ADDRESS" not in os.environ
-    if own:
+    address = os.environ.get("RAY_ADDRESS", "")
+    own = address in ("", "local")
+    if not own:
+        _reach(address)
+    else:
         # Under `uv run`, Ray would start every worker through uv in an uploaded copy of this folder.
         os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
         # Despite its name, what makes all of Ray listen on 127.0.0.1 only, on every system. `_node_ip_address` does
@@ -82,13 +88,19 @@ def connect(study: str, workers: int) -> Iterator[dict[str, Any]]:
     }
     package = str(Path(coldtune.__file__).parents[1])
     python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    context = ray.init(
-        **(options if own else {}),
-        job_config=JobConfig(metadata=_shown(study)),
-        runtime_env={"env_vars": {"PYTHONPATH": python_path}},
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        context = ray.init(
+            **(options if own else {}),
+            job_config=JobConfig(metadata=_shown(study)),
+            runtime_env={"env_vars": {"PYTHONPATH": python_path}},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except ConnectionError as error:
+        raise ValueError(
+            f"RAY_ADDRESS = {address}: {error}; a cluster that was started with a token wants RAY_AUTH_MODE=token and "
+            "the token here too (`ray get-auth-token` on its head prints it)"
+        ) from error
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if submitted():
@@ -97,6 +109,21 @@ def connect(study: str, workers: int) -> Iterator[dict[str, Any]]:
         yield {"dashboard": context.dashboard_url, "own": own}
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """ValueError where nothing answers at `address`: Ray would try for minutes."""
+    if address.startswith("ray://"):
+        raise ValueError(f"RAY_ADDRESS = {address}: a study runs inside its cluster; start it with `ray job submit`")
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():
+        return  # Ray says what is wrong with it, or finds the cluster itself
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ValueError(
+            f"RAY_ADDRESS = {address}: no cluster answers there ({error}); unset it to start Ray on this machine"
+        ) from None
 
 
 def _shown(study: str) -> dict[str, str]:
