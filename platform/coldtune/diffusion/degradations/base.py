@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -46,7 +46,7 @@ class Draw:
         """The draws of some of the images: a slice, int64 indices or a boolean mask."""
         return self._each(lambda value: value[index])
 
-    def _each(self, change: Any) -> Self:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return type(self)(**{name: None if value is None else change(value) for name, value in values.items()})
 
@@ -143,10 +143,11 @@ class Degradation(ABC):
 
     def _checked(self, x0: Tensor, t: int | Tensor, draw: Draw | None, quantize: bool) -> Tensor:
         self.check_images("x0", x0)
+        clean: Tensor | None = None
         if isinstance(t, Tensor):
-            may_be_zero = self._check_tensor(t, x0)
+            clean = per_image(t == 0) if self._check_tensor(t, x0) else None
         else:
-            t, may_be_zero = self._check_number(t), False
+            t = self._check_number(t)
         self._check_draw(draw, x0)
         if isinstance(t, int) and t == 0:
             return x0.clone()
@@ -154,7 +155,7 @@ class Degradation(ABC):
             degraded = self._degrade(x0.to(computing_dtype(x0.dtype)), t, draw)
             degraded = (truncate_to_8_bit(degraded) if quantize else degraded).to(x0.dtype)
         # Imposed, not hoped for: reduced-precision matmuls (TF32) and formulas that miss x at t = 0 would break it.
-        return torch.where(per_image(torch.eq(t, 0)), x0, degraded) if may_be_zero else degraded  # type: ignore[arg-type]
+        return degraded if clean is None else torch.where(clean, x0, degraded)
 
     def check_images(self, name: str, images: Tensor) -> None:
         """ValueError unless `images` is a floating (B, C, H, W) tensor of this degradation's image shape."""
