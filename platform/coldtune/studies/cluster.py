@@ -28,7 +28,7 @@ _ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # a PYTHONPATH given at `ray job submit` would collide with ours, which holds it
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # a PYTHONPATH given at `ray job submit` collides with ours, which holds it
 }
 
 
