@@ -61,7 +61,7 @@ def test_unknown_and_missing_sections() -> None:
 
 def test_a_stride_longer_than_the_path_is_refused() -> None:
     trial = parse_trial(tree(sampler__num_steps=21))
-    with pytest.raises(ValueError, match=r"sampler\.num_steps = 21: allowed is 1 to degradation\.steps = 20"):
+    with pytest.raises(ValueError, match=r"sampler\.num_steps = 21: at most the degradation.s steps, 20"):
         trial.check((1, 16, 16))
 
 
@@ -72,3 +72,15 @@ def test_short_names_are_short_and_unique() -> None:
     assert set(flat(parse_trial(tree()))) == set(names)
     assert {"T", "kernel", "schedule", "rate", "start", "sampler", "lr", "batch", "N"} <= set(names)
     assert all(len(name) <= 16 and "." not in name for name in names)
+
+
+def test_a_draw_that_the_degradation_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"sampler\.draw = 'estimated'"):
+        parse_trial(tree(sampler__draw="estimated")).check((1, 16, 16))
+
+
+def test_a_degradation_by_another_dataset_is_refused_before_it_is_trained() -> None:
+    made = tree()
+    made["degradation"] = {"kind": "animorph", "steps": 10, "schedule": "cosine", "source": "cifar10"}
+    with pytest.raises(ValueError, match=r"degradation\.source = 'cifar10': .* cannot be trained by a study yet"):
+        parse_trial(made).check((3, 16, 16))

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from coldtune.config import Config, parse, plain
 from coldtune.data import DataConfig
-from coldtune.diffusion import build_degradation
+from coldtune.diffusion import build_degradation, source_of
 from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.metrics.protocol import ProtocolConfig
@@ -36,11 +36,12 @@ class TrialConfig(Config):
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """ValueError naming the key where a part does not fit the images (a kernel larger than the image, ...)."""
-        steps = build_degradation(self.degradation, image_shape).steps
-        if self.sampler.num_steps is not None and self.sampler.num_steps > steps:
+        if (source := source_of(self.degradation)) is not None:
             raise ValueError(
-                f"sampler.num_steps = {self.sampler.num_steps}: allowed is 1 to degradation.steps = {steps}, or null"
+                f"degradation.source = {source!r}: a degradation that needs another dataset's images cannot be trained "
+                "by a study yet, only through the library"
             )
+        self.sampler.check(build_degradation(self.degradation, image_shape))
 
 
 def parse_trial(tree: Mapping[str, Any]) -> TrialConfig:
