@@ -77,10 +77,3 @@ def test_short_names_are_short_and_unique() -> None:
 def test_a_draw_that_the_degradation_does_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match=r"sampler\.draw = 'estimated'"):
         parse_trial(tree(sampler__draw="estimated")).check((1, 16, 16))
-
-
-def test_a_degradation_by_another_dataset_is_refused_before_it_is_trained() -> None:
-    made = tree()
-    made["degradation"] = {"kind": "animorph", "steps": 10, "schedule": "cosine", "source": "cifar10"}
-    with pytest.raises(ValueError, match=r"degradation\.source = 'cifar10': .* cannot be trained by a study yet"):
-        parse_trial(made).check((3, 16, 16))

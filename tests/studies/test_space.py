@@ -111,3 +111,11 @@ def broken(root: Path, change) -> dict:
 def test_what_a_space_refuses_before_anything_is_spent(root: Path, change, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build(broken(root, change))
+
+
+def test_a_degradation_by_another_dataset_is_refused() -> None:
+    base = copy.deepcopy(BASE)
+    base["degradation"] = {"kind": "animorph", "steps": 10, "schedule": "cosine", "source": "cifar10"}
+    space = {"base": "x", "vary": {"degradation.steps": {"low": 5, "high": 10}}}
+    with pytest.raises(ValueError, match=r"degradation\.source = 'cifar10': .* cannot be trained by a study yet"):
+        build(space, base)

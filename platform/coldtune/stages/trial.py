@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from coldtune.config import Config, parse, plain
 from coldtune.data import DataConfig
-from coldtune.diffusion import build_degradation, source_of
+from coldtune.diffusion import build_degradation
 from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.metrics.protocol import ProtocolConfig
@@ -36,11 +36,6 @@ class TrialConfig(Config):
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """ValueError naming the key where a part does not fit the images (a kernel larger than the image, ...)."""
-        if (source := source_of(self.degradation)) is not None:
-            raise ValueError(
-                f"degradation.source = {source!r}: a degradation that needs another dataset's images cannot be trained "
-                "by a study yet, only through the library"
-            )
         self.sampler.check(build_degradation(self.degradation, image_shape))
 
 

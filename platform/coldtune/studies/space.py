@@ -26,7 +26,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import Field, field_validator, model_validator
 
 from coldtune.config import Config
-from coldtune.diffusion import build_degradation, leftover, start_for_leftover
+from coldtune.diffusion import build_degradation, leftover, source_of, start_for_leftover
 from coldtune.diffusion.degradations.blur_start import OutOfReachError
 from coldtune.stages.trial import TrialConfig, leaves, parse_trial, short_name
 
@@ -195,6 +195,11 @@ class Space:
         return float(derive.at)
 
     def _check_keys(self) -> None:
+        if (source := source_of(self.base["degradation"])) is not None:
+            raise ValueError(
+                f"degradation.source = {source!r}: a degradation by another dataset's images cannot be trained by a "
+                "study yet, only through the library"
+            )
         known = dict(leaves(parse_trial(self.base).model_dump()))
         known |= dict(
             leaves({"degradation": build_degradation(self.base["degradation"], self.image_shape).config.model_dump()})
