@@ -1,15 +1,21 @@
 """How images are judged: features, distances between sets of images, image by image scores, and the protocol."""
 
 from coldtune.metrics.cache import Cache, MemoryCache
+from coldtune.metrics.distances import DISTANCES, distances
 from coldtune.metrics.evaluate import image_set_metrics
 from coldtune.metrics.extractors import Extractor, build_extractor, extract_features, extract_moments
+from coldtune.metrics.fid_infinity import fid_infinity
 from coldtune.metrics.frechet import Reference, frechet_distance, reference_statistics
 from coldtune.metrics.image import ImageScores, mse, psnr, rmse, ssim
+from coldtune.metrics.kid import kid
+from coldtune.metrics.mind import mind
 from coldtune.metrics.moments import FeatureMoments
+from coldtune.metrics.precision_recall import precision_recall
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, resolve
 from coldtune.metrics.values import Value, check_objective, check_same, difference, same
 
 __all__ = [
+    "DISTANCES",
     "Cache",
     "Extractor",
     "FeatureMoments",
@@ -23,11 +29,16 @@ __all__ = [
     "check_objective",
     "check_same",
     "difference",
+    "distances",
     "extract_features",
     "extract_moments",
+    "fid_infinity",
     "frechet_distance",
     "image_set_metrics",
+    "kid",
+    "mind",
     "mse",
+    "precision_recall",
     "psnr",
     "reference_statistics",
     "resolve",

@@ -111,3 +111,18 @@ def check_features(features: Tensor, dim: int) -> None:
         )
     if bad := int((~torch.isfinite(features)).any(1).sum()):
         raise ValueError(f"{bad} of {len(features)} feature vectors hold NaN or infinity: were the images finite?")
+
+
+def feature_sets(features: Tensor, reference: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:
+    """Both sets (N, d) and (M, d) in float64 on the features' device.
+
+    ValueError where their dimensions differ, a set has fewer than `least` vectors, or one is not finite.
+    """
+    if reference.ndim != 2:
+        raise ValueError(f"reference features {tuple(reference.shape)}: allowed are (M, d)")
+    for name, tensor in (("features", features), ("reference features", reference)):
+        check_features(tensor, reference.shape[1])
+        if len(tensor) < least:
+            raise ValueError(f"{len(tensor)} {name}: this distance needs at least {least} of them")
+    features = to_float64(features)
+    return features, to_float64(reference).to(features.device)

@@ -1,0 +1,59 @@
+"""FID extrapolated to infinitely many images: the part of FID's bias that N images cause, taken away."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from coldtune.diffusion import draws
+from coldtune.metrics.frechet import Reference, frechet_distance
+from coldtune.metrics.moments import check_features
+
+PARTS = 8
+_ORDER = draws.stream("metrics/fid_infinity/order")
+
+
+def fid_infinity(features: Tensor, reference: Reference, seed: int = 0) -> float:
+    """FID of features (N, d) extrapolated to N = infinity (Chong and Forsyth, 2020, section 3.1).
+
+    The bias of FID is c / n + O(1 / n^2), with a c of its own for every model. The set, shuffled by `seed`, is cut into
+    k equal parts for k = 1, 2, ..., as long as a part holds n >= 2 d vectors (at most PARTS); FID, averaged over the
+    parts, is a straight line in 1 / n, and the value is that line at 1 / n = 0. Where the paper takes one random subset
+    for each n, every vector is used at every n here, which lowers the variance for as many eigendecompositions.
+
+    The reference stays the same for every n, so the bias of its own size stays too, equal for all models. With N < 4 d
+    there are still two points, but on the bent part of the curve: the result then has a bias of the opposite sign or
+    the same, and its noise is that of a difference. It can be slightly negative near 0.
+    The value depends on `seed` and, through the shuffle, on the order of the vectors; at equal order and seed the parts
+    of two models hold the same images. ValueError below 4 vectors, and as `frechet_distance`.
+    """
+    check_features(features, reference.dim)
+    sizes, values = fid_at_sizes(features, reference, seed)
+    return intercept(1 / sizes, values)
+
+
+def fid_at_sizes(features: Tensor, reference: Reference, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The points of that line: sizes n, descending from N, and the mean FID of the parts of each; float64 (K,) both."""
+    count = len(features)
+    if count < 4:
+        raise ValueError(f"{count} features: FID-infinity needs at least 4, and 4 d for its line to be straight")
+    order = torch.argsort(draws.derive(seed, _ORDER, torch.arange(count))).to(features.device)
+    sizes, values = [], []
+    for k in range(1, parts(count, reference.dim) + 1):
+        size = count // k
+        of_parts = [frechet_distance(reference, features[rows]) for rows in torch.split(order[: k * size], size)]
+        sizes.append(float(size))
+        values.append(sum(of_parts) / k)
+    return torch.tensor(sizes, dtype=torch.float64), torch.tensor(values, dtype=torch.float64)
+
+
+def parts(count: int, dim: int) -> int:
+    """Into how many parts at most `count` vectors are cut: 2..PARTS, each of at least 2 dim where possible."""
+    return min(max(count // (2 * dim), 2), PARTS)
+
+
+def intercept(x: Tensor, y: Tensor) -> float:
+    """Value at x = 0 of the least-squares line through points (K,), K >= 2."""
+    centred = x - x.mean()
+    slope = (centred @ y) / (centred @ centred)
+    return float(y.mean() - slope * x.mean())

@@ -1,0 +1,61 @@
+"""MIND: a sliced Wasserstein distance between features; sorts in place of covariances."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from coldtune.diffusion import draws
+from coldtune.metrics.moments import feature_sets
+
+DIRECTIONS = 1000
+_CHUNK = 64  # directions projected at a time: N x 64 numbers of float64 for each set
+_STREAM = draws.stream("metrics/mind/directions")
+
+
+def mind(features: Tensor, reference_features: Tensor, seed: int = 0, directions: int = DIRECTIONS) -> float:
+    """3 d times the mean over random directions of the squared 1-D 2-Wasserstein distance (Berthet et al., 2026).
+
+    features (N, d) and (M, d). Along a unit vector u the distance of two sets is that of their sorted projections; for
+    N = M these are paired in order, otherwise the two quantile functions are integrated exactly. Two Gaussians that
+    differ by a shift are 3 |shift|^2 apart, up to the noise of the directions (relative (2 / directions)^(1/2): 4.5 %
+    for 1,000), which is the same for all models at one seed. Symmetric; 0 exactly for equal sets; no Gaussian is
+    assumed.
+
+    The plug-in estimate is biased upwards by an amount that falls with N and M and is nearly the same for all models:
+    compare at equal N, M and seed only. More directions cost time in proportion and lower the noise of the absolute
+    value, hardly that of a comparison. ValueError below 1 direction or 2 vectors.
+    """
+    if directions < 1:
+        raise ValueError(f"directions = {directions}: allowed are integers of at least 1")
+    x, y = feature_sets(features, reference_features)
+    total = x.new_zeros(())
+    for units in torch.split(unit_vectors(seed, directions, x.shape[1]).to(x.device), _CHUNK):
+        total = total + squared_wasserstein(x @ units.T, y @ units.T).sum()
+    return float(3 * x.shape[1] * total / directions)
+
+
+def unit_vectors(seed: int, count: int, dim: int) -> Tensor:
+    """Uniformly random unit vectors (count, dim), float64: normalised Gaussians, the k-th from (seed, k)."""
+    seeds = draws.derive(seed, _STREAM, torch.arange(count))
+    vectors = draws.normal(seeds, _STREAM, (dim,)).double()
+    return torch.nn.functional.normalize(vectors, dim=1)
+
+
+def squared_wasserstein(x: Tensor, y: Tensor) -> Tensor:
+    """Squared 2-Wasserstein distance of the empirical distributions in each column: (N, K), (M, K) -> (K,)."""
+    x, y = x.sort(0).values, y.sort(0).values
+    if len(x) == len(y):
+        return ((x - y) ** 2).mean(0)
+    rows, columns, weights = _quantile_pairs(len(x), len(y))
+    return weights.to(x.device) @ (x[rows.to(x.device)] - y[columns.to(x.device)]) ** 2
+
+
+def _quantile_pairs(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The monotone coupling of n and m equal masses: which is paired with which, and the mass of each pair (sum 1).
+
+    Both quantile functions are constant between the multiples of 1/n and 1/m; in units of 1/(n m) all is integer.
+    """
+    ends: Tensor = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()  # type: ignore[no-untyped-call]
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    return starts // m, starts // n, (ends - starts).double() / (n * m)

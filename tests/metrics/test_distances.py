@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from coldtune.metrics import (
+    DISTANCES,
+    Reference,
+    distances,
+    fid_infinity,
+    frechet_distance,
+    kid,
+    mind,
+    precision_recall,
+)
+
+
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+X, Y = _random(80, 6) + 0.3, _random(90, 6, seed=1)
+
+
+def test_each_name_is_its_own_function_under_the_same_seed() -> None:
+    reference = Reference.of(Y)
+    precision, recall = precision_recall(X, Y)
+    expected = {
+        "fid": frechet_distance(reference, X), "fid_infinity": fid_infinity(X, reference, 4), "kid": kid(X, Y),
+        "mind": mind(X, Y, 4), "precision": precision, "recall": recall,
+    }  # fmt: skip
+    assert distances(X, Y, reference, seed=4) == expected
+    assert distances(X, Y, seed=4) == expected
+    assert list(expected) == list(DISTANCES)
+
+
+def test_only_what_is_asked_for_in_that_order() -> None:
+    assert list(distances(X, Y, names=["mind", "fid"])) == ["mind", "fid"]
+    assert distances(X, Y, names=[]) == {}
+
+
+def test_worse_sets_are_farther_by_every_distance() -> None:
+    near, far = distances(Y[:80] + 0.1, Y), distances(Y[:80] * 2 + 2, Y)
+    for name, value in near.items():
+        assert (value > far[name]) == (name in ("precision", "recall")), name
+
+
+def test_wrong_input() -> None:
+    with pytest.raises(ValueError, match="distances 'fdi', 'lpips': allowed are fid, fid_infinity, kid, mind, prec"):
+        distances(X, Y, names=["fdi", "kid", "lpips"])
+    with pytest.raises(ValueError, match="80 reference features, but moments of 90: not one set"):
+        distances(X, X, Reference.of(Y))

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from coldtune.metrics import Reference, fid_infinity, frechet_distance
+from coldtune.metrics.fid_infinity import fid_at_sizes, intercept, parts
+
+
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _standard(dim: int) -> Reference:
+    """The exact moments of N(0, 1), so that the only bias is that of the judged set."""
+    eye = torch.eye(dim, dtype=torch.float64)
+    return Reference(torch.zeros(dim, dtype=torch.float64), eye, eye, n=10**9)
+
+
+def test_the_intercept_of_points_on_a_line() -> None:
+    x = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
+    assert intercept(x, 3 - 2 * x) == pytest.approx(3, rel=1e-12)
+
+
+def test_the_intercept_is_that_of_least_squares() -> None:
+    x, y = _random(9, seed=1).abs(), _random(9, seed=2)
+    solved = torch.linalg.lstsq(torch.stack([torch.ones_like(x), x], 1), y[:, None]).solution
+    assert intercept(x, y) == pytest.approx(float(solved[0]), rel=1e-10)
+
+
+@pytest.mark.parametrize(("count", "dim", "expected"), [(4, 64, 2), (256, 64, 2), (384, 64, 3), (10**5, 64, 8)])
+def test_parts_hold_two_vectors_for_each_dimension(count: int, dim: int, expected: int) -> None:
+    assert parts(count, dim) == expected
+
+
+@pytest.mark.parametrize("place", range(24))
+def test_every_image_counts_once_at_every_size(place: int) -> None:
+    # Against N(0, 0), a part with one 1 among n - 1 zeros has mean^2 + variance = 1/n^2 + 1/n, other parts have 0.
+    features, zero = torch.zeros(24, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    features[place] = 1
+    sizes, values = fid_at_sizes(features, Reference(zero[0], zero, zero, n=10**9), seed=7)
+    assert sizes.tolist() == [24 // k for k in range(1, 9)]
+    for k in (1, 2, 3, 4, 6, 8):
+        assert float(values[k - 1]) == pytest.approx((1 / (24 / k) ** 2 + 1 / (24 / k)) / k, rel=1e-9)
+
+
+def test_less_biased_than_fid_where_the_truth_is_known() -> None:
+    # N(0.2, 1) against the exact N(0, 1) in 16 dimensions: the distance is 16 * 0.04 = 0.64.
+    dim, count, runs = 16, 128, 60
+    sets = [_random(count, dim, seed=seed) + 0.2 for seed in range(runs)]
+    plain = torch.tensor([frechet_distance(_standard(dim), x) for x in sets])
+    extrapolated = torch.tensor([fid_infinity(x, _standard(dim), seed=0) for x in sets])
+    error = float(extrapolated.std()) / runs**0.5
+    assert abs(float(extrapolated.mean()) - 0.64) < 0.1 * (float(plain.mean()) - 0.64) + 4 * error
+    assert float(plain.mean()) > 0.64 + 4 * float(plain.std()) / runs**0.5
+
+
+def test_seeds_shuffle_and_nothing_else_does() -> None:
+    features, reference = _random(100, 4) + 0.1, _standard(4)
+    assert fid_infinity(features, reference, 3) == fid_infinity(features, reference, 3)
+    assert fid_infinity(features, reference, 3) != fid_infinity(features, reference, 4)
+
+
+def test_scale() -> None:
+    features = _random(100, 4)
+    reference, doubled = Reference.of(_random(90, 4, seed=1)), Reference.of(2 * _random(90, 4, seed=1))
+    assert fid_infinity(2 * features, doubled) == pytest.approx(4 * fid_infinity(features, reference), rel=1e-9)
+
+
+def test_wrong_input() -> None:
+    with pytest.raises(ValueError, match="3 features: FID-infinity needs at least 4"):
+        fid_infinity(_random(3, 4), _standard(4))
+    with pytest.raises(ValueError, match=r"allowed are floating tensors \(B, 4\)"):
+        fid_infinity(_random(30, 5), _standard(4))

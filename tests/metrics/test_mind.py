@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from coldtune.metrics import mind
+from coldtune.metrics.mind import squared_wasserstein, unit_vectors
+
+
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 100))
+@settings(max_examples=60, deadline=None)
+def test_one_dimension_is_the_optimal_assignment(n: int, m: int, seed: int) -> None:
+    # Every point repeated until both sets have lcm(n, m) points of equal mass: then transport is an assignment.
+    x, y = _random(n, 1, seed=seed), _random(m, 1, seed=seed + 1000)
+    least = math.lcm(n, m)
+    costs = (x.repeat_interleave(least // n, 0) - y.repeat_interleave(least // m, 0).T) ** 2
+    rows, columns = linear_sum_assignment(costs.numpy())
+    assert float(squared_wasserstein(x, y)) == pytest.approx(float(costs[rows, columns].mean()), rel=1e-10)
+
+
+def test_a_shifted_set_is_three_squared_shifts_away() -> None:
+    x, shift = _random(50, 8), torch.linspace(-1, 2, 8).double()
+    # Shifting a set moves every sorted projection alike: exactly 3 d mean (u . shift)^2, for each choice of directions.
+    exact = 3 * 8 * float(((unit_vectors(5, 1000, 8) @ shift) ** 2).mean())
+    assert mind(x, x + shift, seed=5) == pytest.approx(exact, rel=1e-10)
+    # (u . shift)^2 has a relative standard deviation below 2^(1/2): five of them for 20,000 directions.
+    assert mind(x, x + shift, directions=20_000) == pytest.approx(3 * float(shift @ shift), rel=5 * 0.01)
+
+
+def test_shifted_gaussians() -> None:
+    shift = torch.full((4,), 2.0, dtype=torch.float64)
+    value = mind(_random(2000, 4), _random(2000, 4, seed=1) + shift, directions=2000)
+    assert value == pytest.approx(3 * 16, rel=0.15)  # noise of the directions 3 %, of the means 2 %
+
+
+def test_scaled_sets() -> None:
+    # u . (s x) = s u . x: the distance of x and s x is (s - 1)^2 times the mean square of the projections.
+    x = _random(60, 5)
+    projected = x @ unit_vectors(0, 1000, 5).T
+    assert mind(x, 3 * x) == pytest.approx(3 * 5 * 4 * float((projected**2).mean()), rel=1e-10)
+
+
+def test_directions_are_uniform() -> None:
+    units = unit_vectors(0, 20_000, 6)
+    torch.testing.assert_close(units.norm(dim=1), torch.ones(20_000, dtype=torch.float64))
+    # Covariance 1/6; its entries have a standard deviation below 1/6 / 20000^(1/2) * 2 = 0.0024.
+    torch.testing.assert_close(units.T @ units / 20_000, torch.eye(6, dtype=torch.float64) / 6, rtol=0, atol=0.012)
+    assert float(units.mean(0).abs().max()) < 5 * (1 / 6 / 20_000) ** 0.5
+    # More directions continue fewer.
+    assert torch.equal(unit_vectors(0, 100, 6), units[:100])
+    assert not torch.equal(unit_vectors(1, 100, 6), units[:100])
+
+
+@pytest.mark.parametrize(("n", "m"), [(40, 40), (40, 27)])
+def test_symmetry_order_and_chunks(n: int, m: int) -> None:
+    x, y = _random(n, 3), _random(m, 3, seed=1) + 1
+    assert mind(x, y) == pytest.approx(mind(y, x), rel=1e-12)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(2))
+    assert mind(x[order], y) == pytest.approx(mind(x, y), rel=1e-12)
+    assert mind(x, x[order]) == 0
+    # A mean over directions: that of 130 is made of those of 65 and the next 65, however they are cut into chunks.
+    units = unit_vectors(0, 130, 3)
+    single = torch.stack([squared_wasserstein(x @ unit[:, None], y @ unit[:, None]) for unit in units])
+    assert mind(x, y, directions=130) == pytest.approx(9 * float(single.mean()), rel=1e-12)
+
+
+def test_repeated_sets_are_the_same_distribution() -> None:
+    x, y = _random(12, 4), _random(12, 4, seed=1)
+    assert mind(x.repeat(3, 1), y) == pytest.approx(mind(x, y), rel=1e-10)
+    assert mind(x.repeat(2, 1), x) == 0
+
+
+def test_the_bias_falls_with_n_and_hardly_depends_on_the_model() -> None:
+    sets = {n: [mind(_random(n, 4, seed=s), _random(n, 4, seed=500 + s), directions=50) for s in range(20)]
+            for n in (50, 400)}  # fmt: skip
+    small, large = (sum(values) / 20 for values in sets.values())
+    assert small > 4 * large > 0
+
+
+def test_wrong_input() -> None:
+    with pytest.raises(ValueError, match="directions = 0: allowed are integers of at least 1"):
+        mind(_random(5, 3), _random(5, 3), directions=0)
+    with pytest.raises(ValueError, match="1 features: this distance needs at least 2"):
+        mind(_random(1, 3), _random(5, 3))
