@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     _data(commands.add_parser("data", help="prepare and verify datasets"))
     presets = commands.add_parser("presets", help="list the named base configurations")
     presets.set_defaults(call=_presets_list)
+    _gallery(commands.add_parser("gallery", help="pictures of every degradation and sampler"))
     _tracking(commands.add_parser("tracking", help="deliver records that wait"))
     return top
 
@@ -70,6 +71,17 @@ def _data(parser: argparse.ArgumentParser) -> None:
     verify = _home(verbs.add_parser("verify", help="read every pixel and compare with the manifest"))
     verify.add_argument("name", help="a dataset's name, or the path of a prepared folder")
     verify.set_defaults(call=_data_verify)
+
+
+def _gallery(parser: argparse.ArgumentParser) -> None:
+    _home(parser).add_argument("--out", type=Path, metavar="DIR", help="where to write (default: gallery in the home)")
+    parser.add_argument(
+        "--dataset",
+        nargs="+",
+        metavar="NAME",
+        help="datasets, shown at 32 px, and `photos`, two of scikit-learn's at 128 px (default: digits photos)",
+    )
+    parser.set_defaults(call=_gallery_make)
 
 
 def _tracking(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +181,16 @@ def _presets_list(options: argparse.Namespace, console: Console) -> int:
         place = ", ".join(preset.tables) or "-"
         table.add_row(preset.name, preset.kind, str(preset.steps), leftover, place, preset.title)
     console.print(table, highlight=False)
+    return 0
+
+
+def _gallery_make(options: argparse.Namespace, console: Console) -> int:
+    from coldtune.reports.gallery import DEFAULT, load_source, make_gallery
+
+    home = _resolved_home(options)
+    sources = [load_source(name, home) for name in options.dataset or DEFAULT]
+    index = make_gallery(sources, options.out.expanduser().absolute() if options.out else home / "gallery")
+    console.print(str(index), highlight=False, soft_wrap=True)
     return 0
 
 

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import base64
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image
+
+from coldtune import cli
+from coldtune.diffusion.degradations import DEGRADATIONS
+from coldtune.reports.gallery import COLOR, GREY, LARGE, Exhibit, Source, load_source, photos, samplers
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[str, Source]:
+    """Photographs at the smallest sizes that the settings allow."""
+    small, large = photos(32), photos(64)
+    grey = small.mean(dim=1, keepdim=True)
+    return {
+        "grey": Source("grey", grey, grey.flip(0)),
+        "color": Source("color", small, small.flip(0)),
+        "large": Source("large", large, large.flip(0)),
+    }
+
+
+EVERY = [("grey", name) for name in GREY] + [("color", name) for name in COLOR] + [("large", name) for name in LARGE]
+
+
+class Links(HTMLParser):
+    """What a page refers to, and the places in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.references: list[str] = []
+        self.places: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.references += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        self.places += [value for name, value in attrs if name == "id"]
+
+
+def test_the_command_writes_a_page_that_holds_its_pictures(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["gallery", "--home", str(tmp_path / "home"), "--out", str(tmp_path / "out"), "--dataset", "digits"])
+    assert ended.value.code == 0
+    page = tmp_path / "out" / "index.html"
+    assert capsys.readouterr().out.strip().endswith(str(page))
+    text = page.read_text()
+    assert "url(" not in text
+    assert "@import" not in text
+    links = Links(text)
+    inside = [link[1:] for link in links.references if link.startswith("#")]
+    assert len(inside) == len(GREY)
+    assert set(inside) == set(links.places)
+    start = "data:image/png;base64,"
+    held = [link.removeprefix(start) for link in links.references if not link.startswith("#")]
+    written = {path.read_bytes() for path in page.parent.glob("digits-*.png")}
+    assert {base64.b64decode(picture) for picture in held} == written
+    assert len(held) == 2 * len(GREY)
+    for path in page.parent.glob("*.png"):
+        with Image.open(path) as picture:
+            picture.load()
+            assert min(picture.size) > 96
+    assert (page.parent / "overview-digits.png").exists()
+
+
+@pytest.mark.parametrize("name", ["grey", "color", "large"])
+def test_every_kind_of_degradation_is_shown(sources, name):
+    kinds = {Exhibit(sources[name], preset, 0).d.kind for preset in sources[name].settings}
+    paper = {"animorph", "blur", "desaturate", "downsample", "mask", "noise", "snow"}
+    assert paper <= set(DEGRADATIONS)
+    assert kinds == paper - ({"desaturate"} if name == "grey" else set())
+
+
+@pytest.mark.parametrize(("name", "preset"), EVERY)
+def test_severities_go_from_the_image_to_the_end(sources, name, preset):
+    exhibit = Exhibit(sources[name], preset, 0)
+    severities = exhibit.severities()
+    assert (severities[0], severities[-1]) == (0, exhibit.d.steps)
+    assert severities == sorted(set(severities))
+    assert min(4, exhibit.d.steps + 1) <= len(severities) <= 9
+
+
+@pytest.mark.parametrize("preset", [*GREY, "paper/cifar10-desaturate"])
+def test_algorithms_1_and_2_retrace_the_path_with_the_exact_restorer(sources, preset):
+    exhibit = Exhibit(sources["color" if "cifar10-d" in preset else "grey"], preset, 1)
+    x = exhibit.source.images[1:]
+    draw = None if exhibit.draw is None else exhibit.draw[1:]
+    # An x_T truncated to 8 bit stays in the iterates of Algorithm 2.
+    tolerance = 2 / 255 + 1e-6 if exhibit.settings.get("quantize") else 1e-6
+    for sampler in ({"algorithm": "naive"}, {"algorithm": "tacos"}):
+        trail = exhibit.trail(sampler)
+        assert sorted(trail) == list(range(exhibit.d.steps + 1))
+        for s in exhibit.severities():
+            assert torch.allclose(trail[s], exhibit.d.exact(x, s, draw), rtol=0, atol=tolerance), (sampler, s)
+
+
+@pytest.mark.parametrize(("name", "preset"), EVERY)
+def test_every_sampler_suits_its_degradation(sources, name, preset):
+    exhibit = Exhibit(sources[name], preset, 0)
+    shown = dict(samplers(exhibit.d, 2))
+    assert {"direct", "Algorithm 1", "Algorithm 2", "Algorithm 2, 2 evaluations"} <= set(shown)
+    for sampler in shown.values():
+        once = sampler if sampler["algorithm"] == "direct" else {**sampler, "num_steps": 1}
+        assert set(exhibit.trail(once)) == {exhibit.d.steps, 0}
+
+
+def test_photos_are_a_pagoda_under_the_sky_and_an_orange_flower():
+    pagoda, flower = photos(64)
+    assert pagoda.abs().max() <= 1
+    assert pagoda[2, :8, 40:].mean() > pagoda[0, :8, 40:].mean() > 0.4  # the sky is light, and blue
+    red, green, blue = flower[:, 24:40, 24:40].mean(dim=(1, 2))
+    assert red > green > blue
+
+
+def test_a_dataset_is_named_where_there_is_none(tmp_path):
+    with pytest.raises(ValueError, match=r"data.name = 'nowhere': unknown dataset; allowed: .*digits"):
+        load_source("nowhere", tmp_path)
