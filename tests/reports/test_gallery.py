@@ -9,7 +9,8 @@ from PIL import Image
 
 from coldtune import cli
 from coldtune.diffusion.degradations import DEGRADATIONS
-from coldtune.reports.gallery import COLOR, GREY, LARGE, Exhibit, Source, load_source, photos, samplers
+from coldtune.reports.exhibit import Exhibit, Source, samplers
+from coldtune.reports.gallery import COLOR, GREY, LARGE, _save, load_source, photos, settings
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_the_command_writes_a_page_that_holds_its_pictures(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["grey", "color", "large"])
 def test_every_kind_of_degradation_is_shown(sources, name):
-    kinds = {Exhibit(sources[name], preset, 0).d.kind for preset in sources[name].settings}
+    kinds = {Exhibit(sources[name], preset, 0).d.kind for preset in settings(sources[name])}
     paper = {"animorph", "blur", "desaturate", "downsample", "mask", "noise", "snow"}
     assert paper <= set(DEGRADATIONS)
     assert kinds == paper - ({"desaturate"} if name == "grey" else set())
@@ -105,6 +106,14 @@ def test_every_sampler_suits_its_degradation(sources, name, preset):
     for sampler in shown.values():
         once = sampler if sampler["algorithm"] == "direct" else {**sampler, "num_steps": 1}
         assert set(exhibit.trail(once)) == {exhibit.d.steps, 0}
+
+
+def test_the_paper_is_white_among_near_whites(sources, tmp_path):
+    # Snow fills an image with whites, of which reducing the colours makes one.
+    picture = Exhibit(sources["large"], "paper/celeba-snow", 0).forward()
+    with Image.open(_save(picture, tmp_path / "snow.png")) as saved:
+        assert saved.mode == "P"
+        assert saved.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_photos_are_a_pagoda_under_the_sky_and_an_orange_flower():

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from coldtune import presets
-from coldtune.data import prepare, to_float, to_uint8
-from coldtune.diffusion import build_degradation, sample
-from coldtune.diffusion.degradations import Animorph, AnimorphDraw, Degradation, Draw
+from coldtune.data import prepare, to_float
+from coldtune.reports.exhibit import Exhibit, Source
 from coldtune.reports.gallery_page import Figure, Section, page
-from coldtune.reports.sheet import Row, sheet
+from coldtune.reports.sheet import sheet
 
 PHOTOS = "photos"
 DEFAULT = ("digits", PHOTOS)
 _SMALL, _LARGE = 32, 128  # pixels: the sizes of the paper's settings
-_COLUMNS = 9
 _OVERVIEW = 64  # pixels: the most that an image takes in the overview
 # Top, left and side of the crops of scikit-learn's two photographs.
 _CROPS = {"china.jpg": (0, 5, 427), "flower.jpg": (43, 130, 360)}
@@ -41,24 +35,9 @@ LARGE = (
 )
 
 
-@dataclass(frozen=True)
-class Source:
-    """Images (N, C, H, W) in [-1, 1] to show, and `others` of their shape, into which animorphosis turns them."""
-
-    name: str
-    images: Tensor
-    others: Tensor
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """The presets whose degradations suit these images."""
-        return GREY if self.shape[0] == 1 else COLOR if self.shape[1] < _LARGE // 2 else LARGE
+def settings(source: Source) -> tuple[str, ...]:
+    """The presets whose degradations suit the images of `source`."""
+    return GREY if source.shape[0] == 1 else COLOR if source.shape[1] < _LARGE // 2 else LARGE
 
 
 def photos(size: int = _LARGE) -> Tensor:
@@ -100,7 +79,7 @@ def make_gallery(sources: Sequence[Source], out: Path) -> Path:
     sections = []
     for source in sources:
         figures, overview = [], []
-        for number, name in enumerate(source.settings):
+        for number, name in enumerate(settings(source)):
             exhibit = Exhibit(source, name, number % len(source.images))
             figures += [
                 Figure(exhibit.title, exhibit.caption, _save(exhibit.forward(), out / f"{exhibit.slug}-forward.png")),
@@ -118,113 +97,17 @@ def make_gallery(sources: Sequence[Source], out: Path) -> Path:
     return index
 
 
-class Exhibit:
-    """One setting, shown on one source's images."""
-
-    def __init__(self, source: Source, preset: str, which: int) -> None:
-        """`which` of the source's images goes backwards, and into the overview."""
-        self.source, self.preset, self.which = source, preset, which
-        self.settings: Mapping[str, Any] = presets.load(preset)["degradation"]
-        others = source.others if self.settings["kind"] == "animorph" else None
-        self.d = build_degradation(self.settings, source.shape, others)
-        self.draw = self._draw()
-
-    @property
-    def slug(self) -> str:
-        """For the names of files."""
-        return f"{self.source.name}-{self.preset.replace('/', '-')}"
-
-    @property
-    def title(self) -> str:
-        """The degradation's kind, and the preset."""
-        return f"{self.d.kind}: {self.preset}"
-
-    @property
-    def caption(self) -> str:
-        """The degradation's configuration as one line of YAML."""
-        flow: str = yaml.safe_dump(self.settings, default_flow_style=True, sort_keys=False, width=10_000)
-        return flow.strip()
-
-    def forward(self) -> Image.Image:
-        """Each image at severities of about equal change."""
-        severities = self.severities()
-        frames = [to_uint8(self.d(self.source.images, t, self.draw)) for t in severities]
-        rows = [Row([frame[i] for frame in frames], "D(x, t)") for i in range(len(self.source.images))]
-        return sheet(rows, [f"t = {t}" for t in severities])
-
-    def overview(self) -> Row:
-        """One image at severities of about equal change."""
-        severities = self.severities()
-        x, draw = self._one()
-        images: list[Tensor | None] = [to_uint8(self.d(x, t, draw))[0] for t in severities]
-        empty = _COLUMNS - len(severities)
-        captions = [f"t = {t}" for t in severities] + [""] * empty
-        return Row(images + [None] * empty, self.preset.replace("/", "/\n"), captions)
-
-    def backward(self) -> Image.Image:
-        """The iterates of every sampler, a row each, and how far x_0 is from the image at the end."""
-        columns = self.severities()[::-1]
-        rows = []
-        for name, sampler in samplers(self.d, len(columns) - 1):
-            trail = self.trail(sampler)
-            error = float((trail[0] - self._one()[0]).abs().max())
-            own = sorted(trail, reverse=True) if "num_steps" in sampler else columns
-            images = [to_uint8(trail[s])[0] if s in trail else None for s in own]
-            captions = [f"s = {s}" for s in own] if own is not columns else []
-            rows.append(Row(images, f"{name}\nerror of x_0: {error:.2g}", captions))
-        return sheet(rows, [f"s = {s}" for s in columns])
-
-    def trail(self, sampler: Mapping[str, Any]) -> dict[int, Tensor]:
-        """x_s by s, from x_T to x_0."""
-        x, draw = self._one()
-        x_T = self.d(x, self.d.steps, draw)
-        trail = {self.d.steps: x_T}
-        restorer: Callable[[Tensor, Tensor], Tensor] = lambda x_s, s: x  # noqa: E731
-        seeds = torch.tensor([self.which])
-        sample(restorer, self.d, x_T, sampler, draw, lambda step: trail.update({step["s_next"]: step["x_next"]}), seeds)
-        return trail
-
-    def _one(self) -> tuple[Tensor, Draw | None]:
-        here = slice(self.which, self.which + 1)
-        return self.source.images[here], None if self.draw is None else self.draw[here]
-
-    def _draw(self) -> Draw | None:
-        if isinstance(self.d, Animorph):
-            return AnimorphDraw(self.source.others)  # each into its own, rather than into any
-        return self.d.draw(torch.arange(len(self.source.images)))
-
-    def severities(self) -> list[int]:
-        """0, .., T, at most as many as there are columns: half evenly spaced, half by how much the images change."""
-        x, steps = self.source.images, self.d.steps
-        change = torch.stack([(self.d(x, t, self.draw) - x).square().mean().sqrt() for t in range(steps + 1)])
-        way = change / change.max() + torch.arange(steps + 1) / steps
-        reached = way.cummax(dim=0).values
-        wanted = torch.linspace(0, 1, _COLUMNS) * reached[-1]
-        return sorted({*torch.searchsorted(reached, wanted[:-1]).tolist(), steps})
-
-
-def samplers(d: Degradation, strided: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The samplers that suit `d`, by what to call them; `strided` is the number of evaluations of one with a stride."""
-    tacos = {"algorithm": "tacos"}
-    yield "direct", {"algorithm": "direct"}
-    yield "Algorithm 1", {"algorithm": "naive"}
-    yield "Algorithm 2", tacos
-    if strided < d.steps:
-        yield f"Algorithm 2, {strided} evaluations", {**tacos, "num_steps": strided}
-    if d.estimable:
-        yield "estimated draw" + (" (DDIM)" if d.gaussian else ""), {**tacos, "draw": "estimated"}
-    if d.gaussian:
-        yield "estimated, eta = 1 (DDPM)", {**tacos, "draw": "estimated", "eta": 1.0}
-    if d.random:
-        yield "Algorithm 1, resampled", {"algorithm": "naive", "draw": "resampled"}
-        yield "Algorithm 2, resampled", {**tacos, "draw": "resampled"}
-    if d.kind in ("desaturate", "snow"):
-        yield "authors' loop, off by one", {**tacos, "off_by_one": True}
-
-
 def _save(picture: Image.Image, path: Path) -> Path:
-    """Colours are reduced to a palette of 256 and dithered: a third of the size."""
-    if picture.mode == "RGB":
-        picture = picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
-    picture.save(path, optimize=True)
+    (_reduced(picture) if picture.mode == "RGB" else picture).save(path, optimize=True)
     return path
+
+
+def _reduced(picture: Image.Image) -> Image.Image:
+    """In 256 colours, dithered, for a third of the size; the paper, which Pillow would tint, stays white."""
+    reduced = picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
+    colors, paper = reduced.getpalette(), reduced.getpixel((0, 0))
+    assert colors is not None
+    assert isinstance(paper, int)
+    colors[3 * paper : 3 * paper + 3] = [255, 255, 255]
+    reduced.putpalette(colors)
+    return reduced
