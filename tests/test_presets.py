@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
+import yaml
 
 from coldtune import cli, presets
 from coldtune.data import prepare
 from coldtune.diffusion import build_degradation
+from coldtune.diffusion.priors import build_prior
 from coldtune.stages.trial import leaves, parse_trial
 
 PAPER = [name for name in presets.names() if name.startswith("paper/")]
@@ -119,6 +122,15 @@ def test_a_variant_of_the_authors_differs_in_more_than_how_t_is_told(name):
     assert mine["data.name"] == papers["data.name"]
     assert mine != papers
     assert presets.tables(name) == presets.tables(name.replace("authors/", "paper/"))
+
+
+@pytest.mark.parametrize("name", [name for name in presets.names() if {"4", "5.3"} & set(presets.tables(name))])
+def test_the_prior_that_a_generation_names_starts_its_degradation(name):
+    text = (presets.FOLDER / f"{name}.yaml").read_text()
+    (prior,) = re.findall(r"^# prior: (.+)$", text, re.MULTILINE)
+    tree = presets.load(name)
+    d = build_degradation(tree["degradation"], presets.image_shape(tree))
+    assert build_prior(yaml.safe_load(prior), d).d is d
 
 
 @pytest.mark.parametrize("dataset", ["celeba", "afhq"])
