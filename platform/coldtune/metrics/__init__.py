@@ -7,7 +7,14 @@ from coldtune.metrics.extractors import Extractor, build_extractor, extract_feat
 from coldtune.metrics.fid_infinity import fid_infinity
 from coldtune.metrics.frechet import Reference, frechet_distance, reference_statistics
 from coldtune.metrics.image import ImageScores, mse, psnr, rmse, ssim
-from coldtune.metrics.kid import kid
+from coldtune.metrics.intervals import (
+    Interval,
+    bootstrap_mean,
+    frechet_influences,
+    frechet_interval,
+    jackknife_interval,
+)
+from coldtune.metrics.kid import kid, kid_influences
 from coldtune.metrics.mind import mind
 from coldtune.metrics.moments import FeatureMoments
 from coldtune.metrics.precision_recall import precision_recall
@@ -20,11 +27,13 @@ __all__ = [
     "Extractor",
     "FeatureMoments",
     "ImageScores",
+    "Interval",
     "MemoryCache",
     "Protocol",
     "ProtocolConfig",
     "Reference",
     "Value",
+    "bootstrap_mean",
     "build_extractor",
     "check_objective",
     "check_same",
@@ -34,8 +43,12 @@ __all__ = [
     "extract_moments",
     "fid_infinity",
     "frechet_distance",
+    "frechet_influences",
+    "frechet_interval",
     "image_set_metrics",
+    "jackknife_interval",
     "kid",
+    "kid_influences",
     "mind",
     "mse",
     "precision_recall",
