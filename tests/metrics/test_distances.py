@@ -45,6 +45,15 @@ def test_worse_sets_are_farther_by_every_distance() -> None:
         assert (value > far[name]) == (name in ("precision", "recall")), name
 
 
+def test_moments_are_enough_for_the_frechet_family() -> None:
+    names = ["fid", "fid_infinity"]
+    assert distances(X, None, Reference.of(Y), names) == distances(X, Y, names=names)
+    with pytest.raises(ValueError, match="kid, recall: needs the features of the reference's images"):
+        distances(X, None, Reference.of(Y), ["kid", "fid", "recall"])
+    with pytest.raises(ValueError, match="neither reference_features nor reference given"):
+        distances(X, None, names=names)
+
+
 def test_wrong_input() -> None:
     with pytest.raises(ValueError, match="distances 'fdi', 'lpips': allowed are fid, fid_infinity, kid, mind, prec"):
         distances(X, Y, names=["fdi", "kid", "lpips"])

@@ -5,7 +5,7 @@ from coldtune.metrics.distances import DISTANCES, distances
 from coldtune.metrics.evaluate import image_set_metrics
 from coldtune.metrics.extractors import Extractor, build_extractor, extract_features, extract_moments
 from coldtune.metrics.fid_infinity import fid_infinity
-from coldtune.metrics.frechet import Reference, frechet_distance, reference_statistics
+from coldtune.metrics.frechet import Reference, frechet_distance, reference_features, reference_statistics
 from coldtune.metrics.image import ImageScores, mse, psnr, rmse, ssim
 from coldtune.metrics.intervals import (
     Interval,
@@ -14,9 +14,11 @@ from coldtune.metrics.intervals import (
     frechet_interval,
     jackknife_interval,
 )
+from coldtune.metrics.judgement import Judgement, judge
 from coldtune.metrics.kid import kid, kid_influences
 from coldtune.metrics.mind import mind
 from coldtune.metrics.moments import FeatureMoments
+from coldtune.metrics.paired import Comparison, compare, wilcoxon
 from coldtune.metrics.precision_recall import precision_recall
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, resolve
 from coldtune.metrics.values import Value, check_objective, check_same, difference, same
@@ -24,10 +26,12 @@ from coldtune.metrics.values import Value, check_objective, check_same, differen
 __all__ = [
     "DISTANCES",
     "Cache",
+    "Comparison",
     "Extractor",
     "FeatureMoments",
     "ImageScores",
     "Interval",
+    "Judgement",
     "MemoryCache",
     "Protocol",
     "ProtocolConfig",
@@ -37,6 +41,7 @@ __all__ = [
     "build_extractor",
     "check_objective",
     "check_same",
+    "compare",
     "difference",
     "distances",
     "extract_features",
@@ -47,15 +52,18 @@ __all__ = [
     "frechet_interval",
     "image_set_metrics",
     "jackknife_interval",
+    "judge",
     "kid",
     "kid_influences",
     "mind",
     "mse",
     "precision_recall",
     "psnr",
+    "reference_features",
     "reference_statistics",
     "resolve",
     "rmse",
     "same",
     "ssim",
+    "wilcoxon",
 ]

@@ -17,12 +17,18 @@ from coldtune.metrics.precision_recall import precision_recall
 
 @dataclass(frozen=True, eq=False)
 class FeatureSets:
-    """What the distances are of: features (N, d), the reference's (M, d), its moments, the seed of what is drawn."""
+    """What the distances are of: features (N, d), the reference's (M, d), its moments, and a seed."""
 
     features: Tensor
-    reference_features: Tensor
+    of_reference: Tensor | None
     reference: Reference
     seed: int
+
+    @property
+    def reference_features(self) -> Tensor:
+        """The reference's features, where they are at hand."""
+        assert self.of_reference is not None, "distances() asks for them"
+        return self.of_reference
 
     @cached_property
     def precision_recall(self) -> tuple[float, float]:
@@ -39,11 +45,12 @@ DISTANCES: dict[str, Callable[[FeatureSets], float]] = {
     "precision": lambda sets: sets.precision_recall[0],
     "recall": lambda sets: sets.precision_recall[1],
 }
+OF_MOMENTS = frozenset({"fid", "fid_infinity"})  # what needs no features of the reference, only its moments
 
 
 def distances(
     features: Tensor,
-    reference_features: Tensor,
+    reference_features: Tensor | None,
     reference: Reference | None = None,
     names: Sequence[str] = tuple(DISTANCES),
     seed: int = 0,
@@ -51,13 +58,19 @@ def distances(
     """The distances called `names` of features (N, d) from reference features (M, d), as {name: value} in that order.
 
     reference: the moments of the reference features where they are at hand (`reference_statistics`); None takes them
-    here. seed: of FID-infinity's subsets and MIND's directions, the protocol's, so that all trials share them.
+    here. With them, FID and FID-infinity need no reference features (None).
+    seed: of FID-infinity's subsets and MIND's directions, the protocol's, so that all trials share them.
     Precision and recall are better the larger they are, all others the smaller.
-    ValueError for an unknown name, a reference of other features, and as each distance.
+    ValueError for an unknown name, reference features that are missing or not those of `reference`, and as each.
     """
     if unknown := [name for name in names if name not in DISTANCES]:
         raise ValueError(f"distances {', '.join(map(repr, unknown))}: allowed are {', '.join(DISTANCES)}")
-    if reference is None:
+    if reference_features is None:
+        if missing := [name for name in names if name not in OF_MOMENTS]:
+            raise ValueError(f"{', '.join(missing)}: needs the features of the reference's images (reference_features)")
+        if reference is None:
+            raise ValueError("neither reference_features nor reference given: one of them is needed")
+    elif reference is None:
         reference = Reference.of(reference_features)
     elif reference.n != len(reference_features):
         raise ValueError(f"{len(reference_features)} reference features, but moments of {reference.n}: not one set")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from coldtune.metrics.cache import Cache
-from coldtune.metrics.extractors import Extractor, extract_moments
+from coldtune.metrics.extractors import Extractor, extract_features, extract_moments
 from coldtune.metrics.moments import FeatureMoments
 from coldtune.metrics.protocol import Protocol
 
@@ -53,13 +53,7 @@ def reference_statistics(
 
     ValueError where the extractor or the number of images is not the one that the protocol names.
     """
-    if extractor.sha256 != protocol.extractor_sha256 or extractor.name != protocol.extractor:
-        raise ValueError(
-            f"extractor = {extractor.name!r} ({extractor.sha256[:12]}): the protocol names "
-            f"{protocol.extractor!r} ({protocol.extractor_sha256[:12]})"
-        )
-    if len(images) != protocol.reference_images:
-        raise ValueError(f"{len(images)} reference images: the protocol names {protocol.reference_images}")
+    _check_reference(extractor, images, protocol)
 
     def build() -> dict[str, Tensor]:
         made = Reference.of(extract_moments(extractor, images, batch_size, device))
@@ -69,6 +63,36 @@ def reference_statistics(
     key = protocol.reference_key
     found = cache.get("reference", key, build)
     return Reference(found["mean"], found["covariance"], found["root"], len(images), key)
+
+
+def reference_features(
+    extractor: Extractor,
+    images: Tensor,
+    protocol: Protocol,
+    cache: Cache,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Features (M, d), float64, of the reference's images, for KID, MIND, precision and recall; found in `cache`.
+
+    Apart from the moments, because they grow with M: 16 kB an image at d = 2048. Errors as `reference_statistics`.
+    """
+    _check_reference(extractor, images, protocol)
+
+    def build() -> dict[str, Tensor]:
+        return {"features": extract_features(extractor, images, batch_size, device)}
+
+    return cache.get("reference_features", protocol.reference_key, build)["features"]
+
+
+def _check_reference(extractor: Extractor, images: Tensor, protocol: Protocol) -> None:
+    if extractor.sha256 != protocol.extractor_sha256 or extractor.name != protocol.extractor:
+        raise ValueError(
+            f"extractor = {extractor.name!r} ({extractor.sha256[:12]}): the protocol names "
+            f"{protocol.extractor!r} ({protocol.extractor_sha256[:12]})"
+        )
+    if len(images) != protocol.reference_images:
+        raise ValueError(f"{len(images)} reference images: the protocol names {protocol.reference_images}")
 
 
 def frechet_distance(reference: Reference, features: Tensor | FeatureMoments) -> float:

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from coldtune.data import Dataset
+from coldtune.metrics import (
+    DISTANCES,
+    Extractor,
+    Judgement,
+    MemoryCache,
+    ProtocolConfig,
+    build_extractor,
+    distances,
+    extract_features,
+    frechet_influences,
+    frechet_interval,
+    image_set_metrics,
+    judge,
+    reference_features,
+    reference_statistics,
+    resolve,
+)
+
+
+def noisy(images: torch.Tensor, sd: float, seed: int = 0) -> torch.Tensor:
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)) * sd
+    return (images + noise).round().clamp(0, 255).to(torch.uint8)
+
+
+def judged(digits: Dataset, sd: float, seed: int = 0, **config: object) -> Judgement:
+    extractor, cache = build_extractor("digits"), MemoryCache()
+    protocol = resolve(ProtocolConfig.model_validate(config), extractor, digits)
+    images = digits.split(protocol.split).images
+    clean = images[protocol.image_indices()]
+    reference = reference_statistics(extractor, images, protocol, cache)
+    features = reference_features(extractor, images, protocol, cache)
+    return judge(noisy(clean, sd, seed), clean, extractor, reference, protocol, features, tuple(DISTANCES))
+
+
+def test_values_are_those_of_the_single_functions(digits: Dataset) -> None:
+    judgement = judged(digits, 20)
+    extractor, images = build_extractor("digits"), digits.split("validation").images
+    made, features = noisy(images, 20), extract_features(build_extractor("digits"), images)
+    protocol = judgement.protocol
+    reference = reference_statistics(extractor, images, protocol, MemoryCache())
+    expected = distances(extract_features(extractor, made), features)
+    expected |= image_set_metrics(made, images, extractor, reference)
+    values = {name: value.value for name, value in judgement.values.items()}
+    assert values == pytest.approx(expected, rel=1e-9)
+    interval = frechet_interval(reference, extract_features(extractor, made))
+    fid = judgement.values["fid"]
+    assert (fid.low, fid.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    torch.testing.assert_close(
+        judgement.influences["fid"], frechet_influences(reference, extract_features(extractor, made))
+    )
+    for value in judgement.values.values():
+        assert (value.n, value.protocol) == (len(images), protocol)
+
+
+def test_intervals_hold_their_value(digits: Dataset) -> None:
+    values = judged(digits, 20).values
+    for name in ("fid", "kid", "ssim", "rmse", "psnr"):
+        low, high = values[name].low, values[name].high
+        assert low is not None
+        assert high is not None
+        assert low < values[name].value < high
+    # psnr = -20 log10(rmse), so the bounds of one are those of the other, in reverse.
+    rmse, psnr = values["rmse"], values["psnr"]
+    assert rmse.low is not None
+    assert psnr.high == pytest.approx(-20 * math.log10(rmse.low), rel=1e-12)
+    for name in ("fid_infinity", "mind", "precision", "recall"):
+        assert values[name].low is None
+
+
+def test_the_originals_themselves(digits: Dataset) -> None:
+    values = judged(digits, 0).values
+    assert values["fid"].value < 1e-6
+    assert values["mind"].value == 0
+    assert (values["precision"].value, values["recall"].value) == (1, 1)
+    assert values["rmse"].value == 0
+    assert values["psnr"].value == math.inf
+    # More like the reference than a second sample of it could be: KID counts no image against itself.
+    assert values["kid"].value < 0
+
+
+def test_batches_leave_no_trace(digits: Dataset) -> None:
+    extractor, images = build_extractor("digits"), digits.split("validation").images
+    protocol = resolve(ProtocolConfig(), extractor, digits)
+    reference = reference_statistics(extractor, images, protocol, MemoryCache())
+    made = noisy(images, 30)
+    one, other = (judge(made, images, extractor, reference, protocol, batch_size=size) for size in (50, 1000))
+    assert set(one.values) == {"fid", "ssim", "rmse", "psnr"}
+    assert {name: value.value for name, value in one.values.items()} == pytest.approx(
+        {name: value.value for name, value in other.values.items()}, rel=1e-6
+    )
+
+
+def test_features_of_the_reference_are_extracted_once(digits: Dataset) -> None:
+    extractor, cache, seen = build_extractor("digits"), MemoryCache(), []
+    counting = Extractor(
+        "digits", lambda images: (seen.append(len(images)), extractor(images))[1], 64, extractor.sha256, extractor.input
+    )
+    images = digits.split("validation").images
+    first, second = (resolve(ProtocolConfig(num_images=n), counting, digits) for n in (100, 200))
+    features = reference_features(counting, images, first, cache)
+    assert reference_features(counting, images, second, cache) is features
+    assert sum(seen) == len(images)
+    torch.testing.assert_close(features, extract_features(extractor, images))
+    with pytest.raises(ValueError, match="10 reference images: the protocol names"):
+        reference_features(counting, images[:10], first, cache)
+
+
+def test_wrong_input(digits: Dataset) -> None:
+    extractor, images = build_extractor("digits"), digits.split("validation").images
+    protocol = resolve(ProtocolConfig(), extractor, digits)
+    reference = reference_statistics(extractor, images, protocol, MemoryCache())
+    with pytest.raises(ValueError, match=rf"10 images: the protocol judges num_images = {len(images)}"):
+        judge(images[:10], images[:10], extractor, reference, protocol)
+    with pytest.raises(ValueError, match="kid: needs the features of the reference's images"):
+        judge(images, images, extractor, reference, protocol, names=["fid", "kid"])
+    with pytest.raises(ValueError, match="an original per image"):
+        judge(images, images[:10], extractor, reference, protocol)
+    test = resolve(ProtocolConfig(split="test"), extractor, digits)
+    theirs = digits.split("test").images
+    with pytest.raises(ValueError, match="the reference was made under another protocol"):
+        judge(theirs, theirs, extractor, reference, test)
