@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -59,6 +60,8 @@ def execute(
     from ray import tune
 
     stop = threading.Event()
+    # Tune starts the processes of a custom searcher's trials one after another; the searcher itself keeps the limit.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.count)
     search = _searcher(ledger, events, job, slots, trials)
     tuner = tune.Tuner(
         _trainable(slots),
