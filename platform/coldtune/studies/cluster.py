@@ -147,11 +147,12 @@ def _name_submission(study: str) -> None:
         _internal_kv_put(key, json.dumps(info).encode(), overwrite=True, namespace=b"job")
 
 
-def plan(resources: Mapping[str, float], workers: int, gpus_per_trial: float, wanted: int) -> Slots:
-    """How many trials run at once on a cluster with `resources`, of which `wanted` are still to run.
+def plan(resources: Mapping[str, float], workers: int, gpus_per_trial: float, trials: int) -> Slots:
+    """How many trials of a study of `trials` run at once on a cluster with `resources`.
 
-    CPU trials share the CPUs between them (at most 4 threads each). A trial of several workers gives each worker one
-    CPU and its share of `gpus_per_trial`. ValueError where not even one trial fits.
+    CPU trials share the CPUs between them (at most 4 threads each). How many are still to run changes nothing: sums
+    depend on the number of threads in their last bits, and a resumed study shall end as an unbroken one. A trial of
+    several workers gives each worker one CPU and its share of `gpus_per_trial`. ValueError where not even one fits.
     """
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     limits = {f"{workers} CPUs (--workers {workers})": cpus / workers}
@@ -160,6 +161,6 @@ def plan(resources: Mapping[str, float], workers: int, gpus_per_trial: float, wa
     need, fit = min(limits.items(), key=lambda item: item[1])
     if fit < 1:
         raise ValueError(f"one trial needs {need}; the cluster has {cpus:g} CPUs and {gpus:g} GPUs")
-    count = max(1, min(math.floor(fit), wanted))
+    count = max(1, min(math.floor(fit), trials))
     threads = 1 if workers > 1 else max(1, min(_MAX_THREADS, int(cpus // count)))
     return Slots(count=count, workers=workers, cpus=threads, gpus=gpus_per_trial / workers)

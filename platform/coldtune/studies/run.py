@@ -149,8 +149,7 @@ def _run(checked: _Checked, ledger: Ledger, options: RunOptions, target: trackin
         with cluster.connect(name, options.workers) as context:
             import ray
 
-            wanted = checked.trials - ledger.finished()
-            slots = cluster.plan(ray.cluster_resources(), options.workers, options.gpus_per_trial, wanted)
+            slots = cluster.plan(ray.cluster_resources(), options.workers, options.gpus_per_trial, checked.trials)
             show.running(console, slots, context)
             _interrupt_on_sigterm()
             best = ledger.best()
