@@ -110,7 +110,7 @@ def frechet_distance(reference: Reference, features: Tensor | FeatureMoments) ->
     root = reference.root.to(mean.device)
     product = root @ covariance @ root
     eigenvalues = torch.linalg.eigvalsh((product + product.T) / 2)
-    cross = clamped_roots(eigenvalues, min(reference.n, moments.n) - 1).sum()
+    cross = _roots(eigenvalues, min(reference.n, moments.n) - 1).sum()
     shift = mean - reference.mean.to(mean.device)
     distance = shift @ shift + covariance.trace() + reference.covariance.trace().to(mean.device) - 2 * cross
     return max(float(distance), 0.0)  # a squared distance: only rounding makes it negative
@@ -119,11 +119,11 @@ def frechet_distance(reference: Reference, features: Tensor | FeatureMoments) ->
 def symmetric_root(matrix: Tensor, rank: int | None = None) -> Tensor:
     """The symmetric positive semidefinite R with R R = matrix, for a covariance (d, d) of rank at most `rank`."""
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    root: Tensor = (vectors * clamped_roots(values, rank)) @ vectors.T
+    root: Tensor = (vectors * _roots(values, rank)) @ vectors.T
     return root
 
 
-def clamped_roots(eigenvalues: Tensor, rank: int | None) -> Tensor:
+def _roots(eigenvalues: Tensor, rank: int | None) -> Tensor:
     """Square roots of ascending eigenvalues: 0 for negative ones and for all but the `rank` largest.
 
     Eigenvalues that are zero in exact arithmetic come out as +-1e-16 of the largest, so each root would be off by 1e-8

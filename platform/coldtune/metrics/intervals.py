@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from coldtune.diffusion import draws
-from coldtune.metrics.frechet import Reference, clamped_roots, frechet_distance
+from coldtune.metrics.frechet import Reference, frechet_distance
 from coldtune.metrics.moments import FeatureMoments, to_float64
 
 LEVEL = 0.95
@@ -86,10 +86,9 @@ def _transport(reference: Reference, moments: FeatureMoments) -> Tensor:
     root = reference.root.to(moments.mean.device)
     product = root @ moments.covariance @ root
     values, vectors = torch.linalg.eigh((product + product.T) / 2)
-    roots = clamped_roots(values, min(reference.n, moments.n) - 1)
-    # Directions in which a set has no spread (a dead unit of the network) leave eigenvalues that are only rounding.
-    kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
-    inverse = torch.where(kept & (roots > 0), 1 / roots, 0.0)
+    # Directions in which a set has no spread (N <= d, a dead unit of the network) leave eigenvalues of mere rounding.
+    least = len(values) * torch.finfo(values.dtype).eps * values[-1]
+    inverse = torch.where(values > least, values.rsqrt(), 0.0)
     half = root @ vectors
     transport: Tensor = (half * inverse) @ half.T
     return transport
