@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from coldtune.metrics import mind
+from coldtune.metrics import mind, mind_influences
 from coldtune.metrics.mind import squared_wasserstein, unit_vectors
 
 
@@ -84,6 +84,52 @@ def test_the_bias_falls_with_n_and_hardly_depends_on_the_model() -> None:
             for n in (50, 400)}  # fmt: skip
     small, large = (sum(values) / 20 for values in sets.values())
     assert small > 4 * large > 0
+
+
+def _weighted(x: torch.Tensor, weights: torch.Tensor, y: torch.Tensor) -> float:
+    """Squared 2-Wasserstein distance on a line of x (N,) with weights from y (M,) with equal ones, by its quantiles."""
+    order = x.argsort()
+    ends_x, ends_y = weights[order].cumsum(0), torch.arange(1, len(y) + 1) / torch.tensor(len(y), dtype=torch.float64)
+    ends = torch.cat([ends_x, ends_y]).clamp(max=1).sort().values
+    starts = torch.cat([torch.zeros(1, dtype=torch.float64), ends[:-1]])
+    middle = (starts + ends) / 2
+    of_x = x[order][torch.searchsorted(ends_x, middle).clamp(max=len(x) - 1)]
+    of_y = y.sort().values[torch.searchsorted(ends_y, middle).clamp(max=len(y) - 1)]
+    return float(((ends - starts) * (of_x - of_y) ** 2).sum())
+
+
+@pytest.mark.parametrize(("n", "m"), [(9, 9), (9, 14), (15, 6)])
+def test_influences_are_the_derivative_by_each_images_weight(n: int, m: int) -> None:
+    x, y = _random(n, 3), _random(m, 3, seed=1) + 0.5
+    influences = mind_influences(x, y, seed=2, directions=20)
+    units = unit_vectors(2, 20, 3)
+
+    def value(weights: torch.Tensor) -> float:
+        return 9 * sum(_weighted(x @ unit, weights, y @ unit) for unit in units) / 20
+
+    equal = torch.full((n,), 1 / n, dtype=torch.float64)
+    assert value(equal) == pytest.approx(mind(x, y, 2, 20), rel=1e-9)
+    for i in range(n):
+        step = 1e-6 * (torch.eye(n, dtype=torch.float64)[i] - equal)
+        assert float(influences[i]) == pytest.approx((value(equal + step) - value(equal - step)) / 2e-6, rel=1e-5)
+    assert float(influences.sum()) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_variance_from_influences_is_that_over_draws() -> None:
+    y = _random(500, 4, seed=9)
+    values, variances = [], []
+    for seed in range(200):
+        x = _random(100, 4, seed=100 + seed) * 1.2 + 0.8
+        values.append(mind(x, y, directions=50))
+        variances.append(float((mind_influences(x, y, directions=50) ** 2).sum()) / (100 * 99))
+    # The sample variance of 200 nearly normal values has a relative standard deviation of (2/199)^(1/2) = 10 %.
+    assert sum(variances) / 200 == pytest.approx(float(torch.tensor(values).var()), rel=0.4)
+
+
+def test_influences_follow_their_images() -> None:
+    x, y = _random(60, 3), _random(50, 3, seed=1) + 1
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(mind_influences(x[order], y), mind_influences(x, y)[order], rtol=1e-9, atol=1e-9)
 
 
 def test_wrong_input() -> None:

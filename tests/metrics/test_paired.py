@@ -189,8 +189,8 @@ def test_unequal_protocols_are_refused_and_named(part: str, value: object) -> No
 
 def test_metrics_without_an_interval_are_refused() -> None:
     a = _of_losses(_random(50).abs())
-    with pytest.raises(ValueError, match=r"metric = 'mind': both have intervals of ssim, rmse, psnr"):
-        compare(a, a, "mind")
+    with pytest.raises(ValueError, match=r"metric = 'recall': both have intervals of ssim, rmse, psnr"):
+        compare(a, a, "recall")
     with pytest.raises(ValueError, match=r"metric = 'fid': both have intervals of nothing"):
         compare(Judgement(a.protocol, {}), Judgement(a.protocol, {}))
     perfect = dataclasses.replace(a, values=a.values | {"psnr": Value("psnr", float("inf"), 50, a.protocol)})

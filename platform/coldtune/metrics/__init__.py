@@ -16,7 +16,7 @@ from coldtune.metrics.intervals import (
 )
 from coldtune.metrics.judgement import Judgement, judge
 from coldtune.metrics.kid import kid, kid_influences
-from coldtune.metrics.mind import mind
+from coldtune.metrics.mind import mind, mind_influences
 from coldtune.metrics.moments import FeatureMoments
 from coldtune.metrics.paired import Comparison, compare, wilcoxon
 from coldtune.metrics.precision_recall import precision_recall
@@ -56,6 +56,7 @@ __all__ = [
     "kid",
     "kid_influences",
     "mind",
+    "mind_influences",
     "mse",
     "precision_recall",
     "psnr",

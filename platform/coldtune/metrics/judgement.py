@@ -15,6 +15,7 @@ from coldtune.metrics.frechet import Reference
 from coldtune.metrics.image import ImageScores
 from coldtune.metrics.intervals import Interval, bootstrap_mean, frechet_influences, jackknife_interval
 from coldtune.metrics.kid import kid_influences
+from coldtune.metrics.mind import mind_influences
 from coldtune.metrics.moments import to_float64
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import Value
@@ -30,9 +31,11 @@ IMAGE_SCORES = {
 class Judgement:
     """What one set of images is worth under one protocol.
 
-    values: by metric, each with N, its protocol and, where one is known, its 95 % interval. influences: of `fid` and
-    `kid`, each image's influence (N,), sum 0. per_image: `ssim` and `mse` of each pair (N,), empty for generation. Both
-    in the order of `protocol.image_indices()`, so that two judgements under one protocol pair image by image.
+    values: by metric, each with N, its protocol and, where one is known, its 95 % interval.
+    influences: of `fid`, `kid` and `mind`, each image's influence (N,), sum 0.
+    per_image: `ssim` and `mse` of each pair (N,), empty for generation.
+    Influences and scores are in the order of `protocol.image_indices()`, so that two judgements under one protocol pair
+    image by image.
     """
 
     protocol: Protocol
@@ -56,8 +59,8 @@ def judge(
 
     Features are extracted once for all distances. clean: the originals in the same order, or None for generation.
     reference_features: (M, d), needed by all distances but FID and FID-infinity (`reference_features` finds them).
-    Intervals: FID and KID by the infinitesimal jackknife, the scores by a bootstrap under the protocol's seed; none is
-    known for FID-infinity, MIND, precision and recall. batch_size changes nothing but memory.
+    Intervals: FID, KID and MIND by the infinitesimal jackknife, the scores by a bootstrap under the protocol's seed;
+    none is known for FID-infinity, precision and recall. batch_size changes nothing but memory.
     ValueError where the images or the reference are not the protocol's, reference features are missing, and as each
     metric.
     """
@@ -67,7 +70,7 @@ def judge(
         raise ValueError("the reference was made under another protocol: take `reference_statistics` of this one")
     features = extract_features(extractor, images, batch_size, device)
     found = distances(features, reference_features, reference, names, protocol.seed)
-    influences = _influences(features, reference_features, reference, names)
+    influences = _influences(features, reference_features, reference, names, protocol.seed)
     per_image = {} if clean is None else _per_image(images, clean, batch_size, device)
     intervals: dict[str, Interval | float] = {
         name: jackknife_interval(value, influences[name]) if name in influences else value
@@ -98,18 +101,20 @@ def score_intervals(per_image: Mapping[str, Tensor], seed: int) -> dict[str, Int
 def _value(name: str, found: Interval | float, protocol: Protocol) -> Value:
     if isinstance(found, float):
         return Value(name, found, protocol.num_images, protocol)
-    low = max(found.low, 0.0) if name == "fid" else found.low
+    low = max(found.low, 0.0) if name in ("fid", "mind") else found.low
     return Value(name, found.value, protocol.num_images, protocol, low, found.high)
 
 
 def _influences(
-    features: Tensor, reference_features: Tensor | None, reference: Reference, names: Sequence[str]
+    features: Tensor, reference_features: Tensor | None, reference: Reference, names: Sequence[str], seed: int
 ) -> dict[str, Tensor]:
     made: dict[str, Tensor] = {}
     if "fid" in names:
         made["fid"] = frechet_influences(reference, features)
     if "kid" in names and reference_features is not None:
         made["kid"] = kid_influences(features, reference_features)
+    if "mind" in names and reference_features is not None:
+        made["mind"] = mind_influences(features, reference_features, seed)
     return made
 
 

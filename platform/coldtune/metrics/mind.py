@@ -35,6 +35,34 @@ def mind(features: Tensor, reference_features: Tensor, seed: int = 0, directions
     return float(3 * x.shape[1] * total / directions)
 
 
+def mind_influences(
+    features: Tensor, reference_features: Tensor, seed: int = 0, directions: int = DIRECTIONS
+) -> Tensor:
+    """Each image's influence on `mind`, float64 (N,), sum 0: the derivative of MIND as weight moves to that image.
+
+    Along one direction that derivative is the Kantorovich potential of the optimal transport, summed up from
+    (x' - x)(x' + x - y - y') between neighbours x < x' in order, with y and y' the reference's quantiles on both sides
+    of the boundary (where they differ the derivative has two sides, and this is their mean). The reference is taken as
+    fixed; the order statistics' own noise is second order, as FID's is.
+    """
+    x, y = feature_sets(features, reference_features)
+    total = x.new_zeros(len(x))
+    for units in torch.split(unit_vectors(seed, directions, x.shape[1]).to(x.device), _CHUNK):
+        total = total + _potentials(x @ units.T, y @ units.T).sum(1)
+    return 3 * x.shape[1] * (total - total.mean()) / directions
+
+
+def _potentials(x: Tensor, y: Tensor) -> Tensor:
+    """The potential at each x, up to a constant: columns of (N, K) and (M, K) -> (N, K)."""
+    (ordered, places), y = x.sort(0), y.sort(0).values
+    n, m = len(x), len(y)
+    boundaries = torch.arange(1, n, device=x.device) * m  # in units of 1 / (n m), so that all is integer
+    quantiles = y[(boundaries - 1) // n] + y[boundaries // n]
+    steps = ordered.diff(dim=0) * (ordered[1:] + ordered[:-1] - quantiles)
+    potentials = torch.cat([x.new_zeros(1, x.shape[1]), steps.cumsum(0)])
+    return torch.zeros_like(x).scatter(0, places, potentials)
+
+
 def unit_vectors(seed: int, count: int, dim: int) -> Tensor:
     """Uniformly random unit vectors (count, dim), float64: normalised Gaussians, the k-th from (seed, k)."""
     seeds = draws.derive(seed, _STREAM, torch.arange(count))

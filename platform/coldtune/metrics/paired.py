@@ -68,19 +68,19 @@ class Comparison:
 
 
 def compare(a: Judgement, b: Judgement, metric: str = "fid", names: tuple[str, str] = ("A", "B")) -> Comparison:
-    """A - B by `metric` (`fid`, `kid`, `ssim`, `rmse` or `psnr`), paired image by image.
+    """A - B by `metric` (`fid`, `kid`, `mind`, `ssim`, `rmse` or `psnr`), paired image by image.
 
     Under one protocol image i of A and image i of B come from the same original and the same draw, so what makes an
-    image hard cancels in the difference: the interval is that of the differences of influences (FID, KID) or of means
-    on the same resamples (the others), far narrower than two intervals side by side. As for one value, it is about
-    this N: FID's bias cancels only as far as it is the same for both, which below N = 4 d it is not.
+    image hard cancels in the difference: the interval is that of the differences of influences (FID, KID, MIND) or of
+    means on the same resamples (the others), far narrower than two intervals side by side. As for one value, it is
+    about this N: FID's bias cancels only as far as it is the same for both, which below N = 4 d it is not.
     The interval is that of one comparison planned beforehand: the best of many trials looks better than it is, so
     judge the chosen one anew (on the test split).
     ValueError for unequal protocols, naming what differs, and for a metric that one of them lacks or that has no
     interval.
     """
     check_same([a.protocol, b.protocol])
-    allowed = [name for name in ("fid", "kid", *IMAGE_SCORES) if _has(a, name) and _has(b, name)]
+    allowed = [name for name in ("fid", "kid", "mind", *IMAGE_SCORES) if _has(a, name) and _has(b, name)]
     if metric not in allowed:
         raise ValueError(f"metric = {metric!r}: both have intervals of {', '.join(allowed) or 'nothing'}")
     if metric in IMAGE_SCORES:
