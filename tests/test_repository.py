@@ -167,7 +167,7 @@ def test_the_readmes_example_restores_images(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def with_erase(tmp_path_factory) -> Path:
+def with_pixelate(tmp_path_factory) -> Path:
     """A copy of the source in which somebody did what CONTRIBUTING.md says."""
     copy = tmp_path_factory.mktemp("contribution")
     shutil.copytree(ROOT / "platform", copy / "platform", ignore=shutil.ignore_patterns("__pycache__"))
@@ -185,30 +185,30 @@ def with_erase(tmp_path_factory) -> Path:
     return copy
 
 
-def test_the_contributed_degradation_passes_its_tests(with_erase):
+def test_the_contributed_degradation_passes_its_tests(with_pixelate):
     done = run(
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=with_erase,
-        PYTHONPATH=str(with_erase / "platform"),
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=with_pixelate,
+        PYTHONPATH=str(with_pixelate / "platform"),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 20
 
 
-def test_the_contributed_degradation_can_be_searched(with_erase):
+def test_the_contributed_degradation_can_be_searched(with_pixelate):
     script = (
         "from pathlib import Path; from coldtune.studies.spec import build_spec; "
-        "from coldtune.studies.space import Space; spec = build_spec('sweep', Path('search_spaces/erase.yaml')); "
+        "from coldtune.studies.space import Space; spec = build_spec('sweep', Path('search_spaces/pixelate.yaml')); "
         "print(Space(spec.space, spec.base, (1, 16, 16)).feasible_share())"
     )
-    done = run(sys.executable, "-c", script, cwd=with_erase, PYTHONPATH=str(with_erase / "platform"))
+    done = run(sys.executable, "-c", script, cwd=with_pixelate, PYTHONPATH=str(with_pixelate / "platform"))
     assert (done.stdout.strip(), done.stderr) == ("1.0", "")
 
 
-def test_the_contributed_files_are_as_the_linter_wants_them(with_erase):
+def test_the_contributed_files_are_as_the_linter_wants_them(with_pixelate):
     files = [name for name in examples(CONTRIBUTING) if name.endswith(".py")]
     assert len(files) == 2
     for verb in (["check"], ["format", "--check"]):
-        done = run(sys.executable, "-m", "ruff", *verb, *files, cwd=with_erase)
+        done = run(sys.executable, "-m", "ruff", *verb, *files, cwd=with_pixelate)
         assert done.returncode == 0, done.stdout
 
 
