@@ -15,6 +15,10 @@ from coldtune.metrics import (
     frechet_influences,
     frechet_interval,
     jackknife_interval,
+    kid,
+    kid_influences,
+    mind,
+    mind_influences,
 )
 from coldtune.metrics.intervals import resampled_means
 
@@ -131,6 +135,26 @@ def test_coverage_in_64_dimensions(n: int, shift: float, scale: float) -> None:
     hits, ratio = _coverage(dim=64, n=n, runs=400, shift=shift, scale=scale)
     assert hits >= _enough(400)
     assert ratio < 2  # too wide at the reference itself (shift 0, scale 1), yet of use
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shift", "scale"), [(0, 1), (0.3, 0.8), (1, 1.2)])
+@pytest.mark.parametrize("metric", ["kid", "mind"])
+def test_coverage_of_kid_and_mind_in_64_dimensions(metric: str, shift: float, scale: float) -> None:
+    mix, runs = _random(64, 64, seed=10**6) / 8, 150
+    y = _random(1000, 64, seed=10**6 + 1) @ mix
+    intervals = []
+    for seed in range(runs):
+        x = scale * _random(256, 64, seed=seed) @ mix + shift / 8
+        if metric == "kid":
+            intervals.append(jackknife_interval(kid(x, y), kid_influences(x, y)))
+        else:
+            intervals.append(jackknife_interval(mind(x, y, 0, 100), mind_influences(x, y, 0, 100)))
+    values = torch.tensor([interval.value for interval in intervals], dtype=torch.float64)
+    expected = float(values.mean())
+    assert sum(interval.low <= expected <= interval.high for interval in intervals) >= _enough(runs)
+    stated = torch.tensor([(interval.high - interval.value) / norm.ppf(0.975) for interval in intervals])
+    assert float((stated**2).mean().sqrt() / values.std()) < 2**0.5 + 0.25  # at equal distributions; 8 % of it is noise
 
 
 def test_a_bootstrap_of_fid_would_not_hold_its_own_estimate() -> None:

@@ -27,8 +27,8 @@ def kid_influences(features: Tensor, reference_features: Tensor, block: int = BL
     """Each image's influence on `kid`, float64 (N,), mean 0: the reference is taken as fixed.
 
     2 (mean over j != i of k(x_i, x_j) - mean over j of k(x_i, y_j)), centred: the first-order projection of the
-    U-statistic. sum(influences^2) / (N (N - 1)) estimates the variance of KID, unless the distributions are equal,
-    where the second order dominates and this is too small.
+    U-statistic. sum(influences^2) / (N (N - 1)) estimates the variance of KID; where the distributions are (nearly)
+    equal the second order dominates and the estimate is up to twice too large, so intervals are up to 2^(1/2) too wide.
     """
     x, y = feature_sets(features, reference_features)
     rows = 2 * (_row_means_within(x, block) - _row_means(x, y, block))
