@@ -22,8 +22,8 @@ def fid_infinity(features: Tensor, reference: Reference, seed: int = 0) -> float
     for each n, every vector is used at every n here, which lowers the variance for as many eigendecompositions.
 
     The reference stays the same for every n, so the bias of its own size stays too, equal for all models. With N < 4 d
-    there are still two points, but on the bent part of the curve, so a bias of unknown sign remains. The noise is larger
-    than FID's, because a line is carried beyond its points; near 0 the value can be slightly negative.
+    there are still two points, but on the bent part of the curve, so a bias of unknown sign remains. The noise is
+    larger than FID's, because a line is carried beyond its points; near 0 the value can be slightly negative.
     The value depends on `seed` and, through the shuffle, on the order of the vectors; at equal order and seed the parts
     of two models hold the same images. ValueError below 4 vectors, and as `frechet_distance`.
     """
