@@ -98,6 +98,9 @@ def _check(spec: StudySpec, options: RunOptions) -> _Checked:
         raise ValueError(f"--workers {options.workers}: at least 1")
     if options.gpus_per_trial < 0:
         raise ValueError(f"--gpus-per-trial {options.gpus_per_trial}: 0 or more")
+    if cluster.local():
+        here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+        cluster.plan(here, options.workers, options.gpus_per_trial, 1)
     folder = StudyFolder(options.home, options.name or spec.name)
     if options.resume and not folder.exists:
         there = ", ".join(p.name for p in sorted(folder.path.parent.glob("*"))) or "none"
