@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import coldtune
 from coldtune.studies import cluster
@@ -113,7 +114,10 @@ def _study_list(options: argparse.Namespace, console: Console) -> int:
     home = _resolved_home(options)
     table = Table("study", "dataset", "ended", "of", "best", title=str(home), title_justify="left", box=None)
     for folder in studies(home):
-        table.add_row(*summary(folder))
+        try:
+            table.add_row(*summary(folder))
+        except ValueError as error:  # one that cannot be read must not hide the others
+            table.add_row(folder.name, "-", "-", "-", Text(str(error).splitlines()[0], style="red"))
     console.print(table, highlight=False)
     return 0
 

@@ -32,6 +32,8 @@ from coldtune.studies.job import main
         (["--storage", "nonsense://h/d"], "--storage nonsense://h/d: cannot be opened"),
         (["--trials", "0"], "--trials 0: at least 1"),
         (["--workers", "0"], "--workers 0: at least 1"),
+        (["--workers", "10000"], "one trial needs 10000 CPUs (--workers 10000); the cluster has"),
+        (["--gpus-per-trial", "1000"], "one trial needs 1000 GPUs (--gpus-per-trial 1000); the cluster has"),
         (["--resume"], "--resume: there is no study sweep_blur-"),
         (["--study", "a/b"], "--study a/b: must be a folder's name"),
     ],
@@ -46,6 +48,7 @@ def test_one_clear_error(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(cluster, "connect", lambda *_: pytest.fail("Ray was started"))
     shutil.copytree(digits_home / "data", tmp_path / "data")
     with pytest.raises(SystemExit) as ended:

@@ -47,6 +47,11 @@ def submitted() -> bool:
     return bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
 
 
+def local() -> bool:
+    """Whether a study started now would start Ray on this machine, rather than run on the cluster of RAY_ADDRESS."""
+    return os.environ.get("RAY_ADDRESS", "") in ("", "local")
+
+
 def in_ray_copy(path: Path) -> bool:
     """Whether `path` lies in Ray's own copy of a working directory, which disappears with its job."""
     return "runtime_resources" in path.parts
@@ -69,7 +74,7 @@ def connect(study: str, workers: int) -> Iterator[dict[str, Any]]:
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     address = os.environ.get("RAY_ADDRESS", "")
-    own = address in ("", "local")
+    own = local()
     if not own:
         _reach(address)
     else:
