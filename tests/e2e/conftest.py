@@ -1,0 +1,49 @@
+"""One unbroken sweep that several tests look at, and places to run others; all of it on loopback."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e_lab import JOB, Lab, Unbroken, dashboard_of, flags, study_of
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    made = Lab(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unbroken]:
+    """Three trials, started as a newcomer does (through uv where there is uv)."""
+    lab = Lab(tmp_path_factory.mktemp("unbroken"))
+    home = lab.path / "home"
+    try:
+        uv = shutil.which("uv")
+        python = [uv, "run", "--no-project", "--python", sys.executable] if uv else [sys.executable]
+        run = lab.start([*python, JOB, "--home", str(home), "--trials", "3", *flags()])
+        run.until("training in Prometheus", lambda: any("training_loss" in line for line in lab.prometheus()))
+        dashboard = dashboard_of(run.text)
+        seen = {
+            "prometheus": lab.prometheus(),
+            "jobs": lab.get(dashboard, "/api/jobs/"),
+            "actors": lab.actors(dashboard),
+            "early_logs": lab.trial_logs(),
+        }
+        listening: dict[str, set[str]] = {}
+        torch: set[str] = set()
+        for process in lab.processes():
+            sockets = [c for c in process.net_connections("tcp") if c.status == "LISTEN"]
+            listening[f"{process.name()} {process.pid}"] = {socket.laddr.ip for socket in sockets}
+            torch |= {m.path for m in process.memory_maps() if Path(m.path).name.startswith("libtorch_cpu")}
+        code = run.ended()
+        yield Unbroken(
+            home, code, run.text, study_of(home), listening=listening, torch=torch, logs=lab.trial_logs(), **seen
+        )
+    finally:
+        lab.close()

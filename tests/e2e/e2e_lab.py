@@ -1,0 +1,246 @@
+"""Real sweeps in processes of their own, and what they leave behind: read as a user would, from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+JOB = "jobs/sweep_blur.py"
+# Small, but long enough to be caught in the middle: what is caught is a file or a line, never a moment.
+SETTINGS = {
+    "training.steps": 240,
+    "training.batch_size": 16,
+    "training.report_every": 10,
+    "training.checkpoint_every": 20,
+    "training.validate_every": 120,
+}
+PATIENCE = 600.0  # seconds until something that must happen is given up; machines may be busy
+_MARK = "COLDTUNE_E2E"
+
+
+def flags(**settings: Any) -> list[str]:
+    return ["--set", *(f"{key}={value}" for key, value in (SETTINGS | settings).items())]
+
+
+def wait_for(what: str, condition: Callable[[], Any], check: Callable[[], None] = lambda: None) -> Any:
+    """The first true value of `condition`; `check` raises where waiting longer makes no sense."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        check()
+        time.sleep(0.1)
+    raise AssertionError(f"waited {PATIENCE:g} s for {what}")
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@dataclass
+class Running:
+    """A command that was started, and what it printed so far."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def until(self, what: str, condition: Callable[[], Any]) -> Any:
+        """Wait for a condition that must become true before the command ends."""
+
+        def check() -> None:
+            assert self.process.poll() is None, f"ended ({self.process.returncode}) before {what}:\n{self.text}"
+
+        return wait_for(f"{what}; so far:\n{self.text}", condition, check)
+
+    def ended(self) -> int:
+        """Its exit code."""
+        return self.process.wait(PATIENCE)
+
+
+class Lab:
+    """A user's home and a place for Ray's files; every process that is started here can be told by a mark."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.mark = path, uuid.uuid4().hex
+        self.ray = Path(tempfile.mkdtemp(prefix="ct", dir="/tmp"))  # paths of sockets must be short
+        self.user = path / "user"
+        self.user.mkdir(parents=True)
+        foreign = ("RAY_", "COLDTUNE_", "MLFLOW_", "UV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(foreign)} | {
+            _MARK: self.mark,
+            "HOME": str(self.user),
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "RAY_TMPDIR": str(self.ray),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.mark * 2,
+            "RAY_metrics_report_interval_ms": "1000",
+        }
+
+    def start(self, command: Sequence[str], cwd: Path = ROOT, **env: str) -> Running:
+        output = self.path / f"output-{len(list(self.path.glob('output-*')))}.txt"
+        with output.open("wb") as out:
+            process = subprocess.Popen(
+                command, cwd=cwd, env=self.env | env, stdout=out, stderr=out, start_new_session=True
+            )
+        return Running(process, output)
+
+    def sweep(self, home: Path, *arguments: str) -> Running:
+        return self.start([sys.executable, JOB, "--home", str(home), *arguments])
+
+    def session(self) -> Path:
+        return self.ray / "ray" / "session_latest"
+
+    def processes(self) -> list[psutil.Process]:
+        """The processes that were started here, by whatever way, and still are."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def nothing_runs(self) -> None:
+        """Wait until no process is left: an orphan fails here."""
+        wait_for(f"the end of {[process.name() for process in self.processes()]}", lambda: not self.processes())
+
+    def close(self) -> None:
+        """End what is left, by its id, and fail if that was not what the test had ended itself."""
+        left = self.processes()
+        names = [process.name() for process in left]
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=60)
+        shutil.rmtree(self.ray, ignore_errors=True)
+        assert not names, f"left over: {names}"
+
+    def get(self, dashboard: str, path: str) -> Any:
+        """JSON of Ray's dashboard."""
+        return self._ask("GET", dashboard + path)
+
+    def post(self, dashboard: str, path: str) -> Any:
+        return self._ask("POST", dashboard + path)
+
+    def _ask(self, method: str, url: str) -> Any:
+        headers = {"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"}
+        request = urllib.request.Request(url, method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def actors(self, dashboard: str) -> list[Mapping[str, Any]]:
+        listed: list[Mapping[str, Any]] = self.get(dashboard, "/api/v0/actors?detail=1")["data"]["result"]["result"]
+        return listed
+
+    def prometheus(self) -> list[str]:
+        """This platform's lines at all the places that Ray's service discovery names; none while Ray starts."""
+        lines: list[str] = []
+        with contextlib.suppress(OSError, ValueError):
+            for entry in json.loads((self.session() / "prom_metrics_service_discovery.json").read_text()):
+                for target in entry["targets"]:
+                    with urllib.request.urlopen(f"http://{target}/metrics", timeout=60) as answer:
+                        lines += answer.read().decode().splitlines()
+        return [line for line in lines if line.startswith("ray_coldtune_")]
+
+    def trial_logs(self) -> list[list[str]]:
+        """The lines of each actor's log, without Ray's own (they start with a colon)."""
+        logs = [path.read_text().splitlines() for path in sorted(self.session().glob("logs/worker-*.out"))]
+        return [
+            [line for line in log if not line.startswith(":")] for log in logs if ":actor_name:coldtune_trial" in log
+        ]
+
+
+@dataclass
+class Unbroken:
+    """A finished sweep, and what was seen from outside while it ran."""
+
+    home: Path
+    code: int
+    text: str
+    study: Any
+    jobs: list[dict[str, Any]]
+    actors: list[dict[str, Any]]
+    prometheus: list[str]
+    listening: dict[str, set[str]]
+    torch: set[str]
+    early_logs: list[list[str]]
+    logs: list[list[str]]
+
+
+def dashboard_of(text: str) -> str:
+    found = re.search(r"dashboard (http://127\.0\.0\.1:\d+)", text)
+    return found[1] if found else ""
+
+
+def study_of(home: Path) -> Any:
+    """The Optuna study of the one study in a home, or None while there is none."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    journals = list(home.glob("studies/*/journal.log"))
+    if not journals:
+        return None
+    (journal,) = journals
+    names = optuna.get_all_study_names(storage := JournalStorage(JournalFileBackend(str(journal))))
+    return optuna.load_study(study_name=names[0], storage=storage) if names else None
+
+
+def checkpoints_of(home: Path) -> dict[str, dict[int, float]]:
+    """Training key -> step -> when its checkpoint was published."""
+    found: dict[str, dict[int, float]] = {}
+    for manifest in home.glob("store/train/*/*/manifest.json"):
+        with contextlib.suppress(FileNotFoundError):
+            found.setdefault(manifest.parts[-3], {})[int(manifest.parts[-2])] = manifest.stat().st_mtime
+    return found
+
+
+class Runs:
+    """The MLflow tree of the one study in a home."""
+
+    def __init__(self, home: Path) -> None:
+        from mlflow import MlflowClient
+
+        self.client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+        (experiment,) = [e for e in self.client.search_experiments() if e.name == "coldtune"]
+        runs = self.client.search_runs([experiment.experiment_id])
+        self.parents = [run for run in runs if run.data.tags["coldtune.kind"] == "study"]
+        children = [run for run in runs if run.data.tags["coldtune.kind"] == "trial"]
+        self.trials = {int(run.data.tags["coldtune.trial"]): run for run in children}
+        assert len(self.trials) == len(children), "a trial has one run"
+
+    def steps(self, trial: int, metric: str) -> list[int]:
+        """The steps at which a metric was logged, in order; twice what was done twice."""
+        history = self.client.get_metric_history(self.trials[trial].info.run_id, metric)
+        return sorted(row.step for row in history)
+
+    def artifacts(self, trial: int) -> set[str]:
+        run_id = self.trials[trial].info.run_id
+        top = self.client.list_artifacts(run_id)
+        below = [file for folder in top if folder.is_dir for file in self.client.list_artifacts(run_id, folder.path)]
+        return {file.path for file in [*top, *below] if not file.is_dir}

@@ -1,0 +1,95 @@
+"""Ended in mid-trial by kill -9 and then by Ctrl-C, a study goes on and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+from e2e_lab import SETTINGS, Lab, Runs, Unbroken, checkpoints_of, flags, study_of
+from optuna.trial import FrozenTrial, TrialState
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+
+LAST = SETTINGS["training.steps"]
+
+
+def key_of(trial: FrozenTrial) -> str:
+    """The training key of a finished trial."""
+    return Path(trial.user_attrs["checkpoint"]).parent.name
+
+
+def caught_by(home: Path) -> dict[str, int]:
+    """Training key -> last checkpoint of what is being trained."""
+    return {key: max(steps) for key, steps in checkpoints_of(home).items() if max(steps) < LAST}
+
+
+def in_mid_trial(home: Path) -> bool:
+    """Whether a trial has finished, as MLflow knows, while another is between its checkpoints."""
+    if not caught_by(home) or not (study := study_of(home)):
+        return False
+    runs = Runs(home).trials
+    done = [trial.number for trial in study.get_trials(states=[TrialState.COMPLETE])]
+    return bool(done) and all(number in runs and runs[number].info.status == "FINISHED" for number in done)
+
+
+def test_kill_interrupt_and_resume(lab: Lab, unbroken: Unbroken) -> None:
+    home = lab.path / "home"
+    run = lab.sweep(home, "--trials", "3", *flags())
+    run.until("the middle of a trial", lambda: in_mid_trial(home))
+    run.process.kill()
+    assert run.ended() == -signal.SIGKILL
+    lab.nothing_runs()  # no orphans, though nobody was left to end them
+
+    study, files, runs, caught = study_of(home), checkpoints_of(home), Runs(home), caught_by(home)
+    finished = study.get_trials(states=[TrialState.COMPLETE])
+    interrupted = {trial.number for trial in study.get_trials(states=[TrialState.RUNNING])}
+
+    # The same again; Ctrl-C once an interrupted trial goes on.
+    run = lab.sweep(home, "--trials", "3", *flags(), "--resume")
+    going_on = {f"=== study {study.study_name}, trial {number} (goes on)" for number in interrupted}
+    run.until("an interrupted trial", lambda: going_on & {line for log in lab.trial_logs() for line in log})
+    run.process.send_signal(signal.SIGINT)
+    assert run.ended() == 130, run.text
+    lab.nothing_runs()
+    assert f"interrupted with {len(finished)} of 3 trials ended" in run.text
+    assert "Traceback" not in run.text
+    (parent,) = Runs(home).parents
+    trials = Runs(home).trials
+    for ended in (parent, *(trials[number] for number in interrupted)):
+        assert (ended.info.status, ended.data.tags["coldtune.state"]) == ("KILLED", "interrupted")
+
+    # What it printed resumes it.
+    (command,) = re.findall(r"^  resume +(.+)$", run.text, re.MULTILINE)
+    run = lab.start(shlex.split(command))
+    assert run.ended() == 0, run.text
+    lab.nothing_runs()
+
+    # As many trials as an unbroken study has, the same ones, with the same values, in the same runs as before.
+    study, whole, after = study_of(home), unbroken.study, Runs(home)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+    assert [trial.params for trial in study.trials] == [trial.params for trial in whole.trials]
+    for trial, same in zip(study.trials, whole.trials, strict=True):
+        assert trial.user_attrs["metrics"] == same.user_attrs["metrics"], f"trial {trial.number}"
+    assert [run.info.run_id for run in after.parents] == [run.info.run_id for run in runs.parents]
+    assert sorted(after.trials) == [0, 1, 2]
+    assert all(after.trials[number].info.run_id == before.info.run_id for number, before in runs.trials.items())
+    assert {run.info.status for run in [*after.parents, *after.trials.values()]} == {"FINISHED"}
+
+    # What had finished was not run again: neither its files nor its records are newer.
+    for trial in finished:
+        now, key = study.trials[trial.number], key_of(trial)
+        assert checkpoints_of(home)[key][LAST] == files[key][LAST]
+        assert (now.datetime_complete, now.user_attrs) == (trial.datetime_complete, trial.user_attrs)
+        assert after.steps(trial.number, "loss") == list(range(10, LAST + 1, 10))
+
+    # What was caught went on from its checkpoint: no step before that was trained, or logged, twice; none is missing.
+    went_on = {key_of(study.trials[number]): number for number in interrupted}
+    assert caught.keys() <= went_on.keys()
+    for key, reached in caught.items():
+        steps = after.steps(went_on[key], "loss")
+        assert [step for step in steps if step <= reached] == list(range(10, reached + 1, 10))
+        assert set(steps) == set(range(10, LAST + 1, 10))

@@ -1,0 +1,121 @@
+"""A sweep on this machine, as a newcomer runs it: what it prints, writes and shows while it runs."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from e2e_lab import SETTINGS, Runs, Unbroken
+from optuna.trial import TrialState
+from PIL import Image
+from safetensors import safe_open
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+REPORTS = list(range(10, SETTINGS["training.steps"] + 1, 10))
+
+
+def test_it_ends_well_and_says_what_to_do_next(unbroken: Unbroken) -> None:
+    assert unbroken.code == 0, unbroken.text
+    assert [trial.state for trial in unbroken.study.trials] == [TrialState.COMPLETE] * 3
+    for trial in unbroken.study.trials:
+        (row,) = re.findall(rf"^ +★?{trial.number} +finished .*$", unbroken.text, re.MULTILINE)
+        assert f"{trial.value:.2f}" in row
+    best = unbroken.study.best_trial
+    assert f"★{best.number} " in unbroken.text
+    assert f"Trial {best.number}, measured once on test: FID" in unbroken.text
+    assert f"sqlite:///{unbroken.home}/mlflow.db" in unbroken.text
+    assert f"coldtune study show {unbroken.study.study_name}" in unbroken.text
+    assert "--trials 11" in unbroken.text, "how to extend it"
+
+
+def test_mlflow_has_one_parent_and_a_run_for_each_trial(unbroken: Unbroken) -> None:
+    runs = Runs(unbroken.home)
+    (parent,) = runs.parents
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["best_fid"] == unbroken.study.best_value
+    assert parent.data.metrics["trials_ended"] == 3
+    assert math.isfinite(parent.data.metrics["test_fid"])
+    assert parent.data.tags["best_trial"] == str(unbroken.study.best_trial.number)
+    assert sorted(runs.trials) == [0, 1, 2]
+    for trial in unbroken.study.trials:
+        run = runs.trials[trial.number]
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["coldtune.study"] == unbroken.study.study_name
+        assert {"protocol", "stage_train", "stage_sample", "stage_measure"} <= run.data.tags.keys()
+        assert {"dataset_fingerprint", "git_commit", "job"} <= run.data.tags.keys()
+        for name, value in trial.params.items():
+            shown = run.data.params[name]
+            assert shown == str(value) or float(shown) == pytest.approx(value), f"{name} of trial {trial.number}"
+        for name, value in trial.user_attrs["metrics"].items():
+            assert run.data.metrics[name] == value, f"{name} of trial {trial.number}"
+        assert run.data.metrics["fid"] == trial.value
+        assert {"fid_direct", "fid_naive", "fid_degraded", "ssim", "rmse", "nfe", "seconds"} <= run.data.metrics.keys()
+        assert runs.steps(trial.number, "loss") == REPORTS
+        assert runs.steps(trial.number, "val_loss") == [120, 240]
+
+
+def test_each_run_keeps_its_configuration_pictures_and_weights(unbroken: Unbroken, tmp_path: Path) -> None:
+    runs = Runs(unbroken.home)
+    for number, run in runs.trials.items():
+        assert runs.artifacts(number) == {"config.yaml", "grid.png", "strip.png", "weights/ema.safetensors"}
+        folder = Path(runs.client.download_artifacts(run.info.run_id, "", str(tmp_path)))
+        with Image.open(folder / "grid.png") as grid:
+            grid.verify()
+        with safe_open(folder / "weights" / "ema.safetensors", "pt") as weights:
+            assert all(weights.get_tensor(name).isfinite().all() for name in weights.keys())  # noqa: SIM118
+
+
+def test_workers_run_in_the_drivers_environment(unbroken: Unbroken) -> None:
+    assert unbroken.torch, "workers have torch loaded"
+    assert {path.partition("/lib/python")[0] for path in unbroken.torch} == {str(Path(sys.prefix).resolve())}
+
+
+def test_everything_listens_on_loopback_only(unbroken: Unbroken) -> None:
+    assert sum(map(len, unbroken.listening.values())) >= 5, "Ray's head, raylet, dashboard, agents and workers"
+    for process, addresses in unbroken.listening.items():
+        for address in map(ipaddress.ip_address, addresses):
+            mapped = getattr(address, "ipv4_mapped", None)
+            assert (mapped or address).is_loopback, f"{process} listens on {address}"
+
+
+def test_the_dashboard_shows_the_study_and_its_trials_by_name(unbroken: Unbroken) -> None:
+    (job,) = unbroken.jobs
+    assert job["metadata"]["job_name"] == job["metadata"]["study"] == unbroken.study.study_name
+    assert {actor["class_name"] for actor in unbroken.actors} == {"coldtune_trial"}
+    assert {actor["repr_name"] for actor in unbroken.actors} == {"coldtune_trial"}
+
+
+def test_each_actors_log_begins_every_trial_with_its_number(unbroken: Unbroken) -> None:
+    begins = f"=== study {unbroken.study.study_name}, trial "
+    early = [line for log in unbroken.early_logs for line in log[:1]]
+    assert f"{begins}0" in early, "while it runs"
+    told = []
+    for log in unbroken.logs:
+        lines = [line for line in log if line.startswith("===")]
+        assert log[0] == lines[0], "nothing before"
+        for first, last in zip(lines[::2], lines[1::2], strict=True):
+            assert last == f"{first}: complete"
+            told.append(int(first.removeprefix(begins)))
+    assert sorted(told) == [0, 1, 2]
+
+
+def test_prometheus_has_the_study_and_its_trials_while_it_runs(unbroken: Unbroken) -> None:
+    def values(name: str, *tags: str) -> list[float]:
+        wanted = (f'study="{unbroken.study.study_name}"', *tags)
+        lines = [x for x in unbroken.prometheus if x.startswith(f"ray_coldtune_{name}{{")]
+        return [float(line.rpartition(" ")[2]) for line in lines if all(tag in line for tag in wanted)]
+
+    assert values("trials", 'state="running"') == [2.0]
+    assert values("trials", 'state="failed"') == [0.0]
+    trials = [number for number in range(3) if values("training_loss", f'trial="{number}"')]
+    assert trials
+    for number in trials:
+        tag = f'trial="{number}"'
+        assert 0 < values("training_loss", tag)[0] < 1
+        assert values("training_step", tag)[0] in REPORTS
+        assert values("images_per_second", tag)[0] > 0

@@ -1,0 +1,33 @@
+"""`--workers 2`: a sweep whose trials train over Ray Train, on exactly the two CPUs that one trial needs."""
+
+from __future__ import annotations
+
+import pytest
+from e2e_lab import Lab, Runs, dashboard_of, flags, study_of
+from optuna.trial import TrialState
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800), pytest.mark.slow]
+
+
+def test_a_sweep_over_two_workers(lab: Lab) -> None:
+    home = lab.path / "home"
+    settings = {"training.steps": 20, "training.checkpoint_every": 10, "training.validate_every": 20}
+    run = lab.sweep(home, "--trials", "2", "--workers", "2", *flags(**settings))
+    run.until("the dashboard", lambda: dashboard_of(run.text))
+    study = run.until("the study", lambda: study_of(home))
+    wanted = f"{study.study_name}-trial-1"
+
+    def train_runs() -> list[str]:
+        listed = lab.get(dashboard_of(run.text), "/api/train/v2/runs/v1")["train_runs"]
+        return [each["name"] for each in listed]
+
+    run.until("the second trial's checkpoint", lambda: len(list(home.glob("store/train/*/*/manifest.json"))) > 2)
+    names = train_runs()
+    assert wanted in names
+    assert run.ended() == 0, run.text
+    lab.nothing_runs()
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+    assert "1 at once, 2 workers each" in run.text
+    runs = Runs(home)
+    assert [runs.steps(number, "loss") for number in (0, 1)] == [[10, 20]] * 2
+    assert {each.info.status for each in [*runs.parents, *runs.trials.values()]} == {"FINISHED"}
