@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,9 +76,7 @@ def cluster(lab: Lab) -> Iterator[Cluster]:
     )
     assert head.ended() == 0, head.text
     yield Cluster(lab, clone, f"http://127.0.0.1:{dashboard}")
-    for process in lab.processes():
-        process.send_signal(signal.SIGTERM)
-    lab.nothing_runs()
+    lab.end()
 
 
 def test_kill_edit_and_submit_again(lab: Lab, cluster: Cluster) -> None:
