@@ -36,14 +36,23 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unbroken]:
             "early_logs": lab.trial_logs(),
         }
         listening: dict[str, set[str]] = {}
-        torch: set[str] = set()
+        torch: dict[bool, set[str]] = {True: set(), False: set()}  # files, by whether a worker has loaded them
         for process in lab.processes():
             sockets = [c for c in process.net_connections("tcp") if c.status == "LISTEN"]
             listening[f"{process.name()} {process.pid}"] = {socket.laddr.ip for socket in sockets}
-            torch |= {m.path for m in process.memory_maps() if Path(m.path).name.startswith("libtorch_cpu")}
+            worker = " ".join(process.cmdline()).startswith("ray::")
+            torch[worker] |= {m.path for m in process.memory_maps() if Path(m.path).name.startswith("libtorch_cpu")}
         code = run.ended()
         yield Unbroken(
-            home, code, run.text, study_of(home), listening=listening, torch=torch, logs=lab.trial_logs(), **seen
+            home=home,
+            code=code,
+            text=run.text,
+            study=study_of(home),
+            listening=listening,
+            drivers_torch=torch[False],
+            workers_torch=torch[True],
+            logs=lab.trial_logs(),
+            **seen,
         )
     finally:
         lab.close()

@@ -192,7 +192,8 @@ class Unbroken:
     actors: list[dict[str, Any]]
     prometheus: list[str]
     listening: dict[str, set[str]]
-    torch: set[str]
+    drivers_torch: set[str]
+    workers_torch: set[str]
     early_logs: list[list[str]]
     logs: list[list[str]]
 
