@@ -27,10 +27,16 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unbroken]:
         uv = shutil.which("uv")
         python = [uv, "run", "--no-project", "--python", sys.executable] if uv else [sys.executable]
         run = lab.start([*python, JOB, "--home", str(home), "--trials", "3", *flags()])
-        run.until("training in Prometheus", lambda: any("training_loss" in line for line in lab.prometheus()))
+
+        def scrape() -> list[str]:
+            lines = lab.prometheus()
+            names = {line.partition("{")[0] for line in lines}
+            return lines if names >= {"ray_coldtune_trials", "ray_coldtune_training_loss"} else []
+
+        prometheus = run.until("a training in Prometheus", scrape)
         dashboard = dashboard_of(run.text)
         seen = {
-            "prometheus": lab.prometheus(),
+            "prometheus": prometheus,
             "jobs": lab.get(dashboard, "/api/jobs/"),
             "actors": lab.actors(dashboard),
             "early_logs": lab.trial_logs(),

@@ -98,7 +98,6 @@ class Lab:
             "RAY_TMPDIR": str(self.ray),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.mark * 2,
-            "RAY_metrics_report_interval_ms": "1000",
         }
 
     def start(self, command: Sequence[str], cwd: Path = ROOT, **env: str) -> Running:
