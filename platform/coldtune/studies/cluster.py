@@ -106,8 +106,9 @@ def connect(study: str, workers: int) -> Iterator[dict[str, Any]]:
             f"RAY_ADDRESS = {address}: {error}; a cluster that was started with a token wants RAY_AUTH_MODE=token and "
             "the token here too (`ray get-auth-token` on its head prints it)"
         ) from error
-    for name in ("ray", "ray.tune", "ray.train"):
+    for name in ("ray", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what its errors mean for a trial, the study says itself
     if submitted():
         _name_submission(study)
     try:

@@ -34,6 +34,9 @@ class Events:
     def failed(self, number: int, reason: str) -> None:
         """A trial failed, and the ledger knows why."""
 
+    def restarted(self, number: int) -> None:
+        """A trial's process died; the cluster starts it again, and it goes on from its last checkpoint."""
+
     def tick(self) -> None:
         """Called several times a second, whether or not anything happened."""
 
@@ -188,6 +191,9 @@ def _ticker(events: Events, stop: threading.Event) -> Any:
     from ray import tune
 
     class Ticker(_Unsaved, tune.Callback):  # type: ignore[misc]
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            events.restarted(trial.config["number"])
+
         def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
             events.tick()
             if stop.is_set():

@@ -98,6 +98,12 @@ class View(Events):
         """Show why a trial failed."""
         self._ended(number, f"failed: {reason.splitlines()[0][:120]}", "red")
 
+    def restarted(self, number: int) -> None:
+        """Show that a trial's process died, and that nothing is lost by it."""
+        with self._lock:
+            self.running[number].text = "its process died; starting again"
+        self._say(f"trial {number}: its process died; it goes on from its last checkpoint")
+
     def tick(self) -> None:
         """In a log, a line now and then."""
         if self._live is None and time.monotonic() - self._logged >= _LOG_SECONDS and self.running:

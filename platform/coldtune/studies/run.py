@@ -212,6 +212,10 @@ class _All(Events):
         for listener in self._listeners:
             listener.failed(number, reason)
 
+    def restarted(self, number: int) -> None:
+        for listener in self._listeners:
+            listener.restarted(number)
+
     def tick(self) -> None:
         for listener in self._listeners:
             listener.tick()
