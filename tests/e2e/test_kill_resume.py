@@ -94,3 +94,23 @@ def test_kill_interrupt_and_resume(lab: Lab, unbroken: Unbroken) -> None:
         steps = after.steps(went_on[key], "loss")
         assert [step for step in steps if step <= reached] == list(range(10, reached + 1, 10))
         assert set(steps) == set(range(10, LAST + 1, 10))
+
+
+@pytest.mark.slow
+def test_a_trial_whose_process_is_killed_goes_on_by_itself(lab: Lab) -> None:
+    home = lab.path / "home"
+    run = lab.sweep(home, "--trials", "1", *flags())
+    run.until("a checkpoint", lambda: any(0 < reached <= LAST // 2 for reached in caught_by(home).values()))
+    (actor,) = [process for process in lab.processes() if " ".join(process.cmdline()).startswith("ray::coldtune_trial")]
+    actor.kill()
+    (reached,) = caught_by(home).values()
+    assert run.ended() == 0, run.text
+    lab.nothing_runs()
+    assert "trial 0: its process died; it goes on from its last checkpoint" in run.text
+    assert "Traceback" not in run.text
+    assert [trial.state for trial in study_of(home).trials] == [TrialState.COMPLETE]
+    runs = Runs(home)
+    assert runs.trials[0].info.status == "FINISHED"
+    steps = runs.steps(0, "loss")
+    assert [step for step in steps if step <= reached] == list(range(10, reached + 1, 10)), "not trained again"
+    assert set(steps) == set(range(10, LAST + 1, 10))
