@@ -152,7 +152,7 @@ class Chain:
         started = time.monotonic()
 
         def build(directory: Path) -> dict[str, Any]:
-            clean = self._clean()
+            clean = self.clean()
             reference = reference_statistics(
                 self.extractor, self._reference_images(), self.protocol, StoreCache(self.store)
             )
@@ -170,7 +170,7 @@ class Chain:
 
     def clean(self) -> Tensor:
         """The protocol's clean images, uint8 (N, C, H, W)."""
-        return self._clean()
+        return self._reference_images()[self.protocol.image_indices()]
 
     def _task(self) -> TrainingTask:
         return TrainingTask(
@@ -183,9 +183,6 @@ class Chain:
 
     def _reference_images(self) -> Tensor:
         return self.dataset.split(self.config.protocol.split).images
-
-    def _clean(self) -> Tensor:
-        return self._reference_images()[self.protocol.image_indices()]
 
     def _sample(
         self, sampler: SamplerConfig | None, checkpoint: Path, progress: Callable[[float], None], batch_size: int = 256

@@ -65,7 +65,7 @@ def default_home() -> Path:
 
 
 @contextmanager
-def connect(study: str, workers: int) -> Iterator[dict[str, Any]]:
+def connect(study: str) -> Iterator[dict[str, Any]]:
     """Connect to the cluster of RAY_ADDRESS (set inside a submitted job), or start Ray on this machine, and leave it.
 
     Gives Ray's context as a dict. Workers import the coldtune that this process imported. ValueError where no cluster

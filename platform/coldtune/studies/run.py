@@ -149,7 +149,7 @@ def _run(checked: _Checked, ledger: Ledger, options: RunOptions, target: trackin
     records.parent.params({"trials": checked.trials, "objective": checked.spec.objective.metric})
     records.parent.artifact(checked.folder.path / "spec.yaml")
     try:
-        with cluster.connect(name, options.workers) as context:
+        with cluster.connect(name) as context:
             import ray
 
             slots = cluster.plan(ray.cluster_resources(), options.workers, options.gpus_per_trial, checked.trials)

@@ -68,7 +68,7 @@ def running(console: Console, slots: Slots, context: dict[str, Any]) -> None:
     """Say how the cluster is used."""
     each = f"{slots.workers} workers each" if slots.workers > 1 else f"{slots.cpus} CPU each"
     gpus = f", {slots.gpus * slots.workers:g} GPU" if slots.gpus else ""
-    where = "Ray started here" if context["own"] else "the cluster this was submitted to"
+    where = "Ray started here" if context["own"] else "a running cluster"
     dashboard = f"; dashboard http://{context['dashboard']}" if context["dashboard"] else ""
     _line(console, "runs", f"{slots.count} at once, {each}{gpus}, on {where}{dashboard}\n", 8)
 
