@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,3 +128,26 @@ def test_wrong_input(digits: Dataset) -> None:
     theirs = digits.split("test").images
     with pytest.raises(ValueError, match="the reference was made under another protocol"):
         judge(theirs, theirs, extractor, reference, test)
+
+
+def test_a_judgement_is_read_back_as_it_was_written(digits: Dataset, tmp_path: Path) -> None:
+    judgement = judged(digits, 20)
+    judgement.save(tmp_path)
+    read = Judgement.load(tmp_path)
+    assert read.protocol == judgement.protocol
+    assert read.values == judgement.values
+    for mine, other in ((judgement.influences, read.influences), (judgement.per_image, read.per_image)):
+        assert set(mine) == set(other)
+        for name, tensor in mine.items():
+            assert torch.equal(tensor, other[name])
+
+
+def test_generated_images_may_outnumber_the_split(digits: Dataset) -> None:
+    extractor = build_extractor("digits")
+    config = ProtocolConfig(num_images=500)
+    with pytest.raises(ValueError, match=r"num_images = 500: the validation split .* has 363"):
+        resolve(config, extractor, digits)
+    protocol = resolve(config, extractor, digits, "generated")
+    assert torch.equal(protocol.image_indices(), torch.arange(500))
+    assert protocol.key != resolve(ProtocolConfig(), extractor, digits).key
+    assert protocol.reference_key == resolve(ProtocolConfig(), extractor, digits).reference_key

@@ -52,6 +52,7 @@ OTHERS: dict[str, Any] = {
     "image_shape": (1, 32, 32),
     "resize": "nearest",
     "split": "test",
+    "task": "generated",
     "num_images": 301,
     "reference_images": 361,
     "seed": 1,

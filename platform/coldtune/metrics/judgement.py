@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from coldtune.config import parse, plain
 from coldtune.metrics.distances import distances
 from coldtune.metrics.extractors import Extractor, batches, extract_features
 from coldtune.metrics.frechet import Reference
@@ -26,6 +30,8 @@ IMAGE_SCORES = {
     "psnr": "mse",
 }  # of the set, and the per-image score that it is a mean of
 
+VALUES_FILE, IMAGES_FILE = "metrics.json", "images.safetensors"
+
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
@@ -42,6 +48,27 @@ class Judgement:
     values: Mapping[str, Value]
     influences: Mapping[str, Tensor] = field(default_factory=dict)
     per_image: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def save(self, directory: Path) -> None:
+        """Write metrics.json (values, N, intervals, protocol) and images.safetensors (what is known of each image)."""
+        values = {name: {"value": v.value, "low": v.low, "high": v.high, "n": v.n} for name, v in self.values.items()}
+        record = {"values": values, "protocol": plain(self.protocol), "protocol_key": self.protocol.key}
+        (directory / VALUES_FILE).write_text(json.dumps(record, indent=1))
+        tensors = {f"influence/{name}": values for name, values in self.influences.items()}
+        tensors |= {f"score/{name}": values for name, values in self.per_image.items()}
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, directory / IMAGES_FILE)
+
+    @classmethod
+    def load(cls, directory: Path) -> Judgement:
+        """What `save` wrote; ValueError where it cannot be read."""
+        record = json.loads((directory / VALUES_FILE).read_text())
+        protocol = parse(Protocol, record["protocol"], "protocol")
+        values = {name: Value(metric=name, protocol=protocol, **value) for name, value in record["values"].items()}
+        parts: dict[str, dict[str, Tensor]] = {"influence": {}, "score": {}}
+        for name, tensor in load_file(directory / IMAGES_FILE).items():
+            part, _, metric = name.partition("/")
+            parts[part][metric] = tensor
+        return cls(protocol, values, parts["influence"], parts["score"])
 
 
 def judge(

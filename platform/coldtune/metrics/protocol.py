@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 VERSION = 1  # raised whenever the same protocol would give another value
 
+Task = Literal["restored", "generated"]
+
 _REFERENCE_PARTS = (
     "version", "extractor", "extractor_sha256", "extractor_input", "dim", "dataset", "dataset_fingerprint",
     "image_shape", "resize", "split", "reference_images", "moments", "tf32",
@@ -26,12 +28,13 @@ _REFERENCE_PARTS = (
 class ProtocolConfig(Config):
     """How trials are judged, as the user writes it (`protocol:`).
 
-    extractor: `digits` or `mnist` (small classifiers that are shipped), or `module:attribute` of your own. Distances of
+    extractor: one that is shipped (see `coldtune.metrics.EXTRACTORS`), or `module:attribute` of your own. Distances of
       different extractors have different scales and orders.
     split: the images that are restored and judged, and the reference. Objectives use `validation`; keep `test` for the
       final figure of the chosen trial.
-    num_images: N, how many images of the split are judged; None is all of them. A smaller N is faster and noisier, and
-      FID rises with falling N (an objective needs N >= 4 d, see `check_objective`).
+    num_images: N, how many images of the split are judged; None is all of them. Images that are generated from a prior
+      rather than restored may be more than the split has. A smaller N is faster and noisier, and FID rises with falling
+      N (an objective needs N >= 4 d, see `check_objective`).
     seed: of the choice of images and of every draw made while judging: the same for all trials, so they are paired.
     """
 
@@ -42,7 +45,11 @@ class ProtocolConfig(Config):
 
 
 class Protocol(Config):
-    """The resolved protocol, stored with every value. Two values compare only where all of it is equal (`key`)."""
+    """The resolved protocol, stored with every value. Two values compare only where all of it is equal (`key`).
+
+    task: `restored` images began as degraded images of the split and are judged pair by pair, too; `generated` ones
+    began at a prior, or come from elsewhere.
+    """
 
     extractor: str
     extractor_sha256: str
@@ -53,6 +60,7 @@ class Protocol(Config):
     image_shape: tuple[int, int, int]
     resize: str
     split: str
+    task: Task = "restored"
     num_images: int
     reference_images: int
     seed: int
@@ -73,33 +81,35 @@ class Protocol(Config):
 
     def describe(self) -> str:
         """One line for a table's foot."""
+        images = f"{self.num_images:,}" if self.task == "restored" else f"{self.num_images:,} generated, against those"
         return (
             f"{self.extractor} features (d = {self.dim}, sha256 {self.extractor_sha256[:12]}), "
-            f"N = {self.num_images:,} of {self.dataset}/{self.split} at {'x'.join(map(str, self.image_shape))} "
+            f"N = {images} of {self.dataset}/{self.split} at {'x'.join(map(str, self.image_shape))} "
             f"({self.resize}, data {self.dataset_fingerprint[:12]}), reference {self.reference_images:,} images, "
             f"seed {self.seed}, 8 bit, {self.moments}, protocol {self.key[:12]}"
         )
 
     def image_indices(self) -> Tensor:
-        """Which images of the split are judged: int64 (num_images,), positions 0..reference_images-1, ascending.
+        """The number of each image judged, int64 (num_images,), ascending; seeds of its draws are made from it.
 
-        The num_images positions of smallest SHA-256 of (seed, position): a smaller N judges a subset of a larger N.
+        Of restored ones these are positions in the split: the num_images of smallest SHA-256 of (seed, position), so a
+        smaller N judges a subset of a larger N. Generated ones count from 0.
         """
         size = self.reference_images
-        if self.num_images == size:
-            return torch.arange(size)
+        if self.num_images == size or self.task == "generated":
+            return torch.arange(self.num_images)
         ranks = sorted(range(size), key=lambda i: hashlib.sha256(f"{self.seed}:{i}".encode()).digest())
         return torch.tensor(sorted(ranks[: self.num_images]))
 
 
-def resolve(config: ProtocolConfig, extractor: Extractor, dataset: Dataset) -> Protocol:
+def resolve(config: ProtocolConfig, extractor: Extractor, dataset: Dataset, task: Task = "restored") -> Protocol:
     """The protocol of `config` with this extractor on this dataset.
 
-    The reference is all of the split's clean images. ValueError where the split has fewer than num_images.
+    The reference is all of the split's clean images. ValueError where fewer than num_images are there to be restored.
     """
     size = len(dataset.split(config.split).images)
     count = config.num_images or size
-    if count > size:
+    if count > size and task == "restored":
         raise ValueError(
             f"protocol.num_images = {count}: the {config.split} split of {dataset.name!r} has {size} images; allowed: "
             f"2..{size}"
@@ -114,6 +124,7 @@ def resolve(config: ProtocolConfig, extractor: Extractor, dataset: Dataset) -> P
         image_shape=dataset.image_shape,
         resize=dataset.manifest.resize,
         split=config.split,
+        task=task,
         num_images=count,
         reference_images=size,
         seed=config.seed,

@@ -30,7 +30,8 @@ class Recipe:
     """What is trained, on which data, how long.
 
     shift: images are moved by up to so many pixels, whole ones, because interpolation would blur them and teach the
-    judge to overlook blur.
+    judge to overlook blur. photos: the border that a shift uncovers is the image mirrored, not its darkest value, and
+    half of the images are mirrored from left to right. bfloat16: of convolutions in training only, twice as fast.
     """
 
     dataset: str
@@ -39,12 +40,18 @@ class Recipe:
     shift: int
     lr: float = 2e-3
     weight_decay: float = 0.05
+    photos: bool = False
+    bfloat16: bool = False
 
 
 RECIPES = {
     "digits": Recipe("digits", ClassifierConfig(channels=1, size=16), epochs=60, shift=1),
     "mnist": Recipe("mnist", ClassifierConfig(channels=1, size=32), epochs=8, shift=2),
-}
+    "cifar10": Recipe(
+        "cifar10", ClassifierConfig(channels=3, size=32, widths=(32, 64, 96)), epochs=30, shift=4, photos=True,
+        bfloat16=True,
+    ),
+}  # fmt: skip
 
 
 def train(recipe: Recipe, images: Tensor, labels: Tensor, seed: int = 0) -> Classifier:
@@ -59,8 +66,12 @@ def train(recipe: Recipe, images: Tensor, labels: Tensor, seed: int = 0) -> Clas
         classifier.train()
         losses = []
         for rows in torch.split(torch.randperm(len(images), generator=generator), BATCH):
-            batch = shifted(classifier.prepare(images[rows]), recipe.shift, generator)
-            loss = F.cross_entropy(classifier(batch), labels[rows])
+            batch = shifted(classifier.prepare(images[rows]), recipe.shift, generator, recipe.photos)
+            batch = mirrored(batch, generator) if recipe.photos else batch
+            if recipe.bfloat16:
+                batch = batch.contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+                loss = F.cross_entropy(classifier(batch), labels[rows])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -70,12 +81,20 @@ def train(recipe: Recipe, images: Tensor, labels: Tensor, seed: int = 0) -> Clas
     return classifier.eval()
 
 
-def shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Each image (B, C, H, W) moved by whole pixels, uniform in -most..most, filled with its darkest value, -1."""
+def shifted(x: Tensor, most: int, generator: torch.Generator, reflect: bool = False) -> Tensor:
+    """Each image (B, C, H, W) moved by whole pixels, uniform in -most..most.
+
+    What that uncovers is the darkest value, -1, or the image mirrored at its edge (`reflect`).
+    """
     height, width = x.shape[-2:]
-    padded = F.pad(x, (most,) * 4, value=-1.0)
+    padded = F.pad(x, (most,) * 4, mode="reflect") if reflect else F.pad(x, (most,) * 4, value=-1.0)
     offsets = torch.randint(0, 2 * most + 1, (len(x), 2), generator=generator).tolist()
     return torch.stack([image[:, r : r + height, c : c + width] for image, (r, c) in zip(padded, offsets, strict=True)])
+
+
+def mirrored(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image (B, C, H, W) mirrored from left to right or not, with equal chances."""
+    return torch.where(torch.rand(len(x), generator=generator)[:, None, None, None] < 0.5, x.flip(-1), x)
 
 
 def write(name: str, classifier: Classifier, facts: dict[str, object], out: Path) -> None:
