@@ -1,0 +1,36 @@
+"""What the commands share: where a home is, and which study is meant."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from coldtune.studies import cluster
+
+if TYPE_CHECKING:
+    from coldtune.studies.folder import StudyFolder
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def with_home(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """`parser`, with `--home`."""
+    parser.add_argument("--home", type=Path, metavar="DIR", help="default $COLDTUNE_HOME or ./runs")
+    return parser
+
+
+def home_of(options: argparse.Namespace) -> Path:
+    """The home that the command line means, absolute."""
+    return options.home.expanduser().absolute() if options.home else cluster.default_home()
+
+
+def study_folder(home: Path, name: str) -> StudyFolder:
+    """The study called `name` of a home; ValueError naming those that are there for another one."""
+    from coldtune.studies.folder import StudyFolder, studies
+
+    folder = StudyFolder(home, name)
+    if not folder.exists:
+        there = ", ".join(study.name for study in studies(home)) or "none"
+        raise ValueError(f"study {name}: not in {home} (there are: {there})")
+    return folder
