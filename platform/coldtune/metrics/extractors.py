@@ -19,6 +19,7 @@ from coldtune.metrics.moments import FeatureMoments, check_features, float64_dev
 EXTRACTORS = {
     "digits": "coldtune.metrics.classifiers:digits",
     "mnist": "coldtune.metrics.classifiers:mnist",
+    "inception": "coldtune.metrics.inception:inception",
 }
 
 
@@ -51,7 +52,7 @@ class Extractor:
 
 
 def build_extractor(name: str) -> Extractor:
-    """The extractor called `name`: a shipped one (`digits`, `mnist`), or `module:attribute`.
+    """The extractor called `name`: one of EXTRACTORS, or `module:attribute`.
 
     The attribute is a callable with an int attribute `dim` that maps uint8 (B, C, H, W) to floating (B, dim), or a
     class or function that makes one when called without arguments. An attribute `sha256` of it is taken as it is;
