@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
-import yaml
 
 from coldtune import cli, presets
 from coldtune.data import prepare
@@ -126,11 +124,16 @@ def test_a_variant_of_the_authors_differs_in_more_than_how_t_is_told(name):
 
 @pytest.mark.parametrize("name", [name for name in presets.names() if {"4", "5.3"} & set(presets.tables(name))])
 def test_the_prior_that_a_generation_names_starts_its_degradation(name):
-    text = (presets.FOLDER / f"{name}.yaml").read_text()
-    (prior,) = re.findall(r"^# prior: (.+)$", text, re.MULTILINE)
     tree = presets.load(name)
     d = build_degradation(tree["degradation"], presets.image_shape(tree))
-    assert build_prior(yaml.safe_load(prior), d).d is d
+    assert build_prior(tree["prior"], d).d is d
+    assert parse_trial(tree).task == "generated"
+
+
+def test_only_generation_starts_from_a_prior():
+    for name in presets.names():
+        generates = bool({"4", "5.3"} & set(presets.tables(name)))
+        assert (parse_trial(presets.load(name)).task == "generated") == generates
 
 
 @pytest.mark.parametrize("dataset", ["celeba", "afhq"])

@@ -162,7 +162,7 @@ def test_the_reference_is_built_once_and_shared_by_protocols_that_differ_in_n_or
         reference_statistics(other, images, protocols[0], cache)
 
 
-@pytest.mark.parametrize("part", sorted(set(OTHERS) - {"num_images", "seed", "rounding"}))
+@pytest.mark.parametrize("part", sorted(set(OTHERS) - {"num_images", "seed", "rounding", "task"}))
 def test_what_determines_the_reference_is_in_its_key(part: str) -> None:
     assert _protocol().reference_key != _protocol(**{part: OTHERS[part]}).reference_key
 

@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from coldtune import presets
+from coldtune.config import plain
 from coldtune.data import Dataset, prepared, to_float, to_uint8
 from coldtune.diffusion import build_degradation, sample
-from coldtune.metrics import Reference, extract_features, frechet_distance, rmse, ssim
-from coldtune.stages.chain import Chain, Outcome
+from coldtune.metrics import Reference, compare, extract_features, frechet_distance, rmse, ssim
+from coldtune.stages.chain import Chain, Outcome, found_only
 from coldtune.stages.keys import sample_key, train_key
 from coldtune.stages.store import Store
 from coldtune.stages.trial import TrialConfig, parse_trial
@@ -170,3 +171,66 @@ def test_a_damaged_stage_is_computed_again_to_the_same_numbers(first, dataset: D
         again, found = run(config(), dataset, store)
     assert not found["sample"]
     assert again.metrics == first[1].metrics
+
+
+def generating(**prior) -> TrialConfig:
+    return TrialConfig.model_validate(
+        {**plain(config(degradation__collapse_final=True)), "prior": {"kind": "gmm", **prior}}
+    )
+
+
+def test_generation_starts_from_the_prior_and_has_no_originals(dataset: Dataset, store: Store) -> None:
+    trial = generating(noise_scale=0.0)
+    trial = trial.model_copy(update={"protocol": trial.protocol.model_copy(update={"num_images": 400})})
+    outcome, _ = run(trial, dataset, store)
+    images = {name: load_file(path / "images.safetensors")["images"] for name, path in outcome.images.items()}
+    x_T = images["degraded"]
+    assert len(x_T) == 400 > dataset.sizes["validation"]
+    assert torch.equal(x_T, x_T[:, :, :1, :1].expand_as(x_T)), "flat: the symmetry is whole"
+    # The law of the mean colours is the Gaussian that was fitted: mean and sd within 4 standard errors.
+    means = to_float(dataset.split("train").images).mean(dim=(1, 2, 3))
+    drawn = to_float(x_T)[:, 0, 0, 0]
+    assert float((drawn.mean() - means.mean()).abs()) < 4 * float(means.std()) / 20
+    assert float(drawn.std() / means.std() - 1) == pytest.approx(0, abs=4 / 800**0.5)
+    assert not {"ssim", "rmse", "psnr"} & set(outcome.metrics)
+    assert {"fid", "fid_low", "fid_high", "kid", "mind", "precision", "recall"} <= set(outcome.metrics)
+    assert outcome.protocol.task == "generated"
+
+
+def test_a_priors_noise_is_sampled_anew_and_its_fit_is_found(dataset: Dataset, store: Store) -> None:
+    run(generating(noise_scale=0.0), dataset, store)
+    fits = list((store.root / "prior").iterdir())
+    outcome, found = run(generating(noise_scale=0.3), dataset, store)
+    assert found["train"]
+    assert not found["sample"]
+    assert list((store.root / "prior").iterdir()) == fits
+    x_T = load_file(outcome.images["degraded"] / "images.safetensors")["images"]
+    # Per pixel 0.3 around the colour of each image, as long as neither end of [-1, 1] clips it.
+    assert float(to_float(x_T).std(dim=(1, 2, 3)).median()) == pytest.approx(0.3, rel=0.05)
+
+
+def test_the_data_prior_without_noise_is_the_trial_without_a_prior(dataset: Dataset, first) -> None:
+    named = TrialConfig.model_validate({**plain(config()), "prior": {"kind": "data"}})
+    assert sample_key(named, dataset, None) == sample_key(config(), dataset, None)
+    noisy = TrialConfig.model_validate({**plain(config()), "prior": {"kind": "data", "noise_scale": 0.1}})
+    assert sample_key(noisy, dataset, None) != sample_key(config(), dataset, None)
+
+
+def test_every_value_has_its_n_and_what_a_paired_comparison_needs(first) -> None:
+    _, outcome, _ = first
+    for judgement in outcome.judgements.values():
+        assert {value.n for value in judgement.values.values()} == {260}
+        for metric in ("fid", "kid", "mind", "ssim", "rmse"):
+            value = judgement.values[metric]
+            assert value.low <= value.value <= value.high
+    sentence = str(
+        compare(outcome.judgements["direct"], outcome.judgements["degraded"], "rmse", ("direct", "degraded"))
+    )
+    assert "N = 260, same seeds" in sentence
+
+
+def test_who_only_looks_trains_nothing(dataset: Dataset, store: Store) -> None:
+    outcome = Chain(config(sampler__num_steps=2), dataset, store).run(found_only, lambda *_: None)
+    assert outcome.nfe == 2
+    with pytest.raises(ValueError, match=r"training\.steps = 8: no restorer .* there is one at step 6"):
+        Chain(config(training__steps=8), dataset, store).run(found_only, lambda *_: None)

@@ -77,3 +77,20 @@ def test_short_names_are_short_and_unique() -> None:
 def test_a_draw_that_the_degradation_does_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match=r"sampler\.draw = 'estimated'"):
         parse_trial(tree(sampler__draw="estimated")).check((1, 16, 16))
+
+
+def test_a_prior_is_checked_and_written_out() -> None:
+    trial = parse_trial({**tree(), "prior": {"kind": "gmm"}})
+    assert trial.prior == {"kind": "gmm", "noise_scale": 0.002, "components": 1}
+    assert (trial.task, parse_trial(tree()).task) == ("generated", "restored")
+    assert parse_trial({**tree(), "prior": {"kind": "data", "noise_scale": 0.1}}).task == "restored"
+    assert parse_trial(plain(trial)) == trial
+    assert flat(trial)["prior"] == "gmm"
+    with pytest.raises(ValueError, match=r"prior\.kind = 'magic': allowed: color"):
+        parse_trial({**tree(), "prior": {"kind": "magic"}})
+    with pytest.raises(ValueError, match=r"prior = 3: must be a mapping"):
+        parse_trial({**tree(), "prior": 3})
+    with pytest.raises(ValueError, match=r"prior\.noise_scale = -1"):
+        parse_trial({**tree(), "prior": {"kind": "gmm", "noise_scale": -1}})
+    with pytest.raises(ValueError, match=r"prior\.kind = 'normal': starts noise, not blur"):
+        parse_trial({**tree(), "prior": {"kind": "normal"}}).check((1, 16, 16))

@@ -60,6 +60,30 @@ def test_one_clear_error(
     assert not list(tmp_path.glob("studies/*/spec.yaml")), "nothing was started"
 
 
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        ("{metric: ssim, direction: maximize}", "objective.metric = 'ssim': compares images with their originals"),
+        (
+            "{metric: kid, direction: maximize}",
+            "direction = 'maximize': kid is better the other way; allowed: minimize",
+        ),
+        ("{metric: lpips}", "objective.metric = 'lpips'"),
+    ],
+)
+def test_an_objective_that_means_nothing_here(
+    root: Path, digits_home: Path, tmp_path: Path, objective: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(digits_home / "data", tmp_path / "data")
+    text = (root / "search_spaces" / "blur.yaml").read_text()
+    space = tmp_path / "space.yaml"
+    space.write_text(text.replace("{metric: fid, direction: minimize}", objective))
+    arguments = ["--home", str(tmp_path), "--set", "prior.kind=gmm"]
+    with pytest.raises(SystemExit):
+        main("sweep_blur", space, "", arguments=arguments)
+    assert said in capsys.readouterr().err
+
+
 def test_the_error_comes_without_ray_being_imported(root: Path, tmp_path: Path) -> None:
     script = (
         "import sys, runpy; sys.modules['ray'] = None\n"  # an import of Ray would raise another error

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS = ("degraded", "direct", "sampled", "original")
+GENERATED = ("x_T", "direct", "sampled")
 
 _READABLE = 112  # pixels: smaller images are enlarged, by a whole factor, to at least this much
 _WIDEST = 2400  # pixels: a strip keeps its images smaller rather than growing wider than a screen can show
@@ -22,15 +23,18 @@ _INK = (40, 40, 46)
 
 
 def four_columns(
-    degraded: torch.Tensor, direct: torch.Tensor, sampled: torch.Tensor, original: torch.Tensor, rows: int = 8
+    degraded: torch.Tensor, direct: torch.Tensor, sampled: torch.Tensor, original: torch.Tensor | None, rows: int = 8
 ) -> Image.Image:
     """The four images of each sample side by side, a row each: degraded | direct | sampled | original.
 
-    Each tensor is uint8 (B, C, H, W) with C = 1 or 3, all of one shape; the first `rows` samples are shown. Small
-    images are enlarged by a whole factor without smoothing, so every pixel shown is a pixel of the data.
+    Generated images have no original (None): three columns then, of which the first is x_T as drawn. Each tensor is
+    uint8 (B, C, H, W) with C = 1 or 3, all of one shape; the first `rows` samples are shown. Small images are enlarged
+    by a whole factor without smoothing, so every pixel shown is a pixel of the data.
     Raises ValueError for other tensors.
     """
-    images = dict(zip(COLUMNS, (degraded, direct, sampled, original), strict=True))
+    names = COLUMNS if original is not None else GENERATED
+    batches = (degraded, direct, sampled, original) if original is not None else (degraded, direct, sampled)
+    images = dict(zip(names, batches, strict=True))
     return _sheet([(name, _checked(name, batch, degraded)[:rows]) for name, batch in images.items()])
 
 

@@ -53,6 +53,7 @@ COLUMNS = (
     Column("fid_degraded", ("FID", "degraded"), 2),
     Column("fid_direct", ("FID", "direct"), 2),
     Column("fid_sampled", ("FID", "sampled"), 2),
+    Column("fid_reach", ("95 %", "±"), 2),
     Column("fid_naive", ("FID", "alg. 1"), 2),
     Column("ssim", ("", "SSIM"), 3),
     Column("rmse", ("", "RMSE"), 3),

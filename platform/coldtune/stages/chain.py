@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,14 +13,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from coldtune.config import plain
-from coldtune.data import Dataset, to_float, to_uint8
+from coldtune.data import Dataset, to_uint8
 from coldtune.diffusion import build_degradation, draws, nfe, sample
 from coldtune.diffusion.degradations import Degradation
+from coldtune.diffusion.priors import Prior, State, build_prior
 from coldtune.diffusion.samplers import SamplerConfig
-from coldtune.metrics import build_extractor, image_set_metrics, reference_statistics, resolve
+from coldtune.metrics import (
+    DISTANCES,
+    Judgement,
+    build_extractor,
+    judge,
+    reference_features,
+    reference_statistics,
+    resolve,
+)
 from coldtune.metrics.extractors import Extractor
 from coldtune.metrics.protocol import Protocol
-from coldtune.stages.keys import DEGRADED, measure_key, sample_key, train_key
+from coldtune.stages.keys import DEGRADED, PLAIN, measure_key, prior_key, sample_key, train_key
 from coldtune.stages.store import Entry, Store, StoreCache, StoreCheckpoints
 from coldtune.stages.trial import TrialConfig
 from coldtune.training import read_history
@@ -56,15 +64,44 @@ class StageRecord:
 class Outcome:
     """What a finished trial is: its values under one protocol, where its images lie and what it cost.
 
-    metrics: `fid`, `ssim`, `rmse`, `psnr` of the trial's own sampler; with the suffix `_direct`, `_naive` and
-    `_degraded`, of R(x_T, T), of Algorithm 1 and of x_T itself; `nfe` = network evaluations per sampled image.
+    judgements: of the trial's own sampler (`sampled`), of R(x_T, T) (`direct`), of Algorithm 1 (`naive`) and of x_T
+    itself (`degraded`), on the same images and draws; `images` and `measured` are their folders in the store. nfe:
+    network evaluations for each sampled image.
     """
 
-    metrics: Mapping[str, float]
+    judgements: Mapping[str, Judgement]
+    nfe: int
     protocol: Protocol
     stages: tuple[StageRecord, ...]
     images: Mapping[str, Path] = field(default_factory=dict)
+    measured: Mapping[str, Path] = field(default_factory=dict)
     checkpoint: Path = Path()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All values by a flat name.
+
+        `fid`, `kid`, `ssim`, ... of the trial's own sampler, the bounds of their 95 % intervals as `fid_low` and
+        `fid_high`; with the suffix `_direct`, `_naive` and `_degraded` the values of the other sets; and `nfe`.
+        """
+        flat: dict[str, float] = {}
+        for name, judgement in self.judgements.items():
+            suffix = "" if name == SAMPLED else f"_{name}"
+            flat |= {f"{metric}{suffix}": value.value for metric, value in judgement.values.items()}
+        for metric, value in self.judgements[SAMPLED].values.items():
+            if value.low is not None and value.high is not None:
+                flat |= {f"{metric}_low": value.low, f"{metric}_high": value.high}
+        return {**flat, "nfe": float(self.nfe)}
+
+
+def found_only(task: TrainingTask, checkpoints: StoreCheckpoints, report: Report) -> TrainResult:
+    """A `Train` for those who only look: ValueError where the restorer is not in the store."""
+    latest = checkpoints.latest(task.training.steps)
+    there = f"; there is one at step {latest[0]:,}" if latest else ""
+    raise ValueError(
+        f"training.steps = {task.training.steps}: no restorer of this training ({checkpoints.key[:12]}) is in "
+        f"{checkpoints.root}{there}; run the study that trains it, or name the home where it was trained"
+    )
 
 
 class Chain:
@@ -75,7 +112,8 @@ class Chain:
         self.config, self.dataset, self.store, self.device = config, dataset, store, torch.device(device)
         self.degradation: Degradation = build_degradation(config.degradation, dataset.image_shape)
         self.extractor: Extractor = build_extractor(config.protocol.extractor)
-        self.protocol: Protocol = resolve(config.protocol, self.extractor, dataset)
+        self.protocol: Protocol = resolve(config.protocol, self.extractor, dataset, config.task)
+        self.prior: Prior = build_prior(config.prior or PLAIN, self.degradation)
         self.records: list[StageRecord] = []
 
     def run(
@@ -91,17 +129,16 @@ class Chain:
         those of a training that was made before this trial came, so that its run shows the whole curve.
         """
         checkpoint = self.train(train, report, replay)
-        metrics: dict[str, float] = {}
+        judgements: dict[str, Judgement] = {}
         images: dict[str, Path] = {}
+        measured: dict[str, Path] = {}
         sets: dict[str, SamplerConfig | None] = {DEGRADED: None, **BASELINES, SAMPLED: self.config.sampler}
         for number, (name, sampler) in enumerate(sets.items()):
             entry = self.sample(name, sampler, checkpoint, _part(progress, number, len(sets)))
-            values = self.measure(name, entry)
-            suffix = "" if name == SAMPLED else f"_{name}"
-            metrics |= {f"{metric}{suffix}": value for metric, value in values.items()}
-            images[name] = entry.path
-        metrics["nfe"] = float(nfe(self.config.sampler, self.degradation.steps))
-        return Outcome(metrics, self.protocol, tuple(self.records), images, checkpoint)
+            images[name], measured[name] = entry.path, self.measure(name, entry)
+            judgements[name] = Judgement.load(measured[name])
+        evaluations = nfe(self.config.sampler, self.degradation.steps)
+        return Outcome(judgements, evaluations, self.protocol, tuple(self.records), images, measured, checkpoint)
 
     def train(self, train: Train, report: Report, replay: Report = lambda *_: None) -> Path:
         """The checkpoint at `training.steps`: found, or trained from the nearest one before it."""
@@ -146,31 +183,48 @@ class Chain:
             self.records.append(StageRecord(_stage("sample", name), key, found, seconds))
         return entry
 
-    def measure(self, name: str, images: Entry) -> dict[str, float]:
-        """The values of one set of images under the trial's protocol."""
+    def measure(self, name: str, images: Entry) -> Path:
+        """Judge one set of images under the trial's protocol; gives the folder of its Judgement."""
         key = measure_key(images.key, self.protocol)
         started = time.monotonic()
 
         def build(directory: Path) -> dict[str, Any]:
-            clean = self.clean()
-            reference = reference_statistics(
-                self.extractor, self._reference_images(), self.protocol, StoreCache(self.store)
-            )
             made = load_file(images.path / "images.safetensors")["images"]
-            values = image_set_metrics(made, clean, self.extractor, reference, device=self.device)
-            record = {"values": values, "protocol": plain(self.protocol), "images": images.key}
-            (directory / "metrics.json").write_text(json.dumps(record, indent=1))
-            return {"seconds": time.monotonic() - started}
+            self._judge(made).save(directory)
+            return {"images": images.key, "seconds": time.monotonic() - started}
 
         entry, found = self.store.get("measure", key, build)
         seconds = float(entry.about["seconds"]) if found else time.monotonic() - started
         self.records.append(StageRecord(_stage("measure", name), key, found, seconds))
-        values: dict[str, float] = json.loads((entry.path / "metrics.json").read_text())["values"]
-        return values
+        return entry.path
 
-    def clean(self) -> Tensor:
-        """The protocol's clean images, uint8 (N, C, H, W)."""
-        return self._reference_images()[self.protocol.image_indices()]
+    def clean(self) -> Tensor | None:
+        """The original of each restored image, uint8 (N, C, H, W); None for generated ones."""
+        restored = self.protocol.task == "restored"
+        return self._reference_images()[self.protocol.image_indices()] if restored else None
+
+    def _judge(self, images: Tensor) -> Judgement:
+        of_reference = (self.extractor, self._reference_images(), self.protocol, StoreCache(self.store))
+        return judge(
+            images,
+            self.clean(),
+            self.extractor,
+            reference_statistics(*of_reference, device=self.device),
+            self.protocol,
+            reference_features(*of_reference, device=self.device),
+            tuple(DISTANCES),
+            device=self.device,
+        )
+
+    def _prior_state(self) -> State:
+        """What the prior learned from the training images, once for all trials."""
+        if not self.prior.learns:
+            return {}
+
+        def fit() -> dict[str, Tensor]:
+            return dict(self.prior.fit(self.dataset.split("train").images, seed=self.config.protocol.seed))
+
+        return StoreCache(self.store).get("prior", prior_key(self.config, self.dataset), fit)
 
     def _task(self) -> TrainingTask:
         return TrainingTask(
@@ -193,15 +247,15 @@ class Chain:
         restorer = None
         if sampler is not None:
             restorer = load_restorer(checkpoint, config.restorer, self.dataset.image_shape, steps, device=self.device)
+        state = self._prior_state()
         total = len(indices) * (nfe(sampler, steps) if sampler else 1)
         done = 0
         parts: list[Tensor] = []
         strip: dict[int, Tensor] = {}
         for chunk in torch.split(indices, batch_size):
-            clean = to_float(self._reference_images()[chunk].to(self.device))
             seeds = draws.derive(config.protocol.seed, DRAWS, chunk).to(self.device)
-            draw = degradation.draw(seeds)
-            x = degradation(clean, steps, draw)
+            originals = self._reference_images()[chunk].to(self.device) if self.prior.takes_images else None
+            x, draw = self.prior.start(seeds, state, originals)
             if restorer is None or sampler is None:
                 parts.append(to_uint8(x).cpu())
                 continue

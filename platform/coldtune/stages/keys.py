@@ -12,9 +12,11 @@ from coldtune.stages.trial import TrialConfig
 # Raise one whenever the same configuration would give another result: old entries are then left alone.
 TRAIN_VERSION = 1
 SAMPLE_VERSION = 1
-MEASURE_VERSION = 1
+MEASURE_VERSION = 2  # 2: values with intervals, and influences
+PRIOR_VERSION = 1
 
 DEGRADED = "degraded"
+PLAIN = {"kind": "data", "noise_scale": 0.0}  # the prior that a trial without one has
 
 
 def train_key(config: TrialConfig, dataset: Dataset) -> str:
@@ -33,19 +35,34 @@ def train_key(config: TrialConfig, dataset: Dataset) -> str:
 
 
 def sample_key(config: TrialConfig, dataset: Dataset, sampler: SamplerConfig | None) -> str:
-    """Key of the images of one sampler on the protocol's degraded images; None: those degraded images themselves."""
+    """Key of the images of one sampler, from the protocol's degraded images or the trial's prior; None: those x_T."""
+    parts = {
+        "stage": "sample",
+        "version": SAMPLE_VERSION,
+        "pixels": dataset.fingerprint,
+        "split": config.protocol.split,
+        "num_images": config.protocol.num_images,
+        "seed": config.protocol.seed,
+        "degradation": _degradation(config, dataset),
+        "sampler": plain(sampler) if sampler else DEGRADED,
+        # The degraded images need no restorer: every trial that ends alike shares them.
+        "checkpoint": [train_key(config, dataset), config.training.steps] if sampler else None,
+    }
+    if config.prior not in (None, PLAIN):
+        parts["prior"] = [PRIOR_VERSION, config.prior]
+    return digest(parts)
+
+
+def prior_key(config: TrialConfig, dataset: Dataset) -> str:
+    """Key of what a prior learned from the training images."""
     return digest(
         {
-            "stage": "sample",
-            "version": SAMPLE_VERSION,
+            "stage": "prior",
+            "version": PRIOR_VERSION,
             "pixels": dataset.fingerprint,
-            "split": config.protocol.split,
-            "num_images": config.protocol.num_images,
-            "seed": config.protocol.seed,
             "degradation": _degradation(config, dataset),
-            "sampler": plain(sampler) if sampler else DEGRADED,
-            # The degraded images need no restorer: every trial that ends alike shares them.
-            "checkpoint": [train_key(config, dataset), config.training.steps] if sampler else None,
+            "prior": {name: value for name, value in (config.prior or {}).items() if name != "noise_scale"},
+            "seed": config.protocol.seed,
         }
     )
 

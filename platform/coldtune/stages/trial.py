@@ -10,20 +10,25 @@ from pydantic import Field, field_validator
 from coldtune.config import Config, parse, plain
 from coldtune.data import DataConfig
 from coldtune.diffusion import build_degradation
+from coldtune.diffusion.priors import build_prior, prior_config
 from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.diffusion.samplers import SamplerConfig
-from coldtune.metrics.protocol import ProtocolConfig
+from coldtune.metrics.protocol import ProtocolConfig, Task
 from coldtune.training.config import TrainingConfig
 
 
 class TrialConfig(Config):
     """One point of a study, resolved: everything that determines its images and its numbers.
 
-    `degradation` is kept as written (its allowed keys depend on its kind); `check` builds it.
+    `degradation` is kept as written (its allowed keys depend on its kind); `check` builds it. prior: where sampling
+    starts; None, and `data` without noise, degrade the images of the protocol's split, so that each restored image has
+    its original. Any other kind draws x_T: images are generated, as many as protocol.num_images, and have no originals,
+    so SSIM, RMSE and PSNR are not defined.
     """
 
     data: DataConfig = Field(default_factory=DataConfig)
     degradation: dict[str, Any]
+    prior: dict[str, Any] | None = None
     restorer: RestorerConfig = Field(default_factory=RestorerConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)
@@ -34,9 +39,21 @@ class TrialConfig(Config):
     def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
         return dict(plain(value))
 
+    @field_validator("prior")
+    @classmethod
+    def _resolved(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return None if value is None else dict(plain(prior_config(value)))
+
+    @property
+    def task(self) -> Task:
+        """Whether its images are restored from degraded ones, or generated from a prior."""
+        return "restored" if self.prior is None or self.prior["kind"] == "data" else "generated"
+
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """ValueError naming the key where a part does not fit the images (a kernel larger than the image, ...)."""
-        self.sampler.check(build_degradation(self.degradation, image_shape))
+        d = build_degradation(self.degradation, image_shape)
+        self.sampler.check(d)
+        build_prior(self.prior or {"kind": "data"}, d)
 
 
 def parse_trial(tree: Mapping[str, Any]) -> TrialConfig:
@@ -49,9 +66,8 @@ def parse_trial(tree: Mapping[str, Any]) -> TrialConfig:
     for name, section in sections.items():
         if name == "degradation" or name not in tree:
             continue
-        assert isinstance(section, type)
         try:
-            parts[name] = parse(section, tree[name], name)
+            parts[name] = _prior(tree[name]) if name == "prior" else parse(_config_type(section), tree[name], name)
         except ValueError as error:
             problems.append(str(error))
     if problems:
@@ -59,6 +75,18 @@ def parse_trial(tree: Mapping[str, Any]) -> TrialConfig:
     if not isinstance(tree.get("degradation"), Mapping):
         raise ValueError("degradation: required, a mapping with `kind`, and missing")
     return TrialConfig(degradation=dict(tree["degradation"]), **parts)
+
+
+def _config_type(section: Any) -> type[Config]:
+    assert isinstance(section, type)
+    assert issubclass(section, Config)
+    return section
+
+
+def _prior(tree: Any) -> dict[str, Any] | None:
+    if tree is not None and not isinstance(tree, Mapping):
+        raise ValueError(f"prior = {tree!r}: must be a mapping with `kind`, or absent")
+    return None if tree is None else dict(plain(prior_config(tree)))
 
 
 # The paper's letters and the field's words, for keys whose last part alone says too little or stands twice.
@@ -82,6 +110,7 @@ SHORT_NAMES = {
     "training.batch_size": "batch",
     "training.seed": "train_seed",
     "sampler.algorithm": "sampler",
+    "prior.kind": "prior",
     "protocol.seed": "protocol_seed",
     "protocol.num_images": "N",
 }

@@ -107,9 +107,9 @@ class Ledger:
         """All trials in the order they were asked."""
         return self.study.get_trials(deepcopy=False)
 
-    def best(self) -> FrozenTrial | None:
-        """The best finished trial, or None where none completed."""
-        complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+    def best(self, but: int | None = None) -> FrozenTrial | None:
+        """The best finished trial, or None where none completed; without the trial numbered `but`."""
+        complete = [t for t in self.trials() if t.state == TrialState.COMPLETE and t.number != but]
         sign = 1 if self.spec.objective.direction == "minimize" else -1
         return min(complete, key=lambda trial: (sign * float(trial.value or 0.0), trial.number), default=None)
 

@@ -19,9 +19,11 @@ from coldtune import data, tracking
 from coldtune.config import parse, plain
 from coldtune.data import DataConfig, Dataset
 from coldtune.diffusion import build_degradation
-from coldtune.metrics import build_extractor, check_objective, resolve
+from coldtune.metrics import DISTANCES, build_extractor, check_objective, resolve
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
+from coldtune.metrics.judgement import IMAGE_SCORES
 from coldtune.metrics.protocol import Protocol, ProtocolConfig
+from coldtune.stages.trial import parse_trial
 from coldtune.studies import cluster, show
 from coldtune.studies.executor import Events, execute
 from coldtune.studies.folder import StudyFolder
@@ -110,9 +112,15 @@ def _check(spec: StudySpec, options: RunOptions) -> _Checked:
         folder.check(spec, dataset.fingerprint)
     space = Space(spec.space, spec.base, dataset.image_shape)
     config = parse(ProtocolConfig, spec.base["protocol"], "protocol")
-    protocol = resolve(config, build_extractor(config.extractor), dataset)
+    task = parse_trial(spec.base).task
+    protocol = resolve(config, build_extractor(config.extractor), dataset, task)
     check_objective(protocol, spec.objective.metric)
-    if min(dataset.image_shape[1:]) < SSIM_WINDOW:
+    if task == "generated" and spec.objective.metric in IMAGE_SCORES:
+        raise ValueError(
+            f"objective.metric = {spec.objective.metric!r}: compares images with their originals, and generated images "
+            f"have none; allowed: {', '.join(DISTANCES)}"
+        )
+    if task == "restored" and min(dataset.image_shape[1:]) < SSIM_WINDOW:
         raise ValueError(
             f"data.image_size = {spec.base['data']['image_size']}: at least {SSIM_WINDOW}, the width of SSIM's window"
         )

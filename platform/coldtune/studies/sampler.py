@@ -52,6 +52,7 @@ class FeasibleSampler(BaseSampler):
     The inner sampler is made anew for every trial with the seed hash(study seed, trial number). So a study asks the
     same trials whether it was interrupted or not (at concurrency 1), and a resumed one does not repeat its first
     suggestions. Values that a trial already has (it was interrupted, or enqueued) are kept and the rest drawn to fit.
+    Of a space of variants, trial n is the n-th.
     """
 
     def __init__(self, space: Space, search: SearchConfig, seed: int) -> None:
@@ -64,7 +65,9 @@ class FeasibleSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A feasible point."""
+        """A feasible point; of variants, the one whose turn it is."""
+        if (point := self.space.listed(trial.number)) is not None:
+            return point
         known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         inner = self.search.build(trial_seed(self.seed, trial.number))
         modelled = inner.infer_relative_search_space(study, trial)

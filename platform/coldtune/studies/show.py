@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -12,8 +14,9 @@ from rich.text import Text
 
 from coldtune import tracking
 from coldtune.config import parse
+from coldtune.metrics import Judgement, compare
 from coldtune.metrics.protocol import Protocol
-from coldtune.reports.tables import TrialRow, markdown_table, trial_table
+from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, trial_table
 from coldtune.stages.trial import short_name
 from coldtune.studies.cluster import Slots
 from coldtune.studies.folder import StudyFolder
@@ -78,7 +81,7 @@ def closing(
 ) -> None:
     """Print the table of trials, the best one, and the commands to look closer, to resume or to extend."""
     print_table(console, ledger)
-    (folder.path / "table.md").write_text(markdown_table(rows(ledger), _best_number(ledger)))
+    (folder.path / "table.md").write_text(markdown_table(rows(ledger), _best_number(ledger), _columns(ledger)))
     resume = command if "--resume" in shlex.split(command) else f"{command} --resume"
     commands = [
         ("runs in MLflow", tracking.ui_command(target.uri)),
@@ -96,14 +99,17 @@ def closing(
 
 def print_table(console: Console, ledger: Ledger) -> None:
     """The table of a study's trials, the best one's place on test, and what failed."""
-    console.print(trial_table(rows(ledger), best=_best_number(ledger)))
+    console.print(trial_table(rows(ledger), best=_best_number(ledger), columns=_columns(ledger)))
     best = ledger.best()
     if best is None:
         return
+    if line := _against_runner_up(ledger, best):
+        console.print(line, highlight=False)
     images = best.user_attrs.get("images", {})
     if test := ledger.study.user_attrs.get("test"):
         protocol = parse(Protocol, test["protocol"])
-        values = ", ".join(f"{key.upper()} {test['metrics'][key]:.4g}" for key in ("fid", "ssim", "rmse"))
+        shown = dict.fromkeys(["fid", ledger.spec.objective.metric, "ssim", "rmse"])
+        values = ", ".join(_with_interval(key, test["metrics"]) for key in shown if key in test["metrics"])
         console.print(
             f"Trial {test['trial']}, measured once on test: {values} (N = {protocol.num_images:,}, "
             f"protocol {protocol.key[:12]})",
@@ -136,6 +142,7 @@ def _row(trial: FrozenTrial) -> TrialRow:
     metrics = dict(attributes.get("metrics", {}))
     if "fid" in metrics:
         metrics["fid_sampled"] = metrics["fid"]
+        metrics["fid_reach"] = metrics["fid_high"] - metrics["fid"] if "fid_high" in metrics else None
     protocol = attributes.get("protocol")
     return TrialRow(
         number=trial.number,
@@ -146,6 +153,33 @@ def _row(trial: FrozenTrial) -> TrialRow:
         note=attributes.get("reason", ""),
         protocol=parse(Protocol, protocol) if protocol else None,
     )
+
+
+def _columns(ledger: Ledger) -> Sequence[Column]:
+    """The table's columns, with the objective's where it is another one."""
+    metric = ledger.spec.objective.metric
+    own = [] if metric in ("fid", "ssim", "rmse") else [Column(metric, ("", metric.replace("_", " ").upper()), 3)]
+    return [*COLUMNS[:-1], *own, COLUMNS[-1]]
+
+
+def _with_interval(metric: str, metrics: Mapping[str, float]) -> str:
+    low, high = metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high")
+    interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
+    return f"{metric.replace('_', ' ').upper()} {metrics[metric]:.4g}{interval}"
+
+
+def _against_runner_up(ledger: Ledger, best: FrozenTrial) -> str:
+    """The best trial against the next one on the same images; empty where there is none, or no paired interval."""
+    second = ledger.best(but=best.number)
+    if second is None:
+        return ""
+    try:
+        folders = [Path(trial.user_attrs["measured"]["sampled"]) for trial in (best, second)]
+        a, b = (Judgement.load(folder) for folder in folders)
+        names = (f"Trial {best.number}", f"trial {second.number}")
+        return str(compare(a, b, ledger.spec.objective.metric, names))
+    except (KeyError, OSError, ValueError):  # measured by an older version, moved, or a metric without an interval
+        return ""
 
 
 def _best_number(ledger: Ledger) -> int | None:

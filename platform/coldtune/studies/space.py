@@ -10,6 +10,12 @@
       degradation.sigma.start: {hold: leftover, at: base}
 
 A point from which a derived value cannot be had is infeasible: it is never asked (`coldtune.studies.sampler`).
+
+Instead of `vary`, settings to go through one by one, each asked once:
+
+    variants:
+      fixed noise: {sampler.draw: fixed}
+      estimated noise: {sampler.draw: estimated}
 """
 
 from __future__ import annotations
@@ -20,15 +26,14 @@ import itertools
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from pydantic import Field, field_validator, model_validator
 
-from coldtune.config import Config
 from coldtune.diffusion import build_degradation, leftover, source_of, start_for_leftover
 from coldtune.diffusion.degradations.blur_start import OutOfReachError
 from coldtune.stages.trial import TrialConfig, leaves, parse_trial, short_name
+from coldtune.studies.space_config import Derive, SpaceConfig
 
 Point = Mapping[str, Any]
 """Values by short name, as Optuna and the tables hold them."""
@@ -36,88 +41,14 @@ Point = Mapping[str, Any]
 Pick = Callable[[str, BaseDistribution], Any]
 """Chooses the value of one parameter; called in the order in which the space is written."""
 
+VARIANT = "variant"
+"""The one parameter of a space of variants."""
+
 _CORNERS = 4096  # beyond this many corners a random subset of them is checked
 
 
 class InfeasibleError(ValueError):
     """A point at which a derived value cannot be had; it is excluded from the search, not an error of the user."""
-
-
-class Vary(Config):
-    """One varied key: `choices`, or `low` and `high` (both inclusive; integers search integers).
-
-    log: search the logarithm, for values that matter by their ratio. step: a grid from `low`. when: only where every
-    named key has one of the values listed (a key without effect is left out of the point, so that the search does not
-    learn from it).
-    """
-
-    choices: tuple[str | bool | int | float | None, ...] | None = None
-    low: int | float | None = None
-    high: int | float | None = None
-    step: int | float | None = Field(default=None, gt=0)
-    log: bool = False
-    when: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-
-    @field_validator("when", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        return {key: item if isinstance(item, list | tuple) else [item] for key, item in value.items()}
-
-    @model_validator(mode="after")
-    def _whole(self) -> Vary:
-        if (self.choices is None) == (self.low is None or self.high is None):
-            raise ValueError("give either choices, or low and high")
-        if self.choices is not None:
-            if not self.choices or self.log or self.step is not None or len(set(self.choices)) < len(self.choices):
-                raise ValueError("choices must be different from each other, at least one, and go without log and step")
-        else:
-            assert self.low is not None
-            assert self.high is not None
-            if self.low > self.high:
-                raise ValueError(f"low = {self.low} must not be above high = {self.high}")
-            if self.log and (self.low <= 0 or self.step is not None):
-                raise ValueError("log needs low > 0 and no step")
-        return self
-
-    def distribution(self) -> BaseDistribution:
-        """The Optuna distribution of this key."""
-        if self.choices is not None:
-            return CategoricalDistribution(self.choices)
-        assert self.low is not None
-        assert self.high is not None
-        if isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step, int | None):
-            high = self.high - (self.high - self.low) % self.step if self.step else self.high
-            return IntDistribution(self.low, high, log=self.log, step=self.step or 1)
-        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
-
-    def ends(self) -> tuple[Any, ...]:
-        """The values at which the key is checked: all choices, or both ends."""
-        distribution = self.distribution()
-        if isinstance(distribution, CategoricalDistribution):
-            return distribution.choices
-        assert isinstance(distribution, IntDistribution | FloatDistribution)
-        return (distribution.low, distribution.high)
-
-
-class Derive(Config):
-    """A key whose value follows from the others, so that what `hold` names stays `at` the base's value or a number.
-
-    hold: `leftover`, what survives of the slowest mode at t = T (see `coldtune.diffusion.leftover`): the path to the
-    end then varies, never the end itself, and FIDs compare (the weaker the end, the better every FID).
-    """
-
-    hold: Literal["leftover"]
-    at: Literal["base"] | float = "base"
-
-
-class SpaceConfig(Config):
-    """A space as it is written in a file under search_spaces/."""
-
-    base: str | dict[str, Any]
-    vary: dict[str, Vary] = Field(min_length=1)
-    derive: dict[str, Derive] = Field(default_factory=dict)
 
 
 class Space:
@@ -131,13 +62,33 @@ class Space:
         self.config, self.base, self.image_shape = config, base, image_shape
         self.paths = {short_name(path): path for path in config.vary}
         self.distributions = {short_name(path): vary.distribution() for path, vary in config.vary.items()}
+        if config.variants:
+            self.distributions = {VARIANT: CategoricalDistribution(tuple(config.variants))}
         self.targets = {path: self._target(path, derive) for path, derive in config.derive.items()}
+        if config.variants:
+            self.first = {VARIANT: next(iter(config.variants))}
+            self._check_variants()
+            return
         self._check_keys()
         self.first = self._base_point()
         self._check_corners()
 
+    @property
+    def size(self) -> int | None:
+        """How many points there are in all, where they are variants; None where a search may go on and on."""
+        return len(self.config.variants) or None
+
+    def listed(self, number: int) -> dict[str, Any] | None:
+        """The point of trial `number` where variants are gone through in order; None where points are searched."""
+        if self.size is None:
+            return None
+        assert number < self.size, f"trial {number} of {self.size} variants"
+        return {VARIANT: list(self.config.variants)[number]}
+
     def walk(self, pick: Pick) -> dict[str, Any]:
         """One point: `pick` is asked for each key whose `when` holds, in the order of the file."""
+        if self.size is not None:
+            return {name: pick(name, distribution) for name, distribution in self.distributions.items()}
         point: dict[str, Any] = {}
         tree = copy.deepcopy(dict(self.base))
         for path, vary in self.config.vary.items():
@@ -153,6 +104,8 @@ class Space:
         InfeasibleError where a derived value cannot be had; ValueError where the configuration is not valid.
         """
         tree = copy.deepcopy(dict(self.base))
+        for path, value in self.config.variants.get(point.get(VARIANT, ""), {}).items():
+            _set(tree, path, copy.deepcopy(value))
         for name, path in self.paths.items():
             if name in point:
                 _set(tree, path, point[name])
@@ -194,12 +147,20 @@ class Space:
             return leftover(self.base["degradation"], self.image_shape)
         return float(derive.at)
 
+    def _check_variants(self) -> None:
+        """Every variant must be valid, and judged as the base is."""
+        base = parse_trial(self.base)
+        for name in self.config.variants:
+            try:
+                trial = self.resolve({VARIANT: name})
+                _check_source(trial.degradation)
+            except ValueError as error:
+                raise ValueError(f"variants.{name}: {error}") from None
+            if different := _judged_otherwise(base, trial):
+                raise ValueError(f"variants.{name}: changes {different}, and variants are compared with each other")
+
     def _check_keys(self) -> None:
-        if (source := source_of(self.base["degradation"])) is not None:
-            raise ValueError(
-                f"degradation.source = {source!r}: a degradation by another dataset's images cannot be trained by a "
-                "study yet, only through the library"
-            )
+        _check_source(self.base["degradation"])
         known = dict(leaves(parse_trial(self.base).model_dump()))
         known |= dict(
             leaves({"degradation": build_degradation(self.base["degradation"], self.image_shape).config.model_dump()})
@@ -268,6 +229,22 @@ class Space:
             except InfeasibleError as error:
                 return str(error)
         return "(no example found)"
+
+
+def _check_source(degradation: Mapping[str, Any]) -> None:
+    if (source := source_of(degradation)) is not None:
+        raise ValueError(
+            f"degradation.source = {source!r}: a degradation by another dataset's images cannot be trained by a "
+            "study yet, only through the library"
+        )
+
+
+def _judged_otherwise(base: TrialConfig, trial: TrialConfig) -> str:
+    """What of how trials are judged differs between the two; empty where nothing does."""
+    parts = {"the protocol": (base.protocol, trial.protocol), "generated for restored images": (base.task, trial.task)}
+    for key in ("name", "image_size", "resize"):
+        parts[f"data.{key}"] = (getattr(base.data, key), getattr(trial.data, key))
+    return next((part for part, (mine, its) in parts.items() if mine != its), "")
 
 
 @functools.lru_cache(maxsize=65536)

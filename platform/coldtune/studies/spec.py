@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from coldtune import presets
 from coldtune.config import Config, digest, parse, plain
+from coldtune.metrics.paired import HIGHER_IS_BETTER
 from coldtune.stages.trial import leaves, parse_trial
 from coldtune.studies.sampler import SearchConfig
 from coldtune.studies.space import SpaceConfig, set_key
@@ -26,8 +27,17 @@ JUDGES = {"digits": "digits", "mnist": "mnist"}
 class Objective(Config):
     """What the search improves: a metric of the trial's own sampler under the protocol."""
 
-    metric: Literal["fid", "ssim", "rmse", "psnr"] = "fid"
+    metric: Literal["fid", "fid_infinity", "kid", "mind", "precision", "recall", "ssim", "rmse", "psnr"] = "fid"
     direction: Literal["minimize", "maximize"] = "minimize"
+
+    @model_validator(mode="after")
+    def _towards_better(self) -> Objective:
+        better = "maximize" if self.metric in HIGHER_IS_BETTER else "minimize"
+        if self.direction != better:
+            raise ValueError(
+                f"direction = {self.direction!r}: {self.metric} is better the other way; allowed: {better}"
+            )
+        return self
 
 
 class StudySpec(Config):

@@ -107,6 +107,7 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
             "protocol": plain(outcome.protocol),
             "stages": [[r.stage, r.key, r.found, r.seconds] for r in outcome.stages],
             "images": {name: str(path) for name, path in outcome.images.items()},
+            "measured": {name: str(path) for name, path in outcome.measured.items()},
             "checkpoint": str(outcome.checkpoint),
             "seconds": seconds,
         }
@@ -144,8 +145,12 @@ def _artifacts(tracker: Any, job: TrialJob, chain: Any, outcome: Any) -> None:
         folder = Path(scratch)
         images = {name: load_file(path / "images.safetensors")["images"] for name, path in outcome.images.items()}
         rows = slice(0, 8)
+        clean = chain.clean()
         grid = four_columns(
-            images["degraded"][rows], images["direct"][rows], images["sampled"][rows], chain.clean()[rows]
+            images["degraded"][rows],
+            images["direct"][rows],
+            images["sampled"][rows],
+            clean if clean is None else clean[rows],
         )
         grid.save(folder / "grid.png")
         iterates = load_file(outcome.images["sampled"] / "strip.safetensors")
@@ -153,6 +158,8 @@ def _artifacts(tracker: Any, job: TrialJob, chain: Any, outcome: Any) -> None:
         (folder / "config.yaml").write_text(yaml.safe_dump(plain(job.trial), sort_keys=False))
         for name in ("config.yaml", "grid.png", "strip.png"):
             tracker.artifact(folder / name)
+    for name, path in outcome.measured.items():
+        tracker.artifact(path / "metrics.json", f"judged/{name}")
     tracker.artifact(outcome.checkpoint / "ema.safetensors", "weights")
 
 

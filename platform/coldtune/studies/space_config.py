@@ -1,0 +1,102 @@
+"""The search space as it is written: which keys vary and where, what is derived, or which variants there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import Field, field_validator, model_validator
+
+from coldtune.config import Config
+
+
+class Vary(Config):
+    """One varied key: `choices`, or `low` and `high` (both inclusive; integers search integers).
+
+    log: search the logarithm, for values that matter by their ratio. step: a grid from `low`. when: only where every
+    named key has one of the values listed (a key without effect is left out of the point, so that the search does not
+    learn from it).
+    """
+
+    choices: tuple[str | bool | int | float | None, ...] | None = None
+    low: int | float | None = None
+    high: int | float | None = None
+    step: int | float | None = Field(default=None, gt=0)
+    log: bool = False
+    when: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+
+    @field_validator("when", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {key: item if isinstance(item, list | tuple) else [item] for key, item in value.items()}
+
+    @model_validator(mode="after")
+    def _whole(self) -> Vary:
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("give either choices, or low and high")
+        if self.choices is not None:
+            if not self.choices or self.log or self.step is not None or len(set(self.choices)) < len(self.choices):
+                raise ValueError("choices must be different from each other, at least one, and go without log and step")
+        else:
+            assert self.low is not None
+            assert self.high is not None
+            if self.low > self.high:
+                raise ValueError(f"low = {self.low} must not be above high = {self.high}")
+            if self.log and (self.low <= 0 or self.step is not None):
+                raise ValueError("log needs low > 0 and no step")
+        return self
+
+    def distribution(self) -> BaseDistribution:
+        """The Optuna distribution of this key."""
+        if self.choices is not None:
+            return CategoricalDistribution(self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        if isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step, int | None):
+            high = self.high - (self.high - self.low) % self.step if self.step else self.high
+            return IntDistribution(self.low, high, log=self.log, step=self.step or 1)
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def ends(self) -> tuple[Any, ...]:
+        """The values at which the key is checked: all choices, or both ends."""
+        distribution = self.distribution()
+        if isinstance(distribution, CategoricalDistribution):
+            return distribution.choices
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        return (distribution.low, distribution.high)
+
+
+class Derive(Config):
+    """A key whose value follows from the others, so that what `hold` names stays `at` the base's value or a number.
+
+    hold: `leftover`, what survives of the slowest mode at t = T (see `coldtune.diffusion.leftover`): the path to the
+    end then varies, never the end itself, and FIDs compare (the weaker the end, the better every FID).
+    """
+
+    hold: Literal["leftover"]
+    at: Literal["base"] | float = "base"
+
+
+class SpaceConfig(Config):
+    """A space as it is written in a file under search_spaces/: either ranges to search, or variants to go through.
+
+    variants: by name, what each changes of the base: dotted keys, or whole sections (`degradation`), which replace the
+    base's. Every variant is asked once, in the order written. All are judged alike: none may change the protocol, the
+    images, or whether images are restored or generated.
+    """
+
+    base: str | dict[str, Any]
+    vary: dict[str, Vary] = Field(default_factory=dict)
+    derive: dict[str, Derive] = Field(default_factory=dict)
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> SpaceConfig:
+        if bool(self.vary) == bool(self.variants):
+            raise ValueError("give either vary, ranges to search, or variants, settings to go through")
+        if self.variants and self.derive:
+            raise ValueError("derive: goes with vary; write down what a variant changes")
+        return self
