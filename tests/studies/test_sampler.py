@@ -14,7 +14,8 @@ from optuna.trial import Trial, TrialState
 from coldtune import presets
 from coldtune.config import parse
 from coldtune.studies.sampler import FeasibleSampler, SearchConfig, trial_seed
-from coldtune.studies.space import Space, SpaceConfig
+from coldtune.studies.space import Space
+from coldtune.studies.space_config import SpaceConfig
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from coldtune import presets
 from coldtune.config import parse
 from coldtune.diffusion import leftover
-from coldtune.studies.space import InfeasibleError, Space, SpaceConfig
+from coldtune.studies.space import InfeasibleError, Space
+from coldtune.studies.space_config import SpaceConfig
 
 SHAPE = (1, 16, 16)
 BASE = presets.load("digits-quick")

@@ -292,7 +292,11 @@ def _get(tree: Mapping[str, Any], path: str) -> Any:
 def _set(tree: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
     for part in parents:
-        tree = tree.setdefault(part, {})
+        if tree.get(part) is None:
+            tree[part] = {}
+        tree = tree[part]
+        if not isinstance(tree, dict):
+            raise ValueError(f"{path}: {part} is a value, it has no keys")
     tree[last] = value
 
 

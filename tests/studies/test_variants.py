@@ -1,0 +1,122 @@
+"""Spaces of variants: each is asked once, in the order written, whatever happens in between; and all are comparable."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from coldtune import presets
+from coldtune.config import parse
+from coldtune.studies.ledger import Ledger
+from coldtune.studies.space import Space
+from coldtune.studies.space_config import SpaceConfig
+from coldtune.studies.spec import StudySpec
+
+SHAPE = (1, 16, 16)
+BASE = presets.load("digits-quick")
+VARIANTS = {
+    "as it is": {},
+    "naive": {"sampler.algorithm": "naive"},
+    "mask": {"degradation": {"kind": "mask", "steps": 5, "beta": {"start": 1.0, "step": 0.2}}},
+}
+
+
+def build(variants: dict = VARIANTS, base: dict = BASE) -> Space:
+    return Space(parse(SpaceConfig, {"base": "digits-quick", "variants": variants}), base, SHAPE)
+
+
+def ledger(folder: Path) -> Ledger:
+    space = build()
+    storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    spec = StudySpec(job="j", space=space.config, base=BASE)
+    return Ledger("s", spec, space, storage)
+
+
+def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
+    space = build()
+    plain, naive, mask = (space.resolve({"variant": name}) for name in VARIANTS)
+    assert (plain.sampler.algorithm, naive.sampler.algorithm) == ("tacos", "naive")
+    assert plain.degradation == naive.degradation == BASE["degradation"]
+    assert naive.model_copy(update={"sampler": plain.sampler}) == plain
+    assert mask.degradation == VARIANTS["mask"]["degradation"], "a section replaces the base's, nothing of which stays"
+    assert mask.model_copy(update={"degradation": plain.degradation}) == plain
+
+
+def test_each_is_asked_once_in_order_also_when_the_driver_dies_in_between(tmp_path: Path) -> None:
+    first = ledger(tmp_path)
+    assert [first.ask().point["variant"] for _ in range(2)] == ["as it is", "naive"]
+    first.complete(1, {"fid": 1.0}, {})
+    again = ledger(tmp_path)  # the first trial was not told: it is taken up again before the third is asked
+    assert again.interrupted() == [0]
+    asked = [again.ask(), again.ask()]
+    assert [(a.number, a.point["variant"], a.again) for a in asked] == [(0, "as it is", True), (2, "mask", False)]
+    assert asked[1].config.degradation["kind"] == "mask"
+
+
+def test_a_trial_that_died_before_it_had_its_variant_gets_it(tmp_path: Path) -> None:
+    first = ledger(tmp_path)
+    first.ask()
+    first.study.ask()  # the driver died here: the trial exists and has no parameter
+    again = ledger(tmp_path)
+    assert [again.ask().point["variant"] for _ in range(3)] == list(VARIANTS)
+    assert [trial.params["variant"] for trial in optuna.load_study(
+        study_name="s", storage=again.study._storage).trials] == list(VARIANTS)  # fmt: skip
+
+
+def test_variants_are_counted_and_ranges_are_not(root: Path) -> None:
+    assert build().size == 3
+    assert build().feasible_share() == 1
+    tree = presets.read_yaml(root / "search_spaces/blur.yaml")
+    searched = Space(parse(SpaceConfig, {key: tree[key] for key in ("base", "vary", "derive")}), BASE, SHAPE)
+    assert searched.size is None
+    assert searched.listed(0) is None
+
+
+def changed(**sections: object) -> dict:
+    return copy.deepcopy(BASE) | sections
+
+
+@pytest.mark.parametrize(
+    ("variants", "said"),
+    [
+        ({"a": {"degradation.T": 5}}, r"variants\.a: .*T = 5"),
+        ({"a": {"nonsense": {}}}, r"variants\.a: nonsense: unknown section"),
+        ({"a": {"sampler.algorithm": "ddim"}}, r"variants\.a: sampler\.algorithm = 'ddim'"),
+        ({"a": {"sampler.draw": "estimated"}}, r"variants\.a: sampler\.draw = 'estimated': this blur is deterministic"),
+        ({"a": {"degradation.steps.first": 5}}, r"variants\.a: degradation\.steps\.first: steps is a value"),
+        ({"a": {"degradation.kernel_size": 35}}, r"variants\.a: .*kernel_size = 35"),
+        ({"a": {}, "b": {"protocol.num_images": 300}}, r"variants\.b: changes the protocol"),
+        ({"a": {"data.image_size": 32}}, r"variants\.a: changes data\.image_size"),
+        ({"a": {"data.name": "mnist"}}, r"variants\.a: changes data\.name"),
+        ({"a": {"prior": {"kind": "gmm"}}}, r"variants\.a: changes generated for restored images"),
+        (
+            {"a": {"degradation": {"kind": "animorph", "steps": 9, "source": "cifar10"}}},
+            r"variants\.a: degradation\.source = 'cifar10': .* cannot be trained by a study yet",
+        ),
+    ],
+)
+def test_what_is_refused_before_anything_is_spent(variants: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build(variants)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({}, "give either vary"),
+        ({"variants": {}, "vary": {}}, "give either vary"),
+        ({"variants": {"a": {}}, "vary": {"training.lr": {"low": 1e-4, "high": 1e-3}}}, "give either vary"),
+        (
+            {"variants": {"a": {}}, "derive": {"degradation.sigma.start": {"hold": "leftover"}}},
+            "derive: goes with vary",
+        ),
+    ],
+)
+def test_a_space_is_searched_or_gone_through(parts: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse(SpaceConfig, {"base": "digits-quick", **parts})
