@@ -99,7 +99,8 @@ def server() -> Iterator[tuple[str, list[str]]]:
             self.send_response(404 if self.path.startswith("/absent/") else 200)
             self.send_header("Content-Length", str(len(CONTENT)))
             self.end_headers()
-            self.wfile.write(CONTENT[: len(CONTENT) // 2] if self.path.startswith("/cut/") else CONTENT)
+            if not self.path.startswith("/absent/"):
+                self.wfile.write(CONTENT[: len(CONTENT) // 2] if self.path.startswith("/cut/") else CONTENT)
 
         def log_message(self, *args: object) -> None:
             pass

@@ -10,7 +10,7 @@ import torch
 from coldtune.data import Dataset
 from coldtune.metrics import extract_features
 from coldtune.metrics.classifiers import WEIGHTS, accuracy, load_classifier
-from coldtune.metrics.train_classifier import RECIPES, shifted, train, write
+from coldtune.metrics.train_classifier import RECIPES, mirrored, shifted, train, write
 
 
 def test_a_short_training_learns_repeats_and_is_read_back(digits: Dataset, tmp_path: Path) -> None:
@@ -34,6 +34,21 @@ def test_images_are_moved_by_whole_pixels() -> None:
     found = [sum(torch.equal(image, window) for image in moved) for window in windows]
     assert sum(found) == 200
     assert min(found) > 0
+
+
+def test_photographs_are_moved_and_mirrored_without_a_dark_border() -> None:
+    x = torch.arange(1.0, 26.0).view(1, 1, 5, 5).repeat(200, 1, 1, 1)
+    moved = shifted(x, 1, torch.Generator().manual_seed(0), reflect=True)
+    # A shift by one shows the second row again: [2, 1, 2, 3, 4] where it came from the left.
+    row = x[0, 0, 2].tolist()
+    windows = [row, [row[1], *row[:-1]], [*row[1:], row[-2]]]
+    allowed = [[value + rows for value in window] for window in windows for rows in (-5, 0, 5)]
+    assert all(image[0, 2].tolist() in allowed for image in moved)
+    assert float(moved.min()) >= 1
+    both = mirrored(x, torch.Generator().manual_seed(0))
+    flipped = sum(torch.equal(image, x[0].flip(-1)) for image in both)
+    assert flipped + sum(torch.equal(image, x[0]) for image in both) == 200
+    assert 65 < flipped < 135  # 100 +- 5 standard deviations of a fair coin
 
 
 @pytest.mark.slow

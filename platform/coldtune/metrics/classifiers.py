@@ -1,7 +1,8 @@
-"""The small classifiers that judge digits and MNIST: trained by `train_classifier`, shipped in weights/.
+"""The small classifiers that judge digits, MNIST and CIFAR-10: trained by `train_classifier`, shipped in weights/.
 
 `digits`: 1 channel, 16x16; trained on 1,076 of scikit-learn's digits; 99.2 % right on its 358 test images.
 `mnist`: 1 channel, 32x32; trained on 50,000 of MNIST's training images; 99.6 % right on its 10,000 test images.
+`cifar10`: 3 channels, 32x32; trained on 40,000 of CIFAR-10's training images; 89.3 % right on its 10,000 test images.
 Beside each file of weights a JSON states its SHA-256, the data, the training and these measurements.
 """
 
@@ -107,6 +108,11 @@ def digits() -> Extractor:
 def mnist() -> Extractor:
     """The classifier of MNIST (d = 64)."""
     return load_classifier("mnist")
+
+
+def cifar10() -> Extractor:
+    """The classifier of CIFAR-10 (d = 96): for small colour images: an objective needs 384 of them, not Inception's 8,192."""
+    return load_classifier("cifar10")
 
 
 def load_classifier(name: str, folder: Path = WEIGHTS) -> Extractor:

@@ -19,6 +19,7 @@ from coldtune.metrics.moments import FeatureMoments, check_features, float64_dev
 EXTRACTORS = {
     "digits": "coldtune.metrics.classifiers:digits",
     "mnist": "coldtune.metrics.classifiers:mnist",
+    "cifar10": "coldtune.metrics.classifiers:cifar10",
     "inception": "coldtune.metrics.inception:inception",
 }
 

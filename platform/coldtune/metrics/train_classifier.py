@@ -131,7 +131,8 @@ def main() -> None:
         "dataset": {**plain(config), "fingerprint": dataset.fingerprint},
         "training": {
             "epochs": recipe.epochs, "batch_size": BATCH, "lr": recipe.lr, "weight_decay": recipe.weight_decay,
-            "shift": recipe.shift, "seed": arguments.seed, "torch": torch.__version__,
+            "shift": recipe.shift, "photos": recipe.photos, "bfloat16": recipe.bfloat16, "seed": arguments.seed,
+            "torch": torch.__version__,
         },
     }  # fmt: skip
     write(arguments.name, classifier, facts, arguments.out)
