@@ -234,3 +234,48 @@ def test_who_only_looks_trains_nothing(dataset: Dataset, store: Store) -> None:
     assert outcome.nfe == 2
     with pytest.raises(ValueError, match=r"training\.steps = 8: no restorer .* there is one at step 6"):
         Chain(config(training__steps=8), dataset, store).run(found_only, lambda *_: None)
+
+
+def climbing(**changes) -> TrialConfig:
+    return TrialConfig.model_validate({**plain(config(**changes)), "rungs": {"steps": [2, 5], "num_images": 64}})
+
+
+def test_a_rung_is_the_shorter_trial_on_few_images(first, dataset: Dataset, tmp_path: Path) -> None:
+    reached, curve, past = [], [], []
+    chain = Chain(climbing(), dataset, Store(tmp_path / "store"))
+    outcome = chain.run(
+        train, lambda step, _: curve.append(step), replay=lambda step, _: past.append(step),
+        on_rung=lambda step, judgement: reached.append((step, judgement.values["kid"])),
+    )  # fmt: skip
+    assert outcome.metrics == first[1].metrics, "being judged on the way changes nothing at the end"
+    assert [step for step, _ in reached] == [2, 5]
+    assert not past
+    assert sorted(set(curve)) == curve, "no step is reported twice"
+    shorter, _ = run(config(training__steps=5, protocol__num_images=64), dataset, Store(tmp_path / "other"))
+    assert reached[1][1].value == shorter.metrics["kid"]
+    assert reached[1][1].n == 64
+    again = Chain(climbing(), dataset, chain.store).run(found_only, lambda *_: None, replay=lambda s, _: past.append(s))
+    assert again.metrics == outcome.metrics
+    assert past == sorted(set(past)), "what is found is replayed once"
+    assert set(past) == set(curve)
+
+
+def test_a_trial_can_be_stopped_at_a_rung(dataset: Dataset, tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(step: int, _: object) -> None:
+        raise StoppedError(str(step))
+
+    store = Store(tmp_path / "store")
+    with pytest.raises(StoppedError, match="2"):
+        Chain(climbing(), dataset, store).run(train, lambda *_: None, on_rung=stop)
+    steps = [path.name for path in (store.root / "train").glob("*/*")]
+    assert steps == ["00000002"], "nothing was trained beyond the rung, and what was trained can be taken up again"
+
+
+@pytest.mark.parametrize("steps", [[2, 6], [0, 2], [3, 2], [2, 2]])
+def test_rungs_lie_within_the_training(dataset: Dataset, steps: list[int]) -> None:
+    tree = {**plain(config()), "rungs": {"steps": steps}}
+    with pytest.raises(ValueError, match=r"rungs\.steps = .*(below training\.steps = 6|ascending)"):
+        parse_trial(tree).check(dataset.image_shape)

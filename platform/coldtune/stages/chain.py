@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from coldtune.metrics import (
 from coldtune.metrics.extractors import Extractor
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.keys import DEGRADED, PLAIN, measure_key, prior_key, sample_key, train_key
+from coldtune.stages.rungs import rungs
 from coldtune.stages.store import Entry, Store, StoreCache, StoreCheckpoints
 from coldtune.stages.trial import TrialConfig
 from coldtune.training import read_history
@@ -66,7 +67,7 @@ class Outcome:
 
     judgements: of the trial's own sampler (`sampled`), of R(x_T, T) (`direct`), of Algorithm 1 (`naive`) and of x_T
     itself (`degraded`), on the same images and draws; `images` and `measured` are their folders in the store. nfe:
-    network evaluations for each sampled image.
+    network evaluations for each sampled image. rungs: by step, what the trial's own sampler was worth on the way.
     """
 
     judgements: Mapping[str, Judgement]
@@ -76,6 +77,7 @@ class Outcome:
     images: Mapping[str, Path] = field(default_factory=dict)
     measured: Mapping[str, Path] = field(default_factory=dict)
     checkpoint: Path = Path()
+    rungs: Mapping[int, Judgement] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -122,13 +124,16 @@ class Chain:
         report: Report,
         progress: Callable[[str, float], None] = lambda *_: None,
         replay: Report = lambda *_: None,
+        on_rung: Callable[[int, Judgement], None] = lambda *_: None,
     ) -> Outcome:
         """Bring every stage about.
 
         `report` gets the metrics of a training as it goes on, `progress` (stage, share done in 0..1), and `replay`
-        those of a training that was made before this trial came, so that its run shows the whole curve.
+        those of a training that was made before this trial came, so that its run shows the whole curve. `on_rung` gets
+        each rung's step and judgement before the training goes on; an exception that it raises ends the trial there.
         """
-        checkpoint = self.train(train, report, replay)
+        climbed = self._climb(train, report, progress, replay, on_rung)
+        checkpoint = self.train(train, report, _after(max(climbed, default=0), replay))
         judgements: dict[str, Judgement] = {}
         images: dict[str, Path] = {}
         measured: dict[str, Path] = {}
@@ -138,7 +143,29 @@ class Chain:
             images[name], measured[name] = entry.path, self.measure(name, entry)
             judgements[name] = Judgement.load(measured[name])
         evaluations = nfe(self.config.sampler, self.degradation.steps)
-        return Outcome(judgements, evaluations, self.protocol, tuple(self.records), images, measured, checkpoint)
+        return Outcome(
+            judgements, evaluations, self.protocol, tuple(self.records), images, measured, checkpoint, climbed
+        )
+
+    def _climb(
+        self,
+        train: Train,
+        report: Report,
+        progress: Callable[[str, float], None],
+        replay: Report,
+        on_rung: Callable[[int, Judgement], None],
+    ) -> dict[int, Judgement]:
+        """Train up to each rung and judge there."""
+        judged: dict[int, Judgement] = {}
+        for shorter in rungs(self.config, self.protocol.num_images):
+            step = shorter.training.steps
+            part = Chain(shorter, self.dataset, self.store, self.device)
+            checkpoint = part.train(train, report, _after(max(judged, default=0), replay))
+            entry = part.sample(SAMPLED, shorter.sampler, checkpoint, _part(progress, 0, 1))
+            judged[step] = Judgement.load(part.measure(SAMPLED, entry))
+            self.records += [replace(record, stage=f"{record.stage}_{step}") for record in part.records]
+            on_rung(step, judged[step])
+        return judged
 
     def train(self, train: Train, report: Report, replay: Report = lambda *_: None) -> Path:
         """The checkpoint at `training.steps`: found, or trained from the nearest one before it."""
@@ -276,6 +303,11 @@ class Chain:
 
 def _stage(stage: str, images: str) -> str:
     return stage if images == SAMPLED else f"{stage}_{images}"
+
+
+def _after(step: int, replay: Report) -> Report:
+    """`replay` of what lies after `step`."""
+    return lambda at, past: replay(at, past) if at > step else None
 
 
 def _part(progress: Callable[[str, float], None], number: int, of: int) -> Callable[[float], None]:

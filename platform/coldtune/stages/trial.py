@@ -14,6 +14,7 @@ from coldtune.diffusion.priors import build_prior, prior_config
 from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.metrics.protocol import ProtocolConfig, Task
+from coldtune.stages.rungs import RungConfig
 from coldtune.training.config import TrainingConfig
 
 
@@ -33,6 +34,7 @@ class TrialConfig(Config):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)
     protocol: ProtocolConfig = Field(default_factory=ProtocolConfig)
+    rungs: RungConfig = Field(default_factory=RungConfig)
 
     @field_validator("degradation")
     @classmethod
@@ -54,6 +56,11 @@ class TrialConfig(Config):
         d = build_degradation(self.degradation, image_shape)
         self.sampler.check(d)
         build_prior(self.prior or {"kind": "data"}, d)
+        if self.rungs.steps and self.rungs.steps[-1] >= self.training.steps:
+            raise ValueError(
+                f"rungs.steps = {self.rungs.steps}: all must be below training.steps = {self.training.steps}, at which "
+                "the trial itself is judged"
+            )
 
 
 def parse_trial(tree: Mapping[str, Any]) -> TrialConfig:
@@ -113,6 +120,9 @@ SHORT_NAMES = {
     "prior.kind": "prior",
     "protocol.seed": "protocol_seed",
     "protocol.num_images": "N",
+    "rungs.steps": "rungs",
+    "rungs.metric": "rung_metric",
+    "rungs.num_images": "rung_N",
 }
 
 

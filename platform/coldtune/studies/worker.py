@@ -8,10 +8,14 @@ import traceback
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coldtune.config import Config, parse
 from coldtune.stages.trial import TrialConfig, flat
+
+if TYPE_CHECKING:
+    from coldtune.metrics import Judgement
+    from coldtune.stages.chain import Outcome
 
 TRAINABLE = "coldtune_trial"
 """The trainable's name, under which its actors appear in Ray's dashboard."""
@@ -84,9 +88,14 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
         def sampled(stage: str, share: float) -> None:
             report({"state": RUNNING, "stage": stage, "step": steps, "steps": steps, "share": share})
 
-        outcome = chain.run(
-            _trainer(job, device), trained, _every(1.0, sampled), lambda step, past: tracker.metrics(past, step)
-        )
+        def on_rung(step: int, judgement: Judgement) -> None:
+            value = judgement.values[job.trial.rungs.metric]
+            tracker.metrics({f"rung_{value.metric}": value.value}, step)
+
+        def replay(step: int, past: Mapping[str, float]) -> None:
+            tracker.metrics(past, step)
+
+        outcome = chain.run(_trainer(job, device), trained, _every(1.0, sampled), replay, on_rung)
         seconds = time.time() - started
         if job.again:  # what it finds is its own earlier work
             seconds += sum(record.earlier + record.found * record.seconds for record in outcome.stages)
@@ -109,8 +118,15 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
             "images": {name: str(path) for name, path in outcome.images.items()},
             "measured": {name: str(path) for name, path in outcome.measured.items()},
             "checkpoint": str(outcome.checkpoint),
+            "rungs": _rungs(job, outcome),
             "seconds": seconds,
         }
+
+
+def _rungs(job: TrialJob, outcome: Outcome) -> dict[str, float]:
+    """The rung metric by step."""
+    metric = job.trial.rungs.metric
+    return {str(step): judgement.values[metric].value for step, judgement in outcome.rungs.items()}
 
 
 def _trainer(job: TrialJob, device: str) -> Any:

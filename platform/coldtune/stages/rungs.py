@@ -1,0 +1,52 @@
+"""Rungs: a trial judged on the way, at fixed steps of its training, on few images and the same ones for every trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from coldtune.config import Config
+
+if TYPE_CHECKING:
+    from coldtune.stages.trial import TrialConfig
+
+
+class RungConfig(Config):
+    """When and how a trial is judged before its training has ended (`rungs:`).
+
+    steps: of the training, ascending, all below training.steps; () judges at the end only. A rung costs one sampling of
+      `num_images` images with the trial's own sampler; its checkpoint stays in the store.
+    metric: `kid`, whose expectation is the same at any N, or `mind`, whose bias is the same for all trials at one N.
+      Never FID: at a rung's N it prefers over-smoothed images (benchmarks/2026-11-23-small-n-ranking.md).
+    num_images: N, the same images and draws for every trial; at most as many as the trial itself is judged on.
+    """
+
+    steps: tuple[int, ...] = ()
+    metric: Literal["kid", "mind"] = "kid"
+    num_images: int = Field(1000, ge=2)
+
+    @field_validator("steps")
+    @classmethod
+    def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if list(value) != sorted(set(value)) or any(step < 1 for step in value):
+            raise ValueError("must be ascending, each step once, from 1")
+        return value
+
+
+def rungs(config: TrialConfig, available: int) -> Iterator[TrialConfig]:
+    """The trial cut short at each rung: its own training up to there, judged on the rung's images.
+
+    A training's first steps are those of the shorter training, so a rung is nothing but a shorter trial, and the
+    trainings share their checkpoints. available: how many images the trial itself is judged on.
+    """
+    count = min(config.rungs.num_images, available)
+    for step in config.rungs.steps:
+        yield config.model_copy(
+            update={
+                "training": config.training.model_copy(update={"steps": step}),
+                "protocol": config.protocol.model_copy(update={"num_images": count}),
+                "rungs": RungConfig(),
+            }
+        )
