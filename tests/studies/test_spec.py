@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from coldtune import data
+from coldtune.metrics.extractors import EXTRACTORS
 from coldtune.studies.folder import StudyFolder
-from coldtune.studies.spec import StudySpec, build_spec
+from coldtune.studies.spec import JUDGES, StudySpec, build_spec
 
 
 @pytest.fixture
@@ -62,11 +64,17 @@ def test_settings_that_are_refused(space: Path, settings: list[str], said: str) 
 
 
 def test_a_dataset_brings_its_judge_or_an_error(space: Path) -> None:
-    assert build_spec("j", space, dataset="mnist").base["protocol"]["extractor"] == "mnist"
-    with pytest.raises(ValueError, match=r"protocol\.extractor: no judge ships for dataset 'cifar10'.*module:"):
-        build_spec("j", space, dataset="cifar10")
+    for dataset in ("mnist", "cifar10"):
+        assert build_spec("j", space, dataset=dataset).base["protocol"]["extractor"] == dataset
+    with pytest.raises(ValueError, match=r"protocol\.extractor: no judge ships for dataset 'squares'.*module:"):
+        build_spec("j", space, dataset="squares")
     own = build_spec("j", space, dataset="cifar10", settings=["protocol.extractor=my.module:judge"])
     assert own.base["protocol"]["extractor"] == "my.module:judge"
+
+
+def test_every_dataset_has_a_judge_that_exists() -> None:
+    assert set(JUDGES) == set(data.names())
+    assert set(JUDGES.values()) <= set(EXTRACTORS)
 
 
 def test_a_folder_refuses_another_spec_and_names_the_difference(space: Path, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from coldtune.studies.space_config import SpaceConfig
 
 SPEC_FILE = "spec.yaml"
 
-# The judge that ships for a dataset, where the base names none of its own.
-JUDGES = {"digits": "digits", "mnist": "mnist"}
+# The judge of a dataset, where the base names none of its own: a classifier that ships, or else the paper's.
+JUDGES = {"digits": "digits", "mnist": "mnist", "cifar10": "cifar10", "celeba": "inception", "afhq": "inception"}
 
 
 class Objective(Config):
@@ -44,7 +44,8 @@ class Objective(Config):
 class StudySpec(Config):
     """A study: everything that determines which trials it asks and how it judges them.
 
-    The number of trials, the home, the workers and the servers are not part of it: the same spec run again resumes.
+    table: which of the paper's tables its variants fill (`coldtune.studies.paper`). The number of trials, the home, the
+    workers and the servers are not part of it: the same spec run again resumes.
     """
 
     job: str
@@ -53,6 +54,7 @@ class StudySpec(Config):
     objective: Objective = Field(default_factory=Objective)
     search: SearchConfig = Field(default_factory=SearchConfig)
     seed: int = Field(default=0, ge=0, lt=2**32)
+    table: str | None = None
 
     @property
     def name(self) -> str:
@@ -91,18 +93,10 @@ def build_spec(
     base_name = tree.get("base")
     base = copy.deepcopy(dict(base_name)) if isinstance(base_name, Mapping) else presets.load(str(base_name))
     search = dict(tree.pop("search", {}))
-    if seed is not None:
-        set_key(base, "training.seed", seed)
     if dataset is not None:
         set_key(base, "data.name", dataset)
         _judge_for(base, dataset)
-    for setting in settings:
-        key, value = _setting(setting)
-        target = search if key.startswith("search.") else base
-        _check_parents(target, key.removeprefix("search."))
-        set_key(target, key.removeprefix("search."), value)
-    _check_judge(base)
-    base = plain(parse_trial(base))
+    base = change(base, search, seed=seed, settings=settings)
     objective = tree.pop("objective", {})
     return StudySpec(
         job=job,
@@ -112,6 +106,24 @@ def build_spec(
         search=parse(SearchConfig, search, "search"),
         seed=seed or 0,
     )
+
+
+def change(
+    base: dict[str, Any], search: dict[str, Any], *, seed: int | None = None, settings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A whole base from one that is being written, as the command line changes it; `search` is changed in place.
+
+    seed and settings as in `build_spec`. ValueError naming what is wrong, or that there is no judge.
+    """
+    if seed is not None:
+        set_key(base, "training.seed", seed)
+    for setting in settings:
+        key, value = _setting(setting)
+        target = search if key.startswith("search.") else base
+        _check_parents(target, key.removeprefix("search."))
+        set_key(target, key.removeprefix("search."), value)
+    _check_judge(base)
+    return dict(plain(parse_trial(base)))
 
 
 def _setting(text: str) -> tuple[str, Any]:
