@@ -7,6 +7,8 @@ import hashlib
 import io
 import struct
 import tarfile
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +94,35 @@ def png_bytes(image: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(out, "PNG")
     return out.getvalue()
+
+
+def jpeg_bytes(image: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(out, "JPEG", quality=95)
+    return out.getvalue()
+
+
+def photo(seed: int, width: int = 36, height: int = 44) -> np.ndarray:
+    """A smooth picture, uint8 (3, height, width), of levels 64..191, where no filter or JPEG coder clips."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    a, b, c = rng.uniform(-3, 3, (3, 3, 1, 1))
+    return (127.5 + 63 * np.sin(a * x + b * y + c)).astype(np.uint8)
+
+
+def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def write_zip(path: Path, files: Mapping[str, bytes]) -> None:
+    """With entries for the folders too, and macOS's copies, as published archives have them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for folder in sorted({name.rpartition("/")[0] for name in files} - {""}):
+            archive.writestr(f"{folder}/", b"")
+        for name, data in files.items():
+            archive.writestr(name, data)
+            archive.writestr(f"__MACOSX/{name}", b"resource fork")

@@ -135,6 +135,20 @@ def test_a_write_stays_in_the_tensor_that_was_written_to(copy: Dataset) -> None:
     assert torch.equal(Dataset.open(copy.path).split("test").images, original)
 
 
+@pytest.mark.slow
+def test_a_split_of_more_than_2_to_the_31_values_is_written_and_read(tmp_path: Path) -> None:
+    """CelebA's training part has 8 * 10^9 at 128 pixels. Only the pages of two images are ever written to."""
+    shape = (2**31 // (3 * 64 * 64) + 2, 3, 64, 64)
+    images = np.memmap(tmp_path / "pixels", np.uint8, "w+", shape=shape)
+    images[0], images[-1] = 1, 2
+    arrow.write(tmp_path / "x.arrow", images, np.zeros(shape[0], np.int64), tag="t")
+    (tmp_path / "pixels").unlink()
+    read, labels = arrow.read(tmp_path / "x.arrow", tag="t")
+    (tmp_path / "x.arrow").unlink()
+    assert (tuple(read.shape), len(labels)) == (shape, shape[0])
+    assert [int(read[i].float().mean()) for i in (0, 1, -2, -1)] == [1, 0, 0, 2]
+
+
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc")
 def test_images_lie_on_the_shared_pages_of_the_file(copy: Dataset) -> None:
     images = copy.split("train").images

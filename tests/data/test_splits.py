@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from coldtune.data.source import Raw
-from coldtune.data.splits import HELD_OUT, assign, canonical_order, pixel_hashes
+from coldtune.data.splits import HELD_OUT, assign, canonical_order
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -110,12 +110,22 @@ def test_a_group_too_large_for_validation_stays_in_train() -> None:
 
 def test_equal_images_are_ordered_by_label() -> None:
     raw = Raw(np.zeros((3, 1, 2, 2), np.uint8), np.array([5, 1, 3]))
-    assert raw.labels[canonical_order(pixel_hashes(raw.images), raw.labels)].tolist() == [1, 3, 5]
+    assert raw.labels[canonical_order(raw.hashes(), raw.labels)].tolist() == [1, 3, 5]
 
 
 def test_the_hash_tells_shapes_with_the_same_bytes_apart() -> None:
-    flat = np.zeros(12, dtype=np.uint8)
-    assert pixel_hashes(flat.reshape(1, 3, 2, 2)) != pixel_hashes(flat.reshape(1, 1, 6, 2))
+    flat, label = np.zeros(12, dtype=np.uint8), np.zeros(1, np.int64)
+    assert Raw(flat.reshape(1, 3, 2, 2), label).hashes() != Raw(flat.reshape(1, 1, 6, 2), label).hashes()
+
+
+def test_three_published_parts_stay_as_they_are() -> None:
+    raw = {split: few_levels(count, seed=count) for split, count in (("train", 30), ("validation", 7), ("test", 9))}
+    chosen = assign(raw)
+    assert {split: part for split, (part, _) in chosen.items()} == {split: split for split in raw}
+    for split, (_, indices) in chosen.items():
+        assert sorted(indices) == list(range(len(raw[split].labels)))
+        hashes = raw[split].hashes()
+        assert [hashes[i] for i in indices] == sorted(hashes)
 
 
 def test_too_few_images_for_three_splits_are_refused() -> None:

@@ -27,7 +27,8 @@ def write(path: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int6
     schema = pa.schema([("image", column.type), ("label", pa.int64())], metadata={_KEY: tag.encode()})
     batch = pa.record_batch([column, pa.array(labels)], schema=schema)
     with path.open("wb") as file:
-        with pa.ipc.new_file(file, schema) as writer:
+        # Else no column may have more than 2^31 values: photographs have more.
+        with pa.ipc.new_file(file, schema, options=pa.ipc.IpcWriteOptions(allow_64bit=True)) as writer:
             writer.write_batch(batch)
         file.flush()
         os.fsync(file.fileno())

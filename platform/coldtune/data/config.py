@@ -7,12 +7,12 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from coldtune.config import Config
-from coldtune.data.registry import ELSEWHERE, names
+from coldtune.data.registry import names
 from coldtune.data.resize import Resize
 
 
 def _known(name: str) -> str:
-    if name not in (*names(), *ELSEWHERE):
+    if name not in names():
         raise ValueError(f"unknown dataset; allowed: {', '.join(names())}")
     return name
 

@@ -19,8 +19,7 @@ from coldtune.data.dataset import Dataset
 from coldtune.data.manifest import Manifest, SplitRecord, content_hash
 from coldtune.data.progress import Bars, show
 from coldtune.data.registry import source
-from coldtune.data.resize import resize
-from coldtune.data.source import Raw, Source
+from coldtune.data.source import Part, Source
 from coldtune.data.splits import SPLITS, assign
 from coldtune.data.verify import verify
 
@@ -33,7 +32,8 @@ def prepare(
     `data_dir` is where the published files lie; without it, what is already prepared in this home is used, else the
     files are downloaded into `home`/data/downloads. A folder's identity is the name, the image size, the resize mode
     and the contents of the published files: never their path or age. Any number of processes may prepare at once.
-    Memory needed: about twice the published images, and the largest split at its new size.
+    Memory needed: about twice the published images, and the largest split at its new size; of images that come as
+    one file each (celeba, afhq), those alone that are being decoded, but twice the largest split of disk space.
 
     Raises ValueError where the files are missing, damaged or cannot be had, naming what would help.
     """
@@ -45,7 +45,7 @@ def prepare(
     chosen = source(config.name)
     with show(progress) as bars:
         files = chosen.files(None if data_dir is None else Path(data_dir), root / "downloads", bars)
-        identity = chosen.identity(files)
+        identity = chosen.identity(files, bars)
         folder = root / f"{_stem(config)}-{identity[:8]}"
         if dataset := _good(folder, config, identity):
             return dataset
@@ -127,7 +127,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _write(
-    scratch: Path, config: DataConfig, chosen: Source, raw: Mapping[str, Raw], identity: str, bars: Bars
+    scratch: Path, config: DataConfig, chosen: Source, raw: Mapping[str, Part], identity: str, bars: Bars
 ) -> None:
     """Fill `scratch`: a file for each split and, last, the manifest that vouches for them."""
     parts = assign(raw)
@@ -135,7 +135,7 @@ def _write(
     records = {}
     for split in SPLITS:
         part, indices = parts[split]
-        images = resize(raw[part].images[indices], config.image_size, config.resize, advance)
+        images = raw[part].at(indices, config.image_size, config.resize, scratch, advance)
         labels = raw[part].labels[indices]
         file = scratch / manifest.split_file(split)
         pixels = content_hash(torch.from_numpy(images))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,22 @@ def resize(
         return images
     from PIL import Image
 
-    resample = Image.Resampling[mode.upper()]
     out = np.empty((count, channels, size, size), dtype=np.uint8)
     for index, image in enumerate(images):
         picture = Image.fromarray(image[0] if channels == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
-        pixels = np.asarray(picture.resize((size, size), resample))
-        out[index] = pixels if channels == 1 else pixels.transpose(2, 0, 1)
+        out[index] = planes(resized(picture, (size, size), mode))
         advance(1)
     return out
+
+
+def resized(picture: Any, size: tuple[int, int], mode: Resize) -> Any:
+    """A Pillow image at `size` (width, height), by the same filters; the same image where it has that size."""
+    from PIL import Image
+
+    return picture if picture.size == size else picture.resize(size, Image.Resampling[mode.upper()])
+
+
+def planes(picture: Any) -> npt.NDArray[np.uint8]:
+    """A Pillow image of mode "L" or "RGB" as uint8 (C, H, W)."""
+    pixels = np.asarray(picture)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from coldtune.config import digest
-from coldtune.data.progress import Bars
+from coldtune.data.progress import Advance, Bars
+from coldtune.data.resize import Resize, resize
+
+
+class Part(Protocol):
+    """A published part of a dataset: `Raw` in memory, `Encoded` as files."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """int64 (N,)."""
+
+    def hashes(self) -> list[bytes]:
+        """What tells an image from all others, for each of them; equal for equal images."""
+
+    def at(
+        self, indices: npt.NDArray[np.int64], size: int, mode: Resize, scratch: Path, advance: Advance
+    ) -> npt.NDArray[np.uint8]:
+        """The images at `indices`, resized: uint8 (N, C, size, size). Temporary files may lie in `scratch`."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +45,24 @@ class Raw:
         assert self.images.ndim == 4, self.images.shape
         assert self.labels.shape == (len(self.images),), self.labels.shape
 
+    def hashes(self) -> list[bytes]:
+        """SHA-256 of each image, over its shape and its pixels in C, H, W order."""
+        shape = "x".join(map(str, self.images.shape[1:])).encode() + b":"
+        return [hashlib.sha256(shape + image.tobytes()).digest() for image in self.images]
+
+    def at(
+        self, indices: npt.NDArray[np.int64], size: int, mode: Resize, scratch: Path, advance: Advance
+    ) -> npt.NDArray[np.uint8]:
+        """The images at `indices`, resized, in memory."""
+        return resize(self.images[indices], size, mode, advance)
+
 
 class Source(ABC):
     """A dataset that `prepare` can prepare. Subclass it in one file and add one line to the registry.
 
-    `read` returns either {"all": Raw}, which is then split 60/20/20, or {"train": Raw, "test": Raw}, whose test set is
-    kept as published and whose validation set is held out of train.
+    `read` returns {"all": part}, which is then split 60/20/20; {"train": part, "test": part}, whose test set is kept as
+    published and whose validation set is held out of train; or {"train": part, "validation": part, "test": part}, all
+    kept as published. A part is `Raw`, or `Encoded` where the images at their published size would fill the memory.
     """
 
     name: ClassVar[str]
@@ -53,7 +82,7 @@ class Source(ABC):
         """The published files in `folder`, those that are missing fetched and checked against published checksums."""
 
     @abstractmethod
-    def read(self, files: Sequence[Path], bars: Bars) -> dict[str, Raw]:
+    def read(self, files: Sequence[Path], bars: Bars) -> Mapping[str, Part]:
         """Images and labels of `files`, a list that `locate` or `download` returned."""
 
     def files(self, data_dir: Path | None, downloads: Path, bars: Bars) -> list[Path]:
@@ -71,7 +100,7 @@ class Source(ABC):
             raise ValueError(f"--data-dir = {str(data_dir)!r}: no {self.name} there; it needs {self.needs}")
         return found
 
-    def identity(self, files: Sequence[Path]) -> str:
+    def identity(self, files: Sequence[Path], bars: Bars) -> str:
         """SHA-256 of what is going to be read: the reader and the contents of the files, never where they lie."""
         contents = {path.name: _sha256(path) for path in files}
         return digest({"name": self.name, "version": self.version, "files": contents})

@@ -1,19 +1,20 @@
-"""Splits and order of a dataset: functions of the pixels of each image as published, never of file order.
+"""Splits and order of a dataset: functions of each image as published, never of file order.
 
 An image's hash decides its split and its place in it, so that shuffled or re-packed files, another image size or
 another machine give the same image the same index, and equal images are never on both sides of a split of our making.
+It is that of its pixels; where each image comes as an encoded file, that of the file, because decoders differ by a
+level here and there.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 
-from coldtune.data.source import Raw
+from coldtune.data.source import Part
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 10_000
@@ -21,21 +22,16 @@ HELD_OUT = 10_000
 _VALIDATION_FROM, _TEST_FROM = 0.6, 0.8
 
 
-def pixel_hashes(images: npt.NDArray[np.uint8]) -> list[bytes]:
-    """SHA-256 of each image of `images` (N, C, H, W), over its shape and its pixels in C, H, W order."""
-    shape = "x".join(map(str, images.shape[1:])).encode() + b":"
-    return [hashlib.sha256(shape + image.tobytes()).digest() for image in images]
-
-
-def assign(raw: Mapping[str, Raw]) -> dict[str, tuple[str, npt.NDArray[np.int64]]]:
+def assign(raw: Mapping[str, Part]) -> dict[str, tuple[str, npt.NDArray[np.int64]]]:
     """Which images of `raw` make up each split: {split: (part of raw, indices into it, in canonical order)}.
 
     One part "all" is cut where the hash, read as a number in [0, 1), passes 0.6 and 0.8. Parts "train" and "test" keep
     the published test set whole; validation is the first `HELD_OUT` images of train in hash order (a fifth of a train
-    set below 50,000). A group of equal images that does not fit in stays in train.
+    set below 50,000). A group of equal images that does not fit in stays in train. Three published parts stay as they
+    are.
     Raises ValueError where a split would be empty.
     """
-    hashes = {part: pixel_hashes(data.images) for part, data in raw.items()}
+    hashes = {part: data.hashes() for part, data in raw.items()}
     order = {part: canonical_order(hashes[part], raw[part].labels) for part in raw}
     if set(raw) == {"all"}:
         places = np.array([_place(hashes["all"][i]) for i in order["all"]])
@@ -45,6 +41,8 @@ def assign(raw: Mapping[str, Raw]) -> dict[str, tuple[str, npt.NDArray[np.int64]
             "test": places >= _TEST_FROM,
         }
         chosen = {split: ("all", order["all"][mask]) for split, mask in cuts.items()}
+    elif set(raw) == set(SPLITS):
+        chosen = {split: (split, order[split]) for split in SPLITS}
     else:
         assert set(raw) == {"train", "test"}, sorted(raw)
         held = _held_out(hashes["train"], order["train"])
@@ -55,7 +53,7 @@ def assign(raw: Mapping[str, Raw]) -> dict[str, tuple[str, npt.NDArray[np.int64]
         }
     for split, (_, indices) in chosen.items():
         if not len(indices):
-            counts = ", ".join(f"{len(data.images)} in {part}" for part, data in raw.items())
+            counts = ", ".join(f"{len(data.labels)} in {part}" for part, data in raw.items())
             raise ValueError(f"split {split} would be empty: too few images ({counts})")
     return chosen
 

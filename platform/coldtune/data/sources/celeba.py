@@ -1,0 +1,105 @@
+"""CelebA, faces of celebrities, from its published archive or folder of aligned images; CelebA-HQ from a folder."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from coldtune.data.decode import is_image
+from coldtune.data.encoded import Encoded
+from coldtune.data.files import Files
+from coldtune.data.progress import Bars
+from coldtune.data.sources.image_files import ImageFiles, open_files
+
+_ALIGNED = "img_align_celeba"
+_PARTITION = "list_eval_partition.txt"
+_FOLDERS = ("", "celeba", "CelebA")
+_IMAGES = tuple(f"{folder}{_ALIGNED}{rest}" for rest in (f"/{_ALIGNED}", "", ".zip") for folder in ("", "Img/"))
+_HQ = ("", "celeba_hq", "CelebA-HQ-img", "CelebAMask-HQ/CelebA-HQ-img")
+_SPLITS = {"0": "train", "1": "validation", "2": "test"}
+
+
+class CelebA(ImageFiles):
+    """202,599 RGB photographs of 178 x 218 pixels (Liu et al. 2015); or the 30,000 of CelebA-HQ (Karras et al. 2018).
+
+    No labels: all are 0. The published partition into train, validation and test holds where
+    list_eval_partition.txt is there; without it, and for CelebA-HQ, the images are split 60/20/20 by their hash. The
+    paper's code uses CelebA-HQ, split 90/10 in the order in which a file system lists it.
+    """
+
+    name = "celeba"
+    num_classes = 1
+    published = "get the aligned images and the partition of https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+    needs = (
+        f"{_ALIGNED}/ full of .jpg files or {_ALIGNED}.zip, and {_PARTITION}, there, in celeba/, or in Img/ and Eval/ "
+        "as published; or with the images of CelebA-HQ, .jpg or .png, there or in celeba_hq/"
+    )
+
+    def locate(self, data_dir: Path) -> list[Path]:
+        """The aligned images with their partition where it is there, else a folder of images (CelebA-HQ)."""
+        above = [data_dir.parent] if data_dir.name == _ALIGNED else []
+        for folder in [*(data_dir / name for name in _FOLDERS), *above]:
+            for images in (folder / name for name in _IMAGES):
+                if images.is_file() or (images.is_dir() and any(images.iterdir())):
+                    return [images, *_partition_of(folder)]
+        flat = (data_dir / name for name in _HQ)
+        return next(([path] for path in flat if path.is_dir() and any(is_image(p.name) for p in path.iterdir())), [])
+
+    def listed(self, path: Path) -> Files:
+        """All files of the folder or archive; those of a folder lie side by side."""
+        files = open_files(path)
+        for name in files.names if path.is_dir() else ():
+            if "/" in name:
+                raise ValueError(f"{files.where(name)} is in a folder inside {path}: move it elsewhere")
+        return files
+
+    def read(self, files: Sequence[Path], bars: Bars) -> Mapping[str, Encoded]:
+        """The published parts, or all images as one part where no partition is there.
+
+        Raises ValueError where the partition and the images are not about the same files.
+        """
+        images = self.images(files[0])
+        parts = {"all": list(images.names)}
+        if len(files) > 1:
+            parts = _parts(images, files[1])
+        elif files[0].stem == _ALIGNED:
+            warnings.warn(f"no {_PARTITION} beside {files[0]}: its images are split 60/20/20 by hash", stacklevel=2)
+        return {
+            part: Encoded(images, names, np.zeros(len(names), np.int64), self.channels, bars)
+            for part, names in parts.items()
+        }
+
+
+def _partition_of(folder: Path) -> list[Path]:
+    return [path for path in (folder / _PARTITION, folder / "Eval" / _PARTITION) if path.is_file()][:1]
+
+
+def _parts(images: Files, partition: Path) -> dict[str, list[str]]:
+    """Names of the images of each split, as `partition` says."""
+    splits = _partition(partition)
+    parts: dict[str, list[str]] = {split: [] for split in _SPLITS.values()}
+    for name in images.names:
+        split = splits.pop(name.rpartition("/")[2], None)
+        if split is None:
+            raise ValueError(f"{images.where(name)} is not in {partition}, or is there twice")
+        parts[split].append(name)
+    if splits:
+        raise ValueError(f"{images.path} lacks {len(splits):,} images of {partition}, {next(iter(splits))} for one")
+    return parts
+
+
+def _partition(path: Path) -> dict[str, str]:
+    """{file name: split} from lines `000001.jpg 0`."""
+    splits = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        match line.split():
+            case [name, part] if part in _SPLITS:
+                splits[name] = _SPLITS[part]
+            case []:
+                pass
+            case _:
+                raise ValueError(f"{path}, line {number}: {line[:80]!r}; allowed: an image's name and 0, 1 or 2")
+    return splits
