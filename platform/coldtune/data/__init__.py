@@ -5,6 +5,7 @@ from coldtune.data.config import DataConfig
 from coldtune.data.convert import to_float, to_uint8
 from coldtune.data.dataset import Dataset, Split
 from coldtune.data.prepare import prepare, prepared
+from coldtune.data.read_images import read_images
 from coldtune.data.registry import names
 from coldtune.data.verify import Report, verify
 
@@ -17,6 +18,7 @@ __all__ = [
     "names",
     "prepare",
     "prepared",
+    "read_images",
     "to_float",
     "to_uint8",
     "verify",
