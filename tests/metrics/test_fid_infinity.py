@@ -3,12 +3,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coldtune.metrics import Reference, fid_infinity, frechet_distance
-from coldtune.metrics.fid_infinity import fid_at_sizes, intercept, parts
+from coldtune.metrics import Reference, fid_infinity, fid_infinity_estimate, frechet_distance
+from coldtune.metrics.fid_infinity import cut, fid_at_sizes, intercept, parts
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def weighted_frechet(x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> float:
+    """The Frechet distance with weights on x; its cross term is the sum of singular values of the centred sets."""
+    n, m = len(x), len(y)
+    mean = weights @ x
+    a = (weights * n / (n - 1)).sqrt()[:, None] * (x - mean)
+    b = (y - y.mean(0)) / (m - 1) ** 0.5
+    shift, cross = mean - y.mean(0), torch.linalg.svdvals(a @ b.T).sum()
+    return float(shift @ shift + (a * a).sum() + (b * b).sum() - 2 * cross)
 
 
 def _standard(dim: int) -> Reference:
@@ -65,6 +75,30 @@ def test_scale() -> None:
     features = _random(100, 4)
     reference, doubled = Reference.of(_random(90, 4, seed=1)), Reference.of(2 * _random(90, 4, seed=1))
     assert fid_infinity(2 * features, doubled) == pytest.approx(4 * fid_infinity(features, reference), rel=1e-9)
+
+
+@pytest.mark.parametrize(("count", "dim"), [(20, 2), (23, 3), (9, 6)])
+def test_influences_are_the_derivative_by_each_images_weight(count: int, dim: int) -> None:
+    x, y = _random(count, dim) * 1.2 + 0.3, _random(40, dim, seed=1)
+    reference, levels = Reference.of(y), cut(count, dim, seed=3)
+    inverse = 1 / torch.tensor([float(len(level[0])) for level in levels], dtype=torch.float64)
+
+    def value(weights: torch.Tensor) -> float:
+        means = [
+            sum(weighted_frechet(x[rows], y, weights[rows] / weights[rows].sum()) for rows in level) / len(level)
+            for level in levels
+        ]
+        return intercept(inverse, torch.tensor(means, dtype=torch.float64))
+
+    estimate, influences = fid_infinity_estimate(x, reference, seed=3)
+    ones = torch.ones(count, dtype=torch.float64)
+    assert estimate == pytest.approx(fid_infinity(x, reference, seed=3), rel=1e-9)
+    assert estimate == pytest.approx(value(ones), rel=1e-7)
+    for i in range(count):
+        step = 1e-5 * torch.eye(count, dtype=torch.float64)[i]
+        slope = (value(ones + step) - value(ones - step)) / 2e-5
+        assert float(influences[i]) == pytest.approx(count * slope, rel=1e-4, abs=1e-4)
+    assert float(influences.sum()) == pytest.approx(0, abs=1e-9 * float(influences.abs().sum()))
 
 
 def test_wrong_input() -> None:

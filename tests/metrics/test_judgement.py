@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -12,14 +13,18 @@ from coldtune.metrics import (
     Extractor,
     Judgement,
     MemoryCache,
+    Observations,
     ProtocolConfig,
     build_extractor,
+    compare,
     distances,
     extract_features,
     frechet_influences,
     frechet_interval,
+    image_scores,
     image_set_metrics,
     judge,
+    judge_observed,
     reference_features,
     reference_statistics,
     resolve,
@@ -63,7 +68,8 @@ def test_values_are_those_of_the_single_functions(digits: Dataset) -> None:
 
 def test_intervals_hold_their_value(digits: Dataset) -> None:
     values = judged(digits, 20).values
-    for name in ("fid", "kid", "mind", "ssim", "rmse", "psnr"):
+    assert set(values) == {*DISTANCES, "ssim", "rmse", "psnr"}
+    for name in values:
         low, high = values[name].low, values[name].high
         assert low is not None
         assert high is not None
@@ -72,12 +78,11 @@ def test_intervals_hold_their_value(digits: Dataset) -> None:
     rmse, psnr = values["rmse"], values["psnr"]
     assert rmse.low is not None
     assert psnr.high == pytest.approx(-20 * math.log10(rmse.low), rel=1e-12)
-    for name in ("fid_infinity", "precision", "recall"):
-        assert values[name].low is None
 
 
-def test_the_originals_themselves(digits: Dataset) -> None:
-    values = judged(digits, 0).values
+def test_the_originals_themselves(digits: Dataset, tmp_path: Path) -> None:
+    judgement = judged(digits, 0)
+    values = judgement.values
     assert values["fid"].value < 1e-6
     assert values["mind"].value == 0
     assert (values["precision"].value, values["recall"].value) == (1, 1)
@@ -85,6 +90,70 @@ def test_the_originals_themselves(digits: Dataset) -> None:
     assert values["psnr"].value == math.inf
     # More like the reference than a second sample of it could be: KID counts no image against itself.
     assert values["kid"].value < 0
+    for value in values.values():
+        assert value.low is not None
+        assert value.high is not None
+        assert value.low <= value.value <= value.high
+    assert (values["psnr"].low, values["psnr"].high) == (math.inf, math.inf)
+    judgement.save(tmp_path)
+    assert Judgement.load(tmp_path).values == values
+    json.loads((tmp_path / "metrics.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_one_wrong_image_among_perfect_ones_has_an_interval(digits: Dataset) -> None:
+    extractor, images = build_extractor("digits"), digits.split("validation").images
+    protocol = resolve(ProtocolConfig(), extractor, digits)
+    reference = reference_statistics(extractor, images, protocol, MemoryCache())
+    made = images.clone()
+    made[5] = 255 - made[5]
+    judgement = judge(made, images, extractor, reference, protocol)
+    psnr = judgement.values["psnr"]
+    # A third of the resamples leave that image out: (1 - 1/N)^N = 1/e.
+    assert psnr.high == math.inf
+    assert psnr.low is not None
+    assert psnr.low < psnr.value < math.inf
+    with pytest.raises(ValueError, match="infinite wherever the few images with an error are left out; take rmse"):
+        compare(judgement, judgement, "psnr")
+    assert compare(judgement, judgement, "rmse").better is None
+
+
+def test_progress_is_the_share_of_images(digits: Dataset) -> None:
+    extractor, images = build_extractor("digits"), digits.split("validation").images
+    protocol, seen = resolve(ProtocolConfig(), extractor, digits), []
+    reference = reference_statistics(extractor, images, protocol, MemoryCache())
+    judge(images, images, extractor, reference, protocol, batch_size=100, progress=seen.append)
+    assert seen == [min(end, len(images)) / len(images) for end in range(100, len(images) + 100, 100)]
+
+
+def test_every_distance_is_compared_in_pairs(digits: Dataset) -> None:
+    a, b = judged(digits, 15), judged(digits, 45)
+    for name in DISTANCES:
+        comparison = compare(a, b, name)
+        assert comparison.better == "A", name
+        assert comparison.difference.value == pytest.approx(a.values[name].value - b.values[name].value)
+        separate = sum((judgement.influences[name] ** 2).sum() for judgement in (a, b))
+        paired = ((a.influences[name] - b.influences[name]) ** 2).sum()
+        assert float(paired) < float(separate), name
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_observed_in_any_shares_and_order(digits: Dataset, share: float) -> None:
+    extractor, images = build_extractor("digits"), digits.split("validation").images
+    protocol = resolve(ProtocolConfig(), extractor, digits)
+    reference = reference_statistics(extractor, images, protocol, MemoryCache())
+    features = reference_features(extractor, images, protocol, MemoryCache())
+    made, numbers = noisy(images, 30), protocol.image_indices()
+    whole = judge(made, images, extractor, reference, protocol, features, tuple(DISTANCES))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
+    observations = Observations(extractor.dim, pairs=True)
+    for rows in order.split(max(int(share * len(images)), 1)):
+        # The same features, so that what is compared is the gathering and not the rounding of float32 in batches.
+        known = extract_features(extractor, made)[rows]
+        observations.update(numbers[rows], known, image_scores(made[rows], images[rows]))
+    again = judge_observed(observations, reference, protocol, features, tuple(DISTANCES))
+    for name, value in whole.values.items():
+        assert again.values[name].value == pytest.approx(value.value, rel=1e-9), name
+        assert (again.values[name].low, again.values[name].high) == pytest.approx((value.low, value.high), rel=1e-9)
 
 
 def test_batches_leave_no_trace(digits: Dataset) -> None:
@@ -120,6 +189,8 @@ def test_wrong_input(digits: Dataset) -> None:
     reference = reference_statistics(extractor, images, protocol, MemoryCache())
     with pytest.raises(ValueError, match=rf"10 images: the protocol judges num_images = {len(images)}"):
         judge(images[:10], images[:10], extractor, reference, protocol)
+    with pytest.raises(ValueError, match="batch_size = 0: allowed are"):
+        judge(images, images, extractor, reference, protocol, batch_size=0)
     with pytest.raises(ValueError, match="kid: needs the features of the reference's images"):
         judge(images, images, extractor, reference, protocol, names=["fid", "kid"])
     with pytest.raises(ValueError, match="an original per image"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from coldtune.metrics import mind, mind_influences
-from coldtune.metrics.mind import squared_wasserstein, unit_vectors
+from coldtune.metrics.mind import mind_estimate, squared_wasserstein, unit_vectors
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -109,6 +109,7 @@ def test_influences_are_the_derivative_by_each_images_weight(n: int, m: int) -> 
 
     equal = torch.full((n,), 1 / n, dtype=torch.float64)
     assert value(equal) == pytest.approx(mind(x, y, 2, 20), rel=1e-9)
+    assert mind_estimate(x, y, 2, 20)[0] == pytest.approx(mind(x, y, 2, 20), rel=1e-12)
     for i in range(n):
         step = 1e-6 * (torch.eye(n, dtype=torch.float64)[i] - equal)
         assert float(influences[i]) == pytest.approx((value(equal + step) - value(equal - step)) / 2e-6, rel=1e-5)

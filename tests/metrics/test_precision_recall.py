@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from coldtune.metrics import precision_recall
+from coldtune.metrics import precision_recall, precision_recall_influences
 from coldtune.metrics.precision_recall import on_manifold, radii
 
 
@@ -60,6 +60,28 @@ def test_copies_lie_at_distance_zero() -> None:
     assert radii(constant, 3).tolist() == [0] * 20
     assert precision_recall(constant, constant) == (1, 1)
     assert precision_recall(constant, constant + 1e-3) == (0, 0)
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(5, 9, 3), (30, 40, 3), (35, 20, 1), (24, 24, 2)])
+@pytest.mark.parametrize("block", [1, 7, 500])
+def test_influences_are_those_of_leaving_each_image_out(n: int, m: int, k: int, block: int) -> None:
+    x, y = _random(n, 3) * 0.8 + 0.5, _random(m, 3, seed=1)
+    x[: n // 6] = x[0]  # copies tie in every order of neighbours
+    precise, recalled = precision_recall(x, y, k)
+    without = [precision_recall(torch.cat([x[:i], x[i + 1 :]]), y, k) for i in range(n)]
+    of_precision, of_recall = precision_recall_influences(x, y, k, block)
+    for influences, value, column in ((of_precision, precise, 0), (of_recall, recalled, 1)):
+        expected = (n - 1) * (value - torch.tensor([pair[column] for pair in without], dtype=torch.float64))
+        torch.testing.assert_close(influences, expected - expected.mean(), rtol=1e-9, atol=1e-9)
+    if n >= 24:
+        assert float(of_recall.abs().max()) > 0
+
+
+def test_no_image_of_equal_sets_matters_alone() -> None:
+    x = _random(60, 3)
+    assert float(precision_recall_influences(x, x)[0].abs().max()) == 0
+    with pytest.raises(ValueError, match="4 features: this distance needs at least 5"):
+        precision_recall_influences(x[:4], x)
 
 
 def test_order_and_scale() -> None:

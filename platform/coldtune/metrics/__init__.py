@@ -1,25 +1,27 @@
 """How images are judged: features, distances between sets of images, image by image scores, and the protocol."""
 
 from coldtune.metrics.cache import Cache, MemoryCache
-from coldtune.metrics.distances import DISTANCES, distances
+from coldtune.metrics.distances import DISTANCES, Estimate, distances, estimates
 from coldtune.metrics.evaluate import image_set_metrics
 from coldtune.metrics.extractors import Extractor, build_extractor, extract_features, extract_moments
-from coldtune.metrics.fid_infinity import fid_infinity
+from coldtune.metrics.fid_infinity import fid_infinity, fid_infinity_estimate
 from coldtune.metrics.frechet import Reference, frechet_distance, reference_features, reference_statistics
-from coldtune.metrics.image import ImageScores, mse, psnr, rmse, ssim
+from coldtune.metrics.image import ImageScores, image_scores, mse, psnr, rmse, ssim
 from coldtune.metrics.intervals import (
     Interval,
     bootstrap_mean,
     frechet_influences,
     frechet_interval,
     jackknife_interval,
+    share_interval,
 )
-from coldtune.metrics.judgement import Judgement, judge
+from coldtune.metrics.judgement import Judgement, judge, judge_observed
 from coldtune.metrics.kid import kid, kid_influences
 from coldtune.metrics.mind import mind, mind_influences
 from coldtune.metrics.moments import FeatureMoments
+from coldtune.metrics.observations import Observations
 from coldtune.metrics.paired import Comparison, compare, wilcoxon
-from coldtune.metrics.precision_recall import precision_recall
+from coldtune.metrics.precision_recall import precision_recall, precision_recall_influences
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, resolve
 from coldtune.metrics.values import Value, check_objective, check_same, difference, same
 
@@ -27,12 +29,14 @@ __all__ = [
     "DISTANCES",
     "Cache",
     "Comparison",
+    "Estimate",
     "Extractor",
     "FeatureMoments",
     "ImageScores",
     "Interval",
     "Judgement",
     "MemoryCache",
+    "Observations",
     "Protocol",
     "ProtocolConfig",
     "Reference",
@@ -44,27 +48,33 @@ __all__ = [
     "compare",
     "difference",
     "distances",
+    "estimates",
     "extract_features",
     "extract_moments",
     "fid_infinity",
+    "fid_infinity_estimate",
     "frechet_distance",
     "frechet_influences",
     "frechet_interval",
+    "image_scores",
     "image_set_metrics",
     "jackknife_interval",
     "judge",
+    "judge_observed",
     "kid",
     "kid_influences",
     "mind",
     "mind_influences",
     "mse",
     "precision_recall",
+    "precision_recall_influences",
     "psnr",
     "reference_features",
     "reference_statistics",
     "resolve",
     "rmse",
     "same",
+    "share_interval",
     "ssim",
     "wilcoxon",
 ]

@@ -111,7 +111,7 @@ def mnist() -> Extractor:
 
 
 def cifar10() -> Extractor:
-    """The classifier of CIFAR-10 (d = 96): for small colour images: an objective needs 384 of them, not Inception's 8,192."""
+    """The classifier of CIFAR-10 (d = 96), for small colour images: an objective needs 384, not Inception's 8,192."""
     return load_classifier("cifar10")
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from coldtune.diffusion import draws
 from coldtune.metrics.frechet import Reference, frechet_distance
+from coldtune.metrics.intervals import frechet_estimate
 from coldtune.metrics.moments import check_features
 
 PARTS = 8
@@ -32,19 +33,47 @@ def fid_infinity(features: Tensor, reference: Reference, seed: int = 0) -> float
     return intercept(1 / sizes, values)
 
 
+def fid_infinity_estimate(features: Tensor, reference: Reference, seed: int = 0) -> tuple[float, Tensor]:
+    """`fid_infinity` with each image's influence on it, float64 (N,), sum 0.
+
+    The value is a combination of FIDs of parts with coefficients that N alone determines, so its influences are the
+    same combination of the parts' own, each N / n times as large for a part of n images. As for FID, the interval from
+    them covers the expectation at this N with the reference fixed; of the bias that a bent line leaves they know
+    nothing.
+    """
+    check_features(features, reference.dim)
+    levels = cut(len(features), reference.dim, seed)
+    weights = intercept_weights(1 / _sizes(levels))
+    value, influences = 0.0, torch.zeros(len(features), dtype=torch.float64, device=features.device)
+    for weight, level in zip(weights.tolist(), levels, strict=True):
+        for rows in level:
+            rows = rows.to(features.device)
+            distance, of_part = frechet_estimate(reference, features[rows])
+            value += weight / len(level) * distance
+            influences[rows] += weight / len(level) * len(features) / len(rows) * of_part
+    return value, influences
+
+
 def fid_at_sizes(features: Tensor, reference: Reference, seed: int = 0) -> tuple[Tensor, Tensor]:
     """The points of that line: sizes n, descending from N, and the mean FID of the parts of each; float64 (K,) both."""
-    count = len(features)
+    levels = cut(len(features), reference.dim, seed)
+    values = [
+        sum(frechet_distance(reference, features[rows.to(features.device)]) for rows in level) / len(level)
+        for level in levels
+    ]
+    return _sizes(levels), torch.tensor(values, dtype=torch.float64)
+
+
+def cut(count: int, dim: int, seed: int) -> list[tuple[Tensor, ...]]:
+    """For k = 1, 2, ...: which of `count` vectors each of the k parts holds. ValueError below 4 vectors."""
     if count < 4:
         raise ValueError(f"{count} features: FID-infinity needs at least 4, and 4 d for its line to be straight")
-    order = torch.argsort(draws.derive(seed, _ORDER, torch.arange(count))).to(features.device)
-    sizes, values = [], []
-    for k in range(1, parts(count, reference.dim) + 1):
-        size = count // k
-        of_parts = [frechet_distance(reference, features[rows]) for rows in torch.split(order[: k * size], size)]
-        sizes.append(float(size))
-        values.append(sum(of_parts) / k)
-    return torch.tensor(sizes, dtype=torch.float64), torch.tensor(values, dtype=torch.float64)
+    order = torch.argsort(draws.derive(seed, _ORDER, torch.arange(count)))
+    return [torch.split(order[: count // k * k], count // k) for k in range(1, parts(count, dim) + 1)]
+
+
+def _sizes(levels: list[tuple[Tensor, ...]]) -> Tensor:
+    return torch.tensor([len(level[0]) for level in levels], dtype=torch.float64)
 
 
 def parts(count: int, dim: int) -> int:
@@ -54,6 +83,10 @@ def parts(count: int, dim: int) -> int:
 
 def intercept(x: Tensor, y: Tensor) -> float:
     """Value at x = 0 of the least-squares line through points (K,), K >= 2."""
+    return float(intercept_weights(x) @ y)
+
+
+def intercept_weights(x: Tensor) -> Tensor:
+    """The weights w (K,), sum 1, with which that value is w . y."""
     centred = x - x.mean()
-    slope = (centred @ y) / (centred @ centred)
-    return float(y.mean() - slope * x.mean())
+    return 1 / len(x) - x.mean() * centred / (centred @ centred)

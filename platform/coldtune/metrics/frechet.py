@@ -104,16 +104,25 @@ def frechet_distance(reference: Reference, features: Tensor | FeatureMoments) ->
     ValueError when the dimensions differ, below 2 images, or when a feature is not finite.
     """
     moments = features if isinstance(features, FeatureMoments) else FeatureMoments.of(features)
+    return distance_of_eigenvalues(reference, moments, torch.linalg.eigvalsh(cross_product(reference, moments)))
+
+
+def cross_product(reference: Reference, moments: FeatureMoments) -> Tensor:
+    """R^(1/2) S R^(1/2) of the reference's covariance R and of S, symmetric (d, d). ValueError for unequal d."""
     if moments.dim != reference.dim:
         raise ValueError(f"features of {moments.dim} dimensions against a reference of {reference.dim}")
-    mean, covariance = moments.mean, moments.covariance
-    root = reference.root.to(mean.device)
-    product = root @ covariance @ root
-    eigenvalues = torch.linalg.eigvalsh((product + product.T) / 2)
+    root = reference.root.to(moments.mean.device)
+    product = root @ moments.covariance @ root
+    return (product + product.T) / 2
+
+
+def distance_of_eigenvalues(reference: Reference, moments: FeatureMoments, eigenvalues: Tensor) -> float:
+    """The distance, given the ascending eigenvalues (d,) of `cross_product`."""
+    mean = moments.mean
     cross = _roots(eigenvalues, min(reference.n, moments.n) - 1).sum()
     shift = mean - reference.mean.to(mean.device)
-    distance = shift @ shift + covariance.trace() + reference.covariance.trace().to(mean.device) - 2 * cross
-    return max(float(distance), 0.0)  # a squared distance: only rounding makes it negative
+    spread = moments.covariance.trace() + reference.covariance.trace().to(mean.device)
+    return max(float(shift @ shift + spread - 2 * cross), 0.0)  # a squared distance: only rounding makes it negative
 
 
 def symmetric_root(matrix: Tensor, rank: int | None = None) -> Tensor:

@@ -50,6 +50,16 @@ def rmse(a: Tensor, b: Tensor) -> float:
     return float(mse(a, b).mean().sqrt())
 
 
+def image_scores(images: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    """`ssim` and `mse` (B,) of each uint8 image (B, C, H, W) against its original. ValueError for other forms."""
+    if clean.dtype != torch.uint8 or clean.shape != images.shape:
+        raise ValueError(
+            f"clean = {clean.dtype} {tuple(clean.shape)}: allowed is uint8 {tuple(images.shape)}, an original per image"
+        )
+    a, b = to_float64(images) / 255, to_float64(clean) / 255
+    return {"ssim": ssim(a, b), "mse": mse(a, b)}
+
+
 class ImageScores:
     """SSIM and squared error of pairs, one batch at a time, kept for each image (16 bytes each).
 

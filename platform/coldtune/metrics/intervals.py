@@ -1,7 +1,8 @@
-"""95 % intervals: the infinitesimal jackknife for Frechet distances, a seeded bootstrap for means over images."""
+"""95 % intervals: the infinitesimal jackknife for distances, a seeded bootstrap for means, Wilson's for shares."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor
 
 from coldtune.diffusion import draws
-from coldtune.metrics.frechet import Reference, frechet_distance
+from coldtune.metrics.frechet import Reference, cross_product, distance_of_eigenvalues
 from coldtune.metrics.moments import FeatureMoments, to_float64
 
 LEVEL = 0.95
 RESAMPLES = 2000
+_QUANTILE = NormalDist().inv_cdf((1 + LEVEL) / 2)  # 1.96
 _BLOCK = 4096  # images at a time
 _DRAWN = 1 << 20  # resampled indices held at a time: 8 MB
 _BOOTSTRAP = draws.stream("metrics/bootstrap")
@@ -33,6 +35,10 @@ class Interval:
         low, high = sorted((function(self.low), function(self.high)))
         return Interval(function(self.value), low, high)
 
+    def within(self, least: float, most: float) -> Interval:
+        """The interval with its bounds in [least, most], where the estimated quantity lies."""
+        return Interval(self.value, max(self.low, least), min(self.high, most))
+
     @property
     def excludes_zero(self) -> bool:
         """Whether both bounds lie on one side of 0."""
@@ -49,8 +55,7 @@ def frechet_interval(reference: Reference, features: Tensor) -> Interval:
     95-100 % in the simulations of tests/metrics/test_intervals.py. A percentile bootstrap is wrong here: a resample
     holds 63 % of the images, so its FID has the bias of a smaller N, and the interval may lie above its own estimate.
     """
-    interval = jackknife_interval(frechet_distance(reference, features), frechet_influences(reference, features))
-    return Interval(interval.value, max(interval.low, 0.0), interval.high)
+    return jackknife_interval(*frechet_estimate(reference, features)).within(0.0, math.inf)
 
 
 def frechet_influences(reference: Reference, features: Tensor) -> Tensor:
@@ -66,30 +71,31 @@ def frechet_influences(reference: Reference, features: Tensor) -> Tensor:
     holds for N <= d too. One eigendecomposition and one pass, in place of N leave-one-out distances (to which it
     is (N - 1) times the decrease, up to 1/N). Errors as `frechet_distance`.
     """
+    return frechet_estimate(reference, features)[1]
+
+
+def frechet_estimate(reference: Reference, features: Tensor) -> tuple[float, Tensor]:
+    """`frechet_distance` and `frechet_influences` of features (N, d), by one eigendecomposition for both."""
     features = to_float64(features)
     moments = FeatureMoments.of(features)
-    if moments.dim != reference.dim:
-        raise ValueError(f"features of {moments.dim} dimensions against a reference of {reference.dim}")
+    values, vectors = torch.linalg.eigh(cross_product(reference, moments))
     mean, covariance = moments.mean, moments.covariance
-    gradient = torch.eye(moments.dim, dtype=torch.float64, device=mean.device) - _transport(reference, moments)
+    gradient = torch.eye(moments.dim, dtype=torch.float64, device=mean.device)
+    gradient -= _transport(reference.root.to(mean.device) @ vectors, values)
     shift = 2 * (mean - reference.mean.to(mean.device))
     factor, level = moments.n / (moments.n - 1), (gradient * covariance).sum()
     parts = []
     for block in torch.split(features, _BLOCK):
         centred = block - mean
         parts.append(centred @ shift + factor * ((centred @ gradient) * centred).sum(1) - level)
-    return torch.cat(parts)
+    return distance_of_eigenvalues(reference, moments, values), torch.cat(parts)
 
 
-def _transport(reference: Reference, moments: FeatureMoments) -> Tensor:
-    """T above: (d, d)."""
-    root = reference.root.to(moments.mean.device)
-    product = root @ moments.covariance @ root
-    values, vectors = torch.linalg.eigh((product + product.T) / 2)
+def _transport(half: Tensor, values: Tensor) -> Tensor:
+    """T above (d, d), of R^(1/2) V and the eigenvalues of R^(1/2) S R^(1/2), whose eigenvectors are V."""
     # Directions in which a set has no spread (N <= d, a dead unit of the network) leave eigenvalues of mere rounding.
     least = len(values) * torch.finfo(values.dtype).eps * values[-1]
     inverse = torch.where(values > least, values.rsqrt(), 0.0)
-    half = root @ vectors
     transport: Tensor = (half * inverse) @ half.T
     return transport
 
@@ -104,8 +110,22 @@ def jackknife_interval(value: float, influences: Tensor) -> Interval:
     if count < 2:
         raise ValueError(f"{count} influences: an interval needs at least 2 images")
     error = float(((influences**2).sum() / (count * (count - 1))).sqrt())
-    reach = NormalDist().inv_cdf((1 + LEVEL) / 2) * error
+    reach = _QUANTILE * error
     return Interval(value, value - reach, value + reach)
+
+
+def share_interval(share: float, count: int) -> Interval:
+    """A share of `count` independent images with Wilson's (1927) interval, which has a width at 0 and 1 too.
+
+    At a share of 1 its lower bound is 1 / (1 + 3.84 / count): with 100 images 0.963. ValueError for a share outside
+    [0, 1] and below 1 image.
+    """
+    if not 0 <= share <= 1 or count < 1:
+        raise ValueError(f"share = {share} of {count} images: allowed are 0..1 of at least 1")
+    spread = _QUANTILE**2 / count
+    middle = (share + spread / 2) / (1 + spread)
+    reach = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
+    return Interval(share, min(middle - reach, share), max(middle + reach, share)).within(0.0, 1.0)
 
 
 def bootstrap_mean(values: Tensor, seed: int = 0, resamples: int = RESAMPLES) -> Interval:

@@ -18,9 +18,7 @@ def kid(features: Tensor, reference_features: Tensor, block: int = BLOCK) -> flo
     distributions, so it may be negative, and values at different N may be compared as far as their noise allows.
     Symmetric. Memory is that of one block x block piece of the kernel. ValueError below 2 vectors.
     """
-    x, y = feature_sets(features, reference_features)
-    within_x, within_y = _row_means_within(x, block).mean(), _row_means_within(y, block).mean()
-    return float(within_x + within_y - 2 * _row_means(x, y, block).mean())
+    return kid_estimate(features, reference_features, block)[0]
 
 
 def kid_influences(features: Tensor, reference_features: Tensor, block: int = BLOCK) -> Tensor:
@@ -30,9 +28,16 @@ def kid_influences(features: Tensor, reference_features: Tensor, block: int = BL
     U-statistic. sum(influences^2) / (N (N - 1)) estimates the variance of KID; where the distributions are (nearly)
     equal the second order dominates and the estimate is up to twice too large, so intervals are up to 2^(1/2) too wide.
     """
+    return kid_estimate(features, reference_features, block)[1]
+
+
+def kid_estimate(features: Tensor, reference_features: Tensor, block: int = BLOCK) -> tuple[float, Tensor]:
+    """`kid` and `kid_influences`: both are means over rows of the same kernels."""
     x, y = feature_sets(features, reference_features)
-    rows = 2 * (_row_means_within(x, block) - _row_means(x, y, block))
-    return rows - rows.mean()
+    within, across = _row_means_within(x, block), _row_means(x, y, block)
+    value = within.mean() + _row_means_within(y, block).mean() - 2 * across.mean()
+    rows = 2 * (within - across)
+    return float(value), rows - rows.mean()
 
 
 def kernel(x: Tensor, y: Tensor) -> Tensor:

@@ -26,11 +26,9 @@ def mind(features: Tensor, reference_features: Tensor, seed: int = 0, directions
     compare at equal N, M and seed only. More directions cost time in proportion and lower the noise of the absolute
     value, hardly that of a comparison. ValueError below 1 direction or 2 vectors.
     """
-    if directions < 1:
-        raise ValueError(f"directions = {directions}: allowed are integers of at least 1")
     x, y = feature_sets(features, reference_features)
     total = x.new_zeros(())
-    for units in torch.split(unit_vectors(seed, directions, x.shape[1]).to(x.device), _CHUNK):
+    for units in _chunks(seed, directions, x):
         total = total + squared_wasserstein(x @ units.T, y @ units.T).sum()
     return float(3 * x.shape[1] * total / directions)
 
@@ -45,22 +43,39 @@ def mind_influences(
     of the boundary (where they differ the derivative has two sides, and this is their mean). The reference is taken as
     fixed; the order statistics' own noise is second order, as FID's is.
     """
+    return mind_estimate(features, reference_features, seed, directions)[1]
+
+
+def mind_estimate(
+    features: Tensor, reference_features: Tensor, seed: int = 0, directions: int = DIRECTIONS
+) -> tuple[float, Tensor]:
+    """`mind` and `mind_influences`, from projections that are sorted once."""
     x, y = feature_sets(features, reference_features)
-    total = x.new_zeros(len(x))
-    for units in torch.split(unit_vectors(seed, directions, x.shape[1]).to(x.device), _CHUNK):
-        total = total + _potentials(x @ units.T, y @ units.T).sum(1)
-    return 3 * x.shape[1] * (total - total.mean()) / directions
+    total, influences = x.new_zeros(()), x.new_zeros(len(x))
+    for units in _chunks(seed, directions, x):
+        ordered, places = (x @ units.T).sort(0)
+        of_reference = (y @ units.T).sort(0).values
+        total = total + _squared_wasserstein(ordered, of_reference).sum()
+        influences = influences + torch.zeros_like(ordered).scatter(0, places, _potentials(ordered, of_reference)).sum(
+            1
+        )
+    scale = 3 * x.shape[1] / directions
+    return float(scale * total), scale * (influences - influences.mean())
+
+
+def _chunks(seed: int, directions: int, like: Tensor) -> tuple[Tensor, ...]:
+    if directions < 1:
+        raise ValueError(f"directions = {directions}: allowed are integers of at least 1")
+    return torch.split(unit_vectors(seed, directions, like.shape[1]).to(like.device), _CHUNK)
 
 
 def _potentials(x: Tensor, y: Tensor) -> Tensor:
-    """The potential at each x, up to a constant: columns of (N, K) and (M, K) -> (N, K)."""
-    (ordered, places), y = x.sort(0), y.sort(0).values
+    """The potential at each x, up to a constant: sorted columns of (N, K) and (M, K) -> (N, K)."""
     n, m = len(x), len(y)
     boundaries = torch.arange(1, n, device=x.device) * m  # in units of 1 / (n m), so that all is integer
     quantiles = y[(boundaries - 1) // n] + y[boundaries // n]
-    steps = ordered.diff(dim=0) * (ordered[1:] + ordered[:-1] - quantiles)
-    potentials = torch.cat([x.new_zeros(1, x.shape[1]), steps.cumsum(0)])
-    return torch.zeros_like(x).scatter(0, places, potentials)
+    steps = x.diff(dim=0) * (x[1:] + x[:-1] - quantiles)
+    return torch.cat([x.new_zeros(1, x.shape[1]), steps.cumsum(0)])
 
 
 def unit_vectors(seed: int, count: int, dim: int) -> Tensor:
@@ -72,7 +87,11 @@ def unit_vectors(seed: int, count: int, dim: int) -> Tensor:
 
 def squared_wasserstein(x: Tensor, y: Tensor) -> Tensor:
     """Squared 2-Wasserstein distance of the empirical distributions in each column: (N, K), (M, K) -> (K,)."""
-    x, y = x.sort(0).values, y.sort(0).values
+    return _squared_wasserstein(x.sort(0).values, y.sort(0).values)
+
+
+def _squared_wasserstein(x: Tensor, y: Tensor) -> Tensor:
+    """The same of sorted columns."""
     if len(x) == len(y):
         return ((x - y) ** 2).mean(0)
     rows, columns, weights = _quantile_pairs(len(x), len(y))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from coldtune.metrics.distances import DISTANCES
 from coldtune.metrics.intervals import LEVEL, RESAMPLES, Interval, jackknife_interval, resampled_means
 from coldtune.metrics.judgement import IMAGE_SCORES, Judgement, score_of
 from coldtune.metrics.protocol import Protocol
@@ -68,11 +69,11 @@ class Comparison:
 
 
 def compare(a: Judgement, b: Judgement, metric: str = "fid", names: tuple[str, str] = ("A", "B")) -> Comparison:
-    """A - B by `metric` (`fid`, `kid`, `mind`, `ssim`, `rmse` or `psnr`), paired image by image.
+    """A - B by `metric` (a distance, `ssim`, `rmse` or `psnr`), paired image by image.
 
     Under one protocol image i of A and image i of B come from the same original and the same draw, so what makes an
-    image hard cancels in the difference: the interval is that of the differences of influences (FID, KID, MIND) or of
-    means on the same resamples (the others), far narrower than two intervals side by side. As for one value, it is
+    image hard cancels in the difference: the interval is that of the differences of influences (of distances) or of
+    means on the same resamples (of scores), far narrower than two intervals side by side. As for one value, it is
     about this N: FID's bias cancels only as far as it is the same for both, which below N = 4 d it is not.
     The interval is that of one comparison planned beforehand: the best of many trials looks better than it is, so
     judge the chosen one anew (on the test split).
@@ -80,7 +81,7 @@ def compare(a: Judgement, b: Judgement, metric: str = "fid", names: tuple[str, s
     interval.
     """
     check_same([a.protocol, b.protocol])
-    allowed = [name for name in ("fid", "kid", "mind", *IMAGE_SCORES) if _has(a, name) and _has(b, name)]
+    allowed = [name for name in (*DISTANCES, *IMAGE_SCORES) if _has(a, name) and _has(b, name)]
     if metric not in allowed:
         raise ValueError(f"metric = {metric!r}: both have intervals of {', '.join(allowed) or 'nothing'}")
     if metric in IMAGE_SCORES:
@@ -123,6 +124,8 @@ def _of_scores(a: Judgement, b: Judgement, metric: str) -> Interval:
         raise ValueError(f"metric = {metric!r}: infinite for images without any error; compare by rmse")
     means = [resampled_means(judgement.per_image[score], seed, RESAMPLES).tolist() for judgement in (a, b)]
     samples = [score_of(metric, x) - score_of(metric, y) for x, y in zip(*means, strict=True)]
+    if not all(map(math.isfinite, samples)):
+        raise ValueError(f"metric = {metric!r}: infinite wherever the few images with an error are left out; take rmse")
     tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
     low, high = torch.quantile(torch.tensor(samples, dtype=torch.float64), tails).tolist()
     return Interval(value, low, high)
