@@ -279,3 +279,22 @@ def test_rungs_lie_within_the_training(dataset: Dataset, steps: list[int]) -> No
     tree = {**plain(config()), "rungs": {"steps": steps}}
     with pytest.raises(ValueError, match=r"rungs\.steps = .*(below training\.steps = 6|ascending)"):
         parse_trial(tree).check(dataset.image_shape)
+
+
+def test_a_degradation_by_another_datasets_images(dataset: Dataset, tmp_path: Path) -> None:
+    """Animorph draws from the training images that it is handed, in training and in sampling; they are in its keys."""
+    animorph = {"kind": "animorph", "steps": 4, "schedule": "cosine", "source": "digits"}
+    trial = TrialConfig.model_validate({**plain(config()), "degradation": animorph, "prior": {"kind": "dataset"}})
+    store = Store(tmp_path / "store")
+    outcome = Chain(trial, dataset, store, source=dataset).run(train, lambda *_: None)
+    x_T = load_file(outcome.images["degraded"] / "images.safetensors")["images"]
+    known = {image.numpy().tobytes() for image in dataset.split("train").images}
+    assert all(image.numpy().tobytes() in known for image in x_T), "x_T is an image of the source"
+    assert outcome.metrics["fid"] >= 0
+    other = replace(dataset, manifest=dataset.manifest.model_copy(update={"fingerprint": "0" * 64}))
+    for key in (train_key, lambda c, d, s: sample_key(c, d, None, s)):
+        assert key(trial, dataset, dataset) != key(trial, dataset, other)
+    with pytest.raises(ValueError, match=r"degradation\.source = 'digits': the images handed in are those of nothing"):
+        Chain(trial, dataset, store)
+    with pytest.raises(ValueError, match=r"degradation\.source = None: the images handed in are those of digits"):
+        Chain(config(), dataset, store, source=dataset)

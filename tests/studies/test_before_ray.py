@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from coldtune.data import Dataset, prepared
 from coldtune.studies import cluster
 from coldtune.studies.job import main
 
@@ -58,6 +60,21 @@ def test_one_clear_error(
     assert said in printed.err
     assert printed.err.startswith("error: ")
     assert not list(tmp_path.glob("studies/*/spec.yaml")), "nothing was started"
+
+
+def test_a_source_of_other_images(
+    root: Path, digits_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Animorph blends images pixel by pixel: one channel and three do not mix."""
+    digits = Dataset.open(prepared(digits_home, "digits")[0])
+    colour = replace(digits, manifest=digits.manifest.model_copy(update={"image_shape": (3, 16, 16)}))
+    monkeypatch.setattr("coldtune.data.prepare", lambda config, *_: digits if config.name == "digits" else colour)
+    space = tmp_path / "space.yaml"
+    space.write_text("base: digits-quick\nvary: {degradation.steps: {low: 5, high: 10}}\n")
+    degradation = "degradation={kind: animorph, steps: 5, schedule: cosine, source: cifar10}"
+    with pytest.raises(SystemExit):
+        main("j", space, "", arguments=["--home", str(tmp_path), "--set", degradation])
+    assert "degradation.source = 'cifar10': its images are 3x16x16" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -114,9 +114,11 @@ def test_what_a_space_refuses_before_anything_is_spent(root: Path, change, said:
         build(broken(root, change))
 
 
-def test_a_degradation_by_another_dataset_is_refused() -> None:
+def test_the_datasets_that_a_space_draws_from(root: Path) -> None:
     base = copy.deepcopy(BASE)
     base["degradation"] = {"kind": "animorph", "steps": 10, "schedule": "cosine", "source": "cifar10"}
     space = {"base": "x", "vary": {"degradation.steps": {"low": 5, "high": 10}}}
-    with pytest.raises(ValueError, match=r"degradation\.source = 'cifar10': .* cannot be trained by a study yet"):
-        build(space, base)
+    assert build(space, base).sources() == {"cifar10"}
+    space["vary"]["degradation.source"] = {"choices": ["cifar10", "mnist"]}
+    assert build(space, base).sources() == {"cifar10", "mnist"}
+    assert build(tree(root)).sources() == set()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from coldtune.config import plain
 from coldtune.data import Dataset, to_uint8
-from coldtune.diffusion import build_degradation, draws, nfe, sample
+from coldtune.diffusion import build_degradation, draws, nfe, sample, source_of
 from coldtune.diffusion.degradations import Degradation
 from coldtune.diffusion.priors import Prior, State, build_prior
 from coldtune.diffusion.samplers import SamplerConfig
@@ -107,12 +107,24 @@ def found_only(task: TrainingTask, checkpoints: StoreCheckpoints, report: Report
 
 
 class Chain:
-    """The stages of one trial on one prepared dataset, in one store."""
+    """The stages of one trial on one prepared dataset, in one store.
 
-    def __init__(self, config: TrialConfig, dataset: Dataset, store: Store, device: torch.device | str = "cpu") -> None:
+    source: the prepared dataset that the degradation draws from (`coldtune.diffusion.source_of`); None for most.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        dataset: Dataset,
+        store: Store,
+        device: torch.device | str = "cpu",
+        source: Dataset | None = None,
+    ) -> None:
         config.check(dataset.image_shape)
+        self.source = _checked_source(config, source)
         self.config, self.dataset, self.store, self.device = config, dataset, store, torch.device(device)
-        self.degradation: Degradation = build_degradation(config.degradation, dataset.image_shape)
+        drawn_from = source.split("train").images if source else None
+        self.degradation: Degradation = build_degradation(config.degradation, dataset.image_shape, drawn_from)
         self.extractor: Extractor = build_extractor(config.protocol.extractor)
         self.protocol: Protocol = resolve(config.protocol, self.extractor, dataset, config.task)
         self.prior: Prior = build_prior(config.prior or PLAIN, self.degradation)
@@ -159,7 +171,7 @@ class Chain:
         judged: dict[int, Judgement] = {}
         for shorter in rungs(self.config, self.protocol.num_images):
             step = shorter.training.steps
-            part = Chain(shorter, self.dataset, self.store, self.device)
+            part = Chain(shorter, self.dataset, self.store, self.device, self.source)
             checkpoint = part.train(train, report, _after(max(judged, default=0), replay))
             entry = part.sample(SAMPLED, shorter.sampler, checkpoint, _part(progress, 0, 1))
             judged[step] = Judgement.load(part.measure(SAMPLED, entry))
@@ -169,7 +181,7 @@ class Chain:
 
     def train(self, train: Train, report: Report, replay: Report = lambda *_: None) -> Path:
         """The checkpoint at `training.steps`: found, or trained from the nearest one before it."""
-        key, steps = train_key(self.config, self.dataset), self.config.training.steps
+        key, steps = train_key(self.config, self.dataset, self.source), self.config.training.steps
         checkpoints = StoreCheckpoints(self.store.root, key, final=steps)
         last = checkpoints.latest(steps)
         earlier = checkpoints.seconds(last[0]) if last else 0.0
@@ -194,7 +206,7 @@ class Chain:
         progress: Callable[[float], None] = lambda _: None,
     ) -> Entry:
         """The protocol's images, degraded to x_T and sampled back by `sampler` (None: left degraded), as uint8."""
-        key = sample_key(self.config, self.dataset, sampler)
+        key = sample_key(self.config, self.dataset, sampler, self.source)
         started = time.monotonic()
 
         def build(directory: Path) -> dict[str, Any]:
@@ -260,6 +272,7 @@ class Chain:
             degradation=self.config.degradation,
             restorer=self.config.restorer,
             training=self.config.training,
+            source_path=str(self.source.path) if self.source else None,
         )
 
     def _reference_images(self) -> Tensor:
@@ -299,6 +312,15 @@ class Chain:
                 strip[0] = to_uint8(out[:STRIP_IMAGES]).cpu()
             parts.append(to_uint8(out).cpu())
         return torch.cat(parts), _thin(strip)
+
+
+def _checked_source(config: TrialConfig, source: Dataset | None) -> Dataset | None:
+    name = source_of(config.degradation)
+    if name != (source.name if source else None):
+        raise ValueError(
+            f"degradation.source = {name!r}: the images handed in are those of {source.name if source else 'nothing'}"
+        )
+    return source
 
 
 def _stage(stage: str, images: str) -> str:

@@ -19,22 +19,26 @@ DEGRADED = "degraded"
 PLAIN = {"kind": "data", "noise_scale": 0.0}  # the prior that a trial without one has
 
 
-def train_key(config: TrialConfig, dataset: Dataset) -> str:
-    """Key of a training's trajectory: all that shapes it except its length; a checkpoint adds its step."""
-    return digest(
-        {
-            "stage": "train",
-            "version": TRAIN_VERSION,
-            "pixels": dataset.fingerprint,
-            "augmentation": {"crop_pad": config.data.crop_pad, "flip": config.data.flip},
-            "degradation": _degradation(config, dataset),
-            "restorer": plain(config.restorer),
-            "training": config.training.trajectory(),
-        }
-    )
+def train_key(config: TrialConfig, dataset: Dataset, source: Dataset | None = None) -> str:
+    """Key of a training's trajectory: all that shapes it except its length; a checkpoint adds its step.
+
+    source: the dataset from which the degradation draws, here and below.
+    """
+    parts = {
+        "stage": "train",
+        "version": TRAIN_VERSION,
+        "pixels": dataset.fingerprint,
+        "augmentation": {"crop_pad": config.data.crop_pad, "flip": config.data.flip},
+        "degradation": _degradation(config, dataset),
+        "restorer": plain(config.restorer),
+        "training": config.training.trajectory(),
+    }
+    return digest(parts | _drawn_from(source))
 
 
-def sample_key(config: TrialConfig, dataset: Dataset, sampler: SamplerConfig | None) -> str:
+def sample_key(
+    config: TrialConfig, dataset: Dataset, sampler: SamplerConfig | None, source: Dataset | None = None
+) -> str:
     """Key of the images of one sampler, from the protocol's degraded images or the trial's prior; None: those x_T."""
     parts = {
         "stage": "sample",
@@ -46,11 +50,11 @@ def sample_key(config: TrialConfig, dataset: Dataset, sampler: SamplerConfig | N
         "degradation": _degradation(config, dataset),
         "sampler": plain(sampler) if sampler else DEGRADED,
         # The degraded images need no restorer: every trial that ends alike shares them.
-        "checkpoint": [train_key(config, dataset), config.training.steps] if sampler else None,
+        "checkpoint": [train_key(config, dataset, source), config.training.steps] if sampler else None,
     }
     if config.prior not in (None, PLAIN):
         parts["prior"] = [PRIOR_VERSION, config.prior]
-    return digest(parts)
+    return digest(parts | _drawn_from(source))
 
 
 def prior_key(config: TrialConfig, dataset: Dataset) -> str:
@@ -70,6 +74,10 @@ def prior_key(config: TrialConfig, dataset: Dataset) -> str:
 def measure_key(sample: str, protocol: Protocol) -> str:
     """Key of the values of one set of images under one protocol."""
     return digest({"stage": "measure", "version": MEASURE_VERSION, "images": sample, "protocol": protocol.key})
+
+
+def _drawn_from(source: Dataset | None) -> dict[str, str]:
+    return {"source": source.fingerprint} if source else {}
 
 
 def _degradation(config: TrialConfig, dataset: Dataset) -> object:

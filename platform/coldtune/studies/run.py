@@ -18,7 +18,7 @@ import coldtune
 from coldtune import data, tracking
 from coldtune.config import parse, plain
 from coldtune.data import DataConfig, Dataset
-from coldtune.diffusion import build_degradation
+from coldtune.diffusion import build_degradation, source_of
 from coldtune.metrics import DISTANCES, build_extractor, check_objective, resolve
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.judgement import IMAGE_SCORES
@@ -66,6 +66,7 @@ class _Checked:
     spec: StudySpec
     folder: StudyFolder
     dataset: Dataset
+    sources: Mapping[str, Dataset]
     space: Space
     protocol: Protocol
     trials: int
@@ -111,10 +112,12 @@ def _check(spec: StudySpec, options: RunOptions) -> _Checked:
     if folder.exists:
         folder.check(spec, dataset.fingerprint)
     space = Space(spec.space, spec.base, dataset.image_shape)
+    sources = {name: _source(name, spec, dataset, options) for name in sorted(space.sources())}
     config = parse(ProtocolConfig, spec.base["protocol"], "protocol")
     task = parse_trial(spec.base).task
     protocol = resolve(config, build_extractor(config.extractor), dataset, task)
-    check_objective(protocol, spec.objective.metric)
+    if space.size is None:  # variants are reported, whatever they are worth: nothing is chosen by their FID
+        check_objective(protocol, spec.objective.metric)
     if task == "generated" and spec.objective.metric in IMAGE_SCORES:
         raise ValueError(
             f"objective.metric = {spec.objective.metric!r}: compares images with their originals, and generated images "
@@ -124,10 +127,26 @@ def _check(spec: StudySpec, options: RunOptions) -> _Checked:
         raise ValueError(
             f"data.image_size = {spec.base['data']['image_size']}: at least {SSIM_WINDOW}, the width of SSIM's window"
         )
-    if config.split == "test":
+    if config.split == "test" and space.size is None:
         raise ValueError("protocol.split = 'test': a search judges by validation; test is for the chosen trial, once")
-    last = int(folder.start()["trials"]) if folder.exists else options.default_trials
-    return _Checked(spec, folder, dataset, space, protocol, options.trials or last)
+    if space.size is not None and options.trials not in (None, space.size):
+        raise ValueError(
+            f"--trials {options.trials}: this study has {space.size} variants, each of which is asked once"
+        )
+    last = space.size or (int(folder.start()["trials"]) if folder.exists else options.default_trials)
+    return _Checked(spec, folder, dataset, sources, space, protocol, options.trials or last)
+
+
+def _source(name: str, spec: StudySpec, dataset: Dataset, options: RunOptions) -> Dataset:
+    """The dataset that degradations draw from, prepared like the one that is restored."""
+    config = parse(DataConfig, {**spec.base["data"], "name": name}, "degradation.source")
+    source = data.prepare(config, options.home, options.data_dir)
+    if source.image_shape != dataset.image_shape:
+        raise ValueError(
+            f"degradation.source = {name!r}: its images are {'x'.join(map(str, source.image_shape))}, those of "
+            f"{dataset.name!r} {'x'.join(map(str, dataset.image_shape))}; both must be alike"
+        )
+    return source
 
 
 def _write_start(checked: _Checked, options: RunOptions) -> None:
@@ -182,7 +201,10 @@ def _run(checked: _Checked, ledger: Ledger, options: RunOptions, target: trackin
             if ledger.finished() < checked.trials:
                 records.interrupted(ledger.live())
                 return False
-            _on_test(checked, ledger, records, job, slots, console)
+            if checked.space.size is None:
+                _on_test(checked, ledger, records, job, slots, console)
+            for path in show.write_table(checked.folder, ledger):
+                records.parent.artifact(path)
             records.finished()
             return True
     except BaseException as error:
@@ -232,6 +254,7 @@ class _All(Events):
 def _jobs(checked: _Checked, options: RunOptions, slots: cluster.Slots, tags: Mapping[str, object]) -> Any:
     def job(asked: Asked) -> TrialJob:
         degradation = build_degradation(asked.config.degradation, checked.dataset.image_shape)
+        source = source_of(asked.config.degradation)
         return TrialJob(
             study=checked.folder.name,
             number=asked.number,
@@ -240,6 +263,7 @@ def _jobs(checked: _Checked, options: RunOptions, slots: cluster.Slots, tags: Ma
             leftover=getattr(degradation, "leftover", None),
             home=str(options.home),
             dataset_path=str(checked.dataset.path),
+            source_path=str(checked.sources[source].path) if source else None,
             spool=str(checked.folder.spool),
             tags={key: str(value) for key, value in tags.items()},
             workers=slots.workers,

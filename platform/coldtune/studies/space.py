@@ -85,6 +85,13 @@ class Space:
         assert number < self.size, f"trial {number} of {self.size} variants"
         return {VARIANT: list(self.config.variants)[number]}
 
+    def sources(self) -> set[str]:
+        """The datasets that degradations of this space draw from (`animorph`), beside the one that is restored."""
+        listed = [self.resolve({VARIANT: name}).degradation for name in self.config.variants]
+        trees = listed or [self.base["degradation"]]
+        varied = self.config.vary.get("degradation.source")
+        return {name for tree in trees if (name := source_of(tree))} | set(map(str, varied.ends() if varied else ()))
+
     def walk(self, pick: Pick) -> dict[str, Any]:
         """One point: `pick` is asked for each key whose `when` holds, in the order of the file."""
         if self.size is not None:
@@ -153,14 +160,12 @@ class Space:
         for name in self.config.variants:
             try:
                 trial = self.resolve({VARIANT: name})
-                _check_source(trial.degradation)
             except ValueError as error:
                 raise ValueError(f"variants.{name}: {error}") from None
             if different := _judged_otherwise(base, trial):
                 raise ValueError(f"variants.{name}: changes {different}, and variants are compared with each other")
 
     def _check_keys(self) -> None:
-        _check_source(self.base["degradation"])
         known = dict(leaves(parse_trial(self.base).model_dump()))
         known |= dict(
             leaves({"degradation": build_degradation(self.base["degradation"], self.image_shape).config.model_dump()})
@@ -229,14 +234,6 @@ class Space:
             except InfeasibleError as error:
                 return str(error)
         return "(no example found)"
-
-
-def _check_source(degradation: Mapping[str, Any]) -> None:
-    if (source := source_of(degradation)) is not None:
-        raise ValueError(
-            f"degradation.source = {source!r}: a degradation by another dataset's images cannot be trained by a "
-            "study yet, only through the library"
-        )
 
 
 def _judged_otherwise(base: TrialConfig, trial: TrialConfig) -> str:

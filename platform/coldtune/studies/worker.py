@@ -15,7 +15,7 @@ from coldtune.stages.trial import TrialConfig, flat
 
 if TYPE_CHECKING:
     from coldtune.metrics import Judgement
-    from coldtune.stages.chain import Outcome
+    from coldtune.stages.chain import Chain, Outcome
 
 TRAINABLE = "coldtune_trial"
 """The trainable's name, under which its actors appear in Ray's dashboard."""
@@ -34,6 +34,7 @@ class TrialJob(Config):
     leftover: float | None
     home: str
     dataset_path: str
+    source_path: str | None
     spool: str
     tags: dict[str, str]
     workers: int
@@ -64,9 +65,6 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
     import torch
 
     from coldtune.config import plain
-    from coldtune.data import Dataset
-    from coldtune.stages.chain import Chain
-    from coldtune.stages.store import Store
     from coldtune.tracking import Tracker
     from coldtune.tracking.prometheus import TrialMetrics
 
@@ -75,7 +73,7 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
     gauges = TrialMetrics(job.study, job.number)
     with Tracker(Path(job.spool), job.study, job.number, tags=job.tags) as tracker:
         device = "cuda" if job.gpus and torch.cuda.is_available() else "cpu"
-        chain = Chain(job.trial, Dataset.open(job.dataset_path), Store(Path(job.home) / "store"), device)
+        chain = _chain(job, job.trial, device)
         extra = {} if job.leftover is None else {"leftover": float(f"{job.leftover:.4g}")}
         tracker.params({**flat(job.trial), "N": chain.protocol.num_images, **extra})
         steps = job.trial.training.steps
@@ -121,6 +119,15 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
             "rungs": _rungs(job, outcome),
             "seconds": seconds,
         }
+
+
+def _chain(job: TrialJob, trial: TrialConfig, device: str) -> Chain:
+    from coldtune.data import Dataset
+    from coldtune.stages.chain import Chain
+    from coldtune.stages.store import Store
+
+    source = Dataset.open(job.source_path) if job.source_path else None
+    return Chain(trial, Dataset.open(job.dataset_path), Store(Path(job.home) / "store"), device, source)
 
 
 def _rungs(job: TrialJob, outcome: Outcome) -> dict[str, float]:
@@ -197,14 +204,11 @@ def measure_on_test(config: Mapping[str, Any]) -> tuple[dict[str, float], dict[s
     import torch
 
     from coldtune.config import plain
-    from coldtune.data import Dataset
-    from coldtune.stages.chain import Chain
-    from coldtune.stages.store import Store
 
     job = parse(TrialJob, config)
     torch.set_num_threads(job.cpus)
     tested = job.trial.model_copy(update={"protocol": job.trial.protocol.model_copy(update={"split": "test"})})
     device = "cuda" if job.gpus and torch.cuda.is_available() else "cpu"
-    chain = Chain(tested, Dataset.open(job.dataset_path), Store(Path(job.home) / "store"), device)
+    chain = _chain(job, tested, device)
     outcome = chain.run(_trainer(job, device), lambda *_: None)
     return dict(outcome.metrics), plain(outcome.protocol)

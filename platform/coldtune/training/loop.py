@@ -57,13 +57,18 @@ class Checkpoints(Protocol):
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What to train, in values that travel between processes. `dataset_path` is a prepared dataset's folder."""
+    """What to train, in values that travel between processes.
+
+    dataset_path: a prepared dataset's folder. source_path: that of the dataset from whose training images a degradation
+    draws (`animorph`); None for all others.
+    """
 
     data: DataConfig
     dataset_path: str
     degradation: dict[str, Any]
     restorer: RestorerConfig
     training: TrainingConfig
+    source_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,8 @@ class _Training:
         config = self.config = task.training
         self.device, self.world = device, world
         dataset = Dataset.open(Path(task.dataset_path))
-        degradation = build_degradation(task.degradation, dataset.image_shape)
+        source = Dataset.open(Path(task.source_path)).split("train").images if task.source_path else None
+        degradation = build_degradation(task.degradation, dataset.image_shape, source)
         images = _resident(dataset.split("train").images, device)
         self.batches = TrainingBatches(images, task.data, degradation, config.seed, device)
         self.grid: ValidationGrid | None = None
