@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
 
+import coldtune
 from coldtune.stages.store import Store, StoreCache, StoreCheckpoints
+from coldtune.stages.store_files import LocalFiles
 
 
 def write(text: str):
@@ -55,6 +61,12 @@ def test_get_builds_once(store: Store) -> None:
     assert len(calls) == 1
 
 
+def let_settle(path: Path) -> None:
+    """Until an entry is old enough that it is read in full only once by a process."""
+    newest = max(file.stat().st_ctime for file in path.rglob("*"))
+    time.sleep(max(0.0, newest + 2.05 - time.time()))
+
+
 def damage_truncate(path: Path) -> None:
     (path / "a.txt").write_text("")
 
@@ -84,19 +96,209 @@ def damage_list(path: Path) -> None:
     (path / "manifest.json").write_text("[]")
 
 
+def damage_other_schema(path: Path) -> None:
+    (path / "manifest.json").write_text('{"kind": "kind", "key": "k", "created": true, "files": [], "about": {}}')
+
+
+def damage_not_text(path: Path) -> None:
+    (path / "manifest.json").write_bytes(b"\xff\xfe")
+
+
+def damage_add(path: Path) -> None:
+    (path / "sub" / "extra.txt").write_text("x")
+
+
+def damage_folder_for_file(path: Path) -> None:
+    (path / "a.txt").unlink()
+    (path / "a.txt").mkdir()
+
+
+def damage_folder_for_manifest(path: Path) -> None:
+    (path / "manifest.json").unlink()
+    (path / "manifest.json").mkdir()
+
+
+def damage_empty(path: Path) -> None:
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+def damage_file_for_entry(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_text("x")
+
+
+def damage_dangling_link(path: Path) -> None:
+    (path / "a.txt").unlink()
+    (path / "a.txt").symlink_to("nowhere")
+
+
+DAMAGE = {
+    damage_truncate: "a.txt has not the 1 bytes of the manifest",
+    damage_edit: "the content of a.txt is not that of the manifest",
+    damage_remove: "sub/b.txt is missing",
+    damage_manifest: "its manifest cannot be read",
+    damage_no_manifest: "manifest.json is missing",
+    damage_foreign: "its manifest is that of kind/another",
+    damage_list: "its manifest cannot be read",
+    damage_other_schema: r"its manifest cannot be read \(ValueError: no created, files in it",
+    damage_not_text: "its manifest cannot be read",
+    damage_add: "sub/extra.txt is not in its manifest",
+    damage_folder_for_file: "a.txt is missing",
+    damage_folder_for_manifest: "manifest.json",
+    damage_empty: "manifest.json is missing",
+    damage_file_for_entry: "manifest.json cannot be read",
+    damage_dangling_link: "a.txt has not the 1 bytes of the manifest",
+}
+
+
 @pytest.mark.parametrize(
-    "damage",
-    [damage_truncate, damage_edit, damage_remove, damage_manifest, damage_no_manifest, damage_foreign, damage_list],
+    ("damage", "read_before"),
+    [*((damage, False) for damage in DAMAGE), (damage_edit, True), (damage_add, True), (damage_empty, True)],
 )
-def test_a_damaged_entry_is_set_aside_and_rebuilt(store: Store, damage) -> None:
+def test_a_damaged_entry_is_set_aside_and_rebuilt(store: Store, damage, read_before: bool) -> None:
     entry = store.put("kind", "k", write("x"))
+    if read_before:
+        let_settle(entry.path)
+        assert store.find("kind", "k") is not None
     damage(entry.path)
-    with pytest.warns(UserWarning, match="kind/k is not believed"):
+    with pytest.warns(UserWarning, match=f"kind/k is not believed: {DAMAGE[damage]}"):
         assert store.find("kind", "k") is None
     assert len(list((store.root / ".torn").iterdir())) == 1
     rebuilt, found = store.get("kind", "k", write("x"))
     assert not found
     assert (rebuilt.path / "a.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "sub/.nfs000000012a"])
+def test_what_a_desktop_or_a_file_system_hides_in_an_entry_does_no_harm(store: Store, name: str) -> None:
+    entry = store.put("kind", "k", write("x"))
+    (entry.path / name).write_text("")
+    assert store.find("kind", "k") is not None
+
+
+class FailingFiles(LocalFiles):
+    """The files of a store, of which those of one name cannot be opened."""
+
+    def __init__(self, root: Path, name: str, error: int) -> None:
+        super().__init__(root)
+        self.name, self.error = name, error
+
+    def open(self, name: str) -> BinaryIO:
+        if name.endswith(self.name):
+            raise OSError(self.error, os.strerror(self.error), name)
+        return super().open(name)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "manifest.json"])
+@pytest.mark.parametrize(("error", "raises"), [(errno.EACCES, ValueError), (errno.EMFILE, OSError)])
+def test_what_may_not_or_cannot_be_opened_now_is_not_taken_for_damage(store: Store, name, error, raises) -> None:
+    store.put("kind", "k", write("x"))
+    failing = Store(store.root, files=FailingFiles(store.root, name, error))
+    with pytest.raises(raises, match="may not be read" if raises is ValueError else "Too many open files"):
+        failing.get("kind", "k", lambda _: pytest.fail("built again"))
+    assert store.find("kind", "k") is not None
+
+
+def test_an_unreadable_disk_is_damage(store: Store) -> None:
+    store.put("kind", "k", write("x"))
+    failing = Store(store.root, files=FailingFiles(store.root, "a.txt", errno.EIO))
+    with pytest.warns(UserWarning, match="a.txt cannot be read"):
+        assert failing.find("kind", "k") is None
+
+
+class CountingFiles(LocalFiles):
+    """The files of a store, and which of them were opened."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.opened: list[str] = []
+
+    def open(self, name: str) -> BinaryIO:
+        self.opened.append(name)
+        return super().open(name)
+
+
+def test_a_process_reads_an_entry_once_and_again_when_it_was_touched(store: Store) -> None:
+    entry = store.put("kind", "k", write("x"))
+    let_settle(entry.path)
+    files = CountingFiles(store.root)
+    looking = Store(store.root, files=files)
+    assert looking.find("kind", "k") == store.find("kind", "k")
+    assert len(files.opened) == 3
+    looking.find("kind", "k")
+    assert len(files.opened) == 3
+    os.utime(entry.path / "a.txt")
+    looking.find("kind", "k")
+    assert len(files.opened) == 6
+
+
+def test_an_edit_that_keeps_size_and_time_is_seen(store: Store) -> None:
+    entry = store.put("kind", "k", write("x"))
+    let_settle(entry.path)
+    assert store.find("kind", "k") is not None
+    before = (entry.path / "a.txt").stat()
+    damage_edit(entry.path)
+    os.utime(entry.path / "a.txt", ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.warns(UserWarning, match="the content of a.txt"):
+        assert store.find("kind", "k") is None
+
+
+def test_a_folder_of_entries_is_no_torn_entry(store: Store) -> None:
+    store.put("train", "key/00000010", write("x"))
+    assert store.find("train", "key") is None
+    assert store.find("train", "key/00000010") is not None
+
+
+def test_an_entry_without_the_record_of_its_making_is_believed(store: Store) -> None:
+    """As stores before that record have them."""
+    entry = store.put("kind", "k", write("x"))
+    manifest = json.loads((entry.path / "manifest.json").read_text())
+    del manifest["made"]
+    (entry.path / "manifest.json").write_text(json.dumps(manifest))
+    found = store.find("kind", "k")
+    assert found is not None
+    assert found.made == {}
+
+
+def test_the_manifest_says_where_and_with_what_it_was_made(store: Store) -> None:
+    made = store.put("kind", "k", write("x")).made
+    assert made["host"] == socket.gethostname()
+    assert made["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert made["torch"] == torch.__version__
+    assert made["coldtune"] == coldtune.__version__
+    assert made["threads"] == torch.get_num_threads()
+    assert made["workers"] == 1
+    assert made["device"]
+
+
+def test_the_manifest_counts_the_workers_of_a_distributed_training(store: Store, tmp_path: Path) -> None:
+    script = (
+        "import sys, torch.distributed as dist; from coldtune.stages.store import Store\n"
+        "rank = int(sys.argv[3])\n"
+        "dist.init_process_group('gloo', init_method=f'file://{sys.argv[2]}', rank=rank, world_size=2)\n"
+        "if rank == 0: Store(sys.argv[1]).put('kind', 'k', lambda d: None)\n"
+        "dist.barrier(); dist.destroy_process_group()\n"
+    )
+    arguments = [sys.executable, "-c", script, str(store.root), str(tmp_path / "meet")]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    workers = [subprocess.Popen([*arguments, str(rank)], env=environment) for rank in range(2)]
+    assert [worker.wait(120) for worker in workers] == [0, 0]
+    entry = store.find("kind", "k")
+    assert entry is not None
+    assert entry.made["workers"] == 2
+
+
+def test_users_are_recorded_once_each(store: Store) -> None:
+    entry, _ = Store(store.root, by="blur-1a2b3c/0").get("train", "key/00000010", write("x"))
+    Store(store.root, by="blur-1a2b3c/1").get("train", "key/00000010", write("x"))
+    store.used(entry, "blur-1a2b3c/1")
+    store.used("train/key/00000010", "a person: µ")
+    store.get("train", "key/00000010", write("x"))
+    assert store.users("train", "key/00000010") == ["a person: µ", "blur-1a2b3c/0", "blur-1a2b3c/1"]
+    assert store.users("train", "key") == []
+    store.drop("train", "key/00000010")
+    assert store.users("train", "key/00000010") == []
 
 
 def test_put_replaces_a_damaged_entry_in_its_way(store: Store) -> None:
@@ -176,6 +378,15 @@ def test_checkpoints_continue_a_shorter_training_and_keep_what_is_final(tmp_path
         long.save(step, checkpoint(str(step)))
     kept = sorted(int(path.name) for path in (tmp_path / "train" / "key").iterdir())
     assert kept == [30, 50, 55, 60], "both ends, and the two newest of those passed on the way"
+
+
+def test_a_checkpoint_passed_on_the_way_stays_where_a_trial_ends_at_it(tmp_path: Path) -> None:
+    long = StoreCheckpoints(tmp_path, "key", final=60)
+    long.save(10, checkpoint("10"))
+    Store(tmp_path).used("train/key/00000010", "another/3")
+    for step in (20, 30, 40, 50, 60):
+        long.save(step, checkpoint(str(step)))
+    assert [long.has(step) for step in (10, 20, 30, 40, 50, 60)] == [True, False, False, True, True, True]
 
 
 def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:

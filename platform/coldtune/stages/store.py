@@ -1,117 +1,212 @@
 """The store: a directory that remembers finished work under the key of what determined it.
 
     <root>/<kind>/<key>/...files, manifest.json        one entry
-    <root>/.writing/<unique>/                          an entry being written; renamed when it is whole
+    <root>/.writing/<unique>/                          an entry being written (renamed when it is whole), or rubbish
+    <root>/.leases/<kind>+<key>.*                      who is making which entry now (`store_lease`)
+    <root>/.users/<kind>+<key>/<user>                  who made or found which entry
     <root>/.torn/<kind>-<key>-<unique>/                what was found damaged, kept for a look
 
-An entry is believed only if its manifest names it and every file has the size and SHA-256 that the manifest says:
-a torn, foreign or hand-edited entry is set aside with a warning and rebuilt. Entries are never changed in place.
+An entry is believed only if its manifest names it and exactly the files that are there, each with its size and
+SHA-256: a torn, foreign or hand-edited entry is set aside with a warning and rebuilt. Entries are never changed in
+place. Each process reads and hashes an entry at its first use, and remembers that it was whole for as long as no file's
+size, times or inode change; `coldtune store verify` always reads everything.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
 import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+from coldtune.stages.store_files import Files, LocalFiles, Marks
+from coldtune.stages.store_lease import lease
+from coldtune.stages.store_manifest import MANIFEST, read_manifest, seal, verify
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MANIFEST = "manifest.json"
+LEASE_S = 30.0
+
+# Entries found whole by this process: by place, their files' marks and their manifest.
+_BELIEVED: dict[tuple[Path, str], tuple[Marks, dict[str, Any]]] = {}
+# A file may change again without another time of change within the resolution of its file system's clock (FAT: 2 s).
+_SETTLED_S = 2.0
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished, verified piece of work: its directory and what its manifest says about it."""
+    """A finished, verified piece of work: its directory and what its manifest says about it.
+
+    about: what whoever made it said of it (`seconds` at least); made: on which machine, with which versions.
+    """
 
     kind: str
     key: str
     path: Path
     about: Mapping[str, Any]
+    made: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Store:
     """Finished work by (kind, key) under one directory, safe against kills and against concurrent writers.
 
     kind: a short word (`train`, `sample`, ...); key: letters, digits, `-` and `/` (a checkpoint's key is
-    `<training key>/<step>`). The directory may be on any file system whose rename is atomic (a local disk, NFS).
+    `<training key>/<step>`). The directory may be on any file system whose rename and exclusive creation are atomic (a
+    local disk, NFS).
+
+    by: who uses the store, `STUDY/TRIAL` for a trial; `get` records it with each entry, for `coldtune store ls` and
+    `gc`. lease_s: how long others wait for a sign of life of a process that makes what they want, before they take
+    over. Longer, and the work of a host that died waits longer; shorter, and a file system that hangs for a moment lets
+    two do the same work. waiting: gets a sentence where something has to be waited for (default: a warning).
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        by: str | None = None,
+        lease_s: float = LEASE_S,
+        waiting: Callable[[str], None] | None = None,
+        files: Files | None = None,
+    ) -> None:
+        if lease_s <= 0:
+            raise ValueError(f"lease_s = {lease_s}: must be positive")
         self.root = Path(root)
+        self.files: Files = files or LocalFiles(self.root)
+        self.by, self.lease_s = by, lease_s
+        self.waiting = waiting or (lambda text: warnings.warn(f"store: {text}", stacklevel=5))
 
     def find(self, kind: str, key: str) -> Entry | None:
-        """The entry, or None where there is none or what is there cannot be believed (it is then set aside)."""
-        path = self.root / kind / key
-        if not path.is_dir():
-            return None
-        problem, about = _verify(path, kind, key)
+        """The entry, or None where there is none or what is there cannot be believed (it is then set aside).
+
+        ValueError where it may not be read: that is no reason to do the work again, or to take it from others.
+        """
+        name = f"{kind}/{key}"
+        try:
+            marks = self.files.tree(name)
+            if marks is None or _folder_of_entries(marks):
+                return None
+            problem, manifest = self._believe(kind, key, marks)
+        except PermissionError as error:
+            raise ValueError(f"store entry {name} in {self.root} may not be read: {error}") from error
         if problem is None:
-            return Entry(kind, key, path, about)
-        if path.is_dir():  # another process may have set it aside in the meantime
-            self._set_aside(path, kind, key, problem)
+            return self._entry(manifest)
+        if self.files.tree(name) == marks:  # another process may have set it aside, even rebuilt it, in the meantime
+            self._set_aside(name, problem)
         return None
 
     def put(self, kind: str, key: str, write: Callable[[Path], Mapping[str, Any] | None]) -> Entry:
-        """Call `write(directory)` to fill a fresh directory, then publish it as the entry by one rename.
+        """Call `write(directory)` to fill a fresh directory, then publish it as the entry.
 
         What `write` returns is kept in the manifest. If another process published the same key first, its entry
         stays and is returned: equal keys mean equal work.
         """
-        writing = self.root / ".writing" / uuid.uuid4().hex
-        writing.mkdir(parents=True)
+        scratch = self.files.scratch()
         try:
             started = time.time()
-            about = {"seconds": None, **(write(writing) or {})}
+            about = {"seconds": None, **(write(scratch) or {})}
             if about["seconds"] is None:
                 about["seconds"] = round(time.time() - started, 3)
-            _seal(writing, kind, key, about)
-            target = self.root / kind / key
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.rename(writing, target)
-            except OSError:
-                existing = self.find(kind, key)
-                if existing is not None:
+            manifest = seal(scratch, kind, key, about)
+            while not self.files.publish(scratch, f"{kind}/{key}"):
+                if (existing := self.find(kind, key)) is not None:
                     return existing
-                os.rename(writing, target)  # what was there was torn and has been set aside
-            _sync(target.parent)
+                # what was there was torn, and has been set aside
         finally:
-            shutil.rmtree(writing, ignore_errors=True)
-        entry = self.find(kind, key)
-        assert entry is not None, f"{kind}/{key} vanished while it was published"
-        return entry
+            shutil.rmtree(scratch, ignore_errors=True)
+        return self._entry(manifest)
 
     def get(self, kind: str, key: str, build: Callable[[Path], Mapping[str, Any] | None]) -> tuple[Entry, bool]:
-        """The entry and whether it was found; a missing one is built by `build(directory)` first."""
-        entry = self.find(kind, key)
-        return (entry, True) if entry is not None else (self.put(kind, key, build), False)
+        """The entry and whether it was found; a missing one is built by `build(directory)` first.
+
+        Of several processes that want the same one, one builds it, and the others wait and find it.
+        """
+        entry, found = self.find(kind, key), True
+        while entry is None:
+            with self.lease(kind, key, done=lambda: self.exists(kind, key)) as held:
+                entry = self.find(kind, key)
+                if entry is None and held:
+                    entry, found = self.put(kind, key, build), False
+        self.used(entry)
+        return entry, found
+
+    @contextmanager
+    def lease(self, kind: str, key: str, done: Callable[[], bool] = lambda: False) -> Iterator[bool]:
+        """Be the only one to make (kind, key) while the body runs; others that want the same wait here.
+
+        Yields True once the lease is held, or False as soon as `done()` is true (looked at before, and about once a
+        second while waiting). In either case look again first for what is wanted: it may have been made while this
+        waited. A holder that dies is taken over from within `lease_s`, at once where that can be seen. `get` does all
+        this for one entry; a training, whose checkpoints are entries, is held under its key without the step:
+
+            with store.lease("train", key, done=lambda: checkpoints.has(steps)):
+                last = checkpoints.latest(steps)
+                if last is None or last[0] != steps:
+                    ...train, which goes on from `last`
+        """
+        name = f".leases/{_flat(f'{kind}/{key}')}"
+        with lease(self.files, name, self.lease_s, done, self.waiting) as held:
+            self.files.list(f"{kind}/{key}".rpartition("/")[0])  # see what others published, on NFS too
+            yield held
+
+    def exists(self, kind: str, key: str) -> bool:
+        """Whether there is something with a manifest under this name; `find` says whether it can be believed."""
+        try:
+            self.files.open(f"{kind}/{key}/{MANIFEST}").close()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    def used(self, entry: Entry | str, by: str | None = None) -> None:
+        """Record that `by` (default: the store's own) made or found an entry, given as such or as `kind/key`.
+
+        By `STUDY/TRIAL`, an entry counts as used until that study is deleted or the trial has failed; by any other
+        name, until the record is.
+        """
+        by = by or self.by
+        if by:
+            name = entry if isinstance(entry, str) else f"{entry.kind}/{entry.key}"
+            self.files.write(f"{_users(name)}/{quote(by, safe='')}", f"{time.time():.0f}\n".encode(), new=True)
+
+    def users(self, kind: str, key: str) -> list[str]:
+        """Who made or found the entry, as far as recorded."""
+        return [unquote(name) for name in self.files.list(_users(f"{kind}/{key}"))]
 
     def drop(self, kind: str, key: str) -> None:
-        """Remove an entry (renamed first, so that no reader sees half of it)."""
-        path, trash = self.root / kind / key, self.root / ".writing" / uuid.uuid4().hex
-        trash.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.rename(path, trash)
-        except FileNotFoundError:
-            return
-        shutil.rmtree(trash, ignore_errors=True)
+        """Remove an entry and the record of its users, in such a way that no reader sees half of it."""
+        self.files.remove(f"{kind}/{key}")
+        self.files.remove(_users(f"{kind}/{key}"))
 
-    def _set_aside(self, path: Path, kind: str, key: str, problem: str) -> None:
-        torn = self.root / ".torn" / f"{kind}-{key.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
-        torn.parent.mkdir(parents=True, exist_ok=True)
-        warnings.warn(f"store entry {kind}/{key} is not believed: {problem}; set aside as {torn}", stacklevel=3)
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(path, torn)
+    def _believe(self, kind: str, key: str, marks: Marks) -> tuple[str | None, dict[str, Any]]:
+        """What is wrong with the entry, read in full unless this process did so before and nothing has changed."""
+        place = (self.root.absolute(), f"{kind}/{key}")
+        known = _BELIEVED.get(place)
+        if known is not None and known[0] == marks:
+            return None, known[1]
+        now = time.time_ns()
+        problem, manifest = verify(self.files, kind, key, marks)
+        if problem is None and all(now - max(mark[1:3]) > _SETTLED_S * 1e9 for mark in marks.values()):
+            _BELIEVED[place] = (marks, manifest)
+        return problem, manifest
+
+    def _entry(self, manifest: Mapping[str, Any]) -> Entry:
+        kind, key = manifest["kind"], manifest["key"]
+        return Entry(kind, key, self.files.local(f"{kind}/{key}"), manifest["about"], manifest.get("made", {}))
+
+    def _set_aside(self, name: str, problem: str) -> None:
+        torn = f".torn/{name.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
+        if self.files.move(name, torn):
+            text = f"store entry {name} is not believed: {problem}; set aside as {self.root / torn}"
+            warnings.warn(text, stacklevel=3)
 
 
 class StoreCache:
@@ -135,7 +230,8 @@ class StoreCheckpoints:
     """The checkpoints of one training as store entries `train/<key>/<step>`; picklable, for training workers.
 
     final: the step at which this training ends. Checkpoints at a final step stay (later stages and longer
-    trainings build on them); of the others only the newest two are kept.
+    trainings build on them), and so does one that somebody is recorded to use; of the others only the newest two are
+    kept.
     """
 
     KIND = "train"
@@ -147,11 +243,15 @@ class StoreCheckpoints:
     def latest(self, at_most: int) -> tuple[int, Path] | None:
         """The newest believable checkpoint with step <= `at_most`: (step, directory)."""
         store = Store(self.root)
-        for step in sorted(self._steps(), reverse=True):
+        for step in sorted(self._steps(store), reverse=True):
             if step <= at_most and (entry := store.find(self.KIND, self._name(step))) is not None:
                 self._started, self._before = time.time(), float(entry.about["seconds"])
                 return step, entry.path
         return None
+
+    def has(self, step: int) -> bool:
+        """Whether there is a checkpoint of `step`; a cheap look, `latest` says whether it can be believed."""
+        return Store(self.root).exists(self.KIND, self._name(step))
 
     def seconds(self, step: int) -> float:
         """Seconds of training that the checkpoint of `step` stands for, over all the runs that led to it."""
@@ -167,62 +267,33 @@ class StoreCheckpoints:
             return {"step": step, "final": step == self.final, "seconds": self._before + time.time() - self._started}
 
         store.put(self.KIND, self._name(step), fill)
-        passing = [s for s in sorted(self._steps()) if not self._is_final(s)]
+        passing = [s for s in sorted(self._steps(store)) if not self._stays(store, s)]
         for old in passing[:-2]:
             store.drop(self.KIND, self._name(old))
 
     def _name(self, step: int) -> str:
         return f"{self.key}/{step:08d}"
 
-    def _steps(self) -> list[int]:
-        folder = self.root / self.KIND / self.key
-        return [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
+    def _steps(self, store: Store) -> list[int]:
+        return [int(name) for name in store.files.list(f"{self.KIND}/{self.key}") if name.isdigit()]
 
-    def _is_final(self, step: int) -> bool:
+    def _stays(self, store: Store, step: int) -> bool:
         try:
-            manifest = json.loads((self.root / self.KIND / self._name(step) / MANIFEST).read_text())
+            manifest = read_manifest(store.files, f"{self.KIND}/{self._name(step)}")
         except (OSError, ValueError):
             return True  # not ours to judge: `latest` sets torn ones aside
-        return bool(manifest["about"].get("final"))
+        return bool(manifest["about"].get("final")) or bool(store.users(self.KIND, self._name(step)))
 
 
-def _seal(directory: Path, kind: str, key: str, about: Mapping[str, Any]) -> None:
-    files = {}
-    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
-        with path.open("rb") as handle:
-            checksum = hashlib.file_digest(handle, "sha256").hexdigest()
-            os.fsync(handle.fileno())
-        files[path.relative_to(directory).as_posix()] = {"bytes": path.stat().st_size, "sha256": checksum}
-    manifest = {"kind": kind, "key": key, "created": time.time(), "files": files, "about": dict(about)}
-    with (directory / MANIFEST).open("w") as handle:
-        json.dump(manifest, handle, indent=1)
-        handle.flush()
-        os.fsync(handle.fileno())
+def _folder_of_entries(marks: Marks) -> bool:
+    """Whether entries lie deeper (a training's folder holds its checkpoints): then it is neither an entry nor torn."""
+    return MANIFEST not in marks and any(name.endswith(f"/{MANIFEST}") for name in marks)
 
 
-def _verify(path: Path, kind: str, key: str) -> tuple[str | None, dict[str, Any]]:
-    """What is wrong with the entry at `path` (None: nothing), and what its manifest says about it."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        if (manifest["kind"], manifest["key"]) != (kind, key):
-            return f"its manifest is that of {manifest['kind']}/{manifest['key']}", {}
-        for name, expected in manifest["files"].items():
-            with (path / name).open("rb") as handle:
-                if os.fstat(handle.fileno()).st_size != expected["bytes"]:
-                    return f"{name} has not the {expected['bytes']} bytes of the manifest", {}
-                if hashlib.file_digest(handle, "sha256").hexdigest() != expected["sha256"]:
-                    return f"the content of {name} is not that of the manifest", {}
-        return None, manifest["about"]
-    except FileNotFoundError as error:
-        return f"{Path(str(error.filename)).name} is missing", {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"its manifest cannot be read ({type(error).__name__}: {error})", {}
+def _flat(name: str) -> str:
+    """A name as one part of another; `+` stands in no kind and no key."""
+    return name.replace("/", "+")
 
 
-def _sync(directory: Path) -> None:
-    """Make a rename in `directory` survive a power cut."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _users(name: str) -> str:
+    return f".users/{_flat(name)}"

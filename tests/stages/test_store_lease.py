@@ -1,0 +1,252 @@
+"""Leases: real processes that want the same work do it once, and a dead one's work is taken over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from coldtune.stages.store import Store
+from coldtune.stages.store_files import LocalFiles
+from coldtune.stages.store_lease import lease
+
+# Processes that fork from one, after its slow imports, and want the same keys. Each build adds a line to a file beside
+# the store, and takes a while, so that the others come while it runs.
+GET = """
+import os, sys, time
+from pathlib import Path
+from coldtune.stages.store import Store
+
+root, lease_s, keys, seconds, count = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3].split(","), *sys.argv[4:]
+children = []
+for _ in range(int(count) - 1):
+    if (pid := os.fork()) == 0:
+        children = []
+        break
+    children.append(pid)
+
+def build(key):
+    def fill(directory):
+        with (root.parent / f"built-{key}").open("a") as log:
+            print(os.getpid(), file=log)
+        print("building", flush=True)
+        time.sleep(float(seconds))
+        (directory / "a.txt").write_text(str(os.getpid()))
+    return fill
+
+store = Store(root, lease_s=lease_s, waiting=lambda text: None)
+for key in keys:
+    entry, found = store.get("kind", key, build(key))
+    os.write(1, f"{key} {(entry.path / 'a.txt').read_text()}\\n".encode())
+sys.exit(any(os.waitpid(pid, 0)[1] for pid in children))
+"""
+
+
+@contextmanager
+def process(root: Path, lease_s: float, keys: str, seconds: float, count: int = 1) -> Iterator[subprocess.Popen[str]]:
+    arguments = map(str, (root, lease_s, keys, seconds, count))
+    started = subprocess.Popen([sys.executable, "-c", GET, *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.wait()
+        assert started.stdout is not None
+        started.stdout.close()
+
+
+def next_line(started: subprocess.Popen[str]) -> str:
+    assert started.stdout is not None
+    return started.stdout.readline()
+
+
+def builders(root: Path, key: str = "k") -> list[str]:
+    return (root.parent / f"built-{key}").read_text().split()
+
+
+def files_of(root: Path, folder: str) -> list[str]:
+    return [path.name for path in (root / folder).iterdir()]
+
+
+def fill(directory: Path) -> None:
+    (directory / "a.txt").write_text("x")
+
+
+def silent(text: str) -> None:
+    pass
+
+
+def test_of_many_processes_each_key_is_built_by_one(tmp_path: Path) -> None:
+    root, keys = tmp_path / "store", ["k0", "k1", "k2"]
+    with process(root, 30, ",".join(keys), 0.3, count=8) as started:
+        said = started.communicate(timeout=120)[0].splitlines()
+    assert started.returncode == 0
+    for key in keys:
+        (builder,) = builders(root, key)
+        assert said.count(f"{key} {builder}") == 8, "everyone got what that one made"
+    assert not files_of(root, ".leases")
+    assert not files_of(root, ".writing")
+
+
+def test_the_work_of_a_killed_process_is_taken_over_at_once_on_its_machine(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    with process(root, 600, "k", 600) as killed:
+        assert next_line(killed) == "building\n"
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait()
+        with process(root, 600, "k", 0.3, count=4) as started:
+            started.communicate(timeout=120)
+    assert len(builders(root)) == 2, "the killed one, and one of the four"
+    assert not files_of(root, ".leases")
+
+
+def test_a_process_that_gives_no_sign_of_life_is_taken_over_from_after_its_lease(tmp_path: Path) -> None:
+    """SIGSTOP: it is there, and silent, as on a machine that was cut off. Woken up, it ends as if nothing had been."""
+    root, lease_s = tmp_path / "store", 2.0
+    with process(root, lease_s, "k", 0.5) as stopped:
+        next_line(stopped)
+        os.kill(stopped.pid, signal.SIGSTOP)
+        began, said = time.monotonic(), []
+        entry, found = Store(root, lease_s=lease_s, waiting=said.append).get("kind", "k", fill)
+        assert not found
+        assert time.monotonic() - began >= lease_s
+        assert f"process {stopped.pid}" in said[0]
+        os.kill(stopped.pid, signal.SIGCONT)
+        assert next_line(stopped) == "k x\n", "the first to publish wins"
+        assert stopped.wait(30) == 0
+    assert (entry.path / "a.txt").read_text() == "x"
+    assert not files_of(root, ".leases")
+
+
+def test_a_process_that_works_for_longer_than_its_lease_keeps_it_and_waiting_warns(tmp_path: Path) -> None:
+    root, lease_s = tmp_path / "store", 2.0
+    with process(root, lease_s, "k", 5) as slow:
+        next_line(slow)
+        with pytest.warns(UserWarning, match=f"kind\\+k is being made by process {slow.pid} on .*; waiting"):
+            entry, found = Store(root, lease_s=lease_s).get("kind", "k", fill)
+        assert found
+        assert (entry.path / "a.txt").read_text() == str(slow.pid)
+
+
+def test_a_build_that_fails_leaves_the_work_to_the_next(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", lease_s=600)
+
+    def fails(directory: Path) -> None:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        store.get("kind", "k", fails)
+    assert store.get("kind", "k", fill)[1] is False
+
+
+def elsewhere(root: Path, seconds: float, started: float) -> Path:
+    """A lease as a process on another host left it."""
+    path = root / ".leases" / "kind+k.first"
+    path.parent.mkdir(parents=True)
+    holder = {"token": "t", "host": "node7", "pid": os.getpid(), "process": "1", "space": "other"}
+    path.write_text(json.dumps({**holder, "started": started, "seconds": seconds}))
+    return path
+
+
+@pytest.mark.parametrize("offset", [-1e6, 0.0, 1e6])
+def test_a_dead_host_is_taken_over_from_after_its_lease_whatever_its_clock_said(tmp_path: Path, offset: float) -> None:
+    path = elsewhere(tmp_path, seconds=0.6, started=time.time() + offset)
+    os.utime(path, (time.time() + offset,) * 2)
+    began, said = time.monotonic(), []
+    with lease(LocalFiles(tmp_path), ".leases/kind+k", 600, lambda: False, said.append) as held:
+        assert held
+        assert 0.6 <= time.monotonic() - began < 5
+        assert "on node7" in said[0]
+    assert not files_of(tmp_path, ".leases")
+
+
+def test_a_host_that_gives_signs_of_life_is_waited_for_whatever_its_clock_says(tmp_path: Path) -> None:
+    elsewhere(tmp_path, seconds=0.5, started=0.0)
+    stop = threading.Event()
+
+    def beat() -> None:
+        for count in range(15):
+            beat_file = tmp_path / ".leases" / "kind+k.beat-t"
+            beat_file.write_text(str(count))
+            os.utime(beat_file, (0, 0))
+            stop.wait(0.1)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    began = time.monotonic()
+    with lease(LocalFiles(tmp_path), ".leases/kind+k", 600, lambda: False, silent):
+        assert time.monotonic() - began >= 1.4 + 0.4
+    stop.set()
+    thread.join()
+
+
+def test_a_lease_cut_off_while_it_was_written_runs_out_too(tmp_path: Path) -> None:
+    elsewhere(tmp_path, seconds=600, started=0).write_text("")
+    with lease(LocalFiles(tmp_path), ".leases/kind+k", 0.5, lambda: False, silent) as held:
+        assert held
+    assert not files_of(tmp_path, ".leases")
+
+
+def test_of_many_threads_that_take_over_from_a_dead_host_one_holds_it_at_a_time(tmp_path: Path) -> None:
+    elsewhere(tmp_path, seconds=0.3, started=0)
+    inside, most = 0, 0
+    guard = threading.Lock()
+
+    def work() -> None:
+        nonlocal inside, most
+        with lease(LocalFiles(tmp_path), ".leases/kind+k", 30, lambda: False, silent) as held:
+            assert held
+            with guard:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.01)
+            with guard:
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert most == 1
+
+
+def test_a_training_is_waited_for_under_its_key_and_left_when_what_is_wanted_is_there(tmp_path: Path) -> None:
+    store = Store(tmp_path, waiting=silent)
+    there: list[int] = []
+    said: list[bool] = []
+    done: Callable[[], bool] = lambda: bool(there)  # noqa: E731
+
+    def wait() -> None:
+        with store.lease("train", "key", done=done) as held:
+            said.append(held)
+
+    with store.lease("train", "key") as held:
+        assert held
+        other = threading.Thread(target=wait)
+        other.start()
+        time.sleep(0.2)
+        assert not said, "it waits"
+        there.append(1)
+        other.join(10)
+        assert said == [False], "it goes on without the lease, which is still held here"
+
+
+def test_a_lost_lease_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    with lease(LocalFiles(tmp_path), ".leases/kind+k", 30, lambda: False, said.append):
+        (mine,) = (tmp_path / ".leases").iterdir()
+        token = json.loads(mine.read_text())["token"]
+        (tmp_path / ".leases" / f"kind+k.after-{token}").write_text(json.dumps({"token": "u", "seconds": 30}))
+    assert "ran out" in said[0]
+    assert len(files_of(tmp_path, ".leases")) == 2, "what the new holder needs stays"
