@@ -138,7 +138,7 @@ def test_only_generation_starts_from_a_prior():
 
 @pytest.mark.parametrize("dataset", ["celeba", "afhq"])
 def test_a_dataset_without_a_download_says_where_its_files_are(dataset, tmp_path):
-    with pytest.raises(ValueError, match=f"{dataset}: there is no automatic download: get .* give --data-dir PATH with"):
+    with pytest.raises(ValueError, match=f"{dataset}: there is no automatic download: get .* give --data-dir PATH"):
         prepare({"name": dataset, "image_size": 128}, tmp_path, progress=False)
 
 

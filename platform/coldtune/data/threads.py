@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from coldtune.data.progress import Advance
 
-# More threads only wait for Python's lock between two calls of the decoder.
+# Between two calls of the decoder a thread needs Python's lock: very many would queue for it.
 _MOST = 16
 _CHUNK = 32
 
