@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from coldtune.diffusion import build_degradation, draws
+from coldtune.diffusion import OutOfReachError, build_degradation, draws, leftover_of, start_for_leftover
 from coldtune.diffusion.degradations import MaskDraw
 from coldtune.testing import DegradationSuite
 
@@ -145,3 +145,35 @@ def test_a_centre_that_the_configuration_has_fixed():
 def test_wrong_configurations(config, message):
     with pytest.raises(ValueError, match=message):
         build_degradation(config, (1, 8, 8))
+
+
+@pytest.mark.parametrize("center", ["fixed", "random"])
+@pytest.mark.parametrize("value", [0.02, 0.2, 0.6])
+def test_a_start_for_a_leftover_reaches_it(center, value):
+    config, shape = mask(steps=7, step=0.05, center=center), (1, 12, 16)
+    start = start_for_leftover(config, shape, value)
+    reached = build_degradation({**config, "beta": {"start": start, "step": 0.05}}, shape).leftover
+    assert reached == pytest.approx(value, rel=1e-4)
+    assert reached == leftover_of({**config, "beta": {"start": start, "step": 0.05}}, shape)
+
+
+def test_a_start_is_found_again_from_any_other():
+    config, shape = mask(steps=9, start=1.3, step=-0.1), (1, 16, 16)
+    elsewhere = {**config, "beta": {"start": 8.0, "step": -0.1}}
+    assert start_for_leftover(elsewhere, shape, leftover_of(config, shape)) == pytest.approx(1.3, rel=1e-4)
+
+
+def test_what_no_start_reaches():
+    """Growing masks take their share whatever the first one's width: here the last alone takes more than 5 %."""
+    config = mask(steps=10, step=1.0)
+    most = build_degradation(mask(steps=10, start=1e-2, step=1.0), (1, 16, 16)).leftover
+    with pytest.raises(OutOfReachError, match=rf"leftover = 0\.95: out of reach of T = 10.* to {most:.3g}"):
+        start_for_leftover(config, (1, 16, 16), 0.95)
+    with pytest.raises(ValueError, match=r"degradation\.order = 'reverse': nothing is left"):
+        start_for_leftover(mask(order="reverse", **FAR), (1, 16, 16), 0.5)
+    with pytest.raises(ValueError, match=r"leftover = 1: must be between"):
+        start_for_leftover(config, (1, 16, 16), 1)
+    with pytest.raises(ValueError, match=r"degradation\.kind = 'noise': its end does not follow"):
+        start_for_leftover({"kind": "noise", "steps": 5}, (1, 16, 16), 0.5)
+    with pytest.raises(ValueError, match=r"degradation\.kind = 'desaturate': has no leftover; allowed: blur, mask"):
+        leftover_of({"kind": "desaturate", "steps": 5}, (3, 16, 16))

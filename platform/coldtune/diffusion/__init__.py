@@ -2,6 +2,7 @@
 
 from coldtune.diffusion.degradations import (
     DEGRADATIONS,
+    STARTS,
     Animorph,
     AnimorphConfig,
     AnimorphDraw,
@@ -20,12 +21,14 @@ from coldtune.diffusion.degradations import (
     Noise,
     NoiseConfig,
     NoiseDraw,
+    OutOfReachError,
     Snow,
     SnowConfig,
     SnowDraw,
     build_degradation,
     degradation_config,
     leftover,
+    leftover_of,
     source_of,
     start_for_leftover,
 )
@@ -36,6 +39,7 @@ from coldtune.diffusion.schedules import BetaConfig, SigmaConfig
 
 __all__ = [
     "DEGRADATIONS",
+    "STARTS",
     "Animorph",
     "AnimorphConfig",
     "AnimorphDraw",
@@ -55,6 +59,7 @@ __all__ = [
     "Noise",
     "NoiseConfig",
     "NoiseDraw",
+    "OutOfReachError",
     "Prior",
     "PriorConfig",
     "Restorer",
@@ -69,6 +74,7 @@ __all__ = [
     "build_restorer",
     "degradation_config",
     "leftover",
+    "leftover_of",
     "nfe",
     "prior_config",
     "sample",

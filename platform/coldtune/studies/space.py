@@ -30,8 +30,14 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from coldtune.diffusion import build_degradation, leftover, source_of, start_for_leftover
-from coldtune.diffusion.degradations.blur_start import OutOfReachError
+from coldtune.diffusion import (
+    STARTS,
+    OutOfReachError,
+    build_degradation,
+    leftover_of,
+    source_of,
+    start_for_leftover,
+)
 from coldtune.stages.trial import TrialConfig, leaves, parse_trial, short_name
 from coldtune.studies.space_config import Derive, SpaceConfig
 
@@ -43,6 +49,9 @@ Pick = Callable[[str, BaseDistribution], Any]
 
 VARIANT = "variant"
 """The one parameter of a space of variants."""
+
+HELD_BY = {f"degradation.{key}": kind for kind, (key, _) in STARTS.items()}
+"""Which key is derived so that a degradation's leftover is held, and of which kind."""
 
 _CORNERS = 4096  # beyond this many corners a random subset of them is checked
 
@@ -119,6 +128,8 @@ class Space:
             else:  # its `when` does not hold: without effect, and its owner may refuse it
                 _drop(tree, path)
         for path, target in self.targets.items():
+            if tree["degradation"]["kind"] != HELD_BY[path]:
+                continue
             try:
                 value = _start(json.dumps(tree["degradation"], sort_keys=True), self.image_shape, target)
             except OutOfReachError as error:
@@ -146,12 +157,15 @@ class Space:
         return sum(self.feasible(self.sample(rng)) for _ in range(samples)) / samples
 
     def _target(self, path: str, derive: Derive) -> float:
-        if path != "degradation.sigma.start":
-            raise ValueError(f"derive.{path}: `hold: {derive.hold}` derives degradation.sigma.start only")
+        if path not in HELD_BY:
+            allowed = ", ".join(f"{key} of {kind}" for key, kind in HELD_BY.items())
+            raise ValueError(f"derive.{path}: `hold: {derive.hold}` derives {allowed} only")
         if path in self.config.vary:
             raise ValueError(f"derive.{path}: is also under vary; a key is varied or derived, not both")
         if derive.at == "base":
-            return leftover(self.base["degradation"], self.image_shape)
+            if (kind := self.base["degradation"]["kind"]) != HELD_BY[path]:
+                raise ValueError(f"derive.{path}: the base is {kind}, which has no such key; give `at` a number")
+            return leftover_of(self.base["degradation"], self.image_shape)
         return float(derive.at)
 
     def _check_variants(self) -> None:

@@ -9,18 +9,16 @@ from typing import Any
 from coldtune.config import parse
 from coldtune.diffusion.degradations.base import check_image_shape
 from coldtune.diffusion.degradations.blur import BlurConfig, log_leftover
+from coldtune.diffusion.degradations.reach import check_leftover, solve_start
 
 # Far below the pixel grid a kernel is the identity; far above its own size it is flat.
 _SMALLEST_SIGMA = 1e-2
 _LARGEST_SIGMA_IN_KERNELS = 1e3
-_RELATIVE_WIDTH = 1e-8
 
 
-class OutOfReachError(ValueError):
-    """No start > 0 leads to the leftover asked for, however the rest of a valid configuration is."""
-
-
-def start_for_leftover(config: BlurConfig | Mapping[str, Any], image_shape: Sequence[int], leftover: float) -> float:
+def blur_start_for_leftover(
+    config: BlurConfig | Mapping[str, Any], image_shape: Sequence[int], leftover: float
+) -> float:
     """The sigma.start, to 6 significant digits, with which the blur of `config` ends with `leftover`.
 
     config: any start; its schedule, rate, T, kernel and padding are kept. leftover: in (0, 1), as `leftover()` measures
@@ -30,27 +28,14 @@ def start_for_leftover(config: BlurConfig | Mapping[str, Any], image_shape: Sequ
     """
     config = parse(BlurConfig, config, where="degradation")
     shape = check_image_shape(image_shape)
-    if not 0 < leftover < 1:
-        raise ValueError(f"leftover = {leftover}: must be between 0 and 1, both excluded")
+    check_leftover(leftover)
     if config.collapse_final:
         raise ValueError("degradation.collapse_final = True: nothing is left over at T, whatever sigma.start")
-
-    target = math.log(leftover)
-    low, high = _bracket(config)
-    most, least = log_leftover(_with_start(config, low), shape), log_leftover(_with_start(config, high), shape)
-    if not least <= target <= most:
-        raise OutOfReachError(
-            f"leftover = {leftover:g}: out of reach of T = {config.steps}, kernel_size = {config.kernel_size}, "
-            f"{config.sigma.schedule} rate = {config.sigma.rate} at {shape[1]}x{shape[2]} px, "
-            f"whose reachable range is {math.exp(least):.3g} to {math.exp(most):.3g}"
-        )
-    while high / low > 1 + _RELATIVE_WIDTH:
-        middle = math.sqrt(low * high)
-        if log_leftover(_with_start(config, middle), shape) > target:
-            low = middle
-        else:
-            high = middle
-    return float(f"{math.sqrt(low * high):.6g}")
+    what = (
+        f"T = {config.steps}, kernel_size = {config.kernel_size}, {config.sigma.schedule} rate = {config.sigma.rate} "
+        f"at {shape[1]}x{shape[2]} px"
+    )
+    return solve_start(lambda start: log_leftover(_with_start(config, start), shape), _bracket(config), leftover, what)
 
 
 def _bracket(config: BlurConfig) -> tuple[float, float]:
