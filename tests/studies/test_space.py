@@ -102,7 +102,7 @@ def broken(root: Path, change) -> dict:
         (lambda t: t["vary"].update({"training.lr": {"low": -1.0, "high": 0.001}}), r"training\.lr = -1\.0"),
         (lambda t: t["vary"].update({"sampler.num_steps": {"low": 1, "high": 50}}), "lies outside the space"),
         (lambda t: t["vary"]["degradation.steps"].update(low=25), r"degradation\.steps = 20: the first trial is"),
-        (lambda t: t["derive"].update({"training.lr": {"hold": "leftover"}}), "derives degradation.sigma.start of blur"),
+        (lambda t: t["derive"].update({"training.lr": {"hold": "leftover"}}), "derives degradation.sigma.start"),
         (lambda t: t["derive"]["degradation.sigma.start"].update(hold="psnr"), "'leftover'"),
         (lambda t: t["vary"].update({"degradation.sigma.start": {"low": 0.1, "high": 1.0}}), "derived, not both"),
         (lambda t: t["derive"]["degradation.sigma.start"].update(at=1e-9), "out of reach"),
