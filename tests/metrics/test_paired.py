@@ -66,6 +66,10 @@ def _comparison(metric: str, value: float, low: float, high: float, n: int = 10_
             ("fid", -0.2, -0.9, 0.6),
             "A and B cannot be told apart: FID -0.2, 95 % CI [-0.9, 0.6], N = 10,000, same seeds",
         ),
+        (
+            ("fid_infinity", -0.4, -0.7, -0.1),
+            "A is better than B: FID-INFINITY -0.4, 95 % CI [-0.7, -0.1], N = 10,000, same seeds",
+        ),
         (("fid", 0.0, 0.0, 0.0), "A and B cannot be told apart: FID 0, 95 % CI [0, 0], N = 10,000, same seeds"),
     ],
 )

@@ -51,7 +51,8 @@ class Comparison:
             self.b: f"{self.a} is worse than {self.b}",
             None: f"{self.a} and {self.b} cannot be told apart",
         }[self.better]
-        text = f"{verdict}: {self.metric.upper()} {value}, 95 % CI [{low}, {high}], N = {n:,}, same seeds"
+        name = self.metric.upper().replace("_", "-")
+        text = f"{verdict}: {name} {value}, 95 % CI [{low}, {high}], N = {n:,}, same seeds"
         if self.metric == "fid" and n < least:
             text += f" (N < 4 d = {least:,}: FID may prefer the over-smoothed one)"
         return text
@@ -77,8 +78,7 @@ def compare(a: Judgement, b: Judgement, metric: str = "fid", names: tuple[str, s
     about this N: FID's bias cancels only as far as it is the same for both, which below N = 4 d it is not.
     The interval is that of one comparison planned beforehand: the best of many trials looks better than it is, so
     judge the chosen one anew (on the test split).
-    ValueError for unequal protocols, naming what differs, and for a metric that one of them lacks or that has no
-    interval.
+    ValueError for unequal protocols, naming what differs, and for a metric that one of them lacks or that is infinite.
     """
     check_same([a.protocol, b.protocol])
     allowed = [name for name in (*DISTANCES, *IMAGE_SCORES) if _has(a, name) and _has(b, name)]
