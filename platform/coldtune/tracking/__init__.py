@@ -4,6 +4,7 @@ Nothing here imports MLflow before something is delivered or a tracking URI is c
 """
 
 from coldtune.tracking.drain import Drained, Drainer, drain, pending
+from coldtune.tracking.logged import logged_file
 from coldtune.tracking.server import Target, default_uri, prepare, trials_page, ui_command
 from coldtune.tracking.tracker import Status, Tracker
 from coldtune.tracking.uris import shown
@@ -16,6 +17,7 @@ __all__ = [
     "Tracker",
     "default_uri",
     "drain",
+    "logged_file",
     "pending",
     "prepare",
     "shown",

@@ -1,0 +1,228 @@
+"""The table of sets of images judged under one protocol: for a terminal, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from coldtune.config import plain
+from coldtune.metrics import Comparison, Judgement, Protocol, Value, check_same
+from coldtune.metrics.paired import HIGHER_IS_BETTER
+from coldtune.reports.tables import MISSING
+
+NFE = "nfe"
+# Between sets, and image by image: a table that is too wide for a terminal is parted here first.
+GROUPS = (("fid", "fid_infinity", "kid", "mind", "precision", "recall"), ("ssim", "rmse", "psnr", NFE))
+HEADS = {"fid_infinity": "FID∞", "precision": "precision", "recall": "recall"}
+_GAP = 2
+_ANY_WIDTH = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedSet:
+    """One set of images: a row. nfe: network evaluations for each image, None where that is not known."""
+
+    name: str
+    label: str
+    judgement: Judgement
+    nfe: int | None = None
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What a value is shown as: its figure, and its 95 % interval where it has one."""
+
+    figure: str
+    interval: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.figure} {self.interval}".strip()
+
+
+@dataclass(frozen=True)
+class EvaluationTable:
+    """The rows for a terminal of any width: print it with rich.
+
+    One table where it fits; otherwise the distances and the scores one below the other, in as many parts as keep every
+    figure whole.
+    """
+
+    title: str
+    labels: list[str]
+    columns: dict[str, list[_Cell]]
+    foot: list[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Lay out for the width at hand."""
+        yield Text(self.title, style="bold")
+        for part in self._parts(console, options):
+            yield self._table(part)
+        for line in self.foot:
+            yield Text(line, style="dim")
+
+    def _parts(self, console: Console, options: ConsoleOptions) -> list[list[str]]:
+        """The columns of each table: all in one where they fit, else each group in as few as it takes."""
+
+        def fits(names: Sequence[str]) -> bool:
+            wide = options.update(max_width=_ANY_WIDTH)
+            return console.measure(self._table(names), options=wide).maximum <= options.max_width
+
+        everything = list(self.columns)
+        groups = [[name for name in everything if name in group] for group in GROUPS]
+        if fits(everything) or groups[1] == [NFE]:
+            groups = [everything]
+        parts: list[list[str]] = []
+        for group in groups:
+            parts.append([])
+            for name in group:
+                if parts[-1] and not fits([*parts[-1], name]):
+                    parts.append([])
+                parts[-1].append(name)
+        return [part for part in parts if part]
+
+    def _table(self, names: Sequence[str]) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP, 0, 0))
+        for head in ["", *map(_head, names)]:
+            table.add_column(head, no_wrap=True)
+        widths = {name: max(len(cell.figure) for cell in self.columns[name]) for name in names}
+        for i, label in enumerate(self.labels):
+            cells = [(self.columns[name][i], widths[name]) for name in names]
+            shown = [Text.assemble(cell.figure.rjust(width), (f" {cell.interval}", "dim")) for cell, width in cells]
+            table.add_row(label, *shown)
+        return table
+
+
+def evaluation_table(sets: Sequence[JudgedSet], title: str = "") -> EvaluationTable:
+    """A row for each set; metrics that no set has get no column. ValueError for sets of unequal protocols."""
+    protocol = _protocol(sets)
+    columns: dict[str, list[_Cell]] = {}
+    for name in (name for group in GROUPS for name in group):
+        cells = [_nfe(item.nfe) if name == NFE else _cell(item.judgement.values.get(name)) for item in sets]
+        if any(cell.figure != MISSING for cell in cells):
+            columns[name] = cells
+    return EvaluationTable(title, [item.label for item in sets], columns, _foot(protocol, NFE in columns))
+
+
+def evaluation_markdown(sets: Sequence[JudgedSet], title: str = "") -> str:
+    """The same as Markdown (GitHub's), the lines below as a list. ValueError as `evaluation_table`."""
+    table = evaluation_table(sets, title)
+    rows = [["", *map(_head, table.columns)], [":--", *("--:" for _ in table.columns)]]
+    rows += [[label, *(str(cells[i]) for cells in table.columns.values())] for i, label in enumerate(table.labels)]
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    heading = [f"**{title}**", ""] if title else []
+    return "\n".join([*heading, *lines, "", *(f"- {line}" for line in table.foot), ""])
+
+
+def evaluation_record(sets: Sequence[JudgedSet]) -> dict[str, Any]:
+    """All that is known of the sets, fit for JSON: values with intervals and N, the protocol and its key.
+
+    A value or bound that is not finite (the PSNR of images without any error) is written as text, "inf".
+    """
+    protocol = _protocol(sets)
+    return {
+        "protocol": plain(protocol),
+        "protocol_key": protocol.key,
+        "sets": {
+            item.name: {
+                "label": item.label,
+                "nfe": item.nfe,
+                "metrics": {name: _value_record(value) for name, value in item.judgement.values.items()},
+            }
+            for item in sets
+        },
+    }
+
+
+def comparison_record(comparison: Comparison) -> dict[str, Any]:
+    """A paired comparison, fit for JSON, with its sentences."""
+    return {
+        "a": comparison.a,
+        "b": comparison.b,
+        "metric": comparison.metric,
+        "difference": _written(comparison.difference.value),
+        "low": _written(comparison.difference.low),
+        "high": _written(comparison.difference.high),
+        "better": comparison.better,
+        "n": comparison.protocol.num_images,
+        "protocol_key": comparison.protocol.key,
+        "score": comparison.score,
+        "wins": comparison.wins,
+        "p_value": comparison.p_value,
+        "sentence": str(comparison),
+        "per_image": comparison.per_image(),
+    }
+
+
+def _protocol(sets: Sequence[JudgedSet]) -> Protocol:
+    protocols = [item.judgement.protocol for item in sets]
+    check_same(protocols)
+    return protocols[0]
+
+
+def _foot(protocol: Protocol, nfe: bool) -> list[str]:
+    key = "[low, high]: 95 % interval; ↓ the lower the better, ↑ the higher"
+    lines = [f"{key}; NFE: network evaluations for each image" if nfe else key, protocol.describe()]
+    n, least = min(protocol.num_images, protocol.reference_images), 4 * protocol.dim
+    if n < least:
+        note = f"N = {n:,} < 4 d = {least:,}: FID's bias may rank an over-smoothed set first; KID has no bias"
+        lines.insert(0, note)
+    return lines
+
+
+def _head(name: str) -> str:
+    head = HEADS.get(name, name.upper())
+    return head if name == NFE else f"{head} {'↑' if name in HIGHER_IS_BETTER else '↓'}"
+
+
+def _nfe(count: int | None) -> _Cell:
+    return _Cell(MISSING if count is None else f"{count:,}")
+
+
+def _cell(value: Value | None) -> _Cell:
+    """As many digits as the interval's half width allows (1 or 2 of its own); 3 where it has no width."""
+    if value is None:
+        return _Cell(MISSING)
+    half = _half_width(value)
+    if half is None:
+        return _Cell(_figure(value.value))
+    decimals = max(-math.floor(math.log10(half / 5)), 0)
+    figure, low, high = (_rounded(x, decimals) for x in (value.value, value.low, value.high))
+    return _Cell(figure, f"[{low}, {high}]")
+
+
+def _half_width(value: Value) -> float | None:
+    """Of the value's interval; None where there is none, or it is empty or endless."""
+    if value.low is None or value.high is None:
+        return None
+    half = (value.high - value.low) / 2
+    return half if math.isfinite(half) and half > 0 else None
+
+
+def _rounded(x: float | None, decimals: int) -> str:
+    return "" if x is None else f"{round(x, decimals) + 0.0:,.{decimals}f}"  # + 0.0: never -0
+
+
+def _figure(value: float) -> str:
+    if not math.isfinite(value):
+        return "∞" if value > 0 else str(value)
+    if value == 0:
+        return "0"
+    decimals = 2 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{min(max(decimals, 0), 6)}f}"
+
+
+def _value_record(value: Value) -> dict[str, Any]:
+    numbers = {"value": value.value, "low": value.low, "high": value.high}
+    return {**{name: _written(number) for name, number in numbers.items()}, "n": value.n}
+
+
+def _written(number: float | None) -> float | str | None:
+    """A number as JSON has it, which knows no infinity."""
+    return number if number is None or math.isfinite(number) else str(number)

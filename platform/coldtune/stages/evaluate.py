@@ -1,0 +1,238 @@
+"""Judging what is finished: the image sets of trials whose restorers are in the store, and pictures from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from coldtune.config import parse, plain
+from coldtune.data import Dataset
+from coldtune.data.progress import show
+from coldtune.diffusion import nfe
+from coldtune.diffusion.samplers import SamplerConfig
+from coldtune.metrics import (
+    DISTANCES,
+    Comparison,
+    Judgement,
+    ProtocolConfig,
+    check_same,
+    compare,
+    judge,
+    reference_features,
+    reference_statistics,
+    resolve,
+)
+from coldtune.metrics.cache import Cache
+from coldtune.metrics.extractors import Extractor
+from coldtune.reports.evaluation import JudgedSet, evaluation_record
+from coldtune.stages.chain import BASELINES, SAMPLED, Chain, found_only
+from coldtune.stages.keys import DEGRADED, sample_key
+from coldtune.stages.rungs import RungConfig
+from coldtune.stages.store import Store
+from coldtune.stages.trial import TrialConfig
+
+Split = Literal["train", "validation", "test"]
+
+COMPARED = ("fid", "kid", "rmse")
+NOTICEABLE = 0.01  # of the degraded images' FID: trials that start further apart are not the same task
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished trial: what it is called, its configuration, and the dataset that it was trained on.
+
+    source: the dataset that its degradation draws from; None for most.
+    """
+
+    name: str
+    config: TrialConfig
+    dataset: Dataset
+    source: Dataset | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Sets of images judged under one protocol.
+
+    title: a line on what they are. sets: `degraded`, `direct`, `sampled` and `naive` (Algorithm 1) of a trial, or
+    `images`, pictures from elsewhere. config: the trial's, with the protocol under which it was judged here.
+    """
+
+    name: str
+    title: str
+    sets: tuple[JudgedSet, ...]
+    config: TrialConfig | None = None
+
+    def __getitem__(self, name: str) -> Judgement:
+        return {item.name: item.judgement for item in self.sets}[name]
+
+    def record(self) -> dict[str, Any]:
+        """All that is known of it, fit for JSON."""
+        config = plain(self.config) if self.config else None
+        return {"name": self.name, **evaluation_record(self.sets), "config": config}
+
+
+def judged_by(
+    config: TrialConfig,
+    split: str | None = None,
+    num_images: int | Literal["all"] | None = None,
+    extractor: str | None = None,
+    seed: int | None = None,
+) -> TrialConfig:
+    """`config` under another protocol: what is None stays the trial's own. ValueError as `ProtocolConfig`."""
+    changes: dict[str, Any] = {"split": split, "num_images": num_images, "extractor": extractor, "seed": seed}
+    tree = plain(config.protocol) | {name: value for name, value in changes.items() if value is not None}
+    if num_images == "all":
+        tree["num_images"] = None
+    return config.model_copy(update={"protocol": parse(ProtocolConfig, tree, "protocol")})
+
+
+def evaluate_runs(
+    runs: Sequence[Run], store: Store, device: torch.device | str = "cpu", progress: bool = True
+) -> list[Evaluation]:
+    """Every set of images of each run under its own protocol, found in `store` or sampled and judged now.
+
+    Restorers are only looked for: nothing is trained. All runs are checked before anything is sampled.
+    progress: show bars on standard error, where that is a terminal.
+    ValueError where a restorer is missing, the runs' protocols differ (naming the part), or one cannot be resolved.
+    """
+    chains = [_chain(run, store, device) for run in runs]
+    for run, chain in zip(runs, chains, strict=True):
+        with _about(f"{runs[0].name} and {run.name}"):
+            check_same([chains[0].protocol, chain.protocol])
+    return [_evaluated(run, chain, progress) for run, chain in zip(runs, chains, strict=True)]
+
+
+def evaluate_images(
+    name: str,
+    images: Tensor,
+    dataset: Dataset,
+    extractor: Extractor,
+    cache: Cache,
+    split: Split = "validation",
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> Evaluation:
+    """Pictures from elsewhere, uint8 (N, C, H, W), against a split of a dataset, as generated images are judged.
+
+    cache: keeps the reference's statistics. seed: of FID-infinity's subsets and MIND's directions. progress: show a bar
+    on standard error, where that is a terminal. ValueError where the pictures are not uint8 images of the dataset's
+    shape, or too few for a metric.
+    """
+    if images.dtype != torch.uint8 or images.shape[1:] != dataset.image_shape:
+        raise ValueError(
+            f"{name}: images are {images.dtype} {tuple(images.shape)}; allowed with {dataset.name} is uint8 "
+            f"(N, {', '.join(map(str, dataset.image_shape))})"
+        )
+    config = ProtocolConfig(extractor=extractor.name, split=split, num_images=len(images), seed=seed)
+    protocol = resolve(config, extractor, dataset, "generated")
+    of_reference = (extractor, dataset.split(split).images, protocol, cache)
+    with _about(name), show(progress) as bars:
+        reference = reference_statistics(*of_reference, device=device)
+        features = reference_features(*of_reference, device=device)
+        bar = partial(_passes([len(images)], bars.start(f"judge {name}", len(images), "images")), "judge")
+        judgement = judge(
+            images, None, extractor, reference, protocol, features, tuple(DISTANCES), device=device, progress=bar
+        )
+    title = f"{name}: {len(images):,} pictures against {dataset.name}/{split}"
+    return Evaluation(name, title, (JudgedSet("images", "images", judgement),))
+
+
+def comparisons(other: Evaluation, first: Evaluation) -> list[Comparison]:
+    """What `other` sampled against what `first` sampled, by FID, KID and (restored images) RMSE, image by image.
+
+    ValueError for unequal protocols, naming what differs.
+    """
+    a, b = other[SAMPLED], first[SAMPLED]
+    metrics = [name for name in COMPARED if name in a.values and name in b.values]
+    return [compare(a, b, metric, (other.name, first.name)) for metric in metrics]
+
+
+def unequal_starts(other: Evaluation, first: Evaluation) -> str:
+    """A warning where the two do not begin equally far from clean images; empty where they do.
+
+    The less a degradation takes away, the better every sampler looks, so the difference is then not the sampler's or
+    the restorer's alone. Measured by the FID of the degraded images, which may differ by 1 %.
+    """
+    fids = [evaluation[DEGRADED].values["fid"].value for evaluation in (other, first)]
+    if abs(fids[0] - fids[1]) <= NOTICEABLE * max(fids):
+        return ""
+    return (
+        f"{other.name} and {first.name} do not start from equally degraded images (FID {fids[0]:,.4g} and "
+        f"{fids[1]:,.4g}): that is part of every difference between them"
+    )
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """A user's error says of which run."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _chain(run: Run, store: Store, device: torch.device | str) -> Chain:
+    """The run's chain, without the rungs on its way; ValueError where its restorer is not in the store."""
+    config = run.config.model_copy(update={"rungs": RungConfig()})
+    with _about(run.name):
+        Chain(config, run.dataset, store, device, run.source).train(found_only, lambda *_: None)
+        return Chain(config, run.dataset, store, device, run.source)
+
+
+def _evaluated(run: Run, chain: Chain, progress: bool) -> Evaluation:
+    samplers: dict[str, SamplerConfig | None] = {DEGRADED: None, **BASELINES, SAMPLED: run.config.sampler}
+    evaluations = {name: nfe(sampler, chain.degradation.steps) if sampler else 0 for name, sampler in samplers.items()}
+    work = [chain.protocol.num_images * evaluations[name] * _missing(chain, samplers[name]) for name in samplers]
+    with show(progress) as bars:
+        advance = bars.start(f"sample {run.name}", sum(work), "network evaluations")
+        outcome = chain.run(found_only, lambda *_: None, _passes(work, advance))
+    labels = _labels(run.config)
+    sets = [JudgedSet(name, labels[name], outcome.judgements[name], evaluations[name]) for name in labels]
+    return Evaluation(run.name, _title(run, chain), tuple(sets), run.config)
+
+
+def _labels(config: TrialConfig) -> dict[str, str]:
+    """What each set is called, in the order of the table."""
+    start = "degraded" if config.task == "restored" else "x_T as drawn"
+    own = f"sampled ({config.sampler.algorithm})"
+    return {DEGRADED: start, "direct": "direct", SAMPLED: own, "naive": "Algorithm 1"}
+
+
+def _title(run: Run, chain: Chain) -> str:
+    """The run and what it is: degradation, T, the sampler's settings that are not the default, and the training."""
+    sampler = run.config.sampler.model_dump(exclude_defaults=True, exclude={"algorithm"})
+    settings = "".join(f", {name} {value}" for name, value in sampler.items())
+    prior = f", from the prior {run.config.prior['kind']}" if run.config.prior else ""
+    return (
+        f"{run.name}: {chain.degradation.kind}, T = {chain.degradation.steps}{prior}; sampler "
+        f"{run.config.sampler.algorithm}{settings}; trained for {run.config.training.steps:,} steps"
+    )
+
+
+def _missing(chain: Chain, sampler: SamplerConfig | None) -> bool:
+    return chain.store.find("sample", sample_key(chain.config, chain.dataset, sampler, chain.source)) is None
+
+
+def _passes(work: Sequence[int], advance: Callable[[float], None]) -> Callable[[str, float], None]:
+    """A chain's progress, which counts sets of images, as one that counts the evaluations that are still to be made.
+
+    work: of each set, in the chain's order; 0 where it is found, so that it does not look like speed.
+    """
+    done = 0.0
+
+    def passed(stage: str, share: float) -> None:
+        nonlocal done
+        whole, part = divmod(share * len(work), 1)
+        now = sum(work[: int(whole)]) + (work[int(whole)] * part if whole < len(work) else 0.0)
+        advance(now - done)
+        done = now
+
+    return passed

@@ -1,0 +1,74 @@
+"""A home with a finished study: real trainings of a few steps on digits, told to a real ledger, without a cluster."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from coldtune.config import plain
+from coldtune.data import Dataset, prepared
+from coldtune.stages.chain import Chain, Outcome
+from coldtune.stages.store import Store
+from coldtune.stages.trial import TrialConfig
+from coldtune.studies.folder import StudyFolder
+from coldtune.studies.ledger import Ledger, open_storage
+from coldtune.studies.space import Space
+from coldtune.studies.spec import build_spec
+from coldtune.training.loop import train
+
+QUICK = [
+    "training.steps=4", "training.batch_size=16", "training.checkpoint_every=4", "training.validate_every=0",
+    "training.report_every=4", "degradation.steps=4", "protocol.num_images=260",
+]  # fmt: skip
+SPACE = """
+base: digits-quick
+vary:
+  sampler.num_steps: {choices: [null, 2, 3]}
+"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A study in a home: trials 0 and 1 finished, 2 failed, 3 is running."""
+
+    home: Path
+    study: str
+    configs: list[TrialConfig]
+    outcomes: list[Outcome]
+    dataset: Dataset
+
+    def config_file(self, folder: Path, number: int = 0, **changes: dict[str, object]) -> Path:
+        """The config.yaml of a trial, with `section={key: value}` changed, in a folder of its own."""
+        tree = plain(self.configs[number])
+        for section, values in changes.items():
+            tree[section] |= values
+        folder.mkdir(exist_ok=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        return folder / "config.yaml"
+
+
+def make(home: Path, digits_home: Path) -> Finished:
+    """Train, tell and leave behind, in an empty home."""
+    shutil.copytree(digits_home / "data", home / "data")
+    dataset = Dataset.open(prepared(home, "digits")[0])
+    (home / "space.yaml").write_text(SPACE)
+    spec = build_spec("quick", home / "space.yaml", settings=QUICK)
+    folder = StudyFolder(home, spec.name)
+    folder.save(spec, {"trials": 4, "fingerprint": dataset.fingerprint, "storage": None, "tracking_uri": None})
+    space = Space(spec.space, spec.base, dataset.image_shape)
+    ledger = Ledger(spec.name, spec, space, open_storage(folder.path))
+    ledger.study.enqueue_trial({"num_steps": 2})
+    configs, outcomes = [], []
+    for number in range(2):
+        asked = ledger.ask()
+        assert asked.number == number
+        outcome = Chain(asked.config, dataset, Store(home / "store")).run(train, lambda *_: None)
+        ledger.complete(asked.number, outcome.metrics, {"protocol": plain(outcome.protocol)})
+        configs.append(asked.config)
+        outcomes.append(outcome)
+    ledger.fail(ledger.ask().number, "RuntimeError: boom")
+    ledger.ask()
+    return Finished(home, spec.name, configs, outcomes, dataset)

@@ -1,0 +1,329 @@
+"""`coldtune evaluate` on a study that was really trained, and on pictures from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from finished_study import Finished
+from PIL import Image
+
+from coldtune import cli, tracking
+from coldtune.data import to_float, to_uint8
+from coldtune.diffusion import build_degradation
+from coldtune.metrics import compare
+from coldtune.stages.chain import Chain
+from coldtune.stages.evaluate import Run, evaluate_runs
+from coldtune.stages.keys import train_key
+from coldtune.stages.store import Store
+from coldtune.stages.trial import TrialConfig, parse_trial
+from coldtune.studies.spec import JUDGES
+from coldtune.training.loop import train
+
+SETS = ["degraded", "direct", "sampled", "naive"]
+FIGURE = re.compile(r"-?[\d.,]+ \[-?[\d.,]+, -?[\d.,]+\]")
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Runs the command: its output, and what it wrote as JSON; an error is raised with its one line."""
+
+    def run(*arguments: object, home: Path, width: int = 200) -> tuple[str, Any]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        file = tmp_path / "evaluation.json"
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["evaluate", "--device", "cpu", "--home", str(home), "--json", str(file), *map(str, arguments)])
+        printed = capsys.readouterr()
+        if ended.value.code:
+            raise ValueError(printed.err.removeprefix("error: ").strip())
+        return printed.out, json.loads(file.read_text())
+
+    return run
+
+
+def values(evaluation: dict[str, Any], name: str = "sampled") -> dict[str, float]:
+    return {metric: value["value"] for metric, value in evaluation["sets"][name]["metrics"].items()}
+
+
+def entries(home: Path, kind: str) -> set[str]:
+    return {path.parent.relative_to(home).as_posix() for path in (home / "store" / kind).rglob("manifest.json")}
+
+
+def test_a_finished_trial_is_found_with_the_values_of_its_study(finished: Finished, evaluate):
+    before = entries(finished.home, "train"), entries(finished.home, "sample")
+    output, record = evaluate(f"{finished.study}/1", home=finished.home)
+    (evaluation,), outcome = record["evaluations"], finished.outcomes[1]
+    assert list(evaluation["sets"]) == SETS
+    for name in SETS:
+        found = evaluation["sets"][name]["metrics"]
+        assert values(evaluation, name) == {k: v.value for k, v in outcome.judgements[name].values.items()}
+        assert {k: (v["low"], v["high"], v["n"]) for k, v in found.items()} == {
+            k: (v.low, v.high, 260) for k, v in outcome.judgements[name].values.items()
+        }
+    assert [evaluation["sets"][name]["nfe"] for name in SETS] == [0, 1, 2, 4]
+    assert evaluation["protocol_key"] == outcome.protocol.key
+    assert outcome.protocol.describe() in output
+    assert (entries(finished.home, "train"), entries(finished.home, "sample")) == before
+
+
+def test_a_study_alone_is_its_best_trial(finished: Finished, evaluate):
+    fids = [outcome.metrics["fid"] for outcome in finished.outcomes]
+    _, record = evaluate(finished.study, home=finished.home)
+    assert record["evaluations"][0]["name"] == f"{finished.study}/{fids.index(min(fids))}"
+    assert values(record["evaluations"][0])["fid"] == min(fids)
+
+
+def test_another_split_is_sampled_and_judged_there(finished: Finished, evaluate):
+    _, record = evaluate(f"{finished.study}/0", "--split", "test", "--num-images", "all", home=finished.home)
+    (evaluation,) = record["evaluations"]
+    clean = finished.dataset.split("test").images
+    assert evaluation["protocol"]["split"] == "test"
+    assert evaluation["protocol"]["num_images"] == len(clean)
+    d = build_degradation(finished.configs[0].degradation, finished.dataset.image_shape)
+    degraded = to_uint8(d(to_float(clean), d.steps)).double()
+    by_hand = ((degraded - clean.double()) / 255).square().mean(dim=(1, 2, 3)).mean().sqrt()
+    assert values(evaluation, "degraded")["rmse"] == pytest.approx(float(by_hand), rel=1e-6)
+    assert values(evaluation)["rmse"] != finished.outcomes[0].metrics["rmse"]
+
+
+def test_a_configuration_means_the_same_trial_as_its_number(finished: Finished, evaluate, tmp_path: Path):
+    file = finished.config_file(tmp_path / "trial", 1)
+    for path in (file, file.parent):
+        _, record = evaluate(path, home=finished.home)
+        assert values(record["evaluations"][0])["fid"] == finished.outcomes[1].metrics["fid"]
+
+
+@pytest.mark.slow  # for making a database
+def test_an_mlflow_run_means_the_trial_whose_configuration_it_holds(finished: Finished, evaluate, tmp_path: Path):
+    target = tracking.prepare(tracking.default_uri(finished.home), "coldtune", finished.home / "artifacts")
+    with tracking.Tracker(tmp_path / "spool", finished.study) as parent:
+        parent.end("finished")
+    for number in (1, 2):
+        with tracking.Tracker(tmp_path / "spool", finished.study, number) as tracker:
+            if number == 1:
+                tracker.artifact(finished.config_file(tmp_path / "trial", 1))
+            tracker.end("finished" if number == 1 else "failed")
+    assert not tracking.drain(tmp_path / "spool", target).pending
+    runs = {
+        run.data.tags.get("coldtune.trial"): run.info.run_id
+        for run in tracking.server.client(target.uri).search_runs([target.experiment_id])
+    }
+    _, record = evaluate(runs["1"], home=finished.home)
+    assert values(record["evaluations"][0])["fid"] == finished.outcomes[1].metrics["fid"]
+    with pytest.raises(ValueError, match=r"config\.yaml cannot be had.*state is 'failed'"):
+        evaluate(runs["2"], home=finished.home)
+    with pytest.raises(ValueError, match=f"that of study {finished.study}; name a trial's"):
+        evaluate(runs[None], home=finished.home)
+    with pytest.raises(ValueError, match=r"no such MLflow run .*mlflow\.db"):
+        evaluate("0" * 32, home=finished.home)
+    with pytest.raises(ValueError, match="no such database"):
+        evaluate(runs["1"], "--tracking-uri", f"sqlite:///{tmp_path}/none.db", home=finished.home)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_two_runs_are_compared_on_the_same_images(finished: Finished, evaluate):
+    output, record = evaluate(f"{finished.study}/0", f"{finished.study}/1", home=finished.home)
+    first, second = (outcome.metrics for outcome in finished.outcomes)
+    assert [comparison["metric"] for comparison in record["comparisons"]] == ["fid", "kid", "rmse"]
+    for comparison in record["comparisons"]:
+        metric = comparison["metric"]
+        assert (comparison["a"], comparison["b"]) == (f"{finished.study}/1", f"{finished.study}/0")
+        assert comparison["difference"] == pytest.approx(second[metric] - first[metric], rel=1e-9)
+        assert comparison["low"] <= comparison["difference"] <= comparison["high"]
+    a, b = (outcome.judgements["sampled"] for outcome in reversed(finished.outcomes))
+    sentence = compare(a, b, "fid", (f"{finished.study}/1", f"{finished.study}/0"))
+    assert str(sentence) in output
+    assert sentence.per_image() in output
+    assert output.count("Wilcoxon") == 1
+    assert "equally degraded" not in output
+
+
+def test_runs_that_begin_elsewhere_are_compared_with_a_warning(finished: Finished, evaluate, tmp_path: Path):
+    weaker = finished.config_file(tmp_path / "weaker", degradation={"steps": 2})
+    run = Run("weaker", _config(weaker), finished.dataset)
+    Chain(run.config, run.dataset, Store(finished.home / "store")).train(train, lambda *_: None)
+    output, record = evaluate(f"{finished.study}/0", weaker, home=finished.home)
+    fids = [values(evaluation, "degraded")["fid"] for evaluation in record["evaluations"]]
+    assert fids[1] < 0.9 * fids[0]
+    assert f"{weaker} and {finished.study}/0 do not start from equally degraded images" in output
+
+
+def test_unequal_protocols_are_refused_before_anything_is_sampled(finished: Finished, evaluate, tmp_path: Path):
+    other = finished.config_file(tmp_path / "other", protocol={"seed": 1, "num_images": 257})
+    before = entries(finished.home, "sample")
+    with pytest.raises(ValueError, match=r"they differ in num_images \(260 and 257\), seed \(0 and 1\)"):
+        evaluate(f"{finished.study}/0", other, home=finished.home)
+    assert entries(finished.home, "sample") == before
+    _, record = evaluate(f"{finished.study}/0", other, "--seed", 1, "--num-images", 257, home=finished.home)
+    assert record["comparisons"][0]["difference"] == 0  # one restorer, one sampler, the same images
+
+
+def test_a_restorer_that_is_missing_is_named_and_never_trained(finished: Finished, evaluate, tmp_path: Path):
+    file = finished.config_file(tmp_path / "longer", training={"steps": 7})
+    key = train_key(_config(file), finished.dataset)
+    before = entries(finished.home, "train")
+    with pytest.raises(ValueError, match=rf"^{file}: training.steps = 7: no restorer .*{key[:12]}.* at step 4"):
+        evaluate(file, home=finished.home)
+    assert entries(finished.home, "train") == before
+
+
+def test_rungs_on_the_way_are_not_judged_again(finished: Finished, tmp_path: Path):
+    file = finished.config_file(tmp_path / "rungs", rungs={"steps": [2]})
+    (evaluation,) = evaluate_runs([Run("rungs", _config(file), finished.dataset)], Store(finished.home / "store"))
+    assert evaluation["sampled"].values["fid"].value == finished.outcomes[0].metrics["fid"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("{study}/2", r"{study}/2: failed \(RuntimeError: boom\); only finished trials can be judged"),
+        ("{study}/3", "{study}/3: has not finished"),
+        ("{study}/4", "{study}/4: no such trial; there are 0, 1, 2, 3"),
+        ("nowhere", r"nowhere: no such run; allowed: STUDY/NUMBER .*there are: {study}\), an MLflow run id"),
+        ("{study}/x", "{study}/x: no such run"),
+        ("{home}/data", r"config.yaml: no such file"),
+        ("{home}/space.yaml", r"space.yaml: not the config.yaml of a trial: .*unknown section"),
+    ],
+)
+def test_what_names_no_finished_trial(finished: Finished, evaluate, name: str, message: str):
+    places = {"study": finished.study, "home": str(finished.home)}
+    with pytest.raises(ValueError, match=message.format(**places)):
+        evaluate(name.format(**places), home=finished.home)
+
+
+def test_a_home_without_restorers_is_said_before_a_dataset_is_prepared(finished: Finished, evaluate, tmp_path: Path):
+    file = finished.config_file(tmp_path / "trial")
+    with pytest.raises(ValueError, match="holds no restorers; name the home where this trial ran"):
+        evaluate(file, home=tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name RUNs, or pictures with --images"),
+        (["a", "--images", "b"], "one of the two"),
+        (["--images", "b"], "--reference: required"),
+        (["--images", "b", "--reference", "digits", "--num-images", "5"], "all pictures of --images are judged"),
+        (["--images", "b", "--reference", "digits", "--tracking-uri", "x"], "--tracking-uri: has no effect with"),
+        (["a", "--resize", "bicubic", "--image-size", "8"], "--image-size, --resize: has no effect without"),
+        (["a", "a"], "a run is named twice"),
+        (["--images", "b", "--reference", "digitz"], "unknown dataset 'digitz'"),
+        (["--images", "b", "--reference", "digits"], "no such directory"),
+        (["--images", "b", "--reference", "digits", "--extractor", "nose"], "extractor = 'nose'"),
+    ],
+)
+def test_flags_that_do_not_go_together(evaluate, tmp_path: Path, arguments: list[str], message: str):
+    with pytest.raises(ValueError, match=message):
+        evaluate(*arguments, home=tmp_path)
+
+
+def test_devices_that_are_not_there(evaluate, finished: Finished):
+    with pytest.raises(ValueError, match="--device abacus: allowed: cpu, cuda"):
+        evaluate(finished.study, "--device", "abacus", home=finished.home)
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="--device cuda: this machine has no CUDA device"):
+            evaluate(finished.study, "--device", "cuda", home=finished.home)
+
+
+def test_no_figure_is_cut_at_any_width(finished: Finished, evaluate):
+    wide, _ = evaluate(f"{finished.study}/0", home=finished.home, width=250)
+    figures = sorted(FIGURE.findall(wide))
+    assert len(figures) >= 4 * 7
+    assert len([line for line in wide.splitlines() if line.startswith(" degraded")]) == 1
+    for width in (80, 120, 160):
+        narrow, _ = evaluate(f"{finished.study}/0", home=finished.home, width=width)
+        assert sorted(FIGURE.findall(narrow)) == figures
+        assert max(map(len, narrow.splitlines())) <= width
+
+
+def test_markdown_holds_the_same_figures(finished: Finished, evaluate):
+    wide, _ = evaluate(f"{finished.study}/0", home=finished.home, width=250)
+    markdown, _ = evaluate(f"{finished.study}/0", "--markdown", home=finished.home)
+    assert sorted(FIGURE.findall(markdown)) == sorted(FIGURE.findall(wide))
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(SETS)
+    assert len({row.count("|") for row in rows}) == 1
+
+
+def test_few_images_are_remarked_on(finished: Finished, evaluate):
+    enough, _ = evaluate(f"{finished.study}/0", home=finished.home)
+    few, _ = evaluate(f"{finished.study}/0", "--num-images", 255, home=finished.home)
+    assert "4 d" not in enough
+    assert "N = 255 < 4 d = 256" in few
+
+
+@pytest.fixture
+def pictures(finished: Finished, tmp_path: Path) -> Path:
+    """The validation split as a folder of PNG files, in another order."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, image in enumerate(finished.dataset.split("validation").images.flip(0)):
+        Image.fromarray(image[0].numpy()).save(folder / f"{i}.png")
+    return folder
+
+
+def test_a_splits_own_pictures_are_at_no_distance_from_it(finished: Finished, evaluate, pictures: Path):
+    output, record = evaluate("--images", pictures, "--reference", "digits", home=finished.home)
+    (evaluation,) = record["evaluations"]
+    found = values(evaluation, "images")
+    assert found["fid"] == pytest.approx(0, abs=1e-6)
+    assert found["mind"] == pytest.approx(0, abs=1e-9)
+    assert found["precision"] == found["recall"] == 1
+    assert not {"ssim", "rmse", "psnr"} & set(found)
+    assert evaluation["protocol"]["task"] == "generated"
+    assert evaluation["protocol"]["num_images"] == len(finished.dataset.split("validation").images)
+    assert "NFE" not in output
+
+
+def test_pictures_are_judged_against_the_split_that_is_named(finished: Finished, evaluate, pictures: Path):
+    by_split = {}
+    for split in ("validation", "test"):
+        _, record = evaluate("--images", pictures, "--reference", "digits", "--split", split, home=finished.home)
+        assert record["evaluations"][0]["protocol"]["split"] == split
+        by_split[split] = values(record["evaluations"][0], "images")["mind"]
+    assert by_split["validation"] < 1e-9 < by_split["test"]
+
+
+def test_pictures_are_resized_only_when_asked(finished: Finished, evaluate, tmp_path: Path):
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for i, image in enumerate(finished.dataset.split("validation").images[:8]):
+        Image.fromarray(image[0].numpy()).resize((32, 32), Image.Resampling.NEAREST).convert("RGB").save(
+            folder / f"{i}.png"
+        )
+    flags = ["--images", folder, "--reference", "digits", "--image-size", 16]
+    with pytest.raises(ValueError, match="32 x 32 pixels, not 16 x 16"):
+        evaluate(*flags, home=finished.home)
+    _, record = evaluate(*flags, "--resize", "bilinear", home=finished.home)
+    assert record["evaluations"][0]["protocol"]["num_images"] == 8
+    assert record["evaluations"][0]["protocol"]["image_shape"] == [1, 16, 16]
+
+
+def test_pictures_that_cannot_be_judged(finished: Finished, evaluate, tmp_path: Path):
+    def refused(folder: str, size: tuple[int, int], count: int, message: str) -> None:
+        (tmp_path / folder).mkdir()
+        for i in range(count):
+            Image.new("L", size).save(tmp_path / folder / f"{i}.png")
+        with pytest.raises(ValueError, match=message):
+            evaluate("--images", tmp_path / folder, "--reference", "digits", home=finished.home)
+
+    refused("empty", (16, 16), 0, "no images there")
+    refused("single", (16, 16), 1, "1 image there")
+    refused("few", (16, 16), 3, "few: .*at least")
+    refused("oblong", (24, 16), 3, "24 x 16 pixels; datasets are square")
+
+
+def test_a_dataset_without_a_judge_needs_an_extractor(evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(JUDGES, "digits")
+    with pytest.raises(ValueError, match="--extractor: no judge ships for 'digits'"):
+        evaluate("--images", tmp_path, "--reference", "digits", home=tmp_path)
+
+
+def _config(file: Path) -> TrialConfig:
+    return parse_trial(yaml.safe_load(file.read_text()))
