@@ -74,6 +74,12 @@ def test_a_second_preparation_opens_the_first(digits: Dataset) -> None:
     assert {path: path.stat().st_mtime_ns for path in again.path.iterdir()} == before
 
 
+def test_names_and_fingerprints_stay_from_one_version_to_the_next(digits: Dataset) -> None:
+    """As commit 14454b4 prepared them: a change would leave every home's data and stored results behind."""
+    assert digits.path.name == "digits-16-bilinear-2074323d"
+    assert digits.fingerprint == "1d327d92ec7568d23ca8c81e1de57ea1021906d26233a8c713073d6d371997b2"
+
+
 def test_training_time_settings_prepare_nothing_anew(digits: Dataset) -> None:
     home = digits.path.parents[1]
     assert prepare({**DIGITS, "crop_pad": 2, "flip": True}, home).path == digits.path
