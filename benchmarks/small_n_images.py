@@ -32,7 +32,6 @@ BATCH = 32
 BACKWARD = 3  # a training step costs about as much as so many evaluations of its images
 SAMPLERS = ("direct", "tacos")
 DRAWS = draws.stream("benchmarks/small_n/draws")
-NOISE = draws.stream("benchmarks/small_n/noise")
 
 
 @dataclass(frozen=True)
@@ -87,53 +86,6 @@ class Case:
 
     def cost(self) -> int:
         return self.training_cost() + sum(self.sampling_cost(algorithm) for _, algorithm in self.sets)
-
-
-@dataclass(frozen=True)
-class Altered:
-    """Clean images, smoothed or with noise added, no restorer: FID's preference on features, with all else equal.
-
-    sets: (100 sigma in pixels, "smoothed") by a Gaussian kernel, (100 standard deviation in [-1, 1], "noisy").
-    """
-
-    dataset: str
-    image_size: int
-    extractor: str
-    pool: int
-    sets: tuple[tuple[int, str], ...]
-    kind: str = "altered"
-    pairs: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def name(self) -> str:
-        return f"{self.dataset}-altered"
-
-    @property
-    def data(self) -> DataConfig:
-        return DataConfig(name=self.dataset, image_size=self.image_size)
-
-    def cost(self) -> int:
-        return 0
-
-
-def alter(case: Altered, dataset: Dataset, folder: Path) -> None:
-    """Bring about the sets of `case`, as far as they are not in `folder` yet."""
-    remember(folder / "case.json", asdict(case))
-    clean = dataset.split("validation").images
-    rows = pool_indices(case, len(clean))
-    x, noise = to_float(clean[rows]), draws.normal(draws.derive(0, NOISE, rows), NOISE, dataset.image_shape)
-    for level, how in case.sets:
-        path = images_file(folder, level, how)
-        if not path.exists():
-            made = smoothed(x, level / 100) if how == "smoothed" else x + level / 100 * noise
-            keep(path, {"images": to_uint8(made)})
-
-
-def smoothed(x: Tensor, sigma: float) -> Tensor:
-    """x (N, C, H, W) after a Gaussian kernel of `sigma` pixels."""
-    config = {"kind": "blur", "steps": 1, "kernel_size": 9, "padding": "reflect"}
-    blur = build_degradation(config | {"sigma": {"schedule": "constant", "start": sigma}}, x.shape[1:])
-    return blur(x, 1)
 
 
 def make(case: Case, dataset: Dataset, folder: Path, advance: Advance) -> None:
@@ -197,7 +149,7 @@ def restored(case: Case, algorithm: str, dataset: Dataset, checkpoint: Path, adv
     return torch.cat(parts)
 
 
-def pool_indices(case: Case | Altered, size: int) -> Tensor:
+def pool_indices(case: Case, size: int) -> Tensor:
     """Positions in a validation split of `size` images, int64 (pool,), ascending: the same for all cases."""
     order = torch.argsort(draws.derive(0, draws.stream("benchmarks/small_n/pool"), torch.arange(size)))
     return order[: case.pool].sort().values

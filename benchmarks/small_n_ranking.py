@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,20 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from small_n_images import Advance, Altered, Case, alter, images, images_file, make, pool_indices
+from small_n_images import Advance, Case, images, images_file, make, pool_indices
 from small_n_metrics import Judged, Target, differences
 from small_n_report import (
+    ImageSet,
     Pair,
     all_pairs,
-    altered_pairs,
+    bias_table,
     breakdown_table,
     coverage_table,
+    flips_table,
     pairs_table,
     planned_pairs,
     plot,
     read_sets,
-    sets_table,
     shares_table,
 )
 from small_n_values import halves, judge_case, sizes, targets
@@ -78,11 +79,7 @@ EXTRACTORS = {name: name for name in DEGRADATIONS}
 KINDS = ("blur", "mask", "downsample", "noise")
 LENGTHS = {0: (200, 800), 1: (400, 1600)}  # by seed: pairs far apart, and pairs nearer to each other
 POOL = 4000
-ALTERATIONS = (
-    *((level, "smoothed") for level in (30, 35, 40, 45, 50, 60, 70, 80)),
-    *((level, "noisy") for level in (4, 6, 8, 12, 16, 20, 25, 30)),
-)
-CLOSE, GAPS = 0.3, (0.1, 0.3, 1.0)  # of FIDs on the pool, relative to the smaller
+CLOSE, GAPS = 1.0, (0.1, 0.3, 1.0)  # of FIDs on the pool, relative to the smaller
 SMOOTHER = ("the smoother is the worse", "the smoother is the better")
 QUICK_LENGTHS, QUICK_POOL = (50, 200), 300
 
@@ -106,11 +103,6 @@ def cases(datasets: list[str], seeds: list[int], quick: bool = False) -> list[Ca
         for dataset in datasets
         if kind in DEGRADATIONS[dataset]
     ]
-
-
-def altered(datasets: list[str], quick: bool = False) -> list[Altered]:
-    size, pool = (16, QUICK_POOL) if quick else (32, POOL)
-    return [Altered(dataset, size, dataset, pool, ALTERATIONS) for dataset in datasets]
 
 
 @contextmanager
@@ -137,9 +129,7 @@ def make_images(todo: list[Case], datasets: dict[str, Dataset], out: Path) -> No
             log(case.name)
 
 
-def judge_images(
-    todo: Sequence[Case | Altered], datasets: dict[str, Dataset], out: Path, repeats: int
-) -> dict[str, Target]:
+def judge_images(todo: list[Case], datasets: dict[str, Dataset], out: Path, repeats: int) -> dict[str, Target]:
     made = targets({name: datasets[name] for name in sorted({case.dataset for case in todo})}, EXTRACTORS)
     with counted("the values", sum(len(case.sets) for case in todo), "sets") as (advance, log):
         for case in todo:
@@ -151,31 +141,27 @@ def judge_images(
 
 
 def largest_difference(todo: list[Case], made: dict[str, Target], out: Path) -> float:
-    """Of the metrics here from the library's, relatively: one restorer's sets of each dataset, at every N."""
+    """Of the metrics here from the library's, relatively: one set of each dataset, at every N."""
     worst = 0.0
     for case in {case.dataset: case for case in todo}.values():
         target, extractor = made[case.dataset], build_extractor(case.extractor)
-        for which in case.sets:
-            judged = Judged(extract_features(extractor, images(out / case.name, *which)), target)
-            for _, n in sizes(extractor.dim, case.pool):
-                worst = max(worst, *differences(judged, halves(case, n, 0)[0]).values())
+        judged = Judged(extract_features(extractor, images(out / case.name, *case.sets[-1])), target)
+        for _, n in sizes(extractor.dim, case.pool):
+            worst = max(worst, *differences(judged, halves(case, n, 0)[0]).values())
     return worst
 
 
-def report(planned: list[Pair], every: list[Pair], altered: list[Pair], folder: Path) -> None:
-    """Print the tables and draw both plots. every: any two restored sets of a dataset; altered: smoothed and noisy."""
-    for name, pairs in {
-        "planned": planned,
-        "of any two restored sets": every,
-        "smoothed against noisy": altered,
-    }.items():
+def report(planned: list[Pair], sets: list[ImageSet], folder: Path) -> None:
+    """Print the tables and draw both plots."""
+    every = all_pairs(sets)
+    for name, pairs in {"planned": planned, "of any two sets of a dataset": every}.items():
         print(f"{len(pairs)} pairs {name}, {len(agreed(pairs))} in agreed order")
     print(f"{sum(bool(pair.certain) for pair in agreed(planned))} of the planned ones certain\n")
-    for title, table in {**planned_tables(agreed(planned)), **other_tables(agreed(every), agreed(altered))}.items():
+    tables = planned_tables(agreed(planned)) | other_tables(agreed(every)) | {"The planned pairs": pairs_table(planned)}
+    tables["What a small N adds, and its rank correlation with the spread"] = bias_table(sets)
+    for title, table in tables.items():
         print(f"## {title}\n\n{table}\n")
-    print(f"## The planned pairs\n\n{pairs_table(planned)}\n")
-    print(f"## The altered sets\n\n{sets_table(list(dict.fromkeys(s for pair in altered for s in (pair.a, pair.b))))}")
-    draw(agreed(planned), close(altered), folder)
+    draw(agreed(planned), close(every), folder)
 
 
 def agreed(pairs: list[Pair]) -> list[Pair]:
@@ -200,25 +186,25 @@ def planned_tables(pairs: list[Pair]) -> dict[str, str]:
     }
 
 
-def other_tables(every: list[Pair], altered: list[Pair]) -> dict[str, str]:
+def other_tables(pairs: list[Pair]) -> dict[str, str]:
     def both(pair: Pair) -> str:
         return f"{gap_group(pair)}, {smoother_group(pair)}"
 
     return {
-        "Any two restored sets, paired": breakdown_table(every, both),
-        "Any two restored sets, unpaired": breakdown_table(every, both, design=1),
-        "Smoothed against noisy, paired": breakdown_table(altered, both),
-        "Smoothed against noisy, unpaired": breakdown_table(altered, both, design=1),
+        "Any two sets, paired": breakdown_table(pairs, both),
+        "Any two sets, unpaired": breakdown_table(pairs, both, design=1),
+        "Any two sets: wrong in the mean over subsets": flips_table(pairs),
+        "Any two sets less than 100% apart: wrong in the mean": flips_table([p for p in pairs if p.gap < 1]),
     }
 
 
-def draw(planned: list[Pair], altered: list[Pair], folder: Path) -> None:
+def draw(planned: list[Pair], others: list[Pair], folder: Path) -> None:
     panels = {"Paired: both on the same images": (planned, 0), "Unpaired: each on its own images": (planned, 1)}
     plot(panels, folder / "small-n-ranking.png", f"How often each metric ranks two models right ({len(planned)} pairs)")
-    groups = {name: [pair for pair in altered if smoother_group(pair) == name] for name in SMOOTHER}
+    groups = {name: [pair for pair in others if smoother_group(pair) == name] for name in SMOOTHER}
     if all(groups.values()):
         panels = {f"{name} ({len(pairs)} pairs)": (pairs, 0) for name, pairs in groups.items()}
-        title = f"Clean images, smoothed against noisy, FIDs less than {CLOSE:.0%} apart, paired"
+        title = f"Two sets of a dataset whose FIDs are less than {CLOSE:.0%} apart, paired"
         plot(panels, folder / "small-n-smoother.png", title)
 
 
@@ -238,7 +224,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, help="the published files; without it they are downloaded")
     parser.add_argument("--datasets", nargs="+", default=["mnist", "cifar10"], choices=sorted(EXTRACTORS))
     parser.add_argument("--seeds", type=int, nargs="+", default=sorted(LENGTHS), choices=sorted(LENGTHS))
-    parser.add_argument("--repeats", type=int, default=100, help="of each N, two disjoint subsets each")
+    parser.add_argument("--repeats", type=int, default=50, help="of each N, two disjoint subsets each")
     parser.add_argument("--finished", action="store_true", help="make no images: report on those that are there")
     parser.add_argument("--quick", action="store_true", help="a minute on the digits")
     parser.add_argument("--plots", type=Path, help="folder of the plots; default: the home")
@@ -262,16 +248,12 @@ def main() -> None:
         make_images(todo, datasets, out)
     if not todo:
         sys.exit(f"{out}: no restorer's images are finished")
-    others = altered(options.datasets, options.quick)
-    for case in others:
-        alter(case, datasets[case.dataset], out / case.name)
-    made = judge_images([*todo, *others], datasets, out, options.repeats)
+    made = judge_images(todo, datasets, out, options.repeats)
     print(f"Largest relative difference of the metrics from the library's: {largest_difference(todo, made, out):.0e}\n")
     dims = {name: target.features.shape[1] for name, target in made.items()}
-    pairs = [pair for case in todo for pair in planned_pairs(case, out / case.name, dims[case.dataset])]
-    restored = [found for case in todo for found in read_sets(case, out / case.name, dims[case.dataset])]
-    clean = [found for case in others for found in read_sets(case, out / case.name, dims[case.dataset])]
-    report(pairs, all_pairs(restored), altered_pairs(clean), options.plots or options.home)
+    planned = [pair for case in todo for pair in planned_pairs(case, out / case.name, dims[case.dataset])]
+    sets = [found for case in todo for found in read_sets(case, out / case.name, dims[case.dataset])]
+    report(planned, sets, options.plots or options.home)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from small_n_images import Altered, Case
+from small_n_images import Case
 from small_n_metrics import METRICS
 from small_n_values import SIZES, WITH_INTERVALS, sizes, values_file
 from torch import Tensor
@@ -19,7 +19,6 @@ from torch import Tensor
 NAMES = {"fid": "FID", "fid_infinity": "FID-infinity", "kid": "KID", "mind": "MIND"}
 DESIGNS = ("paired", "unpaired")
 RESAMPLES = 2000
-ALTERED = "altered"
 FID, KID, MIND = (METRICS.index(name) for name in ("fid", "kid", "mind"))
 # Okabe and Ito's colours, told apart with every kind of colour blindness, and a marker each for print.
 STYLES = {"fid": ("#D55E00", "o"), "fid_infinity": ("#E69F00", "s"), "kid": ("#0072B2", "^"), "mind": ("#009E73", "D")}
@@ -27,13 +26,13 @@ STYLES = {"fid": ("#D55E00", "o"), "fid_infinity": ("#E69F00", "s"), "kid": ("#0
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """One set of images, judged. Of an altered set, length is the strength and sampler the alteration.
+    """One set of images, judged.
 
     pool: the metrics on the whole pool (M,). values: by N / d those on the subsets (R, 2, M). spread: trace of the
     features' covariance over that of the clean images; detail: mean difference of neighbouring pixels, likewise.
     """
 
-    case: Case | Altered
+    case: Case
     length: int
     sampler: str
     pool: Tensor
@@ -87,16 +86,11 @@ class Pair:
 
     @property
     def smoother_is_worse(self) -> bool:
-        """Whether the set of less spread in the features is the truly worse one: what a small N is said to miss.
-
-        Of altered sets, whether the smoothed one is.
-        """
-        if self.kind == ALTERED:
-            return self.truth < 0
+        """Whether the set of less spread in the features is the truly worse one: what a small N is said to miss."""
         return (self.a.spread < self.b.spread) == (self.truth < 0)
 
 
-def read_sets(case: Case | Altered, folder: Path, dim: int) -> list[ImageSet]:
+def read_sets(case: Case, folder: Path, dim: int) -> list[ImageSet]:
     found = load_file(values_file(folder))
     ratios = [ratio for ratio, _ in sizes(dim, case.pool)]
     clean = {name: float(found[name][-1]) for name in ("spread", "detail")}
@@ -133,17 +127,7 @@ def all_pairs(sets: Sequence[ImageSet]) -> list[Pair]:
     return [Pair(a, b, "any") for a, b in combinations(sets, 2) if a.case.dataset == b.case.dataset]
 
 
-def altered_pairs(sets: Sequence[ImageSet]) -> list[Pair]:
-    """Every smoothed set against every noisy one of its dataset."""
-    return [
-        Pair(a, b, ALTERED)
-        for a, b in product(sets, sets)
-        if (a.sampler, b.sampler) == ("smoothed", "noisy") and a.case is b.case
-    ]
-
-
 def kind_of(a: ImageSet, b: ImageSet) -> str:
-    assert isinstance(a.case, Case)
     if a.sampler == b.sampler:
         return f"1x against 4x, {'TACoS' if a.sampler == 'tacos' else a.sampler}"
     return f"direct against TACoS, {'1x' if a.length == a.case.lengths[0] else '4x'}"
@@ -230,6 +214,48 @@ def coverage_table(pairs: Sequence[Pair]) -> str:
     return "\n".join(lines)
 
 
+def flips_table(pairs: Sequence[Pair]) -> str:
+    """Of how many pairs the mean over all subsets has the wrong order, and for how many it favours the smoother set."""
+    lines = [head(["metric", *(f"N = {size_name(ratio)}" for ratio in SIZES)])]
+    for m, metric in enumerate(METRICS):
+        cells = []
+        for ratio in SIZES:
+            found = [pair for pair in pairs if ratio in pair.a.values]
+            flips = [
+                pair for pair in found if float(_mean(pair.b, ratio, m) - _mean(pair.a, ratio, m)) * pair.truth < 0
+            ]
+            smoother = sum(pair.smoother_is_worse for pair in flips)
+            cells.append(f"{len(flips)} of {len(found)} ({smoother})")
+        lines.append(row([NAMES[metric], *cells]))
+    return "\n".join(lines)
+
+
+def bias_table(sets: Sequence[ImageSet]) -> str:
+    """What few images add to a metric, in its own units, and the rank correlation of that with the set's spread."""
+    lines = [head(["dataset", "metric", *(f"N = {size_name(ratio)}" for ratio in SIZES)])]
+    for dataset in sorted({one.case.dataset for one in sets}):
+        group = [one for one in sets if one.case.dataset == dataset]
+        for m, metric in enumerate(METRICS):
+            cells = []
+            for ratio in SIZES:
+                found = [one for one in group if ratio in one.values]
+                bias = torch.tensor([float(_mean(one, ratio, m) - one.pool[m]) for one in found])
+                spread = torch.tensor([one.spread for one in found])
+                cells.append(f"{float(bias.mean()):.2g} ({spearman(bias, spread):+.2f})" if found else "-")
+            lines.append(row([dataset, NAMES[metric], *cells]))
+    return "\n".join(lines)
+
+
+def _mean(one: ImageSet, ratio: float, metric: int) -> Tensor:
+    return one.values[ratio][..., metric].mean()
+
+
+def spearman(x: Tensor, y: Tensor) -> float:
+    """Rank correlation of (S,) and (S,) without ties."""
+    ranks = torch.stack([x.argsort().argsort(), y.argsort().argsort()]).double()
+    return float(torch.corrcoef(ranks)[0, 1])
+
+
 def pairs_table(pairs: Sequence[Pair]) -> str:
     """Every pair: what the truth rests on, and how often each metric finds it at N = d and 4 d, paired."""
     columns = ["restorer", "a against b", "FID", "KID", "MIND", "spread", "detail", "better", "right at d", "at 4d"]
@@ -241,16 +267,6 @@ def pairs_table(pairs: Sequence[Pair]) -> str:
         better = {1: "a", -1: "b", 0: "no agreement"}[pair.truth] + (" ?" if pair.truth and not pair.certain else "")
         found = ["-" if not pair.truth else " / ".join(map(percent, pair.shares[i, 0])) for i in (1, 3)]
         lines.append(row([a.case.name, pair.kind, *values, *relative, better, *found]))
-    return "\n".join(lines)
-
-
-def sets_table(sets: Sequence[ImageSet]) -> str:
-    """What each altered set is worth on the pool."""
-    lines = [head(["set", "FID", "KID", "MIND", "spread", "detail"])]
-    for one in sets:
-        values = [f"{float(one.pool[m]):.3g}" for m in (FID, KID, MIND)]
-        name = f"{one.case.dataset}, {one.sampler} {one.length / 100:.2f}"
-        lines.append(row([name, *values, f"{one.spread:.3f}", f"{one.detail:.2f}"]))
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from small_n_images import Advance, Altered, Case, images, keep
+from small_n_images import Advance, Case, images, keep
 from small_n_metrics import Judged, Target
 from torch import Tensor
 
@@ -40,9 +40,7 @@ def values_file(folder: Path) -> Path:
     return folder / "values.safetensors"
 
 
-def judge_case(
-    case: Case | Altered, clean: Tensor, target: Target, folder: Path, repeats: int, advance: Advance
-) -> None:
+def judge_case(case: Case, clean: Tensor, target: Target, folder: Path, repeats: int, advance: Advance) -> None:
     """Write the values of `case`, where they are not there yet. clean: the pool's originals, uint8."""
     path = values_file(folder)
     if path.exists() and len(load_file(path)["n" + str(target.features.shape[1])][0]) == repeats:
@@ -56,13 +54,12 @@ def judge_case(
         "pool": torch.tensor([judged.values(everything) for judged in sets], dtype=torch.float64),
         "spread": torch.stack([judged.features.var(0).sum() for judged in sets] + [target.features.var(0).sum()]),
         "detail": torch.stack([detail(part) for part in (*made, clean)]),
+        "whole": paired_differences(sets, case.pairs, everything),
     }
-    if case.pairs:
-        out["whole"] = paired_differences(sets, case.pairs, everything)
     dim = target.features.shape[1]
     subsets = {ratio: [halves(case, n, r) for r in range(repeats)] for ratio, n in sizes(dim, case.pool)}
     for ratio, rows in subsets.items():
-        if ratio in WITH_INTERVALS and case.pairs:
+        if ratio in WITH_INTERVALS:
             out[f"interval{int(ratio * dim)}"] = intervals(sets, case.pairs, rows[:COVERED])
     found: dict[float, list[Tensor]] = {ratio: [] for ratio in subsets}
     for judged in sets:
@@ -72,7 +69,7 @@ def judge_case(
     keep(path, out | {f"n{int(ratio * dim)}": torch.stack(parts) for ratio, parts in found.items()})
 
 
-def halves(case: Case | Altered, n: int, repeat: int) -> tuple[Tensor, Tensor]:
+def halves(case: Case, n: int, repeat: int) -> tuple[Tensor, Tensor]:
     """Two disjoint random subsets of n of the pool's image numbers: the same for all sets and cases."""
     order = torch.argsort(draws.derive(repeat, draws.stream(f"benchmarks/small_n/{n}"), torch.arange(case.pool)))
     return order[:n], order[n : 2 * n]
