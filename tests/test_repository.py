@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import os
 import re
@@ -23,6 +24,7 @@ from coldtune.diffusion import build_degradation, build_restorer
 from coldtune.diffusion.degradations import DEGRADATIONS
 from coldtune.metrics import build_extractor
 from coldtune.stages.trial import TrialConfig, parse_trial, short_name
+from coldtune.studies import paper_job
 from coldtune.studies.job import parser
 from coldtune.studies.space import Space
 from coldtune.studies.spec import build_spec
@@ -144,6 +146,10 @@ def test_readme_lists_the_flags_of_every_job():
     assert shown == flags
 
 
+def parser_of(job: str) -> argparse.ArgumentParser:
+    return paper_job.parser("") if job == "paper_table.py" else parser("", trials=8)
+
+
 def test_commands_of_the_readme_are_understood():
     of_jobs = commands(README, "uv run jobs/") + [
         words[words.index("python") + 1 :] for words in commands(README, "uv run ray job submit")
@@ -151,7 +157,7 @@ def test_commands_of_the_readme_are_understood():
     assert len(of_jobs) > 5
     for script, *arguments in of_jobs:
         assert ROOT / "jobs" / Path(script).name in JOBS
-        parser("", trials=8).parse_args(arguments)
+        parser_of(Path(script).name).parse_args(arguments)
     of_cli = commands(README, "uv run coldtune")
     assert len(of_cli) > 3
     for arguments in of_cli:
@@ -238,7 +244,9 @@ def test_a_job_explains_itself(path, tmp_path):
     done = run(sys.executable, str(path), "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"uv run jobs/{path.name}" in done.stdout
-    assert "--trials N" in done.stdout
+    assert "--home DIR" in done.stdout
+    asks = "--table N" if path.stem == "paper_table" else "--trials N"
+    assert asks in done.stdout
 
 
 def keys(model: type[BaseModel], prefix: str) -> Iterator[str]:

@@ -6,20 +6,29 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.text import Text
 
 from coldtune.studies import cluster
 
+if TYPE_CHECKING:
+    from coldtune.studies.spec import StudySpec
+
 
 def parser(doc: str, trials: int) -> argparse.ArgumentParser:
-    """The flags of every job."""
+    """The flags of every job that searches."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--trials", type=int, metavar="N", help=f"trials in all (default {trials}; more extends a study)")
     made.add_argument("--dataset", metavar="NAME", help="digits, mnist, cifar10 (default: the base's)")
+    return add_common(made, "change the base or the search, e.g. training.steps=400 search.startup=8")
+
+
+def add_common(made: argparse.ArgumentParser, settings: str) -> argparse.ArgumentParser:
+    """Add the flags that do not say what is asked, but where and how; settings: the help of --set."""
     made.add_argument("--data-dir", type=Path, metavar="PATH", help="where the dataset's published files lie")
     made.add_argument("--study", metavar="NAME", help="the study's name (default: the job's and a hash of its spec)")
     made.add_argument("--resume", action="store_true", help="go on with a study; an error where there is none")
@@ -32,9 +41,8 @@ def parser(doc: str, trials: int) -> argparse.ArgumentParser:
     made.add_argument("--workers", type=int, default=1, metavar="N", help="processes that train one trial (default 1)")
     made.add_argument("--gpus-per-trial", type=float, default=0.0, metavar="F", help="may be a fraction (default 0)")
     made.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings",
-        help="change the base or the search, e.g. training.steps=400 search.startup=8",
-    )  # fmt: skip
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings", help=settings
+    )
     return made
 
 
@@ -44,21 +52,31 @@ def main(job: str, space: Path, doc: str | None, trials: int = 12, arguments: Se
     Exit codes: 0 the study has its trials; 2 the command was wrong, and nothing was spent; 130 interrupted.
     """
     options = parser((doc or "").strip(), trials).parse_args(arguments)
+
+    def spec() -> StudySpec:
+        from coldtune.studies.spec import build_spec
+
+        return build_spec(job, space, dataset=options.dataset, seed=options.seed, settings=options.settings)
+
+    run_guarded(spec, options, trials)
+
+
+def run_guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials: int) -> NoReturn:
+    """Run the study that `build` specifies with the flags given, and exit as `main` does; trials: the default."""
     console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
-    sys.exit(_guarded(job, space, trials, options, console))
+    sys.exit(_guarded(build, options, trials, console))
 
 
-def _guarded(job: str, space: Path, trials: int, options: argparse.Namespace, console: Console) -> int:
+def _guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials: int, console: Console) -> int:
     # Late: --help and a wrong flag should not wait for torch.
     from coldtune.studies.run import RunOptions, run_study
-    from coldtune.studies.spec import build_spec
 
     try:
-        spec = build_spec(job, space, dataset=options.dataset, seed=options.seed, settings=options.settings)
+        spec = build()
         run = RunOptions(
             home=options.home.expanduser().absolute() if options.home else cluster.default_home(),
             command=command(),
-            trials=options.trials,
+            trials=getattr(options, "trials", None),
             default_trials=trials,
             name=options.study,
             resume=options.resume,

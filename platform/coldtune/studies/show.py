@@ -16,11 +16,14 @@ from coldtune import tracking
 from coldtune.config import parse
 from coldtune.metrics import Judgement, compare
 from coldtune.metrics.protocol import Protocol
+from coldtune.reports.paper_text import TerminalTable, latex, markdown
 from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, trial_table
 from coldtune.stages.trial import short_name
 from coldtune.studies.cluster import Slots
+from coldtune.studies.cost import cost
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Ledger
+from coldtune.studies.paper import fill
 from coldtune.tracking import Target
 
 _STATES = {
@@ -39,9 +42,14 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
     ended, again = ledger.finished(), ledger.interrupted()
     search = f"{checked.spec.search.algorithm.upper()}, seed {checked.spec.seed}"
     asks = f"{checked.trials} trials over {varied}, around {base} ({search})"
+    if space.size is not None:
+        asks = f"{space.size} variant{'s' * (space.size > 1)}, each once: {', '.join(space.config.variants)}"
     if ended or again:
         going_on = f", {len(again)} interrupted ({', '.join(map(str, again))}) will go on" if again else ""
         asks += f"; {ended} of them ended before{going_on}"
+    trains = f"{space.base['training']['steps']:,} steps of {space.base['training']['batch_size']} images a trial"
+    if space.size is not None:
+        trains = cost(space, checked.dataset, checked.sources, options.home / "store")
     lines = [("asks", asks)]
     for path, derive in space.config.derive.items():
         share = space.feasible_share()
@@ -54,10 +62,7 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
         )
     lines += [
         ("judges", f"{checked.spec.objective.metric.upper()} on {checked.protocol.describe()}"),
-        (
-            "trains",
-            f"{space.base['training']['steps']:,} steps of {space.base['training']['batch_size']} images a trial",
-        ),
+        ("trains", trains),
         ("writes", f"{options.home} (studies/{checked.folder.name}, store, data), runs to {tracking.shown(uri)}"),
     ]
     table = Table.grid(padding=(0, 2))
@@ -81,14 +86,16 @@ def closing(
 ) -> None:
     """Print the table of trials, the best one, and the commands to look closer, to resume or to extend."""
     print_table(console, ledger)
-    (folder.path / "table.md").write_text(markdown_table(rows(ledger), _best_number(ledger), _columns(ledger)))
+    written = write_table(folder, ledger)
     resume = command if "--resume" in shlex.split(command) else f"{command} --resume"
     commands = [
         ("runs in MLflow", tracking.ui_command(target.uri)),
         ("its trials", tracking.trials_page(target, folder.name, ledger.spec.objective.metric)),
         ("look closer", f"{runner()}coldtune study show {folder.name} --home {shlex.quote(str(folder.home))}"),
     ]
-    if finished:
+    if ledger.spec.table is not None:
+        commands.insert(0, ("the table", ", ".join(map(str, written))))
+    if finished and ledger.space.size is None:
         commands.append(("more trials", f"{_without(command, '--trials')} --trials {trials + 8}"))
     else:
         console.print(f"[yellow]interrupted with {ledger.finished()} of {trials} trials ended; nothing is lost[/]")
@@ -98,7 +105,10 @@ def closing(
 
 
 def print_table(console: Console, ledger: Ledger) -> None:
-    """The table of a study's trials, the best one's place on test, and what failed."""
+    """The table of a study's trials, the best one's place on test, and what failed; or the paper's table, filled."""
+    if ledger.spec.table is not None:
+        console.print(TerminalTable(fill(ledger)))
+        return
     console.print(trial_table(rows(ledger), best=_best_number(ledger), columns=_columns(ledger)))
     best = ledger.best()
     if best is None:
@@ -118,6 +128,18 @@ def print_table(console: Console, ledger: Ledger) -> None:
     if images:
         _line(console, "its images", images["sampled"])
         _line(console, "its restorer", best.user_attrs["checkpoint"])
+
+
+def write_table(folder: StudyFolder, ledger: Ledger) -> list[Path]:
+    """Write the study's table into its folder: as Markdown, one of the paper's also as LaTeX; gives the files."""
+    if ledger.spec.table is None:
+        texts = {"table.md": markdown_table(rows(ledger), _best_number(ledger), _columns(ledger))}
+    else:
+        filled = fill(ledger)
+        texts = {"table.md": markdown(filled), "table.tex": latex(filled)}
+    for name, text in texts.items():
+        (folder.path / name).write_text(text)
+    return [folder.path / name for name in texts]
 
 
 def rows(ledger: Ledger) -> list[TrialRow]:
