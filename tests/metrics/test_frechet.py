@@ -79,7 +79,7 @@ def test_gaussians_that_do_not_commute(seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize(("n", "m", "dim"), [(300, 200, 24), (64, 65, 16), (400, 50, 32)])
+@pytest.mark.parametrize(("n", "m", "dim"), [(300, 200, 24), (64, 65, 16), (400, 50, 32), (700, 650, 300)])
 def test_agrees_with_scipys_square_root(n: int, m: int, dim: int) -> None:
     a, b = _random(n, dim) @ _spd(dim, 2), _random(m, dim, seed=1) @ _spd(dim, 3) + 0.3
     assert _distance(a, b) == pytest.approx(_sqrtm_distance(a, b), rel=1e-8)

@@ -89,9 +89,10 @@ def test_influences_follow_their_images_and_have_none_where_nothing_differs() ->
     assert float(frechet_influences(reference, y).abs().max()) < 1e-6
 
 
-def test_dead_features_change_nothing() -> None:
+@pytest.mark.parametrize("dead", [3, 300])
+def test_dead_features_change_nothing(dead: int) -> None:
     x, y = _sets(50, 60, 4)
-    dead_x, dead_y = (torch.cat([t, torch.zeros(len(t), 3, dtype=torch.float64)], 1) for t in (x, y))
+    dead_x, dead_y = (torch.cat([torch.zeros(len(t), dead, dtype=torch.float64), t], 1) for t in (x, y))
     torch.testing.assert_close(
         frechet_influences(Reference.of(dead_y), dead_x), frechet_influences(Reference.of(y), x), rtol=1e-6, atol=1e-6
     )
