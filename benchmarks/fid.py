@@ -45,7 +45,7 @@ from coldtune.metrics import (
     resolve,
 )
 
-REPEATS = {64: 51, 512: 11, 2048: 3}
+REPEATS = {64: 51, 512: 11, 2048: 5}
 IMAGES = 10_000
 BATCH = 256
 AIMS = {"sqrtm": 10.0, "torchmetrics": 2.5}  # at d = 2048
