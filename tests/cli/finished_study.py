@@ -44,7 +44,7 @@ class Finished:
         """The config.yaml of a trial, with `section={key: value}` changed, in a folder of its own."""
         tree = plain(self.configs[number])
         for section, values in changes.items():
-            tree[section] |= values
+            tree[section] = {**(tree[section] or {}), **values}
         folder.mkdir(exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         return folder / "config.yaml"

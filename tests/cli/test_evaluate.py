@@ -17,8 +17,8 @@ from coldtune import cli, tracking
 from coldtune.data import to_float, to_uint8
 from coldtune.diffusion import build_degradation
 from coldtune.metrics import compare
-from coldtune.stages.chain import Chain
-from coldtune.stages.evaluate import Run, evaluate_runs
+from coldtune.stages.chain import BASELINES, Chain
+from coldtune.stages.evaluate import Run, _missing, evaluate_runs
 from coldtune.stages.keys import train_key
 from coldtune.stages.store import Store
 from coldtune.stages.trial import TrialConfig, parse_trial
@@ -98,7 +98,6 @@ def test_a_configuration_means_the_same_trial_as_its_number(finished: Finished, 
         assert values(record["evaluations"][0])["fid"] == finished.outcomes[1].metrics["fid"]
 
 
-@pytest.mark.slow  # for making a database
 def test_an_mlflow_run_means_the_trial_whose_configuration_it_holds(finished: Finished, evaluate, tmp_path: Path):
     target = tracking.prepare(tracking.default_uri(finished.home), "coldtune", finished.home / "artifacts")
     with tracking.Tracker(tmp_path / "spool", finished.study) as parent:
@@ -176,6 +175,30 @@ def test_rungs_on_the_way_are_not_judged_again(finished: Finished, tmp_path: Pat
     file = finished.config_file(tmp_path / "rungs", rungs={"steps": [2]})
     (evaluation,) = evaluate_runs([Run("rungs", _config(file), finished.dataset)], Store(finished.home / "store"))
     assert evaluation["sampled"].values["fid"].value == finished.outcomes[0].metrics["fid"]
+
+
+def test_a_baseline_as_the_trials_own_sampler_is_sampled_once(finished: Finished, tmp_path: Path):
+    config = _config(finished.config_file(tmp_path / "naive", sampler={"algorithm": "naive"}, protocol={"seed": 2}))
+    store = Store(finished.home / "store")
+    samplers = [None, *BASELINES.values(), config.sampler]
+    assert _missing(Chain(config, finished.dataset, store), samplers) == [True, True, True, False]
+    (evaluation,) = evaluate_runs([Run("naive", config, finished.dataset)], store)
+    assert evaluation["sampled"].values == evaluation["naive"].values
+    assert not any(_missing(Chain(config, finished.dataset, store), samplers))
+
+
+def test_generated_images_have_no_originals(finished: Finished, evaluate, tmp_path: Path):
+    priors = [{"kind": "gmm", "components": count} for count in (1, 2)]
+    files = [finished.config_file(tmp_path / f"prior-{i}", prior=prior) for i, prior in enumerate(priors)]
+    output, record = evaluate(*files, "--num-images", 400, home=finished.home)
+    for evaluation in record["evaluations"]:
+        assert evaluation["protocol"]["task"] == "generated"
+        assert evaluation["protocol"]["num_images"] == 400 > evaluation["protocol"]["reference_images"]
+        assert not {"ssim", "rmse", "psnr"} & set(values(evaluation))
+    assert [comparison["metric"] for comparison in record["comparisons"]] == ["fid", "kid"]
+    assert "x_T as drawn" in output
+    assert "Wilcoxon" not in output
+    assert "equally degraded" not in output
 
 
 @pytest.mark.parametrize(

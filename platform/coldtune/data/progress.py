@@ -44,6 +44,6 @@ def show(enabled: bool) -> Iterator[Bars]:
     if not (enabled and console.is_terminal):
         yield Bars()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), _Rate(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         yield Bars(progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coldtune.config import parse, plain
 from coldtune.data import Dataset
-from coldtune.data.progress import show
+from coldtune.data.progress import Bars, show
 from coldtune.diffusion import nfe
 from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.metrics import (
@@ -41,6 +41,7 @@ Split = Literal["train", "validation", "test"]
 
 COMPARED = ("fid", "kid", "rmse")
 NOTICEABLE = 0.01  # of the degraded images' FID: trials that start further apart are not the same task
+_WIDEST = 24  # letters of a name beside a bar, so that both fit into 80 columns
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def evaluate_runs(
     for run, chain in zip(runs, chains, strict=True):
         with _about(f"{runs[0].name} and {run.name}"):
             check_same([chains[0].protocol, chain.protocol])
-    return [_evaluated(run, chain, progress) for run, chain in zip(runs, chains, strict=True)]
+    with show(progress) as bars:
+        return [_evaluated(run, chain, bars) for run, chain in zip(runs, chains, strict=True)]
 
 
 def evaluate_images(
@@ -137,7 +139,7 @@ def evaluate_images(
     with _about(name), show(progress) as bars:
         reference = reference_statistics(*of_reference, device=device)
         features = reference_features(*of_reference, device=device)
-        bar = partial(_passes([len(images)], bars.start(f"judge {name}", len(images), "images")), "judge")
+        bar = partial(_passes([len(images)], bars.start(f"judge {name[-_WIDEST:]}", len(images), "images")), "judge")
         judgement = judge(
             images, None, extractor, reference, protocol, features, tuple(DISTANCES), device=device, progress=bar
         )
@@ -156,11 +158,13 @@ def comparisons(other: Evaluation, first: Evaluation) -> list[Comparison]:
 
 
 def unequal_starts(other: Evaluation, first: Evaluation) -> str:
-    """A warning where the two do not begin equally far from clean images; empty where they do.
+    """A warning where the two restore images that are not equally degraded; else empty, as for generated images.
 
     The less a degradation takes away, the better every sampler looks, so the difference is then not the sampler's or
     the restorer's alone. Measured by the FID of the degraded images, which may differ by 1 %.
     """
+    if first[DEGRADED].protocol.task == "generated":
+        return ""
     fids = [evaluation[DEGRADED].values["fid"].value for evaluation in (other, first)]
     if abs(fids[0] - fids[1]) <= NOTICEABLE * max(fids):
         return ""
@@ -187,13 +191,13 @@ def _chain(run: Run, store: Store, device: torch.device | str) -> Chain:
         return Chain(config, run.dataset, store, device, run.source)
 
 
-def _evaluated(run: Run, chain: Chain, progress: bool) -> Evaluation:
+def _evaluated(run: Run, chain: Chain, bars: Bars) -> Evaluation:
     samplers: dict[str, SamplerConfig | None] = {DEGRADED: None, **BASELINES, SAMPLED: run.config.sampler}
     evaluations = {name: nfe(sampler, chain.degradation.steps) if sampler else 0 for name, sampler in samplers.items()}
-    work = [chain.protocol.num_images * evaluations[name] * _missing(chain, samplers[name]) for name in samplers]
-    with show(progress) as bars:
-        advance = bars.start(f"sample {run.name}", sum(work), "network evaluations")
-        outcome = chain.run(found_only, lambda *_: None, _passes(work, advance))
+    missing = _missing(chain, samplers.values())
+    work = [chain.protocol.num_images * count * new for count, new in zip(evaluations.values(), missing, strict=True)]
+    advance = bars.start(f"sample {run.name[-_WIDEST:]}", sum(work), "NFE") if sum(work) else lambda _: None
+    outcome = chain.run(found_only, lambda *_: None, _passes(work, advance))
     labels = _labels(run.config)
     sets = [JudgedSet(name, labels[name], outcome.judgements[name], evaluations[name]) for name in labels]
     return Evaluation(run.name, _title(run, chain), tuple(sets), run.config)
@@ -217,8 +221,10 @@ def _title(run: Run, chain: Chain) -> str:
     )
 
 
-def _missing(chain: Chain, sampler: SamplerConfig | None) -> bool:
-    return chain.store.find("sample", sample_key(chain.config, chain.dataset, sampler, chain.source)) is None
+def _missing(chain: Chain, samplers: Iterable[SamplerConfig | None]) -> list[bool]:
+    """Which sets are still to be sampled; one that a sampler before it makes is not."""
+    keys = [sample_key(chain.config, chain.dataset, sampler, chain.source) for sampler in samplers]
+    return [key not in keys[:i] and chain.store.find("sample", key) is None for i, key in enumerate(keys)]
 
 
 def _passes(work: Sequence[int], advance: Callable[[float], None]) -> Callable[[str, float], None]:

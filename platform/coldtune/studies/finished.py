@@ -13,7 +13,9 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from coldtune import presets, tracking
+from coldtune.config import plain
 from coldtune.data import Dataset, prepare, prepared
+from coldtune.diffusion import source_of
 from coldtune.stages.evaluate import Run
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.studies.folder import StudyFolder, studies
@@ -41,7 +43,7 @@ def find_run(name: str, home: Home) -> Run:
     """
     study, _, number = name.partition("/")
     if study and not study.startswith(".") and StudyFolder(home.path, study).exists and re.fullmatch(r"\d*", number):
-        return _of_study(StudyFolder(home.path, study), number)
+        return _of_study(StudyFolder(home.path, study), number, home)
     if _RUN_ID.fullmatch(name):
         logged = tracking.logged_file(name, CONFIG_FILE, _tracking_uris(home))
         return _of_config(yaml.safe_load(logged), name, home)
@@ -55,7 +57,7 @@ def find_run(name: str, home: Home) -> Run:
     )
 
 
-def _of_study(folder: StudyFolder, number: str) -> Run:
+def _of_study(folder: StudyFolder, number: str, home: Home) -> Run:
     ledger = read(folder)
     trial = _trial(ledger, folder.name, int(number)) if number else ledger.best()
     if trial is None:
@@ -64,7 +66,7 @@ def _of_study(folder: StudyFolder, number: str) -> Run:
     config = ledger.space.resolve(trial.params)
     candidates = map(Dataset.open, prepared(folder.home, config.data.name))
     dataset = next(dataset for dataset in candidates if dataset.fingerprint == fingerprint)  # `read` has seen it
-    return Run(f"{folder.name}/{trial.number}", config, dataset)
+    return Run(f"{folder.name}/{trial.number}", config, dataset, _source(config, home))
 
 
 def _trial(ledger: Ledger, study: str, number: int) -> FrozenTrial:
@@ -85,13 +87,19 @@ def _of_config(tree: Mapping[str, Any], name: str, home: Home) -> Run:
         config = parse_trial(tree)
     except ValueError as error:
         raise ValueError(f"{name}: not the {CONFIG_FILE} of a trial: {error}") from None
-    return Run(name, config, _dataset(config, name, home))
+    return Run(name, config, _dataset(config, name, home), _source(config, home))
 
 
 def _dataset(config: TrialConfig, name: str, home: Home) -> Dataset:
     if not (home.path / "store" / "train").is_dir():  # before a dataset is downloaded in vain
         raise ValueError(f"{name}: {home.path} holds no restorers; name the home where this trial ran with --home")
     return prepare(config.data, home.path, home.data_dir)
+
+
+def _source(config: TrialConfig, home: Home) -> Dataset | None:
+    """The dataset that the degradation draws from, prepared as the trial's own."""
+    name = source_of(config.degradation)
+    return None if name is None else prepare({**plain(config.data), "name": name}, home.path, home.data_dir)
 
 
 def _read(path: Path) -> dict[str, Any]:
