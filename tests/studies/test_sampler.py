@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -64,16 +65,17 @@ def test_only_feasible_points_enter_the_study(space: Space) -> None:
     assert not all(space.feasible(space.sample(rng)) for _ in range(60)), "the space holds others"
 
 
-@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+@pytest.mark.parametrize("algorithm", ["tpe", "random", "qmc", "nsga2", "nsga3", "gp"])
 def test_a_resumed_study_asks_what_the_unbroken_one_asks(space: Space, tmp_path: Path, algorithm: str) -> None:
-    search = SearchConfig(algorithm=algorithm, startup=3)
+    search = SearchConfig(algorithm=algorithm, startup=3, population=4)
     unbroken = run(study(space, search=search), space, 9)
     points = []
     for _ in range(3):  # a new process each time: the storage is all that is left
         storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
         points += run(study(space, storage, search), space, 3)
     assert points == unbroken
-    assert len({str(point) for point in points}) == len(points), "nothing is suggested twice"
+    first = points if not algorithm.startswith("nsga") else points[:4]  # later a child may be like a parent
+    assert len({str(point) for point in first}) == len(first), "nothing is suggested twice"
 
 
 def test_an_interrupted_trial_keeps_its_values(space: Space, tmp_path: Path) -> None:
@@ -112,3 +114,64 @@ def test_the_search_is_seeded(space: Space) -> None:
     assert run(study(space, seed=1), space, 3) == run(study(space, seed=1), space, 3)
     assert run(study(space, seed=1), space, 3) != run(study(space, seed=2), space, 3)
     assert len({trial_seed(seed, number) for seed in range(20) for number in range(20)}) == 400
+
+
+def test_sobol_points_are_more_even_than_random_ones(root: Path) -> None:
+    """64 points of a scrambled Sobol sequence put one into each of 64 equal cells of any one axis."""
+    config = parse(SpaceConfig, {"base": "x", "vary": {"training.lr": {"low": 1e-4, "high": 1e-2, "log": True}}})
+    line = Space(config, presets.load("digits-quick"), (1, 16, 16))
+
+    def cells(algorithm: str) -> int:
+        made = study(line, search=SearchConfig(algorithm=algorithm))
+        values = []
+        for _ in range(64):
+            trial, point = ask(made, line)
+            made.tell(trial, 1.0)
+            values.append(math.log(point["lr"] / 1e-4) / math.log(100))
+        return len({int(64 * value) for value in values})
+
+    assert cells("qmc") == 64
+    assert cells("random") < 56  # 41 expected
+
+
+def test_running_trials_do_not_get_the_same_point(space: Space) -> None:
+    """Eight asked at once, none told: no model can tell them apart, their seeds must."""
+    for algorithm in ("tpe", "gp", "nsga2", "random", "qmc"):
+        made = study(space, search=SearchConfig(algorithm=algorithm))
+        points = [ask(made, space)[1] for _ in range(8)]
+        assert len({str(point) for point in points}) == 8, algorithm
+
+
+def test_a_grid_goes_through_every_feasible_combination_once() -> None:
+    tree = {
+        "base": "x",
+        "vary": {
+            "degradation.steps": {"low": 10, "high": 30, "step": 10},
+            "sampler.algorithm": {"choices": ["naive", "tacos"]},
+            "sampler.eta": {"low": 0.0, "high": 1.0, "step": 0.5, "when": {"sampler.algorithm": "tacos"}},
+        },
+    }
+    base = presets.load("digits-quick")
+    base["sampler"]["draw"] = "estimated"
+    base["degradation"] = {"kind": "noise", "steps": 20}
+    space = Space(parse(SpaceConfig, tree), base, (1, 16, 16))
+    expected = {(T, "naive", None) for T in (10, 20, 30)} | {
+        (T, "tacos", eta) for T in (10, 20, 30) for eta in (0.0, 0.5, 1.0)
+    }
+    orders = []
+    for seed in (0, 0, 1):
+        made = study(space, search=SearchConfig(algorithm="grid"), seed=seed)
+        points = []
+        for _ in range(len(expected)):
+            trial, point = ask(made, space)
+            made.tell(trial, 1.0)
+            points.append((point["T"], point["sampler"], point.get("eta")))
+        assert points[0] == (20, "tacos", 0.0), "the base comes first"
+        assert set(points) == expected
+        orders.append(points)
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_a_grid_needs_steps(space: Space) -> None:
+    with pytest.raises(ValueError, match=r"vary\.degradation\.sigma\.rate: search\.algorithm = 'grid' needs choices"):
+        study(space, search=SearchConfig(algorithm="grid"))

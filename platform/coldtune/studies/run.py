@@ -30,6 +30,7 @@ from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Asked, Ledger, open_storage
 from coldtune.studies.live import Spent, View
 from coldtune.studies.records import Records
+from coldtune.studies.sampler import listed_points
 from coldtune.studies.space import Space
 from coldtune.studies.spec import StudySpec
 from coldtune.studies.worker import TrialJob
@@ -129,12 +130,20 @@ def _check(spec: StudySpec, options: RunOptions) -> _Checked:
         )
     if config.split == "test" and space.size is None:
         raise ValueError("protocol.split = 'test': a search judges by validation; test is for the chosen trial, once")
+    return _Checked(spec, folder, dataset, sources, space, protocol, _trials(spec, space, folder, options))
+
+
+def _trials(spec: StudySpec, space: Space, folder: StudyFolder, options: RunOptions) -> int:
+    """How many trials there shall be: as asked; else as last time; else all of a list, or the job's default."""
     if space.size is not None and options.trials not in (None, space.size):
         raise ValueError(
             f"--trials {options.trials}: this study has {space.size} variants, each of which is asked once"
         )
-    last = space.size or (int(folder.start()["trials"]) if folder.exists else options.default_trials)
-    return _Checked(spec, folder, dataset, sources, space, protocol, options.trials or last)
+    points = listed_points(space, spec.search, spec.seed)
+    if points is not None and (options.trials or 0) > len(points):
+        raise ValueError(f"--trials {options.trials}: the grid has {len(points):,} points, each of which is asked once")
+    last = int(folder.start()["trials"]) if folder.exists else None
+    return options.trials or last or (len(points) if points is not None else options.default_trials)
 
 
 def _source(name: str, spec: StudySpec, dataset: Dataset, options: RunOptions) -> Dataset:

@@ -3,47 +3,78 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import (
+    BaseSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from coldtune.config import Config
-from coldtune.studies.space import Space
+from coldtune.studies.space import VARIANT, Space
 
 _TRIES = 200  # of the chosen algorithm; then uniform draws, which reach any feasible part of the space
 _UNIFORM_TRIES = 20_000
 
 
 class SearchConfig(Config):
-    """How points are chosen.
+    """How points are chosen; each by Optuna's sampler of that name, but the grid.
 
-    algorithm: `tpe` (multivariate, grouped by what is conditional, constant liar for what is running) or `random`.
-    startup: random points before the model is used; fewer exploit earlier, and from less.
+    algorithm:
+      `tpe`: models good and bad points apart (multivariate, grouped by what is conditional, constant liar for what is
+        running); for tens to hundreds of trials, any mix of choices and numbers, one objective or several.
+      `gp`: a Gaussian process with logEI; better with few, costly trials of numbers, slower to ask (its cost grows with
+        the cube of the trials); conditional keys are drawn at random.
+      `nsga2`, `nsga3`: genetic, for two and for more objectives; worth their name from several populations on.
+      `random`: uniform; what the others have to beat. `qmc`: a scrambled Sobol sequence, more even than random.
+      `grid`: every combination of choices and steps, in a random order.
+    startup: random points before the model is used (tpe, gp); fewer exploit earlier, and from less.
+    population: of a generation (nsga2, nsga3); the first one is random.
     """
 
-    algorithm: Literal["tpe", "random"] = "tpe"
+    algorithm: Literal["tpe", "gp", "nsga2", "nsga3", "random", "qmc", "grid"] = "tpe"
     startup: int = Field(default=10, ge=1)
+    population: int = Field(default=20, ge=4)
 
-    def build(self, seed: int) -> BaseSampler:
-        """A new Optuna sampler."""
-        if self.algorithm == "random":
-            return RandomSampler(seed=seed)
+    def build(self, study_seed: int, number: int) -> BaseSampler:
+        """A new Optuna sampler for trial `number` of the study seeded `study_seed`."""
+        seed = trial_seed(study_seed, number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return TPESampler(
-                seed=seed,
-                n_startup_trials=self.startup,
-                multivariate=True,
-                group=True,
-                constant_liar=True,
-            )
+            match self.algorithm:
+                case "random" | "grid":
+                    return RandomSampler(seed=seed)
+                case "gp":
+                    return GPSampler(
+                        seed=seed, n_startup_trials=self.startup, warn_independent_sampling=False,
+                        independent_sampler=RandomSampler(seed=seed),
+                    )  # fmt: skip
+                case "nsga2":
+                    return NSGAIISampler(seed=seed, population_size=self.population)
+                case "nsga3":
+                    return NSGAIIISampler(seed=seed, population_size=self.population)
+                case "qmc":  # one sequence for the study: which of its points is next stands in the storage
+                    return QMCSampler(
+                        seed=trial_seed(study_seed, -1), scramble=True, warn_independent_sampling=False,
+                        warn_asynchronous_seeding=False, independent_sampler=RandomSampler(seed=seed),
+                    )  # fmt: skip
+                case "tpe":
+                    return TPESampler(
+                        seed=seed, n_startup_trials=self.startup, multivariate=True, group=True, constant_liar=True
+                    )
 
 
 class FeasibleSampler(BaseSampler):
@@ -52,11 +83,12 @@ class FeasibleSampler(BaseSampler):
     The inner sampler is made anew for every trial with the seed hash(study seed, trial number). So a study asks the
     same trials whether it was interrupted or not (at concurrency 1), and a resumed one does not repeat its first
     suggestions. Values that a trial already has (it was interrupted, or enqueued) are kept and the rest drawn to fit.
-    Of a space of variants, trial n is the n-th.
+    Of variants and of a grid, trial n is the n-th.
     """
 
     def __init__(self, space: Space, search: SearchConfig, seed: int) -> None:
         self.space, self.search, self.seed = space, search, seed
+        self.listed = listed_points(space, search, seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The whole space: every value is drawn together with the others, since feasibility is a matter of all."""
@@ -65,12 +97,15 @@ class FeasibleSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A feasible point; of variants, the one whose turn it is."""
-        if (point := self.space.listed(trial.number)) is not None:
-            return point
+        """A feasible point; of variants and of a grid, the one whose turn it is."""
+        if self.listed is not None:
+            assert trial.number < len(self.listed), f"trial {trial.number} of {len(self.listed)} points"
+            return self.listed[trial.number]
         known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        inner = self.search.build(trial_seed(self.seed, trial.number))
-        modelled = inner.infer_relative_search_space(study, trial)
+        inner = self.search.build(self.seed, trial.number)
+        # Sobol points span the whole space from the first trial on; what a model can be fitted to, it knows itself.
+        whole = isinstance(inner, QMCSampler)
+        modelled = dict(self.space.distributions) if whole else inner.infer_relative_search_space(study, trial)
         inner.before_trial(study, trial)
 
         def draw() -> dict[str, Any]:
@@ -113,6 +148,21 @@ class FeasibleSampler(BaseSampler):
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Nothing is kept between trials."""
+
+
+def listed_points(space: Space, search: SearchConfig, seed: int) -> list[dict[str, Any]] | None:
+    """The points that a study asks one by one: variants as they are written, a grid in the order of its seed.
+
+    None where points are searched. ValueError where a grid has no end.
+    """
+    if space.size is not None:
+        return [{VARIANT: name} for name in space.config.variants]
+    if search.algorithm != "grid":
+        return None
+    first, *rest = space.grid()
+    # Shuffled, so that a grid that is stopped half way has seen all of its values.
+    random.Random(trial_seed(seed, -1)).shuffle(rest)
+    return [first, *rest]
 
 
 def trial_seed(seed: int, number: int) -> int:

@@ -24,8 +24,9 @@ import copy
 import functools
 import itertools
 import json
+import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -53,6 +54,7 @@ VARIANT = "variant"
 HELD_BY = {f"degradation.{key}": kind for kind, (key, _) in STARTS.items()}
 """Which key is derived so that a degradation's leftover is held, and of which kind."""
 
+_LARGEST_GRID = 100_000
 _CORNERS = 4096  # beyond this many corners a random subset of them is checked
 
 
@@ -86,13 +88,6 @@ class Space:
     def size(self) -> int | None:
         """How many points there are in all, where they are variants; None where a search may go on and on."""
         return len(self.config.variants) or None
-
-    def listed(self, number: int) -> dict[str, Any] | None:
-        """The point of trial `number` where variants are gone through in order; None where points are searched."""
-        if self.size is None:
-            return None
-        assert number < self.size, f"trial {number} of {self.size} variants"
-        return {VARIANT: list(self.config.variants)[number]}
 
     def sources(self) -> set[str]:
         """The datasets that degradations of this space draw from (`animorph`), beside the one that is restored."""
@@ -138,6 +133,23 @@ class Space:
         trial = parse_trial(tree)
         trial.check(self.image_shape)
         return trial
+
+    def grid(self) -> list[dict[str, Any]]:
+        """Every feasible combination of choices and steps, the base's point first, the others in the file's order.
+
+        ValueError naming a key that is neither of choices, nor integer, nor in steps, and for more than _LARGEST_GRID.
+        """
+        options = {name: _grid(self.paths[name], distribution) for name, distribution in self.distributions.items()}
+        if (total := math.prod(map(len, options.values()))) > _LARGEST_GRID:
+            raise ValueError(
+                f"search.algorithm = 'grid': {total:,} combinations; at most {_LARGEST_GRID:,}: give larger steps"
+            )
+        points = {repr(self.first): self.first}
+        for values in itertools.product(*options.values()):
+            chosen = dict(zip(options, values, strict=True))
+            point = self.walk(lambda name, _, chosen=chosen: chosen[name])  # type: ignore[misc]
+            points.setdefault(repr(point), point)
+        return [point for point in points.values() if self.feasible(point)]
 
     def feasible(self, point: Point) -> bool:
         """Whether the search may ask this point."""
@@ -262,6 +274,17 @@ def _judged_otherwise(base: TrialConfig, trial: TrialConfig) -> str:
 def _start(degradation: str, image_shape: tuple[int, int, int], target: float) -> float:
     """`start_for_leftover`, remembered: a search asks about the same few combinations again and again."""
     return start_for_leftover(json.loads(degradation), image_shape, target)
+
+
+def _grid(path: str, distribution: BaseDistribution) -> Sequence[Any]:
+    """The values of one key in a grid."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if distribution.step is None or distribution.log:
+        raise ValueError(f"vary.{path}: search.algorithm = 'grid' needs choices or a step, it goes through every value")
+    count = round((distribution.high - distribution.low) / distribution.step) + 1
+    return [distribution.low + distribution.step * i for i in range(count)]
 
 
 def _uniform(distribution: BaseDistribution, rng: random.Random) -> Any:
