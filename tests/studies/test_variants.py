@@ -93,10 +93,6 @@ def changed(**sections: object) -> dict:
         ({"a": {"data.image_size": 32}}, r"variants\.a: changes data\.image_size"),
         ({"a": {"data.name": "mnist"}}, r"variants\.a: changes data\.name"),
         ({"a": {"prior": {"kind": "gmm"}}}, r"variants\.a: changes generated for restored images"),
-        (
-            {"a": {"degradation": {"kind": "animorph", "steps": 9, "source": "cifar10"}}},
-            r"variants\.a: degradation\.source = 'cifar10': .* cannot be trained by a study yet",
-        ),
     ],
 )
 def test_what_is_refused_before_anything_is_spent(variants: dict, said: str) -> None:
