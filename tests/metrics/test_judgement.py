@@ -183,6 +183,21 @@ def test_features_of_the_reference_are_extracted_once(digits: Dataset) -> None:
         reference_features(counting, images[:10], first, cache)
 
 
+def test_what_is_wrong_is_said_before_anything_is_extracted(digits: Dataset) -> None:
+    good, images, seen = build_extractor("digits"), digits.split("validation").images, []
+    counting = Extractor("digits", lambda batch: (seen.append(1), good(batch))[1], 64, good.sha256, good.input)
+    protocol = resolve(ProtocolConfig(), good, digits)
+    reference = reference_statistics(good, images, protocol, MemoryCache())
+    with pytest.raises(ValueError, match="recall: needs the features of the reference's images"):
+        judge(images, images, counting, reference, protocol, names=["fid", "recall"])
+    with pytest.raises(ValueError, match="distances 'fdi': allowed are fid, fid_infinity"):
+        judge(images, images, counting, reference, protocol, names=["fdi"])
+    other = Extractor("digits", lambda batch: (seen.append(1), good(batch))[1], 64, "ff" * 32, good.input)
+    with pytest.raises(ValueError, match=r"extractor = 'digits' \(ffffffffffff\): the protocol names 'digits'"):
+        judge(images, images, other, reference, protocol)
+    assert not seen
+
+
 def test_wrong_input(digits: Dataset) -> None:
     extractor, images = build_extractor("digits"), digits.split("validation").images
     protocol = resolve(ProtocolConfig(), extractor, digits)

@@ -144,9 +144,8 @@ def _estimate(name: str, sets: FeatureSets) -> Estimate:
     return Estimate(jackknife_interval(value, influences).within(distance.least, distance.most), influences)
 
 
-def _sets(
-    features: Tensor, reference_features: Tensor | None, reference: Reference | None, names: Sequence[str], seed: int
-) -> FeatureSets:
+def check_distances(reference_features: Tensor | None, reference: Reference | None, names: Sequence[str]) -> None:
+    """ValueError where `distances` of these names could not be taken from this reference."""
     if unknown := [name for name in names if name not in DISTANCES]:
         raise ValueError(f"distances {', '.join(map(repr, unknown))}: allowed are {', '.join(DISTANCES)}")
     if reference_features is None:
@@ -154,8 +153,15 @@ def _sets(
             raise ValueError(f"{', '.join(missing)}: needs the features of the reference's images (reference_features)")
         if reference is None:
             raise ValueError("neither reference_features nor reference given: one of them is needed")
-    elif reference is None:
-        reference = Reference.of(reference_features)
-    elif reference.n != len(reference_features):
+    elif reference is not None and reference.n != len(reference_features):
         raise ValueError(f"{len(reference_features)} reference features, but moments of {reference.n}: not one set")
+
+
+def _sets(
+    features: Tensor, reference_features: Tensor | None, reference: Reference | None, names: Sequence[str], seed: int
+) -> FeatureSets:
+    check_distances(reference_features, reference, names)
+    if reference is None:
+        assert reference_features is not None
+        reference = Reference.of(reference_features)
     return FeatureSets(features, reference_features, reference, seed)

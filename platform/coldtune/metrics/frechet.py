@@ -87,12 +87,17 @@ def reference_features(
     return cache.get("reference_features", protocol.reference_key, build)["features"]
 
 
-def _check_reference(extractor: Extractor, images: Tensor, protocol: Protocol) -> None:
+def check_extractor(extractor: Extractor, protocol: Protocol) -> None:
+    """ValueError where the extractor, weights included, is not the one that the protocol names."""
     if extractor.sha256 != protocol.extractor_sha256 or extractor.name != protocol.extractor:
         raise ValueError(
             f"extractor = {extractor.name!r} ({extractor.sha256[:12]}): the protocol names "
             f"{protocol.extractor!r} ({protocol.extractor_sha256[:12]})"
         )
+
+
+def _check_reference(extractor: Extractor, images: Tensor, protocol: Protocol) -> None:
+    check_extractor(extractor, protocol)
     if len(images) != protocol.reference_images:
         raise ValueError(f"{len(images)} reference images: the protocol names {protocol.reference_images}")
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from coldtune.config import parse, plain
-from coldtune.metrics.distances import estimates
+from coldtune.metrics.distances import check_distances, estimates
 from coldtune.metrics.extractors import Extractor, batches
-from coldtune.metrics.frechet import Reference
+from coldtune.metrics.frechet import Reference, check_extractor
 from coldtune.metrics.intervals import Interval, bootstrap_mean
 from coldtune.metrics.observations import Observations
 from coldtune.metrics.protocol import Protocol
@@ -95,14 +95,16 @@ def judge(
     and a fixed reference. batch_size changes nothing but memory. progress is called after each batch with the share of
     images seen, up to 1.0; what follows is arithmetic on features.
     Where processes share the images, see `Observations` and `judge_observed`.
-    ValueError where the images or the reference are not the protocol's, reference features are missing, and as each
-    metric.
+    ValueError, before anything is extracted, where the images, the extractor or the reference are not the protocol's
+    or reference features are missing; and as each metric.
     """
+    check_extractor(extractor, protocol)
     if len(images) != protocol.num_images:
         raise ValueError(f"{len(images)} images: the protocol judges num_images = {protocol.num_images}")
     if clean is not None and len(clean) != len(images):
         raise ValueError(f"clean: {len(clean)} images for {len(images)}: allowed is an original per image")
     _check_reference(reference, protocol)
+    check_distances(reference_features, reference, names)
     observations = Observations(extractor.dim, pairs=clean is not None)
     originals: Iterable[Tensor | None] = repeat(None) if clean is None else batches(clean, batch_size, device)
     numbers = batches(protocol.image_indices(), batch_size)
