@@ -76,6 +76,12 @@ def tables() -> Mapping[str, PaperTable]:
     return {number: parse(PaperTable, table, f"table {number}") for number, table in tree.items()}
 
 
+def heading(number: str) -> str:
+    """Which table, and of what."""
+    place = f"Table {number}" if number.isdigit() else f"Section {number}"
+    return f"{place} of the paper: {tables()[number].title}"
+
+
 @dataclass(frozen=True)
 class FilledTable:
     """A table of the paper with what was measured here: print it with rich, or see `markdown` and `latex`.
@@ -101,8 +107,7 @@ class FilledTable:
     @property
     def heading(self) -> str:
         """Which table, and of what."""
-        place = f"Table {self.number}" if self.number.isdigit() else f"Section {self.number}"
-        return f"{place} of the paper: {self.table.title}"
+        return heading(self.number)
 
     @property
     def protocol(self) -> Protocol | None:

@@ -14,12 +14,13 @@ from coldtune import presets
 from coldtune.config import parse, plain
 from coldtune.data.registry import channels
 from coldtune.metrics import Judgement, Protocol, Value, compare
-from coldtune.reports.paper import FilledTable, PaperColumn, PaperTable, tables
+from coldtune.reports.paper import FilledTable, PaperColumn, PaperTable, heading, tables
 from coldtune.stages.trial import TrialConfig, leaves, parse_trial
 from coldtune.studies.ledger import Ledger
 from coldtune.studies.space import VARIANT, set_key
 from coldtune.studies.space_config import SpaceConfig
 from coldtune.studies.spec import StudySpec, change
+from coldtune.training.config import TrainingConfig
 
 PRESETS = ("quick", "paper")
 SPLIT = "test"  # the paper's figures are of held-out test images (section 4); nothing is chosen by looking at a table
@@ -84,6 +85,13 @@ def plan_of(spec: StudySpec) -> Plan:
     assert spec.table is not None
     assert isinstance(spec.space.base, str)
     return plan(spec.table, spec.base["data"]["name"], spec.space.base.partition("/")[0])
+
+
+def described(spec: StudySpec) -> list[tuple[str, str]]:
+    """Which table a study fills, and what of it is left out and why, as headings and texts; nothing for others."""
+    if spec.table is None:
+        return []
+    return [("fills", heading(spec.table)), *(("without", f"{k}: {v}") for k, v in plan_of(spec).absent.items())]
 
 
 def fill(ledger: Ledger) -> FilledTable:
@@ -195,13 +203,15 @@ def _training(config: TrialConfig) -> str:
 
 
 def _changed(preset: str, also: Mapping[str, Any], config: TrialConfig) -> list[str]:
-    """What the command line changed of the preset; not the split, which is every table's."""
+    """What the command line changed of the preset; not the split, which is every table's, nor mere bookkeeping."""
     tree = presets.load(preset)
     for key, value in also.items():
         set_key(tree, key, value)
     before, after = dict(leaves(plain(parse_trial(tree)))), dict(leaves(plain(config)))
     before["protocol.split"] = SPLIT
-    return [f"{key} = {after[key]}" for key in after if key not in before or after[key] != before[key]]
+    bookkeeping = {f"training.{key}" for key in TrainingConfig.BOOKKEEPING - {"steps"}}
+    changed = [key for key in after if key not in bookkeeping and after[key] != before.get(key)]
+    return [f"{key} = {after[key]}" for key in changed]
 
 
 def _verdicts(table: PaperTable, trials: Mapping[Any, FrozenTrial]) -> list[tuple[str, str]]:

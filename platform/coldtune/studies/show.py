@@ -23,7 +23,7 @@ from coldtune.studies.cluster import Slots
 from coldtune.studies.cost import cost
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Ledger
-from coldtune.studies.paper import fill
+from coldtune.studies.paper import described, fill
 from coldtune.tracking import Target
 
 _STATES = {
@@ -43,14 +43,15 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
     search = f"{checked.spec.search.algorithm.upper()}, seed {checked.spec.seed}"
     asks = f"{checked.trials} trials over {varied}, around {base} ({search})"
     if space.size is not None:
-        asks = f"{space.size} variant{'s' * (space.size > 1)}, each once: {', '.join(space.config.variants)}"
+        listed = ", ".join(space.config.variants)
+        asks = f"{space.size} variants, each once: {listed}" if space.size > 1 else f"1 variant: {listed}"
     if ended or again:
         going_on = f", {len(again)} interrupted ({', '.join(map(str, again))}) will go on" if again else ""
         asks += f"; {ended} of them ended before{going_on}"
     trains = f"{space.base['training']['steps']:,} steps of {space.base['training']['batch_size']} images a trial"
     if space.size is not None:
         trains = cost(space, checked.dataset, checked.sources, options.home / "store")
-    lines = [("asks", asks)]
+    lines = [*described(checked.spec), ("asks", asks)]
     for path, derive in space.config.derive.items():
         share = space.feasible_share()
         lines.append(

@@ -1,0 +1,292 @@
+"""The paper's tables as studies: which can be asked, what each asks, and how its trials fill the cells."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from coldtune import presets
+from coldtune.config import plain
+from coldtune.diffusion import build_degradation
+from coldtune.metrics import Judgement, Protocol, Value
+from coldtune.reports.paper import tables
+from coldtune.stages.trial import leaves, parse_trial
+from coldtune.studies.ledger import Ledger
+from coldtune.studies.paper import build, described, fill, plan
+from coldtune.studies.space import Space
+from coldtune.studies.spec import StudySpec
+
+DATASETS = ("digits", "mnist", "cifar10", "celeba", "afhq")
+# Where the paper reports a table, and where it is scaled down. Colour is taken from colour images only.
+ALLOWED = {
+    "paper": {
+        **dict.fromkeys(("1", "2", "3", "6"), ("mnist", "cifar10", "celeba")),
+        **dict.fromkeys(("4", "A.7"), ("celeba", "afhq")),
+        "5": ("cifar10", "celeba"),
+        "5.3": ("celeba",),
+    },
+    "quick": {
+        **dict.fromkeys(("1", "2", "3", "4", "6", "5.3", "A.7"), ("digits", "mnist", "cifar10")),
+        "5": ("cifar10",),
+    },
+}
+CASES = [
+    (preset, number, dataset)
+    for preset, number, dataset in itertools.product(ALLOWED, tables(), DATASETS)
+    if dataset in ALLOWED[preset][number]
+]
+REFUSED = [
+    (preset, number, dataset)
+    for preset, number, dataset in itertools.product(ALLOWED, tables(), DATASETS)
+    if dataset not in ALLOWED[preset][number]
+]
+
+
+def space_of(spec: StudySpec) -> Space:
+    return Space(spec.space, spec.base, presets.image_shape(spec.base))
+
+
+@pytest.mark.parametrize(("preset", "number", "dataset"), CASES)
+def test_what_can_be_asked_is_built_and_resolves(preset: str, number: str, dataset: str) -> None:
+    spec = build(number, dataset, preset)
+    space = space_of(spec)
+    made = plan(number, dataset, preset)
+    assert list(spec.space.variants) == list(made.presets)
+    assert {*made.presets, *made.absent} == set(tables()[number].trials)
+    for name, found in made.presets.items():
+        trial = space.resolve({"variant": name})
+        asked = presets.load(found)
+        assert number in presets.tables(found), "the preset says that it belongs to this table"
+        assert trial.data.name == dataset
+        assert trial.degradation == parse_trial(asked).degradation
+        assert plain(trial.training) == plain(parse_trial(asked).training)
+        assert trial.protocol.split == "test", "the paper's figures are of held-out test images"
+        also = tables()[number].trials[name].set
+        values = dict(leaves(plain(trial)))
+        assert {key: values[key] for key in also} == also
+    assert spec.name.startswith(f"paper_table_{number}_{dataset}_{preset}-")
+
+
+@pytest.mark.parametrize(("preset", "number", "dataset"), REFUSED)
+def test_the_rest_is_refused_with_the_reason(preset: str, number: str, dataset: str) -> None:
+    with pytest.raises(ValueError, match=rf"^--table {number} --dataset {dataset}") as refused:
+        plan(number, dataset, preset)
+    said = str(refused.value)
+    if number == "5" and dataset in ("digits", "mnist"):
+        assert "one channel, no colour to take away" in said
+    elif preset == "paper":
+        assert f"the paper has no such experiment on {dataset}" in said
+    else:
+        assert f"there is no quick setting of it for {dataset}" in said
+    for name in ALLOWED[preset][number]:
+        assert name in said
+    other = "quick" if preset == "paper" else "paper"
+    assert (f"with --preset {other}: {dataset}" in said) == (dataset in ALLOWED[other][number])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("7", "digits", "quick"), "--table 7: no such table of the paper; allowed: 1, 2, 3, 4, 5, 6, 5.3, A.7"),
+        (("1", "imagenet", "quick"), "unknown dataset 'imagenet'; allowed: afhq, celeba, cifar10, digits, mnist"),
+        (("1", "digits", "fast"), "--preset fast: allowed: quick, paper"),
+    ],
+)
+def test_names_that_there_are_not(arguments: tuple[str, str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said.replace(".", r"\.")):
+        plan(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("number", "setting", "said"),
+    [
+        ("4", "sampler.draw=fixed", "--set sampler.draw=fixed: is what the columns of this table differ in"),
+        ("4", "prior.noise_scale=1", "is what the columns of this table differ in"),
+        ("1", "search.startup=3", "--set search.startup=3: a table searches nothing"),
+        ("1", "training.stepz=3", r"training\.stepz = 3: unknown key"),
+    ],
+)
+def test_settings_that_are_refused(number: str, setting: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build(number, "digits", "quick", settings=[setting])
+
+
+def test_a_setting_changes_every_trial() -> None:
+    space = space_of(build("4", "digits", "quick", seed=3, settings=["training.steps=7", "protocol.num_images=300"]))
+    trials = [space.resolve({"variant": name}) for name in space.config.variants]
+    assert len(trials) == 4
+    assert {(t.training.steps, t.training.seed, t.protocol.num_images) for t in trials} == {(7, 3, 300)}
+
+
+def test_table_4_has_two_trainings_which_take_turns() -> None:
+    space = space_of(build("4", "digits", "quick"))
+    trials = {name: space.resolve({"variant": name}) for name in space.config.variants}
+    assert [trial.degradation["kind"] for trial in trials.values()] == ["noise", "blur", "noise", "blur"]
+    assert {name: trial.sampler.draw for name, trial in trials.items() if "noise" in name} == {
+        "fixed noise": "fixed", "estimated noise": "estimated",
+    }  # fmt: skip
+    perfect, broken = trials["perfect symmetry"], trials["broken symmetry"]
+    assert (perfect.prior["noise_scale"], broken.prior["noise_scale"]) == (0, 0.002), "5.2"
+    assert perfect.model_copy(update={"prior": broken.prior}) == broken
+
+
+def test_tables_share_their_trainings() -> None:
+    def trial(number: str, name: str) -> dict:
+        return plain(space_of(build(number, "digits", "quick")).resolve({"variant": name}))
+
+    assert trial("1", "TACoS") == trial("6", "TACoS")
+    assert trial("4", "broken symmetry") == trial("A.7", "broken symmetry")
+
+
+def test_the_name_says_the_table_and_tells_settings_apart() -> None:
+    specs = [
+        build("1", "digits", "quick"),
+        build("6", "digits", "quick"),
+        build("1", "digits", "quick", seed=1),
+        build("1", "digits", "quick", settings=["training.steps=5"]),
+    ]
+    assert len({spec.name for spec in specs}) == 4
+    assert build("1", "digits", "quick").name == specs[0].name
+
+
+def test_a_study_says_which_table_it_fills_and_what_of_it_is_left_out(tmp_path: Path) -> None:
+    spec = build("5.3", "digits", "quick")
+    spec.save(tmp_path)
+    lines = described(StudySpec.load(tmp_path))
+    assert lines[0] == ("fills", "Section 5.3 of the paper: Generation using other transformations")
+    assert lines[1][1].startswith("animorphosis: there is no preset quick/digits-animorph")
+    assert described(build("5.3", "mnist", "quick"))[1:] == []
+
+
+# --- from trials to cells
+
+PROTOCOL = Protocol(
+    extractor="digits", extractor_sha256="ab" * 32, extractor_input="8 bit", dim=64, dataset="digits",
+    dataset_fingerprint="cd" * 32, image_shape=(1, 16, 16), resize="bilinear", split="test", task="generated",
+    num_images=300, reference_images=358, seed=0,
+)  # fmt: skip
+SETS = ("degraded", "direct", "naive", "sampled")
+
+
+def ledger(folder: Path, number: str) -> Ledger:
+    spec = build(number, "digits", "quick")
+    storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    return Ledger(spec.name, spec, space_of(spec), storage)
+
+
+def finish(made: Ledger, folder: Path, fids: dict[str, float], keep: bool = True) -> int:
+    """Ask a trial and tell what it measured: each set of images by its FID, half a unit in its interval."""
+    asked = made.ask()
+    measured = {}
+    for images, fid in fids.items():
+        place = folder / f"{asked.number}-{images}"
+        place.mkdir()
+        influence = torch.zeros(PROTOCOL.num_images, dtype=torch.float64)
+        value = Value("fid", fid, PROTOCOL.num_images, PROTOCOL, fid - 0.25, fid + 0.25)
+        Judgement(PROTOCOL, {"fid": value}, {"fid": influence}).save(place)
+        measured[images] = str(place if keep else place / "gone")
+    flat = {f"fid{'' if images == 'sampled' else f'_{images}'}": fid for images, fid in fids.items()}
+    made.complete(asked.number, flat, {"protocol": plain(PROTOCOL), "measured": measured})
+    return asked.number
+
+
+def test_cells_come_from_their_trial_and_their_set_of_images(tmp_path: Path) -> None:
+    made = ledger(tmp_path, "4")
+    for number in range(4):
+        finish(made, tmp_path, {images: 100.0 * number + i for i, images in enumerate(SETS)})
+    # Asked: fixed noise, perfect symmetry, estimated noise, broken symmetry; printed in the paper's order.
+    cells = fill(made).cells
+    assert [(cell.value, cell.low, cell.high) for cell in cells] == [
+        (fid, fid - 0.25, fid + 0.25) for fid in (3.0, 203.0, 103.0, 303.0)
+    ]
+
+
+def test_table_6_is_three_sets_of_images_of_one_trial(tmp_path: Path) -> None:
+    made = ledger(tmp_path, "A.7")
+    finish(made, tmp_path, {"direct": 9.0, "naive": 7.0, "sampled": 5.0})
+    filled = fill(made)
+    assert [cell.value for cell in filled.cells] == [9.0, 5.0]
+    assert (
+        "measured",
+        "Algorithm 2 is better than Direct: FID -4, 95 % CI [-4, -4], N = 300, same seeds",
+    ) in filled.foot
+
+
+def test_what_the_store_no_longer_has_is_shown_without_its_interval(tmp_path: Path) -> None:
+    made = ledger(tmp_path, "A.7")
+    finish(made, tmp_path, {"direct": 9.0, "sampled": 5.0}, keep=False)
+    assert [(cell.value, cell.low) for cell in fill(made).cells] == [(9.0, None), (5.0, None)]
+
+
+def test_a_cell_without_a_value_says_why(tmp_path: Path) -> None:
+    made = ledger(tmp_path, "5.3")
+    assert fill(made).cells[:2] == ["not measured yet"] * 2
+    made.fail(made.ask().number, "ValueError: loss is NaN")
+    assert fill(made).cells[0] == "trial 0 failed: ValueError: loss is NaN"
+    finish(made, tmp_path, {"sampled": 5.0})
+    cells = fill(made).cells
+    assert cells[1].value == 5.0
+    assert cells[2].startswith("there is no preset quick/digits-animorph")
+
+
+def test_the_foot_says_what_was_changed(tmp_path: Path) -> None:
+    spec = build("1", "digits", "quick", seed=2, settings=["training.steps=5", "training.report_every=1"])
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+    ((_, text),) = fill(Ledger("s", spec, space_of(spec), storage)).foot
+    assert text.startswith("quick/digits-blur: deblurring digits")
+    assert text.endswith("5 steps of 64 images; changed: training.steps = 5, training.seed = 2")
+    plainly = fill(ledger(tmp_path, "1")).foot[0][1]
+    assert "changed" not in plainly
+
+
+# --- the quick presets
+
+QUICK = [name for name in presets.names() if name.startswith("quick/")]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_quick_preset_keeps_the_tables_task(name: str) -> None:
+    """Scaled down is the size: the kind, the loss, and what x_T is drawn from are the paper's."""
+    dataset, _, task = name.removeprefix("quick/").partition("-")
+    papers = [p for p in presets.names() if p.startswith("paper/") and p.endswith(f"-{task}")]
+    assert papers
+    paper = presets.load(f"paper/{dataset}-{task}" if f"paper/{dataset}-{task}" in papers else papers[-1])
+    mine = presets.load(name)
+    assert mine["degradation"]["kind"] == paper["degradation"]["kind"]
+    assert mine.get("prior") == paper.get("prior")
+    assert mine["sampler"] == paper["sampler"]
+    assert presets.tables(name) == presets.tables(papers[-1])
+    assert parse_trial(mine).training.loss == "l1"
+    assert mine["training"]["steps"] < paper["training"]["steps"] / 10
+    assert mine["protocol"]["extractor"] == dataset, "judged by the classifier that ships for these images"
+
+
+LEFTOVERS = {  # the second-largest |eigenvalue| of A_T as in the paper's setting of the task, see tests/test_presets.py
+    "quick/digits-blur": 6.3e-4,
+    "quick/mnist-blur": 6.3e-4,
+    "quick/digits-blur-generation": 1.3e-4,
+    "quick/mnist-blur-generation": 1.3e-4,
+    "quick/cifar10-blur-generation": 1.3e-4,
+}
+
+
+@pytest.mark.parametrize(("name", "leftover"), LEFTOVERS.items())
+def test_a_quick_blur_ends_as_hard_as_the_papers(name: str, leftover: float) -> None:
+    assert presets.summary(name).leftover == pytest.approx(leftover, rel=0.01)
+
+
+def test_a_quick_preset_of_a_dataset_of_the_paper_degrades_as_the_paper_does() -> None:
+    same = [name for name in QUICK if name.replace("quick/", "paper/") in presets.names()]
+    assert len(same) == 7
+    for name in same:
+        mine, papers = presets.load(name), presets.load(name.replace("quick/", "paper/"))
+        shape = presets.image_shape(mine)
+        assert (
+            build_degradation(mine["degradation"], shape).config
+            == build_degradation(papers["degradation"], shape).config
+        )
