@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from rich.console import Console
 
 import coldtune
-from coldtune.cli import data, evaluate, gallery, presets, study, tracking
+from coldtune.cli import data, evaluate, gallery, presets, store, study, tracking
 from coldtune.studies.job import complain
 
-COMMANDS = (study, evaluate, data, presets, gallery, tracking)
+COMMANDS = (study, evaluate, store, data, presets, gallery, tracking)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit: 0, or 2 with one line for a user's error."""
+    """Run the command and exit: 0, 2 with one line for a user's error, or 130 where it was interrupted."""
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
     try:
@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         complain(error)
         sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("\ninterrupted")
+        sys.exit(130)
 
 
 def _parser() -> argparse.ArgumentParser:
