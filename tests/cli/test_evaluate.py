@@ -12,6 +12,7 @@ import torch
 import yaml
 from finished_study import Finished
 from PIL import Image
+from safetensors.torch import save_file
 
 from coldtune import cli, tracking
 from coldtune.data import to_float, to_uint8
@@ -236,6 +237,8 @@ def test_a_home_without_restorers_is_said_before_a_dataset_is_prepared(finished:
         (["--images", "b", "--reference", "digits", "--tracking-uri", "x"], "--tracking-uri: has no effect with"),
         (["a", "--resize", "bicubic", "--image-size", "8"], "--image-size, --resize: has no effect without"),
         (["a", "a"], "a run is named twice"),
+        (["a", "--json", "/"], "--output /: must be a file"),
+        (["a", "--json", "nowhere/at/all"], "--output nowhere/at/all: must be a file"),
         (["--images", "b", "--reference", "digitz"], "unknown dataset 'digitz'"),
         (["--images", "b", "--reference", "digits"], "no such directory"),
         (["--images", "b", "--reference", "digits", "--extractor", "nose"], "extractor = 'nose'"),
@@ -291,8 +294,12 @@ def pictures(finished: Finished, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_splits_own_pictures_are_at_no_distance_from_it(finished: Finished, evaluate, pictures: Path):
-    output, record = evaluate("--images", pictures, "--reference", "digits", home=finished.home)
+@pytest.mark.parametrize("as_array", [False, True])
+def test_a_splits_own_pictures_are_at_no_distance_from_it(finished, evaluate, pictures, tmp_path, as_array):
+    file = tmp_path / "images.safetensors"
+    save_file({"images": finished.dataset.split("validation").images}, file)
+    images = file if as_array else pictures
+    output, record = evaluate("--images", images, "--reference", "digits", home=finished.home)
     (evaluation,) = record["evaluations"]
     found = values(evaluation, "images")
     assert found["fid"] == pytest.approx(0, abs=1e-6)

@@ -40,7 +40,12 @@ def add(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="finished trials; see above")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="a folder of pictures, instead of RUNs")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="a folder of pictures, or one array file (.npz, .npy, .safetensors), instead of RUNs",
+    )
     parser.add_argument("--reference", metavar="NAME", help="the dataset that the pictures are compared with")
     parser.add_argument("--split", choices=SPLITS, help="default: the trial's own; validation with --images")
     parser.add_argument("--num-images", type=_count, metavar="N", help="of the split, or `all` (default: the trial's)")
@@ -64,7 +69,12 @@ def add(commands: Commands) -> None:
 
 
 def _count(text: str) -> int | Literal["all"]:
-    return "all" if text == "all" else int(text)
+    if text == "all":
+        return "all"
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: an integer, or all") from None
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
@@ -92,8 +102,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"{', '.join(given)}: has no effect {'with' if options.images else 'without'} --images")
     if len(set(options.runs)) < len(options.runs):
         raise ValueError(f"evaluate {' '.join(options.runs)}: a run is named twice")
-    if options.output and not options.output.absolute().parent.is_dir():
-        raise ValueError(f"--output {options.output}: there is no folder {options.output.absolute().parent}")
+    if options.output and (options.output.is_dir() or not options.output.absolute().parent.is_dir()):
+        raise ValueError(f"--output {options.output}: must be a file in a folder that is there")
 
 
 def _of_runs(options: argparse.Namespace) -> list[Evaluation]:

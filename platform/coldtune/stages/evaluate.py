@@ -187,8 +187,9 @@ def _chain(run: Run, store: Store, device: torch.device | str) -> Chain:
     """The run's chain, without the rungs on its way; ValueError where its restorer is not in the store."""
     config = run.config.model_copy(update={"rungs": RungConfig()})
     with _about(run.name):
-        Chain(config, run.dataset, store, device, run.source).train(found_only, lambda *_: None)
-        return Chain(config, run.dataset, store, device, run.source)
+        chain = Chain(config, run.dataset, store, device, run.source)
+        chain.train(found_only, lambda *_: None)
+    return chain
 
 
 def _evaluated(run: Run, chain: Chain, bars: Bars) -> Evaluation:
