@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 import coldtune
-from coldtune.cli import data, evaluate, gallery, presets, study, tracking
+from coldtune.cli import data, evaluate, gallery, presets, store, study, tracking
 from coldtune.studies.job import complain
 
-COMMANDS = (study, evaluate, data, presets, gallery, tracking)
+COMMANDS = (study, evaluate, store, data, presets, gallery, tracking)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
