@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from coldtune import cli
+from coldtune import cli, presets
 
 SLOW = {"torch", "numpy", "ray", "mlflow", "optuna", "pydantic"}
 
@@ -41,3 +41,14 @@ def test_a_study_that_is_not_there_is_one_line_naming_those_that_are(tmp_path, c
     assert ended.value.code == 2
     error = capsys.readouterr().err.strip()
     assert error == f"error: study nowhere: not in {tmp_path} (there are: none)"
+
+
+def test_an_interrupted_command_says_so_without_a_traceback(monkeypatch, capsys: pytest.CaptureFixture[str]):
+    def interrupt() -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(presets, "names", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["presets"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.strip() == "interrupted"
