@@ -42,7 +42,7 @@ def cells(markdown: str) -> list[list[str]]:
 
 
 def test_markdown_has_a_row_per_trial_and_a_column_per_difference() -> None:
-    head, rule, *body = cells(markdown_table(rows(), best=2))
+    head, rule, *body = cells(markdown_table(rows(), best=[2]))
     assert head == [
         "trial", "state", "schedule", "rate", "T",
         "FID degraded", "FID direct", "FID sampled", "FID alg. 1", "SSIM", "RMSE", "NFE", "seconds",
@@ -56,7 +56,7 @@ def test_markdown_has_a_row_per_trial_and_a_column_per_difference() -> None:
 
 
 def test_what_is_equal_and_what_went_wrong_stands_below() -> None:
-    below = markdown_table(rows(), best=2).split("\n\n")[1]
+    below = markdown_table(rows(), best=[2]).split("\n\n")[1]
     assert "best: trial 2" in below
     assert "the same in all: kernel 7" in below
     assert PROTOCOL.describe() in below
@@ -65,7 +65,7 @@ def test_what_is_equal_and_what_went_wrong_stands_below() -> None:
 
 @pytest.mark.parametrize("width", [80, 100, 120, 160])
 def test_no_number_is_cut_in_a_terminal(width: int) -> None:
-    shown = text(width, best=2, title="blur")
+    shown = text(width, best=[2], title="blur")
     assert all(len(line) <= width for line in shown.splitlines())
     assert "…" not in shown
     for value in ("944.10", "0.83", "7.10", "0.912", "0.051", "0.05", "constant", "★2", "loss is NaN", "blur"):
@@ -105,3 +105,9 @@ def test_markup_in_a_value_is_shown_as_it_is() -> None:
         console.print(trial_table([TrialRow(0, "failed", {"name": "[red]x[/]"}, note="KeyError: [/bold]")]))
     assert "[red]x[/]" in capture.get()
     assert "KeyError: [/bold]" in capture.get()
+
+
+def test_a_front_is_marked_row_by_row() -> None:
+    markdown = markdown_table(rows(), best=[2, 0])
+    assert [line[0] for line in cells(markdown)[2:]] == ["★0", "1", "★2"]
+    assert "★ not beaten in all objectives by another: trials 0, 2" in markdown

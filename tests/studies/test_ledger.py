@@ -92,3 +92,60 @@ def test_a_database_holds_the_study_too(spec: StudySpec, tmp_path: Path) -> None
     first = Ledger("study", spec, space, open_storage(tmp_path, url))
     first.complete(first.ask().number, values(1.0), {})
     assert Ledger("study", spec, space, open_storage(tmp_path, url)).finished() == 1
+
+
+def two(root: Path, tmp_path: Path, objective: str, more: str = "") -> StudySpec:
+    text = (root / "search_spaces" / "blur.yaml").read_text()
+    space = tmp_path / "space.yaml"
+    space.write_text(text.replace("{metric: fid, direction: minimize}", objective) + more)
+    return build_spec("two", space)
+
+
+def test_of_several_objectives_the_front_is_what_no_other_beats(root: Path, tmp_path: Path) -> None:
+    spec = two(root, tmp_path, "[{metric: fid}, {metric: nfe}]")
+    made = ledger(spec, tmp_path)
+    told = [(3.0, 10.0), (1.0, 40.0), (2.0, 20.0), (2.5, 20.0), (4.0, 10.0), (1.0, 41.0)]
+    for fid, nfe in told:
+        made.complete(made.ask().number, {"fid": fid, "nfe": nfe}, {})
+    assert [trial.number for trial in made.front()] == [1, 2, 0]
+    assert made.best().number == 1
+    number = made.ask().number
+    assert made.complete(number, {"fid": 1.0}, {}) == "nfe is nan"
+    again = ledger(spec, tmp_path)
+    assert [trial.number for trial in again.front()] == [1, 2, 0]
+    assert spec.name != two(root, tmp_path, "{metric: fid}").name
+
+
+def test_one_objective_has_a_front_of_its_best(spec: StudySpec, tmp_path: Path) -> None:
+    made = ledger(spec, tmp_path)
+    assert made.front() == []
+    for fid in (3.0, 1.0, 2.0):
+        made.complete(made.ask().number, values(fid), {})
+    assert [trial.number for trial in made.front()] == [1]
+
+
+def test_a_metric_is_one_objective_only(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\['fid', 'fid'\]: each metric once"):
+        two(root, tmp_path, "[{metric: fid}, {metric: fid}]")
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "nsga2", "nsga3", "gp", "random", "qmc"])
+def test_every_search_takes_two_objectives(root: Path, tmp_path: Path, algorithm: str) -> None:
+    spec = two(root, tmp_path, "[{metric: fid}, {metric: nfe}]", "\n")
+    search = parse(type(spec.search), {"algorithm": algorithm, "startup": 2, "population": 4})
+    made = ledger(spec.model_copy(update={"search": search}), tmp_path)
+    asked = []
+    for number in range(8):
+        asked.append(made.ask())
+        made.complete(number, {"fid": float(asked[-1].point["T"]), "nfe": 50.0 - asked[-1].point["T"]}, {})
+    assert len(made.front()) == len({a.point["T"] for a in asked}) or len(made.front()) == 8
+
+
+def test_a_budget_of_evaluations_is_kept(root: Path, tmp_path: Path) -> None:
+    """Direct restoration needs 1 evaluation, the others T: with at most 20, T > 20 is asked for direct only."""
+    spec = two(root, tmp_path, "{metric: fid}", "constrain: {nfe: {max: 20}}\n")
+    search = parse(type(spec.search), {"algorithm": "random"})
+    made = ledger(spec.model_copy(update={"search": search}), tmp_path)
+    points = [made.ask().point for _ in range(40)]
+    assert all(p["T"] <= 20 or p["sampler"] == "direct" for p in points)
+    assert any(p["T"] > 20 for p in points)

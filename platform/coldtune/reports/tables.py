@@ -82,7 +82,7 @@ class TrialTable:
     """
 
     grid: _Grid
-    best: int | None
+    best: Sequence[int]
     title: str | None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -115,14 +115,17 @@ class TrialTable:
             table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis", vertical="bottom")
         for row, cells in zip(self.grid.rows, self.grid.cells, strict=True):
             line = [Text(cells[i], style=_STYLES.get(row.state, "") if i == 1 else "") for i in chosen]
-            table.add_row(*line, style="bold" if row.number == self.best else "")
+            table.add_row(*line, style="bold" if row.number in self.best else "")
         return table
 
 
 def trial_table(
-    rows: Sequence[TrialRow], best: int | None = None, columns: Sequence[Column] = COLUMNS, title: str | None = None
+    rows: Sequence[TrialRow],
+    best: Sequence[int] = (),
+    columns: Sequence[Column] = COLUMNS,
+    title: str | None = None,
 ) -> TrialTable:
-    """The trials as a table for a terminal; the row of trial `best` is marked.
+    """The trials as a table for a terminal; the rows of the trials `best` are marked.
 
     Parameters that are equal in all rows stand once below the table, as do the protocol and the rows' notes; metrics
     that no row has get no column. Raises ValueError where rows were measured under different protocols, naming what
@@ -131,7 +134,7 @@ def trial_table(
     return TrialTable(_grid(rows, best, columns), best, title)
 
 
-def markdown_table(rows: Sequence[TrialRow], best: int | None = None, columns: Sequence[Column] = COLUMNS) -> str:
+def markdown_table(rows: Sequence[TrialRow], best: Sequence[int] = (), columns: Sequence[Column] = COLUMNS) -> str:
     """The same table as Markdown (GitHub's), with the lines below it as a list. Raises ValueError as `trial_table`."""
     grid = _grid(rows, best, columns)
     heads = [_escaped(" ".join(part for part in head if part)) for head in grid.heads]
@@ -140,7 +143,7 @@ def markdown_table(rows: Sequence[TrialRow], best: int | None = None, columns: S
     return "\n".join([*lines, "", *(f"- {line}" for line in grid.foot), ""])
 
 
-def _grid(rows: Sequence[TrialRow], best: int | None, columns: Sequence[Column]) -> _Grid:
+def _grid(rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Column]) -> _Grid:
     rows = sorted(rows, key=lambda row: row.number)
     protocols = _protocols(rows)
     # The trial with the most parameters sets their order; one that leaves conditional ones out would scramble it.
@@ -150,12 +153,13 @@ def _grid(rows: Sequence[TrialRow], best: int | None, columns: Sequence[Column])
     shown = [column for column in columns if any(row.metrics.get(column.key) is not None for row in rows)]
     params = [[_value(row.params.get(name)) for row in rows] for name in varied]
     metrics = [_numbers([row.metrics.get(column.key) for row in rows], column.decimals) for column in shown]
-    trials = [f"{BEST if row.number == best else ''}{row.number}" for row in rows]
+    trials = [f"{BEST if row.number in best else ''}{row.number}" for row in rows]
     seconds = _numbers([row.seconds for row in rows], 0)
     filled = [trials, [row.state for row in rows], *params, *metrics, seconds]
     numbers = [all(_is_number(row.params.get(name)) for row in rows) for name in varied]
     same = ", ".join(f"{name} {_value(rows[0].params[name])}" for name in fixed)
-    foot = [f"{BEST} best: trial {best}"] if best is not None else []
+    foot = [f"{BEST} best: trial {best[0]}"] if len(best) == 1 else []
+    foot += [f"{BEST} not beaten in all objectives by another: trials {_listed(best)}"] if len(best) > 1 else []
     foot += [f"the same in all: {same}"] if same else []
     foot += [protocols[0].describe()] if protocols else []
     foot += [f"trial {row.number} {row.state}: {row.note}" for row in rows if row.note]
@@ -181,6 +185,10 @@ def _numbers(values: Sequence[float | None], least: int) -> list[str]:
     if least and sizes and min(sizes) < 1:
         decimals = min(max(least, 1 - math.floor(math.log10(min(sizes)))), _MAX_DECIMALS)
     return [MISSING if value is None else f"{value:.{decimals}f}" for value in values]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))
 
 
 def _is_number(value: object) -> bool:

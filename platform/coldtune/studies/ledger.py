@@ -48,7 +48,7 @@ class Ledger:
         self.study = optuna.create_study(
             study_name=name,
             storage=storage,
-            direction=spec.objective.direction,
+            directions=[objective.direction for objective in spec.objectives],
             sampler=FeasibleSampler(space, spec.search, spec.seed),
             load_if_exists=True,
         )
@@ -85,16 +85,15 @@ class Ledger:
 
     def complete(self, number: int, values: Mapping[str, float], attributes: Mapping[str, Any]) -> str | None:
         """Tell a trial's values; gives the reason where it must count as failed (an objective that is not finite)."""
-        objective = values.get(self.spec.objective.metric, math.nan)
-        if not math.isfinite(objective):
-            reason = f"{self.spec.objective.metric} is {objective}"
-            self.fail(number, reason)
-            return reason
+        told = {objective.metric: values.get(objective.metric, math.nan) for objective in self.spec.objectives}
+        if bad := [f"{metric} is {value}" for metric, value in told.items() if not math.isfinite(value)]:
+            self.fail(number, ", ".join(bad))
+            return ", ".join(bad)
         trial = self._running.pop(number)
         trial.set_user_attr("metrics", dict(values))
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
-        self.study.tell(trial, objective)
+        self.study.tell(trial, list(told.values()))
         return None
 
     def fail(self, number: int, reason: str) -> None:
@@ -108,10 +107,17 @@ class Ledger:
         return self.study.get_trials(deepcopy=False)
 
     def best(self, but: int | None = None) -> FrozenTrial | None:
-        """The best finished trial, or None where none completed; without the trial numbered `but`."""
+        """The finished trial of the best (first) objective, or None where none completed; `but` is left out."""
         complete = [t for t in self.trials() if t.state == TrialState.COMPLETE and t.number != but]
         sign = 1 if self.spec.objective.direction == "minimize" else -1
-        return min(complete, key=lambda trial: (sign * float(trial.value or 0.0), trial.number), default=None)
+        return min(complete, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
+
+    def front(self) -> list[FrozenTrial]:
+        """Of several objectives, the finished trials that no other beats in all of them; of one, the best trial."""
+        if len(self.spec.objectives) > 1:
+            return sorted(self.study.best_trials, key=lambda trial: trial.values[0])
+        best = self.best()
+        return [best] if best else []
 
 
 def open_storage(folder: Path, url: str | None = None) -> BaseStorage:

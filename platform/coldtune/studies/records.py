@@ -41,10 +41,10 @@ class Records(Events):
         self._end(number, "finished")
         best = self.ledger.best()
         assert best is not None
-        metrics = {f"best_{self.ledger.spec.objective.metric}": best.value, "trials_ended": self.ledger.finished()}
+        metrics = {f"best_{self.ledger.spec.objective.metric}": best.values[0], "trials_ended": self.ledger.finished()}
         self.parent.metrics(metrics, self.ledger.finished())
         if self.ledger.spec.objective.metric == "fid":
-            self._gauges.best_fid(float(best.value or 0.0))
+            self._gauges.best_fid(best.values[0])
         self._count()
 
     def failed(self, number: int, reason: str) -> None:

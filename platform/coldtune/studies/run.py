@@ -22,7 +22,7 @@ from coldtune.diffusion import build_degradation, source_of
 from coldtune.metrics import DISTANCES, build_extractor, check_objective, resolve
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.judgement import IMAGE_SCORES
-from coldtune.metrics.protocol import Protocol, ProtocolConfig
+from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
 from coldtune.stages.trial import parse_trial
 from coldtune.studies import cluster, show
 from coldtune.studies.executor import Events, execute
@@ -118,12 +118,8 @@ def _check(spec: StudySpec, options: RunOptions) -> _Checked:
     task = parse_trial(spec.base).task
     protocol = resolve(config, build_extractor(config.extractor), dataset, task)
     if space.size is None:  # variants are reported, whatever they are worth: nothing is chosen by their FID
-        check_objective(protocol, spec.objective.metric)
-    if task == "generated" and spec.objective.metric in IMAGE_SCORES:
-        raise ValueError(
-            f"objective.metric = {spec.objective.metric!r}: compares images with their originals, and generated images "
-            f"have none; allowed: {', '.join(DISTANCES)}"
-        )
+        for objective in spec.objectives:
+            _check_objective(objective.metric, protocol, task)
     if task == "restored" and min(dataset.image_shape[1:]) < SSIM_WINDOW:
         raise ValueError(
             f"data.image_size = {spec.base['data']['image_size']}: at least {SSIM_WINDOW}, the width of SSIM's window"
@@ -131,6 +127,15 @@ def _check(spec: StudySpec, options: RunOptions) -> _Checked:
     if config.split == "test" and space.size is None:
         raise ValueError("protocol.split = 'test': a search judges by validation; test is for the chosen trial, once")
     return _Checked(spec, folder, dataset, sources, space, protocol, _trials(spec, space, folder, options))
+
+
+def _check_objective(metric: str, protocol: Protocol, task: Task) -> None:
+    check_objective(protocol, metric)
+    if task == "generated" and metric in IMAGE_SCORES:
+        raise ValueError(
+            f"objective.metric = {metric!r}: compares images with their originals, and generated images have none; "
+            f"allowed: {', '.join(DISTANCES)}, nfe"
+        )
 
 
 def _trials(spec: StudySpec, space: Space, folder: StudyFolder, options: RunOptions) -> int:
@@ -182,7 +187,7 @@ def _run(checked: _Checked, ledger: Ledger, options: RunOptions, target: trackin
         "dataset_fingerprint": checked.dataset.fingerprint,
     }
     records = Records(ledger, name, spool, target, {**tags, "protocol": checked.protocol.key})
-    records.parent.params({"trials": checked.trials, "objective": checked.spec.objective.metric})
+    records.parent.params({"trials": checked.trials, "objective": _and(checked.spec)})
     records.parent.artifact(checked.folder.path / "spec.yaml")
     try:
         with cluster.connect(name) as context:
@@ -199,7 +204,7 @@ def _run(checked: _Checked, ledger: Ledger, options: RunOptions, target: trackin
                 ended=ledger.finished(),
                 metric=checked.spec.objective.metric,
                 minimize=checked.spec.objective.direction == "minimize",
-                best=(float(best.value or 0.0), best.number) if best else None,
+                best=(best.values[0], best.number) if best else None,
             )
             job = _jobs(checked, options, slots, tags)
             spent = Spent(slots.count)
@@ -307,6 +312,10 @@ def _on_test(
 def _interrupt_on_sigterm() -> None:
     """`ray job stop` and schedulers send SIGTERM: end as on Ctrl-C, saying how to resume."""
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+
+def _and(spec: StudySpec) -> str:
+    return ", ".join(objective.metric for objective in spec.objectives)
 
 
 def git_commit() -> str:

@@ -52,6 +52,7 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
     if space.size is not None:
         trains = cost(space, checked.dataset, checked.sources, options.home / "store")
     lines = [*described(checked.spec), ("asks", asks)]
+    kept = space.config.constrain
     for path, derive in space.config.derive.items():
         share = space.feasible_share()
         lines.append(
@@ -62,7 +63,8 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
             )
         )
     lines += [
-        ("judges", f"{checked.spec.objective.metric.upper()} on {checked.protocol.describe()}"),
+        *(("keeps", f"{name} {bound} ({space.feasible_share():.0%} of the space)") for name, bound in kept.items()),
+        ("judges", f"{_objectives(ledger)} on {checked.protocol.describe()}"),
         ("trains", trains),
         ("writes", f"{options.home} (studies/{checked.folder.name}, store, data), runs to {tracking.shown(uri)}"),
     ]
@@ -110,7 +112,7 @@ def print_table(console: Console, ledger: Ledger) -> None:
     if ledger.spec.table is not None:
         console.print(TerminalTable(fill(ledger)))
         return
-    console.print(trial_table(rows(ledger), best=_best_number(ledger), columns=_columns(ledger)))
+    console.print(trial_table(rows(ledger), best=_best_numbers(ledger), columns=_columns(ledger)))
     best = ledger.best()
     if best is None:
         return
@@ -134,7 +136,7 @@ def print_table(console: Console, ledger: Ledger) -> None:
 def write_table(folder: StudyFolder, ledger: Ledger) -> list[Path]:
     """Write the study's table into its folder: as Markdown, one of the paper's also as LaTeX; gives the files."""
     if ledger.spec.table is None:
-        texts = {"table.md": markdown_table(rows(ledger), _best_number(ledger), _columns(ledger))}
+        texts = {"table.md": markdown_table(rows(ledger), _best_numbers(ledger), _columns(ledger))}
     else:
         filled = fill(ledger)
         texts = {"table.md": markdown(filled), "table.tex": latex(filled)}
@@ -179,10 +181,18 @@ def _row(trial: FrozenTrial) -> TrialRow:
 
 
 def _columns(ledger: Ledger) -> Sequence[Column]:
-    """The table's columns, with the objective's where it is another one."""
-    metric = ledger.spec.objective.metric
-    own = [] if metric in ("fid", "ssim", "rmse") else [Column(metric, ("", metric.replace("_", " ").upper()), 3)]
-    return [*COLUMNS[:-1], *own, COLUMNS[-1]]
+    """The table's columns, with the objectives' where they are other ones."""
+    metrics = [objective.metric for objective in ledger.spec.objectives]
+    others = [metric for metric in metrics if metric not in ("fid", "ssim", "rmse", "nfe")]
+    return [*COLUMNS[:-1], *(Column(metric, ("", _upper(metric)), 3) for metric in others), COLUMNS[-1]]
+
+
+def _objectives(ledger: Ledger) -> str:
+    return " and ".join(_upper(objective.metric) for objective in ledger.spec.objectives)
+
+
+def _upper(metric: str) -> str:
+    return metric.replace("_", " ").upper()
 
 
 def _with_interval(metric: str, metrics: Mapping[str, float]) -> str:
@@ -194,7 +204,7 @@ def _with_interval(metric: str, metrics: Mapping[str, float]) -> str:
 def _against_runner_up(ledger: Ledger, best: FrozenTrial) -> str:
     """The best trial against the next one on the same images; empty where there is none, or no paired interval."""
     second = ledger.best(but=best.number)
-    if second is None:
+    if second is None or len(ledger.spec.objectives) > 1:
         return ""
     try:
         folders = [Path(trial.user_attrs["measured"]["sampled"]) for trial in (best, second)]
@@ -205,9 +215,9 @@ def _against_runner_up(ledger: Ledger, best: FrozenTrial) -> str:
         return ""
 
 
-def _best_number(ledger: Ledger) -> int | None:
-    best = ledger.best()
-    return best.number if best else None
+def _best_numbers(ledger: Ledger) -> list[int]:
+    """The best trial's number; of several objectives, those of the front."""
+    return [trial.number for trial in ledger.front()]
 
 
 def _without(command: str, flag: str) -> str:

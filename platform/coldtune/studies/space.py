@@ -36,6 +36,7 @@ from coldtune.diffusion import (
     OutOfReachError,
     build_degradation,
     leftover_of,
+    nfe,
     source_of,
     start_for_leftover,
 )
@@ -132,7 +133,18 @@ class Space:
             _set(tree, path, value)
         trial = parse_trial(tree)
         trial.check(self.image_shape)
+        self._check_constraints(trial)
         return trial
+
+    def _check_constraints(self, trial: TrialConfig) -> None:
+        """InfeasibleError where a constraint does not hold."""
+        for name, bound in self.config.constrain.items():
+            if name == "nfe":
+                value = float(nfe(trial.sampler, int(trial.degradation["steps"])))
+            else:
+                value = leftover_of(trial.degradation, self.image_shape)
+            if not bound.holds(value):
+                raise InfeasibleError(f"{name} = {value:.4g}: constrain.{name} is {bound}")
 
     def grid(self) -> list[dict[str, Any]]:
         """Every feasible combination of choices and steps, the base's point first, the others in the file's order.

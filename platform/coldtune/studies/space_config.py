@@ -80,9 +80,34 @@ class Derive(Config):
     at: Literal["base"] | float = "base"
 
 
+class Bound(Config):
+    """What a quantity may be, both ends included."""
+
+    min: float | None = None
+    max: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` lies within."""
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+    def __str__(self) -> str:
+        ends = {"at least": self.min, "at most": self.max}
+        return " and ".join(f"{word} {end:g}" for word, end in ends.items() if end is not None)
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Bound:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min = {self.min:g} must not be above max = {self.max:g}")
+        return self
+
+
 class SpaceConfig(Config):
     """A space as it is written in a file under search_spaces/: either ranges to search, or variants to go through.
 
+    constrain: what a point must keep to be asked at all: `nfe`, the network evaluations of its sampler (a budget);
+    `leftover`, what its degradation leaves at T (generation from a prior needs almost nothing, 1e-3).
     variants: by name, what each changes of the base: dotted keys, or whole sections (`degradation`), which replace the
     base's. Every variant is asked once, in the order written. All are judged alike: none may change the protocol, the
     images, or whether images are restored or generated.
@@ -91,12 +116,13 @@ class SpaceConfig(Config):
     base: str | dict[str, Any]
     vary: dict[str, Vary] = Field(default_factory=dict)
     derive: dict[str, Derive] = Field(default_factory=dict)
+    constrain: dict[Literal["nfe", "leftover"], Bound] = Field(default_factory=dict)
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_kind(self) -> SpaceConfig:
         if bool(self.vary) == bool(self.variants):
             raise ValueError("give either vary, ranges to search, or variants, settings to go through")
-        if self.variants and self.derive:
-            raise ValueError("derive: goes with vary; write down what a variant changes")
+        if self.variants and (self.derive or self.constrain):
+            raise ValueError("derive and constrain go with vary; write down what a variant changes")
         return self

@@ -26,9 +26,9 @@ JUDGES = {"digits": "digits", "mnist": "mnist", "cifar10": "cifar10", "celeba": 
 
 
 class Objective(Config):
-    """What the search improves: a metric of the trial's own sampler under the protocol."""
+    """What the search improves: a metric of the trial's own sampler under the protocol, or `nfe`, what it costs."""
 
-    metric: Literal["fid", "fid_infinity", "kid", "mind", "precision", "recall", "ssim", "rmse", "psnr"] = "fid"
+    metric: Literal["fid", "fid_infinity", "kid", "mind", "precision", "recall", "ssim", "rmse", "psnr", "nfe"] = "fid"
     direction: Literal["minimize", "maximize"] = "minimize"
 
     @model_validator(mode="after")
@@ -44,6 +44,9 @@ class Objective(Config):
 class StudySpec(Config):
     """A study: everything that determines which trials it asks and how it judges them.
 
+    also: further objectives, which turn the search into one for trade-offs: no trial is best then, but some are not
+    beaten in every objective by another (the Pareto front).
+
     table: which of the paper's tables its variants fill (`coldtune.studies.paper`). The number of trials, the home, the
     workers and the servers are not part of it: the same spec run again resumes.
     """
@@ -52,9 +55,22 @@ class StudySpec(Config):
     space: SpaceConfig
     base: dict[str, Any]
     objective: Objective = Field(default_factory=Objective)
+    also: tuple[Objective, ...] = ()
     search: SearchConfig = Field(default_factory=SearchConfig)
     seed: int = Field(default=0, ge=0, lt=2**32)
     table: str | None = None
+
+    @model_validator(mode="after")
+    def _different(self) -> StudySpec:
+        metrics = [objective.metric for objective in self.objectives]
+        if len(set(metrics)) < len(metrics):
+            raise ValueError(f"objective = {metrics}: each metric once")
+        return self
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """All objectives, the one that names the best trial first."""
+        return (self.objective, *self.also)
 
     @property
     def name(self) -> str:
@@ -97,12 +113,16 @@ def build_spec(
         set_key(base, "data.name", dataset)
         _judge_for(base, dataset)
     base = change(base, search, seed=seed, settings=settings)
-    objective = tree.pop("objective", {})
+    written = tree.pop("objective", {})
+    objective, *also = [
+        parse(Objective, one, "objective") for one in (written if isinstance(written, list) else [written])
+    ]
     return StudySpec(
         job=job,
         space=parse(SpaceConfig, tree, space_file.name),
         base=base,
-        objective=parse(Objective, objective, "objective"),
+        objective=objective,
+        also=tuple(also),
         search=parse(SearchConfig, search, "search"),
         seed=seed or 0,
     )

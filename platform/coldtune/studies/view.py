@@ -23,6 +23,6 @@ def summary(folder: StudyFolder) -> tuple[str, str, str, str, str]:
     """Name, dataset, trials ended, trials wanted and the best value, as text."""
     ledger, start = read(folder), folder.start()
     best, metric = ledger.best(), ledger.spec.objective.metric.upper()
-    text = f"{metric} {best.value:.4g} (trial {best.number})" if best else "-"
+    text = f"{metric} {best.values[0]:.4g} (trial {best.number})" if best else "-"
     dataset = str(ledger.spec.base["data"]["name"])
     return folder.name, dataset, str(ledger.finished()), str(start["trials"]), text
