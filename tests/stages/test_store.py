@@ -301,6 +301,24 @@ def test_users_are_recorded_once_each(store: Store) -> None:
     assert store.users("train", "key/00000010") == []
 
 
+def test_a_store_that_may_only_be_read_gives_what_it_has(store: Store) -> None:
+    class ReadOnly(LocalFiles):
+        def write(self, name: str, data: bytes, new: bool = False) -> bool:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), name)
+
+    store.put("kind", "k", write("x"))
+    reading = Store(store.root, by="study/0", files=ReadOnly(store.root))
+    assert reading.get("kind", "k", lambda _: pytest.fail("built again"))[1] is True
+    assert store.users("kind", "k") == []
+
+
+def test_put_says_what_is_in_its_way(store: Store) -> None:
+    store.put("train", "key/00000010", write("x"))
+    with pytest.raises(ValueError, match=f"train/key: {store.root}/train/key is in its way"):
+        store.put("train", "key", write("x"))
+    assert store.find("train", "key/00000010") is not None
+
+
 def test_put_replaces_a_damaged_entry_in_its_way(store: Store) -> None:
     entry = store.put("kind", "k", write("x"))
     damage_edit(entry.path)

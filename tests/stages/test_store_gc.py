@@ -151,9 +151,9 @@ def test_a_trial_that_did_not_end_keeps_everything_made_since_it_began(study: St
     ledger.ask()
     store = study.store
     old = store.put("sample", "before", lambda d: None)
-    backdate(old.path, time.time() - 3600)
+    backdate(old.path, time.time() - 2 * 3600)
     during = store.put("train", "key/00000010", lambda d: {"final": False})
-    backdate(during.path, time.time() + 1)
+    backdate(during.path, time.time() - 0.9 * 3600)  # by the clock of another host
     assert gc(study, "--yes") == 0
     assert "Trials that did not end" in capsys.readouterr().out
     assert "sample/before" not in entries(store)

@@ -51,10 +51,44 @@ sys.exit(any(os.waitpid(pid, 0)[1] for pid in children))
 """
 
 
+# A training of six steps as `Store.lease` says that one should be held; each step is logged when it is saved.
+TRAIN = """
+import os, sys, time
+from pathlib import Path
+from coldtune.stages.store import Store, StoreCheckpoints
+
+root, lease_s, final, seconds, count = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]
+children = []
+for _ in range(int(count) - 1):
+    if (pid := os.fork()) == 0:
+        children = []
+        break
+    children.append(pid)
+
+def train(step):
+    time.sleep(float(seconds))
+    checkpoints.save(step, lambda directory: (directory / "weights").write_text(str(step)))
+    with (root.parent / "built-step").open("a") as log:
+        print(f"{step}:{os.getpid()}", file=log)
+    print("saved", step, flush=True)
+
+store, checkpoints = Store(root, lease_s=lease_s, waiting=lambda text: None), StoreCheckpoints(root, "key", final)
+with store.lease("train", "key", done=lambda: checkpoints.has(final)):
+    last = checkpoints.latest(final)
+    if last is None or last[0] != final:
+        for step in range(last[0] + 1 if last else 1, final + 1):
+            train(step)
+assert checkpoints.latest(final)[0] == final
+sys.exit(any(os.waitpid(pid, 0)[1] for pid in children))
+"""
+
+
 @contextmanager
-def process(root: Path, lease_s: float, keys: str, seconds: float, count: int = 1) -> Iterator[subprocess.Popen[str]]:
+def process(
+    root: Path, lease_s: float, keys: str | int, seconds: float, count: int = 1, script: str = GET
+) -> Iterator[subprocess.Popen[str]]:
     arguments = map(str, (root, lease_s, keys, seconds, count))
-    started = subprocess.Popen([sys.executable, "-c", GET, *arguments], stdout=subprocess.PIPE, text=True)
+    started = subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True)
     try:
         yield started
     finally:
@@ -106,6 +140,23 @@ def test_the_work_of_a_killed_process_is_taken_over_at_once_on_its_machine(tmp_p
         with process(root, 600, "k", 0.3, count=4) as started:
             started.communicate(timeout=120)
     assert len(builders(root)) == 2, "the killed one, and one of the four"
+    assert not files_of(root, ".leases")
+
+
+def test_trials_with_one_restorer_train_it_once_and_go_on_where_a_killed_one_was(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    with process(root, 600, 6, 1, script=TRAIN) as killed:
+        while next_line(killed) != "saved 3\n":
+            pass
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait()
+        with process(root, 600, 6, 0.05, count=4, script=TRAIN) as started:
+            started.communicate(timeout=120)
+            assert started.returncode == 0
+    steps, trainers = zip(*(line.split(":") for line in builders(root, "step")), strict=True)
+    assert steps == ("1", "2", "3", "4", "5", "6")
+    assert set(trainers[:3]) == {str(killed.pid)}
+    assert len(set(trainers)) == 2
     assert not files_of(root, ".leases")
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from coldtune.stages.store_gc import Item, Needs, Waste
     from coldtune.studies.folder import StudyFolder
 
+_CLOCKS_S = 3600.0  # that the clocks of a study's hosts may differ by
 _SHORT = 12  # characters of a key: enough to tell 10,000 entries apart
 
 
@@ -165,7 +166,7 @@ def _needs(home: Path) -> tuple[Needs, list[str]]:
         failed[folder.name] = {str(trial.number) for trial in trials if trial.state == TrialState.FAIL}
         for trial in trials:
             if trial.state == TrialState.RUNNING and trial.datetime_start:
-                since = min(since, trial.datetime_start.timestamp())
+                since = min(since, trial.datetime_start.timestamp() - _CLOCKS_S)
         needed = [attributes, *(trial.user_attrs for trial in trials if trial.state != TrialState.FAIL)]
         for name in mentions(needed):
             mentioned.setdefault(name, set()).add(folder.name)

@@ -14,6 +14,7 @@ size, times or inode change; `coldtune store verify` always reads everything.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 import uuid
@@ -38,6 +39,8 @@ LEASE_S = 30.0
 _BELIEVED: dict[tuple[Path, str], tuple[Marks, dict[str, Any]]] = {}
 # A file may change again without another time of change within the resolution of its file system's clock (FAT: 2 s).
 _SETTLED_S = 2.0
+_TRIES = 5  # to publish where others set aside and publish at the same time
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,15 @@ class Store:
             if about["seconds"] is None:
                 about["seconds"] = round(time.time() - started, 3)
             manifest = seal(scratch, kind, key, about)
-            while not self.files.publish(scratch, f"{kind}/{key}"):
+            for _ in range(_TRIES):
+                if self.files.publish(scratch, f"{kind}/{key}"):
+                    return self._entry(manifest)
                 if (existing := self.find(kind, key)) is not None:
                     return existing
                 # what was there was torn, and has been set aside
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return self._entry(manifest)
+        raise ValueError(f"store entry {kind}/{key}: {self.files.local(f'{kind}/{key}')} is in its way, and no entry")
 
     def get(self, kind: str, key: str, build: Callable[[Path], Mapping[str, Any] | None]) -> tuple[Entry, bool]:
         """The entry and whether it was found; a missing one is built by `build(directory)` first.
@@ -170,12 +175,17 @@ class Store:
         """Record that `by` (default: the store's own) made or found an entry, given as such or as `kind/key`.
 
         By `STUDY/TRIAL`, an entry counts as used until that study is deleted or the trial has failed; by any other
-        name, until the record is.
+        name, until the record is. In a store that may only be read, nothing is recorded.
         """
         by = by or self.by
-        if by:
-            name = entry if isinstance(entry, str) else f"{entry.kind}/{entry.key}"
+        if not by:
+            return
+        name = entry if isinstance(entry, str) else f"{entry.kind}/{entry.key}"
+        try:
             self.files.write(f"{_users(name)}/{quote(by, safe='')}", f"{time.time():.0f}\n".encode(), new=True)
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
 
     def users(self, kind: str, key: str) -> list[str]:
         """Who made or found the entry, as far as recorded."""
