@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -298,3 +300,33 @@ def test_a_degradation_by_another_datasets_images(dataset: Dataset, tmp_path: Pa
         Chain(trial, dataset, store)
     with pytest.raises(ValueError, match=r"degradation\.source = None: the images handed in are those of digits"):
         Chain(config(), dataset, store, source=dataset)
+
+
+def test_two_trials_that_want_the_same_training_train_once(dataset: Dataset, tmp_path: Path) -> None:
+    """The second comes while the first trains: it waits, finds the checkpoint, and both have the same numbers."""
+    trainings, outcomes = [], {}
+    reached = threading.Event()
+
+    def watched(task, checkpoints, report):
+        trainings.append(task.training.steps)
+        reached.set()
+        time.sleep(0.5)
+        return train(task, checkpoints, report)
+
+    def trial(name: str, **changes) -> None:
+        store = Store(tmp_path / "store", by=f"study/{name}", waiting=lambda _: None)
+        outcomes[name] = Chain(config(**changes), dataset, store).run(watched, lambda *_: None)
+
+    first = threading.Thread(target=trial, args=("0",))
+    first.start()
+    reached.wait(60)
+    second = threading.Thread(target=trial, args=("1",), kwargs={"sampler__num_steps": 2})
+    second.start()
+    first.join(120)
+    second.join(120)
+    assert trainings == [6]
+    assert outcomes["1"].metrics["fid_direct"] == outcomes["0"].metrics["fid_direct"]
+    found = {record.stage: record.found for record in outcomes["1"].stages}
+    assert found["train"]
+    store, key = Store(tmp_path / "store"), train_key(config(), dataset)
+    assert sorted(store.users("train", f"{key}/{6:08d}")) == ["study/0", "study/1"]

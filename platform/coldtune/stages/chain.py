@@ -180,9 +180,19 @@ class Chain:
         return judged
 
     def train(self, train: Train, report: Report, replay: Report = lambda *_: None) -> Path:
-        """The checkpoint at `training.steps`: found, or trained from the nearest one before it."""
+        """The checkpoint at `training.steps`: found, or trained from the nearest one before it.
+
+        Of several trials that want the same training at once, one trains and the others wait for its checkpoint.
+        """
         key, steps = train_key(self.config, self.dataset, self.source), self.config.training.steps
         checkpoints = StoreCheckpoints(self.store.root, key, final=steps)
+        with self.store.lease("train", key, done=lambda: checkpoints.has(steps)):
+            path = self._train(key, checkpoints, train, report, replay)
+        self.store.used(f"train/{key}/{path.name}")
+        return path
+
+    def _train(self, key: str, checkpoints: StoreCheckpoints, train: Train, report: Report, replay: Report) -> Path:
+        steps = self.config.training.steps
         last = checkpoints.latest(steps)
         earlier = checkpoints.seconds(last[0]) if last else 0.0
         for past in read_history(last[1]) if last else ():

@@ -127,7 +127,12 @@ def _chain(job: TrialJob, trial: TrialConfig, device: str) -> Chain:
     from coldtune.stages.store import Store
 
     source = Dataset.open(job.source_path) if job.source_path else None
-    return Chain(trial, Dataset.open(job.dataset_path), Store(Path(job.home) / "store"), device, source)
+    store = Store(Path(job.home) / "store", by=f"{job.study}/{job.number}", waiting=_say)
+    return Chain(trial, Dataset.open(job.dataset_path), store, device, source)
+
+
+def _say(text: str) -> None:
+    print(f"store: {text}", flush=True)
 
 
 def _rungs(job: TrialJob, outcome: Outcome) -> dict[str, float]:
