@@ -98,11 +98,11 @@ def closing(
     ]
     if ledger.spec.table is not None:
         commands.insert(0, ("the table", ", ".join(map(str, written))))
-    if finished and ledger.space.size is None:
-        commands.append(("more trials", f"{_without(command, '--trials')} --trials {trials + 8}"))
-    else:
+    if not finished:
         console.print(f"[yellow]interrupted with {ledger.finished()} of {trials} trials ended; nothing is lost[/]")
         commands.insert(0, ("resume", resume))
+    elif ledger.space.size is None:
+        commands.append(("more trials", f"{_without(command, '--trials')} --trials {trials + 8}"))
     for head, text in commands:
         _line(console, head, text)
 

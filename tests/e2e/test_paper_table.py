@@ -1,0 +1,74 @@
+"""Tables of the paper as a newcomer asks for them: four short trials, and a second table that finds what it needs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from e2e_lab import Lab, Running, Runs
+from optuna.trial import FrozenTrial, TrialState
+
+from coldtune.studies.folder import studies
+from coldtune.studies.view import read
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800), pytest.mark.slow]
+SETTINGS = ["training.steps=4", "training.batch_size=8", "degradation.steps=5", "protocol.num_images=40"]
+
+
+def ask(lab: Lab, home: Path, number: str) -> Running:
+    job = [sys.executable, "jobs/paper_table.py", "--home", str(home), "--table", number]
+    return lab.start([*job, "--set", *SETTINGS], COLUMNS="160")
+
+
+def trials_of(home: Path, number: str) -> list[FrozenTrial]:
+    (folder,) = [folder for folder in studies(home) if folder.name.startswith(f"paper_table_{number}_")]
+    return read(folder).trials()
+
+
+def row(home: Path, number: str) -> list[str]:
+    """Our cells in the Markdown, without their intervals."""
+    (path,) = home.glob(f"studies/paper_table_{number}_*/table.md")
+    (line,) = re.findall(r"^\| digits, ours \| (.+) \|$", path.read_text(), re.MULTILINE)
+    return [cell.partition(" ")[0] for cell in line.split(" | ")]
+
+
+def test_two_tables(lab: Lab) -> None:
+    home = lab.path / "home"
+    run = ask(lab, home, "4")
+    assert run.ended() == 0, run.text
+    lab.nothing_runs()
+    assert "interrupted" not in run.text
+    assert "2 trainings of 4 steps of 8 images" in run.text, "what it costs is said"
+    assert run.text.index("2 trainings of") < run.text.index("trial 0")
+    trials = {trial.params["variant"]: trial for trial in trials_of(home, "4")}
+    assert [trial.state for trial in trials.values()] == [TrialState.COMPLETE] * 4
+    order = ["fixed noise", "estimated noise", "perfect symmetry", "broken symmetry"]
+    assert row(home, "4") == [f"{trials[name].value:.2f}" for name in order]
+    for cell in row(home, "4"):
+        assert cell in run.text
+    assert "N = 40 is below 4 d = 256" in run.text
+
+    runs = Runs(home)
+    (parent,) = runs.parents
+    assert parent.info.status == "FINISHED"
+    assert {file.path for file in runs.client.list_artifacts(parent.info.run_id)} >= {"table.md", "table.tex"}
+    text = Path(runs.client.download_artifacts(parent.info.run_id, "table.md")).read_text()
+    (written,) = home.glob("studies/*/table.md")
+    assert text == written.read_text()
+
+    second = ask(lab, home, "A.7")
+    assert second.ended() == 0, second.text
+    assert "1 of them is in the store" in second.text
+    (found,) = trials_of(home, "A.7")
+    assert {stage: was_found for stage, _, was_found, _ in found.user_attrs["stages"]}["train"]
+    broken = trials["broken symmetry"].user_attrs["metrics"]
+    assert row(home, "A.7") == [f"{broken['fid_direct']:.2f}", f"{broken['fid']:.2f}"]
+
+
+def test_what_is_not_possible_is_said_before_anything_starts(lab: Lab) -> None:
+    run = lab.start([sys.executable, "jobs/paper_table.py", "--table", "5", "--home", str(lab.path / "home")])
+    assert run.ended() == 2
+    assert run.text.startswith("error: --table 5 --dataset digits: its images have one channel")
+    assert not (lab.path / "home").exists()
