@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from pathlib import Path
 
 import optuna
@@ -103,15 +104,64 @@ def test_what_is_refused_before_anything_is_spent(variants: dict, said: str) -> 
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({}, "give either vary"),
-        ({"variants": {}, "vary": {}}, "give either vary"),
-        ({"variants": {"a": {}}, "vary": {"training.lr": {"low": 1e-4, "high": 1e-3}}}, "give either vary"),
+        ({}, "give vary, ranges to search, or variants"),
+        ({"variants": {}, "vary": {}}, "give vary, ranges to search, or variants"),
         (
             {"variants": {"a": {}}, "derive": {"degradation.sigma.start": {"hold": "leftover"}}},
-            "derive: goes with vary",
+            "derive and constrain go with vary",
         ),
     ],
 )
 def test_a_space_is_searched_or_gone_through(parts: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse(SpaceConfig, {"base": "digits-quick", **parts})
+
+
+KINDS = {
+    "blur": {},
+    "noise": {"degradation": {"kind": "noise", "steps": 20}},
+    "mask": {"degradation": {"kind": "mask", "steps": 20, "beta": {"start": 0.5, "step": 0.1}}},
+}
+
+
+def searched(**parts: object) -> Space:
+    tree = {
+        "base": "x",
+        "variants": KINDS,
+        "vary": {
+            "degradation.steps": {"low": 10, "high": 30},
+            "degradation.beta.step": {"low": 0.05, "high": 0.2, "when": {"variant": "mask"}},
+            "sampler.draw": {"choices": ["fixed", "estimated"], "when": {"degradation.kind": "noise"}},
+        },
+        **parts,
+    }
+    return Space(parse(SpaceConfig, tree), BASE, SHAPE)
+
+
+def test_a_variant_may_be_one_more_choice_of_the_search() -> None:
+    space = searched()
+    assert space.size is None
+    assert space.first == {"variant": "blur", "T": 20}
+    rng = random.Random(0)
+    points = [space.sample(rng) for _ in range(60)]
+    assert {frozenset(point) for point in points} == {
+        frozenset({"variant", "T"}),
+        frozenset({"variant", "T", "beta_step"}),
+        frozenset({"variant", "T", "draw"}),
+    }
+    for point in points:
+        trial = space.resolve(point)
+        assert trial.degradation["kind"] == point["variant"]
+        assert trial.degradation["steps"] == point["T"]
+        if point["variant"] == "mask":
+            assert trial.degradation["beta"] == {"start": 0.5, "step": point["beta_step"]}
+
+
+def test_a_key_of_one_variant_needs_its_when() -> None:
+    """Asked of every variant, it would be written into one that has no such key: found before anything is spent."""
+    with pytest.raises(ValueError, match=r"degradation\.beta\.step = None: .* the base lies outside"):
+        searched(vary={"degradation.beta.step": {"low": 0.05, "high": 0.2}})
+    with pytest.raises(ValueError, match=r"not valid \(variant = 'noise', .*sigma"):
+        searched(vary={"degradation.sigma.rate": {"low": 0.01, "high": 0.2}})
+    with pytest.raises(ValueError, match=r"vary\.degradation\.threshold\.start: the base has no such key"):
+        searched(vary={"degradation.threshold.start": {"low": 0.05, "high": 0.2}})

@@ -11,7 +11,7 @@
 
 A point from which a derived value cannot be had is infeasible: it is never asked (`coldtune.studies.sampler`).
 
-Instead of `vary`, settings to go through one by one, each asked once:
+Instead of `vary`, settings to go through one by one, each asked once; beside it, one more choice of the search:
 
     variants:
       fixed noise: {sampler.draw: fixed}
@@ -75,34 +75,32 @@ class Space:
         self.paths = {short_name(path): path for path in config.vary}
         self.distributions = {short_name(path): vary.distribution() for path, vary in config.vary.items()}
         if config.variants:
-            self.distributions = {VARIANT: CategoricalDistribution(tuple(config.variants))}
+            variant = CategoricalDistribution(tuple(config.variants))
+            self.distributions = {VARIANT: variant, **self.distributions}
         self.targets = {path: self._target(path, derive) for path, derive in config.derive.items()}
-        if config.variants:
-            self.first = {VARIANT: next(iter(config.variants))}
-            self._check_variants()
-            return
+        self._check_variants()
         self._check_keys()
         self.first = self._base_point()
-        self._check_corners()
+        if config.vary:
+            self._check_corners()
 
     @property
     def size(self) -> int | None:
         """How many points there are in all, where they are variants; None where a search may go on and on."""
-        return len(self.config.variants) or None
+        return None if self.config.vary else len(self.config.variants)
 
     def sources(self) -> set[str]:
         """The datasets that degradations of this space draw from (`animorph`), beside the one that is restored."""
-        listed = [self.resolve({VARIANT: name}).degradation for name in self.config.variants]
-        trees = listed or [self.base["degradation"]]
+        trees = [tree["degradation"] for tree in self._trees()]
         varied = self.config.vary.get("degradation.source")
         return {name for tree in trees if (name := source_of(tree))} | set(map(str, varied.ends() if varied else ()))
 
     def walk(self, pick: Pick) -> dict[str, Any]:
-        """One point: `pick` is asked for each key whose `when` holds, in the order of the file."""
-        if self.size is not None:
-            return {name: pick(name, distribution) for name, distribution in self.distributions.items()}
+        """One point: `pick` is asked for the variant and each key whose `when` holds, in the order of the file."""
         point: dict[str, Any] = {}
-        tree = copy.deepcopy(dict(self.base))
+        if self.config.variants:
+            point[VARIANT] = pick(VARIANT, self.distributions[VARIANT])
+        tree = self._tree(point)
         for path, vary in self.config.vary.items():
             if all(_get(tree, key) in allowed for key, allowed in vary.when.items()):
                 name = short_name(path)
@@ -115,9 +113,8 @@ class Space:
 
         InfeasibleError where a derived value cannot be had; ValueError where the configuration is not valid.
         """
-        tree = copy.deepcopy(dict(self.base))
-        for path, value in self.config.variants.get(point.get(VARIANT, ""), {}).items():
-            _set(tree, path, copy.deepcopy(value))
+        tree = self._tree(point)
+        tree.pop(VARIANT, None)
         for name, path in self.paths.items():
             if name in point:
                 _set(tree, path, point[name])
@@ -136,6 +133,19 @@ class Space:
         self._check_constraints(trial)
         return trial
 
+    def _tree(self, point: Point) -> dict[str, Any]:
+        """The base as the point's variant changes it, and the variant's name beside its sections for `when`."""
+        tree = copy.deepcopy(dict(self.base))
+        if (name := point.get(VARIANT)) is not None:
+            for path, value in self.config.variants[name].items():
+                _set(tree, path, copy.deepcopy(value))
+            tree[VARIANT] = name
+        return tree
+
+    def _trees(self) -> list[dict[str, Any]]:
+        """The base, or as each variant changes it."""
+        return [self._tree({VARIANT: name}) for name in self.config.variants] or [self._tree({})]
+
     def _check_constraints(self, trial: TrialConfig) -> None:
         """InfeasibleError where a constraint does not hold."""
         for name, bound in self.config.constrain.items():
@@ -151,7 +161,9 @@ class Space:
 
         ValueError naming a key that is neither of choices, nor integer, nor in steps, and for more than _LARGEST_GRID.
         """
-        options = {name: _grid(self.paths[name], distribution) for name, distribution in self.distributions.items()}
+        options = {
+            name: _grid(self.paths.get(name, name), distribution) for name, distribution in self.distributions.items()
+        }
         if (total := math.prod(map(len, options.values()))) > _LARGEST_GRID:
             raise ValueError(
                 f"search.algorithm = 'grid': {total:,} combinations; at most {_LARGEST_GRID:,}: give larger steps"
@@ -197,17 +209,19 @@ class Space:
         base = parse_trial(self.base)
         for name in self.config.variants:
             try:
-                trial = self.resolve({VARIANT: name})
+                tree = self._tree({VARIANT: name})
+                del tree[VARIANT]
+                trial = parse_trial(tree)
+                trial.check(self.image_shape)
             except ValueError as error:
                 raise ValueError(f"variants.{name}: {error}") from None
             if different := _judged_otherwise(base, trial):
                 raise ValueError(f"variants.{name}: changes {different}, and variants are compared with each other")
 
     def _check_keys(self) -> None:
-        known = dict(leaves(parse_trial(self.base).model_dump()))
-        known |= dict(
-            leaves({"degradation": build_degradation(self.base["degradation"], self.image_shape).config.model_dump()})
-        )
+        if not self.config.vary:
+            return
+        known = {key for tree in self._trees() for key, _ in leaves(self._written_out(tree))}
         for path in [*self.config.vary, *self.config.derive]:
             if path not in known:
                 raise ValueError(f"vary.{path}: the base has no such key; allowed: {', '.join(sorted(known))}")
@@ -217,10 +231,11 @@ class Space:
                     raise ValueError(f"vary.{path}.when.{key}: the base has no such key")
 
     def _base_point(self) -> dict[str, Any]:
-        tree = parse_trial(self.base).model_dump()
-        tree["degradation"] = build_degradation(self.base["degradation"], self.image_shape).config.model_dump()
+        tree = self._written_out(self._trees()[0])
 
         def pick(name: str, distribution: BaseDistribution) -> Any:
+            if name == VARIANT:
+                return next(iter(self.config.variants))
             value = _get(tree, self.paths[name])
             if not _holds(distribution, value):
                 raise ValueError(
@@ -231,6 +246,13 @@ class Space:
 
         return self.walk(pick)
 
+    def _written_out(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """A base with every default; the variant's name stays."""
+        sections = {name: section for name, section in tree.items() if name != VARIANT}
+        written = parse_trial(sections).model_dump()
+        written["degradation"] = build_degradation(tree["degradation"], self.image_shape).config.model_dump()
+        return {**written, VARIANT: tree.get(VARIANT)}
+
     def _check_corners(self) -> None:
         """Try every combination of choices and ends: a value that its owner refuses is found now, not in a trial."""
         for point in self._corners():
@@ -239,7 +261,7 @@ class Space:
             except InfeasibleError:
                 continue
             except ValueError as error:
-                shown = ", ".join(f"{self.paths[name]} = {value!r}" for name, value in point.items())
+                shown = ", ".join(f"{self.paths.get(name, name)} = {value!r}" for name, value in point.items())
                 raise ValueError(f"the space holds a point that is not valid ({shown}): {error}") from None
         if not self.feasible(self.first):
             self.resolve(self.first)  # raises, with the reason
@@ -248,7 +270,8 @@ class Space:
             raise ValueError(f"vary: under 2 % of the space can be asked; for example {reason}")
 
     def _corners(self) -> Iterator[dict[str, Any]]:
-        options = [[(name, end) for end in self.config.vary[path].ends()] for name, path in self.paths.items()]
+        options = [[(VARIANT, name) for name in self.config.variants]] if self.config.variants else []
+        options += [[(name, end) for end in self.config.vary[path].ends()] for name, path in self.paths.items()]
         corners: Iterator[tuple[tuple[str, Any], ...]] = itertools.product(*options)
         total = 1
         for option in options:

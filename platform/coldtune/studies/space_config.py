@@ -104,13 +104,14 @@ class Bound(Config):
 
 
 class SpaceConfig(Config):
-    """A space as it is written in a file under search_spaces/: either ranges to search, or variants to go through.
+    """A space as it is written in a file under search_spaces/: ranges to search, variants to go through, or both.
 
     constrain: what a point must keep to be asked at all: `nfe`, the network evaluations of its sampler (a budget);
     `leftover`, what its degradation leaves at T (generation from a prior needs almost nothing, 1e-3).
     variants: by name, what each changes of the base: dotted keys, or whole sections (`degradation`), which replace the
-    base's. Every variant is asked once, in the order written. All are judged alike: none may change the protocol, the
-    images, or whether images are restored or generated.
+    base's. Without `vary`, every variant is asked once, in the order written; with it, which variant is one more choice
+    of the search, and `when: {variant: NAME}` says to which a key belongs. All are judged alike: none may change the
+    protocol, the images, or whether images are restored or generated.
     """
 
     base: str | dict[str, Any]
@@ -121,8 +122,8 @@ class SpaceConfig(Config):
 
     @model_validator(mode="after")
     def _one_kind(self) -> SpaceConfig:
-        if bool(self.vary) == bool(self.variants):
-            raise ValueError("give either vary, ranges to search, or variants, settings to go through")
-        if self.variants and (self.derive or self.constrain):
+        if not self.vary and not self.variants:
+            raise ValueError("give vary, ranges to search, or variants, settings to go through, or both")
+        if not self.vary and (self.derive or self.constrain):
             raise ValueError("derive and constrain go with vary; write down what a variant changes")
         return self
