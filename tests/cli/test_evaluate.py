@@ -19,10 +19,11 @@ from coldtune.data import to_float, to_uint8
 from coldtune.diffusion import build_degradation
 from coldtune.metrics import compare
 from coldtune.stages.chain import BASELINES, Chain
-from coldtune.stages.evaluate import Run, _missing, evaluate_runs
+from coldtune.stages.evaluate import Run, evaluate_runs
 from coldtune.stages.keys import train_key
 from coldtune.stages.store import Store
 from coldtune.stages.trial import TrialConfig, parse_trial
+from coldtune.stages.work import missing, to_judge
 from coldtune.studies.spec import JUDGES
 from coldtune.training.loop import train
 
@@ -182,10 +183,13 @@ def test_a_baseline_as_the_trials_own_sampler_is_sampled_once(finished: Finished
     config = _config(finished.config_file(tmp_path / "naive", sampler={"algorithm": "naive"}, protocol={"seed": 2}))
     store = Store(finished.home / "store")
     samplers = [None, *BASELINES.values(), config.sampler]
-    assert _missing(Chain(config, finished.dataset, store), samplers) == [True, True, True, False]
+    chain = Chain(config, finished.dataset, store)
+    assert missing(chain, samplers) == [True, True, True, False]
+    assert to_judge(chain, samplers) == 3 * 260, "the reference is that of the trials before"
     (evaluation,) = evaluate_runs([Run("naive", config, finished.dataset)], store)
     assert evaluation["sampled"].values == evaluation["naive"].values
-    assert not any(_missing(Chain(config, finished.dataset, store), samplers))
+    assert not any(missing(chain, samplers))
+    assert to_judge(chain, samplers) == 0
 
 
 def test_generated_images_have_no_originals(finished: Finished, evaluate, tmp_path: Path):

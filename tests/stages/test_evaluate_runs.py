@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from coldtune import presets
-from coldtune.stages.evaluate import _passes, judged_by
+from coldtune.data.progress import Advance, Bars
+from coldtune.metrics import build_extractor, extract_features
+from coldtune.stages.evaluate import judged_by
 from coldtune.stages.trial import parse_trial
+from coldtune.stages.work import passes, watch
 
 
 @pytest.mark.parametrize("work", [[0, 10, 10, 40], [0, 0, 0, 40], [0, 10, 0, 0]])
 def test_progress_counts_the_evaluations_that_are_made(work):
     """A set that is found is passed over without a call, and must look like no work at all."""
     done: list[float] = []
-    passed = _passes(work, done.append)
+    passed = passes(work, done.append)
     for number, count in enumerate(work):
         for part in range(1, 6) if count else ():
             passed("sample", (number + part / 5) / len(work))
@@ -34,3 +38,30 @@ def test_a_protocol_that_cannot_be_is_refused():
     trial = parse_trial(presets.load("digits-quick"))
     with pytest.raises(ValueError, match=r"protocol\.num_images = 1"):
         judged_by(trial, num_images=1)
+
+
+class Counted(Bars):
+    """Bars that only count: what was started, and how much of each was done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: dict[tuple[str, float | None, str], float] = {}
+
+    def start(self, what: str, total: float | None, unit: str) -> Advance:
+        self.done[what, total, unit] = 0.0
+
+        def advance(done: float) -> None:
+            self.done[what, total, unit] += done
+
+        return advance
+
+
+def test_a_watched_extractor_is_the_same_one_and_counts_what_it_sees():
+    bars, extractor = Counted(), build_extractor("digits")
+    watched = watch(extractor, bars, "judge", 40)
+    assert not bars.done, "a bar begins with the first image"
+    images = torch.randint(256, (40, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(extract_features(watched, images, 7), extract_features(extractor, images, 7))
+    assert bars.done == {("judge", 40, "images"): 40}
+    parts = ("name", "dim", "sha256", "input")
+    assert [getattr(watched, part) for part in parts] == [getattr(extractor, part) for part in parts]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -32,10 +31,11 @@ from coldtune.metrics.cache import Cache
 from coldtune.metrics.extractors import Extractor
 from coldtune.reports.evaluation import JudgedSet, evaluation_record
 from coldtune.stages.chain import BASELINES, SAMPLED, Chain, found_only
-from coldtune.stages.keys import DEGRADED, sample_key
+from coldtune.stages.keys import DEGRADED
 from coldtune.stages.rungs import RungConfig
 from coldtune.stages.store import Store
 from coldtune.stages.trial import TrialConfig
+from coldtune.stages.work import missing, passes, to_judge, watch
 
 Split = Literal["train", "validation", "test"]
 
@@ -135,14 +135,14 @@ def evaluate_images(
         )
     config = ProtocolConfig(extractor=extractor.name, split=split, num_images=len(images), seed=seed)
     protocol = resolve(config, extractor, dataset, "generated")
-    of_reference = (extractor, dataset.split(split).images, protocol, cache)
+    of_reference = (dataset.split(split).images, protocol, cache)
     with _about(name), show(progress) as bars:
-        reference = reference_statistics(*of_reference, device=device)
-        features = reference_features(*of_reference, device=device)
-        bar = partial(_passes([len(images)], bars.start(f"judge {name[-_WIDEST:]}", len(images), "images")), "judge")
-        judgement = judge(
-            images, None, extractor, reference, protocol, features, tuple(DISTANCES), device=device, progress=bar
-        )
+        watched = watch(extractor, bars, f"moments of {dataset.name}", protocol.reference_images)
+        reference = reference_statistics(watched, *of_reference, device=device)
+        watched = watch(extractor, bars, f"features of {dataset.name}", protocol.reference_images)
+        features = reference_features(watched, *of_reference, device=device)
+        watched = watch(extractor, bars, f"judge {name[-_WIDEST:]}", len(images))
+        judgement = judge(images, None, watched, reference, protocol, features, tuple(DISTANCES), device=device)
     title = f"{name}: {len(images):,} pictures against {dataset.name}/{split}"
     return Evaluation(name, title, (JudgedSet("images", "images", judgement),))
 
@@ -195,10 +195,11 @@ def _chain(run: Run, store: Store, device: torch.device | str) -> Chain:
 def _evaluated(run: Run, chain: Chain, bars: Bars) -> Evaluation:
     samplers: dict[str, SamplerConfig | None] = {DEGRADED: None, **BASELINES, SAMPLED: run.config.sampler}
     evaluations = {name: nfe(sampler, chain.degradation.steps) if sampler else 0 for name, sampler in samplers.items()}
-    missing = _missing(chain, samplers.values())
-    work = [chain.protocol.num_images * count * new for count, new in zip(evaluations.values(), missing, strict=True)]
+    absent = missing(chain, samplers.values())
+    work = [chain.protocol.num_images * count * new for count, new in zip(evaluations.values(), absent, strict=True)]
     advance = bars.start(f"sample {run.name[-_WIDEST:]}", sum(work), "NFE") if sum(work) else lambda _: None
-    outcome = chain.run(found_only, lambda *_: None, _passes(work, advance))
+    chain.extractor = watch(chain.extractor, bars, f"judge {run.name[-_WIDEST:]}", to_judge(chain, samplers.values()))
+    outcome = chain.run(found_only, lambda *_: None, passes(work, advance))
     labels = _labels(run.config)
     sets = [JudgedSet(name, labels[name], outcome.judgements[name], evaluations[name]) for name in labels]
     return Evaluation(run.name, _title(run, chain), tuple(sets), run.config)
@@ -220,26 +221,3 @@ def _title(run: Run, chain: Chain) -> str:
         f"{run.name}: {chain.degradation.kind}, T = {chain.degradation.steps}{prior}; sampler "
         f"{run.config.sampler.algorithm}{settings}; trained for {run.config.training.steps:,} steps"
     )
-
-
-def _missing(chain: Chain, samplers: Iterable[SamplerConfig | None]) -> list[bool]:
-    """Which sets are still to be sampled; one that a sampler before it makes is not."""
-    keys = [sample_key(chain.config, chain.dataset, sampler, chain.source) for sampler in samplers]
-    return [key not in keys[:i] and chain.store.find("sample", key) is None for i, key in enumerate(keys)]
-
-
-def _passes(work: Sequence[int], advance: Callable[[float], None]) -> Callable[[str, float], None]:
-    """A chain's progress, which counts sets of images, as one that counts the evaluations that are still to be made.
-
-    work: of each set, in the chain's order; 0 where it is found, so that it does not look like speed.
-    """
-    done = 0.0
-
-    def passed(stage: str, share: float) -> None:
-        nonlocal done
-        whole, part = divmod(share * len(work), 1)
-        now = sum(work[: int(whole)]) + (work[int(whole)] * part if whole < len(work) else 0.0)
-        advance(now - done)
-        done = now
-
-    return passed
