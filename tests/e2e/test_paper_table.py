@@ -55,12 +55,15 @@ def test_two_tables(lab: Lab) -> None:
     assert parent.info.status == "FINISHED"
     assert {file.path for file in runs.client.list_artifacts(parent.info.run_id)} >= {"table.md", "table.tex"}
     text = Path(runs.client.download_artifacts(parent.info.run_id, "table.md")).read_text()
+    assert {number: run.data.tags["variant"] for number, run in runs.trials.items()} == {
+        trial.number: name for name, trial in trials.items()
+    }
     (written,) = home.glob("studies/*/table.md")
     assert text == written.read_text()
 
     second = ask(lab, home, "A.7")
     assert second.ended() == 0, second.text
-    assert "1 of them is in the store" in second.text
+    assert "through the network and back; in the store already; " in second.text
     (found,) = trials_of(home, "A.7")
     assert {stage: was_found for stage, _, was_found, _ in found.user_attrs["stages"]}["train"]
     broken = trials["broken symmetry"].user_attrs["metrics"]

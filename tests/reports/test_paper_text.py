@@ -135,8 +135,9 @@ def test_a_dataset_of_the_paper_stands_above_its_own_row_only() -> None:
 def test_an_empty_cell_says_why() -> None:
     text = markdown(filled("5.3", c1="trial 1 failed: loss is NaN", c2="there is no preset"))
     assert cells(text)[2][1:] == ["0.33 [-0.67, 1.33]", MISSING, MISSING]
-    assert "- Super-resolution: trial 1 failed: loss is NaN" in text
-    assert "- Animorphosis: there is no preset" in text
+    assert "- empty: Super-resolution: trial 1 failed: loss is NaN" in text
+    assert "- empty: Animorphosis: there is no preset" in text
+    assert "- empty: all: not measured yet" in markdown(filled("A.7", c0="not measured yet", c1="not measured yet"))
 
 
 def test_what_the_numbers_are_stands_below() -> None:

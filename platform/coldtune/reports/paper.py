@@ -125,10 +125,11 @@ class FilledTable:
         shown = [self.dataset] if self.dataset in printed else list(printed)
         return {f"{NAMES[name]}, paper": printed[name] for name in shown}
 
-    def absent(self) -> list[tuple[str, str]]:
-        """Each reason why cells are empty, with the headings of those cells."""
+    def absent(self) -> list[str]:
+        """Which cells are empty and why, a line for each reason."""
         reasons: dict[str, list[str]] = {}
         for column, cell in zip(self.table.columns, self.cells, strict=True):
             if isinstance(cell, str):
                 reasons.setdefault(cell, []).append(column.title)
-        return [(", ".join(titles), reason) for reason, titles in reasons.items()]
+        everything = {len(self.cells): "all"}
+        return [f"{everything.get(len(titles), ', '.join(titles))}: {why}" for why, titles in reasons.items()]

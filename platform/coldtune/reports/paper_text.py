@@ -169,7 +169,7 @@ def _foot(filled: FilledTable) -> list[tuple[str, str]]:
             "other images have another scale: compare the order of the columns, not the size of the numbers",
         )
     )
-    return lines + [(titles, reason) for titles, reason in filled.absent()]
+    return lines + [("empty", line) for line in filled.absent()]
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ def cost(space: Space, dataset: Dataset, sources: Mapping[str, Dataset], store: 
     images = sum(_batch(trial) * trial.training.steps for trial in trainings.values())
     lines = [_trainings(list(trainings.values())) + f": {images:,} images through the network and back"]
     if found := sum(step == trainings[key].training.steps for key, step in done.items()):
-        lines.append(f"{found} of {'them is' if found == 1 else 'them are'} in the store")
+        lines.append("in the store already" if found == len(done) else f"{found} of them in the store already")
     elif any(done.values()):
         lines.append(f"the store has {sum(done.values()):,} of these steps")
     lines.append(f"then samples with {sum(_evaluations(trial, dataset) for trial in trials):,} more evaluations")

@@ -31,7 +31,7 @@ from coldtune.studies.ledger import Asked, Ledger, open_storage
 from coldtune.studies.live import Spent, View
 from coldtune.studies.records import Records
 from coldtune.studies.sampler import listed_points
-from coldtune.studies.space import Space
+from coldtune.studies.space import VARIANT, Space
 from coldtune.studies.spec import StudySpec
 from coldtune.studies.worker import TrialJob
 
@@ -269,6 +269,7 @@ def _jobs(checked: _Checked, options: RunOptions, slots: cluster.Slots, tags: Ma
     def job(asked: Asked) -> TrialJob:
         degradation = build_degradation(asked.config.degradation, checked.dataset.image_shape)
         source = source_of(asked.config.degradation)
+        named = {VARIANT: asked.point[VARIANT]} if VARIANT in asked.point else {}
         return TrialJob(
             study=checked.folder.name,
             number=asked.number,
@@ -279,7 +280,7 @@ def _jobs(checked: _Checked, options: RunOptions, slots: cluster.Slots, tags: Ma
             dataset_path=str(checked.dataset.path),
             source_path=str(checked.sources[source].path) if source else None,
             spool=str(checked.folder.spool),
-            tags={key: str(value) for key, value in tags.items()},
+            tags={key: str(value) for key, value in {**tags, **named}.items()},
             workers=slots.workers,
             cpus=slots.cpus,
             gpus=slots.gpus,

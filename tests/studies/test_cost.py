@@ -1,0 +1,51 @@
+"""What a table will cost is said beforehand: trainings counted once each, and every evaluation of the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coldtune.data import DataConfig, Dataset, prepare
+from coldtune.stages.keys import train_key
+from coldtune.stages.store import StoreCheckpoints
+from coldtune.studies.cost import cost
+from coldtune.studies.paper import build
+from coldtune.studies.space import Space
+
+
+@pytest.fixture(scope="module")
+def digits(digits_home: Path) -> Dataset:
+    return prepare(DataConfig(), digits_home, progress=False)
+
+
+def space_of(number: str, digits: Dataset, *settings: str) -> Space:
+    spec = build(number, "digits", "quick", settings=settings)
+    return Space(spec.space, spec.base, digits.image_shape)
+
+
+def test_trials_that_share_a_training_pay_for_one(digits: Dataset, tmp_path: Path) -> None:
+    said = cost(space_of("4", digits, "training.steps=100", "protocol.num_images=300"), digits, {}, tmp_path)
+    # Two trainings of 100 steps of 64; noise in 50 steps and blur in 60, twice each, by three ways: the trial's own,
+    # Algorithm 1 and direct restoration, which is one evaluation.
+    images, evaluations = 2 * 100 * 64, 300 * 2 * ((50 + 50 + 1) + (60 + 60 + 1))
+    assert said == (
+        f"2 trainings of 100 steps of 64 images (micro restorer): {images:,} images through the network and back; "
+        f"then samples with {evaluations:,} more evaluations"
+    )
+
+
+def test_what_the_store_has_is_said(digits: Dataset, tmp_path: Path) -> None:
+    space = space_of("6", digits, "training.steps=100")
+    key = train_key(space.resolve(space.first), digits)
+    StoreCheckpoints(tmp_path, key, final=50).save(50, lambda folder: (folder / "x").touch())
+    assert "; the store has 50 of these steps; " in cost(space, digits, {}, tmp_path)
+    StoreCheckpoints(tmp_path, key, final=100).save(100, lambda folder: (folder / "x").touch())
+    assert "1 training of 100 steps" in cost(space, digits, {}, tmp_path)
+    assert "; in the store already; " in cost(space, digits, {}, tmp_path)
+
+
+def test_the_papers_own_training_is_what_the_appendix_says() -> None:
+    spec = build("1", "cifar10", "paper")
+    training = spec.base["training"]
+    assert training["steps"] * training["batch_size"] * training["accumulate"] == 700_000 * 32 * 2, "A.1"
