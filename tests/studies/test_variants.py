@@ -165,3 +165,9 @@ def test_a_key_of_one_variant_needs_its_when() -> None:
         searched(vary={"degradation.sigma.rate": {"low": 0.01, "high": 0.2}})
     with pytest.raises(ValueError, match=r"vary\.degradation\.threshold\.start: the base has no such key"):
         searched(vary={"degradation.threshold.start": {"low": 0.05, "high": 0.2}})
+
+
+def test_a_key_that_varies_for_other_variants_stays_as_written() -> None:
+    space = searched(vary={"degradation.steps": {"low": 10, "high": 30, "when": {"variant": ["blur", "noise"]}}})
+    assert space.resolve({"variant": "mask"}).degradation["steps"] == 20
+    assert space.resolve({"variant": "noise", "T": 12}).degradation["steps"] == 12

@@ -118,7 +118,7 @@ class Space:
         for name, path in self.paths.items():
             if name in point:
                 _set(tree, path, point[name])
-            else:  # its `when` does not hold: without effect, and its owner may refuse it
+            elif VARIANT not in self.config.vary[path].when:  # without effect, and its owner may refuse it
                 _drop(tree, path)
         for path, target in self.targets.items():
             if tree["degradation"]["kind"] != HELD_BY[path]:

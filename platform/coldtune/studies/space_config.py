@@ -16,7 +16,7 @@ class Vary(Config):
 
     log: search the logarithm, for values that matter by their ratio. step: a grid from `low`. when: only where every
     named key has one of the values listed (a key without effect is left out of the point, so that the search does not
-    learn from it).
+    learn from it, and of the trial; one that belongs to other variants stays as the trial's own variant has it).
     """
 
     choices: tuple[str | bool | int | float | None, ...] | None = None

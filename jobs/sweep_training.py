@@ -1,0 +1,19 @@
+"""How should the restorer be trained? Search the optimiser's settings at a fixed number of steps, judged by FID.
+
+    uv run jobs/sweep_training.py                                    # scikit-learn's digits on this machine, minutes
+    uv run jobs/sweep_training.py --trials 40 --set training.steps=2000
+    ray job submit --working-dir . -- python jobs/sweep_training.py  # the same on a cluster
+
+The same command again resumes; a larger --trials extends. What varies, and where: search_spaces/training.yaml.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "platform"))  # a submitted copy of the repository runs its own code, installed or not
+
+from coldtune.studies.job import main  # noqa: E402
+
+if __name__ == "__main__":
+    main("sweep_training", ROOT / "search_spaces" / "training.yaml", __doc__)
