@@ -164,6 +164,19 @@ def test_unequal_protocols_are_refused_before_anything_is_sampled(finished: Fini
     assert record["comparisons"][0]["difference"] == 0  # one restorer, one sampler, the same images
 
 
+def test_a_run_is_not_compared_with_itself(finished: Finished, evaluate):
+    best = min((0, 1), key=lambda number: finished.outcomes[number].metrics["fid"])
+    with pytest.raises(ValueError, match=f"{finished.study}/{best}: is named twice"):
+        evaluate(finished.study, f"{finished.study}/{best}", home=finished.home)
+
+
+def test_an_extractor_for_other_images_is_refused_before_anything_is_sampled(finished: Finished, evaluate):
+    before = entries(finished.home, "sample")
+    with pytest.raises(ValueError, match=f"^{finished.study}/0: images of 1 channels"):
+        evaluate(f"{finished.study}/0", "--seed", 77, "--extractor", "cifar10", home=finished.home)
+    assert entries(finished.home, "sample") == before
+
+
 def test_a_restorer_that_is_missing_is_named_and_never_trained(finished: Finished, evaluate, tmp_path: Path):
     file = finished.config_file(tmp_path / "longer", training={"steps": 7})
     key = train_key(_config(file), finished.dataset)
@@ -240,7 +253,6 @@ def test_a_home_without_restorers_is_said_before_a_dataset_is_prepared(finished:
         (["--images", "b", "--reference", "digits", "--num-images", "5"], "all pictures of --images are judged"),
         (["--images", "b", "--reference", "digits", "--tracking-uri", "x"], "--tracking-uri: has no effect with"),
         (["a", "--resize", "bicubic", "--image-size", "8"], "--image-size, --resize: has no effect without"),
-        (["a", "a"], "a run is named twice"),
         (["a", "--json", "/"], "--output /: must be a file"),
         (["a", "--json", "nowhere/at/all"], "--output nowhere/at/all: must be a file"),
         (["--images", "b", "--reference", "digitz"], "unknown dataset 'digitz'"),

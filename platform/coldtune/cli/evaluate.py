@@ -100,8 +100,6 @@ def _check(options: argparse.Namespace) -> None:
     foreign = _OF_RUNS if options.images else _OF_IMAGES
     if given := [flag for name, flag in foreign.items() if getattr(options, name)]:
         raise ValueError(f"{', '.join(given)}: has no effect {'with' if options.images else 'without'} --images")
-    if len(set(options.runs)) < len(options.runs):
-        raise ValueError(f"evaluate {' '.join(options.runs)}: a run is named twice")
     if options.output and (options.output.is_dir() or not options.output.absolute().parent.is_dir()):
         raise ValueError(f"--output {options.output}: must be a file in a folder that is there")
 

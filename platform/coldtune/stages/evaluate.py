@@ -101,8 +101,11 @@ def evaluate_runs(
 
     Restorers are only looked for: nothing is trained. All runs are checked before anything is sampled.
     progress: show bars on standard error, where that is a terminal.
-    ValueError where a restorer is missing, the runs' protocols differ (naming the part), or one cannot be resolved.
+    ValueError where a run is there twice, a restorer is missing, the runs' protocols differ (naming the part), one
+    cannot be resolved, or an extractor does not take such images.
     """
+    if twice := [run.name for i, run in enumerate(runs) if run.name in [other.name for other in runs[:i]]]:
+        raise ValueError(f"{twice[0]}: is named twice; a run cannot be compared with itself")
     chains = [_chain(run, store, device) for run in runs]
     for run, chain in zip(runs, chains, strict=True):
         with _about(f"{runs[0].name} and {run.name}"):
@@ -184,11 +187,15 @@ def _about(name: str) -> Iterator[None]:
 
 
 def _chain(run: Run, store: Store, device: torch.device | str) -> Chain:
-    """The run's chain, without the rungs on its way; ValueError where its restorer is not in the store."""
+    """The run's chain, without the rungs on its way.
+
+    ValueError where its restorer is not in the store, or the extractor does not take such images.
+    """
     config = run.config.model_copy(update={"rungs": RungConfig()})
     with _about(run.name):
         chain = Chain(config, run.dataset, store, device, run.source)
         chain.train(found_only, lambda *_: None)
+        chain.extractor(run.dataset.split(config.protocol.split).images[:2].to(device))
     return chain
 
 
