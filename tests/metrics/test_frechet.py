@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coldtune.metrics import FeatureMoments, Reference, frechet_distance
-from coldtune.metrics.frechet import symmetric_root
+from coldtune.metrics import FeatureMoments, Reference, frechet_distance, frechet_interval
+from coldtune.metrics.frechet import factor
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.npz"
 Matrix = torch.Tensor
@@ -133,13 +133,25 @@ def test_streamed_moments_give_the_distance_of_the_features(batch_size: int) -> 
 
 
 @pytest.mark.parametrize("rank", [0, 1, 5, 8])
-def test_the_root_of_any_rank(rank: int) -> None:
-    factor = _random(8, 8)[:, :rank]
-    matrix = factor @ factor.T
-    root = symmetric_root(matrix)
-    torch.testing.assert_close(root @ root, matrix, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(root, root.T)
-    assert float(torch.linalg.eigvalsh(root).min()) > -1e-12
+def test_the_factor_of_any_rank(rank: int) -> None:
+    columns = _random(8, 8)[:, :rank]
+    matrix = columns @ columns.T
+    made = factor(matrix)
+    torch.testing.assert_close(made @ made.T, matrix, rtol=1e-10, atol=1e-12)
+    squares = made.T @ made
+    torch.testing.assert_close(squares, squares.diagonal().diag(), rtol=1e-10, atol=1e-12)
+    assert squares.diagonal().tolist() == sorted(squares.diagonal().tolist(), reverse=True)
+
+
+def test_small_eigenvalues_keep_their_digits() -> None:
+    # The cross term is the sum of singular values of the sets' triangular factors, which never squares a spread.
+    spread, basis = torch.arange(1, 301).double() ** -2, torch.linalg.qr(_random(300, 300))[0]
+    a, b = (_random(2000, 300, seed=seed) * spread @ basis for seed in (1, 2))
+    factors = [torch.linalg.qr(x - x.mean(0), mode="r").R / (len(x) - 1) ** 0.5 for x in (a, b)]
+    shift, cross = a.mean(0) - b.mean(0), torch.linalg.svdvals(factors[0] @ factors[1].T).sum()
+    expected = float(shift @ shift + sum((x * x).sum() for x in factors) - 2 * cross)
+    assert _distance(a, b) == pytest.approx(expected, rel=1e-10)
+    assert frechet_interval(Reference.of(a), b).value == pytest.approx(expected, rel=1e-10)
 
 
 def test_wrong_input() -> None:

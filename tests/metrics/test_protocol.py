@@ -153,7 +153,7 @@ def test_the_reference_is_built_once_and_shared_by_protocols_that_differ_in_n_or
     first, second = (reference_statistics(counting, images, protocol, cache) for protocol in protocols)
     assert sum(seen) == len(images)
     assert first.key == second.key == protocols[0].reference_key
-    torch.testing.assert_close(first.root @ first.root, first.covariance, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(first.root @ first.root.T, first.covariance, rtol=1e-9, atol=1e-12)
     assert first.n == len(images)
     with pytest.raises(ValueError, match="10 reference images: the protocol names"):
         reference_statistics(counting, images[:10], protocols[0], cache)

@@ -19,9 +19,9 @@ _BLOCK = 256  # rows of a product of which only the lower triangle is wanted
 class Reference:
     """What a set of images is compared with: the moments of the reference's features.
 
-    mean (d,), covariance (d, d) with n - 1, and root, the symmetric root of the covariance: all float64. n is the
-    number of reference images; key the hash of all that determined them (`Protocol.reference_key`), empty where made
-    by hand.
+    mean (d,), covariance (d, d) with n - 1, and root, a factor of it (root root^T = covariance, see `factor`): all
+    float64. n is the number of reference images; key the hash of all that determined them (`Protocol.reference_key`),
+    empty where made by hand.
     """
 
     mean: Tensor
@@ -35,7 +35,7 @@ class Reference:
         """Reference of features (N, d), or of moments already taken."""
         moments = features if isinstance(features, FeatureMoments) else FeatureMoments.of(features)
         covariance = moments.covariance
-        return cls(moments.mean, covariance, symmetric_root(covariance, moments.n - 1), moments.n, key)
+        return cls(moments.mean, covariance, factor(covariance, moments.n - 1), moments.n, key)
 
     @property
     def dim(self) -> int:
@@ -115,7 +115,9 @@ def frechet_distance(reference: Reference, features: Tensor | FeatureMoments) ->
 
 
 def cross_product(reference: Reference, moments: FeatureMoments) -> Tensor:
-    """R^(1/2) S R^(1/2) of the reference's covariance R and of S (d, d). ValueError for unequal d.
+    """F^T S F (d, d) of the reference's covariance R = F F^T and of S: as R^(1/2) S R^(1/2) up to a rotation.
+
+    ValueError for unequal d.
 
     The upper triangle is left 0 or as it comes: eigensolvers read the lower one, and to compute that alone saves a
     fifth of the time at d = 2048.
@@ -123,7 +125,7 @@ def cross_product(reference: Reference, moments: FeatureMoments) -> Tensor:
     if moments.dim != reference.dim:
         raise ValueError(f"features of {moments.dim} dimensions against a reference of {reference.dim}")
     root = reference.root.to(moments.mean.device)
-    half = root @ moments.covariance
+    half = root.T @ moments.covariance
     product = torch.zeros_like(root)
     for start in range(0, len(root), _BLOCK):
         end = start + _BLOCK
@@ -140,11 +142,16 @@ def distance_of_eigenvalues(reference: Reference, moments: FeatureMoments, eigen
     return max(float(shift @ shift + spread - 2 * cross), 0.0)  # a squared distance: only rounding makes it negative
 
 
-def symmetric_root(matrix: Tensor, rank: int | None = None) -> Tensor:
-    """The symmetric positive semidefinite R with R R = matrix, for a covariance (d, d) of rank at most `rank`."""
+def factor(matrix: Tensor, rank: int | None = None) -> Tensor:
+    """The F with F F^T = matrix, for a covariance (d, d) of rank at most `rank`: eigenvectors times roots, descending.
+
+    With it F^T S F falls from its first row to its last, and an eigensolver that reduces it in that order keeps small
+    eigenvalues to digits of their own. With the symmetric root all are off by 1e-16 of the largest, their roots by up
+    to 1e-8: at d = 2048, with a spread that falls as 1 / k, FID was off by 1.3e-8 with that root and 1.4e-12 with F.
+    """
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    root: Tensor = (vectors * _roots(values, rank)) @ vectors.T
-    return root
+    columns: Tensor = (vectors * _roots(values, rank)).flip(1)
+    return columns
 
 
 def _roots(eigenvalues: Tensor, rank: int | None) -> Tensor:

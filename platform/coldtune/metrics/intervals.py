@@ -75,10 +75,13 @@ def frechet_influences(reference: Reference, features: Tensor) -> Tensor:
 
 
 def frechet_estimate(reference: Reference, features: Tensor) -> tuple[float, Tensor]:
-    """`frechet_distance` and `frechet_influences` of features (N, d), by one eigendecomposition for both."""
+    """`frechet_distance` and `frechet_influences` of features (N, d), of the same moments and product."""
     features = to_float64(features)
     moments = FeatureMoments.of(features)
-    values, vectors = torch.linalg.eigh(cross_product(reference, moments))
+    product = cross_product(reference, moments)
+    # Not of the eigenvalues that come with the vectors: those are found by another algorithm, which loses small ones.
+    distance = distance_of_eigenvalues(reference, moments, torch.linalg.eigvalsh(product))
+    values, vectors = torch.linalg.eigh(product)
     mean, covariance = moments.mean, moments.covariance
     gradient = torch.eye(moments.dim, dtype=torch.float64, device=mean.device)
     gradient -= _transport(reference.root.to(mean.device) @ vectors, values)
@@ -88,11 +91,11 @@ def frechet_estimate(reference: Reference, features: Tensor) -> tuple[float, Ten
     for block in torch.split(features, _BLOCK):
         centred = block - mean
         parts.append(centred @ shift + factor * ((centred @ gradient) * centred).sum(1) - level)
-    return distance_of_eigenvalues(reference, moments, values), torch.cat(parts)
+    return distance, torch.cat(parts)
 
 
 def _transport(half: Tensor, values: Tensor) -> Tensor:
-    """T above (d, d), of R^(1/2) V and the eigenvalues of R^(1/2) S R^(1/2), whose eigenvectors are V."""
+    """T above (d, d), of F V and the eigenvalues of F^T S F, whose eigenvectors are V: F F^T = R serves as R^(1/2)."""
     # Directions in which a set has no spread (N <= d, a dead unit of the network) leave eigenvalues of mere rounding.
     least = len(values) * torch.finfo(values.dtype).eps * values[-1]
     inverse = torch.where(values > least, values.rsqrt(), 0.0)
