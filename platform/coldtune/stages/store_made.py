@@ -39,15 +39,10 @@ def git_commit() -> str | None:
     root = Path(coldtune.__file__).parents[2]
     if not (root / ".git").exists():
         return None
-    run = ["git", "-C", str(root)]
     try:
-        commit = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=30)
-        changed = subprocess.run(
-            [*run, "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=30
-        )
+        return _git(root, "rev-parse", "HEAD") + ("-dirty" if _git(root, "status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
 
 
 def _git(root: Path, *command: str) -> str:

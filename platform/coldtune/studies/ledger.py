@@ -45,11 +45,14 @@ class Ledger:
     def __init__(self, name: str, spec: StudySpec, space: Space, storage: BaseStorage) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.spec, self.space = spec, space
+        sampler = FeasibleSampler(space, spec.search, spec.seed)
+        self.points = len(sampler.listed) if sampler.listed is not None else None
+        """How many points there are in all, where they are variants or a grid; None where a search may go on."""
         self.study = optuna.create_study(
             study_name=name,
             storage=storage,
             directions=[objective.direction for objective in spec.objectives],
-            sampler=FeasibleSampler(space, spec.search, spec.seed),
+            sampler=sampler,
             load_if_exists=True,
         )
         self._running: dict[int, Trial] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from coldtune.metrics import DISTANCES, build_extractor, check_objective, resolv
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.judgement import IMAGE_SCORES
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
+from coldtune.stages.store_made import git_commit
 from coldtune.stages.trial import parse_trial
 from coldtune.studies import cluster, show
 from coldtune.studies.executor import Events, execute
@@ -181,7 +181,7 @@ def _run(checked: _Checked, ledger: Ledger, options: RunOptions, target: trackin
     """Run the trials that are missing, then measure the best one on test; False where it was interrupted."""
     name, spool = checked.folder.name, checked.folder.spool
     tags = {
-        "git_commit": git_commit(),
+        "git_commit": git_commit() or f"coldtune {coldtune.__version__}",
         "job": checked.spec.job,
         "mlflow.source.name": checked.spec.job,
         "dataset_fingerprint": checked.dataset.fingerprint,
@@ -317,17 +317,3 @@ def _interrupt_on_sigterm() -> None:
 
 def _and(spec: StudySpec) -> str:
     return ", ".join(objective.metric for objective in spec.objectives)
-
-
-def git_commit() -> str:
-    """The commit of the running coldtune, `-dirty` where files differ from it; its version outside a checkout."""
-    root = Path(coldtune.__file__).parents[2]
-    if not (root / ".git").exists():
-        return f"coldtune {coldtune.__version__}"
-    try:
-        run = ["git", "-C", str(root)]
-        commit = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*run, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-        return commit + ("-dirty" if changed.strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return f"coldtune {coldtune.__version__}"

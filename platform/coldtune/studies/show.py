@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +104,10 @@ def closing(
     if not finished:
         console.print(f"[yellow]interrupted with {ledger.finished()} of {trials} trials ended; nothing is lost[/]")
         commands.insert(0, ("resume", resume))
-    elif ledger.space.size is None:
-        commands.append(("more trials", f"{_without(command, '--trials')} --trials {trials + 8}"))
+    elif (ledger.points or math.inf) > trials:
+        commands.append(
+            ("more trials", f"{_without(command, '--trials')} --trials {min(trials + 8, ledger.points or trials + 8)}")
+        )
     for head, text in commands:
         _line(console, head, text)
 
@@ -116,6 +121,8 @@ def print_table(console: Console, ledger: Ledger) -> None:
     best = ledger.best()
     if best is None:
         return
+    if line := _saved(ledger):
+        console.print(line, highlight=False)
     if line := _against_runner_up(ledger, best):
         console.print(line, highlight=False)
     images = best.user_attrs.get("images", {})
@@ -199,6 +206,21 @@ def _with_interval(metric: str, metrics: Mapping[str, float]) -> str:
     low, high = metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high")
     interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
     return f"{metric.replace('_', ' ').upper()} {metrics[metric]:.4g}{interval}"
+
+
+def _saved(ledger: Ledger) -> str:
+    """How much of the trials' work was found in the store instead of done again; empty where nothing was."""
+    found: Counter[str] = Counter()
+    seconds = 0.0
+    for trial in ledger.trials():
+        for stage, _, was_found, took in trial.user_attrs.get("stages", ()):
+            if was_found:
+                found[str(stage).partition("_")[0]] += 1
+                seconds += float(took)
+    if not found:
+        return ""
+    counts = ", ".join(f"{count} of {stage}" for stage, count in found.items())
+    return f"Found in the store rather than done again: {counts}; {timedelta(seconds=round(seconds))} of work saved"
 
 
 def _against_runner_up(ledger: Ledger, best: FrozenTrial) -> str:
