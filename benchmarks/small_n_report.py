@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -60,17 +60,20 @@ class Pair:
     covered: Tensor | None = None
     wrong: Tensor | None = None
 
-    @cached_property
+    @property
     def truth(self) -> int:
         votes = torch.sign(self.b.pool - self.a.pool)[[FID, KID]]
         return int(votes[0]) if votes[0] == votes[1] else 0
 
     @cached_property
     def shares(self) -> Tensor:
+        return self._against(self.truth)
+
+    def _against(self, truth: int) -> Tensor:
         shares = torch.full((len(SIZES), len(DESIGNS), len(METRICS)), torch.nan, dtype=torch.float64)
         for i, ratio in enumerate(SIZES):
             if ratio in self.a.values:
-                shares[i] = right(self.a.values[ratio], self.b.values[ratio], self.truth)
+                shares[i] = right(self.a.values[ratio], self.b.values[ratio], truth)
         return shares
 
     @property
@@ -125,6 +128,22 @@ def planned_pairs(case: Case, folder: Path, dim: int) -> list[Pair]:
 def all_pairs(sets: Sequence[ImageSet]) -> list[Pair]:
     """Every two sets of one dataset: other trainings, other degradations too."""
     return [Pair(a, b, "any") for a, b in combinations(sets, 2) if a.case.dataset == b.case.dataset]
+
+
+@dataclass(frozen=True, eq=False)
+class Own(Pair):
+    """A pair with the shares of each metric against that metric's own order on the pool."""
+
+    @cached_property
+    def shares(self) -> Tensor:
+        return torch.stack([self._against(int(sign))[..., m] for m, sign in enumerate(self._signs())], dim=-1)
+
+    def _signs(self) -> Tensor:
+        return torch.sign(self.b.pool - self.a.pool)
+
+
+def own(pair: Pair) -> Pair:
+    return Own(**{field.name: getattr(pair, field.name) for field in fields(pair)})
 
 
 def kind_of(a: ImageSet, b: ImageSet) -> str:
@@ -279,8 +298,11 @@ def row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def plot(panels: Mapping[str, tuple[Sequence[Pair], int]], path: Path, title: str) -> None:
-    """Per cent right against N / d: a panel for each title, pairs and design (matplotlib comes with MLflow)."""
+def plot(panels: Mapping[str, tuple[Sequence[Pair], int]], path: Path, title: str, bars: bool = True) -> None:
+    """Per cent right against N / d: a panel for each title, pairs and design (matplotlib comes with MLflow).
+
+    bars: the 95 % interval over clusters.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -288,26 +310,29 @@ def plot(panels: Mapping[str, tuple[Sequence[Pair], int]], path: Path, title: st
     FigureCanvasAgg(figure)
     every = figure.subplots(1, len(panels), sharey=True)
     for axes, (name, (pairs, design)) in zip(every, panels.items(), strict=True):
-        _lines(axes, pairs, design)
+        _lines(axes, pairs, design, bars)
         axes.set_title(name, fontsize=11)
     every[0].set_ylabel("ranked right, %")
-    every[0].legend(loc="lower right", frameon=False)
+    every[-1].legend(loc="lower right", frameon=False)
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
 
-def _lines(axes: Any, pairs: Sequence[Pair], design: int) -> None:
+def _lines(axes: Any, pairs: Sequence[Pair], design: int, bars: bool) -> None:
     mean, (low, high) = 100 * mean_share(pairs)[:, design], (100 * bound[:, design] for bound in bootstrap(pairs))
     for m, metric in enumerate(METRICS):
         colour, marker = STYLES[metric]
         x = [ratio * 1.04 ** (m - 1.5) for ratio in SIZES]  # side by side, so that the bars can be read
-        reach = torch.stack([mean[:, m] - low[:, m], high[:, m] - mean[:, m]]).clamp(min=0)
+        reach = torch.stack([mean[:, m] - low[:, m], high[:, m] - mean[:, m]]).clamp(min=0) if bars else None
         axes.errorbar(
             x, mean[:, m], yerr=reach, color=colour, marker=marker, label=NAMES[metric], capsize=2, elinewidth=0.8
         )
     axes.axhline(50, color="0.6", linestyle=":", linewidth=1)
     axes.axvline(4, color="0.88", linewidth=6, zorder=0)
+    note = {"color": "0.4", "fontsize": 8}
+    axes.annotate("chance", (SIZES[0], 50), xytext=(-4, 3), textcoords="offset points", **note)
+    axes.annotate("4 d", (4, 0), xycoords=("data", "axes fraction"), xytext=(6, 4), textcoords="offset points", **note)
     axes.set_xscale("log", base=2)
     axes.set_xticks(SIZES, ["½", "1", "2", "4", "10"])
     axes.minorticks_off()
