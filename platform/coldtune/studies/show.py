@@ -98,6 +98,7 @@ def closing(
         ("runs in MLflow", tracking.ui_command(target.uri)),
         ("its trials", tracking.trials_page(target, folder.name, ledger.spec.objective.metric)),
         ("look closer", f"{runner()}coldtune study show {folder.name} --home {shlex.quote(str(folder.home))}"),
+        ("judge further", f"{runner()}coldtune evaluate {folder.name} --home {shlex.quote(str(folder.home))}"),
     ]
     if ledger.spec.table is not None:
         commands.insert(0, ("the table", ", ".join(map(str, written))))
@@ -105,9 +106,8 @@ def closing(
         console.print(f"[yellow]interrupted with {ledger.finished()} of {trials} trials ended; nothing is lost[/]")
         commands.insert(0, ("resume", resume))
     elif (ledger.points or math.inf) > trials:
-        commands.append(
-            ("more trials", f"{_without(command, '--trials')} --trials {min(trials + 8, ledger.points or trials + 8)}")
-        )
+        more = min(trials + 8, ledger.points or trials + 8)
+        commands.append(("more trials", f"{_without(command, '--trials')} --trials {more}"))
     for head, text in commands:
         _line(console, head, text)
 
@@ -219,8 +219,9 @@ def _saved(ledger: Ledger) -> str:
                 seconds += float(took)
     if not found:
         return ""
-    counts = ", ".join(f"{count} of {stage}" for stage, count in found.items())
-    return f"Found in the store rather than done again: {counts}; {timedelta(seconds=round(seconds))} of work saved"
+    words = {"train": "trainings", "sample": "samplings", "measure": "measurements"}
+    counts = ", ".join(f"{found[stage]} {word}" for stage, word in words.items() if found[stage])
+    return f"Found in the store, not done again: {counts}, {timedelta(seconds=round(seconds))} of work"
 
 
 def _against_runner_up(ledger: Ledger, best: FrozenTrial) -> str:
