@@ -182,7 +182,7 @@ def test_no_number_is_cut_in_a_terminal(number: str, width: int) -> None:
 
 @pytest.mark.parametrize("number", PRINTED)
 def test_latex_is_well_formed(number: str) -> None:
-    made = filled(number, c0="failed: 100 % of a_b & c#d ~ {x} ^ \\y $5")
+    made = filled(number, c0="failed: 100 % of a_b & c#d ~ {x} ^ \\y $5 < 6|7 > 8")
     text = latex(made)
     assert text.count(r"\begin{") == text.count(r"\end{") == len(re.findall(r"\\begin\{(\w+)\}", text))
     opened: list[str] = []
@@ -199,11 +199,17 @@ def test_latex_is_well_formed(number: str) -> None:
         assert len(re.findall(r"(?<!\\)&", row)) + 1 + sum(spans) - len(spans) == len(spec), row
         assert not row.lstrip().startswith(("[", "*")), "LaTeX would read it as an argument of the line before"
     assert r"100 \% of a\_b \& c\#d \textasciitilde{} \{x\} \textasciicircum{} \textbackslash{}y \$5" in text
+    assert r"\$5 \textless{} 6\textbar{}7 \textgreater{} 8" in text
     assert [rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [True] * 3
     body = text[text.index(r"\begin{tabular}") :]
     for line in PRINTED[number].strip().splitlines():
         name, *figures = line.split()
         assert f"{name}, paper & {' & '.join(figures)} \\\\" in body
+
+
+def test_latex_has_minus_signs_and_hyphens() -> None:
+    made = FilledTable("A.7", "digits", ["x"] * 2, [("measured", "FID -2.8, 95 % CI [-4.6, -1.0], n - 1, cifar-10")])
+    assert r"FID $-$2.8, 95 \% CI [$-$4.6, $-$1.0], n - 1, cifar-10\par" in latex(made)
 
 
 def test_latex_groups_span_their_columns() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from coldtune.reports.tables import MISSING
 _ANY_WIDTH = 10_000
 _DECIMALS = {"fid": 2, "ssim": 3, "rmse": 3}  # as the paper prints them
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other signs in LaTeX's default font
+_MINUS = re.compile(r"(?<=[\s\[])-(?=\d)|^-(?=\d)")
 _SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
@@ -183,4 +186,4 @@ def _latex_line(cells: Sequence[str]) -> str:
 
 def _tex(text: str) -> str:
     escaped = "".join(_SPECIAL.get(character, character) for character in text)
-    return escaped.replace(MISSING, "--").replace("★", r"$\star$")
+    return _MINUS.sub("$-$", escaped).replace(MISSING, "--")
