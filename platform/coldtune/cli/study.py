@@ -1,8 +1,9 @@
-"""`coldtune study`: list, look at, resume."""
+"""`coldtune study`: preview, list, look at, resume."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,15 @@ from coldtune.cli.common import Commands, home_of, study_folder, with_home
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    verbs = commands.add_parser("study", help="list, look at, resume").add_subparsers(required=True, metavar="VERB")
+    study = commands.add_parser("study", help="preview, list, look at, resume")
+    verbs = study.add_subparsers(required=True, metavar="VERB")
+    ahead = with_home(verbs.add_parser("preview", help="a space as a table, ten of its points, and what it would cost"))
+    ahead.add_argument("space", type=Path, metavar="FILE", help="such as search_spaces/blur.yaml")
+    ahead.add_argument("--dataset", metavar="NAME", help="digits, mnist, cifar10, ... (default: the base's)")
+    ahead.add_argument("--data-dir", type=Path, metavar="PATH", help="where the dataset's published files lie")
+    ahead.add_argument("--trials", type=int, default=12, metavar="N", help="to estimate the cost of (default 12)")
+    ahead.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings")
+    ahead.set_defaults(call=_preview)
     with_home(verbs.add_parser("list", help="the studies of a home")).set_defaults(call=_list)
     show = with_home(verbs.add_parser("show", help="a study's table of trials, and where its best one lies"))
     show.add_argument("name")
@@ -23,6 +32,22 @@ def add(commands: Commands) -> None:
     resume.add_argument("name")
     resume.add_argument("--trials", type=int, metavar="N", help="trials in all (default: as last time)")
     resume.set_defaults(call=_resume)
+
+
+def _preview(options: argparse.Namespace, console: Console) -> int:
+    from coldtune.studies.preview import preview, probe
+    from coldtune.studies.run import RunOptions, check
+    from coldtune.studies.spec import build_spec
+
+    spec = build_spec("preview", options.space, dataset=options.dataset, settings=options.settings)
+    run = RunOptions(home=home_of(options), command="", trials=None, data_dir=options.data_dir)
+    checked = check(spec, run)
+    trials, slots = checked.space.size or options.trials, max(os.cpu_count() or 1, 1)
+    base = checked.space.resolve(checked.space.first)
+    with console.status("timing a few steps of the base"):
+        found = probe(base, checked.dataset, next(iter(checked.sources.values()), None))
+    console.print(preview(checked.space, checked.protocol, found, trials, min(slots, trials)), highlight=False)
+    return 0
 
 
 def _list(options: argparse.Namespace, console: Console) -> int:

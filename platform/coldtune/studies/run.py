@@ -61,7 +61,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class _Checked:
+class Checked:
     """A study that may be spent on: everything in it was checked."""
 
     spec: StudySpec
@@ -81,7 +81,7 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
     """
     torch.set_num_threads(1)  # the driver computes nothing large, and its trials want the cores
     with ExitStack() as stack:
-        checked = _check(spec, options)
+        checked = check(spec, options)
         stack.enter_context(checked.folder.lock())
         storage = open_storage(checked.folder.path, options.storage)
         target = tracking.prepare(
@@ -95,7 +95,8 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
         return 0 if finished else 130
 
 
-def _check(spec: StudySpec, options: RunOptions) -> _Checked:
+def check(spec: StudySpec, options: RunOptions) -> Checked:
+    """What the study needs, prepared and checked; ValueError for whatever would make it fail. Nothing is spent."""
     if options.trials is not None and options.trials < 1:
         raise ValueError(f"--trials {options.trials}: at least 1")
     if options.workers < 1:
@@ -126,7 +127,7 @@ def _check(spec: StudySpec, options: RunOptions) -> _Checked:
         )
     if config.split == "test" and space.size is None:
         raise ValueError("protocol.split = 'test': a search judges by validation; test is for the chosen trial, once")
-    return _Checked(spec, folder, dataset, sources, space, protocol, _trials(spec, space, folder, options))
+    return Checked(spec, folder, dataset, sources, space, protocol, _trials(spec, space, folder, options))
 
 
 def _check_objective(metric: str, protocol: Protocol, task: Task) -> None:
@@ -163,7 +164,7 @@ def _source(name: str, spec: StudySpec, dataset: Dataset, options: RunOptions) -
     return source
 
 
-def _write_start(checked: _Checked, options: RunOptions) -> None:
+def _write_start(checked: Checked, options: RunOptions) -> None:
     start = {
         "trials": checked.trials,
         "fingerprint": checked.dataset.fingerprint,
@@ -177,7 +178,7 @@ def _write_start(checked: _Checked, options: RunOptions) -> None:
     checked.folder.save(checked.spec, start)
 
 
-def _run(checked: _Checked, ledger: Ledger, options: RunOptions, target: tracking.Target, console: Console) -> bool:
+def _run(checked: Checked, ledger: Ledger, options: RunOptions, target: tracking.Target, console: Console) -> bool:
     """Run the trials that are missing, then measure the best one on test; False where it was interrupted."""
     name, spool = checked.folder.name, checked.folder.spool
     tags = {
@@ -265,7 +266,7 @@ class _All(Events):
             listener.tick()
 
 
-def _jobs(checked: _Checked, options: RunOptions, slots: cluster.Slots, tags: Mapping[str, object]) -> Any:
+def _jobs(checked: Checked, options: RunOptions, slots: cluster.Slots, tags: Mapping[str, object]) -> Any:
     def job(asked: Asked) -> TrialJob:
         degradation = build_degradation(asked.config.degradation, checked.dataset.image_shape)
         source = source_of(asked.config.degradation)
@@ -290,7 +291,7 @@ def _jobs(checked: _Checked, options: RunOptions, slots: cluster.Slots, tags: Ma
 
 
 def _on_test(
-    checked: _Checked, ledger: Ledger, records: Records, job: Any, slots: cluster.Slots, console: Console
+    checked: Checked, ledger: Ledger, records: Records, job: Any, slots: cluster.Slots, console: Console
 ) -> None:
     """Measure the best trial once on the test split, where one completed."""
     best = ledger.best()
