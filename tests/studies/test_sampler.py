@@ -175,3 +175,18 @@ def test_a_grid_goes_through_every_feasible_combination_once() -> None:
 def test_a_grid_needs_steps(space: Space) -> None:
     with pytest.raises(ValueError, match=r"vary\.degradation\.sigma\.rate: search\.algorithm = 'grid' needs choices"):
         study(space, search=SearchConfig(algorithm="grid"))
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "nsga2", "random", "qmc"])
+def test_nothing_is_asked_twice_while_anything_is_left(algorithm: str) -> None:
+    """Six points in all: the first six trials are all of them, and only then do they come again."""
+    tree = {"degradation.kernel_size": {"choices": [5, 7, 9]}, "sampler.algorithm": {"choices": ["direct", "tacos"]}}
+    space = Space(parse(SpaceConfig, {"base": "x", "vary": tree}), presets.load("digits-quick"), (1, 16, 16))
+    made = study(space, search=SearchConfig(algorithm=algorithm, startup=2, population=4))
+    points = []
+    for _ in range(8):
+        trial, point = ask(made, space)
+        made.tell(trial, float(point["kernel"]))
+        points.append(repr(sorted(point.items())))
+    assert len(set(points[:6])) == 6
+    assert set(points[6:]) <= set(points[:6])

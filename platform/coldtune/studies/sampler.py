@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NoReturn
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -82,7 +82,8 @@ class FeasibleSampler(BaseSampler):
 
     The inner sampler is made anew for every trial with the seed hash(study seed, trial number). So a study asks the
     same trials whether it was interrupted or not (at concurrency 1), and a resumed one does not repeat its first
-    suggestions. Values that a trial already has (it was interrupted, or enqueued) are kept and the rest drawn to fit.
+    suggestions. What was asked before is not asked again while anything else is left: the same settings give the same
+    numbers. Values that a trial already has (it was interrupted, or enqueued) are kept and the rest drawn to fit.
     Of variants and of a grid, trial n is the n-th.
     """
 
@@ -120,9 +121,17 @@ class FeasibleSampler(BaseSampler):
 
             return self.space.walk(pick)
 
-        return self._first_feasible(draw, _TRIES) or self._uniform(study, trial, known)
+        asked = _asked(study, trial.number)
+        return (
+            self._first_feasible(draw, _TRIES, asked)
+            or self._uniform(study, trial, known, asked)
+            or self._uniform(study, trial, known, set())
+            or _too_narrow()
+        )
 
-    def _uniform(self, study: Study, trial: FrozenTrial, known: dict[str, Any]) -> dict[str, Any]:
+    def _uniform(
+        self, study: Study, trial: FrozenTrial, known: dict[str, Any], asked: set[str]
+    ) -> dict[str, Any] | None:
         uniform = RandomSampler(seed=trial_seed(self.seed, trial.number))
 
         def draw() -> dict[str, Any]:
@@ -132,13 +141,11 @@ class FeasibleSampler(BaseSampler):
                 )
             )
 
-        point = self._first_feasible(draw, _UNIFORM_TRIES)
-        if point is None:
-            raise ValueError(f"no feasible point found in {_UNIFORM_TRIES:,} uniform draws: the space is too narrow")
-        return point
+        return self._first_feasible(draw, _UNIFORM_TRIES if not asked else _TRIES, asked)
 
-    def _first_feasible(self, draw: Callable[[], dict[str, Any]], tries: int) -> dict[str, Any] | None:
-        return next((point for point in (draw() for _ in range(tries)) if self.space.feasible(point)), None)
+    def _first_feasible(self, draw: Callable[[], dict[str, Any]], tries: int, asked: set[str]) -> dict[str, Any] | None:
+        points = (draw() for _ in range(tries))
+        return next((p for p in points if _name(p) not in asked and self.space.feasible(p)), None)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -148,6 +155,20 @@ class FeasibleSampler(BaseSampler):
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Nothing is kept between trials."""
+
+
+def _asked(study: Study, number: int) -> set[str]:
+    """The points of earlier trials; one that failed may be asked again."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING))
+    return {_name(trial.params) for trial in trials if trial.number < number}
+
+
+def _name(point: Mapping[str, Any]) -> str:
+    return repr(sorted(point.items()))
+
+
+def _too_narrow() -> NoReturn:
+    raise ValueError(f"no feasible point found in {_UNIFORM_TRIES:,} uniform draws: the space is too narrow")
 
 
 def listed_points(space: Space, search: SearchConfig, seed: int) -> list[dict[str, Any]] | None:

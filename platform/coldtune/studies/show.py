@@ -227,7 +227,7 @@ def _saved(ledger: Ledger) -> str:
 def _against_runner_up(ledger: Ledger, best: FrozenTrial) -> str:
     """The best trial against the next one on the same images; empty where there is none, or no paired interval."""
     second = ledger.best(but=best.number)
-    if second is None or len(ledger.spec.objectives) > 1:
+    if second is None or len(ledger.spec.objectives) > 1 or second.params == best.params:
         return ""
     try:
         folders = [Path(trial.user_attrs["measured"]["sampled"]) for trial in (best, second)]
