@@ -18,6 +18,7 @@ from coldtune.metrics import (
     check_objective,
     check_same,
     difference,
+    reference_features,
     reference_statistics,
     resolve,
     same,
@@ -192,3 +193,21 @@ def test_importing_metrics_imports_no_slow_or_forbidden_package(tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"
+
+
+def test_features_at_hand_give_the_same_reference(digits: Dataset) -> None:
+    extractor, images = build_extractor("digits"), digits.split("validation").images
+    protocol = resolve(ProtocolConfig(), extractor, digits)
+    seen = []
+
+    def counting(batch: torch.Tensor) -> torch.Tensor:
+        seen.append(len(batch))
+        return extractor(batch)
+
+    watched = Extractor(extractor.name, counting, extractor.dim, extractor.sha256, extractor.input)
+    features = reference_features(watched, images, protocol, MemoryCache())
+    given = reference_statistics(watched, images, protocol, MemoryCache(), features=features)
+    assert sum(seen) == len(images), "each image is seen once"
+    alone = reference_statistics(extractor, images, protocol, MemoryCache())
+    torch.testing.assert_close(given.mean, alone.mean, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(given.covariance, alone.covariance, rtol=1e-9, atol=1e-12)

@@ -50,15 +50,19 @@ def reference_statistics(
     cache: Cache,
     batch_size: int = 256,
     device: torch.device | str | None = None,
+    features: Tensor | None = None,
 ) -> Reference:
     """The Reference of uint8 images (N, C, H, W) under `protocol`; extracted once (on `device`), then found in `cache`.
 
+    features: those of the images (`reference_features`), where they are at hand, so that nothing is extracted twice.
     ValueError where the extractor or the number of images is not the one that the protocol names.
     """
     _check_reference(extractor, images, protocol)
 
     def build() -> dict[str, Tensor]:
-        made = Reference.of(extract_moments(extractor, images, batch_size, device))
+        made = Reference.of(
+            features if features is not None else extract_moments(extractor, images, batch_size, device)
+        )
         tensors = {"mean": made.mean, "covariance": made.covariance, "root": made.root}
         return {name: tensor.cpu() for name, tensor in tensors.items()}
 

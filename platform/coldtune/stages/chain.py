@@ -254,13 +254,14 @@ class Chain:
 
     def _judge(self, images: Tensor) -> Judgement:
         of_reference = (self.extractor, self._reference_images(), self.protocol, StoreCache(self.store))
+        features = reference_features(*of_reference, device=self.device)
         return judge(
             images,
             self.clean(),
             self.extractor,
-            reference_statistics(*of_reference, device=self.device),
+            reference_statistics(*of_reference, features=features),
             self.protocol,
-            reference_features(*of_reference, device=self.device),
+            features,
             tuple(DISTANCES),
             device=self.device,
         )

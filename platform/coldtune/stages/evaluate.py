@@ -140,10 +140,9 @@ def evaluate_images(
     protocol = resolve(config, extractor, dataset, "generated")
     of_reference = (dataset.split(split).images, protocol, cache)
     with _about(name), show(progress) as bars:
-        watched = watch(extractor, bars, f"moments of {dataset.name}", protocol.reference_images)
-        reference = reference_statistics(watched, *of_reference, device=device)
         watched = watch(extractor, bars, f"features of {dataset.name}", protocol.reference_images)
         features = reference_features(watched, *of_reference, device=device)
+        reference = reference_statistics(watched, *of_reference, features=features)
         watched = watch(extractor, bars, f"judge {name[-_WIDEST:]}", len(images))
         judgement = judge(images, None, watched, reference, protocol, features, tuple(DISTANCES), device=device)
     title = f"{name}: {len(images):,} pictures against {dataset.name}/{split}"

@@ -38,8 +38,8 @@ def to_judge(chain: Chain, samplers: Iterable[SamplerConfig | None]) -> int:
     find, protocol = chain.store.find, chain.protocol
     keys = {sample_key(chain.config, chain.dataset, sampler, chain.source) for sampler in samplers}
     sets = sum(find("measure", measure_key(key, protocol)) is None for key in keys)
-    passes = sum(find(kind, protocol.reference_key) is None for kind in ("reference", "reference_features"))
-    return sets * protocol.num_images + bool(sets) * passes * protocol.reference_images
+    of_reference = find("reference_features", protocol.reference_key) is None
+    return sets * protocol.num_images + (bool(sets) and of_reference) * protocol.reference_images
 
 
 def passes(work: Sequence[int], advance: Callable[[float], None]) -> Callable[[str, float], None]:
