@@ -40,6 +40,8 @@ def test_a_log_gets_a_line_for_what_happens_and_one_now_and_then(monkeypatch: py
     console = Console(file=io.StringIO(), width=200)
     with view(console) as made:
         made.asked(asked(0))
+        made.progressed(0, {"stage": "waiting", "step": 0, "steps": 100})
+        made.tick()
         made.progressed(0, training(50))
         made.tick()
         made.completed(0, {"metrics": {"fid": 1.5}})
@@ -47,6 +49,7 @@ def test_a_log_gets_a_line_for_what_happens_and_one_now_and_then(monkeypatch: py
         made.failed(1, "OSError: [Errno 5] boom\nand more")
     text = text_of(console)
     assert "trial 0 starts: T 20, rate 0.05" in text
+    assert "trial 0 waiting for another trial's work" in text
     assert "training     50 / 100  loss 0.2500" in text
     assert "800 images/s" in text
     assert "trial   0  FID 1.5" in text

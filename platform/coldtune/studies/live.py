@@ -73,6 +73,9 @@ class View(Events):
         """Show how far a trial is."""
         with self._lock:
             trial = self.running[number]
+            if result["stage"] == "waiting":
+                trial.text = "waiting for another trial's work"
+                return
             if result["stage"] == "train":
                 trial.share = _TRAINING_SHARE * result["step"] / result["steps"]
                 trial.images_per_s = float(result.get("images_per_s", 0.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
     gauges = TrialMetrics(job.study, job.number)
     with Tracker(Path(job.spool), job.study, job.number, tags=job.tags) as tracker:
         device = "cuda" if job.gpus and torch.cuda.is_available() else "cpu"
-        chain = _chain(job, job.trial, device)
+        chain = _chain(job, job.trial, device, lambda _: report(_waiting(job)))
         extra = {} if job.leftover is None else {"leftover": float(f"{job.leftover:.4g}")}
         tracker.params({**flat(job.trial), "N": chain.protocol.num_images, **extra})
         steps = job.trial.training.steps
@@ -121,18 +121,24 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
         }
 
 
-def _chain(job: TrialJob, trial: TrialConfig, device: str) -> Chain:
+def _chain(job: TrialJob, trial: TrialConfig, device: str, waits: Callable[[str], None] = lambda _: None) -> Chain:
     from coldtune.data import Dataset
     from coldtune.stages.chain import Chain
     from coldtune.stages.store import Store
 
     source = Dataset.open(job.source_path) if job.source_path else None
-    store = Store(Path(job.home) / "store", by=f"{job.study}/{job.number}", waiting=_say)
+
+    def waiting(text: str) -> None:
+        print(f"store: {text}", flush=True)
+        waits(text)
+
+    store = Store(Path(job.home) / "store", by=f"{job.study}/{job.number}", waiting=waiting)
     return Chain(trial, Dataset.open(job.dataset_path), store, device, source)
 
 
-def _say(text: str) -> None:
-    print(f"store: {text}", flush=True)
+def _waiting(job: TrialJob) -> dict[str, Any]:
+    """What is reported while another trial does work that this one wants too."""
+    return {"state": RUNNING, "stage": "waiting", "step": 0, "steps": job.trial.training.steps}
 
 
 def _rungs(job: TrialJob, outcome: Outcome) -> dict[str, float]:
