@@ -21,6 +21,7 @@ DESIGNS = ("paired", "unpaired")
 RESAMPLES = 2000
 FID, KID, MIND = (METRICS.index(name) for name in ("fid", "kid", "mind"))
 # Okabe and Ito's colours, told apart with every kind of colour blindness, and a marker each for print.
+NOTE: dict[str, Any] = {"color": "0.4", "fontsize": 8}
 STYLES = {"fid": ("#D55E00", "o"), "fid_infinity": ("#E69F00", "s"), "kid": ("#0072B2", "^"), "mind": ("#009E73", "D")}
 
 
@@ -312,6 +313,8 @@ def plot(panels: Mapping[str, tuple[Sequence[Pair], int]], path: Path, title: st
     for axes, (name, (pairs, design)) in zip(every, panels.items(), strict=True):
         _lines(axes, pairs, design, bars)
         axes.set_title(name, fontsize=11)
+    below = {"xytext": (8, -3), "textcoords": "offset points", "ha": "right", "va": "top"}
+    every[0].annotate("chance", (SIZES[-1], 50), **below, **NOTE)
     every[0].set_ylabel("ranked right, %")
     every[-1].legend(loc="lower right", bbox_to_anchor=(1, 0.03), frameon=True, framealpha=1, edgecolor="none")
     figure.suptitle(title)
@@ -330,9 +333,7 @@ def _lines(axes: Any, pairs: Sequence[Pair], design: int, bars: bool) -> None:
         )
     axes.axhline(50, color="0.6", linestyle=":", linewidth=1)
     axes.axvline(4, color="0.88", linewidth=6, zorder=0)
-    note = {"color": "0.4", "fontsize": 8}
-    axes.annotate("chance", (SIZES[-1], 50), xytext=(8, -3), textcoords="offset points", ha="right", va="top", **note)
-    axes.annotate("4 d", (4, 0), xycoords=("data", "axes fraction"), xytext=(6, 4), textcoords="offset points", **note)
+    axes.annotate("4 d", (4, 0), xycoords=("data", "axes fraction"), xytext=(6, 4), textcoords="offset points", **NOTE)
     axes.set_xscale("log", base=2)
     axes.set_xticks(SIZES, ["½", "1", "2", "4", "10"])
     axes.minorticks_off()
