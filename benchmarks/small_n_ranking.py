@@ -38,6 +38,7 @@ from small_n_report import (
     breakdown_table,
     coverage_table,
     flips_table,
+    lead_table,
     own,
     pairs_table,
     planned_pairs,
@@ -195,6 +196,7 @@ def agreed(pairs: list[Pair]) -> list[Pair]:
 def planned_tables(pairs: list[Pair]) -> dict[str, str]:
     return {
         "Planned pairs": shares_table(pairs),
+        "Planned pairs, KID's lead in points": lead_table(pairs),
         "Planned pairs, each metric against its own order on the pool": shares_table([own(p) for p in pairs]),
         "Planned pairs by kind, paired": breakdown_table(pairs, lambda pair: pair.kind),
         "Planned pairs by dataset, paired": breakdown_table(pairs, lambda pair: pair.a.case.dataset),

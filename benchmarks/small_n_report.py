@@ -174,15 +174,33 @@ def mean_share(pairs: Sequence[Pair]) -> Tensor:
     return torch.stack([pair.shares for pair in pairs]).nanmean(0)
 
 
-def bootstrap(pairs: Sequence[Pair], seed: int = 0) -> tuple[Tensor, Tensor]:
-    """95 % percentile bounds of `mean_share` when clusters are drawn with replacement, their pairs together."""
+def bootstrap(
+    pairs: Sequence[Pair], of: Callable[[Tensor], Tensor] = lambda shares: shares, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """95 % percentile bounds of the mean of `of(shares)` when clusters are drawn with replacement, pairs together."""
     names = sorted({pair.cluster for pair in pairs})
-    groups = [torch.stack([pair.shares for pair in pairs if pair.cluster == name]) for name in names]
+    groups = [torch.stack([of(pair.shares) for pair in pairs if pair.cluster == name]) for name in names]
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(groups), (RESAMPLES, len(groups)), generator=generator)
     means = torch.stack([torch.cat([groups[i] for i in row]).nanmean(0) for row in drawn.tolist()])
     low, high = torch.nanquantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     return low, high
+
+
+def lead_table(pairs: Sequence[Pair]) -> str:
+    """By how many points KID is right more often than each other metric, with its own interval."""
+    lines = [head(["KID minus", "design", *(f"N = {size_name(ratio)}" for ratio in SIZES)])]
+
+    def lead(shares: Tensor) -> Tensor:
+        return 100 * (shares[..., KID : KID + 1] - shares)
+
+    mean, (low, high) = lead(mean_share(pairs)), bootstrap(pairs, lead)
+    for m, metric in enumerate(METRICS):
+        for d, design in enumerate(DESIGNS):
+            cells = [f"{mean[i, d, m]:.1f} [{low[i, d, m]:.1f}, {high[i, d, m]:.1f}]" for i in range(len(SIZES))]
+            if m != KID:
+                lines.append(row([NAMES[metric], design, *cells]))
+    return "\n".join(lines)
 
 
 def size_name(ratio: float) -> str:
@@ -251,7 +269,7 @@ def flips_table(pairs: Sequence[Pair]) -> str:
 
 
 def bias_table(sets: Sequence[ImageSet]) -> str:
-    """What few images add to a metric, in its own units, and the rank correlation of that with the set's spread."""
+    """What few images add to a metric: mean, least to most over the sets, and its rank correlation with the spread."""
     lines = [head(["dataset", "metric", *(f"N = {size_name(ratio)}" for ratio in SIZES)])]
     for dataset in sorted({one.case.dataset for one in sets}):
         group = [one for one in sets if one.case.dataset == dataset]
@@ -261,7 +279,10 @@ def bias_table(sets: Sequence[ImageSet]) -> str:
                 found = [one for one in group if ratio in one.values]
                 bias = torch.tensor([float(_mean(one, ratio, m) - one.pool[m]) for one in found])
                 spread = torch.tensor([one.spread for one in found])
-                cells.append(f"{float(bias.mean()):.2g} ({spearman(bias, spread):+.2f})" if found else "-")
+                extent = (
+                    f"{float(bias.mean()):.2g}, {float(bias.min()):.2g} to {float(bias.max()):.2g}" if found else "-"
+                )
+                cells.append(f"{extent} ({spearman(bias, spread):+.2f})" if found else "-")
             lines.append(row([dataset, NAMES[metric], *cells]))
     return "\n".join(lines)
 
