@@ -149,3 +149,34 @@ def test_a_budget_of_evaluations_is_kept(root: Path, tmp_path: Path) -> None:
     points = [made.ask().point for _ in range(40)]
     assert all(p["T"] <= 20 or p["sampler"] == "direct" for p in points)
     assert any(p["T"] > 20 for p in points)
+
+
+def test_points_that_the_space_lists_come_first(root: Path, tmp_path: Path) -> None:
+    more = """first:
+  - {degradation.steps: 30, sampler.algorithm: direct}
+  - {degradation.sigma.schedule: constant}
+"""
+    made = ledger(two(root, tmp_path, "{metric: fid}", more), tmp_path)
+    points = [made.ask().point for _ in range(3)]
+    base = points[0]
+    assert points[1] == {**base, "T": 30, "sampler": "direct"}
+    assert points[2] == {key: value for key, value in base.items() if key != "rate"} | {"schedule": "constant"}
+
+
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [
+        ("{degradation.padding: reflect}", r"first\[0\]\.degradation\.padding: does not vary; allowed: "),
+        ("{degradation.steps: 11}", r"degradation\.steps = 11: first\[0\] lies outside the space; allowed by vary"),
+        ("{degradation.sigma.schedule: constant, degradation.sigma.rate: 0.1}", r"sigma\.rate: has no effect there"),
+    ],
+)
+def test_a_listed_point_that_cannot_be_asked(root: Path, tmp_path: Path, point: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ledger(two(root, tmp_path, "{metric: fid}", f"first: [{point}]\n"), tmp_path)
+
+
+def test_a_grid_takes_no_listed_points(root: Path, tmp_path: Path) -> None:
+    spec = two(root, tmp_path, "{metric: fid}", "first: [{degradation.steps: 30}]\n")
+    with pytest.raises(ValueError, match=r"first: search\.algorithm = 'grid' asks every point anyway; leave it out"):
+        ledger(spec.model_copy(update={"search": parse(type(spec.search), {"algorithm": "grid"})}), tmp_path)

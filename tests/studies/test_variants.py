@@ -108,7 +108,7 @@ def test_what_is_refused_before_anything_is_spent(variants: dict, said: str) -> 
         ({"variants": {}, "vary": {}}, "give vary, ranges to search, or variants"),
         (
             {"variants": {"a": {}}, "derive": {"degradation.sigma.start": {"hold": "leftover"}}},
-            "derive and constrain go with vary",
+            "derive, constrain and first go with vary",
         ),
     ],
 )

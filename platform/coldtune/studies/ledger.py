@@ -60,7 +60,9 @@ class Ledger:
         self._again = [trial for trial in existing if trial.state == TrialState.RUNNING]
         if not existing:
             self.study.set_user_attr("spec", json.dumps(plain(spec), sort_keys=True))
-            self.study.enqueue_trial(space.first, user_attrs={"why": "the base"})
+            for point in space.enqueued:
+                why = "the base" if point is space.first else "listed to be tried first"
+                self.study.enqueue_trial(point, user_attrs={"why": why})
 
     def finished(self) -> int:
         """Trials that ended, whichever way."""

@@ -180,6 +180,8 @@ def listed_points(space: Space, search: SearchConfig, seed: int) -> list[dict[st
         return [{VARIANT: name} for name in space.config.variants]
     if search.algorithm != "grid":
         return None
+    if space.config.first:
+        raise ValueError("first: search.algorithm = 'grid' asks every point anyway; leave it out")
     first, *rest = space.grid()
     # Shuffled, so that a grid that is stopped half way has seen all of its values.
     random.Random(trial_seed(seed, -1)).shuffle(rest)

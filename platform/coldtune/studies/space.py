@@ -83,6 +83,8 @@ class Space:
         self.first = self._base_point()
         if config.vary:
             self._check_corners()
+        self.enqueued = [self.first, *(self._written(number, given) for number, given in enumerate(config.first))]
+        """The points that are asked before the search chooses: the base's, then those that the file lists."""
 
     @property
     def size(self) -> int | None:
@@ -231,17 +233,37 @@ class Space:
                     raise ValueError(f"vary.{path}.when.{key}: the base has no such key")
 
     def _base_point(self) -> dict[str, Any]:
-        tree = self._written_out(self._trees()[0])
+        return self._point({}, "the first trial is the base, and the base lies outside the space")
+
+    def _written(self, number: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The point that `first` lists, feasible; ValueError naming what is wrong."""
+        where = f"first[{number}]"
+        if unknown := sorted(set(given) - set(self.paths.values()) - {VARIANT}):
+            raise ValueError(f"{where}.{unknown[0]}: does not vary; allowed: {', '.join(self.paths.values())}")
+        point = self._point(given, f"{where} lies outside the space")
+        if missing := [key for key in given if key != VARIANT and short_name(key) not in point]:
+            raise ValueError(f"{where}.{missing[0]}: has no effect there, its `when` does not hold; leave it out")
+        try:
+            self.resolve(point)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        return point
+
+    def _point(self, given: Mapping[str, Any], why: str) -> dict[str, Any]:
+        """A point of given values by dotted key, the others as in the base or the given variant."""
+        variant = given.get(VARIANT, next(iter(self.config.variants), None))
+        if variant is not None and variant not in self.config.variants:
+            raise ValueError(f"variant = {variant!r}: {why}; allowed: {', '.join(self.config.variants)}")
+        tree = self._written_out(self._tree({VARIANT: variant}))
 
         def pick(name: str, distribution: BaseDistribution) -> Any:
             if name == VARIANT:
-                return next(iter(self.config.variants))
-            value = _get(tree, self.paths[name])
+                return variant
+            path = self.paths[name]
+            value = given.get(path, _get(tree, path))
             if not _holds(distribution, value):
-                raise ValueError(
-                    f"{self.paths[name]} = {value!r}: the first trial is the base, and the base lies outside the "
-                    f"space; allowed by vary.{self.paths[name]}: {_describe(distribution)}"
-                )
+                allowed = f"allowed by vary.{path}: {_describe(distribution)}"
+                raise ValueError(f"{path} = {value!r}: {why}; {allowed}")
             return value
 
         return self.walk(pick)

@@ -108,6 +108,7 @@ class SpaceConfig(Config):
 
     constrain: what a point must keep to be asked at all: `nfe`, the network evaluations of its sampler (a budget);
     `leftover`, what its degradation leaves at T (generation from a prior needs almost nothing, 1e-3).
+    first: points to try before the search chooses, after the base: dotted keys, the others as in the base.
     variants: by name, what each changes of the base: dotted keys, or whole sections (`degradation`), which replace the
     base's. Without `vary`, every variant is asked once, in the order written; with it, which variant is one more choice
     of the search, and `when: {variant: NAME}` says to which a key belongs. All are judged alike: none may change the
@@ -118,12 +119,13 @@ class SpaceConfig(Config):
     vary: dict[str, Vary] = Field(default_factory=dict)
     derive: dict[str, Derive] = Field(default_factory=dict)
     constrain: dict[Literal["nfe", "leftover"], Bound] = Field(default_factory=dict)
+    first: tuple[dict[str, Any], ...] = ()
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_kind(self) -> SpaceConfig:
         if not self.vary and not self.variants:
             raise ValueError("give vary, ranges to search, or variants, settings to go through, or both")
-        if not self.vary and (self.derive or self.constrain):
-            raise ValueError("derive and constrain go with vary; write down what a variant changes")
+        if not self.vary and (self.derive or self.constrain or self.first):
+            raise ValueError("derive, constrain and first go with vary; write down what a variant changes")
         return self
