@@ -110,8 +110,8 @@ def frechet_distance(reference: Reference, features: Tensor | FeatureMoments) ->
     """|m_1 - m_2|^2 + tr S_1 + tr S_2 - 2 tr (S_1^(1/2) S_2 S_1^(1/2))^(1/2), of the reference and of features (N, d).
 
     The FID of Heusel et al. (2017), eq. 6. It needs no full rank: with N <= d only the N - 1 eigenvalues that can
-    differ from zero count. Its bias is positive and grows as N falls; below N of about 2 d it prefers over-smoothed
-    images, so compare values only at equal N (see `check_objective`).
+    differ from zero count. Its bias is positive, grows as N falls and with the spread of the
+    features, so compare values only at equal N, and of close models with N >= 4 d (see `check_objective`).
     ValueError when the dimensions differ, below 2 images, or when a feature is not finite.
     """
     moments = features if isinstance(features, FeatureMoments) else FeatureMoments.of(features)

@@ -38,13 +38,14 @@ def check_same(protocols: Iterable[Protocol]) -> None:
 def check_objective(protocol: Protocol, metric: str = "fid") -> None:
     """ValueError where `metric` under `protocol` would mislead a search: FID with fewer than 4 d images.
 
-    FID's bias falls as 1/N and depends on the model: below about 2 d it systematically prefers the over-smoothed one.
+    FID's bias falls as 1/N and grows with the model's spread, so of two close models it can rank the over-smoothed one
+    first. 4 d is a floor, not a guarantee (benchmarks/2026-11-23-small-n-ranking.md).
     """
     n, least = min(protocol.num_images, protocol.reference_images), 4 * protocol.dim
     if metric.rpartition("/")[2].startswith("fid") and n < least:
         raise ValueError(
             f"protocol.num_images = {n}: FID as an objective needs N >= 4 d = {least} with {protocol.extractor!r} "
-            f"(d = {protocol.dim}), because below that it prefers over-smoothed images; judge more images, or take an "
+            f"(d = {protocol.dim}), because below that it can rank over-smoothed images first; judge more images, or take an "
             f"extractor with d <= {n // 4}"
         )
 

@@ -164,7 +164,12 @@ def _foot(filled: FilledTable) -> list[tuple[str, str]]:
         lines.append(("intervals", "95 %, over the images judged; the luck of a training (--seed) is not in them"))
         n, least = min(protocol.num_images, protocol.reference_images), 4 * protocol.dim
         if n < least:
-            lines.append(("few images", f"N = {n:,} is below 4 d = {least:,}: such FIDs favour over-smoothed images"))
+            lines.append(
+                (
+                    "few images",
+                    f"N = {n:,} is below 4 d = {least:,}: of close sets, such FIDs can favour the over-smoothed one",
+                )
+            )
     lines.append(
         (
             "paper",
