@@ -23,8 +23,9 @@ def mind(features: Tensor, reference_features: Tensor, seed: int = 0, directions
     assumed.
 
     The plug-in estimate is biased upwards by an amount that falls with N and M and grows with the model's spread:
-    compare at equal N, M and seed only, and with N >= 4 d where models are close. More directions cost time in proportion and lower the noise of the absolute
-    value, hardly that of a comparison. ValueError below 1 direction or 2 vectors.
+    compare at equal N, M and seed only, and with N >= 4 d where models are close. More directions cost time in
+    proportion and lower the noise of the absolute value, hardly that of a comparison. ValueError below 1 direction or
+    2 vectors.
     """
     x, y = feature_sets(features, reference_features)
     total = x.new_zeros(())

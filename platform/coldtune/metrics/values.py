@@ -45,8 +45,8 @@ def check_objective(protocol: Protocol, metric: str = "fid") -> None:
     if metric.rpartition("/")[2].startswith("fid") and n < least:
         raise ValueError(
             f"protocol.num_images = {n}: FID as an objective needs N >= 4 d = {least} with {protocol.extractor!r} "
-            f"(d = {protocol.dim}), because below that it can rank over-smoothed images first; judge more images, or take an "
-            f"extractor with d <= {n // 4}"
+            f"(d = {protocol.dim}), because below that it can rank over-smoothed images first; judge more images, or "
+            f"take an extractor with d <= {n // 4}"
         )
 
 

@@ -19,8 +19,8 @@ class RungConfig(Config):
     steps: of the training, ascending, all below training.steps; () judges at the end only. A rung costs one sampling of
       `num_images` images with the trial's own sampler; its checkpoint stays in the store.
     metric: `kid`, whose expectation is the same at any N and which ranked trained restorers best at few images, or
-      `mind`, which sees lost spread that KID hardly weighs, but whose bias depends on that spread: give it N >= 4 d. Not
-      FID: below 4 d its bias grows with a model's spread and can exceed the difference of close models
+      `mind`, which sees lost spread that KID hardly weighs, but whose bias depends on that spread: give it N >= 4 d.
+      Not FID: below 4 d its bias grows with a model's spread and can exceed the difference of close models
       (benchmarks/2026-11-23-small-n-ranking.md).
     num_images: N, the same images and draws for every trial; at most as many as the trial itself is judged on.
     """
