@@ -43,7 +43,8 @@ def kid_estimate(features: Tensor, reference_features: Tensor, block: int = BLOC
 
 def kernel(x: Tensor, y: Tensor) -> Tensor:
     """(x . y / d + 1)^3 of each pair: (N, d), (M, d) -> (N, M)."""
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    base = (x @ (y.T / x.shape[1])).add_(1)
+    return base.square().mul_(base)  # a power of 3 is ten times slower
 
 
 def _row_means(x: Tensor, y: Tensor, block: int) -> Tensor:

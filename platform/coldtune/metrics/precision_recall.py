@@ -61,8 +61,8 @@ def nearest(x: Tensor, neighbours: int, block: int = BLOCK) -> tuple[Tensor, Ten
             distances = squared_distances(rows, x[column : column + block])
             if column == start:  # blocks of rows and columns are cut alike, so a vector meets itself here only
                 distances.fill_diagonal_(torch.inf)
-            numbers = torch.arange(column, column + distances.shape[1], device=x.device).expand(len(rows), -1)
-            best, places = torch.cat([best, distances], 1), torch.cat([places, numbers], 1)
+            near, order = distances.topk(min(neighbours, distances.shape[1]), largest=False)
+            best, places = torch.cat([best, near], 1), torch.cat([places, column + order], 1)
             best, order = best.topk(min(neighbours, best.shape[1]), largest=False)
             places = places.gather(1, order)
         found.append((best, places))
@@ -128,5 +128,5 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     What is below the rounding of that product is 0, so that copies of a vector are at distance 0 of each other.
     """
     squares = (x * x).sum(1)[:, None] + (y * y).sum(1)
-    distances = squares - 2 * x @ y.T
-    return torch.where(distances < 1e-13 * squares, 0.0, distances)
+    distances = torch.addmm(squares, x, y.T, alpha=-2)
+    return distances.masked_fill_(distances < squares.mul_(1e-13), 0.0)
