@@ -19,7 +19,7 @@ from coldtune.diffusion import build_degradation, sample
 from coldtune.metrics import Reference, compare, extract_features, frechet_distance, rmse, ssim
 from coldtune.stages.chain import Chain, Outcome, found_only
 from coldtune.stages.keys import sample_key, train_key
-from coldtune.stages.store import Store
+from coldtune.stages.store import Store, StoreCheckpoints
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.training.loop import load_restorer, train
 
@@ -256,10 +256,15 @@ def test_a_rung_is_the_shorter_trial_on_few_images(first, dataset: Dataset, tmp_
     shorter, _ = run(config(training__steps=5, protocol__num_images=64), dataset, Store(tmp_path / "other"))
     assert reached[1][1].value == shorter.metrics["kid"]
     assert reached[1][1].n == 64
+    trained = {r.stage: r for r in outcome.stages if r.stage.startswith("train")}
+    assert list(trained) == ["train_2", "train_5", "train"]
+    assert [record.earlier for record in trained.values()] == [0, 0, 0], "no second is counted twice"
     again = Chain(climbing(), dataset, chain.store).run(found_only, lambda *_: None, replay=lambda s, _: past.append(s))
     assert again.metrics == outcome.metrics
     assert past == sorted(set(past)), "what is found is replayed once"
     assert set(past) == set(curve)
+    whole = StoreCheckpoints(chain.store.root, train_key(climbing(), dataset), final=6).seconds(6)
+    assert sum(r.seconds for r in again.stages if r.stage.startswith("train")) == pytest.approx(whole)
 
 
 def test_a_trial_can_be_stopped_at_a_rung(dataset: Dataset, tmp_path: Path) -> None:

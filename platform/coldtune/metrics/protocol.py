@@ -40,7 +40,7 @@ class ProtocolConfig(Config):
 
     extractor: str = Field("digits", pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$")
     split: Literal["train", "validation", "test"] = "validation"
-    num_images: int | None = Field(None, ge=2)
+    num_images: int | None = Field(None, ge=5)
     seed: int = Field(0, ge=0)
 
 

@@ -145,7 +145,8 @@ class Chain:
         each rung's step and judgement before the training goes on; an exception that it raises ends the trial there.
         """
         climbed = self._climb(train, report, progress, replay, on_rung)
-        checkpoint = self.train(train, report, _after(max(climbed, default=0), replay))
+        reached = max(climbed, default=0)
+        checkpoint = self.train(train, report, _after(reached, replay), self._seconds(reached))
         judgements: dict[str, Judgement] = {}
         images: dict[str, Path] = {}
         measured: dict[str, Path] = {}
@@ -172,29 +173,44 @@ class Chain:
         for shorter in rungs(self.config, self.protocol.num_images):
             step = shorter.training.steps
             part = Chain(shorter, self.dataset, self.store, self.device, self.source)
-            checkpoint = part.train(train, report, _after(max(judged, default=0), replay))
+            reached = max(judged, default=0)
+            checkpoint = part.train(train, report, _after(reached, replay), self._seconds(reached))
             entry = part.sample(SAMPLED, shorter.sampler, checkpoint, _part(progress, 0, 1))
             judged[step] = Judgement.load(part.measure(SAMPLED, entry))
             self.records += [replace(record, stage=f"{record.stage}_{step}") for record in part.records]
             on_rung(step, judged[step])
         return judged
 
-    def train(self, train: Train, report: Report, replay: Report = lambda *_: None) -> Path:
+    def _seconds(self, step: int) -> float:
+        """What the training took up to a rung; 0 for no rung."""
+        key = train_key(self.config, self.dataset, self.source)
+        return StoreCheckpoints(self.store.root, key, final=step).seconds(step) if step else 0.0
+
+    def train(self, train: Train, report: Report, replay: Report = lambda *_: None, recorded: float = 0.0) -> Path:
         """The checkpoint at `training.steps`: found, or trained from the nearest one before it.
 
-        Of several trials that want the same training at once, one trains and the others wait for its checkpoint.
+        recorded: seconds of it that stand in the records already, as those of a rung. Of several trials that want the
+        same training at once, one trains and the others wait for its checkpoint.
         """
         key, steps = train_key(self.config, self.dataset, self.source), self.config.training.steps
         checkpoints = StoreCheckpoints(self.store.root, key, final=steps)
         with self.store.lease("train", key, done=lambda: checkpoints.has(steps)):
-            path = self._train(key, checkpoints, train, report, replay)
+            path = self._train(key, checkpoints, train, report, replay, recorded)
         self.store.used(f"train/{key}/{path.name}")
         return path
 
-    def _train(self, key: str, checkpoints: StoreCheckpoints, train: Train, report: Report, replay: Report) -> Path:
+    def _train(
+        self,
+        key: str,
+        checkpoints: StoreCheckpoints,
+        train: Train,
+        report: Report,
+        replay: Report,
+        recorded: float,
+    ) -> Path:
         steps = self.config.training.steps
         last = checkpoints.latest(steps)
-        earlier = checkpoints.seconds(last[0]) if last else 0.0
+        earlier = max(checkpoints.seconds(last[0]) - recorded, 0.0) if last else 0.0
         for past in read_history(last[1]) if last else ():
             replay(int(past["step"]), {name: value for name, value in past.items() if name != "step"})
         found = last is not None and last[0] == steps

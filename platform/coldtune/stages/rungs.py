@@ -27,7 +27,7 @@ class RungConfig(Config):
 
     steps: tuple[int, ...] = ()
     metric: Literal["kid", "mind"] = "kid"
-    num_images: int = Field(1000, ge=2)
+    num_images: int = Field(1000, ge=5)
 
     @field_validator("steps")
     @classmethod
