@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 VERSION = 1  # raised whenever the same protocol would give another value
 
 Task = Literal["restored", "generated"]
+LEAST_IMAGES = 5  # what every metric needs: recall leaves one image out and looks at three neighbours of another
 
 _REFERENCE_PARTS = (
     "version", "extractor", "extractor_sha256", "extractor_input", "dim", "dataset", "dataset_fingerprint",
@@ -40,7 +41,7 @@ class ProtocolConfig(Config):
 
     extractor: str = Field("digits", pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$")
     split: Literal["train", "validation", "test"] = "validation"
-    num_images: int | None = Field(None, ge=5)
+    num_images: int | None = Field(None, ge=LEAST_IMAGES)
     seed: int = Field(0, ge=0)
 
 

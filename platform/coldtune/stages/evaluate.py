@@ -29,6 +29,7 @@ from coldtune.metrics import (
 )
 from coldtune.metrics.cache import Cache
 from coldtune.metrics.extractors import Extractor
+from coldtune.metrics.protocol import LEAST_IMAGES
 from coldtune.reports.evaluation import JudgedSet, evaluation_record
 from coldtune.stages.chain import BASELINES, SAMPLED, Chain, found_only
 from coldtune.stages.keys import DEGRADED
@@ -136,6 +137,8 @@ def evaluate_images(
             f"{name}: images are {images.dtype} {tuple(images.shape)}; allowed with {dataset.name} is uint8 "
             f"(N, {', '.join(map(str, dataset.image_shape))})"
         )
+    if len(images) < LEAST_IMAGES:
+        raise ValueError(f"{name}: {len(images)} images; a judgement needs at least {LEAST_IMAGES}, and FID 4 d")
     config = ProtocolConfig(extractor=extractor.name, split=split, num_images=len(images), seed=seed)
     protocol = resolve(config, extractor, dataset, "generated")
     of_reference = (dataset.split(split).images, protocol, cache)

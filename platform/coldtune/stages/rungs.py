@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, field_validator
 
 from coldtune.config import Config
+from coldtune.metrics.protocol import LEAST_IMAGES
 
 if TYPE_CHECKING:
     from coldtune.stages.trial import TrialConfig
@@ -27,7 +28,7 @@ class RungConfig(Config):
 
     steps: tuple[int, ...] = ()
     metric: Literal["kid", "mind"] = "kid"
-    num_images: int = Field(1000, ge=5)
+    num_images: int = Field(1000, ge=LEAST_IMAGES)
 
     @field_validator("steps")
     @classmethod

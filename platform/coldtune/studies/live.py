@@ -183,9 +183,10 @@ class Spent(Events):
 
     def __str__(self) -> str:
         elapsed, rest = time.monotonic() - self.begun, self.overhead_percent()
+        trials = f"{self.trials} trial{'s' * (self.trials != 1)}"
         return (
-            f"{self.trials} trials in {_clock(elapsed)}, {self.slots} at once: {100 - rest:.0f} % training, sampling "
-            f"and measuring, {rest:.0f} % starting processes, importing, waiting and bookkeeping"
+            f"{trials} in {_clock(elapsed)}, {self.slots} at once: {100 - rest:.0f} % training, sampling and "
+            f"measuring, {rest:.0f} % starting processes, importing, waiting and bookkeeping"
         )
 
 
