@@ -15,14 +15,13 @@ from rich.text import Text
 from coldtune.config import plain
 from coldtune.metrics import Comparison, Judgement, Protocol, Value, check_same
 from coldtune.metrics.paired import HIGHER_IS_BETTER
-from coldtune.reports.tables import MISSING
+from coldtune.reports.tables import ANY_WIDTH, MISSING, Printed
 
 NFE = "nfe"
 # Between sets, and image by image: a table that is too wide for a terminal is parted here first.
 GROUPS = (("fid", "fid_infinity", "kid", "mind", "precision", "recall"), ("ssim", "rmse", "psnr", NFE))
 HEADS = {"fid_infinity": "FID∞", "precision": "precision", "recall": "recall"}
 _GAP = 2
-_ANY_WIDTH = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +35,6 @@ class JudgedSet:
 
 
 @dataclass(frozen=True)
-class _Cell:
-    """What a value is shown as: its figure, and its 95 % interval where it has one."""
-
-    figure: str
-    interval: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.figure} {self.interval}".strip()
-
-
-@dataclass(frozen=True)
 class EvaluationTable:
     """The rows for a terminal of any width: print it with rich.
 
@@ -56,7 +44,7 @@ class EvaluationTable:
 
     title: str
     labels: list[str]
-    columns: dict[str, list[_Cell]]
+    columns: dict[str, list[Printed]]
     foot: list[str]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -71,7 +59,7 @@ class EvaluationTable:
         """The columns of each table: all in one where they fit, else each group in as few as it takes."""
 
         def fits(names: Sequence[str]) -> bool:
-            wide = options.update(max_width=_ANY_WIDTH)
+            wide = options.update(max_width=ANY_WIDTH)
             return console.measure(self._table(names), options=wide).maximum <= options.max_width
 
         everything = list(self.columns)
@@ -91,10 +79,10 @@ class EvaluationTable:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP, 0, 0))
         for head in ["", *map(_head, names)]:
             table.add_column(head, no_wrap=True)
-        widths = {name: max(len(cell.figure) for cell in self.columns[name]) for name in names}
+        widths = {name: max(len(cell.value) for cell in self.columns[name]) for name in names}
         for i, label in enumerate(self.labels):
             cells = [(self.columns[name][i], widths[name]) for name in names]
-            shown = [Text.assemble(cell.figure.rjust(width), (f" {cell.interval}", "dim")) for cell, width in cells]
+            shown = [Text.assemble(cell.value.rjust(width), (f" {cell.interval}", "dim")) for cell, width in cells]
             table.add_row(label, *shown)
         return table
 
@@ -102,10 +90,10 @@ class EvaluationTable:
 def evaluation_table(sets: Sequence[JudgedSet], title: str = "") -> EvaluationTable:
     """A row for each set; metrics that no set has get no column. ValueError for sets of unequal protocols."""
     protocol = _protocol(sets)
-    columns: dict[str, list[_Cell]] = {}
+    columns: dict[str, list[Printed]] = {}
     for name in (name for group in GROUPS for name in group):
         cells = [_nfe(item.nfe) if name == NFE else _cell(item.judgement.values.get(name)) for item in sets]
-        if any(cell.figure != MISSING for cell in cells):
+        if any(cell.value != MISSING for cell in cells):
             columns[name] = cells
     return EvaluationTable(title, [item.label for item in sets], columns, _foot(protocol, NFE in columns))
 
@@ -181,20 +169,20 @@ def _head(name: str) -> str:
     return head if name == NFE else f"{head} {'↑' if name in HIGHER_IS_BETTER else '↓'}"
 
 
-def _nfe(count: int | None) -> _Cell:
-    return _Cell(MISSING if count is None else f"{count:,}")
+def _nfe(count: int | None) -> Printed:
+    return Printed(MISSING if count is None else f"{count:,}")
 
 
-def _cell(value: Value | None) -> _Cell:
+def _cell(value: Value | None) -> Printed:
     """As many digits as the interval's half width allows (1 or 2 of its own); 3 where it has no width."""
     if value is None:
-        return _Cell(MISSING)
+        return Printed(MISSING)
     half = _half_width(value)
     if half is None:
-        return _Cell(_figure(value.value))
+        return Printed(_figure(value.value))
     decimals = max(-math.floor(math.log10(half / 5)), 0)
     figure, low, high = (_rounded(x, decimals) for x in (value.value, value.low, value.high))
-    return _Cell(figure, f"[{low}, {high}]")
+    return Printed(figure, f"[{low}, {high}]")
 
 
 def _half_width(value: Value) -> float | None:

@@ -15,25 +15,13 @@ from rich.text import Text
 
 from coldtune.metrics.values import Value
 from coldtune.reports.paper import FilledTable, PaperColumn
-from coldtune.reports.tables import MISSING
+from coldtune.reports.tables import ANY_WIDTH, MISSING, Printed
 
-_ANY_WIDTH = 10_000
 _DECIMALS = {"fid": 2, "ssim": 3, "rmse": 3}  # as the paper prints them
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other signs in LaTeX's default font
 _MINUS = re.compile(r"(?<=[\s\[])-(?=\d)|^-(?=\d)")
 _SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
-
-
-@dataclass(frozen=True)
-class Printed:
-    """A cell as text: a value, and its 95 % interval where one is known."""
-
-    value: str
-    interval: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.value} {self.interval}".strip()
 
 
 def markdown(filled: FilledTable) -> str:
@@ -97,7 +85,7 @@ class TerminalTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Lay out for the width at hand."""
         yield Text(self.filled.heading, style="bold")
-        everything = options.update(max_width=_ANY_WIDTH)
+        everything = options.update(max_width=ANY_WIDTH)
         layouts = (self._wide(2), self._wide(1), self._turned())
         fitting = [x for x in layouts if console.measure(x, options=everything).maximum <= options.max_width]
         yield [*fitting, layouts[-1]][0]

@@ -19,7 +19,7 @@ BEST = "★"
 MISSING = "–"  # noqa: RUF001 - an en dash, as tables print it
 _STYLES = {"finished": "green", "pruned": "yellow", "failed": "red", "interrupted": "magenta", "running": "cyan"}
 _MAX_DECIMALS = 5
-_ANY_WIDTH = 10_000
+ANY_WIDTH = 10_000  # characters: a table is measured without a limit
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,17 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
+class Printed:
+    """A cell as text: a value, and its 95 % interval where one is known."""
+
+    value: str
+    interval: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.interval}".strip()
+
+
+@dataclass(frozen=True)
 class _Grid:
     """Headings in two lines, whether each column holds numbers and is a measurement, cells by row, and lines below."""
 
@@ -90,7 +101,7 @@ class TrialTable:
         everything = range(len(self.grid.heads))
         for space in (1, 0):
             table = self._table(everything, space)
-            if console.measure(table, options=options.update(max_width=_ANY_WIDTH)).maximum <= options.max_width:
+            if console.measure(table, options=options.update(max_width=ANY_WIDTH)).maximum <= options.max_width:
                 break
         else:
             cut = next((i for i in everything if self.grid.measured[i]), len(everything))
