@@ -56,11 +56,14 @@ def test_kill_interrupt_and_resume(lab: Lab, unbroken: Unbroken) -> None:
     run.process.send_signal(signal.SIGINT)
     assert run.ended() == 130, run.text
     lab.nothing_runs()
-    assert f"interrupted with {len(finished)} of 3 trials ended" in run.text
+    # The trial that was almost through may end before the signal arrives: what the study says counts.
+    again = {trial.number for trial in study_of(home).get_trials(states=[TrialState.RUNNING])}
+    assert again and again <= {0, 1, 2} - {trial.number for trial in finished}
+    assert f"interrupted with {3 - len(again)} of 3 trials ended" in run.text
     assert "Traceback" not in run.text
     (parent,) = Runs(home).parents
     trials = Runs(home).trials
-    for ended in (parent, *(trials[number] for number in interrupted)):
+    for ended in (parent, *(trials[number] for number in again)):
         assert (ended.info.status, ended.data.tags["coldtune.state"]) == ("KILLED", "interrupted")
 
     # What it printed resumes it.
