@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from coldtune import presets
 from coldtune.config import parse
 from coldtune.diffusion import leftover
-from coldtune.studies.space import InfeasibleError, Space
-from coldtune.studies.space_config import SpaceConfig
+from coldtune.studies.space import Space
+from coldtune.studies.space_config import InfeasibleError, SpaceConfig
 
 SHAPE = (1, 16, 16)
 BASE = presets.load("digits-quick")

@@ -12,7 +12,8 @@ from coldtune.stages.chain import BASELINES
 from coldtune.stages.keys import train_key
 from coldtune.stages.store import StoreCheckpoints
 from coldtune.stages.trial import TrialConfig
-from coldtune.studies.space import VARIANT, Space
+from coldtune.studies.space import Space
+from coldtune.studies.space_config import VARIANT
 
 
 def cost(space: Space, dataset: Dataset, sources: Mapping[str, Dataset], store: Path) -> str:

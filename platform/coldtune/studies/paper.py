@@ -17,8 +17,8 @@ from coldtune.metrics import Judgement, Protocol, Value, compare
 from coldtune.reports.paper import FilledTable, PaperColumn, PaperTable, heading, tables
 from coldtune.stages.trial import TrialConfig, leaves, parse_trial
 from coldtune.studies.ledger import Ledger
-from coldtune.studies.space import VARIANT, set_key
-from coldtune.studies.space_config import SpaceConfig
+from coldtune.studies.space_config import VARIANT, SpaceConfig
+from coldtune.studies.space_values import set_key
 from coldtune.studies.spec import StudySpec, change
 from coldtune.training.config import TrainingConfig
 

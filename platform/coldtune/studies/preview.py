@@ -20,8 +20,8 @@ from coldtune.diffusion import build_degradation, build_restorer, nfe, sample
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.chain import BASELINES
 from coldtune.stages.trial import TrialConfig, short_name
-from coldtune.studies.space import VARIANT, Space
-from coldtune.studies.space_config import Vary
+from coldtune.studies.space import Space
+from coldtune.studies.space_config import VARIANT, Vary
 from coldtune.training.loop import TrainingTask, train
 
 PROBE_STEPS = 6  # of training, after as many to warm up

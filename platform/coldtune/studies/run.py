@@ -31,7 +31,8 @@ from coldtune.studies.ledger import Asked, Ledger, open_storage
 from coldtune.studies.live import Spent, View
 from coldtune.studies.records import Records
 from coldtune.studies.sampler import listed_points
-from coldtune.studies.space import VARIANT, Space
+from coldtune.studies.space import Space
+from coldtune.studies.space_config import VARIANT
 from coldtune.studies.spec import StudySpec
 from coldtune.studies.worker import TrialJob
 

@@ -24,7 +24,8 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from coldtune.config import Config
-from coldtune.studies.space import VARIANT, Space
+from coldtune.studies.space import Space
+from coldtune.studies.space_config import VARIANT
 
 _TRIES = 200  # of the chosen algorithm; then uniform draws, which reach any feasible part of the space
 _UNIFORM_TRIES = 20_000

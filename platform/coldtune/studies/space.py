@@ -26,10 +26,10 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from coldtune.diffusion import (
     STARTS,
@@ -40,8 +40,10 @@ from coldtune.diffusion import (
     source_of,
     start_for_leftover,
 )
-from coldtune.stages.trial import TrialConfig, leaves, parse_trial, short_name
-from coldtune.studies.space_config import Derive, SpaceConfig
+from coldtune.stages.trial import TrialConfig, parse_trial, short_name
+from coldtune.studies.space_check import check_keys, check_points, check_variants
+from coldtune.studies.space_config import VARIANT, Derive, InfeasibleError, SpaceConfig
+from coldtune.studies.space_values import described, drop_key, get_key, grid_values, holds, set_key, uniform
 
 Point = Mapping[str, Any]
 """Values by short name, as Optuna and the tables hold them."""
@@ -49,18 +51,10 @@ Point = Mapping[str, Any]
 Pick = Callable[[str, BaseDistribution], Any]
 """Chooses the value of one parameter; called in the order in which the space is written."""
 
-VARIANT = "variant"
-"""The one parameter of a space of variants."""
-
 HELD_BY = {f"degradation.{key}": kind for kind, (key, _) in STARTS.items()}
 """Which key is derived so that a degradation's leftover is held, and of which kind."""
 
 _LARGEST_GRID = 100_000
-_CORNERS = 4096  # beyond this many corners a random subset of them is checked
-
-
-class InfeasibleError(ValueError):
-    """A point at which a derived value cannot be had; it is excluded from the search, not an error of the user."""
 
 
 class Space:
@@ -78,11 +72,11 @@ class Space:
             variant = CategoricalDistribution(tuple(config.variants))
             self.distributions = {VARIANT: variant, **self.distributions}
         self.targets = {path: self._target(path, derive) for path, derive in config.derive.items()}
-        self._check_variants()
-        self._check_keys()
+        check_variants(self)
+        check_keys(self)
         self.first = self._base_point()
         if config.vary:
-            self._check_corners()
+            check_points(self)
         self.enqueued = [self.first, *(self._written(number, given) for number, given in enumerate(config.first))]
         """The points that are asked before the search chooses: the base's, then those that the file lists."""
 
@@ -93,7 +87,7 @@ class Space:
 
     def sources(self) -> set[str]:
         """The datasets that degradations of this space draw from (`animorph`), beside the one that is restored."""
-        trees = [tree["degradation"] for tree in self._trees()]
+        trees = [tree["degradation"] for tree in self.trees()]
         varied = self.config.vary.get("degradation.source")
         return {name for tree in trees if (name := source_of(tree))} | set(map(str, varied.ends() if varied else ()))
 
@@ -102,12 +96,12 @@ class Space:
         point: dict[str, Any] = {}
         if self.config.variants:
             point[VARIANT] = pick(VARIANT, self.distributions[VARIANT])
-        tree = self._tree(point)
+        tree = self.tree(point)
         for path, vary in self.config.vary.items():
-            if all(_get(tree, key) in allowed for key, allowed in vary.when.items()):
+            if all(get_key(tree, key) in allowed for key, allowed in vary.when.items()):
                 name = short_name(path)
                 point[name] = pick(name, self.distributions[name])
-                _set(tree, path, point[name])
+                set_key(tree, path, point[name])
         return point
 
     def resolve(self, point: Point) -> TrialConfig:
@@ -115,13 +109,13 @@ class Space:
 
         InfeasibleError where a derived value cannot be had; ValueError where the configuration is not valid.
         """
-        tree = self._tree(point)
+        tree = self.tree(point)
         tree.pop(VARIANT, None)
         for name, path in self.paths.items():
             if name in point:
-                _set(tree, path, point[name])
+                set_key(tree, path, point[name])
             elif VARIANT not in self.config.vary[path].when:  # without effect, and its owner may refuse it
-                _drop(tree, path)
+                drop_key(tree, path)
         for path, target in self.targets.items():
             if tree["degradation"]["kind"] != HELD_BY[path]:
                 continue
@@ -129,24 +123,24 @@ class Space:
                 value = _start(json.dumps(tree["degradation"], sort_keys=True), self.image_shape, target)
             except OutOfReachError as error:
                 raise InfeasibleError(str(error)) from None
-            _set(tree, path, value)
+            set_key(tree, path, value)
         trial = parse_trial(tree)
         trial.check(self.image_shape)
         self._check_constraints(trial)
         return trial
 
-    def _tree(self, point: Point) -> dict[str, Any]:
+    def tree(self, point: Point) -> dict[str, Any]:
         """The base as the point's variant changes it, and the variant's name beside its sections for `when`."""
         tree = copy.deepcopy(dict(self.base))
         if (name := point.get(VARIANT)) is not None:
             for path, value in self.config.variants[name].items():
-                _set(tree, path, copy.deepcopy(value))
+                set_key(tree, path, copy.deepcopy(value))
             tree[VARIANT] = name
         return tree
 
-    def _trees(self) -> list[dict[str, Any]]:
+    def trees(self) -> list[dict[str, Any]]:
         """The base, or as each variant changes it."""
-        return [self._tree({VARIANT: name}) for name in self.config.variants] or [self._tree({})]
+        return [self.tree({VARIANT: name}) for name in self.config.variants] or [self.tree({})]
 
     def _check_constraints(self, trial: TrialConfig) -> None:
         """InfeasibleError where a constraint does not hold."""
@@ -164,7 +158,8 @@ class Space:
         ValueError naming a key that is neither of choices, nor integer, nor in steps, and for more than _LARGEST_GRID.
         """
         options = {
-            name: _grid(self.paths.get(name, name), distribution) for name, distribution in self.distributions.items()
+            name: grid_values(self.paths.get(name, name), distribution)
+            for name, distribution in self.distributions.items()
         }
         if (total := math.prod(map(len, options.values()))) > _LARGEST_GRID:
             raise ValueError(
@@ -187,7 +182,7 @@ class Space:
 
     def sample(self, rng: random.Random) -> dict[str, Any]:
         """A point drawn uniformly (log-uniformly where `log`), feasible or not."""
-        return self.walk(lambda _, distribution: _uniform(distribution, rng))
+        return self.walk(lambda _, distribution: uniform(distribution, rng))
 
     def feasible_share(self, samples: int = 200) -> float:
         """The share of the space that the search may ask, estimated from a fixed random sample."""
@@ -205,32 +200,6 @@ class Space:
                 raise ValueError(f"derive.{path}: the base is {kind}, which has no such key; give `at` a number")
             return leftover_of(self.base["degradation"], self.image_shape)
         return float(derive.at)
-
-    def _check_variants(self) -> None:
-        """Every variant must be valid, and judged as the base is."""
-        base = parse_trial(self.base)
-        for name in self.config.variants:
-            try:
-                tree = self._tree({VARIANT: name})
-                del tree[VARIANT]
-                trial = parse_trial(tree)
-                trial.check(self.image_shape)
-            except ValueError as error:
-                raise ValueError(f"variants.{name}: {error}") from None
-            if different := _judged_otherwise(base, trial):
-                raise ValueError(f"variants.{name}: changes {different}, and variants are compared with each other")
-
-    def _check_keys(self) -> None:
-        if not self.config.vary:
-            return
-        known = {key for tree in self._trees() for key, _ in leaves(self._written_out(tree))}
-        for path in [*self.config.vary, *self.config.derive]:
-            if path not in known:
-                raise ValueError(f"vary.{path}: the base has no such key; allowed: {', '.join(sorted(known))}")
-        for path, vary in self.config.vary.items():
-            for key in vary.when:
-                if key not in known:
-                    raise ValueError(f"vary.{path}.when.{key}: the base has no such key")
 
     def _base_point(self) -> dict[str, Any]:
         return self._point({}, "the first trial is the base, and the base lies outside the space")
@@ -254,148 +223,29 @@ class Space:
         variant = given.get(VARIANT, next(iter(self.config.variants), None))
         if variant is not None and variant not in self.config.variants:
             raise ValueError(f"variant = {variant!r}: {why}; allowed: {', '.join(self.config.variants)}")
-        tree = self._written_out(self._tree({VARIANT: variant}))
+        tree = self.written_out(self.tree({VARIANT: variant}))
 
         def pick(name: str, distribution: BaseDistribution) -> Any:
             if name == VARIANT:
                 return variant
             path = self.paths[name]
-            value = given.get(path, _get(tree, path))
-            if not _holds(distribution, value):
-                allowed = f"allowed by vary.{path}: {_describe(distribution)}"
+            value = given.get(path, get_key(tree, path))
+            if not holds(distribution, value):
+                allowed = f"allowed by vary.{path}: {described(distribution)}"
                 raise ValueError(f"{path} = {value!r}: {why}; {allowed}")
             return value
 
         return self.walk(pick)
 
-    def _written_out(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+    def written_out(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         """A base with every default; the variant's name stays."""
         sections = {name: section for name, section in tree.items() if name != VARIANT}
         written = parse_trial(sections).model_dump()
         written["degradation"] = build_degradation(tree["degradation"], self.image_shape).config.model_dump()
         return {**written, VARIANT: tree.get(VARIANT)}
 
-    def _check_corners(self) -> None:
-        """Try every combination of choices and ends: a value that its owner refuses is found now, not in a trial."""
-        for point in self._corners():
-            try:
-                self.resolve(point)
-            except InfeasibleError:
-                continue
-            except ValueError as error:
-                shown = ", ".join(f"{self.paths.get(name, name)} = {value!r}" for name, value in point.items())
-                raise ValueError(f"the space holds a point that is not valid ({shown}): {error}") from None
-        if not self.feasible(self.first):
-            self.resolve(self.first)  # raises, with the reason
-        if self.feasible_share() < 0.02:
-            reason = self._why_infeasible()
-            raise ValueError(f"vary: under 2 % of the space can be asked; for example {reason}")
-
-    def _corners(self) -> Iterator[dict[str, Any]]:
-        options = [[(VARIANT, name) for name in self.config.variants]] if self.config.variants else []
-        options += [[(name, end) for end in self.config.vary[path].ends()] for name, path in self.paths.items()]
-        corners: Iterator[tuple[tuple[str, Any], ...]] = itertools.product(*options)
-        total = 1
-        for option in options:
-            total *= len(option)
-        if total > _CORNERS:
-            rng = random.Random(0)
-            corners = (tuple(rng.choice(option) for option in options) for _ in range(_CORNERS))
-        seen = set()
-        for corner in corners:
-            values = dict(corner)
-            point = self.walk(lambda name, _, values=values: values[name])  # type: ignore[misc]
-            if (key := repr(point)) not in seen:
-                seen.add(key)
-                yield point
-
-    def _why_infeasible(self) -> str:
-        rng = random.Random(0)
-        for _ in range(200):
-            try:
-                self.resolve(self.sample(rng))
-            except InfeasibleError as error:
-                return str(error)
-        return "(no example found)"
-
-
-def _judged_otherwise(base: TrialConfig, trial: TrialConfig) -> str:
-    """What of how trials are judged differs between the two; empty where nothing does."""
-    parts = {"the protocol": (base.protocol, trial.protocol), "generated for restored images": (base.task, trial.task)}
-    for key in ("name", "image_size", "resize"):
-        parts[f"data.{key}"] = (getattr(base.data, key), getattr(trial.data, key))
-    return next((part for part, (mine, its) in parts.items() if mine != its), "")
-
 
 @functools.lru_cache(maxsize=65536)
 def _start(degradation: str, image_shape: tuple[int, int, int], target: float) -> float:
     """`start_for_leftover`, remembered: a search asks about the same few combinations again and again."""
     return start_for_leftover(json.loads(degradation), image_shape, target)
-
-
-def _grid(path: str, distribution: BaseDistribution) -> Sequence[Any]:
-    """The values of one key in a grid."""
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    if distribution.step is None or distribution.log:
-        raise ValueError(f"vary.{path}: search.algorithm = 'grid' needs choices or a step, it goes through every value")
-    count = round((distribution.high - distribution.low) / distribution.step) + 1
-    return [distribution.low + distribution.step * i for i in range(count)]
-
-
-def _uniform(distribution: BaseDistribution, rng: random.Random) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        return rng.choice(distribution.choices)
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    low, high, step = distribution.low, distribution.high, distribution.step
-    if isinstance(distribution, IntDistribution) and not distribution.log:
-        return rng.randrange(low, high + 1, distribution.step)  # type: ignore[arg-type]
-    if step is not None and isinstance(distribution, FloatDistribution):
-        return low + step * rng.randrange(round((high - low) / step) + 1)
-    value = low * (high / low) ** rng.random() if distribution.log else rng.uniform(low, high)
-    return round(value) if isinstance(distribution, IntDistribution) else value
-
-
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and distribution._contains(distribution.to_internal_repr(value))
-
-
-def _describe(distribution: BaseDistribution) -> str:
-    if isinstance(distribution, CategoricalDistribution):
-        return ", ".join(map(str, distribution.choices))
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    step = f" in steps of {distribution.step}" if distribution.step not in (None, 1) else ""
-    return f"{distribution.low} to {distribution.high}{step}"
-
-
-def _get(tree: Mapping[str, Any], path: str) -> Any:
-    for part in path.split("."):
-        if not isinstance(tree, Mapping) or part not in tree:
-            return None
-        tree = tree[part]
-    return tree
-
-
-def _set(tree: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for part in parents:
-        if tree.get(part) is None:
-            tree[part] = {}
-        tree = tree[part]
-        if not isinstance(tree, dict):
-            raise ValueError(f"{path}: {part} is a value, it has no keys")
-    tree[last] = value
-
-
-def _drop(tree: dict[str, Any], path: str) -> None:
-    parent, _, last = path.rpartition(".")
-    owner = _get(tree, parent) if parent else tree
-    if isinstance(owner, dict):
-        owner.pop(last, None)
-
-
-set_key = _set

@@ -10,6 +10,13 @@ from pydantic import Field, field_validator, model_validator
 
 from coldtune.config import Config
 
+VARIANT = "variant"
+"""The parameter that says which variant a point is."""
+
+
+class InfeasibleError(ValueError):
+    """A point at which a derived value cannot be had; it is excluded from the search, not an error of the user."""
+
 
 class Vary(Config):
     """One varied key: `choices`, or `low` and `high` (both inclusive; integers search integers).

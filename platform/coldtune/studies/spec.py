@@ -16,8 +16,8 @@ from coldtune.config import Config, digest, parse, plain
 from coldtune.metrics.paired import HIGHER_IS_BETTER
 from coldtune.stages.trial import leaves, parse_trial
 from coldtune.studies.sampler import SearchConfig
-from coldtune.studies.space import set_key
 from coldtune.studies.space_config import SpaceConfig
+from coldtune.studies.space_values import set_key
 
 SPEC_FILE = "spec.yaml"
 

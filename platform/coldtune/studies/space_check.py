@@ -1,0 +1,100 @@
+"""What a space is refused for, before anything is spent."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from coldtune.stages.trial import TrialConfig, leaves, parse_trial
+from coldtune.studies.space_config import VARIANT, InfeasibleError
+
+if TYPE_CHECKING:
+    from coldtune.studies.space import Space
+
+_CORNERS = 4096  # beyond this many corners a random subset of them is checked
+
+
+def check_variants(space: Space) -> None:
+    """Every variant must be valid, and judged as the base is."""
+    base = parse_trial(space.base)
+    for name in space.config.variants:
+        try:
+            tree = space.tree({VARIANT: name})
+            del tree[VARIANT]
+            trial = parse_trial(tree)
+            trial.check(space.image_shape)
+        except ValueError as error:
+            raise ValueError(f"variants.{name}: {error}") from None
+        if different := _judged_otherwise(base, trial):
+            raise ValueError(f"variants.{name}: changes {different}, and variants are compared with each other")
+
+
+def check_keys(space: Space) -> None:
+    """Every key that is varied, derived or waited for must be one of the base's, or of a variant's."""
+    if not space.config.vary:
+        return
+    known = {key for tree in space.trees() for key, _ in leaves(space.written_out(tree))}
+    for path in [*space.config.vary, *space.config.derive]:
+        if path not in known:
+            raise ValueError(f"vary.{path}: the base has no such key; allowed: {', '.join(sorted(known))}")
+    for path, vary in space.config.vary.items():
+        for key in vary.when:
+            if key not in known:
+                raise ValueError(f"vary.{path}.when.{key}: the base has no such key")
+
+
+def check_points(space: Space) -> None:
+    """Try every combination of choices and ends: a value that its owner refuses is found now, not in a trial."""
+    for point in _corners(space):
+        try:
+            space.resolve(point)
+        except InfeasibleError:
+            continue
+        except ValueError as error:
+            shown = ", ".join(f"{space.paths.get(name, name)} = {value!r}" for name, value in point.items())
+            raise ValueError(f"the space holds a point that is not valid ({shown}): {error}") from None
+    if not space.feasible(space.first):
+        space.resolve(space.first)  # raises, with the reason
+    if space.feasible_share() < 0.02:
+        reason = _why_infeasible(space)
+        raise ValueError(f"vary: under 2 % of the space can be asked; for example {reason}")
+
+
+def _corners(space: Space) -> Iterator[dict[str, Any]]:
+    """The points whose every value is a choice or an end of its range; a fixed random part of them where many."""
+    options = [[(VARIANT, name) for name in space.config.variants]] if space.config.variants else []
+    options += [[(name, end) for end in space.config.vary[path].ends()] for name, path in space.paths.items()]
+    corners: Iterator[tuple[tuple[str, Any], ...]] = itertools.product(*options)
+    total = 1
+    for option in options:
+        total *= len(option)
+    if total > _CORNERS:
+        rng = random.Random(0)
+        corners = (tuple(rng.choice(option) for option in options) for _ in range(_CORNERS))
+    seen = set()
+    for corner in corners:
+        values = dict(corner)
+        point = space.walk(lambda name, _, values=values: values[name])  # type: ignore[misc]
+        if (key := repr(point)) not in seen:
+            seen.add(key)
+            yield point
+
+
+def _why_infeasible(space: Space) -> str:
+    rng = random.Random(0)
+    for _ in range(200):
+        try:
+            space.resolve(space.sample(rng))
+        except InfeasibleError as error:
+            return str(error)
+    return "(no example found)"
+
+
+def _judged_otherwise(base: TrialConfig, trial: TrialConfig) -> str:
+    """What of how trials are judged differs between the two; empty where nothing does."""
+    parts = {"the protocol": (base.protocol, trial.protocol), "generated for restored images": (base.task, trial.task)}
+    for key in ("name", "image_size", "resize"):
+        parts[f"data.{key}"] = (getattr(base.data, key), getattr(trial.data, key))
+    return next((part for part, (mine, its) in parts.items() if mine != its), "")
