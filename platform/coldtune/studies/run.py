@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from coldtune.studies.sampler import listed_points
 from coldtune.studies.space import Space
 from coldtune.studies.space_config import VARIANT
 from coldtune.studies.spec import StudySpec
+from coldtune.studies.watch import INTERRUPTED, ray_places, watch
 from coldtune.studies.worker import TrialJob
 
 EXPERIMENT = "coldtune"
@@ -91,9 +93,10 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
         _write_start(checked, options)
         ledger = Ledger(checked.folder.name, spec, checked.space, storage)
         show.opening(console, checked, ledger, options, target.uri)
-        finished = ledger.finished() >= checked.trials or _run(checked, ledger, options, target, console)
-        show.closing(console, checked.folder, ledger, checked.trials, options.command, target, finished)
-        return 0 if finished else 130
+        close = partial(show.closing, console, checked.folder, ledger, checked.trials, options.command, target)
+        finished = ledger.finished() >= checked.trials or _run(checked, ledger, options, target, console, close)
+        close(finished)
+        return 0 if finished else INTERRUPTED
 
 
 def check(spec: StudySpec, options: RunOptions) -> Checked:
@@ -179,8 +182,18 @@ def _write_start(checked: Checked, options: RunOptions) -> None:
     checked.folder.save(checked.spec, start)
 
 
-def _run(checked: Checked, ledger: Ledger, options: RunOptions, target: tracking.Target, console: Console) -> bool:
-    """Run the trials that are missing, then measure the best one on test; False where it was interrupted."""
+def _run(
+    checked: Checked,
+    ledger: Ledger,
+    options: RunOptions,
+    target: tracking.Target,
+    console: Console,
+    close: Callable[[bool], None],
+) -> bool:
+    """Run the trials that are missing, then measure the best one on test; False where it was interrupted.
+
+    close: says how a study ended, and how to resume it; for an end that does not come back here.
+    """
     name, spool = checked.folder.name, checked.folder.spool
     tags = {
         "git_commit": git_commit() or f"coldtune {coldtune.__version__}",
@@ -191,8 +204,22 @@ def _run(checked: Checked, ledger: Ledger, options: RunOptions, target: tracking
     records = Records(ledger, name, spool, target, {**tags, "protocol": checked.protocol.key})
     records.parent.params({"trials": checked.trials, "objective": _and(checked.spec)})
     records.parent.artifact(checked.folder.path / "spec.yaml")
+    shown = ExitStack()
+
+    def farewell(why: str, own: bool) -> None:
+        shown.close()
+        again = "" if own else "; start the cluster again before you resume"
+        console.print(f"\n[red]{why}, and its trials with it{again}[/]", highlight=False)
+        records.interrupted(ledger.live())
+        records.close()
+        close(False)
+
     try:
-        with cluster.connect(name) as context:
+        with (
+            cluster.connect(name) as context,
+            watch(ray_places(context["own"]), partial(farewell, own=context["own"])),
+            shown,
+        ):
             import ray
 
             slots = cluster.plan(ray.cluster_resources(), options.workers, options.gpus_per_trial, checked.trials)
@@ -210,8 +237,9 @@ def _run(checked: Checked, ledger: Ledger, options: RunOptions, target: tracking
             )
             job = _jobs(checked, options, slots, tags)
             spent = Spent(slots.count)
-            with view:
-                execute(ledger, _All([records, view, spent]), job, slots, checked.trials, options.home / "ray")
+            shown.enter_context(view)
+            execute(ledger, _All([records, view, spent]), job, slots, checked.trials, options.home / "ray")
+            shown.close()
             console.print(f"\n{spent}", highlight=False)
             records.parent.metrics({"overhead_percent": spent.overhead_percent()}, ledger.finished())
             if ledger.finished() < checked.trials:

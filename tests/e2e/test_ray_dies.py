@@ -1,0 +1,49 @@
+"""The raylet of the driver's node is killed, then the GCS: the driver ends by itself and says how to go on."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import psutil
+import pytest
+from e2e_lab import Lab, Running, Runs, checkpoints_of, flags, study_of
+from optuna.trial import TrialState
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800), pytest.mark.slow]
+
+
+def process(lab: Lab, name: str) -> psutil.Process:
+    (found,) = [process for process in lab.processes() if process.name() == name]
+    return found
+
+
+def ended_well(lab: Lab, run: Running, what: str) -> str:
+    """The command that resumes, as printed by a run that lost a process of Ray."""
+    assert run.ended() == 130, run.text
+    assert re.search(rf"Ray's {what} \(127\.0\.0\.1:\d+\) died, and its trials with it", run.text), run.text
+    assert "interrupted with 0 of 2 trials ended; nothing is lost" in run.text
+    assert "Traceback" not in run.text
+    lab.nothing_runs()
+    (command,) = re.findall(r"^  resume +(.+)$", run.text, re.MULTILINE)
+    return str(command)
+
+
+def test_the_driver_outlives_neither_for_long(lab: Lab) -> None:
+    home = lab.path / "home"
+    endless = {"training.steps": 50_000, "training.validate_every": 0, "training.checkpoint_every": 10}
+    run = lab.sweep(home, "--trials", "2", *flags(**endless))
+    run.until("two trainings", lambda: len(checkpoints_of(home)) == 2)
+    process(lab, "raylet").kill()
+    command = ended_well(lab, run, "raylet")
+    assert [trial.state for trial in study_of(home).trials] == [TrialState.RUNNING] * 2
+    runs = Runs(home)
+    for each in [*runs.parents, *runs.trials.values()]:
+        assert (each.info.status, each.data.tags["coldtune.state"]) == ("KILLED", "interrupted")
+
+    caught = {key: max(steps) for key, steps in checkpoints_of(home).items()}
+    run = lab.start(shlex.split(command))
+    run.until("what was caught goes on", lambda: all(max(checkpoints_of(home)[k]) > s for k, s in caught.items()))
+    process(lab, "gcs_server").kill()
+    ended_well(lab, run, "GCS")
+    assert checkpoints_of(home).keys() == caught.keys(), "no trial but the two"
