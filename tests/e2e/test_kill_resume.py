@@ -58,7 +58,8 @@ def test_kill_interrupt_and_resume(lab: Lab, unbroken: Unbroken) -> None:
     lab.nothing_runs()
     # The trial that was almost through may end before the signal arrives: what the study says counts.
     again = {trial.number for trial in study_of(home).get_trials(states=[TrialState.RUNNING])}
-    assert again and again <= {0, 1, 2} - {trial.number for trial in finished}
+    assert again
+    assert again <= {0, 1, 2} - {trial.number for trial in finished}
     assert f"interrupted with {3 - len(again)} of 3 trials ended" in run.text
     assert "Traceback" not in run.text
     (parent,) = Runs(home).parents

@@ -16,17 +16,14 @@ wakes up, publishes the same work as whoever took over from it, and the first to
 from __future__ import annotations
 
 import json
-import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+from coldtune.processes import gone, this_process
 from coldtune.stages.store_files import Files
 
 _BEATS = 5  # in the time of a lease: so many may be late before it runs out
@@ -65,15 +62,7 @@ class _Lease:
     def __init__(self, files: Files, name: str, seconds: float) -> None:
         self.files, self.name = files, name
         self.token, self.seconds = uuid.uuid4().hex, seconds
-        self.me: dict[str, Any] = {
-            "token": self.token,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "process": _process(os.getpid()),
-            "space": _space(),
-            "started": time.time(),
-            "seconds": seconds,
-        }
+        self.me: dict[str, Any] = {**this_process(), "token": self.token, "started": time.time(), "seconds": seconds}
 
     def acquire(self, done: Callable[[], bool], waiting: Callable[[str], None]) -> bool:
         """Wait until it is held (True) or `done()` (False)."""
@@ -84,7 +73,7 @@ class _Lease:
             sign = (link, self._read(f"beat-{holder['token']}") if holder else None)
             if sign != seen:
                 seen, since = sign, time.monotonic()
-            if holder is None or _gone(holder) or time.monotonic() - since > float(holder["seconds"]):
+            if holder is None or gone(holder) or time.monotonic() - since > float(holder["seconds"]):
                 if self._take(link):
                     return True
                 continue
@@ -158,29 +147,3 @@ def _parsed(content: bytes, seconds: float) -> dict[str, Any]:
         return {**unknown, **json.loads(content)}
     except (ValueError, TypeError):
         return unknown
-
-
-def _gone(holder: Mapping[str, Any]) -> bool:
-    """Whether the holder is known to be dead: a process of this machine and pid namespace that is no longer there."""
-    if not holder.get("space") or holder["space"] != _space():
-        return False
-    return _process(int(holder["pid"])) != str(holder["process"])
-
-
-@cache
-def _space() -> str | None:
-    """Where process ids mean the same: this boot of this machine, this pid namespace; None where it cannot be told."""
-    try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return None
-
-
-def _process(pid: int) -> str | None:
-    """When process `pid` started, which tells it from a later one of the same id; None where it is not running."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    state, started = fields[0], fields[19]
-    return None if state in "ZX" else started
