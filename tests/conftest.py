@@ -7,9 +7,12 @@ import os
 # Before torch is imported: small tensors gain nothing from threads, and a busy machine makes them wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import servers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,3 +42,27 @@ def digits_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     prepare(DataConfig(), home, progress=False)
     return home
+
+
+def _server(make: Callable[[], Any]) -> Iterator[Any]:
+    try:
+        server = make()
+    except servers.MissingError as error:
+        pytest.skip(str(error))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[servers.Postgres]:
+    """A PostgreSQL server; `postgres.database()` gives the URL of an empty database of a test's own."""
+    yield from _server(servers.Postgres)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[servers.S3]:
+    """An S3 server; `s3.url(s3.bucket())` is a place for a store of a test's own."""
+    yield from _server(servers.S3)
