@@ -14,9 +14,10 @@ from coldtune.stages.chain import Chain, Outcome
 from coldtune.stages.store import Store
 from coldtune.stages.trial import TrialConfig
 from coldtune.studies.folder import StudyFolder
-from coldtune.studies.ledger import Ledger, open_storage
+from coldtune.studies.ledger import Ledger
 from coldtune.studies.space import Space
 from coldtune.studies.spec import build_spec
+from coldtune.studies.storage import open_storage
 from coldtune.training.loop import train
 
 QUICK = [

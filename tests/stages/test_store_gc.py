@@ -21,9 +21,10 @@ from coldtune.stages.keys import train_key
 from coldtune.stages.store import Store
 from coldtune.stages.store_gc import Item, Needs, inventory, match, mentions, sweep, waste
 from coldtune.studies.folder import StudyFolder
-from coldtune.studies.ledger import Asked, Ledger, open_storage
+from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.space import Space
 from coldtune.studies.spec import build_spec
+from coldtune.studies.storage import open_storage
 from coldtune.studies.worker import TrialJob, _run
 
 QUICK = {

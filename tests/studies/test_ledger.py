@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import socket
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import servers
 from coldtune.config import parse
 from coldtune.stages.trial import parse_trial
-from coldtune.studies.ledger import Ledger, open_storage
+from coldtune.studies.ledger import Ledger
 from coldtune.studies.space import Space
 from coldtune.studies.spec import StudySpec, build_spec
+from coldtune.studies.storage import open_storage
 
 
 @pytest.fixture
@@ -19,8 +24,23 @@ def spec(root: Path) -> StudySpec:
     return build_spec("sweep_blur", root / "search_spaces" / "blur.yaml")
 
 
-def ledger(spec: StudySpec, folder: Path) -> Ledger:
-    return Ledger("study", spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(folder))
+@dataclass(frozen=True)
+class Place:
+    """Where a study is kept: a folder and, where it is not a journal there, a database."""
+
+    folder: Path
+    url: str | None = None
+
+
+@pytest.fixture(params=["journal", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    on_server = request.param == "postgres"
+    return Place(tmp_path, request.getfixturevalue("postgres").database() if on_server else None)
+
+
+def ledger(spec: StudySpec, place: Place | Path) -> Ledger:
+    place = place if isinstance(place, Place) else Place(place)
+    return Ledger("study", spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(place.folder, place.url))
 
 
 def values(fid: float) -> dict[str, float]:
@@ -34,12 +54,12 @@ def test_the_first_trial_is_the_base(spec: StudySpec, tmp_path: Path) -> None:
     assert not asked.again
 
 
-def test_what_was_told_is_there_for_the_next_process(spec: StudySpec, tmp_path: Path) -> None:
-    first = ledger(spec, tmp_path)
+def test_what_was_told_is_there_for_the_next_process(spec: StudySpec, place: Place) -> None:
+    first = ledger(spec, place)
     for fid in (3.0, 1.0, 2.0):
         first.complete(first.ask().number, values(fid), {"seconds": 5.0})
     first.fail(first.ask().number, "RuntimeError: boom")
-    again = ledger(spec, tmp_path)
+    again = ledger(spec, place)
     assert again.finished() == 4
     assert again.best().number == 1
     assert again.best().user_attrs["metrics"] == values(1.0)
@@ -47,11 +67,11 @@ def test_what_was_told_is_there_for_the_next_process(spec: StudySpec, tmp_path: 
     assert again.wanted(6) == 2
 
 
-def test_interrupted_trials_come_first_under_their_own_numbers(spec: StudySpec, tmp_path: Path) -> None:
-    first = ledger(spec, tmp_path)
+def test_interrupted_trials_come_first_under_their_own_numbers(spec: StudySpec, place: Place) -> None:
+    first = ledger(spec, place)
     asked = [first.ask() for _ in range(3)]
     first.complete(1, values(1.0), {})
-    again = ledger(spec, tmp_path)
+    again = ledger(spec, place)
     assert again.interrupted() == [0, 2]
     taken = [again.ask() for _ in range(3)]
     assert [(a.number, a.again) for a in taken] == [(0, True), (2, True), (3, False)]
@@ -61,8 +81,8 @@ def test_interrupted_trials_come_first_under_their_own_numbers(spec: StudySpec, 
 
 
 @pytest.mark.parametrize("fid", [math.nan, math.inf])
-def test_an_objective_that_is_not_finite_is_a_failure(spec: StudySpec, tmp_path: Path, fid: float) -> None:
-    made = ledger(spec, tmp_path)
+def test_an_objective_that_is_not_finite_is_a_failure(spec: StudySpec, place: Place, fid: float) -> None:
+    made = ledger(spec, place)
     number = made.ask().number
     assert made.complete(number, values(fid), {}) == f"fid is {fid}"
     assert made.best() is None
@@ -70,16 +90,16 @@ def test_an_objective_that_is_not_finite_is_a_failure(spec: StudySpec, tmp_path:
     assert made.trials()[0].user_attrs["reason"] == f"fid is {fid}"
 
 
-def test_the_best_of_a_score_to_maximise(root: Path, tmp_path: Path, spec: StudySpec) -> None:
+def test_the_best_of_a_score_to_maximise(root: Path, place: Place, spec: StudySpec) -> None:
     objective = {"metric": "ssim", "direction": "maximize"}
-    made = ledger(spec.model_copy(update={"objective": parse(type(spec.objective), objective)}), tmp_path)
+    made = ledger(spec.model_copy(update={"objective": parse(type(spec.objective), objective)}), place)
     for ssim in (0.2, 0.9, 0.5):
         made.complete(made.ask().number, {"ssim": ssim}, {})
     assert made.best().number == 1
 
 
 def test_a_storage_that_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--storage .*cannot be opened.*allowed: an SQLAlchemy URL"):
+    with pytest.raises(ValueError, match=r"--storage .*cannot be opened.*allowed: a database such as"):
         open_storage(tmp_path, "nonsense://x:secret@host/db")
     with pytest.raises(ValueError, match="nonsense://host/db") as caught:
         open_storage(tmp_path, "nonsense://x:secret@host/db")
@@ -94,6 +114,50 @@ def test_a_database_holds_the_study_too(spec: StudySpec, tmp_path: Path) -> None
     assert Ledger("study", spec, space, open_storage(tmp_path, url)).finished() == 1
 
 
+def test_a_database_without_its_driver_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as where it is not installed
+    with pytest.raises(ValueError, match=r"postgresql://host/db: its driver psycopg is not .*coldtune\[postgres\]"):
+        open_storage(tmp_path, "postgresql://user:secret@host/db")
+
+
+def test_a_database_that_does_not_answer(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        with pytest.raises(ValueError, match=r"--storage postgresql://127.*refused") as caught:
+            open_storage(tmp_path, f"postgresql://user:secret@127.0.0.1:{taken.getsockname()[1]}/db")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_database_takes_its_password_only(postgres: servers.Postgres, tmp_path: Path) -> None:
+    url = postgres.database()
+    with pytest.raises(ValueError, match="password authentication failed"):
+        open_storage(tmp_path, url.replace(postgres.password, "guess"))
+    open_storage(tmp_path, url.replace("+psycopg", ""))
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_a_study_asks_the_same_in_a_database_as_in_a_journal_also_after_a_kill(
+    spec: StudySpec, tmp_path: Path, postgres: servers.Postgres, algorithm: str
+) -> None:
+    """One trial at a time; the ledger is made anew in the middle of trial 5, as by the process after a kill."""
+    search = parse(type(spec.search), {"algorithm": algorithm, "startup": 4})
+    spec = spec.model_copy(update={"search": search})
+    points = []
+    for place, broken in ((Place(tmp_path), False), (Place(tmp_path, postgres.database()), True)):
+        made = ledger(spec, place)
+        points.append([])
+        for number in range(10):
+            asked = made.ask()
+            if broken and number == 5:
+                made = ledger(spec, place)
+                asked = made.ask()
+                assert asked.again
+            points[-1].append(asked.point)
+            made.complete(asked.number, values(asked.point["T"] / 7 + number % 3), {"seconds": 1.0})
+    assert points[0] == points[1]
+
+
 def two(root: Path, tmp_path: Path, objective: str, more: str = "") -> StudySpec:
     text = (root / "search_spaces" / "blur.yaml").read_text()
     space = tmp_path / "space.yaml"
@@ -101,9 +165,9 @@ def two(root: Path, tmp_path: Path, objective: str, more: str = "") -> StudySpec
     return build_spec("two", space)
 
 
-def test_of_several_objectives_the_front_is_what_no_other_beats(root: Path, tmp_path: Path) -> None:
+def test_of_several_objectives_the_front_is_what_no_other_beats(root: Path, tmp_path: Path, place: Place) -> None:
     spec = two(root, tmp_path, "[{metric: fid}, {metric: nfe}]")
-    made = ledger(spec, tmp_path)
+    made = ledger(spec, place)
     told = [(3.0, 10.0), (1.0, 40.0), (2.0, 20.0), (2.5, 20.0), (4.0, 10.0), (1.0, 41.0)]
     for fid, nfe in told:
         made.complete(made.ask().number, {"fid": fid, "nfe": nfe}, {})
@@ -111,7 +175,7 @@ def test_of_several_objectives_the_front_is_what_no_other_beats(root: Path, tmp_
     assert made.best().number == 1
     number = made.ask().number
     assert made.complete(number, {"fid": 1.0}, {}) == "nfe is nan"
-    again = ledger(spec, tmp_path)
+    again = ledger(spec, place)
     assert [trial.number for trial in again.front()] == [1, 2, 0]
     assert spec.name != two(root, tmp_path, "{metric: fid}").name
 

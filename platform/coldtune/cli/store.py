@@ -182,7 +182,7 @@ def _trials(folder: StudyFolder) -> tuple[Sequence[FrozenTrial], dict[str, Any]]
     """The trials of a study, and its own attributes, from its storage alone."""
     import optuna
 
-    from coldtune.studies.ledger import JOURNAL, open_storage
+    from coldtune.studies.storage import JOURNAL, open_storage
 
     url = folder.start()["storage"]
     if url is None and not (folder.path / JOURNAL).exists():

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from coldtune.config import plain
@@ -20,9 +17,6 @@ from coldtune.stages.trial import TrialConfig
 from coldtune.studies.sampler import FeasibleSampler
 from coldtune.studies.space import Space
 from coldtune.studies.spec import StudySpec
-from coldtune.tracking import shown
-
-JOURNAL = "journal.log"
 
 
 @dataclass(frozen=True)
@@ -123,22 +117,3 @@ class Ledger:
             return sorted(self.study.best_trials, key=lambda trial: trial.values[0])
         best = self.best()
         return [best] if best else []
-
-
-def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
-    """The storage of a study: a journal file in its folder, or the database at `url` (PostgreSQL, MySQL, SQLite).
-
-    ValueError for a URL that cannot be used or reached.
-    """
-    if url is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
-    try:
-        return RDBStorage(url)
-    except Exception as error:  # whatever SQLAlchemy or a database driver raise: the user's URL is why
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"--storage {shown(url)}: cannot be opened ({reason}); allowed: an SQLAlchemy URL such as "
-            "postgresql+psycopg2://USER@HOST/DATABASE, whose driver is installed"
-        ) from None

@@ -28,13 +28,14 @@ from coldtune.stages.trial import parse_trial
 from coldtune.studies import cluster, show
 from coldtune.studies.executor import Events, execute
 from coldtune.studies.folder import StudyFolder
-from coldtune.studies.ledger import Asked, Ledger, open_storage
+from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.live import Spent, View
 from coldtune.studies.records import Records
 from coldtune.studies.sampler import listed_points
 from coldtune.studies.space import Space
 from coldtune.studies.space_config import VARIANT
 from coldtune.studies.spec import StudySpec
+from coldtune.studies.storage import open_storage
 from coldtune.studies.watch import INTERRUPTED, ray_places, watch
 from coldtune.studies.worker import TrialJob
 

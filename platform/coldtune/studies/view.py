@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from coldtune.data import Dataset, prepared
 from coldtune.studies.folder import StudyFolder
-from coldtune.studies.ledger import Ledger, open_storage
+from coldtune.studies.ledger import Ledger
 from coldtune.studies.space import Space
+from coldtune.studies.storage import open_storage
 
 
 def read(folder: StudyFolder) -> Ledger:

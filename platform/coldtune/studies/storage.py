@@ -1,0 +1,74 @@
+"""Where a study is kept: a journal file in its folder, or a database that many machines reach."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from coldtune.tracking import shown
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+JOURNAL = "journal.log"
+_CONNECT_S = 10
+_EXTRAS = {"psycopg": "coldtune[postgres] (in a checkout: uv sync --extra postgres)"}
+
+
+def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
+    """The storage of a study: a journal file in its folder, or the database at `url` (PostgreSQL, MySQL, SQLite).
+
+    ValueError for a URL that cannot be used or reached, or whose driver is not installed.
+    """
+    if url is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    try:
+        return _database(database_url(url))
+    except ImportError as error:
+        missing = _missing(error)
+        raise ValueError(
+            f"--storage {shown(url)}: its driver {missing} is not installed; install {_EXTRAS.get(missing, missing)}"
+        ) from None
+    except Exception as error:  # whatever SQLAlchemy or a database driver raise: the user's URL is why
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"--storage {shown(url)}: cannot be opened ({reason}); allowed: a database such as "
+            "postgresql://USER@HOST/DATABASE, or another SQLAlchemy URL whose driver is installed"
+        ) from None
+
+
+def database_url(url: str) -> str:
+    """`url` with the driver named that we install: what `postgresql://` alone means differs between SQLAlchemys."""
+    for plain in ("postgresql://", "postgres://"):
+        if url.startswith(plain):
+            return f"postgresql+psycopg://{url.removeprefix(plain)}"
+    return url
+
+
+def _database(url: str) -> RDBStorage:
+    from optuna.storages import RDBStorage
+
+    # A server that was restarted in the meantime costs one connection, not the study.
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url.startswith("postgresql"):
+        options["connect_args"] = {"connect_timeout": _CONNECT_S}
+    storage = RDBStorage(url, options)
+    weakref.finalize(storage, storage.engine.dispose)  # connections that are dropped open make psycopg complain
+    return storage
+
+
+def _missing(error: BaseException | None) -> str:
+    """The package that an ImportError, or the one behind it, did not find."""
+    name = "its driver"
+    while error is not None:
+        name = getattr(error, "name", None) or name
+        error = error.__cause__ or error.__context__
+    return name.partition(".")[0]
