@@ -17,6 +17,7 @@ from coldtune.stages.trial import TrialConfig
 from coldtune.studies.sampler import FeasibleSampler
 from coldtune.studies.space import Space
 from coldtune.studies.spec import StudySpec
+from coldtune.studies.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,10 @@ class Ledger:
             load_if_exists=True,
         )
         self._running: dict[int, Trial] = {}
-        existing = self.study.get_trials(deepcopy=False)
-        self._again = [trial for trial in existing if trial.state == TrialState.RUNNING]
-        if not existing:
+        self._trials = Trials(self.study)
+        self._best: FrozenTrial | None = None
+        self._again = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
+        if not self.trials():
             self.study.set_user_attr("spec", json.dumps(plain(spec), sort_keys=True))
             for point in space.enqueued:
                 why = "the base" if point is space.first else "listed to be tried first"
@@ -60,7 +62,13 @@ class Ledger:
 
     def finished(self) -> int:
         """Trials that ended, whichever way."""
-        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+        self._refresh()
+        return self._trials.ended
+
+    def states(self) -> dict[TrialState, int]:
+        """How many trials are in each state."""
+        self._refresh()
+        return dict(self._trials.states)
 
     def interrupted(self) -> list[int]:
         """Numbers of the trials that will be taken up again."""
@@ -103,13 +111,25 @@ class Ledger:
 
     def trials(self) -> list[FrozenTrial]:
         """All trials in the order they were asked."""
-        return self.study.get_trials(deepcopy=False)
+        self._refresh()
+        return self._trials.all()
 
     def best(self, but: int | None = None) -> FrozenTrial | None:
         """The finished trial of the best (first) objective, or None where none completed; `but` is left out."""
-        complete = [t for t in self.trials() if t.state == TrialState.COMPLETE and t.number != but]
+        self._refresh()
+        if but is None:
+            return self._best
+        complete = [t for t in self._trials.all() if t.state == TrialState.COMPLETE and t.number != but]
+        return min(complete, key=self._rank, default=None)
+
+    def _refresh(self) -> None:
+        """Take in what this process and others told since the last look."""
+        complete = [trial for trial in self._trials.refresh() if trial.state == TrialState.COMPLETE]
+        self._best = min([*complete, *([self._best] if self._best else [])], key=self._rank, default=None)
+
+    def _rank(self, trial: FrozenTrial) -> tuple[float, int]:
         sign = 1 if self.spec.objective.direction == "minimize" else -1
-        return min(complete, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
+        return sign * trial.values[0], trial.number
 
     def front(self) -> list[FrozenTrial]:
         """Of several objectives, the finished trials that no other beats in all of them; of one, the best trial."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -41,8 +40,8 @@ class Records(Events):
         self._end(number, "finished")
         best = self.ledger.best()
         assert best is not None
-        metrics = {f"best_{self.ledger.spec.objective.metric}": best.values[0], "trials_ended": self.ledger.finished()}
-        self.parent.metrics(metrics, self.ledger.finished())
+        ended = self.ledger.finished()
+        self.parent.metrics({f"best_{self.ledger.spec.objective.metric}": best.values[0], "trials_ended": ended}, ended)
         if self.ledger.spec.objective.metric == "fid":
             self._gauges.best_fid(best.values[0])
         self._count()
@@ -76,5 +75,5 @@ class Records(Events):
             tracker.end(status, reason)
 
     def _count(self) -> None:
-        counts = Counter(_STATES.get(trial.state, "") for trial in self.ledger.trials())
-        self._gauges.trials({state: count for state, count in counts.items() if state})
+        counts = self.ledger.states()
+        self._gauges.trials({name: count for state, name in _STATES.items() if (count := counts.get(state))})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Literal, NoReturn
 
 import optuna
@@ -26,6 +26,7 @@ from pydantic import Field
 from coldtune.config import Config
 from coldtune.studies.space import Space
 from coldtune.studies.space_config import VARIANT
+from coldtune.studies.trials import AskedPoints, point_name
 
 _TRIES = 200  # of the chosen algorithm; then uniform draws, which reach any feasible part of the space
 _UNIFORM_TRIES = 20_000
@@ -91,6 +92,7 @@ class FeasibleSampler(BaseSampler):
     def __init__(self, space: Space, search: SearchConfig, seed: int) -> None:
         self.space, self.search, self.seed = space, search, seed
         self.listed = listed_points(space, search, seed)
+        self._asked: AskedPoints | None = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The whole space: every value is drawn together with the others, since feasibility is a matter of all."""
@@ -122,16 +124,16 @@ class FeasibleSampler(BaseSampler):
 
             return self.space.walk(pick)
 
-        asked = _asked(study, trial.number)
+        asked = self._before(study, trial)
         return (
             self._first_feasible(draw, _TRIES, asked)
             or self._uniform(study, trial, known, asked)
-            or self._uniform(study, trial, known, set())
+            or self._uniform(study, trial, known, frozenset())
             or _too_narrow()
         )
 
     def _uniform(
-        self, study: Study, trial: FrozenTrial, known: dict[str, Any], asked: set[str]
+        self, study: Study, trial: FrozenTrial, known: dict[str, Any], asked: Container[str]
     ) -> dict[str, Any] | None:
         uniform = RandomSampler(seed=trial_seed(self.seed, trial.number))
 
@@ -142,11 +144,19 @@ class FeasibleSampler(BaseSampler):
                 )
             )
 
-        return self._first_feasible(draw, _UNIFORM_TRIES if not asked else _TRIES, asked)
+        return self._first_feasible(draw, _TRIES if asked else _UNIFORM_TRIES, asked)
 
-    def _first_feasible(self, draw: Callable[[], dict[str, Any]], tries: int, asked: set[str]) -> dict[str, Any] | None:
+    def _first_feasible(
+        self, draw: Callable[[], dict[str, Any]], tries: int, asked: Container[str]
+    ) -> dict[str, Any] | None:
         points = (draw() for _ in range(tries))
-        return next((p for p in points if _name(p) not in asked and self.space.feasible(p)), None)
+        return next((p for p in points if point_name(p) not in asked and self.space.feasible(p)), None)
+
+    def _before(self, study: Study, trial: FrozenTrial) -> Container[str]:
+        """The points of earlier trials."""
+        if self._asked is None or self._asked.study is not study:
+            self._asked = AskedPoints(study)
+        return self._asked.before(trial.number)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -156,16 +166,6 @@ class FeasibleSampler(BaseSampler):
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Nothing is kept between trials."""
-
-
-def _asked(study: Study, number: int) -> set[str]:
-    """The points of earlier trials; one that failed may be asked again."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING))
-    return {_name(trial.params) for trial in trials if trial.number < number}
-
-
-def _name(point: Mapping[str, Any]) -> str:
-    return repr(sorted(point.items()))
 
 
 def _too_narrow() -> NoReturn:

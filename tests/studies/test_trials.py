@@ -1,0 +1,110 @@
+"""The ledger's short looks at its study: what they say equals a full scan, whoever asked and told in between."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from coldtune.config import parse
+from coldtune.studies.ledger import Ledger
+from coldtune.studies.space import Space
+from coldtune.studies.spec import StudySpec, build_spec
+from coldtune.studies.storage import open_storage
+from coldtune.studies.trials import AskedPoints, Trials, point_name
+
+
+@pytest.fixture(scope="module")
+def spec(root: Path) -> StudySpec:
+    made = build_spec("sweep_blur", root / "search_spaces" / "blur.yaml")
+    return made.model_copy(update={"search": parse(type(made.search), {"algorithm": "random"})})
+
+
+@pytest.fixture(scope="module")
+def space(spec: StudySpec) -> Space:
+    return Space(spec.space, spec.base, (1, 16, 16))
+
+
+def drivers(spec: StudySpec, space: Space, folder: Path, url: str | None) -> list[Ledger]:
+    """Two, each with its own view of one storage."""
+    return [Ledger("study", spec, space, open_storage(folder, url)) for _ in range(2)]
+
+
+def act(ledger: Ledger, rng: random.Random) -> None:
+    """Ask a trial, or end one of this driver's in one of the ways there are."""
+    running = ledger.live()
+    if not running or (len(running) < 4 and rng.random() < 0.5):
+        ledger.ask()
+        return
+    number = rng.choice(running)
+    what = rng.random()
+    if what < 0.6:
+        ledger.complete(number, {"fid": rng.choice([1.0, 2.0, rng.random()]), "ssim": 0.5}, {"seconds": 1.0})
+    elif what < 0.8:
+        ledger.fail(number, "RuntimeError: boom")
+    elif what < 0.9:
+        ledger.study.tell(ledger._running.pop(number), state=TrialState.PRUNED)
+    else:
+        ledger.study.enqueue_trial(dict(ledger.space.first))
+
+
+def agrees(ledger: Ledger) -> None:
+    """What a full scan of the storage gives, computed here from its definition."""
+    scan = ledger.study.get_trials(deepcopy=False)
+    complete = [trial for trial in scan if trial.state == TrialState.COMPLETE]
+    best = min(complete, key=lambda trial: (trial.values[0], trial.number), default=None)
+    assert ledger.trials() == scan
+    assert ledger.finished() == sum(trial.state.is_finished() for trial in scan)
+    assert {state: ledger.states().get(state, 0) for state in TrialState} == {
+        state: sum(trial.state == state for trial in scan) for state in TrialState
+    }
+    assert ledger.best() == best
+    assert ledger.wanted(100) == 100 - ledger.finished() - len(ledger.live())
+
+
+@pytest.mark.parametrize(("seed", "database"), [(0, False), (1, False), (2, False), (3, True)])
+def test_counts_and_best_equal_a_full_scan(
+    spec: StudySpec, space: Space, tmp_path: Path, seed: int, database: bool
+) -> None:
+    both = drivers(spec, space, tmp_path, f"sqlite:///{tmp_path}/optuna.db" if database else None)
+    rng = random.Random(seed)
+    for step in range(80):
+        act(rng.choice(both), rng)
+        if step % 3 == 0:
+            agrees(rng.choice(both))
+    for ledger in both:
+        agrees(ledger)
+    states = {trial.state for trial in both[0].trials()}
+    assert {TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, TrialState.RUNNING} <= states
+
+
+def test_points_asked_before_equal_a_full_scan(spec: StudySpec, space: Space, tmp_path: Path) -> None:
+    """Also where a later number ended first: to an earlier trial, taken up again, it does not count."""
+    mine, other = drivers(spec, space, tmp_path, None)
+    asked, rng = AskedPoints(mine.study), random.Random(0)
+    for _ in range(60):
+        act(rng.choice([mine, other]), rng)
+        trials = mine.study.get_trials(deepcopy=False)
+        number = rng.randrange(len(trials) + 1)
+        counted = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        wanted = {point_name(trial.params) for trial in trials if trial.number < number and trial.state in counted}
+        before = asked.before(number)
+        assert {point for point in {point_name(t.params) for t in trials} if point in before} == wanted
+
+
+def test_an_ended_trial_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(tmp_path)
+    study = optuna.create_study(study_name="s", storage=storage)
+    trials = Trials(study)
+    for _ in range(20):
+        study.tell(study.ask(), 1.0)
+    open_trial = study.ask()
+    assert [trial.number for trial in trials.refresh()] == list(range(20))
+    read: list[int] = []
+    whole = storage.get_trial
+    monkeypatch.setattr(storage, "get_trial", lambda trial_id: read.append(trial_id) or whole(trial_id))
+    assert trials.refresh() == []
+    assert read == [open_trial._trial_id]
