@@ -5,16 +5,13 @@ from __future__ import annotations
 import warnings
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
+from coldtune.studies.journal import Journal
 from coldtune.tracking import shown
-
-if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
 
 JOURNAL = "journal.log"
 _CONNECT_S = 10
@@ -24,12 +21,13 @@ _EXTRAS = {"psycopg": "coldtune[postgres] (in a checkout: uv sync --extra postgr
 def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
     """The storage of a study: a journal file in its folder, or the database at `url` (PostgreSQL, MySQL, SQLite).
 
-    ValueError for a URL that cannot be used or reached, or whose driver is not installed.
+    A database that goes away later is waited for (`PatientStorage`). ValueError for a URL that cannot be used or
+    reached, or whose driver is not installed.
     """
     if url is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+            return JournalStorage(Journal(folder / JOURNAL))
     try:
         return _database(database_url(url))
     except ImportError as error:
@@ -53,14 +51,14 @@ def database_url(url: str) -> str:
     return url
 
 
-def _database(url: str) -> RDBStorage:
-    from optuna.storages import RDBStorage
+def _database(url: str) -> BaseStorage:
+    from coldtune.studies.outage import PatientStorage  # SQLAlchemy takes a while to import
 
     # A server that was restarted in the meantime costs one connection, not the study.
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.startswith("postgresql"):
         options["connect_args"] = {"connect_timeout": _CONNECT_S}
-    storage = RDBStorage(url, options)
+    storage = PatientStorage(url, options)
     weakref.finalize(storage, storage.engine.dispose)  # connections that are dropped open make psycopg complain
     return storage
 

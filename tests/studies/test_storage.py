@@ -1,0 +1,172 @@
+"""A study's storage under faults: killed writers, and a database that goes away and comes back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
+
+from coldtune.studies import outage
+from coldtune.studies.outage import PatientStorage, StorageGoneError
+from coldtune.studies.storage import JOURNAL, open_storage
+
+
+def study(storage: Any) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(study_name="study", storage=storage, load_if_exists=True)
+
+
+def told(made: optuna.Study, value: float) -> None:
+    trial = made.ask()
+    trial.suggest_float("x", 0, 1)
+    made.tell(trial, value)
+
+
+def values(storage: Any) -> list[float | None]:
+    return [trial.value for trial in study(storage).trials]
+
+
+def test_a_line_that_a_killed_writer_cut_off_costs_only_itself(tmp_path: Path) -> None:
+    first = study(open_storage(tmp_path))
+    told(first, 1.0)
+    whole = (tmp_path / JOURNAL).read_bytes()
+    told(first, 2.0)
+    lines = (tmp_path / JOURNAL).read_bytes()[len(whole) :].splitlines(keepends=True)
+    for cut in (1, len(lines[0]) - 1, len(lines[0])):
+        (tmp_path / JOURNAL).write_bytes(whole + lines[0][:cut])
+        told(study(open_storage(tmp_path)), 3.0)
+        told(study(open_storage(tmp_path)), 4.0)
+        left = [None] if cut == len(lines[0]) else []  # asked, and never told
+        assert values(open_storage(tmp_path)) == [1.0, *left, 3.0, 4.0], cut
+
+
+def test_a_writer_that_lived_on_goes_on_behind_what_another_cut_off(tmp_path: Path) -> None:
+    one, other = study(open_storage(tmp_path)), study(open_storage(tmp_path))
+    told(one, 1.0)
+    with (tmp_path / JOURNAL).open("ab") as file:
+        file.write(b'{"op_code":4,"worker')
+    told(other, 2.0)
+    told(one, 3.0)
+    assert values(open_storage(tmp_path)) == [1.0, 2.0, 3.0]
+
+
+def test_the_lock_file_of_a_killed_writer_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told(study(open_storage(tmp_path)), 1.0)
+    (tmp_path / f"{JOURNAL}.lock").symlink_to(tmp_path / JOURNAL)  # what Optuna's lock leaves behind
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    told(study(open_storage(tmp_path)), 2.0)
+    assert values(open_storage(tmp_path)) == [1.0, 2.0]
+    assert not (tmp_path / f"{JOURNAL}.lock").exists()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> PatientStorage:
+    storage = open_storage(tmp_path, f"sqlite:///{tmp_path}/study.db")
+    assert isinstance(storage, PatientStorage)
+    return storage
+
+
+@pytest.fixture
+def lost(database: PatientStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Make the answers to the next `count` commits get lost: done, but whoever waits hears that the server is gone."""
+    left = 0
+    session = database.scoped_session.session_factory.class_
+    commit = session.commit
+
+    def lose(count: int) -> None:
+        nonlocal left
+        left = count
+
+    def committed(self: Any) -> None:
+        nonlocal left
+        commit(self)
+        if left:
+            left -= 1
+            raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
+
+    monkeypatch.setattr(session, "commit", committed)
+    monkeypatch.setattr(outage, "_PAUSE_S", (0.0, 0.0))
+    yield lose
+    assert left == 0, "the fault was met"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_trial_whose_making_was_not_answered_is_made_once(
+    database: PatientStorage, lost: Callable[[int], None], count: int
+) -> None:
+    made = study(database)
+    lost(count)
+    trial = made.ask()
+    assert [t.number for t in made.get_trials()] == [trial.number] == [0]
+    lost(count)
+    trial.suggest_float("x", 0, 1)
+    lost(count)
+    made.tell(trial, 1.0)
+    assert [(t.number, t.state, t.value) for t in made.get_trials()] == [(0, TrialState.COMPLETE, 1.0)]
+    assert made.ask().number == 1
+
+
+def test_an_enqueued_trial_whose_taking_was_not_answered_is_taken(
+    database: PatientStorage, lost: Callable[[int], None]
+) -> None:
+    made = study(database)
+    made.enqueue_trial({"x": 0.5})
+    lost(1)
+    assert made.ask().number == 0
+    assert [t.state for t in made.get_trials()] == [TrialState.RUNNING]
+
+
+def test_what_waiting_does_not_change_is_raised_at_once(database: PatientStorage) -> None:
+    with pytest.raises(KeyError):
+        database.get_study_id_from_name("another")
+
+
+def test_a_database_that_stays_away_is_given_up(
+    postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("COLDTUNE_STORAGE_PATIENCE_S", "1")
+    made = study(open_storage(tmp_path, postgres.database()))
+    told(made, 1.0)
+    trial = made.ask()
+    postgres.kill()
+    try:
+        with pytest.raises(StorageGoneError, match=r"--storage postgresql.*: did not answer for 1 s") as caught:
+            made.tell(trial, 2.0)
+    finally:
+        postgres.start()
+    assert postgres.password not in str(caught.value) + caplog.text
+    assert "trying again for 1 s" in caplog.text
+    made.tell(trial, 2.0)
+    assert [t.value for t in made.get_trials()] == [1.0, 2.0]
+
+
+def test_a_database_that_is_killed_and_started_again_loses_and_doubles_nothing(
+    postgres: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = postgres.database()
+    made = study(open_storage(tmp_path, url))
+    done = threading.Event()
+
+    def restart() -> None:
+        for _ in range(3):
+            done.wait(0.3)
+            postgres.kill()
+            postgres.start()
+        done.set()
+
+    restarting = threading.Thread(target=restart)
+    restarting.start()
+    count = 0
+    while not done.is_set() or count < 5:
+        told(made, float(count))
+        count += 1
+    restarting.join()
+    assert values(open_storage(tmp_path, url)) == [float(i) for i in range(count)]
+    assert "does not answer" in caplog.text
+    assert "answers again" in caplog.text
