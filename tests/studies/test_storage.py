@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
 from coldtune.studies import outage
-from coldtune.studies.outage import PatientStorage, StorageGoneError
+from coldtune.studies.outage import PatientStorage
+from coldtune.studies.patience import StorageGoneError
 from coldtune.studies.storage import JOURNAL, open_storage
 
 

@@ -180,16 +180,10 @@ def _needs(home: Path) -> tuple[Needs, list[str]]:
 
 def _trials(folder: StudyFolder) -> tuple[Sequence[FrozenTrial], dict[str, Any]]:
     """The trials of a study, and its own attributes, from its storage alone."""
-    import optuna
+    from coldtune.studies.storage import stored_study
 
-    from coldtune.studies.storage import JOURNAL, open_storage
-
-    url = folder.start()["storage"]
-    if url is None and not (folder.path / JOURNAL).exists():
-        return [], {}  # stopped before its first trial
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.load_study(study_name=folder.name, storage=open_storage(folder.path, url))
-    return study.get_trials(deepcopy=False), study.user_attrs
+    study = stored_study(folder.path, folder.name, folder.start()["storage"])
+    return ([], {}) if study is None else (study.get_trials(deepcopy=False), study.user_attrs)
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str], last: Sequence[str]) -> Table:

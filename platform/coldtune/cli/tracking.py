@@ -3,32 +3,84 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from coldtune.cli.common import Commands, home_of, with_home
+
+if TYPE_CHECKING:
+    from coldtune.studies.folder import StudyFolder
+    from coldtune.tracking import Drained
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("tracking", help="deliver records that wait")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    sync = with_home(verbs.add_parser("sync", help="deliver what an outage or a killed driver left in the spools"))
+    sync = with_home(
+        verbs.add_parser(
+            "sync",
+            help="deliver what an outage or a killed driver left in the spools",
+            description="Deliver what an outage or a killed driver left in the spools, once and in order, and end the "
+            "runs that a killed driver left open. A study whose driver runs is delivered too, and not changed.",
+        )
+    )
     sync.add_argument("--tracking-uri", metavar="URI", help="default: that of each study")
     sync.set_defaults(call=_sync)
 
 
 def _sync(options: argparse.Namespace, console: Console) -> int:
-    from coldtune import tracking
     from coldtune.studies.folder import studies
-    from coldtune.studies.run import EXPERIMENT
 
     home = home_of(options)
-    left = 0
-    for folder in studies(home):
-        uri = options.tracking_uri or folder.start()["tracking_uri"] or tracking.default_uri(home)
-        drained = tracking.drain(folder.spool, tracking.prepare(uri, EXPERIMENT, home / "artifacts"))
-        left += drained.pending
-        state = f"{drained.pending:,} bytes wait: {drained.error}" if drained.pending else "all delivered"
-        console.print(f"{folder.name}: {state}", highlight=False)
+    folders = studies(home)
+    if not folders:
+        console.print(f"there are no studies in {home}", highlight=False, soft_wrap=True)
+    left = [folder.name for folder in folders if not _one(folder, options.tracking_uri, console)]
     return 1 if left else 0
+
+
+def _one(folder: StudyFolder, uri: str | None, console: Console) -> bool:
+    """Settle and deliver one study, saying what was done; whether nothing is left. One's trouble keeps no other's."""
+    from coldtune import tracking
+    from coldtune.studies.run import EXPERIMENT
+
+    def say(*texts: str | None) -> None:
+        console.print(f"{folder.name}: {'; '.join(filter(None, texts))}", highlight=False, markup=False, soft_wrap=True)
+
+    settled = _settle(folder)
+    uri = uri or folder.start()["tracking_uri"] or tracking.default_uri(folder.home)
+    try:
+        target = tracking.prepare(uri, EXPERIMENT, folder.home / "artifacts")
+    except ValueError as error:
+        say(settled, f"nothing delivered ({error})")
+        return False
+    drained = tracking.drain(folder.spool, target)
+    say(settled, *_said(drained))
+    return not drained.pending
+
+
+def _said(drained: Drained) -> list[str | None]:
+    delivered = f"{drained.records:,} records of {drained.runs:,} runs delivered" if drained.records else None
+    busy = f"{drained.busy} runs are being delivered by another process" if drained.busy else None
+    if drained.pending:
+        return [delivered, busy, f"{drained.pending:,} bytes wait ({drained.error or 'for their writer to go on'})"]
+    return [delivered or "there was nothing to deliver", busy, "nothing waits"]
+
+
+def _settle(folder: StudyFolder) -> str | None:
+    """End the runs that a killed driver left open; says which, or why not."""
+    from coldtune.studies.settle import mend, settle, settle_study
+    from coldtune.studies.storage import stored_study
+
+    try:
+        with folder.lock():
+            mend(folder.spool)
+            study = stored_study(folder.path, folder.name, folder.start()["storage"])
+            numbers = settle(study.get_trials(deepcopy=False) if study else [], folder.name, folder.spool)
+            whole = settle_study(folder.name, folder.spool)
+    except ValueError as error:  # it is being run, or its database cannot be reached
+        return str(error).removeprefix(f"--study {folder.name}: ")
+    names = [*(f"trial {number}" for number in numbers), *["the study"] * whole]
+    return f"ended the runs of {', '.join(names)}, left open by a driver that died" if names else None

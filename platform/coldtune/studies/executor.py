@@ -14,6 +14,7 @@ from typing import Any
 from coldtune.config import plain
 from coldtune.studies.cluster import Slots
 from coldtune.studies.ledger import Asked, Ledger
+from coldtune.studies.patience import StorageGoneError
 from coldtune.studies.worker import RUNNING, TRAINABLE, TrialJob, coldtune_trial
 
 _RETRIES = 2  # of a trial whose process died; it goes on from its last checkpoint
@@ -138,6 +139,8 @@ def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], 
             self.failure: Exception | None = None
 
         def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+            if isinstance(self.failure, StorageGoneError):
+                raise self.failure  # what still runs could not be told either
             if self.failure:
                 return str(Searcher.FINISHED)
             if ledger.wanted(trials) <= 0:

@@ -120,14 +120,15 @@ class Ledger:
         if but is None:
             return self._best
         complete = [t for t in self._trials.all() if t.state == TrialState.COMPLETE and t.number != but]
-        return min(complete, key=self._rank, default=None)
+        return min(complete, key=self.rank, default=None)
 
     def _refresh(self) -> None:
         """Take in what this process and others told since the last look."""
         complete = [trial for trial in self._trials.refresh() if trial.state == TrialState.COMPLETE]
-        self._best = min([*complete, *([self._best] if self._best else [])], key=self._rank, default=None)
+        self._best = min([*complete, *([self._best] if self._best else [])], key=self.rank, default=None)
 
-    def _rank(self, trial: FrozenTrial) -> tuple[float, int]:
+    def rank(self, trial: FrozenTrial) -> tuple[float, int]:
+        """What a finished trial is ordered by, the best first; of equal ones, the earlier."""
         sign = 1 if self.spec.objective.direction == "minimize" else -1
         return sign * trial.values[0], trial.number
 

@@ -17,20 +17,14 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from coldtune.studies.patience import PATIENCE_S, StorageGoneError
 from coldtune.tracking import shown
-
-PATIENCE_S = 120.0
-"""Seconds that a database may be away; COLDTUNE_STORAGE_PATIENCE_S says otherwise."""
 
 _LOG = logging.getLogger("coldtune.studies")
 _PAUSE_S = (0.2, 5.0)  # between two tries: the first, the longest
 _ASKED = "coldtune:asked"  # the system attribute that names the request which made a trial
 
 T = TypeVar("T")
-
-
-class StorageGoneError(Exception):
-    """The study's database did not answer for longer than was to be waited."""
 
 
 class PatientStorage(RDBStorage):

@@ -7,10 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.studies.executor import Events
 from coldtune.studies.ledger import Asked, Ledger
+from coldtune.studies.settle import settle
 from coldtune.tracking import Drainer, Target, Tracker
 from coldtune.tracking.prometheus import StudyMetrics
 
@@ -31,6 +32,21 @@ class Records(Events):
         self._drainer = Drainer(spool, target)
         self._gauges = StudyMetrics(study)
 
+    def settle(self) -> None:
+        """Make up for what a driver that was killed had told the study, but not its records; once, at the start."""
+        self._settle()
+        best: FrozenTrial | None = None
+        ended = [trial for trial in self.ledger.trials() if trial.datetime_complete]
+        for count, trial in enumerate(sorted(ended, key=lambda t: (t.datetime_complete, t.number)), 1):
+            if trial.state == TrialState.COMPLETE:
+                best = trial if best is None else min(best, trial, key=self.ledger.rank)
+                self._note(best, count)
+
+    def _settle(self) -> None:
+        waiting = set(self.ledger.interrupted())
+        trials = (t for t in self.ledger.trials() if t.state.is_finished() or t.number in waiting)
+        settle(trials, self.study, self.spool)
+
     def asked(self, asked: Asked) -> None:
         """Count it as running."""
         self._count()
@@ -40,8 +56,7 @@ class Records(Events):
         self._end(number, "finished")
         best = self.ledger.best()
         assert best is not None
-        ended = self.ledger.finished()
-        self.parent.metrics({f"best_{self.ledger.spec.objective.metric}": best.values[0], "trials_ended": ended}, ended)
+        self._note(best, self.ledger.finished())
         if self.ledger.spec.objective.metric == "fid":
             self._gauges.best_fid(best.values[0])
         self._count()
@@ -58,7 +73,8 @@ class Records(Events):
         self.parent.end("interrupted")
 
     def finished(self) -> None:
-        """End the study's run."""
+        """End the study's run, and whichever of its trials' still goes on."""
+        self._settle()
         self.parent.end("finished")
 
     def close(self, timeout: float = 20.0) -> int:
@@ -69,6 +85,10 @@ class Records(Events):
             self._drainer.flush(timeout)
             self._drainer.close()
         return self._drainer.pending()
+
+    def _note(self, best: FrozenTrial, ended: int) -> None:
+        """The best after `ended` trials; what an earlier driver noted stays."""
+        self.parent.metrics({f"best_{self.ledger.spec.objective.metric}": best.values[0], "trials_ended": ended}, ended)
 
     def _end(self, number: int, status: Any, reason: str | None = None) -> None:
         with Tracker(self.spool, self.study, number, running=False) as tracker:

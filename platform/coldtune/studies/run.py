@@ -30,6 +30,7 @@ from coldtune.studies.executor import Events, execute
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.live import Spent, View
+from coldtune.studies.patience import StorageGoneError
 from coldtune.studies.records import Records
 from coldtune.studies.sampler import listed_points
 from coldtune.studies.space import Space
@@ -95,7 +96,11 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
         ledger = Ledger(checked.folder.name, spec, checked.space, storage)
         show.opening(console, checked, ledger, options, target.uri)
         close = partial(show.closing, console, checked.folder, ledger, checked.trials, options.command, target)
-        finished = ledger.finished() >= checked.trials or _run(checked, ledger, options, target, console, close)
+        try:
+            finished = ledger.finished() >= checked.trials or _run(checked, ledger, options, target, console, close)
+        except StorageGoneError as gone:
+            show.gone(console, gone, options.command)
+            return INTERRUPTED
         close(finished)
         return 0 if finished else INTERRUPTED
 
@@ -203,6 +208,7 @@ def _run(
         "dataset_fingerprint": checked.dataset.fingerprint,
     }
     records = Records(ledger, name, spool, target, {**tags, "protocol": checked.protocol.key})
+    records.settle()
     records.parent.params({"trials": checked.trials, "objective": _and(checked.spec)})
     records.parent.artifact(checked.folder.path / "spec.yaml")
     shown = ExitStack()

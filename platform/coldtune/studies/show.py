@@ -93,7 +93,6 @@ def closing(
     """Print the table of trials, the best one, and the commands to look closer, to resume or to extend."""
     print_table(console, ledger)
     written = write_table(folder, ledger)
-    resume = command if "--resume" in shlex.split(command) else f"{command} --resume"
     commands = [
         ("runs in MLflow", tracking.ui_command(target.uri)),
         ("its trials", tracking.trials_page(target, folder.name, ledger.spec.objective.metric)),
@@ -104,12 +103,23 @@ def closing(
         commands.insert(0, ("the table", ", ".join(map(str, written))))
     if not finished:
         console.print(f"[yellow]interrupted with {ledger.finished()} of {trials} trials ended; nothing is lost[/]")
-        commands.insert(0, ("resume", resume))
+        commands.insert(0, ("resume", resume(command)))
     elif (ledger.points or math.inf) > trials:
         more = min(trials + 8, ledger.points or trials + 8)
         commands.append(("more trials", f"{_without(command, '--trials')} --trials {more}"))
     for head, text in commands:
         _line(console, head, text)
+
+
+def gone(console: Console, why: Exception, command: str) -> None:
+    """Say that the study's storage is gone, and how to resume; its table cannot be read."""
+    console.print(Text(f"\n{why}; the study ends here, and nothing that it had told is lost", "red"), soft_wrap=True)
+    _line(console, "resume", resume(command))
+
+
+def resume(command: str) -> str:
+    """What a person types to go on with a study that `command` started."""
+    return command if "--resume" in shlex.split(command) else f"{command} --resume"
 
 
 def print_table(console: Console, ledger: Ledger) -> None:

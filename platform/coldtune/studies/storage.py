@@ -43,6 +43,20 @@ def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
         ) from None
 
 
+def stored_study(folder: Path, name: str, url: str | None) -> optuna.Study | None:
+    """The Optuna study of that name as it is stored; None for one that was stopped before it was there.
+
+    ValueError where its database cannot be reached.
+    """
+    if url is None and not (folder / JOURNAL).exists():
+        return None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return optuna.load_study(study_name=name, storage=open_storage(folder, url))
+    except KeyError:
+        return None
+
+
 def database_url(url: str) -> str:
     """`url` with the driver named that we install: what `postgresql://` alone means differs between SQLAlchemys."""
     for plain in ("postgresql://", "postgres://"):

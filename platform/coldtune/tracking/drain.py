@@ -22,10 +22,16 @@ _MAX_SHARE = 0.05  # of a core's time for looking whether anything has grown
 
 @dataclass(frozen=True)
 class Drained:
-    """What is left after draining a directory: bytes not delivered, and why."""
+    """What draining a directory did: `records` of `runs` delivered; `pending` bytes not delivered, and why.
+
+    busy: how many runs another process was delivering, to which they were left.
+    """
 
     pending: int
     error: str | None = None
+    records: int = 0
+    runs: int = 0
+    busy: int = 0
 
 
 def drain(directory: Path, target: Target) -> Drained:
@@ -33,15 +39,19 @@ def drain(directory: Path, target: Target) -> Drained:
 
     Never raises for an unreachable server: `error` says so. Spools that another process is delivering are left to it.
     """
-    error = None
+    error, sent, busy = None, list[int](), 0
     try:
         runs = Runs(target)
         for name in sizes(directory):
-            _, trouble = _try(Spool(directory, name), runs)
+            spool = Spool(directory, name)
+            before = spool.state(target.key).offset
+            done, trouble = _try(spool, runs)
             error = trouble or error
+            busy += not done and trouble is None
+            sent += [spool.count(before, spool.state(target.key).offset)] if done or trouble else []
     except Exception as failure:
         error = _why(failure, target)
-    return Drained(pending(directory, target), error)
+    return Drained(pending(directory, target), error, sum(sent), sum(map(bool, sent)), busy)
 
 
 def pending(directory: Path, target: Target) -> int:

@@ -21,6 +21,7 @@ from typing import Any
 
 STUDY = "study"
 SUFFIX = ".jsonl"
+_TAIL = 2**16
 _LOG = logging.getLogger("coldtune.tracking")
 
 Record = dict[str, Any]
@@ -107,6 +108,50 @@ class Spool:
                 if (record := _parse(line, self.path)) is not None:
                     records.append((record, offset))
         return records, offset
+
+    def status(self) -> str | None:
+        """How the run stands by its last word about that: "running", or how it ended; None where there is no journal.
+
+        Looks at the end of the journal first: the cost does not grow with what was recorded.
+        """
+        try:
+            file = self.path.open("rb")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            for start in (size - _TAIL, 0):
+                file.seek(max(0, start))
+                whole = file.read().split(b"\n")[1 if start > 0 else 0 : -1]
+                if (status := next(filter(None, map(_status, reversed(whole))), None)) is not None:
+                    return status
+        return None
+
+    def mend(self) -> bool:
+        """Close a line that a killed writer left torn, so that it does not wait for its end; False where there is none.
+
+        For a journal that nobody writes to.
+        """
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            size = os.fstat(file).st_size
+            torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
+            if torn:
+                os.write(file, b"\n")
+            return torn
+        finally:
+            os.close(file)
+
+    def count(self, begin: int, end: int) -> int:
+        """The lines from byte `begin` to byte `end`."""
+        if begin >= end:
+            return 0
+        with self.path.open("rb") as file:
+            file.seek(begin)
+            return file.read(end - begin).count(b"\n")
 
     def sync(self) -> None:
         """Force the journal to the disk: a power cut must not take back what the server was told."""
@@ -199,6 +244,19 @@ def _parse(line: bytes, path: Path) -> Record | None:
             _LOG.warning("%s: skipped a torn line of %d bytes", path, len(line))
         return None
     return record
+
+
+def _status(line: bytes) -> str | None:
+    """What a record says about how its run stands: nothing, for most."""
+    if not any(op in line for op in (b'"end"', b'"resume"', b'"create"')):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if record["op"] == "end":
+        return str(record["status"])
+    return "running" if record["op"] in ("resume", "create") else None
 
 
 def _flock(file: int, deadline: float) -> bool:
