@@ -1,0 +1,220 @@
+"""One study under fire: started and resumed as a user does, looked at from outside, killed from outside."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from chaos_plan import Scenario
+from chaos_servers import Head, Mlflow, Postgres
+from e2e_lab import Lab, Running, wait_for
+
+JOB = Path(__file__).parent / "chaos_job.py"
+_NAMES = {"trial": "ray::coldtune_trial", "worker": "ray::RayTrainWorker"}
+
+
+@dataclass
+class Kill:
+    """One that was done. ended: trials that had; step: of the trainings that went on; seconds: until the study went on."""
+
+    kind: str
+    scenario: str
+    ended: int
+    doing: str
+    seconds: float = 0.0
+    outage: float = 0.0
+
+
+@dataclass
+class Study:
+    """A scenario's study in a home of its own, and the process that runs it now."""
+
+    scenario: Scenario
+    lab: Lab
+    mlflow: Mlflow
+    name: str
+    postgres: Postgres | None = None
+    head: Head | None = None
+    run: Running = field(init=False)
+    deaths: int = 0
+
+    def __post_init__(self) -> None:
+        self.home = self.lab.path / "home"
+        self.database = self.postgres.database() if self.postgres else None
+
+    def start(self) -> None:
+        """Start it as a user does."""
+        flags = ["--home", self.home, "--study", self.name, "--trials", self.scenario.trials]
+        flags += ["--tracking-uri", self.mlflow.uri, "--workers", self.scenario.workers]
+        flags += ["--storage", self.database] if self.database else []
+        settings = [f"{key}={value}" for key, value in self.scenario.settings.items()]
+        self._begin([sys.executable, str(JOB), *map(str, flags), "--set", *settings])
+
+    def resume(self) -> None:
+        """Go on as its last words say; a driver that was killed had none, then with the command it was started by."""
+        printed = re.findall(r"^ +resume +(.+)$", self.run.text, re.MULTILINE)
+        command = shlex.split(printed[-1]) if printed else self.command
+        self._begin(command if "--resume" in command else [*command, "--resume"])
+
+    def _begin(self, command: list[str]) -> None:
+        self.command, self.deaths = command, 0
+        environment = {"RAY_ADDRESS": self.head.address} if self.head else {}
+        self.run = self.lab.start(command, **environment)
+
+    @property
+    def over(self) -> bool:
+        """Whether the driver has ended, by whatever."""
+        return self.run.process.poll() is not None
+
+    def entries(self) -> set[str]:
+        """What its store holds: it grows while the study goes on."""
+        return {str(path) for path in self.home.glob("store/*/**/manifest.json")}
+
+    def runs_ended(self) -> int:
+        """Trials that finished, by their spools."""
+        return sum(
+            '"op":"end","status":"interrupted"' not in text and '"op":"end"' in text
+            for text in (line_of(path) for path in self.home.glob("studies/*/spool/trial-*.jsonl"))
+        )
+
+    def doing(self) -> str:
+        """Where the study is, in a word or two."""
+        if not self.victims("trial"):
+            return "starting" if not self.runs_ended() else "between processes"
+        reached: dict[str, int] = {}
+        for path in self.home.glob("store/train/*/*/manifest.json"):
+            reached[path.parts[-3]] = max(reached.get(path.parts[-3], 0), int(path.parts[-2]))
+        steps = sorted(step for step in reached.values() if step < self.scenario.steps)
+        if steps:
+            return "training " + ", ".join(map(str, steps))
+        return "sampling or starting a trial"
+
+    def victims(self, kind: str) -> list[psutil.Process]:
+        """The processes of that kind that there are now."""
+        if kind == "driver":
+            return [] if self.over else [psutil.Process(self.run.process.pid)]
+        if kind == "raylet":
+            return [process for process in self.lab.processes() if process.name() == "raylet"]
+        return [process for process in self.lab.processes() if title(process).startswith(_NAMES[kind])]
+
+    def leftovers(self) -> list[str]:
+        """Processes of an ended driver that are still there; of a head, only those that work for someone."""
+        titles = [title(process) for process in self.lab.processes()]
+        return [each for each in titles if not self.head or (each.startswith("ray::") and "IDLE" not in each)]
+
+    def wait(self, what: str, condition: Callable[[], Any]) -> None:
+        wait_for(f"{what}; so far:\n{self.run.text[-3000:]}", condition)
+
+
+def title(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline()) or process.name()
+    return ""
+
+
+def line_of(path: Path) -> str:
+    """The last word of a spool about how its run stands."""
+    found = ""
+    with suppress(OSError):
+        for line in path.read_text().splitlines():
+            if '"op":"end"' in line or '"op":"resume"' in line:
+                found = line
+    return found
+
+
+class Trouble(AssertionError):
+    """The study did not survive."""
+
+
+def strike(study: Study, kind: str, outage: float) -> Kill | None:
+    """Kill one `kind` of the study, put back what a person would, and wait until the study goes on or has ended.
+
+    None where the study ended before there was anything to kill.
+    """
+    before = study.entries()
+    kill = Kill(kind, study.scenario.name, study.runs_ended(), study.doing())
+    if not _killed(study, kind):
+        return None
+    since = time.monotonic()
+    if kind in ("mlflow", "postgres"):
+        kill.outage = round(outage, 1)
+        time.sleep(outage)
+        server: Any = study.mlflow if kind == "mlflow" else study.postgres
+        server.start()
+        since = time.monotonic()
+    if kind in ("driver", "raylet"):
+        _driver_ended(study, kind)
+        study.resume()
+    study.wait(f"progress after a kill of {kind}", lambda: study.over or study.entries() - before)
+    kill.seconds = round(time.monotonic() - since, 1)
+    return kill
+
+
+def _killed(study: Study, kind: str) -> bool:
+    if kind in ("mlflow", "postgres"):
+        server: Any = study.mlflow if kind == "mlflow" else study.postgres
+        if not (over := study.over):
+            server.kill()
+        return not over
+    study.wait(f"a {kind} to kill", lambda: study.over or study.victims(kind))
+    victims = study.victims(kind)
+    if study.over or not victims:
+        return False
+    with suppress(psutil.NoSuchProcess):
+        victims[0].kill()
+    study.deaths += kind in ("trial", "worker")
+    return True
+
+
+def _driver_ended(study: Study, kind: str) -> None:
+    code = study.run.ended()
+    wanted = -signal.SIGKILL if kind == "driver" else 130
+    if code != wanted:
+        raise Trouble(f"after a kill of {kind} the driver ended with {code}, not {wanted}:\n{study.run.text}")
+    if study.head and kind == "raylet":
+        study.head.close()
+        study.head.start()
+    study.wait(f"the end of what the driver left: {study.leftovers()}", lambda: not study.leftovers())
+
+
+@contextmanager
+def study_of(
+    scenario: Scenario, folder: Path, mlflow: Mlflow, postgres: Postgres | None, name: str
+) -> Iterator[Study]:
+    """A study that was not started yet; all of its processes end with the block."""
+    folder.mkdir(parents=True)
+    lab = Lab(folder)
+    try:
+        head = Head(lab, scenario.head) if scenario.head else None
+        if head:
+            head.start()
+        yield Study(scenario, lab, mlflow, name, postgres if scenario.postgres else None, head)
+    finally:
+        lab.end()
+        lab.close()
+
+
+def finish(study: Study) -> None:
+    """Wait for the study's own end, as one that has its trials, with nothing left running."""
+    code = study.run.ended()
+    if code != 0:
+        raise Trouble(f"the study ended with {code}:\n{study.run.text}")
+    study.wait(f"the end of {study.leftovers()}", lambda: not study.leftovers())
+    if "wait in" in study.run.text:  # it ended while the tracking server was away
+        sync = study.lab.start(["coldtune", "tracking", "sync", "--home", str(study.home)])
+        if sync.ended() != 0:
+            raise Trouble(f"what had waited was not delivered:\n{sync.text}")
+
+
+def start_file(study: Study) -> dict[str, Any]:
+    return dict(json.loads((study.home / "studies" / study.name / "start.json").read_text()))
