@@ -53,11 +53,18 @@ class _Unsaved:
 
 
 def execute(
-    ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], slots: Slots, trials: int, scratch: Path
+    ledger: Ledger,
+    events: Events,
+    job: Callable[[Asked], TrialJob],
+    slots: Slots,
+    trials: int,
+    scratch: Path,
+    trial: Callable[[Mapping[str, Any]], None] = coldtune_trial,
 ) -> None:
     """Run trials on the connected cluster until `trials` of the study have ended.
 
-    scratch: a folder for Tune's own working files, which nothing is ever read from. Raises KeyboardInterrupt on
+    scratch: a folder for Tune's own working files, which nothing is ever read from. trial: what runs one trial in its
+    process, and reports as `coldtune_trial` does. Raises KeyboardInterrupt on
     SIGINT, between two events (a second SIGINT: at once), and leaves the running trials to the end of the connection:
     they lose nothing that a checkpoint does not hold, and whoever sent the signal may not wait for long.
     """
@@ -68,7 +75,7 @@ def execute(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.count)
     search = _searcher(ledger, events, job, slots, trials)
     tuner = tune.Tuner(
-        _trainable(slots),
+        _trainable(trial, slots),
         tune_config=tune.TuneConfig(
             search_alg=search,
             num_samples=-1,
@@ -105,14 +112,14 @@ def _tell(ledger: Ledger, events: Events, number: int, state: str, outcome: Mapp
     events.failed(number, reason)
 
 
-def _trainable(slots: Slots) -> Any:
+def _trainable(trial: Callable[[Mapping[str, Any]], None], slots: Slots) -> Any:
     """The trainable as a class of its own name, under which the dashboard lists its actors.
 
     Tune would show a function's as `ImplicitFunc`, and those of `tune.with_resources` as `ResourceTrainable`.
     """
     from ray.tune.trainable.function_trainable import wrap_function
 
-    wrapped = wrap_function(coldtune_trial, name=TRAINABLE)
+    wrapped = wrap_function(trial, name=TRAINABLE)
     wrapped.__name__ = wrapped.__qualname__ = TRAINABLE
     wrapped.default_resource_request = classmethod(lambda cls, config: _resources(slots))
     return wrapped
@@ -143,10 +150,10 @@ def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], 
                 raise self.failure  # what still runs could not be told either
             if self.failure:
                 return str(Searcher.FINISHED)
-            if ledger.wanted(trials) <= 0:
-                return Searcher.FINISHED if not self.numbers else None
             if len(self.numbers) >= slots.count:
                 return None
+            if ledger.wanted(trials) <= 0:
+                return Searcher.FINISHED if not self.numbers else None
             asked = ledger.ask()
             self.numbers[trial_id] = asked.number
             events.asked(asked)

@@ -5,14 +5,22 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal._storage import JournalOperation
 
 _GRACE_S = 3  # after which a lock file that no process of ours can hold is removed; the least that Optuna allows
+# What must outlive a power cut. What a trial writes in between can be drawn or measured again, and flushing it to the
+# disk would cost more than all the rest of a trial's bookkeeping.
+_LASTING = {
+    JournalOperation.CREATE_STUDY,
+    JournalOperation.SET_STUDY_USER_ATTR,
+    JournalOperation.SET_TRIAL_STATE_VALUES,
+}
 
 
 class Journal(JournalFileBackend):
@@ -25,17 +33,34 @@ class Journal(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         self._path = path
+        self._read = (0, 0)  # the number of the first record that was not read yet, and where it begins
         self._shared = JournalFileSymlinkLock(str(path), _GRACE_S)  # that other tools (optuna-dashboard) take
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add records behind the last whole one."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with self._locked(), self._path.open("r+b") as file:
-            file.truncate(_whole(file.fileno()))
-            file.seek(0, os.SEEK_END)
+            end = file.seek(0, os.SEEK_END)
+            if (whole := _whole(file.fileno())) < end:
+                file.truncate(whole)
+                file.seek(whole)
             file.write(lines.encode())
             file.flush()
-            os.fsync(file.fileno())
+            if any(log["op_code"] in _LASTING for log in logs):
+                os.fsync(file.fileno())
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The whole records from a number on, however many there are before."""
+        number, offset = self._read if self._read[0] <= log_number_from else (0, 0)
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):  # being written
+                    return
+                number, offset = number + 1, offset + len(line)
+                self._read = number, offset
+                if number > log_number_from:
+                    yield json.loads(line)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -51,8 +76,9 @@ class Journal(JournalFileBackend):
 
 def _whole(file: int) -> int:
     """How many bytes of a journal are whole lines."""
-    size = os.fstat(file).st_size
-    end = size
+    end = os.fstat(file).st_size
+    if end and os.pread(file, 1, end - 1) == b"\n":
+        return end
     while end:
         start = max(0, end - 2**16)
         if (found := os.pread(file, end - start, start).rfind(b"\n")) >= 0:

@@ -85,10 +85,17 @@ class Ledger:
     def ask(self) -> Asked:
         """The next trial: an interrupted one, or a new one."""
         again = bool(self._again)
-        trial = Trial(self.study, self._again.pop(0)._trial_id) if again else self.study.ask()
+        trial = Trial(self.study, self._again.pop(0)._trial_id) if again else self._new()
         point = self.space.walk(trial._suggest)
         self._running[trial.number] = trial
         return Asked(trial.number, point, self.space.resolve(point), again)
+
+    def _new(self) -> Trial:
+        """What `Study.ask` gives, which goes through all trials each time to look for one that was enqueued."""
+        if self.states().get(TrialState.WAITING):
+            return self.study.ask()
+        self.study._thread_local.cached_all_trials = None
+        return Trial(self.study, self.study._storage.create_new_trial(self.study._study_id))
 
     def complete(self, number: int, values: Mapping[str, float], attributes: Mapping[str, Any]) -> str | None:
         """Tell a trial's values; gives the reason where it must count as failed (an objective that is not finite)."""

@@ -1,0 +1,311 @@
+"""What a study costs besides its trials: many trivial trials, against Ray Tune with OptunaSearch as they come.
+
+    uv run --group dev benchmarks/bookkeeping.py [--trials 10000] [--stock-trials 1500] [--dir DIR] [--rows ROW ...]
+
+Every row is a process with a Ray cluster of its own, two trials at once, processes reused. A trial does nothing, so
+the time from one trial's end to the next is bookkeeping: Tune's and Ray's, the study's, and the suggestion, whose own
+time is taken apart. "ours" is what a study runs: its ledger on a journal file, `execute`, and, where tracked, its
+records with spools and their delivery to MLflow (SQLite). "stock" is OptunaSearch on a journal file with the same
+space and algorithm and, where tracked, MLflowLoggerCallback. Prints Markdown tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+AT_ONCE = 2
+ROWS = ("stock random", "ours random", "stock tracked", "ours tracked")
+
+
+@dataclass
+class Clock:
+    """When each trial ended, and what the driver had spent by then."""
+
+    total: int
+    label: str
+    parts: dict[str, float] = field(default_factory=dict)
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            "{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            "{task.fields[rate]}",
+            TimeRemainingColumn(),
+        )
+        shown = [TextColumn(column) if isinstance(column, str) else column for column in columns]
+        self._bar = Progress(*shown, console=Console(stderr=True), refresh_per_second=1)
+        self._task = self._bar.add_task(self.label, total=self.total, rate="")
+        self._bar.start()
+
+    def timed(self, part: str, owner: Any, *names: str) -> None:
+        """Add up the time in some methods of an object under a name; of calls inside calls, the outer one's."""
+        for name in names:
+            setattr(owner, name, self._wrapped(part, getattr(owner, name)))
+
+    def _wrapped(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        inside = False
+
+        def timed(*args: Any, **keys: Any) -> Any:
+            nonlocal inside
+            if inside:
+                return call(*args, **keys)
+            inside, started = True, time.perf_counter()
+            try:
+                return call(*args, **keys)
+            finally:
+                inside = False
+                self.parts[part] = self.parts.get(part, 0.0) + time.perf_counter() - started
+
+        return timed
+
+    def ended(self) -> None:
+        self.rows.append(
+            {"at": time.perf_counter(), "cpu": time.process_time(), "mb": resident_mb(), **self.parts},
+        )
+        if len(self.rows) > 50:
+            last = self.rows[-50]
+            rate = f"{50 / (self.rows[-1]['at'] - last['at']):.1f} trials/s, {self.rows[-1]['mb']:.0f} MB"
+            self._bar.update(self._task, completed=len(self.rows), rate=rate)
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def make_spec(algorithm: str) -> Any:
+    from coldtune.config import parse
+    from coldtune.studies.spec import build_spec
+
+    spec = build_spec("bookkeeping", ROOT / "search_spaces" / "blur.yaml")
+    search = {**spec.search.model_dump(), "algorithm": algorithm}
+    return spec.model_copy(update={"search": parse(type(spec.search), search)})
+
+
+@functools.cache
+def make_space() -> Any:
+    from coldtune.studies.space import Space
+
+    spec = make_spec("random")
+    return Space(spec.space, spec.base, (1, 16, 16))
+
+
+def value(number: int) -> float:
+    return 1.0 + number * 7919 % 1000 / 1000
+
+
+def trivial_trial(config: Mapping[str, Any]) -> None:
+    """A trial as `coldtune_trial` runs it, without training, sampling and measuring."""
+    from ray import tune
+
+    from coldtune.config import parse
+    from coldtune.stages.trial import flat
+    from coldtune.studies.worker import TrialJob
+    from coldtune.tracking import Tracker
+
+    job = parse(TrialJob, json.loads(config["job"]))
+    metrics = {"fid": value(job.number), "ssim": 0.5, "rmse": 0.1, "nfe": 20.0}
+    if job.spool:
+        with Tracker(Path(job.spool), job.study, job.number, tags=job.tags) as tracker:
+            tracker.params(flat(job.trial))
+            tracker.metrics(metrics, 1)
+            tracker.tags({"protocol": "0" * 64})
+    stages = [[stage, "0" * 64, False, 0.0] for stage in ("train", "sample", "measure")]
+    paths = dict.fromkeys(("degraded", "direct", "sampled"), "/" + "0" * 100)
+    outcome = {
+        "metrics": metrics, "protocol": {"split": "validation", "num_images": 100}, "stages": stages, "images": paths,
+        "measured": paths, "checkpoint": "/" + "0" * 100, "rungs": {}, "seconds": 0.0,
+    }  # fmt: skip
+    tune.report({"state": "complete", "outcome": json.dumps(outcome)})
+
+
+def run_ours(algorithm: str, tracked: bool, trials: int, folder: Path, clock: Clock) -> dict[str, float]:
+    import ray
+
+    from coldtune.diffusion import build_degradation
+    from coldtune.studies import cluster
+    from coldtune.studies.executor import Events, execute
+    from coldtune.studies.ledger import Asked, Ledger
+    from coldtune.studies.records import Records
+    from coldtune.studies.storage import open_storage
+    from coldtune.studies.worker import TrialJob
+    from coldtune.tracking import default_uri, prepare
+
+    spec = make_spec(algorithm)
+    ledger = Ledger("bookkeeping", spec, make_space(), open_storage(folder))
+    target = prepare(default_uri(folder), "coldtune", folder / "artifacts") if tracked else None
+    records = Records(ledger, "bookkeeping", folder / "spool", target, {}) if target else None
+    events: Any = records or Events()
+
+    def job(asked: Asked) -> TrialJob:
+        leftover = getattr(build_degradation(asked.config.degradation, (1, 16, 16)), "leftover", None)
+        spool = str(folder / "spool") if tracked else ""
+        return TrialJob(
+            study="bookkeeping", number=asked.number, again=asked.again, trial=asked.config, leftover=leftover,
+            home=str(folder), dataset_path=str(folder), source_path=None, spool=spool,
+            tags={"git_commit": "0" * 40, "job": "bookkeeping"}, workers=1, cpus=1, gpus=0.0,
+        )  # fmt: skip
+
+    clock.timed("suggestion", ledger.study.sampler, "infer_relative_search_space", "sample_relative")
+    clock.timed("study", ledger, "wanted", "ask", "complete")
+    clock.timed("records", events, "asked", "completed")
+    completed = events.completed
+
+    def ended(number: int, result: Mapping[str, Any]) -> None:
+        completed(number, result)
+        clock.ended()
+
+    events.completed = ended
+    slots = cluster.Slots(count=AT_ONCE, workers=1, cpus=1, gpus=0.0)
+    with cluster.connect("bookkeeping"):
+        assert ray.cluster_resources()["CPU"] >= AT_ONCE
+        execute(ledger, events, job, slots, trials, folder / "tune", trivial_trial)
+    clock.stop()
+    started = time.perf_counter()
+    left = records.close(600.0) if records else 0
+    assert not left
+    return {"delivered_after": time.perf_counter() - started}
+
+
+def stock_trial(config: Mapping[str, Any]) -> None:
+    from ray import tune
+
+    tune.report({"fid": 1.0 + config["T"] / 100})
+
+
+def stock_point(trial: Any) -> None:
+    """OptunaSearch's space, defined by run; of the module, since its searcher is pickled every ten seconds."""
+    make_space().walk(trial._suggest)
+
+
+def run_stock(algorithm: str, tracked: bool, trials: int, folder: Path, clock: Clock) -> dict[str, float]:
+    import logging
+
+    import optuna
+    from optuna.samplers import RandomSampler, TPESampler
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    from ray import tune
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
+    from ray.tune.search.optuna import OptunaSearch
+
+    from coldtune.studies import cluster
+
+    sampler: Any = RandomSampler(seed=0)
+    if algorithm == "tpe":
+        startup = make_spec(algorithm).search.startup
+        sampler = TPESampler(seed=0, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True)
+    clock.timed("suggestion", type(sampler), "infer_relative_search_space", "sample_relative", "sample_independent")
+    clock.timed("study", OptunaSearch, "suggest", "on_trial_complete")
+    clock.timed("records", MLflowLoggerCallback, "log_trial_start", "log_trial_result", "log_trial_end")
+
+    class Ended(tune.Callback):  # type: ignore[misc]
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            clock.ended()
+
+    uri = f"sqlite:///{folder}/mlflow.db"
+    search = OptunaSearch(
+        stock_point, metric="fid", mode="min", sampler=sampler, study_name="bookkeeping",
+        storage=JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
+    )  # fmt: skip
+    callbacks = [MLflowLoggerCallback(tracking_uri=uri, experiment_name="stock")] if tracked else []
+    with cluster.connect("bookkeeping"):
+        del os.environ["TUNE_GLOBAL_CHECKPOINT_S"]  # as they come
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        tune.Tuner(
+            stock_trial,
+            tune_config=tune.TuneConfig(
+                search_alg=search, num_samples=trials, max_concurrent_trials=AT_ONCE, reuse_actors=True
+            ),
+            run_config=tune.RunConfig(
+                name="stock", storage_path=str(folder / "tune"), verbose=0, callbacks=[*callbacks, _closing(Ended)]
+            ),
+        ).fit()
+    clock.stop()
+    return {"delivered_after": 0.0}
+
+
+def _closing(callback: type) -> Any:
+    """The callback, without what Tune would pickle of it."""
+    return type("Ended", (callback,), {"__reduce__": lambda self: (dict, ())})()
+
+
+def one(row: str, trials: int, folder: Path) -> None:
+    """A row, in this process; what was measured goes into the folder."""
+    who, what = row.split()
+    clock = Clock(trials, row)
+    algorithm, tracked = ("random", True) if what == "tracked" else (what, False)
+    run = run_ours if who == "ours" else run_stock
+    more = run(algorithm, tracked, trials, folder, clock)
+    (folder / "measured.json").write_text(json.dumps({"row": row, "rows": clock.rows, **more}))
+
+
+def windows(rows: list[dict[str, float]], width: int) -> list[tuple[str, dict[str, float]]]:
+    """Means over windows of `width` trials: ms per trial of each part, and the memory at the end."""
+    found = []
+    for first in range(0, len(rows) - 1, width):
+        part = rows[first : first + width + 1]
+        count = len(part) - 1
+        if count < width // 2:
+            continue
+        means = {key: 1000 * (part[-1].get(key, 0.0) - part[0].get(key, 0.0)) / count for key in part[-1]}
+        found.append((f"{first:,} to {first + count:,}", {**means, "mb": part[-1]["mb"]}))
+    return found
+
+
+def table(measured: Mapping[str, Any], width: int) -> None:
+    """One row's growth as a Markdown table."""
+    print(f"\n**{measured['row']}**, ms a trial; delivered {measured['delivered_after']:.1f} s after the last trial\n")
+    print("| trials | wall | without suggestion | suggestion | study | records | driver CPU | memory, MB |")
+    print("| --: " * 8 + "|")
+    for name, mean in windows(measured["rows"], width):
+        apart = mean.get("suggestion", 0.0)
+        study = mean.get("study", 0.0)
+        study -= apart if study else 0.0
+        cells = (mean["at"], mean["at"] - apart, apart, study, mean.get("records", 0.0), mean["cpu"])
+        print(f"| {name} | " + " | ".join(f"{cell:.2f}" for cell in cells) + f" | {mean['mb']:.0f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=10_000, help="of ours (default 10,000)")
+    parser.add_argument("--stock-trials", type=int, default=1_500, help="of stock, which grows (default 1,500)")
+    parser.add_argument("--rows", nargs="+", choices=(*ROWS, "stock tpe", "ours tpe"), default=ROWS)
+    parser.add_argument("--dir", type=Path, help="where studies are written (default: a temporary folder)")
+    parser.add_argument("--one", nargs=3, metavar=("ROW", "TRIALS", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        one(options.one[0], int(options.one[1]), Path(options.one[2]))
+        return
+    with tempfile.TemporaryDirectory(prefix="bk", dir=options.dir) as scratch:
+        for number, row in enumerate(options.rows):
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            trials = options.trials if row.startswith("ours") else options.stock_trials
+            command = [sys.executable, __file__, "--one", row, str(trials), str(folder)]
+            subprocess.run(command, check=True, env={**os.environ, "RAY_TMPDIR": tempfile.gettempdir()})
+            table(json.loads((folder / "measured.json").read_text()), max(1, trials // 10))
+
+
+if __name__ == "__main__":
+    main()
