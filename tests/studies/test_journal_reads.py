@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from coldtune.studies.journal import Journal
+from coldtune.studies.journal import Journal, together
 from coldtune.studies.storage import JOURNAL, open_storage
 
 
@@ -72,3 +75,37 @@ def test_a_trials_end_is_on_the_disk_before_anybody_goes_on(tmp_path: Path, monk
         assert flushed[-1] < size()
         study.tell(trial, **way)
         assert flushed[-1] == size()
+
+
+def test_changes_that_belong_together_are_not_torn_apart_by_another_writer(tmp_path: Path) -> None:
+    """Another process that writes all the time finds its records before or after the block, never in it."""
+    storage = open_storage(tmp_path)
+    study = optuna.create_study(study_name="s", storage=storage)
+    code = (
+        "import optuna, sys; from pathlib import Path; from coldtune.studies.storage import open_storage\n"
+        "study = optuna.load_study(study_name='s', storage=open_storage(Path(sys.argv[1])))\n"
+        "print('ready', flush=True)\n"
+        "for i in range(200): study.set_user_attr('other', i)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
+        for block in range(20):
+            with together(storage):
+                for i in range(5):
+                    study.set_user_attr("mine", [block, i])
+        assert other.wait() == 0
+    keys = [next(iter(log["user_attr"])) for log in Journal(tmp_path / JOURNAL).read_logs(1)]
+    assert keys.count("mine") == 100
+    assert keys.count("other") == 200
+    blocks = [len(list(group)) for key, group in itertools.groupby(keys) if key == "mine"]
+    assert all(length % 5 == 0 for length in blocks)
+
+
+def test_a_block_that_fails_lets_go(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    study = optuna.create_study(study_name="s", storage=storage)
+    with pytest.raises(RuntimeError, match="boom"), together(storage):
+        raise RuntimeError("boom")
+    optuna.load_study(study_name="s", storage=open_storage(tmp_path)).set_user_attr("other", 1)
+    assert study.user_attrs == {"other": 1}

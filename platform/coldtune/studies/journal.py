@@ -6,10 +6,11 @@ import fcntl
 import json
 import os
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.storages.journal._storage import JournalOperation
 
@@ -34,12 +35,13 @@ class Journal(JournalFileBackend):
         super().__init__(str(path))
         self._path = path
         self._read = (0, 0)  # the number of the first record that was not read yet, and where it begins
+        self._held = False
         self._shared = JournalFileSymlinkLock(str(path), _GRACE_S)  # that other tools (optuna-dashboard) take
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add records behind the last whole one."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with self._locked(), self._path.open("r+b") as file:
+        with nullcontext() if self._held else self._locked(), self._path.open("r+b") as file:
             end = file.seek(0, os.SEEK_END)
             if (whole := _whole(file.fileno())) < end:
                 file.truncate(whole)
@@ -63,6 +65,16 @@ class Journal(JournalFileBackend):
                     yield json.loads(line)
 
     @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep others from writing until the end: locking costs more than the records of a trial. Of one thread."""
+        with self._locked():
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False
+
+    @contextmanager
     def _locked(self) -> Iterator[None]:
         """The kernel's lock, which dies with its holder, then the one of other tools."""
         with self._path.open("ab") as file:
@@ -72,6 +84,12 @@ class Journal(JournalFileBackend):
                 yield
             finally:
                 self._shared.release()
+
+
+def together(storage: BaseStorage) -> AbstractContextManager[None]:
+    """A block of changes to a study that a journal takes at once; a database takes each by itself."""
+    backend = getattr(storage, "_backend", None)
+    return backend.held() if isinstance(backend, Journal) else nullcontext()
 
 
 def _whole(file: int) -> int:

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from coldtune.config import plain
 from coldtune.stages.trial import TrialConfig
+from coldtune.studies.journal import together
 from coldtune.studies.sampler import FeasibleSampler
 from coldtune.studies.space import Space
 from coldtune.studies.spec import StudySpec
@@ -86,7 +87,10 @@ class Ledger:
         """The next trial: an interrupted one, or a new one."""
         again = bool(self._again)
         trial = Trial(self.study, self._again.pop(0)._trial_id) if again else self._new()
-        point = self.space.walk(trial._suggest)
+        if not trial.params and not trial._fixed_params:
+            trial.relative_params  # noqa: B018 - the suggestion, which may take longer than a journal is to be held
+        with together(self.study._storage):
+            point = self.space.walk(trial._suggest)
         self._running[trial.number] = trial
         return Asked(trial.number, point, self.space.resolve(point), again)
 
@@ -104,10 +108,11 @@ class Ledger:
             self.fail(number, ", ".join(bad))
             return ", ".join(bad)
         trial = self._running.pop(number)
-        trial.set_user_attr("metrics", dict(values))
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)
-        self.study.tell(trial, list(told.values()))
+        with together(self.study._storage):
+            trial.set_user_attr("metrics", dict(values))
+            for key, value in attributes.items():
+                trial.set_user_attr(key, value)
+            self.study.tell(trial, list(told.values()))
         return None
 
     def fail(self, number: int, reason: str) -> None:
