@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -61,6 +62,22 @@ def test_what_is_equal_and_what_went_wrong_stands_below() -> None:
     assert "the same in all: kernel 7" in below
     assert PROTOCOL.describe() in below
     assert "trial 1 failed: loss is NaN" in below
+
+
+def test_what_was_found_and_what_that_saved_stand_beside_the_seconds() -> None:
+    made, found, failed = (replace(row) for row in rows())
+    made, found = replace(made, train=13.4, saved=0.0), replace(found, train="found", saved=14.6)
+    head, _, *body = cells(text := markdown_table([made, found, failed]))
+    assert head[-3:] == ["train", "saved", "seconds"]
+    assert [line[-3:] for line in body] == [["found", "15", "75"], [MISSING] * 3, ["13", "0", "61"]]
+    assert "train: seconds of its training, or found in the store" in text
+
+
+def test_where_nothing_was_found_there_is_nothing_to_say() -> None:
+    made, *others = rows()
+    text = markdown_table([replace(made, train=13.4, saved=0.1), *others])
+    assert "saved" not in text
+    assert cells(text)[0][-1] == "seconds"
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 160])

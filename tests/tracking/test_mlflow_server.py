@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import shlex
 import signal
@@ -237,9 +238,26 @@ def test_the_trials_page_asks_for_what_mlflow_finds(target: Target, study: str, 
     for number, fid in enumerate((3.0, 1.0, 2.0)):
         Tracker(spool_dir, study, number).metrics({"fid": fid})
     drain(spool_dir, target)
-    page, _, query = trials_page(target, study).partition("?")
-    asked = dict(urllib.parse.parse_qsl(query))
+    page, _, query = trials_page(target, study, ["T"], ["fid", "nfe"]).partition("?")
     assert page == f"http://127.0.0.1:5000/#/experiments/{target.experiment_id}/runs"
-    order = [f"{asked['orderByKey']} ASC"]
-    found = MlflowClient(target.uri).search_runs([target.experiment_id], asked["searchFilter"], order_by=order)
+    client = MlflowClient(target.uri)
+    kept = client.get_experiment(target.experiment_id).tags
+    asked = json.loads(kept["mlflow.sharedViewState." + dict(urllib.parse.parse_qsl(query))["viewStateShareKey"]])
+    assert asked["selectedColumns"] == ["params.`T`", "metrics.`fid`", "metrics.`nfe`"]
+    check_filter(client, target, asked["searchFilter"], asked["orderByKey"])
+
+
+def test_where_no_view_can_be_kept_the_address_has_the_filter(target: Target, study: str, spool_dir: Path) -> None:
+    Tracker(spool_dir, study)
+    for number, fid in enumerate((3.0, 1.0, 2.0)):
+        Tracker(spool_dir, study, number).metrics({"fid": fid})
+    drain(spool_dir, target)
+    wide = [f"parameter_{i}" for i in range(500)]  # more than a tag holds
+    asked = dict(urllib.parse.parse_qsl(trials_page(target, study, wide).partition("?")[2]))
+    assert asked["orderByAsc"] == "true"
+    check_filter(MlflowClient(target.uri), target, asked["searchFilter"], asked["orderByKey"])
+
+
+def check_filter(client: MlflowClient, target: Target, wanted: str, order: str) -> None:
+    found = client.search_runs([target.experiment_id], wanted, order_by=[f"{order} ASC"])
     assert [run.data.tags["coldtune.trial"] for run in found] == ["1", "2", "0"]

@@ -19,6 +19,8 @@ BEST = "★"
 MISSING = "–"  # noqa: RUF001 - an en dash, as tables print it
 _STYLES = {"finished": "green", "pruned": "yellow", "failed": "red", "interrupted": "magenta", "running": "cyan"}
 _MAX_DECIMALS = 5
+_LEAST_SAVED = 0.5  # seconds, below which there is nothing to show
+_SAVED = "train: seconds of its training, or found in the store; saved: seconds of work that was found, not done again"
 ANY_WIDTH = 10_000  # characters: a table is measured without a limit
 
 
@@ -27,7 +29,9 @@ class TrialRow:
     """One trial as tables show it.
 
     params: the varied parameters by short name; a name that another row has and this one lacks is shown as missing.
-    metrics: values by name (`COLUMNS`); None where not measured. seconds: wall time. note: why it failed or was pruned.
+    metrics: values by name (`COLUMNS`); None where not measured. seconds: wall time. train: of them, the seconds of its
+    training; "found" where that was in the store. saved: seconds of work that it found done. note: why it failed or was
+    pruned.
     protocol: what the metrics were measured under; None only where nothing was measured.
     """
 
@@ -38,6 +42,8 @@ class TrialRow:
     seconds: float | None = None
     note: str = ""
     protocol: Protocol | None = None
+    train: float | str | None = None
+    saved: float | None = None
 
 
 @dataclass(frozen=True)
@@ -165,19 +171,30 @@ def _grid(rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Colum
     params = [[_value(row.params.get(name)) for row in rows] for name in varied]
     metrics = [_numbers([row.metrics.get(column.key) for row in rows], column.decimals) for column in shown]
     trials = [f"{BEST if row.number in best else ''}{row.number}" for row in rows]
-    seconds = _numbers([row.seconds for row in rows], 0)
-    filled = [trials, [row.state for row in rows], *params, *metrics, seconds]
+    times = _times(rows)
+    filled = [trials, [row.state for row in rows], *params, *metrics, *times.values()]
     numbers = [all(_is_number(row.params.get(name)) for row in rows) for name in varied]
     same = ", ".join(f"{name} {_value(rows[0].params[name])}" for name in fixed)
     foot = [f"{BEST} best: trial {best[0]}"] if len(best) == 1 else []
     foot += [f"{BEST} not beaten in all objectives by another: trials {_listed(best)}"] if len(best) > 1 else []
     foot += [f"the same in all: {same}"] if same else []
     foot += [protocols[0].describe()] if protocols else []
+    foot += [_SAVED] if "saved" in times else []
     foot += [f"trial {row.number} {row.state}: {row.note}" for row in rows if row.note]
-    heads = [("", "trial"), ("", "state"), *(("", name) for name in varied), *(c.head for c in shown), ("", "seconds")]
-    numeric = [True, False, *numbers, *(True for _ in shown), True]
+    names = ["trial", "state", *varied]
+    heads = [*(("", name) for name in names), *(c.head for c in shown), *(("", name) for name in times)]
+    numeric = [True, False, *numbers, *(True for _ in shown), *(True for _ in times)]
     measured = [i >= 2 + len(varied) for i in range(len(heads))]
     return _Grid(heads, numeric, measured, [list(line) for line in zip(*filled, strict=True)], rows, foot)
+
+
+def _times(rows: Sequence[TrialRow]) -> dict[str, list[str]]:
+    """The last columns: what a trial cost and, where any of them found work done, what that saved."""
+    times = {"seconds": _numbers([row.seconds for row in rows], 0)}
+    if any(row.saved and row.saved >= _LEAST_SAVED for row in rows):
+        train = [row.train if isinstance(row.train, str) else _numbers([row.train], 0)[0] for row in rows]
+        times = {"train": train, "saved": _numbers([row.saved for row in rows], 0), **times}
+    return times
 
 
 def _protocols(rows: Sequence[TrialRow]) -> list[Protocol]:

@@ -51,7 +51,8 @@ STRIP_IMAGES, STRIP_STEPS = 8, 10
 class StageRecord:
     """One stage of one trial: whether its result was found, and the seconds that it took or, where found, saved.
 
-    earlier: of a training that went on from a checkpoint, the seconds that this checkpoint stands for.
+    earlier: of a training that went on from a checkpoint, the seconds that this checkpoint stands for. by: who made
+    what was found or gone on from (`Store.by`), where that is known.
     """
 
     stage: str
@@ -59,6 +60,7 @@ class StageRecord:
     found: bool
     seconds: float
     earlier: float = 0.0
+    by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Outcome:
         `fid_high`; with the suffix `_direct`, `_naive` and `_degraded` the values of the other sets; and `nfe`.
         """
         flat: dict[str, float] = {}
-        for name, judgement in self.judgements.items():
+        own_first = {SAMPLED: self.judgements[SAMPLED], **self.judgements}  # the order in which MLflow lists them
+        for name, judgement in own_first.items():
             suffix = "" if name == SAMPLED else f"_{name}"
             flat |= {f"{metric}{suffix}": value.value for metric, value in judgement.values.items()}
         for metric, value in self.judgements[SAMPLED].values.items():
@@ -193,7 +196,7 @@ class Chain:
         same training at once, one trains and the others wait for its checkpoint.
         """
         key, steps = train_key(self.config, self.dataset, self.source), self.config.training.steps
-        checkpoints = StoreCheckpoints(self.store.root, key, final=steps)
+        checkpoints = StoreCheckpoints(self.store.root, key, final=steps, by=self.store.by)
         with self.store.lease("train", key, done=lambda: checkpoints.has(steps)):
             path = self._train(key, checkpoints, train, report, replay, recorded)
         self.store.used(f"train/{key}/{path.name}")
@@ -211,15 +214,16 @@ class Chain:
         steps = self.config.training.steps
         last = checkpoints.latest(steps)
         earlier = max(checkpoints.seconds(last[0]) - recorded, 0.0) if last else 0.0
+        by = checkpoints.maker(last[0]) if last else None
         for past in read_history(last[1]) if last else ():
             replay(int(past["step"]), {name: value for name, value in past.items() if name != "step"})
         found = last is not None and last[0] == steps
         if found:
-            self.records.append(StageRecord("train", f"{key}/{steps}", True, earlier))
+            self.records.append(StageRecord("train", f"{key}/{steps}", True, earlier, by=by))
         else:
             result = train(self._task(), checkpoints, report)
             last = checkpoints.latest(steps)
-            self.records.append(StageRecord("train", f"{key}/{steps}", False, result.seconds, earlier))
+            self.records.append(StageRecord("train", f"{key}/{steps}", False, result.seconds, earlier, by))
         assert last is not None
         assert last[0] == steps, f"the training ended at step {last[0]} of {steps}"
         return last[1]
@@ -245,7 +249,7 @@ class Chain:
         entry, found = self.store.get("sample", key, build)
         seconds = float(entry.about["seconds"]) if found else time.monotonic() - started
         if sampler is not None:
-            self.records.append(StageRecord(_stage("sample", name), key, found, seconds))
+            self.records.append(StageRecord(_stage("sample", name), key, found, seconds, by=entry.about.get("by")))
         return entry
 
     def measure(self, name: str, images: Entry) -> Path:
@@ -260,7 +264,7 @@ class Chain:
 
         entry, found = self.store.get("measure", key, build)
         seconds = float(entry.about["seconds"]) if found else time.monotonic() - started
-        self.records.append(StageRecord(_stage("measure", name), key, found, seconds))
+        self.records.append(StageRecord(_stage("measure", name), key, found, seconds, by=entry.about.get("by")))
         return entry.path
 
     def clean(self) -> Tensor | None:

@@ -108,13 +108,13 @@ class Store:
     def put(self, kind: str, key: str, write: Callable[[Path], Mapping[str, Any] | None]) -> Entry:
         """Call `write(directory)` to fill a fresh directory, then publish it as the entry.
 
-        What `write` returns is kept in the manifest. If another process published the same key first, its entry
-        stays and is returned: equal keys mean equal work.
+        What `write` returns is kept in the manifest, and who made it. If another process published the same key first,
+        its entry stays and is returned: equal keys mean equal work.
         """
         scratch = self.files.scratch()
         try:
             started = time.time()
-            about = {"seconds": None, **(write(scratch) or {})}
+            about = {"seconds": None, **({"by": self.by} if self.by else {}), **(write(scratch) or {})}
             if about["seconds"] is None:
                 about["seconds"] = round(time.time() - started, 3)
             manifest = seal(scratch, kind, key, about)
@@ -241,13 +241,13 @@ class StoreCheckpoints:
 
     final: the step at which this training ends. Checkpoints at a final step stay (later stages and longer
     trainings build on them), and so does one that somebody is recorded to use; of the others only the newest two are
-    kept.
+    kept. by: who trains, as in `Store`.
     """
 
     KIND = "train"
 
-    def __init__(self, root: Path | str, key: str, final: int) -> None:
-        self.root, self.key, self.final = Path(root), key, final
+    def __init__(self, root: Path | str, key: str, final: int, by: str | None = None) -> None:
+        self.root, self.key, self.final, self.by = Path(root), key, final, by
         self._started, self._before = time.time(), 0.0
 
     def latest(self, at_most: int) -> tuple[int, Path] | None:
@@ -268,9 +268,14 @@ class StoreCheckpoints:
         entry = Store(self.root).find(self.KIND, self._name(step))
         return float(entry.about["seconds"]) if entry else 0.0
 
+    def maker(self, step: int) -> str | None:
+        """Who made the checkpoint of `step`, as far as recorded."""
+        entry = Store(self.root).find(self.KIND, self._name(step))
+        return entry.about.get("by") if entry else None
+
     def save(self, step: int, write: Callable[[Path], None]) -> None:
         """Publish the checkpoint of `step`, filled by `write(directory)`, and drop the ones no longer needed."""
-        store = Store(self.root)
+        store = Store(self.root, by=self.by)
 
         def fill(directory: Path) -> dict[str, Any]:
             write(directory)

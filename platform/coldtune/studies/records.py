@@ -9,10 +9,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from coldtune.stages.shares import saved
 from coldtune.studies.executor import Events
 from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.settle import settle
-from coldtune.tracking import Drainer, Target, Tracker
+from coldtune.tracking import NOTE, Drainer, Target, Tracker
 from coldtune.tracking.prometheus import StudyMetrics
 
 _STATES = {
@@ -31,16 +32,19 @@ class Records(Events):
         self.parent = Tracker(spool, study, tags={**tags, "coldtune.kind": "study"})
         self._drainer = Drainer(spool, target)
         self._gauges = StudyMetrics(study)
+        self._saved = sum(trial.user_attrs.get("saved", 0.0) for trial in ledger.trials())
 
     def settle(self) -> None:
         """Make up for what a driver that was killed had told the study, but not its records; once, at the start."""
         self._settle()
         best: FrozenTrial | None = None
+        spared = 0.0
         ended = [trial for trial in self.ledger.trials() if trial.datetime_complete]
         for count, trial in enumerate(sorted(ended, key=lambda t: (t.datetime_complete, t.number)), 1):
             if trial.state == TrialState.COMPLETE:
                 best = trial if best is None else min(best, trial, key=self.ledger.rank)
-                self._note(best, count)
+                spared += trial.user_attrs.get("saved", 0.0)
+                self._note(best, count, spared)
 
     def _settle(self) -> None:
         waiting = set(self.ledger.interrupted())
@@ -56,7 +60,8 @@ class Records(Events):
         self._end(number, "finished")
         best = self.ledger.best()
         assert best is not None
-        self._note(best, self.ledger.finished())
+        self._saved += result.get("saved", 0.0)
+        self._note(best, self.ledger.finished(), self._saved)
         if self.ledger.spec.objective.metric == "fid":
             self._gauges.best_fid(best.values[0])
         self._count()
@@ -73,8 +78,10 @@ class Records(Events):
         self.parent.end("interrupted")
 
     def finished(self) -> None:
-        """End the study's run, and whichever of its trials' still goes on."""
+        """End the study's run, and whichever of its trials' still goes on; say what its trials found in the store."""
         self._settle()
+        if found := saved(trial.user_attrs for trial in self.ledger.trials()):
+            self.parent.tags({NOTE: found})
         self.parent.end("finished")
 
     def close(self, timeout: float = 20.0) -> int:
@@ -86,9 +93,10 @@ class Records(Events):
             self._drainer.close()
         return self._drainer.pending()
 
-    def _note(self, best: FrozenTrial, ended: int) -> None:
-        """The best after `ended` trials; what an earlier driver noted stays."""
-        self.parent.metrics({f"best_{self.ledger.spec.objective.metric}": best.values[0], "trials_ended": ended}, ended)
+    def _note(self, best: FrozenTrial, ended: int, spared: float) -> None:
+        """The best after `ended` trials, and the seconds saved so far; what an earlier driver noted stays."""
+        first = f"best_{self.ledger.spec.objective.metric}"
+        self.parent.metrics({first: best.values[0], "trials_ended": ended, "seconds_saved": spared}, ended)
 
     def _end(self, number: int, status: Any, reason: str | None = None) -> None:
         with Tracker(self.spool, self.study, number, running=False) as tracker:

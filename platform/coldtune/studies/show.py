@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from coldtune.metrics import Judgement, compare
 from coldtune.metrics.protocol import Protocol
 from coldtune.reports.paper_text import TerminalTable, latex, markdown
 from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, trial_table
+from coldtune.stages.shares import saved
 from coldtune.stages.trial import short_name
 from coldtune.studies.cluster import Slots
 from coldtune.studies.cost import cost
@@ -35,6 +34,9 @@ _STATES = {
     TrialState.FAIL: "failed",
     TrialState.RUNNING: "interrupted",
 }
+
+_LISTED = ("fid", "fid_direct", "fid_naive", "ssim", "rmse", "nfe", "seconds", "seconds_saved")
+"""Metrics that MLflow's list of trials shows, beside the objectives."""
 
 
 def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: str) -> None:
@@ -95,7 +97,7 @@ def closing(
     written = write_table(folder, ledger)
     commands = [
         ("runs in MLflow", tracking.ui_command(target.uri)),
-        ("its trials", tracking.trials_page(target, folder.name, ledger.spec.objective.metric)),
+        ("its trials", _trials_page(target, folder.name, ledger)),
         ("look closer", f"{runner()}coldtune study show {folder.name} --home {shlex.quote(str(folder.home))}"),
         ("judge further", f"{runner()}coldtune evaluate {folder.name} --home {shlex.quote(str(folder.home))}"),
     ]
@@ -122,6 +124,12 @@ def resume(command: str) -> str:
     return command if "--resume" in shlex.split(command) else f"{command} --resume"
 
 
+def _trials_page(target: Target, study: str, ledger: Ledger) -> str:
+    metrics = dict.fromkeys([*(objective.metric for objective in ledger.spec.objectives), *_LISTED])
+    minimize = ledger.spec.objective.direction == "minimize"
+    return tracking.trials_page(target, study, list(ledger.space.distributions), list(metrics), minimize=minimize)
+
+
 def print_table(console: Console, ledger: Ledger) -> None:
     """The table of a study's trials, the best one's place on test, and what failed; or the paper's table, filled."""
     if ledger.spec.table is not None:
@@ -131,7 +139,7 @@ def print_table(console: Console, ledger: Ledger) -> None:
     best = ledger.best()
     if best is None:
         return
-    if line := _saved(ledger):
+    if line := saved(trial.user_attrs for trial in ledger.trials()):
         console.print(line, highlight=False)
     if line := _against_runner_up(ledger, best):
         console.print(line, highlight=False)
@@ -193,8 +201,16 @@ def _row(trial: FrozenTrial) -> TrialRow:
         metrics=metrics,
         seconds=attributes.get("seconds"),
         note=attributes.get("reason", ""),
+        train=_trained(attributes),
+        saved=attributes.get("saved"),
         protocol=parse(Protocol, protocol) if protocol else None,
     )
+
+
+def _trained(attributes: Mapping[str, Any]) -> float | str | None:
+    """Seconds of a trial's own training, or that it was found."""
+    seconds: float | None = attributes.get("trained")
+    return "found" if seconds is None and attributes.get("found", {}).get("train") else seconds
 
 
 def _columns(ledger: Ledger) -> Sequence[Column]:
@@ -216,22 +232,6 @@ def _with_interval(metric: str, metrics: Mapping[str, float]) -> str:
     low, high = metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high")
     interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
     return f"{metric.replace('_', ' ').upper()} {metrics[metric]:.4g}{interval}"
-
-
-def _saved(ledger: Ledger) -> str:
-    """How much of the trials' work was found in the store instead of done again; empty where nothing was."""
-    found: Counter[str] = Counter()
-    seconds = 0.0
-    for trial in ledger.trials():
-        for stage, _, was_found, took in trial.user_attrs.get("stages", ()):
-            if was_found:
-                found[str(stage).partition("_")[0]] += 1
-                seconds += float(took)
-    if not found:
-        return ""
-    words = {"train": "trainings", "sample": "samplings", "measure": "measurements"}
-    counts = ", ".join(f"{found[stage]} {word}" for stage, word in words.items() if found[stage])
-    return f"Found in the store, not done again: {counts}, {timedelta(seconds=round(seconds))} of work"
 
 
 def _against_runner_up(ledger: Ledger, best: FrozenTrial) -> str:

@@ -65,7 +65,8 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
     import torch
 
     from coldtune.config import plain
-    from coldtune.tracking import Tracker
+    from coldtune.stages.shares import share
+    from coldtune.tracking import NOTE, Tracker
     from coldtune.tracking.prometheus import TrialMetrics
 
     torch.set_num_threads(job.cpus)
@@ -94,18 +95,17 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
             tracker.metrics(past, step)
 
         outcome = chain.run(_trainer(job, device), trained, _every(1.0, sampled), replay, on_rung)
-        seconds = time.time() - started
-        if job.again:  # what it finds is its own earlier work
-            seconds += sum(record.earlier + record.found * record.seconds for record in outcome.stages)
+        parts = share(outcome.stages, me=chain.store.by if job.again else None)
+        seconds = time.time() - started + parts.before
         by_stage = {f"seconds_{record.stage}": record.seconds for record in outcome.stages if not record.found}
-        saved = sum(record.seconds for record in outcome.stages if record.found)
-        tracker.metrics({**outcome.metrics, **by_stage, "seconds": seconds, "seconds_saved": saved}, steps)
+        tracker.metrics({**outcome.metrics, **by_stage, "seconds": seconds, "seconds_saved": parts.saved}, steps)
         tracker.tags(
             {
                 "protocol": outcome.protocol.key,
                 "protocol_text": outcome.protocol.describe(),
                 **{f"stage_{record.stage}": record.key for record in outcome.stages},
                 **{f"found_{record.stage}": record.found for record in outcome.stages},
+                NOTE: parts.describe(),
             }
         )
         _artifacts(tracker, job, chain, outcome)
@@ -113,6 +113,9 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
             "metrics": dict(outcome.metrics),
             "protocol": plain(outcome.protocol),
             "stages": [[r.stage, r.key, r.found, r.seconds] for r in outcome.stages],
+            "found": dict(parts.found),
+            "trained": parts.own.get("train"),
+            "saved": parts.saved,
             "images": {name: str(path) for name, path in outcome.images.items()},
             "measured": {name: str(path) for name, path in outcome.measured.items()},
             "checkpoint": str(outcome.checkpoint),

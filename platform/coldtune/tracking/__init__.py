@@ -5,11 +5,14 @@ Nothing here imports MLflow before something is delivered or a tracking URI is c
 
 from coldtune.tracking.drain import Drained, Drainer, drain, pending
 from coldtune.tracking.logged import logged_file
-from coldtune.tracking.server import Target, default_uri, prepare, trials_page, ui_command
+from coldtune.tracking.pages import trials_page
+from coldtune.tracking.runs import NOTE
+from coldtune.tracking.server import Target, default_uri, prepare, ui_command
 from coldtune.tracking.tracker import Status, Tracker
 from coldtune.tracking.uris import shown
 
 __all__ = [
+    "NOTE",
     "Drained",
     "Drainer",
     "Status",

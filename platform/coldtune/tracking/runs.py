@@ -19,7 +19,8 @@ TAG_KIND = "coldtune.kind"
 TAG_STATE = "coldtune.state"
 TAG_REASON = "coldtune.reason"
 _TAG_PARENT = "mlflow.parentRunId"
-_TAG_NOTE = "mlflow.note.content"
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description; Markdown."""
 
 # Pruning is a trial's proper end (tag coldtune.state tells the two apart); KILLED may be taken up again.
 STATUSES = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -99,7 +100,7 @@ class Runs:
         """Give the run its final status, with the time and the reason of the record."""
         tags = {TAG_STATE: record["status"]}
         if reason := record.get("reason"):
-            tags |= {TAG_REASON: reason, _TAG_NOTE: f"**{record['status'].capitalize()}**: {reason}"}
+            tags |= {TAG_REASON: reason, NOTE: f"**{record['status'].capitalize()}**: {reason}"}
         self.log(run_id, [{"op": "tags", "values": tags}])
         with _errors():
             self._client.set_terminated(run_id, STATUSES[record["status"]], record["time"])
@@ -108,7 +109,7 @@ class Runs:
         """Set an ended run running again, and take back the reason for which it had ended."""
         with _errors():
             run = self._client.get_run(run_id)
-        tags = {TAG_STATE: "running"} | {key: "" for key in (TAG_REASON, _TAG_NOTE) if TAG_REASON in run.data.tags}
+        tags = {TAG_STATE: "running"} | {key: "" for key in (TAG_REASON, NOTE) if TAG_REASON in run.data.tags}
         self.log(run_id, [{"op": "tags", "values": tags}])
         with _errors():
             if run.info.status != "RUNNING":

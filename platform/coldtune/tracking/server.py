@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from coldtune.tracking.uris import SERVERS, TIMEOUT, UnusableError, checked, shown
 
@@ -57,19 +57,6 @@ def ui_command(uri: str) -> str:
         return shown(uri)
     command = f"uv run mlflow ui --workers 1 --backend-store-uri {shlex.quote(uri)}"
     return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {command}"
-
-
-def trials_page(target: Target, study: str, sort: str = "fid") -> str:
-    """The address of MLflow's list of a study's trials, lowest metric `sort` first, once `ui_command` runs."""
-    server = urlsplit(target.uri).scheme in SERVERS
-    query = {
-        "workflowType": "machine_learning",
-        "searchFilter": f"tags.`coldtune.study` = '{study}' and tags.`coldtune.kind` = 'trial'",
-        "orderByKey": f"metrics.`{sort}`",
-        "orderByAsc": "true",
-    }
-    base = shown(target.uri) if server else "http://127.0.0.1:5000"
-    return f"{base}/#/experiments/{target.experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 
 def client(uri: str) -> Any:
