@@ -1,0 +1,131 @@
+"""What 24 settings of the sampler on one restorer cost where its training is found, and where each trial retrains.
+
+    uv run benchmarks/sampler_sweep.py --steps 300 --retrain 24
+    uv run benchmarks/sampler_sweep.py --steps 2000 --retrain 3
+
+The settings are those of search_spaces/samplers.yaml, the restorer that of its base. Found: the 24 trials one after
+another on one store, as a study runs them, each with x_T and the two baselines judged too. Stock: a trial alone with an
+empty store, which trains, samples with its own sampler and judges that, and nothing else; the first `--retrain` of a
+spread over the settings are run, and where these are not all, the rest is extrapolated: the mean of the trainings that
+were timed, and the sampling and judging of that setting as it was timed on the other side. Both sides run alternately
+in this process, on one thread. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from coldtune.data import Dataset, prepare
+from coldtune.data.progress import show
+from coldtune.stages.chain import SAMPLED, Chain
+from coldtune.stages.store import Store
+from coldtune.stages.store_made import git_commit, made
+from coldtune.stages.trial import TrialConfig
+from coldtune.studies.space import Space
+from coldtune.studies.spec import build_spec
+from coldtune.training.loop import train
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def settings(home: Path, steps: int) -> tuple[Dataset, list[TrialConfig]]:
+    spec = build_spec("benchmark", ROOT / "search_spaces" / "samplers.yaml", settings=[f"training.steps={steps}"])
+    dataset = prepare(spec.base["data"], home, progress=False)
+    space = Space(spec.space, spec.base, dataset.image_shape)
+    return dataset, [space.resolve(point) for point in space.grid()]
+
+
+def found_trial(trial: TrialConfig, dataset: Dataset, store: Store) -> tuple[float, float, float]:
+    """Seconds of a whole trial of the study, of them its training, and its own sampling and judging."""
+    started = time.perf_counter()
+    outcome = Chain(trial, dataset, store).run(train, lambda *_: None)
+    seconds = time.perf_counter() - started
+    trained = sum(r.seconds for r in outcome.stages if r.stage == "train" and not r.found)
+    return seconds, trained, sum(r.seconds for r in outcome.stages if r.stage in ("sample", "measure"))
+
+
+def stock_trial(trial: TrialConfig, dataset: Dataset) -> tuple[float, float]:
+    """Seconds of a trial that finds nothing and does only what its own FID needs, and of them its training."""
+    with tempfile.TemporaryDirectory(prefix="stock-") as scratch:
+        chain = Chain(trial, dataset, Store(scratch))
+        started = time.perf_counter()
+        checkpoint = chain.train(train, lambda *_: None)
+        trained = time.perf_counter() - started
+        chain.measure(SAMPLED, chain.sample(SAMPLED, trial.sampler, checkpoint))
+        return time.perf_counter() - started, trained
+
+
+def spread(count: int, of: int) -> list[int]:
+    """`count` of the settings, from the first to the last."""
+    return sorted({round(i * (of - 1) / max(count - 1, 1)) for i in range(count)})
+
+
+def turns(retrained: Sequence[int], count: int) -> Iterator[tuple[bool, int]]:
+    """Which side runs which setting, in turn: (found, setting)."""
+    for i in range(count):
+        yield True, i
+        if i in retrained:
+            yield False, i
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, nargs="+", default=[300])
+    parser.add_argument("--retrain", type=int, default=3, metavar="N", help="how many of the 24 are really retrained")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    machine = made()
+    print(
+        f"Commit {git_commit()}; {machine['cpus']} CPUs ({machine['device']}), torch {machine['torch']}, one thread.\n"
+    )
+    heads = ["steps", "a training", "found: 24 trials", "of them not training", "stock, a trial", "retrained",
+             "stock: 24 trials", "", "ratio"]  # fmt: skip
+    print("| " + " | ".join(heads) + " |\n|" + "--:|" * 7 + ":--|--:|", flush=True)
+    for steps in options.steps:
+        with tempfile.TemporaryDirectory(prefix="sampler-sweep-") as scratch:
+            compare(steps, options.retrain, Path(scratch))
+
+
+def compare(steps: int, retrain: int, home: Path) -> None:
+    dataset, trials = settings(home, steps)
+    store, retrained = Store(home / "store"), spread(retrain, len(trials))
+    found: dict[int, tuple[float, float, float]] = {}
+    stock: dict[int, tuple[float, float]] = {}
+    with show(True) as bars:
+        advance = bars.start(f"{steps:,} steps", 1 + len(trials) / 24 + len(retrained), "trainings")
+        for ours, i in turns(retrained, len(trials)):
+            if ours:
+                found[i] = found_trial(trials[i], dataset, store)
+            else:
+                stock[i] = stock_trial(trials[i], dataset)
+            advance(1 / 24 + (i == 0) if ours else 1)
+    trainings = [trained for _, trained in stock.values()]
+    whole = sum(seconds for seconds, _, _ in found.values())
+    each = statistics.mean(trainings)
+    alone = sum(stock[i][0] if i in stock else each + judged for i, (_, _, judged) in found.items())
+    mean_trial = statistics.mean(seconds for seconds, _ in stock.values())
+    rest = whole - sum(trained for _, trained, _ in found.values())
+    how = "measured" if len(stock) == len(trials) else "extrapolated"
+    cells = [
+        f"{steps:,}",
+        f"{min(trainings):.1f} to {max(trainings):.1f} s",
+        f"{whole:.1f} s",
+        f"{rest:.1f} s",
+        f"{mean_trial:.1f} s",
+        f"{len(stock)} of {len(trials)}",
+        f"{alone:.0f} s",
+        how,
+        f"{alone / whole:.1f}",
+    ]
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
