@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from coldtune.studies.spec import StudySpec
 
 
-def parser(doc: str, trials: int) -> argparse.ArgumentParser:
-    """The flags of every job that searches."""
+def parser(doc: str, trials: int, generate: bool = False) -> argparse.ArgumentParser:
+    """The flags of every job that searches; generate: of one whose question may be asked of generation too."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--trials", type=int, metavar="N", help=f"trials in all (default {trials}; more extends a study)")
     made.add_argument("--dataset", metavar="NAME", help="digits, mnist, cifar10 (default: the base's)")
+    if generate:
+        made.add_argument("--generate", action="store_true", help="judge generation from a prior, not restoration")
     return add_common(made, "change the base or the search, e.g. training.steps=400 search.startup=8")
 
 
@@ -46,17 +48,27 @@ def add_common(made: argparse.ArgumentParser, settings: str) -> argparse.Argumen
     return made
 
 
-def main(job: str, space: Path, doc: str | None, trials: int = 12, arguments: Sequence[str] | None = None) -> None:
+def main(
+    job: str,
+    space: Path,
+    doc: str | None,
+    trials: int = 12,
+    arguments: Sequence[str] | None = None,
+    generate: Path | None = None,
+) -> None:
     """Run the study of a job's space as the command line says, and exit.
+
+    generate: the space that `--generate` asks instead, where there is one.
 
     Exit codes: 0 the study has its trials; 2 the command was wrong, and nothing was spent; 130 interrupted.
     """
-    options = parser((doc or "").strip(), trials).parse_args(arguments)
+    options = parser((doc or "").strip(), trials, generate is not None).parse_args(arguments)
+    asked = generate if generate and options.generate else space
 
     def spec() -> StudySpec:
         from coldtune.studies.spec import build_spec
 
-        return build_spec(job, space, dataset=options.dataset, seed=options.seed, settings=options.settings)
+        return build_spec(job, asked, dataset=options.dataset, seed=options.seed, settings=options.settings)
 
     run_guarded(spec, options, trials)
 

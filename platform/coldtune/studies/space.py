@@ -147,8 +147,10 @@ class Space:
         for name, bound in self.config.constrain.items():
             if name == "nfe":
                 value = float(nfe(trial.sampler, int(trial.degradation["steps"])))
-            else:
+            elif trial.degradation["kind"] in STARTS or not self.config.variants:
                 value = leftover_of(trial.degradation, self.image_shape)
+            else:  # a variant of a kind that has no such number
+                continue
             if not bound.holds(value):
                 raise InfeasibleError(f"{name} = {value:.4g}: constrain.{name} is {bound}")
 

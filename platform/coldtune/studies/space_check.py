@@ -7,13 +7,19 @@ import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from coldtune.diffusion import STARTS, leftover_of
 from coldtune.stages.trial import TrialConfig, leaves, parse_trial
 from coldtune.studies.space_config import VARIANT, InfeasibleError
+from coldtune.studies.space_values import get_key
 
 if TYPE_CHECKING:
     from coldtune.studies.space import Space
 
+LEFT = 1e-3
+"""The leftover above which a degradation's end still shows the image, so that no prior may stand for it."""
+
 _CORNERS = 4096  # beyond this many corners a random subset of them is checked
+_DRAWN = 200  # points between the corners that are looked at too
 
 
 def check_variants(space: Space) -> None:
@@ -47,7 +53,7 @@ def check_keys(space: Space) -> None:
 
 def check_points(space: Space) -> None:
     """Try every combination of choices and ends: a value that its owner refuses is found now, not in a trial."""
-    for point in _corners(space):
+    for point in corners(space):
         try:
             space.resolve(point)
         except InfeasibleError:
@@ -55,6 +61,7 @@ def check_points(space: Space) -> None:
         except ValueError as error:
             shown = ", ".join(f"{space.paths.get(name, name)} = {value!r}" for name, value in point.items())
             raise ValueError(f"the space holds a point that is not valid ({shown}): {error}") from None
+    check_ends(space)
     if not space.feasible(space.first):
         space.resolve(space.first)  # raises, with the reason
     if space.feasible_share() < 0.02:
@@ -62,7 +69,38 @@ def check_points(space: Space) -> None:
         raise ValueError(f"vary: under 2 % of the space can be asked; for example {reason}")
 
 
-def _corners(space: Space) -> Iterator[dict[str, Any]]:
+def check_ends(space: Space) -> None:
+    """A space that judges generation must end with next to nothing left of an image, or bound that itself.
+
+    A prior draws x_T without an image; where the degradation would have left something of one, the restorer was trained
+    on ends that the prior never draws, and a setting is judged by how far its ends lie from them.
+    """
+    if "leftover" in space.config.constrain or parse_trial(space.base).task != "generated":
+        return
+    rng = random.Random(0)
+    for point in [space.first, *corners(space), *(space.sample(rng) for _ in range(_DRAWN))]:
+        try:
+            trial = space.resolve(point)
+        except InfeasibleError:
+            continue
+        if trial.degradation["kind"] in STARTS and (left := leftover_of(trial.degradation, space.image_shape)) > LEFT:
+            paths = [space.paths[name] for name in point if space.paths.get(name, "").startswith("degradation.")]
+            values = trial.model_dump()
+            shown = ", ".join(f"{path} = {get_key(values, path)}" for path in paths) or "degradation (the base's)"
+            raise ValueError(
+                f"{shown}: the {trial.degradation['kind']} leaves {left:.2g} of an image at T, and what is generated "
+                f"from a prior begins with nothing of one; add constrain: {{leftover: {{max: {LEFT:g}}}}}, or "
+                f"{_nothing_left(trial)}"
+            )
+
+
+def _nothing_left(trial: TrialConfig) -> str:
+    if trial.degradation["kind"] == "blur":
+        return "degradation.collapse_final: true, or ranges that blur more"
+    return "degradation.order: reverse, or ranges that mask more"
+
+
+def corners(space: Space) -> Iterator[dict[str, Any]]:
     """The points whose every value is a choice or an end of its range; a fixed random part of them where many."""
     options = [[(VARIANT, name) for name in space.config.variants]] if space.config.variants else []
     options += [[(name, end) for end in space.config.vary[path].ends()] for name, path in space.paths.items()]

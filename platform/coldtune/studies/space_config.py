@@ -114,7 +114,8 @@ class SpaceConfig(Config):
     """A space as it is written in a file under search_spaces/: ranges to search, variants to go through, or both.
 
     constrain: what a point must keep to be asked at all: `nfe`, the network evaluations of its sampler (a budget);
-    `leftover`, what its degradation leaves at T (generation from a prior needs almost nothing, 1e-3).
+    `leftover`, what its degradation leaves at T, for the kinds that have such a number. A space that judges generation
+    needs one of 1e-3 at most, since a prior draws x_T without an image: by this constraint, or by its ranges.
     first: points to try before the search chooses, after the base: dotted keys, the others as in the base.
     variants: by name, what each changes of the base: dotted keys, or whole sections (`degradation`), which replace the
     base's. Without `vary`, every variant is asked once, in the order written; with it, which variant is one more choice
