@@ -188,9 +188,7 @@ def _driver_ended(study: Study, kind: str) -> None:
 
 
 @contextmanager
-def study_of(
-    scenario: Scenario, folder: Path, mlflow: Mlflow, postgres: Postgres | None, name: str
-) -> Iterator[Study]:
+def study_of(scenario: Scenario, folder: Path, mlflow: Mlflow, postgres: Postgres | None, name: str) -> Iterator[Study]:
     """A study that was not started yet; all of its processes end with the block."""
     folder.mkdir(parents=True)
     lab = Lab(folder)
