@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 from chaos_plan import Scenario
-from chaos_study import Study, Trouble
+from chaos_study import Study, TroubleError
 from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.studies.storage import stored_study
@@ -37,7 +37,7 @@ def trials(study: Study) -> list[FrozenTrial]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     stored = stored_study(study.home / "studies" / study.name, study.name, study.database)
     if stored is None:
-        raise Trouble("there is no study in the storage")
+        raise TroubleError("there is no study in the storage")
     return stored.get_trials()
 
 
@@ -101,10 +101,10 @@ def _spools(spool: Path) -> None:
         journal = Spool(spool, name)
         _expect(f"what was delivered of {name}", journal.state().offset, journal.size())
         if journal.rejected_path.exists():
-            raise Trouble(f"{name}: the server refused {journal.rejected_path.read_text()}")
+            raise TroubleError(f"{name}: the server refused {journal.rejected_path.read_text()}")
     _expect("files that wait", [str(path) for path in spool.glob("*.files/**/*") if path.is_file()], [])
 
 
 def _expect(what: str, found: Any, wanted: Any) -> None:
     if found != wanted:
-        raise Trouble(f"{what}:\n  found  {found}\n  wanted {wanted}")
+        raise TroubleError(f"{what}:\n  found  {found}\n  wanted {wanted}")

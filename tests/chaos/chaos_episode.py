@@ -11,7 +11,7 @@ from typing import Any
 from chaos_checks import check, table
 from chaos_plan import Dice, Scenario
 from chaos_servers import Mlflow, Postgres
-from chaos_study import Kill, Study, Trouble, finish, strike, study_of
+from chaos_study import Kill, Study, finish, strike, study_of
 
 Say = Callable[[str], None]
 
@@ -79,6 +79,3 @@ def _next(study: Study, dice: Dice, say: Say) -> Kill | None:
     if kill is not None:
         dice.hits[kind] += 1
     return kill
-
-
-__all__ = ["Episode", "Trouble", "episode", "unbroken"]

@@ -12,9 +12,13 @@ import urllib.request
 from pathlib import Path
 
 from e2e_lab import Lab, free_ports, wait_for
+
 from servers import MissingError, Postgres, free_port
 
-__all__ = ["Head", "Mlflow", "MissingError", "Postgres"]
+__all__ = ["Head", "MissingError", "Mlflow", "Postgres"]
+
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Without it Ray replaces a loopback address by the machine's own, for the head and for whoever connects to it."""
 
 
 class Mlflow:
@@ -76,7 +80,7 @@ class Head:
         options = [f"--num-cpus={self.cpus}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
         run = self.lab.start(
             ["ray", "start", "--head", *options, *(f"--{name}={value}" for name, value in ports.items())],
-            RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+            **LOOPBACK,
         )
         assert run.ended() == 0, run.text
         self.address = f"127.0.0.1:{port}"

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 from chaos_plan import Scenario
-from chaos_servers import Head, Mlflow, Postgres
+from chaos_servers import LOOPBACK, Head, Mlflow, Postgres
 from e2e_lab import Lab, Running, wait_for
 
 JOB = Path(__file__).parent / "chaos_job.py"
@@ -25,7 +25,7 @@ _NAMES = {"trial": "ray::coldtune_trial", "worker": "ray::RayTrainWorker"}
 
 @dataclass
 class Kill:
-    """One that was done. ended: trials that had; step: of the trainings that went on; seconds: until the study went on."""
+    """One that was done, and where the study was; seconds: until it went on, from the restart of a killed server."""
 
     kind: str
     scenario: str
@@ -68,7 +68,7 @@ class Study:
 
     def _begin(self, command: list[str]) -> None:
         self.command, self.deaths = command, 0
-        environment = {"RAY_ADDRESS": self.head.address} if self.head else {}
+        environment = {"RAY_ADDRESS": self.head.address, **LOOPBACK} if self.head else {}
         self.run = self.lab.start(command, **environment)
 
     @property
@@ -132,7 +132,7 @@ def line_of(path: Path) -> str:
     return found
 
 
-class Trouble(AssertionError):
+class TroubleError(AssertionError):
     """The study did not survive."""
 
 
@@ -180,7 +180,7 @@ def _driver_ended(study: Study, kind: str) -> None:
     code = study.run.ended()
     wanted = -signal.SIGKILL if kind == "driver" else 130
     if code != wanted:
-        raise Trouble(f"after a kill of {kind} the driver ended with {code}, not {wanted}:\n{study.run.text}")
+        raise TroubleError(f"after a kill of {kind} the driver ended with {code}, not {wanted}:\n{study.run.text}")
     if study.head and kind == "raylet":
         study.head.close()
         study.head.start()
@@ -206,12 +206,12 @@ def finish(study: Study) -> None:
     """Wait for the study's own end, as one that has its trials, with nothing left running."""
     code = study.run.ended()
     if code != 0:
-        raise Trouble(f"the study ended with {code}:\n{study.run.text}")
+        raise TroubleError(f"the study ended with {code}:\n{study.run.text}")
     study.wait(f"the end of {study.leftovers()}", lambda: not study.leftovers())
     if "wait in" in study.run.text:  # it ended while the tracking server was away
         sync = study.lab.start(["coldtune", "tracking", "sync", "--home", str(study.home)])
         if sync.ended() != 0:
-            raise Trouble(f"what had waited was not delivered:\n{sync.text}")
+            raise TroubleError(f"what had waited was not delivered:\n{sync.text}")
 
 
 def start_file(study: Study) -> dict[str, Any]:
