@@ -17,9 +17,11 @@ from typing import BinaryIO
 
 import pytest
 import torch
+from store_places import Bucket, Place
 
 import coldtune
 from coldtune.stages.store import Store, StoreCache, StoreCheckpoints
+from coldtune.stages.store_at import StoreAt
 from coldtune.stages.store_files import LocalFiles
 
 
@@ -32,16 +34,11 @@ def write(text: str):
     return fill
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
 def test_what_was_put_is_found_with_what_was_said_about_it(store: Store) -> None:
     entry = store.put("kind", "k1", lambda d: write("x")(d) or {"answer": 42})
-    found = Store(store.root).find("kind", "k1")
+    found = Store(store.at).find("kind", "k1")
     assert found is not None
-    assert found.path == entry.path
+    assert found == entry
     assert found.about["answer"] == 42
     assert found.about["seconds"] >= 0
     assert (found.path / "sub" / "b.txt").read_text() == "xx"
@@ -67,70 +64,72 @@ def let_settle(path: Path) -> None:
     time.sleep(max(0.0, newest + 2.05 - time.time()))
 
 
-def damage_truncate(path: Path) -> None:
-    (path / "a.txt").write_text("")
+def damage_truncate(place: Place) -> None:
+    place.write("kind/k/a.txt", b"")
 
 
-def damage_edit(path: Path) -> None:
-    (path / "a.txt").write_text("y")  # as long as before
+def damage_edit(place: Place) -> None:
+    place.next_moment()
+    place.write("kind/k/a.txt", b"y")  # as long as before
 
 
-def damage_remove(path: Path) -> None:
-    (path / "sub" / "b.txt").unlink()
+def damage_remove(place: Place) -> None:
+    place.remove("kind/k/sub/b.txt")
 
 
-def damage_manifest(path: Path) -> None:
-    (path / "manifest.json").write_text("{")
+def damage_manifest(place: Place) -> None:
+    place.write("kind/k/manifest.json", b"{")
 
 
-def damage_no_manifest(path: Path) -> None:
-    (path / "manifest.json").unlink()
+def damage_no_manifest(place: Place) -> None:
+    place.remove("kind/k/manifest.json")
 
 
-def damage_foreign(path: Path) -> None:
-    manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps({**manifest, "key": "another"}))
+def damage_foreign(place: Place) -> None:
+    manifest = json.loads(place.read("kind/k/manifest.json"))
+    place.write("kind/k/manifest.json", json.dumps({**manifest, "key": "another"}).encode())
 
 
-def damage_list(path: Path) -> None:
-    (path / "manifest.json").write_text("[]")
+def damage_list(place: Place) -> None:
+    place.write("kind/k/manifest.json", b"[]")
 
 
-def damage_other_schema(path: Path) -> None:
-    (path / "manifest.json").write_text('{"kind": "kind", "key": "k", "created": true, "files": [], "about": {}}')
+def damage_other_schema(place: Place) -> None:
+    text = b'{"kind": "kind", "key": "k", "created": true, "files": [], "about": {}}'
+    place.write("kind/k/manifest.json", text)
 
 
-def damage_not_text(path: Path) -> None:
-    (path / "manifest.json").write_bytes(b"\xff\xfe")
+def damage_not_text(place: Place) -> None:
+    place.write("kind/k/manifest.json", b"\xff\xfe")
 
 
-def damage_add(path: Path) -> None:
-    (path / "sub" / "extra.txt").write_text("x")
+def damage_add(place: Place) -> None:
+    place.write("kind/k/sub/extra.txt", b"x")
 
 
-def damage_folder_for_file(path: Path) -> None:
-    (path / "a.txt").unlink()
-    (path / "a.txt").mkdir()
+def damage_folder_for_file(place: Place) -> None:
+    place.remove("kind/k/a.txt")
+    place.path("kind/k/a.txt").mkdir()
 
 
-def damage_folder_for_manifest(path: Path) -> None:
-    (path / "manifest.json").unlink()
-    (path / "manifest.json").mkdir()
+def damage_folder_for_manifest(place: Place) -> None:
+    place.remove("kind/k/manifest.json")
+    place.path("kind/k/manifest.json").mkdir()
 
 
-def damage_empty(path: Path) -> None:
-    shutil.rmtree(path)
-    path.mkdir()
+def damage_empty(place: Place) -> None:
+    shutil.rmtree(place.path("kind/k"))
+    place.path("kind/k").mkdir()
 
 
-def damage_file_for_entry(path: Path) -> None:
-    shutil.rmtree(path)
-    path.write_text("x")
+def damage_file_for_entry(place: Place) -> None:
+    shutil.rmtree(place.path("kind/k"))
+    place.path("kind/k").write_text("x")
 
 
-def damage_dangling_link(path: Path) -> None:
-    (path / "a.txt").unlink()
-    (path / "a.txt").symlink_to("nowhere")
+def damage_dangling_link(place: Place) -> None:
+    place.remove("kind/k/a.txt")
+    place.path("kind/k/a.txt").symlink_to("nowhere")
 
 
 DAMAGE = {
@@ -138,12 +137,15 @@ DAMAGE = {
     damage_edit: "the content of a.txt is not that of the manifest",
     damage_remove: "sub/b.txt is missing",
     damage_manifest: "its manifest cannot be read",
-    damage_no_manifest: "manifest.json is missing",
     damage_foreign: "its manifest is that of kind/another",
     damage_list: "its manifest cannot be read",
     damage_other_schema: r"its manifest cannot be read \(ValueError: no created, files in it",
     damage_not_text: "its manifest cannot be read",
     damage_add: "sub/extra.txt is not in its manifest",
+}
+# What only a file system can have; in a bucket, what has no manifest is no entry at all.
+LOCAL_DAMAGE = {
+    damage_no_manifest: "manifest.json is missing",
     damage_folder_for_file: "a.txt is missing",
     damage_folder_for_manifest: "manifest.json",
     damage_empty: "manifest.json is missing",
@@ -153,27 +155,51 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(
-    ("damage", "read_before"),
-    [*((damage, False) for damage in DAMAGE), (damage_edit, True), (damage_add, True), (damage_empty, True)],
+    ("damage", "read_before"), [*((damage, False) for damage in DAMAGE), (damage_edit, True), (damage_add, True)]
 )
-def test_a_damaged_entry_is_set_aside_and_rebuilt(store: Store, damage, read_before: bool) -> None:
+def test_a_damaged_entry_is_set_aside_and_rebuilt(place: Place, damage, read_before: bool) -> None:
+    assert_set_aside_and_rebuilt(place, damage, DAMAGE[damage], read_before)
+
+
+@pytest.mark.parametrize(
+    ("damage", "read_before"), [*((damage, False) for damage in LOCAL_DAMAGE), (damage_empty, True)]
+)
+def test_a_damaged_folder_is_set_aside_and_rebuilt(tmp_path: Path, damage, read_before: bool) -> None:
+    assert_set_aside_and_rebuilt(
+        Place(StoreAt.of(tmp_path / "store"), tmp_path), damage, LOCAL_DAMAGE[damage], read_before
+    )
+
+
+def assert_set_aside_and_rebuilt(place: Place, damage, problem: str, read_before: bool) -> None:
+    store = place.store()
     entry = store.put("kind", "k", write("x"))
     if read_before:
         let_settle(entry.path)
         assert store.find("kind", "k") is not None
-    damage(entry.path)
-    with pytest.warns(UserWarning, match=f"kind/k is not believed: {DAMAGE[damage]}"):
+    damage(place)
+    with pytest.warns(UserWarning, match=f"kind/k is not believed: {problem}"):
         assert store.find("kind", "k") is None
-    assert len(list((store.root / ".torn").iterdir())) == 1
+    assert len(place.torn()) == 1
     rebuilt, found = store.get("kind", "k", write("x"))
     assert not found
     assert (rebuilt.path / "a.txt").read_text() == "x"
+    assert store.find("kind", "k") is not None
+
+
+def test_an_entry_in_a_bucket_that_lost_its_manifest_is_none(bucket: Bucket) -> None:
+    store = bucket.store()
+    store.put("kind", "k", write("x"))
+    damage_no_manifest(bucket)
+    assert store.find("kind", "k") is None
+    assert store.get("kind", "k", write("x"))[1] is False
+    assert bucket.being_written() == 1, "what is left of it is known, and goes with the next gc"
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "sub/.nfs000000012a"])
-def test_what_a_desktop_or_a_file_system_hides_in_an_entry_does_no_harm(store: Store, name: str) -> None:
-    entry = store.put("kind", "k", write("x"))
-    (entry.path / name).write_text("")
+def test_what_a_desktop_or_a_file_system_hides_in_an_entry_does_no_harm(place: Place, name: str) -> None:
+    store = place.store()
+    store.put("kind", "k", write("x"))
+    place.write(f"kind/k/{name}", b"")
     assert store.find("kind", "k") is not None
 
 
@@ -192,17 +218,17 @@ class FailingFiles(LocalFiles):
 
 @pytest.mark.parametrize("name", ["a.txt", "manifest.json"])
 @pytest.mark.parametrize(("error", "raises"), [(errno.EACCES, ValueError), (errno.EMFILE, OSError)])
-def test_what_may_not_or_cannot_be_opened_now_is_not_taken_for_damage(store: Store, name, error, raises) -> None:
-    store.put("kind", "k", write("x"))
-    failing = Store(store.root, files=FailingFiles(store.root, name, error))
+def test_what_may_not_or_cannot_be_opened_now_is_not_taken_for_damage(local_store: Store, name, error, raises) -> None:
+    local_store.put("kind", "k", write("x"))
+    failing = Store(local_store.root, files=FailingFiles(local_store.root, name, error))
     with pytest.raises(raises, match="may not be read" if raises is ValueError else "Too many open files"):
         failing.get("kind", "k", lambda _: pytest.fail("built again"))
-    assert store.find("kind", "k") is not None
+    assert local_store.find("kind", "k") is not None
 
 
-def test_an_unreadable_disk_is_damage(store: Store) -> None:
-    store.put("kind", "k", write("x"))
-    failing = Store(store.root, files=FailingFiles(store.root, "a.txt", errno.EIO))
+def test_an_unreadable_disk_is_damage(local_store: Store) -> None:
+    local_store.put("kind", "k", write("x"))
+    failing = Store(local_store.root, files=FailingFiles(local_store.root, "a.txt", errno.EIO))
     with pytest.warns(UserWarning, match="a.txt cannot be read"):
         assert failing.find("kind", "k") is None
 
@@ -219,12 +245,12 @@ class CountingFiles(LocalFiles):
         return super().open(name)
 
 
-def test_a_process_reads_an_entry_once_and_again_when_it_was_touched(store: Store) -> None:
-    entry = store.put("kind", "k", write("x"))
+def test_a_process_reads_an_entry_once_and_again_when_it_was_touched(local_store: Store) -> None:
+    entry = local_store.put("kind", "k", write("x"))
     let_settle(entry.path)
-    files = CountingFiles(store.root)
-    looking = Store(store.root, files=files)
-    assert looking.find("kind", "k") == store.find("kind", "k")
+    files = CountingFiles(local_store.root)
+    looking = Store(local_store.root, files=files)
+    assert looking.find("kind", "k") == local_store.find("kind", "k")
     assert len(files.opened) == 3
     looking.find("kind", "k")
     assert len(files.opened) == 3
@@ -233,15 +259,15 @@ def test_a_process_reads_an_entry_once_and_again_when_it_was_touched(store: Stor
     assert len(files.opened) == 6
 
 
-def test_an_edit_that_keeps_size_and_time_is_seen(store: Store) -> None:
-    entry = store.put("kind", "k", write("x"))
+def test_an_edit_that_keeps_size_and_time_is_seen(local_store: Store) -> None:
+    entry = local_store.put("kind", "k", write("x"))
     let_settle(entry.path)
-    assert store.find("kind", "k") is not None
+    assert local_store.find("kind", "k") is not None
     before = (entry.path / "a.txt").stat()
-    damage_edit(entry.path)
+    (entry.path / "a.txt").write_text("y")
     os.utime(entry.path / "a.txt", ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.warns(UserWarning, match="the content of a.txt"):
-        assert store.find("kind", "k") is None
+        assert local_store.find("kind", "k") is None
 
 
 def test_a_folder_of_entries_is_no_torn_entry(store: Store) -> None:
@@ -250,12 +276,13 @@ def test_a_folder_of_entries_is_no_torn_entry(store: Store) -> None:
     assert store.find("train", "key/00000010") is not None
 
 
-def test_an_entry_without_the_record_of_its_making_is_believed(store: Store) -> None:
+def test_an_entry_without_the_record_of_its_making_is_believed(place: Place) -> None:
     """As stores before that record have them."""
-    entry = store.put("kind", "k", write("x"))
-    manifest = json.loads((entry.path / "manifest.json").read_text())
+    store = place.store()
+    store.put("kind", "k", write("x"))
+    manifest = json.loads(place.read("kind/k/manifest.json"))
     del manifest["made"]
-    (entry.path / "manifest.json").write_text(json.dumps(manifest))
+    place.write("kind/k/manifest.json", json.dumps(manifest).encode())
     found = store.find("kind", "k")
     assert found is not None
     assert found.made == {}
@@ -272,7 +299,7 @@ def test_the_manifest_says_where_and_with_what_it_was_made(store: Store) -> None
     assert made["device"]
 
 
-def test_the_manifest_counts_the_workers_of_a_distributed_training(store: Store, tmp_path: Path) -> None:
+def test_the_manifest_counts_the_workers_of_a_distributed_training(local_store: Store, tmp_path: Path) -> None:
     script = (
         "import sys, torch.distributed as dist; from coldtune.stages.store import Store\n"
         "rank = int(sys.argv[3])\n"
@@ -280,18 +307,18 @@ def test_the_manifest_counts_the_workers_of_a_distributed_training(store: Store,
         "if rank == 0: Store(sys.argv[1]).put('kind', 'k', lambda d: None)\n"
         "dist.barrier(); dist.destroy_process_group()\n"
     )
-    arguments = [sys.executable, "-c", script, str(store.root), str(tmp_path / "meet")]
+    arguments = [sys.executable, "-c", script, local_store.at.where, str(tmp_path / "meet")]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
     workers = [subprocess.Popen([*arguments, str(rank)], env=environment) for rank in range(2)]
     assert [worker.wait(120) for worker in workers] == [0, 0]
-    entry = store.find("kind", "k")
+    entry = local_store.find("kind", "k")
     assert entry is not None
     assert entry.made["workers"] == 2
 
 
 def test_users_are_recorded_once_each(store: Store) -> None:
-    entry, _ = Store(store.root, by="blur-1a2b3c/0").get("train", "key/00000010", write("x"))
-    Store(store.root, by="blur-1a2b3c/1").get("train", "key/00000010", write("x"))
+    entry, _ = Store(store.at, by="blur-1a2b3c/0").get("train", "key/00000010", write("x"))
+    Store(store.at, by="blur-1a2b3c/1").get("train", "key/00000010", write("x"))
     store.used(entry, "blur-1a2b3c/1")
     store.used("train/key/00000010", "a person: µ")
     store.get("train", "key/00000010", write("x"))
@@ -301,41 +328,45 @@ def test_users_are_recorded_once_each(store: Store) -> None:
     assert store.users("train", "key/00000010") == []
 
 
-def test_a_store_that_may_only_be_read_gives_what_it_has(store: Store) -> None:
+def test_a_store_that_may_only_be_read_gives_what_it_has(local_store: Store) -> None:
     class ReadOnly(LocalFiles):
-        def write(self, name: str, data: bytes, new: bool = False) -> bool:
+        def write(self, name: str, data: bytes) -> None:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), name)
 
-    store.put("kind", "k", write("x"))
-    reading = Store(store.root, by="study/0", files=ReadOnly(store.root))
+    local_store.put("kind", "k", write("x"))
+    reading = Store(local_store.root, by="study/0", files=ReadOnly(local_store.root))
     assert reading.get("kind", "k", lambda _: pytest.fail("built again"))[1] is True
-    assert store.users("kind", "k") == []
+    assert local_store.users("kind", "k") == []
 
 
 def test_put_says_what_is_in_its_way(store: Store) -> None:
     store.put("train", "key/00000010", write("x"))
-    with pytest.raises(ValueError, match=f"train/key: {store.root}/train/key is in its way"):
+    with pytest.raises(ValueError, match=f"train/key: {store.at.shown}/train/key is in its way"):
         store.put("train", "key", write("x"))
     assert store.find("train", "key/00000010") is not None
 
 
-def test_put_replaces_a_damaged_entry_in_its_way(store: Store) -> None:
-    entry = store.put("kind", "k", write("x"))
-    damage_edit(entry.path)
+def test_put_replaces_a_damaged_entry_in_its_way(place: Place) -> None:
+    store = place.store()
+    store.put("kind", "k", write("x"))
+    damage_edit(place)
     with pytest.warns(UserWarning, match="not believed"):
         again = store.put("kind", "k", write("x"))
     assert (again.path / "a.txt").read_text() == "x"
 
 
-def test_the_first_of_two_writers_wins_and_both_get_it(store: Store) -> None:
+def test_the_first_of_two_writers_wins_and_both_get_it(place: Place) -> None:
+    store = place.store()
     with ThreadPoolExecutor(8) as pool:
         entries = list(pool.map(lambda i: store.put("kind", "k", write(str(i))), range(16)))
     texts = {(entry.path / "a.txt").read_text() for entry in entries}
     assert len(texts) == 1
-    assert not list((store.root / ".writing").iterdir())
+    assert place.being_written() == 0
 
 
-def test_a_build_that_fails_leaves_nothing(store: Store) -> None:
+def test_a_build_that_fails_leaves_nothing(place: Place) -> None:
+    store = place.store()
+
     def build(directory: Path) -> None:
         (directory / "half").write_text("x")
         raise RuntimeError("no")
@@ -343,7 +374,7 @@ def test_a_build_that_fails_leaves_nothing(store: Store) -> None:
     with pytest.raises(RuntimeError, match="no"):
         store.get("kind", "k", build)
     assert store.find("kind", "k") is None
-    assert not list((store.root / ".writing").iterdir())
+    assert place.being_written() == 0
 
 
 def test_a_writer_killed_in_the_middle_leaves_no_entry(store: Store) -> None:
@@ -353,7 +384,7 @@ def test_a_writer_killed_in_the_middle_leaves_no_entry(store: Store) -> None:
         "    (d / 'a.txt').write_text('half'); print('writing', flush=True); time.sleep(60)\n"
         "Store(sys.argv[1]).put('kind', 'k', fill)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(store.root)], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", script, store.at.where], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
     os.kill(process.pid, signal.SIGKILL)
@@ -384,45 +415,48 @@ def checkpoint(text: str):
     return lambda directory: (directory / "weights").write_text(text) and None
 
 
-def test_checkpoints_continue_a_shorter_training_and_keep_what_is_final(tmp_path: Path) -> None:
-    short = StoreCheckpoints(tmp_path, "key", final=30)
+def test_checkpoints_continue_a_shorter_training_and_keep_what_is_final(place: Place) -> None:
+    short = StoreCheckpoints(place.at, "key", final=30)
     for step in (10, 20, 30):
         short.save(step, checkpoint(str(step)))
-    long = StoreCheckpoints(tmp_path, "key", final=60)
-    assert long.latest(60) == (30, tmp_path / "train" / "key" / "00000030")
+    long = StoreCheckpoints(place.at, "key", final=60)
+    step, path = long.latest(60)
+    assert (step, (path / "weights").read_text()) == (30, "30")
+    assert place.store().files.address(path) == f"{place.at.shown}/train/key/00000030"
     assert long.latest(29)[0] == 20
-    assert StoreCheckpoints(tmp_path, "another", final=60).latest(60) is None
+    assert StoreCheckpoints(place.at, "another", final=60).latest(60) is None
     for step in (40, 45, 50, 55, 60):
         long.save(step, checkpoint(str(step)))
-    kept = sorted(int(path.name) for path in (tmp_path / "train" / "key").iterdir())
+    kept = sorted({int(name.split("/")[0]) for name in place.names("train/key")})
     assert kept == [30, 50, 55, 60], "both ends, and the two newest of those passed on the way"
 
 
-def test_a_checkpoint_passed_on_the_way_stays_where_a_trial_ends_at_it(tmp_path: Path) -> None:
-    long = StoreCheckpoints(tmp_path, "key", final=60)
+def test_a_checkpoint_passed_on_the_way_stays_where_a_trial_ends_at_it(place: Place) -> None:
+    long = StoreCheckpoints(place.at, "key", final=60)
     long.save(10, checkpoint("10"))
-    Store(tmp_path).used("train/key/00000010", "another/3")
+    place.store().used("train/key/00000010", "another/3")
     for step in (20, 30, 40, 50, 60):
         long.save(step, checkpoint(str(step)))
     assert [long.has(step) for step in (10, 20, 30, 40, 50, 60)] == [True, False, False, True, True, True]
 
 
-def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    checkpoints = StoreCheckpoints(tmp_path, "key", final=30)
+def test_a_torn_checkpoint_is_passed_over(place: Place) -> None:
+    checkpoints = StoreCheckpoints(place.at, "key", final=30)
     checkpoints.save(10, checkpoint("10"))
     checkpoints.save(20, checkpoint("20"))
-    (tmp_path / "train" / "key" / "00000020" / "weights").write_text("?!")
+    place.next_moment()
+    place.write("train/key/00000020/weights", b"?!")
     with pytest.warns(UserWarning, match="not believed"):
         assert checkpoints.latest(30)[0] == 10
 
 
-def test_seconds_of_a_training_add_up_over_its_runs(tmp_path: Path) -> None:
-    first = StoreCheckpoints(tmp_path, "key", final=20)
+def test_seconds_of_a_training_add_up_over_its_runs(place: Place) -> None:
+    first = StoreCheckpoints(place.at, "key", final=20)
     time.sleep(0.05)
     first.save(10, checkpoint("10"))
     spent = first.seconds(10)
     assert spent >= 0.05
-    second = StoreCheckpoints(tmp_path, "key", final=20)
+    second = StoreCheckpoints(place.at, "key", final=20)
     second.latest(20)
     second.save(20, checkpoint("20"))
     assert second.seconds(20) >= spent

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from store_places import OBJECT_SLOW, Place
 
 from coldtune.cli import main
 from coldtune.data import Dataset, prepared
@@ -20,6 +21,7 @@ from coldtune.stages.chain import Chain, found_only
 from coldtune.stages.keys import train_key
 from coldtune.stages.store import Store
 from coldtune.stages.store_gc import Item, Needs, inventory, match, mentions, sweep, waste
+from coldtune.stages.store_object import CLAIMS
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.space import Space
@@ -206,8 +208,8 @@ def test_a_recorded_user_counts_until_its_study_is_gone_or_its_trial_failed(stud
     assert not {f"sample/{study.folder.name}-1", "sample/deleted-0"} & kept
 
 
-def test_a_user_that_comes_between_the_plan_and_its_doing_saves_the_entry(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_a_user_that_comes_between_the_plan_and_its_doing_saves_the_entry(place: Place) -> None:
+    store = place.store()
     for key in ("a", "b"):
         store.put("kind", key, nothing)
     found = waste(store, Needs(), 0)
@@ -216,51 +218,54 @@ def test_a_user_that_comes_between_the_plan_and_its_doing_saves_the_entry(tmp_pa
     assert entries(store) == {"kind/a"}
 
 
-def test_torn_entries_and_what_killed_processes_left_go_after_a_day(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    whole = store.put("kind", "whole", nothing)
-    store.used(whole, "somebody")
-    torn = store.put("train", "key/00000010", nothing)
-    (torn.path / "manifest.json").unlink()
+def test_torn_entries_and_what_killed_processes_left_go_after_a_day(place: Place) -> None:
+    store = place.store()
+    store.used(store.put("kind", "whole", nothing), "somebody")
+    torn, found_torn = ("train/key/00000010", True) if place.kind == "local" else ("", False)
+    store.put("train", "key/00000010", nothing)
+    place.remove("train/key/00000010/manifest.json")
     store.put("train", "key/00000020", nothing)
     store.used("train/key/00000020", "somebody")
-    left = {".writing/abc/half", ".torn/kind-k-1/a.txt", ".leases/kind+k.first", ".users/kind+gone/somebody"}
+    left = {".torn/kind-k-1/a.txt", ".leases/kind+k.first", ".users/kind+gone/somebody"}
+    left.add(".writing/abc/half" if place.kind == "local" else f"{CLAIMS}/kind+k._0123")
     for name in left:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("x")
+        place.write(name, b"x")
     now = time.time()
-    assert [one.name for one in waste(store, Needs(), 0, now + 5)] == ["train/key/00000010"]
+    assert [one.name for one in waste(store, Needs(), 0, now + 5)] == [torn][: int(found_torn)]
     later = waste(store, Needs(), 0, now + 86400 + 60)
-    assert {one.name.partition("/")[0] for one in later} == {".writing", ".torn", ".leases", ".users", "train"}
+    tops = {name.partition("/")[0] for name in left} | {"train"}
+    assert {one.name.partition("/")[0] for one in later} == tops
     list(sweep(store, later))
     assert entries(store) == {"kind/whole", "train/key/00000020"}
-    assert not any((tmp_path / name).exists() for name in left)
+    assert not left & place.names()
+    assert sum(name.startswith("train/") for name in place.names()) == 2, "the file and the manifest of the other one"
     assert store.users("kind", "whole") == ["somebody"]
 
 
-def test_a_lease_that_gives_signs_of_life_stays_however_long_it_is_held(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    with store.lease("train", "key"):
-        (tmp_path / ".leases" / "train+key.beat-x").write_text("7")
-        os.utime(tmp_path / ".leases" / "train+key.beat-x", (time.time() + 86400,) * 2)
-        assert waste(store, Needs(), 0, time.time() + 86400 + 60) == []
+def test_a_lease_that_gives_signs_of_life_stays_however_long_it_is_held(local_store: Store) -> None:
+    with local_store.lease("train", "key"):
+        (local_store.root / ".leases" / "train+key.beat-x").write_text("7")
+        os.utime(local_store.root / ".leases" / "train+key.beat-x", (time.time() + 86400,) * 2)
+        assert waste(local_store, Needs(), 0, time.time() + 86400 + 60) == []
 
 
-def test_a_gc_that_is_killed_leaves_whole_entries_and_the_next_goes_on(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+@OBJECT_SLOW
+def test_a_gc_that_is_killed_leaves_whole_entries_and_the_next_goes_on(place: Place) -> None:
+    store = place.store()
+    count, files = (60, 20) if place.kind == "local" else (15, 4)
 
     def many(directory: Path) -> None:
-        for number in range(20):
+        for number in range(files):
             (directory / f"{number}.txt").write_text("x")
 
-    for number in range(60):
+    for number in range(count):
         store.put("kind", f"k{number}", many)
     script = (
         "import sys; from coldtune.stages.store import Store; from coldtune.stages.store_gc import *\n"
         "store = Store(sys.argv[1])\n"
         "for one in sweep(store, waste(store, Needs(), 0)): print(one.name, flush=True)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", script, place.at.where], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for _ in range(5):
         process.stdout.readline()
@@ -268,11 +273,11 @@ def test_a_gc_that_is_killed_leaves_whole_entries_and_the_next_goes_on(tmp_path:
     process.wait()
     process.stdout.close()
     left = inventory(store)
-    assert 0 < len(left) <= 55
+    assert 0 < len(left) <= count - 5
     assert all(store.find(item.kind, item.key) is not None for item in left)
     list(sweep(store, waste(store, Needs(), 0)))
     list(sweep(store, waste(store, Needs(), 0, time.time() + 86400 + 60)))
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert place.names() == set()
 
 
 class KilledError(Exception):

@@ -90,7 +90,7 @@ def _show(options: argparse.Namespace, console: Console) -> int:
     }
     record = {
         "entry": item.name,
-        "path": str(store.files.local(item.name)),
+        "path": store.files.where(item.name),
         **({"problem": item.problem} if item.problem else {}),
         "size": _size(item.bytes),
         "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(item.created)),
@@ -133,7 +133,7 @@ def _gc(options: argparse.Namespace, console: Console) -> int:
         )
     found = waste(store, needs, 3600 * options.older)
     gone = list(sweep(store, found)) if options.yes else found
-    table = _table(str(store.root), ("what",), ("size", "work"), ("why",))
+    table = _table(store.at.shown, ("what",), ("size", "work"), ("why",))
     for one in gone:
         table.add_row(_short(one.name), _size(one.bytes), _seconds(one.seconds), one.why)
     if gone:

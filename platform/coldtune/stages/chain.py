@@ -105,7 +105,7 @@ def found_only(task: TrainingTask, checkpoints: StoreCheckpoints, report: Report
     there = f"; there is one at step {latest[0]:,}" if latest else ""
     raise ValueError(
         f"training.steps = {task.training.steps}: no restorer of this training ({checkpoints.key[:12]}) is in "
-        f"{checkpoints.root}{there}; run the study that trains it, or name the home where it was trained"
+        f"{checkpoints.at.shown}{there}; run the study that trains it, or name the home where it was trained"
     )
 
 
@@ -187,7 +187,7 @@ class Chain:
     def _seconds(self, step: int) -> float:
         """What the training took up to a rung; 0 for no rung."""
         key = train_key(self.config, self.dataset, self.source)
-        return StoreCheckpoints(self.store.root, key, final=step).seconds(step) if step else 0.0
+        return StoreCheckpoints(self.store.at, key, final=step).seconds(step) if step else 0.0
 
     def train(self, train: Train, report: Report, replay: Report = lambda *_: None, recorded: float = 0.0) -> Path:
         """The checkpoint at `training.steps`: found, or trained from the nearest one before it.
@@ -196,7 +196,7 @@ class Chain:
         same training at once, one trains and the others wait for its checkpoint.
         """
         key, steps = train_key(self.config, self.dataset, self.source), self.config.training.steps
-        checkpoints = StoreCheckpoints(self.store.root, key, final=steps, by=self.store.by)
+        checkpoints = StoreCheckpoints(self.store.at, key, final=steps, by=self.store.by)
         with self.store.lease("train", key, done=lambda: checkpoints.has(steps)):
             path = self._train(key, checkpoints, train, report, replay, recorded)
         self.store.used(f"train/{key}/{path.name}")

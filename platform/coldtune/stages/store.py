@@ -1,4 +1,4 @@
-"""The store: a directory that remembers finished work under the key of what determined it.
+"""The store: a directory, or a bucket, that remembers finished work under the key of what determined it.
 
     <root>/<kind>/<key>/...files, manifest.json        one entry
     <root>/.writing/<unique>/                          an entry being written (renamed when it is whole), or rubbish
@@ -9,7 +9,8 @@
 An entry is believed only if its manifest names it and exactly the files that are there, each with its size and
 SHA-256: a torn, foreign or hand-edited entry is set aside with a warning and rebuilt. Entries are never changed in
 place. Each process reads and hashes an entry at its first use, and remembers that it was whole for as long as no file's
-size, times or inode change; `coldtune store verify` always reads everything.
+size, times or inode change; `coldtune store verify` always reads everything. How the same looks in object storage:
+`store_object`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from coldtune.stages.store_files import Files, LocalFiles, Marks
+from coldtune.stages.store_at import StoreAt
+from coldtune.stages.store_files import Files, Marks
 from coldtune.stages.store_lease import lease
 from coldtune.stages.store_manifest import MANIFEST, read_manifest, seal, verify
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 LEASE_S = 30.0
 
 # Entries found whole by this process: by place, their files' marks and their manifest.
-_BELIEVED: dict[tuple[Path, str], tuple[Marks, dict[str, Any]]] = {}
+_BELIEVED: dict[tuple[StoreAt, str], tuple[Marks, dict[str, Any]]] = {}
 # A file may change again without another time of change within the resolution of its file system's clock (FAT: 2 s).
 _SETTLED_S = 2.0
 _TRIES = 5  # to publish where others set aside and publish at the same time
@@ -58,11 +60,11 @@ class Entry:
 
 
 class Store:
-    """Finished work by (kind, key) under one directory, safe against kills and against concurrent writers.
+    """Finished work by (kind, key) in one place, safe against kills and against concurrent writers.
 
     kind: a short word (`train`, `sample`, ...); key: letters, digits, `-` and `/` (a checkpoint's key is
-    `<training key>/<step>`). The directory may be on any file system whose rename and exclusive creation are atomic (a
-    local disk, NFS).
+    `<training key>/<step>`). at: a directory on any file system whose rename and exclusive creation are atomic (a local
+    disk, NFS), or a URL of object storage (`StoreAt`).
 
     by: who uses the store, `STUDY/TRIAL` for a trial; `get` records it with each entry, for `coldtune store ls` and
     `gc`. lease_s: how long others wait for a sign of life of a process that makes what they want, before they take
@@ -72,7 +74,7 @@ class Store:
 
     def __init__(
         self,
-        root: Path | str,
+        at: StoreAt | Path | str,
         *,
         by: str | None = None,
         lease_s: float = LEASE_S,
@@ -81,10 +83,15 @@ class Store:
     ) -> None:
         if lease_s <= 0:
             raise ValueError(f"lease_s = {lease_s}: must be positive")
-        self.root = Path(root)
-        self.files: Files = files or LocalFiles(self.root)
+        self.at = StoreAt.of(at)
+        self.files: Files = files or self.at.files()
         self.by, self.lease_s = by, lease_s
         self.waiting = waiting or (lambda text: warnings.warn(f"store: {text}", stacklevel=5))
+
+    @property
+    def root(self) -> Path:
+        """The directory of a store that is one."""
+        return self.at.path
 
     def find(self, kind: str, key: str) -> Entry | None:
         """The entry, or None where there is none or what is there cannot be believed (it is then set aside).
@@ -98,7 +105,7 @@ class Store:
                 return None
             problem, manifest = self._believe(kind, key, marks)
         except PermissionError as error:
-            raise ValueError(f"store entry {name} in {self.root} may not be read: {error}") from error
+            raise ValueError(f"store entry {name} in {self.at.shown} may not be read: {error}") from error
         if problem is None:
             return self._entry(manifest)
         if self.files.tree(name) == marks:  # another process may have set it aside, even rebuilt it, in the meantime
@@ -126,7 +133,7 @@ class Store:
                 # what was there was torn, and has been set aside
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        raise ValueError(f"store entry {kind}/{key}: {self.files.local(f'{kind}/{key}')} is in its way, and no entry")
+        raise ValueError(f"store entry {kind}/{key}: {self.files.where(f'{kind}/{key}')} is in its way, and no entry")
 
     def get(self, kind: str, key: str, build: Callable[[Path], Mapping[str, Any] | None]) -> tuple[Entry, bool]:
         """The entry and whether it was found; a missing one is built by `build(directory)` first.
@@ -163,13 +170,7 @@ class Store:
 
     def exists(self, kind: str, key: str) -> bool:
         """Whether there is something with a manifest under this name; `find` says whether it can be believed."""
-        try:
-            self.files.open(f"{kind}/{key}/{MANIFEST}").close()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return False
-        except PermissionError:
-            return True
-        return True
+        return self.files.has(f"{kind}/{key}/{MANIFEST}")
 
     def used(self, entry: Entry | str, by: str | None = None) -> None:
         """Record that `by` (default: the store's own) made or found an entry, given as such or as `kind/key`.
@@ -182,7 +183,7 @@ class Store:
             return
         name = entry if isinstance(entry, str) else f"{entry.kind}/{entry.key}"
         try:
-            self.files.write(f"{_users(name)}/{quote(by, safe='')}", f"{time.time():.0f}\n".encode(), new=True)
+            self.files.write(f"{_users(name)}/{quote(by, safe='')}", f"{time.time():.0f}\n".encode())
         except OSError as error:
             if error.errno not in _READ_ONLY:
                 raise
@@ -198,12 +199,14 @@ class Store:
 
     def _believe(self, kind: str, key: str, marks: Marks) -> tuple[str | None, dict[str, Any]]:
         """What is wrong with the entry, read in full unless this process did so before and nothing has changed."""
-        place = (self.root.absolute(), f"{kind}/{key}")
+        place = (self.at, f"{kind}/{key}")
         known = _BELIEVED.get(place)
         if known is not None and known[0] == marks:
             return None, known[1]
         now = time.time_ns()
         problem, manifest = verify(self.files, kind, key, marks)
+        if problem is not None and self.files.forget(f"{kind}/{key}"):  # it may have been our copy that was damaged
+            problem, manifest = verify(self.files, kind, key, marks)
         if problem is None and all(now - max(mark[1:3]) > _SETTLED_S * 1e9 for mark in marks.values()):
             _BELIEVED[place] = (marks, manifest)
         return problem, manifest
@@ -215,7 +218,7 @@ class Store:
     def _set_aside(self, name: str, problem: str) -> None:
         torn = f".torn/{name.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
         if self.files.move(name, torn):
-            text = f"store entry {name} is not believed: {problem}; set aside as {self.root / torn}"
+            text = f"store entry {name} is not believed: {problem}; set aside as {self.files.where(torn)}"
             warnings.warn(text, stacklevel=3)
 
 
@@ -246,13 +249,13 @@ class StoreCheckpoints:
 
     KIND = "train"
 
-    def __init__(self, root: Path | str, key: str, final: int, by: str | None = None) -> None:
-        self.root, self.key, self.final, self.by = Path(root), key, final, by
+    def __init__(self, at: StoreAt | Path | str, key: str, final: int, by: str | None = None) -> None:
+        self.at, self.key, self.final, self.by = StoreAt.of(at), key, final, by
         self._started, self._before = time.time(), 0.0
 
     def latest(self, at_most: int) -> tuple[int, Path] | None:
         """The newest believable checkpoint with step <= `at_most`: (step, directory)."""
-        store = Store(self.root)
+        store = Store(self.at)
         for step in sorted(self._steps(store), reverse=True):
             if step <= at_most and (entry := store.find(self.KIND, self._name(step))) is not None:
                 self._started, self._before = time.time(), float(entry.about["seconds"])
@@ -261,21 +264,21 @@ class StoreCheckpoints:
 
     def has(self, step: int) -> bool:
         """Whether there is a checkpoint of `step`; a cheap look, `latest` says whether it can be believed."""
-        return Store(self.root).exists(self.KIND, self._name(step))
+        return Store(self.at).exists(self.KIND, self._name(step))
 
     def seconds(self, step: int) -> float:
         """Seconds of training that the checkpoint of `step` stands for, over all the runs that led to it."""
-        entry = Store(self.root).find(self.KIND, self._name(step))
+        entry = Store(self.at).find(self.KIND, self._name(step))
         return float(entry.about["seconds"]) if entry else 0.0
 
     def maker(self, step: int) -> str | None:
         """Who made the checkpoint of `step`, as far as recorded."""
-        entry = Store(self.root).find(self.KIND, self._name(step))
+        entry = Store(self.at).find(self.KIND, self._name(step))
         return entry.about.get("by") if entry else None
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
         """Publish the checkpoint of `step`, filled by `write(directory)`, and drop the ones no longer needed."""
-        store = Store(self.root, by=self.by)
+        store = Store(self.at, by=self.by)
 
         def fill(directory: Path) -> dict[str, Any]:
             write(directory)

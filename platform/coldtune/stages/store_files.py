@@ -1,4 +1,7 @@
-"""All that the store asks of a file system, and the one that a path names (a local disk or NFS)."""
+"""All that the store asks of a file system, and the one that a path names (a local disk or NFS).
+
+`store_object` has the other one, for object storage.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -19,17 +22,31 @@ Marks = dict[str, tuple[int, ...]]
 class Files(Protocol):
     """Files by name, relative to the store's root, with `/` between the parts.
 
-    Nothing but `publish` has to be atomic for more than one file, and an object store can do that too: it uploads the
-    manifest last, and an entry without a manifest is none. Work is always written into a local folder, and read from
-    one (`local`), because the libraries that read and write tensors want paths.
+    An entry is published as a whole, and an entry without a manifest is none. Work is always written into a local
+    folder, and read from one (`local`), because the libraries that read and write tensors want paths.
     """
+
+    parallel: int
+    """How many calls at once make sense: 1 where each is a system call, more where each waits for a network."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file. Never from a cache."""
+        ...
 
     def open(self, name: str) -> BinaryIO:
         """A file for reading; FileNotFoundError, IsADirectoryError or NotADirectoryError where it is none."""
         ...
 
-    def write(self, name: str, data: bytes, new: bool = False) -> bool:
-        """Write a small file; with `new`, only where there is none: exactly one of several writers gets True."""
+    def stream(self, name: str) -> BinaryIO:
+        """As `open`, but from where the file lies, never from a copy."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file, over one that is there."""
+        ...
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a small file only where there is none: exactly one of several writers gets True."""
         ...
 
     def list(self, folder: str) -> list[str]:
@@ -38,6 +55,10 @@ class Files(Protocol):
 
     def tree(self, name: str) -> Marks | None:
         """The files below a folder (of a file: itself, as `.`); None where there is nothing."""
+        ...
+
+    def leftovers(self) -> Iterator[tuple[str, Marks]]:
+        """What writers left that were killed, or may still be at it: a name for `remove`, and its files."""
         ...
 
     def scratch(self) -> Path:
@@ -60,26 +81,55 @@ class Files(Protocol):
         """A local path at which the files below `name` can be read."""
         ...
 
+    def forget(self, name: str) -> bool:
+        """Forget local copies of what is below `name`; False where there are none, and another look is the same."""
+        ...
+
+    def where(self, name: str) -> str:
+        """Where `name` lies, for people: a path, or a URL without credentials."""
+        ...
+
+    def address(self, path: Path) -> str:
+        """As `where`, of what `local` gave as `path`."""
+        ...
+
 
 class LocalFiles:
     """Files under a directory, on any file system whose rename and exclusive creation are atomic (a disk, NFS)."""
 
+    parallel = 1
+
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def has(self, name: str) -> bool:
+        """Whether it can be opened, which an NFS client asks the server; one that may not be read is there."""
+        try:
+            self.open(name).close()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return False
+        except PermissionError:
+            return True
+        return True
 
     def open(self, name: str) -> BinaryIO:
         """A file for reading."""
         return (self.root / name).open("rb")
 
-    def write(self, name: str, data: bytes, new: bool = False) -> bool:
-        """Write a small file; False where `new` is asked for and it is there."""
-        flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if new else os.O_TRUNC)
+    def stream(self, name: str) -> BinaryIO:
+        """A file for reading."""
+        return self.open(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file."""
+        self._write(name, data, os.O_TRUNC)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a small file, created exclusively."""
         try:
-            handle = self._in_folder(name, lambda path: os.open(path, flags, 0o666))
+            self._write(name, data, os.O_EXCL)
         except FileExistsError:
             return False
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
         return True
 
     def list(self, folder: str) -> list[str]:
@@ -96,6 +146,11 @@ class LocalFiles:
             return dict(_marks(top, "")) if top.is_dir() else {".": _mark(os.stat(top))}
         except (FileNotFoundError, NotADirectoryError):
             return None  # another process may remove it while we read
+
+    def leftovers(self) -> Iterator[tuple[str, Marks]]:
+        """The folders under `.writing`."""
+        for name in self.list(WRITING):
+            yield f"{WRITING}/{name}", self.tree(f"{WRITING}/{name}") or {}
 
     def scratch(self) -> Path:
         """A folder under `.writing`, so that a rename can publish it."""
@@ -141,6 +196,23 @@ class LocalFiles:
     def local(self, name: str) -> Path:
         """The path itself."""
         return self.root / name
+
+    def forget(self, name: str) -> bool:
+        """There are no copies."""
+        return False
+
+    def where(self, name: str) -> str:
+        """The path."""
+        return str(self.root / name)
+
+    def address(self, path: Path) -> str:
+        """The path itself."""
+        return str(path)
+
+    def _write(self, name: str, data: bytes, flag: int) -> None:
+        handle = self._in_folder(name, lambda path: os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o666))
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
 
     def _in_folder(self, name: str, call: Callable[[Path], Any]) -> Any:
         """`call(path)` in a folder that is there, though another process may be removing it as empty."""

@@ -6,13 +6,14 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
 from coldtune.stages.store import Store
-from coldtune.stages.store_files import WRITING, Marks
+from coldtune.stages.store_files import Marks
 from coldtune.stages.store_manifest import MANIFEST, outline, read_manifest, verify
 
 DAY_S = 86400.0
@@ -96,12 +97,19 @@ def inventory(store: Store) -> list[Item]:
     for record in store.files.tree(".users") or {}:
         entry, _, by = record.partition("/")
         users[entry.replace("+", "/")].append(unquote(by))
-    items = []
+    found: list[tuple[str, str, Marks]] = []
     for kind in store.files.list(""):
         tree = {} if kind.startswith(".") else store.files.tree(kind) or {}
-        for key, marks in _by_entry(tree).items():
-            items.append(_item(store, kind, key, marks, tuple(sorted(users[f"{kind}/{key}"]))))
-    return items
+        found += [(kind, key, marks) for key, marks in _by_entry(tree).items()]
+
+    def item(one: tuple[str, str, Marks]) -> Item:
+        kind, key, marks = one
+        return _item(store, kind, key, marks, tuple(sorted(users[f"{kind}/{key}"])))
+
+    if store.files.parallel == 1:
+        return [item(one) for one in found]
+    with ThreadPoolExecutor(store.files.parallel) as pool:
+        return list(pool.map(item, found))
 
 
 def waste(store: Store, needs: Needs, older_s: float = DAY_S, now: float | None = None) -> list[Waste]:
@@ -121,9 +129,10 @@ def waste(store: Store, needs: Needs, older_s: float = DAY_S, now: float | None 
         found.append(Waste(item.name, why, item.bytes, item.seconds, frozenset(item.users)))
     # What is not an entry: a day old at least, since a writer, a lease or a record may be ahead of its entry.
     before = now - max(older_s, DAY_S)
-    for folder, why in ((WRITING, "left by a killed process"), (".torn", "was set aside as torn")):
-        for name in store.files.list(folder):
-            found += _old(f"{folder}/{name}", store.files.tree(f"{folder}/{name}") or {}, why, before)
+    for name, marks in store.files.leftovers():
+        found += _old(name, marks, "left by a killed process", before)
+    for name in store.files.list(".torn"):
+        found += _old(f".torn/{name}", store.files.tree(f".torn/{name}") or {}, "was set aside as torn", before)
     records: dict[str, Marks] = defaultdict(dict)
     for name, mark in (store.files.tree(".users") or {}).items():
         records[name.partition("/")[0]][name] = mark
@@ -147,14 +156,14 @@ def sweep(store: Store, found: Iterable[Waste]) -> Iterator[Waste]:
             else:
                 store.drop(kind, key)
         except PermissionError as error:
-            raise ValueError(f"{one.name} in {store.root} may not be removed: {error}") from error
+            raise ValueError(f"{one.name} in {store.at.shown} may not be removed: {error}") from error
         yield one
 
 
 def check(store: Store, item: Item) -> str | None:
     """Read and hash an entry: what is wrong with it, or None. Nothing is set aside."""
     marks = store.files.tree(item.name)
-    return "it is gone" if marks is None else verify(store.files, item.kind, item.key, marks)[0]
+    return "it is gone" if marks is None else verify(store.files, item.kind, item.key, marks, fresh=True)[0]
 
 
 def match(items: Collection[Item], prefix: str) -> Item:

@@ -90,7 +90,7 @@ class _Lease:
         while not stop.wait(self.seconds / _BEATS):
             count += 1
             with suppress(OSError):
-                self._write(f"beat-{self.token}", str(count).encode())
+                self.files.write(self._file(f"beat-{self.token}"), str(count).encode())
 
     def release(self) -> bool:
         """Remove the whole chain, its start first, where it still ends here; False where another took over."""
@@ -103,7 +103,7 @@ class _Lease:
         return held
 
     def _take(self, link: str) -> bool:
-        if not self._write(link, json.dumps(self.me).encode(), new=True):
+        if not self.files.create(self._file(link), json.dumps(self.me).encode()):
             return False
         _, holder = self._end()
         if holder is not None and holder["token"] == self.token:
@@ -135,9 +135,6 @@ class _Lease:
                 return file.read()
         except FileNotFoundError:
             return None
-
-    def _write(self, part: str, data: bytes, new: bool = False) -> bool:
-        return self.files.write(self._file(part), data, new)
 
 
 def _parsed(content: bytes, seconds: float) -> dict[str, Any]:

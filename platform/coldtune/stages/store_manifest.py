@@ -55,17 +55,18 @@ def read_manifest(files: Files, name: str) -> dict[str, Any]:
     return dict(manifest)
 
 
-def verify(files: Files, kind: str, key: str, marks: Marks) -> tuple[str | None, dict[str, Any]]:
+def verify(files: Files, kind: str, key: str, marks: Marks, fresh: bool = False) -> tuple[str | None, dict[str, Any]]:
     """Read and hash the whole entry: what is wrong with it (None: nothing), and its manifest.
 
-    PermissionError and such are raised: they are no reason to do the work again.
+    fresh: read it from where it lies, even where there is a local copy. PermissionError and such are raised: they are
+    no reason to do the work again.
     """
     name = f"{kind}/{key}"
     try:
         manifest = read_manifest(files, name)
         if (manifest["kind"], manifest["key"]) != (kind, key):
             return f"its manifest is that of {manifest['kind']}/{manifest['key']}", {}
-        problem = outline(manifest, marks) or _contents(files, name, manifest)
+        problem = outline(manifest, marks) or _contents(files, name, manifest, fresh)
         return problem, {} if problem else manifest
     except (ValueError, KeyError, TypeError) as error:
         return f"its manifest cannot be read ({type(error).__name__}: {error})", {}
@@ -92,9 +93,10 @@ def outline(manifest: Mapping[str, Any], marks: Marks) -> str | None:
     return None
 
 
-def _contents(files: Files, name: str, manifest: Mapping[str, Any]) -> str | None:
+def _contents(files: Files, name: str, manifest: Mapping[str, Any], fresh: bool) -> str | None:
+    opened = files.stream if fresh else files.open
     for file, expected in manifest["files"].items():
-        with files.open(f"{name}/{file}") as handle:
+        with opened(f"{name}/{file}") as handle:
             if hashlib.file_digest(handle, "sha256").hexdigest() != expected["sha256"]:  # type: ignore[arg-type]
                 return f"the content of {file} is not that of the manifest"
     return None
