@@ -5,10 +5,10 @@
 
 The settings are those of search_spaces/samplers.yaml, the restorer that of its base. Found: the 24 trials one after
 another on one store, as a study runs them, each with x_T and the two baselines judged too. Stock: a trial alone with an
-empty store, which trains, samples with its own sampler and judges that, and nothing else; the first `--retrain` of a
-spread over the settings are run, and where these are not all, the rest is extrapolated: the mean of the trainings that
-were timed, and the sampling and judging of that setting as it was timed on the other side. Both sides run alternately
-in this process, on one thread. Prints Markdown.
+empty store, which trains, samples with its own sampler and judges that, and nothing else; `--retrain` of the settings,
+spread over them, are run so. Where these are not all, the others are extrapolated: the mean training, and their own
+sampling and judging as it was timed on the other side. Both sides run in turn in this process, on one thread. Times are
+the process's CPU seconds, which other work on the machine does not lengthen as it does the wall's. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -42,24 +42,25 @@ def settings(home: Path, steps: int) -> tuple[Dataset, list[TrialConfig]]:
     return dataset, [space.resolve(point) for point in space.grid()]
 
 
-def found_trial(trial: TrialConfig, dataset: Dataset, store: Store) -> tuple[float, float, float]:
-    """Seconds of a whole trial of the study, of them its training, and its own sampling and judging."""
-    started = time.perf_counter()
-    outcome = Chain(trial, dataset, store).run(train, lambda *_: None)
-    seconds = time.perf_counter() - started
-    trained = sum(r.seconds for r in outcome.stages if r.stage == "train" and not r.found)
-    return seconds, trained, sum(r.seconds for r in outcome.stages if r.stage in ("sample", "measure"))
+def found_trial(trial: TrialConfig, dataset: Dataset, store: Store) -> tuple[float, float]:
+    """CPU seconds of a trial of the study, and of them its training."""
+    chain = Chain(trial, dataset, store)
+    started = time.process_time()
+    chain.train(train, lambda *_: None)
+    trained = time.process_time() - started
+    Chain(trial, dataset, store).run(train, lambda *_: None)
+    return time.process_time() - started, trained
 
 
 def stock_trial(trial: TrialConfig, dataset: Dataset) -> tuple[float, float]:
-    """Seconds of a trial that finds nothing and does only what its own FID needs, and of them its training."""
+    """CPU seconds of a trial that finds nothing and does only what its own FID needs, and of them its training."""
     with tempfile.TemporaryDirectory(prefix="stock-") as scratch:
         chain = Chain(trial, dataset, Store(scratch))
-        started = time.perf_counter()
+        started = time.process_time()
         checkpoint = chain.train(train, lambda *_: None)
-        trained = time.perf_counter() - started
+        trained = time.process_time() - started
         chain.measure(SAMPLED, chain.sample(SAMPLED, trial.sampler, checkpoint))
-        return time.perf_counter() - started, trained
+        return time.process_time() - started, trained
 
 
 def spread(count: int, of: int) -> list[int]:
@@ -96,7 +97,7 @@ def main() -> None:
 def compare(steps: int, retrain: int, home: Path) -> None:
     dataset, trials = settings(home, steps)
     store, retrained = Store(home / "store"), spread(retrain, len(trials))
-    found: dict[int, tuple[float, float, float]] = {}
+    found: dict[int, tuple[float, float]] = {}
     stock: dict[int, tuple[float, float]] = {}
     with show(True) as bars:
         advance = bars.start(f"{steps:,} steps", 1 + len(trials) / 24 + len(retrained), "trainings")
@@ -107,11 +108,11 @@ def compare(steps: int, retrain: int, home: Path) -> None:
                 stock[i] = stock_trial(trials[i], dataset)
             advance(1 / 24 + (i == 0) if ours else 1)
     trainings = [trained for _, trained in stock.values()]
-    whole = sum(seconds for seconds, _, _ in found.values())
+    whole = sum(seconds for seconds, _ in found.values())
     each = statistics.mean(trainings)
-    alone = sum(stock[i][0] if i in stock else each + judged for i, (_, _, judged) in found.items())
+    alone = sum(stock[i][0] if i in stock else each + seconds - trained for i, (seconds, trained) in found.items())
     mean_trial = statistics.mean(seconds for seconds, _ in stock.values())
-    rest = whole - sum(trained for _, trained, _ in found.values())
+    rest = whole - found[0][1]
     how = "measured" if len(stock) == len(trials) else "extrapolated"
     cells = [
         f"{steps:,}",

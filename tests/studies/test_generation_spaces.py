@@ -36,7 +36,7 @@ def test_ranges_that_leave_something_are_refused_naming_the_keys() -> None:
 def test_a_base_that_leaves_something_is_refused_too() -> None:
     base = copy.deepcopy(BASE)
     base["degradation"]["sigma"]["rate"] = 0.001
-    with pytest.raises(ValueError, match="leaves .* of an image at T"):
+    with pytest.raises(ValueError, match=r"leaves .* of an image at T"):
         build({"prior.noise_scale": {"low": 0.001, "high": 0.1}}, base)
 
 
