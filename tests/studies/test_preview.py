@@ -14,9 +14,12 @@ from coldtune.config import parse
 from coldtune.data import Dataset, prepared
 from coldtune.metrics import ProtocolConfig, build_extractor, resolve
 from coldtune.stages.trial import parse_trial
-from coldtune.studies.preview import Probe, preview, probe
+from coldtune.studies.bill import Bill, bill
+from coldtune.studies.preview import likely, preview
+from coldtune.studies.probe import Probe, probe
 from coldtune.studies.space import Space
 from coldtune.studies.space_config import SpaceConfig
+from coldtune.studies.spec import build_spec
 
 
 @pytest.fixture(scope="module")
@@ -44,22 +47,51 @@ def test_the_preview_shows_the_space_and_what_it_costs(root: Path, dataset: Data
     console = Console(width=160, color_system=None)
     with console.capture() as captured:
         # 192 s of training for each trial, and evaluations too fast to count
-        console.print(preview(space, protocol, Probe(100.0, 1e9), trials=10, slots=2))
+        whole = Bill(trials=10, trainings=8, samplings=30, training_s=1536.0, sampling_s=0.0, longest_s=192.0)
+        console.print(preview(space, protocol, Probe(100.0, 1e9), whole, slots=2, about=["what it is"]))
     text = captured.get()
     for path in config.vary:
         assert path in text
     assert "derived: holds leftover at 0.317" in text
-    assert text.count("0:03:12") == 10, "ten points, all with the same training"
-    assert "10 trials: about 0:32:00 of work, 0:16:00 with 2 at once" in text
+    assert text.startswith("what it is\n")
+    assert text.count("3 min\n") == 10, "ten points, all with the same training"
+    assert "10 trials: 8 trainings (26 min) and 30 samplings (1 s), about 13 min with 2 at once" in text
+
+
+def test_what_trials_share_is_paid_once(root: Path, dataset: Dataset) -> None:
+    """The 24 samplers of one restorer: one training; every setting of its own sampled, and both baselines."""
+    spec = build_spec("x", root / "search_spaces" / "samplers.yaml", settings=["protocol.num_images=100"])
+    space = Space(spec.space, spec.base, dataset.image_shape)
+    points = likely(space, spec, 24)
+    whole = bill(points, space, dataset, {}, Probe(images_per_s=64.0, evaluations_per_s=100.0))
+    assert (whole.trials, whole.trainings, whole.training_s, whole.longest_s) == (24, 1, 300.0, 300.0)
+    # Algorithm 1 at every step without clamping is among the 24; direct is not.
+    assert whole.samplings == 24 + 1
+    assert whole.sampling_s == pytest.approx(4 * (20 + 10 + 7 + 5 + 3 + 2) + 1)
+    assert "1 training (5 min)" in whole.describe(slots=2)
+    assert "about 5 min with 2 at once" in whole.describe(slots=2), "one training cannot be shared between two"
+
+
+def test_a_search_is_billed_by_points_that_it_may_ask(root: Path, dataset: Dataset) -> None:
+    spec = build_spec("x", root / "search_spaces" / "training.yaml")
+    space = Space(spec.space, spec.base, dataset.image_shape)
+    points = likely(space, spec, 5)
+    assert points[0] == space.first
+    assert len({repr(point) for point in points}) == 5
+    whole = bill(points, space, dataset, {}, Probe(images_per_s=1.0, evaluations_per_s=1e9))
+    assert whole.trainings == 5
+    assert whole.training_s == sum(300 * point["batch"] for point in points)
 
 
 def test_the_command(root: Path, digits_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(digits_home / "data", tmp_path / "data")
     space = str(root / "search_spaces" / "samplers.yaml")
     with pytest.raises(SystemExit) as ended:
-        main(["study", "preview", space, "--home", str(tmp_path), "--trials", "24"])
+        main(["study", "preview", space, "--home", str(tmp_path)])
     assert ended.value.code == 0
-    assert "24 points as a grid, 100% of it may be asked" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "24 points as a grid, 100% of it may be asked" in shown
+    assert "24 trials: 1 training (" in shown, "all of a grid, unless told otherwise"
     assert not (tmp_path / "studies").exists(), "nothing was started"
     with pytest.raises(SystemExit) as ended:
         main(["study", "preview", space, "--home", str(tmp_path), "--set", "sampler.stepz=3"])

@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
     ahead.add_argument("space", type=Path, metavar="FILE", help="such as search_spaces/blur.yaml")
     ahead.add_argument("--dataset", metavar="NAME", help="digits, mnist, cifar10, ... (default: the base's)")
     ahead.add_argument("--data-dir", type=Path, metavar="PATH", help="where the dataset's published files lie")
-    ahead.add_argument("--trials", type=int, default=12, metavar="N", help="to estimate the cost of (default 12)")
+    ahead.add_argument("--trials", type=int, metavar="N", help="to estimate the cost of (default 12, or all of a grid)")
     ahead.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings")
     ahead.set_defaults(call=_preview)
     with_home(verbs.add_parser("list", help="the studies of a home")).set_defaults(call=_list)
@@ -35,18 +35,33 @@ def add(commands: Commands) -> None:
 
 
 def _preview(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.studies.preview import preview, probe
+    import torch
+
+    from coldtune.studies import cluster
+    from coldtune.studies.bill import bill
+    from coldtune.studies.preview import likely, preview
+    from coldtune.studies.probe import probe
     from coldtune.studies.run import RunOptions, check
     from coldtune.studies.spec import build_spec
 
     spec = build_spec("preview", options.space, dataset=options.dataset, settings=options.settings)
-    run = RunOptions(home=home_of(options), command="", trials=None, data_dir=options.data_dir)
+    run = RunOptions(home=home_of(options), command="", trials=options.trials, data_dir=options.data_dir)
     checked = check(spec, run)
-    trials, slots = checked.space.size or options.trials, max(os.cpu_count() or 1, 1)
-    base = checked.space.resolve(checked.space.first)
+    space, gpus = checked.space, torch.cuda.device_count()
+    slots = cluster.plan({"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}, 1, float(gpus > 0), checked.trials)
+    torch.set_num_threads(slots.cpus)
+    base = space.resolve(space.first)
     with console.status("timing a few steps of the base"):
-        found = probe(base, checked.dataset, next(iter(checked.sources.values()), None))
-    console.print(preview(checked.space, checked.protocol, found, trials, min(slots, trials)), highlight=False)
+        found = probe(
+            base, checked.dataset, next(iter(checked.sources.values()), None), device="cuda" if gpus else "cpu"
+        )
+    whole = bill(likely(space, spec, checked.trials), space, checked.dataset, checked.sources, found)
+    objectives = " and ".join(objective.metric.upper() for objective in spec.objectives)
+    about = [
+        f"{options.space}: around {space.config.base if isinstance(space.config.base, str) else 'an inline base'}, "
+        f"searched by {spec.search.algorithm.upper()}, judged by {objectives}",
+    ]
+    console.print(preview(space, checked.protocol, found, whole, slots.count, about), highlight=False)
     return 0
 
 

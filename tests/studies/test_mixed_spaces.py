@@ -1,0 +1,159 @@
+"""What a mixed space trains: once for each distinct training, whatever else its points vary."""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.storages import InMemoryStorage
+
+from coldtune import presets
+from coldtune.config import parse, plain
+from coldtune.data import Dataset, prepared
+from coldtune.stages.chain import Chain
+from coldtune.stages.keys import train_key
+from coldtune.stages.store import Store
+from coldtune.stages.trial import TrialConfig, leaves, parse_trial
+from coldtune.studies.ledger import Ledger
+from coldtune.studies.sampler import SearchConfig
+from coldtune.studies.space import Space
+from coldtune.studies.space_config import SpaceConfig
+from coldtune.studies.space_values import set_key
+from coldtune.studies.spec import StudySpec
+from coldtune.training.config import TrainingConfig
+from coldtune.training.loop import train
+
+SHAPE = (1, 16, 16)
+TRAINS = ("data", "degradation", "restorer", "training")
+"""The sections that may shape a training; the others never do."""
+
+BASE = presets.load("digits-quick")
+BASE["training"] |= {"steps": 4, "batch_size": 8, "validate_every": 0, "report_every": 4, "checkpoint_every": 4}
+BASE["degradation"]["steps"] = 4
+BASE["protocol"]["num_images"] = 260
+MIXED = {
+    "base": "x",
+    "vary": {
+        "training.lr": {"choices": [0.001, 0.002]},
+        "training.steps": {"choices": [4, 6]},  # a longer training goes on from the shorter one
+        "degradation.kernel_size": {"choices": [5, 7]},
+        "sampler.algorithm": {"choices": ["tacos", "naive"]},
+        "sampler.num_steps": {"choices": [None, 2]},
+        "prior.noise_scale": {"choices": [0.0, 0.1]},
+    },
+}
+GENERATION = presets.load("quick/digits-blur-generation")
+
+# Another valid value for each key, where the next float or integer, or the other boolean, is none.
+OTHERS: dict[str, Any] = {
+    "degradation.padding": "reflect", "degradation.kernel_size": 9, "degradation.sigma.schedule": "linear",
+    "restorer.size": "tiny", "restorer.index": "t-1", "training.loss": "l2", "training.clip_norm": 2.0,
+    "training.ema_decay": 0.9, "training.dtype": "bfloat16", "sampler.algorithm": "naive", "sampler.num_steps": 2,
+    "sampler.returns": "estimate", "prior.kind": "normal", "protocol.extractor": "mnist", "protocol.split": "test",
+    "protocol.num_images": 100, "rungs.steps": [2], "rungs.metric": "mind",
+}  # fmt: skip
+# Not changed: what names the dataset (its pixels are keyed), kinds of degradation, and what allows one value only here.
+LEFT = {
+    "data.name", "data.image_size", "data.resize", "degradation.kind", "sampler.draw", "sampler.eta", "rungs.num_images"
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dataset(digits_home: Path) -> Dataset:
+    return Dataset.open(prepared(digits_home, "digits")[0])
+
+
+def space(tree: dict = MIXED, base: dict = BASE) -> Space:
+    return Space(parse(SpaceConfig, tree), {**base, "prior": base.get("prior") or {"kind": "data"}}, SHAPE)
+
+
+def shapes_training(path: str) -> bool:
+    section, _, key = path.partition(".")
+    return section in TRAINS and not (section == "training" and key in TrainingConfig.BOOKKEEPING)
+
+
+def changed(value: Any, path: str) -> Any:
+    if path in OTHERS:
+        return OTHERS[path]
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int) else value * 1.5 + 0.01
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_a_training_key_knows_what_shapes_the_training_and_nothing_else(dataset: Dataset, seed: int) -> None:
+    """At random points of a mixed space, one other value of one key at a time, for every key that a trial has."""
+    rng = random.Random(seed)
+    mixed = space()
+    trial = mixed.resolve(mixed.sample(rng))
+    tree = plain(trial)
+    path, value = rng.choice([(path, value) for path, value in leaves(tree) if path not in LEFT])
+    other = copy.deepcopy(tree)
+    set_key(other, path, changed(value, path))
+    try:
+        altered = parse_trial(other)
+        altered.check(SHAPE)
+    except ValueError:
+        return
+    assert (train_key(altered, dataset) != train_key(trial, dataset)) == shapes_training(path), path
+
+
+def test_every_key_is_looked_at(dataset: Dataset) -> None:
+    """The same for each key once, from the base of generation, which has a prior of its own: no key is forgotten."""
+    tree = plain(parse_trial(GENERATION))
+    trial, looked = parse_trial(GENERATION), set()
+    for path, value in leaves(tree):
+        if path in LEFT:
+            continue
+        other = copy.deepcopy(tree)
+        set_key(other, path, changed(value, path))
+        if path == "prior.kind":
+            other["prior"] = {"kind": "normal"}
+        altered = parse_trial(other)
+        assert altered != trial, path
+        assert (train_key(altered, dataset) != train_key(trial, dataset)) == shapes_training(path), path
+        looked.add(path.partition(".")[0])
+    assert looked == set(TrialConfig.model_fields)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_as_many_trainings_as_distinct_values_that_shape_one(dataset: Dataset, seed: int) -> None:
+    rng = random.Random(seed)
+    mixed = space()
+    points = [mixed.sample(rng) for _ in range(30)]
+    distinct = {(point["lr"], point["kernel"]) for point in points}
+    assert len({train_key(mixed.resolve(point), dataset) for point in points}) == len(distinct)
+
+
+@pytest.mark.slow
+def test_a_small_sweep_trains_once_for_each(dataset: Dataset, tmp_path: Path) -> None:
+    """A real one: 10 trials of the mixed space, trained, sampled and judged, in the order that the study asks."""
+    mixed = space()
+    spec = StudySpec(job="mixed", space=mixed.config, base=dict(mixed.base), search=SearchConfig(algorithm="random"))
+    ledger = Ledger("mixed", spec, mixed, InMemoryStorage())
+    store, steps, points = Store(tmp_path / "store"), [], []
+
+    def counted(task, checkpoints, report):
+        last = checkpoints.latest(task.training.steps)
+        steps.append((checkpoints.key, last[0] if last else 0, task.training.steps))
+        return train(task, checkpoints, report)
+
+    for _ in range(10):
+        asked = ledger.ask()
+        points.append(asked.point)
+        outcome = Chain(asked.config, dataset, store).run(counted, lambda *_: None)
+        ledger.complete(asked.number, outcome.metrics, {})
+    longest: dict[tuple, int] = {}
+    for point in points:
+        what = (point["lr"], point["kernel"])
+        longest[what] = max(longest.get(what, 0), point["train_steps"])
+    assert len(longest) < len(points), "some share a training, or the sweep shows nothing"
+    assert len([key for key, start, _ in steps if start == 0]) == len({key for key, *_ in steps}) == len(longest)
+    assert sum(end - start for _, start, end in steps) == sum(longest.values()), "no step is trained twice"
