@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from coldtune.stages.trial import parse_trial
 from coldtune.studies import live
 from coldtune.studies.ledger import Asked
-from coldtune.studies.live import View
+from coldtune.studies.live import Spent, View
 
 
 def view(console: Console, **changes) -> View:
@@ -27,6 +28,34 @@ def asked(number: int, again: bool = False) -> Asked:
 
 def training(step: int) -> dict:
     return {"stage": "train", "step": step, "steps": 100, "loss": 0.25, "images_per_s": 800.0}
+
+
+def at_rung(step: int, kid: float) -> dict:
+    so_far = {"metric": "kid", "stages": [["train_50", "k/50", False, 3.0], ["train_20", "k/20", True, 9.0]]}
+    return {"stage": "rung", "step": step, "steps": 100, "rung/kid": kid, "so_far": json.dumps(so_far)}
+
+
+def test_a_trial_that_is_pruned_ends_with_what_it_was_worth() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with view(console) as made:
+        made.asked(asked(0))
+        made.progressed(0, training(50))
+        made.progressed(0, {"stage": "sample_50", "step": 50, "steps": 100, "share": 0.5})
+        assert made.running[0].share == 0.45, "judging on the way is no progress"
+        assert made.running[0].text == "sampling at step 50 / 100, to be judged there"
+        made.progressed(0, at_rung(50, 0.3))
+        made.pruned(0, 50)
+    assert made.ended == 1
+    assert made.best is None
+    assert "trial   0  pruned at step 50 of 100: KID 0.3   T 20, rate 0.05" in text_of(console)
+
+
+def test_what_a_pruned_trial_computed_is_work() -> None:
+    spent = Spent(1)
+    spent.progressed(0, training(50))
+    spent.progressed(0, at_rung(50, 0.3))
+    spent.pruned(0, 50)
+    assert (spent.work, spent.trials) == (3.0, 1), "what was found in the store was not computed"
 
 
 def text_of(console: Console) -> str:

@@ -1,4 +1,4 @@
-"""`coldtune study`: preview, list, look at, resume."""
+"""`coldtune study`: preview, list, look at, promote, resume."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from coldtune.cli import promote
 from coldtune.cli.common import Commands, home_of, study_folder, with_home
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    study = commands.add_parser("study", help="preview, list, look at, resume")
+    study = commands.add_parser("study", help="preview, list, look at, promote, resume")
     verbs = study.add_subparsers(required=True, metavar="VERB")
     ahead = with_home(verbs.add_parser("preview", help="a space as a table, ten of its points, and what it would cost"))
     ahead.add_argument("space", type=Path, metavar="FILE", help="such as search_spaces/blur.yaml")
@@ -28,6 +29,7 @@ def add(commands: Commands) -> None:
     show = with_home(verbs.add_parser("show", help="a study's table of trials, and where its best one lies"))
     show.add_argument("name")
     show.set_defaults(call=_show)
+    promote.add(verbs)
     resume = with_home(verbs.add_parser("resume", help="go on with a study as it was last started"))
     resume.add_argument("name")
     resume.add_argument("--trials", type=int, metavar="N", help="trials in all (default: as last time)")

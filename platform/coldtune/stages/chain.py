@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,11 @@ class Chain:
         self.prior: Prior = build_prior(config.prior or PLAIN, self.degradation)
         self.records: list[StageRecord] = []
 
+    @property
+    def nfe(self) -> int:
+        """Network evaluations for each image that the trial's own sampler makes."""
+        return nfe(self.config.sampler, self.degradation.steps)
+
     def run(
         self,
         train: Train,
@@ -143,7 +149,8 @@ class Chain:
     ) -> Outcome:
         """Bring every stage about.
 
-        `report` gets the metrics of a training as it goes on, `progress` (stage, share done in 0..1), and `replay`
+        `report` gets the metrics of a training as it goes on, `progress` (stage, share done in 0..1; `sample_40` is the
+        sampling at the rung 40), and `replay`
         those of a training that was made before this trial came, so that its run shows the whole curve. `on_rung` gets
         each rung's step and judgement before the training goes on; an exception that it raises ends the trial there.
         """
@@ -158,10 +165,7 @@ class Chain:
             entry = self.sample(name, sampler, checkpoint, _part(progress, number, len(sets)))
             images[name], measured[name] = entry.path, self.measure(name, entry)
             judgements[name] = Judgement.load(measured[name])
-        evaluations = nfe(self.config.sampler, self.degradation.steps)
-        return Outcome(
-            judgements, evaluations, self.protocol, tuple(self.records), images, measured, checkpoint, climbed
-        )
+        return Outcome(judgements, self.nfe, self.protocol, tuple(self.records), images, measured, checkpoint, climbed)
 
     def _climb(
         self,
@@ -178,7 +182,8 @@ class Chain:
             part = Chain(shorter, self.dataset, self.store, self.device, self.source)
             reached = max(judged, default=0)
             checkpoint = part.train(train, report, _after(reached, replay), self._seconds(reached))
-            entry = part.sample(SAMPLED, shorter.sampler, checkpoint, _part(progress, 0, 1))
+            judging = partial(progress, f"sample_{step}")
+            entry = part.sample(SAMPLED, shorter.sampler, checkpoint, judging)
             judged[step] = Judgement.load(part.measure(SAMPLED, entry))
             self.records += [replace(record, stage=f"{record.stage}_{step}") for record in part.records]
             on_rung(step, judged[step])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
@@ -11,7 +11,11 @@ from coldtune.config import Config
 from coldtune.metrics.protocol import LEAST_IMAGES
 
 if TYPE_CHECKING:
+    from coldtune.metrics import Judgement
     from coldtune.stages.trial import TrialConfig
+
+DISTANCES_TO_CLEAN = frozenset({"fid", "fid_infinity", "kid", "mind"})
+_AS_AT_THE_END = ("ssim", "rmse", "psnr", "precision", "recall")
 
 
 class RungConfig(Config):
@@ -53,3 +57,15 @@ def rungs(config: TrialConfig, available: int) -> Iterator[TrialConfig]:
                 "rungs": RungConfig(),
             }
         )
+
+
+def worth(judgement: Judgement, metric: str, nfe: int) -> dict[str, float]:
+    """What a trial is worth at a rung: the rung metric, those that mean the same at few images, and `nfe`, by name."""
+    known: Mapping[str, float] = {name: value.value for name, value in judgement.values.items()}
+    named = {name: known[name] for name in (metric, *_AS_AT_THE_END) if name in known}
+    return {**named, "nfe": float(nfe)}
+
+
+def stand_in(objective: str, metric: str) -> str:
+    """The value at a rung that stands for an objective: itself, or for a distance to clean images the rung metric."""
+    return metric if objective in DISTANCES_TO_CLEAN else objective

@@ -15,7 +15,8 @@ from coldtune.config import plain
 from coldtune.studies.cluster import Slots
 from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.patience import StorageGoneError
-from coldtune.studies.worker import RUNNING, TRAINABLE, TrialJob, coldtune_trial
+from coldtune.studies.pruning_rungs import Rung
+from coldtune.studies.worker import RUNG, RUNNING, TRAINABLE, TrialJob, coldtune_trial
 
 _RETRIES = 2  # of a trial whose process died; it goes on from its last checkpoint
 
@@ -34,6 +35,9 @@ class Events:
 
     def failed(self, number: int, reason: str) -> None:
         """A trial failed, and the ledger knows why."""
+
+    def pruned(self, number: int, step: int) -> None:
+        """A trial ended at a rung, and the ledger knows it."""
 
     def restarted(self, number: int) -> None:
         """A trial's process died; the cluster starts it again, and it goes on from its last checkpoint."""
@@ -78,6 +82,7 @@ def execute(
         _trainable(trial, slots),
         tune_config=tune.TuneConfig(
             search_alg=search,
+            scheduler=_scheduler(search),
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=lambda trial: f"trial-{trial.config['number']:04d}",
@@ -106,6 +111,10 @@ def _tell(ledger: Ledger, events: Events, number: int, state: str, outcome: Mapp
         if reason is None:
             events.completed(number, outcome)
             return
+    elif state == "pruned":
+        ledger.prune(number, outcome["rung"])
+        events.pruned(number, outcome["rung"].step)
+        return
     else:
         reason = outcome.get("reason") or f"its process died {_RETRIES + 1} times"
         ledger.fail(number, reason)
@@ -143,6 +152,7 @@ def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], 
         def __init__(self) -> None:
             super().__init__(metric="state", mode="min")
             self.numbers: dict[str, int] = {}
+            self.pruned: dict[str, Rung] = {}
             self.failure: Exception | None = None
 
         def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -161,17 +171,30 @@ def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], 
             return {"number": asked.number, "job": json.dumps(plain(job(asked)))}
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-            if trial_id in self.numbers and result["state"] == RUNNING:
+            if trial_id in self.numbers and result["state"] == RUNNING and result["stage"] != RUNG:
                 events.progressed(self.numbers[trial_id], result)
 
+        def prunes(self, trial_id: str, result: dict[str, Any]) -> bool:
+            """Whether the trial ends with this report, one from a rung."""
+            if trial_id not in self.numbers:
+                return False
+            try:
+                events.progressed(self.numbers[trial_id], result)
+                rung = Rung.of(result)
+                if ledger.prunes(self.numbers[trial_id], rung):
+                    self.pruned[trial_id] = rung
+            except Exception as failure:  # Tune would count the trial as failed and go on
+                self.failure = self.failure or failure
+            return trial_id in self.pruned
+
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-            state = (result or {}).get("state", RUNNING)
-            if trial_id not in self.numbers or (state == RUNNING and not error):
+            state, rung = (result or {}).get("state", RUNNING), self.pruned.pop(trial_id, None)
+            if trial_id not in self.numbers or (state == RUNNING and not error and rung is None):
                 return  # stopped from outside: it stays running in the study and is taken up on resume
             number = self.numbers.pop(trial_id)
             try:
                 outcome = json.loads(result["outcome"]) if result and state != RUNNING else {}
-                _tell(ledger, events, number, state, outcome)
+                _tell(ledger, events, number, "pruned" if rung else state, {"rung": rung} if rung else outcome)
             except Exception as failure:  # Tune would log it and go on
                 self.failure = self.failure or failure
 
@@ -182,6 +205,20 @@ def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], 
             raise AssertionError("a study resumes from its own storage, never from Tune's")
 
     return StudySearcher()
+
+
+def _scheduler(search: Any) -> Any:
+    from ray.tune.schedulers import FIFOScheduler
+
+    class RungScheduler(_Unsaved, FIFOScheduler):  # type: ignore[misc]
+        """Tune's trials, stopped at the rungs at which the ledger prunes them."""
+
+        def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            at_rung = result["state"] == RUNNING and result["stage"] == RUNG
+            ends = at_rung and search.prunes(trial.trial_id, result)
+            return str(self.STOP if ends else self.CONTINUE)
+
+    return RungScheduler()
 
 
 def _silent_reporter() -> Any:

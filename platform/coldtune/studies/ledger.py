@@ -15,7 +15,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from coldtune.config import plain
 from coldtune.stages.trial import TrialConfig
 from coldtune.studies.journal import together
-from coldtune.studies.sampler import FeasibleSampler
+from coldtune.studies.pruning import rungs_of
+from coldtune.studies.pruning_paired import Find
+from coldtune.studies.pruning_rungs import Rung, RungJudge
+from coldtune.studies.sampler import PROMOTED, FeasibleSampler
 from coldtune.studies.space import Space
 from coldtune.studies.spec import StudySpec
 from coldtune.studies.trials import Trials
@@ -29,6 +32,7 @@ class Asked:
     point: Mapping[str, Any]
     config: TrialConfig
     again: bool  # it was interrupted before, and goes on
+    promoted_from: int | None = None  # the pruned trial of the same point that it takes further
 
 
 class Ledger:
@@ -38,7 +42,15 @@ class Ledger:
     its own Optuna trial: stored values return, missing ones are drawn to fit.
     """
 
-    def __init__(self, name: str, spec: StudySpec, space: Space, storage: BaseStorage) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: StudySpec,
+        space: Space,
+        storage: BaseStorage,
+        find: Find = lambda key: None,
+    ) -> None:
+        """find: the Judgements in the store, which pruning image by image looks at."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.spec, self.space = spec, space
         sampler = FeasibleSampler(space, spec.search, spec.seed)
@@ -49,8 +61,10 @@ class Ledger:
             storage=storage,
             directions=[objective.direction for objective in spec.objectives],
             sampler=sampler,
+            pruner=spec.pruning.build(rungs_of(spec).steps, spec.base["training"]["steps"], len(spec.objectives)),
             load_if_exists=True,
         )
+        self._judge = RungJudge(self.study, spec, find)
         self._running: dict[int, Trial] = {}
         self._trials = Trials(self.study)
         self._best: FrozenTrial | None = None
@@ -92,7 +106,41 @@ class Ledger:
         with together(self.study._storage):
             point = self.space.walk(trial._suggest)
         self._running[trial.number] = trial
-        return Asked(trial.number, point, self.space.resolve(point), again)
+        return Asked(trial.number, point, self.space.resolve(point), again, trial.user_attrs.get(PROMOTED))
+
+    def prunes(self, number: int, rung: Rung) -> bool:
+        """Note what a running trial is worth at a rung; gives whether it ends there (the same when asked again)."""
+        return self._judge.prunes(self._running[number], rung)
+
+    def prune(self, number: int, rung: Rung) -> None:
+        """Tell that a trial ended at a rung; of one objective, Optuna takes the rung's value for its value."""
+        trial = self._running.pop(number)
+        with together(self.study._storage):
+            trial.set_user_attr("reason", str(rung))
+            for key, value in rung.attributes.items():
+                trial.set_user_attr(key, value)
+            trial.set_user_attr("training", {"step": rung.step, "steps": rung.steps, "seconds": rung.training_seconds})
+            self.study.tell(trial, state=TrialState.PRUNED)
+
+    def promote(self, number: int) -> int:
+        """Enqueue a new trial at a pruned one's point, which is not pruned again; gives its number.
+
+        It is the next that is asked, and finds the training of the pruned one in the store. ValueError for a trial that
+        was not pruned, or is promoted already.
+        """
+        trials = {trial.number: trial for trial in self.trials()}
+        if number not in trials or trials[number].state != TrialState.PRUNED:
+            pruned = ", ".join(str(n) for n, trial in trials.items() if trial.state == TrialState.PRUNED) or "none"
+            state = trials[number].state.name.lower() if number in trials else "not there"
+            raise ValueError(f"trial {number}: is {state}; only a pruned trial is promoted (there are: {pruned})")
+        if again := [n for n, trial in trials.items() if trial.user_attrs.get(PROMOTED) == number]:
+            raise ValueError(f"trial {number}: is promoted already, as trial {again[0]}")
+        self.study.enqueue_trial(trials[number].params, user_attrs={PROMOTED: number})
+        return next(t.number for t in reversed(self.trials()) if t.user_attrs.get(PROMOTED) == number)
+
+    def promoted_ahead(self) -> int:
+        """How many promoted trials wait to be asked."""
+        return sum(trial.state == TrialState.WAITING and PROMOTED in trial.user_attrs for trial in self.trials())
 
     def _new(self) -> Trial:
         """What `Study.ask` gives, which goes through all trials each time to look for one that was enqueued."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ from rich.text import Text
 
 from coldtune.studies.executor import Events
 from coldtune.studies.ledger import Asked
+from coldtune.studies.pruning_rungs import Rung
+from coldtune.studies.worker import RUNG
 
 _TRAINING_SHARE = 0.9  # of a trial's progress; the rest is sampling and measuring
 _LOG_SECONDS = 15.0
@@ -76,8 +78,15 @@ class View(Events):
             if result["stage"] == "waiting":
                 trial.text = "waiting for another trial's work"
                 return
-            if result["stage"] == "train":
+            stage, _, at_rung = result["stage"].partition("_")
+            if stage != "sample" or at_rung:
                 trial.share = _TRAINING_SHARE * result["step"] / result["steps"]
+            if stage == RUNG:
+                trial.text = str(Rung.of(result))
+            elif at_rung:
+                trial.images_per_s = 0.0
+                trial.text = f"sampling at step {result['step']:,} / {result['steps']:,}, to be judged there"
+            elif stage == "train":
                 trial.images_per_s = float(result.get("images_per_s", 0.0))
                 trial.text = (
                     f"training {result['step']:>6,} / {result['steps']:,}  loss {result.get('loss', float('nan')):.4f}"
@@ -100,6 +109,10 @@ class View(Events):
     def failed(self, number: int, reason: str) -> None:
         """Show why a trial failed."""
         self._ended(number, f"failed: {reason.splitlines()[0][:120]}", "red")
+
+    def pruned(self, number: int, step: int) -> None:
+        """Show at which rung a trial ended, and what it was worth there."""
+        self._ended(number, f"pruned {self.running[number].text}", "yellow")
 
     def restarted(self, number: int) -> None:
         """Show that a trial's process died, and that nothing is lost by it."""
@@ -171,10 +184,21 @@ class Spent(Events):
 
     def __init__(self, slots: int) -> None:
         self.slots, self.begun, self.work, self.trials = slots, time.monotonic(), 0.0, 0
+        self._at_rung: dict[int, float] = {}
+
+    def progressed(self, number: int, result: Mapping[str, Any]) -> None:
+        """Remember what a trial has computed up to a rung, since it may end there."""
+        if result["stage"] == RUNG:
+            self._at_rung[number] = _computed(Rung.of(result).stages)
+
+    def pruned(self, number: int, step: int) -> None:
+        """Add the seconds of the stages that this trial computed."""
+        self.work += self._at_rung[number]
+        self.trials += 1
 
     def completed(self, number: int, result: Mapping[str, Any]) -> None:
         """Add the seconds of the stages that this trial computed."""
-        self.work += sum(seconds for _, _, found, seconds in result["stages"] if not found)
+        self.work += _computed(result["stages"])
         self.trials += 1
 
     def overhead_percent(self) -> float:
@@ -188,6 +212,11 @@ class Spent(Events):
             f"{trials} in {_clock(elapsed)}, {self.slots} at once: {100 - rest:.0f} % training, sampling and "
             f"measuring, {rest:.0f} % starting processes, importing, waiting and bookkeeping"
         )
+
+
+def _computed(stages: Sequence[Sequence[Any]]) -> float:
+    """Seconds of the stages that were not found in the store."""
+    return sum(float(seconds) for _, _, found, seconds in stages if not found)
 
 
 def _point(point: Mapping[str, Any]) -> str:

@@ -71,6 +71,11 @@ class Records(Events):
         self._end(number, "failed", reason)
         self._count()
 
+    def pruned(self, number: int, step: int) -> None:
+        """End its run as pruned, with the rung at which it was."""
+        self._end(number, "pruned", self.ledger.trials()[number].user_attrs["reason"])
+        self._count()
+
     def interrupted(self, numbers: Iterable[int]) -> None:
         """Mark the runs of trials that did not end, and the study's, as interrupted: they may be taken up again."""
         for number in numbers:

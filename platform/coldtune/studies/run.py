@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 from rich.console import Console
 
@@ -23,6 +24,7 @@ from coldtune.metrics import DISTANCES, build_extractor, check_objective, resolv
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.judgement import IMAGE_SCORES
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
+from coldtune.stages.store import Store
 from coldtune.stages.store_made import git_commit
 from coldtune.stages.trial import parse_trial
 from coldtune.studies import cluster, show
@@ -31,8 +33,10 @@ from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.live import Spent, View
 from coldtune.studies.patience import StorageGoneError
+from coldtune.studies.pruning import check_pruning
+from coldtune.studies.pruning_paired import judgements_of
 from coldtune.studies.records import Records
-from coldtune.studies.sampler import listed_points
+from coldtune.studies.sampler import PROMOTED, listed_points
 from coldtune.studies.space import Space
 from coldtune.studies.space_config import VARIANT
 from coldtune.studies.spec import StudySpec
@@ -93,7 +97,8 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
             options.tracking_uri or tracking.default_uri(options.home), EXPERIMENT, options.home / "artifacts"
         )
         _write_start(checked, options)
-        ledger = Ledger(checked.folder.name, spec, checked.space, storage)
+        judgements = judgements_of(Store(options.home / "store"))
+        ledger = Ledger(checked.folder.name, spec, checked.space, storage, judgements)
         show.opening(console, checked, ledger, options, target.uri)
         close = partial(show.closing, console, checked.folder, ledger, checked.trials, options.command, target)
         try:
@@ -116,6 +121,7 @@ def check(spec: StudySpec, options: RunOptions) -> Checked:
     if cluster.local():
         here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
         cluster.plan(here, options.workers, options.gpus_per_trial, 1)
+    check_pruning(spec)
     folder = StudyFolder(options.home, options.name or spec.name)
     if options.resume and not folder.exists:
         there = ", ".join(p.name for p in sorted(folder.path.parent.glob("*"))) or "none"
@@ -156,10 +162,18 @@ def _trials(spec: StudySpec, space: Space, folder: StudyFolder, options: RunOpti
             f"--trials {options.trials}: this study has {space.size} variants, each of which is asked once"
         )
     points = listed_points(space, spec.search, spec.seed)
-    if points is not None and (options.trials or 0) > len(points):
+    if points is not None and (options.trials or 0) > len(points) + _promoted(spec, folder, options):
         raise ValueError(f"--trials {options.trials}: the grid has {len(points):,} points, each of which is asked once")
     last = int(folder.start()["trials"]) if folder.exists else None
     return options.trials or last or (len(points) if points is not None else options.default_trials)
+
+
+def _promoted(spec: StudySpec, folder: StudyFolder, options: RunOptions) -> int:
+    """How many trials of a study take pruned ones further, in addition to the points of a grid."""
+    if spec.pruning.kind == "none" or not folder.exists:
+        return 0
+    study = optuna.load_study(study_name=folder.name, storage=open_storage(folder.path, options.storage))
+    return sum(PROMOTED in trial.user_attrs for trial in study.get_trials(deepcopy=False))
 
 
 def _source(name: str, spec: StudySpec, dataset: Dataset, options: RunOptions) -> Dataset:
@@ -293,6 +307,10 @@ class _All(Events):
         for listener in self._listeners:
             listener.failed(number, reason)
 
+    def pruned(self, number: int, step: int) -> None:
+        for listener in self._listeners:
+            listener.pruned(number, step)
+
     def restarted(self, number: int) -> None:
         for listener in self._listeners:
             listener.restarted(number)
@@ -306,7 +324,9 @@ def _jobs(checked: Checked, options: RunOptions, slots: cluster.Slots, tags: Map
     def job(asked: Asked) -> TrialJob:
         degradation = build_degradation(asked.config.degradation, checked.dataset.image_shape)
         source = source_of(asked.config.degradation)
-        named = {VARIANT: asked.point[VARIANT]} if VARIANT in asked.point else {}
+        named: dict[str, object] = {VARIANT: asked.point[VARIANT]} if VARIANT in asked.point else {}
+        if asked.promoted_from is not None:
+            named[PROMOTED] = asked.promoted_from
         return TrialJob(
             study=checked.folder.name,
             number=asked.number,

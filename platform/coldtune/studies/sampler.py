@@ -28,6 +28,9 @@ from coldtune.studies.space import Space
 from coldtune.studies.space_config import VARIANT
 from coldtune.studies.trials import AskedPoints, point_name
 
+PROMOTED = "promoted_from"
+"""The user attribute of a trial that takes a pruned one further: that one's number."""
+
 _TRIES = 200  # of the chosen algorithm; then uniform draws, which reach any feasible part of the space
 _UNIFORM_TRIES = 20_000
 
@@ -86,7 +89,8 @@ class FeasibleSampler(BaseSampler):
     same trials whether it was interrupted or not (at concurrency 1), and a resumed one does not repeat its first
     suggestions. What was asked before is not asked again while anything else is left: the same settings give the same
     numbers. Values that a trial already has (it was interrupted, or enqueued) are kept and the rest drawn to fit.
-    Of variants and of a grid, trial n is the n-th.
+    A promoted trial has all of them, those of the pruned one. Of variants and of a grid, trial n is the n-th, promoted
+    ones not counted.
     """
 
     def __init__(self, space: Space, search: SearchConfig, seed: int) -> None:
@@ -102,10 +106,13 @@ class FeasibleSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """A feasible point; of variants and of a grid, the one whose turn it is."""
-        if self.listed is not None:
-            assert trial.number < len(self.listed), f"trial {trial.number} of {len(self.listed)} points"
-            return self.listed[trial.number]
         known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        if PROMOTED in trial.user_attrs:
+            return known
+        if self.listed is not None:
+            place = trial.number - _promoted_before(study, trial.number)
+            assert place < len(self.listed), f"place {place} of {len(self.listed)} points"
+            return self.listed[place]
         inner = self.search.build(self.seed, trial.number)
         # Sobol points span the whole space from the first trial on; what a model can be fitted to, it knows itself.
         whole = isinstance(inner, QMCSampler)
@@ -154,8 +161,9 @@ class FeasibleSampler(BaseSampler):
 
     def _before(self, study: Study, trial: FrozenTrial) -> Container[str]:
         """The points of earlier trials."""
-        if self._asked is None or self._asked.study is not study:
-            self._asked = AskedPoints(study)
+        whole = _whole(study)
+        if self._asked is None or self._asked.study is not whole:
+            self._asked = AskedPoints(whole)
         return self._asked.before(trial.number)
 
     def sample_independent(
@@ -166,6 +174,16 @@ class FeasibleSampler(BaseSampler):
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Nothing is kept between trials."""
+
+
+def _promoted_before(study: Study, number: int) -> int:
+    trials = _whole(study).get_trials(deepcopy=False)
+    return sum(PROMOTED in trial.user_attrs for trial in trials if trial.number < number)
+
+
+def _whole(study: Study) -> Study:
+    """The study of which hyperband hands a sampler the trials of one bracket only."""
+    return getattr(study, "_study", study)
 
 
 def _too_narrow() -> NoReturn:

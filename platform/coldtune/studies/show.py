@@ -21,11 +21,14 @@ from coldtune.reports.paper_text import TerminalTable, latex, markdown
 from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, trial_table
 from coldtune.stages.shares import saved
 from coldtune.stages.trial import short_name
+from coldtune.studies import pruning
 from coldtune.studies.cluster import Slots
 from coldtune.studies.cost import cost
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Ledger
 from coldtune.studies.paper import described, fill
+from coldtune.studies.pruning_saved import not_trained
+from coldtune.studies.sampler import PROMOTED
 from coldtune.tracking import Target
 
 _STATES = {
@@ -57,7 +60,7 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
     if space.size is not None:
         trains = cost(space, checked.dataset, checked.sources, options.home / "store")
     lines = [*described(checked.spec), ("asks", asks)]
-    kept = space.config.constrain
+    kept, rungs = space.config.constrain, pruning.described(checked.spec, checked.protocol.num_images)
     for path, derive in space.config.derive.items():
         share = space.feasible_share()
         lines.append(
@@ -71,6 +74,7 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
         *(("keeps", f"{name} {bound} ({space.feasible_share():.0%} of the space)") for name, bound in kept.items()),
         ("judges", f"{_objectives(ledger)} on {checked.protocol.describe()}"),
         ("trains", trains),
+        *([("prunes" if checked.spec.pruning.kind != "none" else "rungs", rungs)] if rungs else []),
         ("writes", f"{options.home} (studies/{checked.folder.name}, store, data), runs to {tracking.shown(uri)}"),
     ]
     table = Table.grid(padding=(0, 2))
@@ -101,6 +105,9 @@ def closing(
         ("look closer", f"{runner()}coldtune study show {folder.name} --home {shlex.quote(str(folder.home))}"),
         ("judge further", f"{runner()}coldtune evaluate {folder.name} --home {shlex.quote(str(folder.home))}"),
     ]
+    if pruned := [trial.number for trial in ledger.trials() if trial.state == TrialState.PRUNED]:
+        promote = f"{runner()}coldtune study promote {folder.name} {pruned[-1]} --home {shlex.quote(str(folder.home))}"
+        commands.append(("take further", promote))
     if ledger.spec.table is not None:
         commands.insert(0, ("the table", ", ".join(map(str, written))))
     if not finished:
@@ -139,8 +146,9 @@ def print_table(console: Console, ledger: Ledger) -> None:
     best = ledger.best()
     if best is None:
         return
-    if line := saved(trial.user_attrs for trial in ledger.trials()):
-        console.print(line, highlight=False)
+    for line in (saved(trial.user_attrs for trial in ledger.trials()), not_trained(ledger)):
+        if line:
+            console.print(line, highlight=False)
     if line := _against_runner_up(ledger, best):
         console.print(line, highlight=False)
     images = best.user_attrs.get("images", {})
@@ -200,7 +208,7 @@ def _row(trial: FrozenTrial) -> TrialRow:
         params=trial.params,
         metrics=metrics,
         seconds=attributes.get("seconds"),
-        note=attributes.get("reason", ""),
+        note=_note(trial),
         train=_trained(attributes),
         saved=attributes.get("saved"),
         protocol=parse(Protocol, protocol) if protocol else None,
@@ -211,6 +219,14 @@ def _trained(attributes: Mapping[str, Any]) -> float | str | None:
     """Seconds of a trial's own training, or that it was found."""
     seconds: float | None = attributes.get("trained")
     return "found" if seconds is None and attributes.get("found", {}).get("train") else seconds
+
+
+def _note(trial: FrozenTrial) -> str:
+    """Why it failed, where it was pruned, what it was promoted from."""
+    reason = str(trial.user_attrs.get("reason", ""))
+    if (before := trial.user_attrs.get(PROMOTED)) is not None:
+        return f"promoted from trial {before}" + (f"; {reason}" if reason else "")
+    return reason
 
 
 def _columns(ledger: Ledger) -> Sequence[Column]:

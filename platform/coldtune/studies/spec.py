@@ -15,11 +15,14 @@ from coldtune import presets
 from coldtune.config import Config, digest, parse, plain
 from coldtune.metrics.paired import HIGHER_IS_BETTER
 from coldtune.stages.trial import leaves, parse_trial
+from coldtune.studies.pruning import PruningConfig
 from coldtune.studies.sampler import SearchConfig
 from coldtune.studies.space_config import SpaceConfig
 from coldtune.studies.space_values import set_key
 
 SPEC_FILE = "spec.yaml"
+SECTIONS = ("search", "pruning")
+"""The sections of a space file, beside the base, that `--set` may change."""
 
 # The judge of a dataset, where the base names none of its own: a classifier that ships, or else the paper's.
 JUDGES = {"digits": "digits", "mnist": "mnist", "cifar10": "cifar10", "celeba": "inception", "afhq": "inception"}
@@ -47,6 +50,8 @@ class StudySpec(Config):
     also: further objectives, which turn the search into one for trade-offs: no trial is best then, but some are not
     beaten in every objective by another (the Pareto front).
 
+    pruning: which trials end before their training does, judged at the base's rungs.
+
     table: which of the paper's tables its variants fill (`coldtune.studies.paper`). The number of trials, the home, the
     workers and the servers are not part of it: the same spec run again resumes.
     """
@@ -57,6 +62,7 @@ class StudySpec(Config):
     objective: Objective = Field(default_factory=Objective)
     also: tuple[Objective, ...] = ()
     search: SearchConfig = Field(default_factory=SearchConfig)
+    pruning: PruningConfig = Field(default_factory=PruningConfig)
     seed: int = Field(default=0, ge=0, lt=2**32)
     table: str | None = None
 
@@ -102,17 +108,20 @@ def build_spec(
 ) -> StudySpec:
     """The spec of a job: a space file, whose base the command line changes.
 
-    settings: `key=value` with a dotted key of the base (`training.steps=400`) or of `search` (`search.startup=8`); the
-    value is YAML. seed sets the search's seed and, unless set itself, the training's. ValueError naming what is wrong.
+    settings: `key=value` with a dotted key of the base (`training.steps=400`), of `search` (`search.startup=8`) or of
+    `pruning` (`pruning.kind=median`); the value is YAML. The file's own `rungs` are the base's. seed sets
+    the search's seed and, unless set itself, the training's. ValueError naming what is wrong.
     """
     tree = presets.read_yaml(space_file)
     base_name = tree.get("base")
     base = copy.deepcopy(dict(base_name)) if isinstance(base_name, Mapping) else presets.load(str(base_name))
-    search = dict(tree.pop("search", {}))
+    sections = {name: dict(tree.pop(name, {})) for name in SECTIONS}
+    if "rungs" in tree:
+        base["rungs"] = {**base.get("rungs", {}), **tree.pop("rungs")}
     if dataset is not None:
         set_key(base, "data.name", dataset)
         _judge_for(base, dataset)
-    base = change(base, search, seed=seed, settings=settings)
+    base = change(base, sections, seed=seed, settings=settings)
     written = tree.pop("objective", {})
     objective, *also = [
         parse(Objective, one, "objective") for one in (written if isinstance(written, list) else [written])
@@ -123,25 +132,32 @@ def build_spec(
         base=base,
         objective=objective,
         also=tuple(also),
-        search=parse(SearchConfig, search, "search"),
+        search=parse(SearchConfig, sections["search"], "search"),
+        pruning=parse(PruningConfig, sections["pruning"], "pruning"),
         seed=seed or 0,
     )
 
 
 def change(
-    base: dict[str, Any], search: dict[str, Any], *, seed: int | None = None, settings: Sequence[str] = ()
+    base: dict[str, Any],
+    sections: Mapping[str, dict[str, Any]],
+    *,
+    seed: int | None = None,
+    settings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """A whole base from one that is being written, as the command line changes it; `search` is changed in place.
+    """A whole base from one that is being written, as the command line changes it.
 
-    seed and settings as in `build_spec`. ValueError naming what is wrong, or that there is no judge.
+    sections: by name, those beside the base that it may change too (`search`, `pruning`), in place. seed and settings
+    as in `build_spec`. ValueError naming what is wrong, or that there is no judge.
     """
     if seed is not None:
         set_key(base, "training.seed", seed)
     for setting in settings:
         key, value = _setting(setting)
-        target = search if key.startswith("search.") else base
-        _check_parents(target, key.removeprefix("search."))
-        set_key(target, key.removeprefix("search."), value)
+        section, _, rest = key.partition(".")
+        target, path = (sections[section], rest) if section in sections and rest else (base, key)
+        _check_parents(target, path)
+        set_key(target, path, value)
     _check_judge(base)
     return dict(plain(parse_trial(base)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,15 @@ from coldtune.stages.trial import TrialConfig, flat
 
 if TYPE_CHECKING:
     from coldtune.metrics import Judgement
-    from coldtune.stages.chain import Chain, Outcome
+    from coldtune.stages.chain import Chain, StageRecord
+    from coldtune.stages.shares import Share
 
 TRAINABLE = "coldtune_trial"
 """The trainable's name, under which its actors appear in Ray's dashboard."""
 
 
 RUNNING = "running"  # the `state` of every report but a trial's last
+RUNG = "rung"  # the `stage` of a report from a rung, at which the trial may end
 
 
 class TrialJob(Config):
@@ -45,8 +47,10 @@ class TrialJob(Config):
 def coldtune_trial(config: Mapping[str, Any]) -> None:
     """Run one trial and report to Tune: while it trains, how far it is; last, `state` and its outcome or reason.
 
-    An exception of the trial is its result (a failed trial), not the actor's death; what kills the process is left to
-    Tune, which starts the trial again, and it goes on from its last checkpoint.
+    From each rung it reports what it is worth there; where it is pruned, that report does not return but raises
+    SystemExit in the trial's thread, which the process outlives. An exception of the trial is its result (a failed
+    trial), not the actor's death; what kills the process is left to Tune, which starts the trial again, and it goes on
+    from its last checkpoint.
     """
     from ray import tune
 
@@ -65,7 +69,6 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
     import torch
 
     from coldtune.config import plain
-    from coldtune.stages.shares import share
     from coldtune.tracking import NOTE, Tracker
     from coldtune.tracking.prometheus import TrialMetrics
 
@@ -85,20 +88,31 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
             report({"state": RUNNING, "stage": "train", "step": step, "steps": steps, **metrics})
 
         def sampled(stage: str, share: float) -> None:
-            report({"state": RUNNING, "stage": stage, "step": steps, "steps": steps, "share": share})
+            step = int(stage.partition("_")[2] or steps)
+            report({"state": RUNNING, "stage": stage, "step": step, "steps": steps, "share": share})
 
         def on_rung(step: int, judgement: Judgement) -> None:
-            value = judgement.values[job.trial.rungs.metric]
-            tracker.metrics({f"rung_{value.metric}": value.value}, step)
+            values, parts = _worth(job, judgement, chain.nfe), _parts(job, chain, chain.records)
+            tracker.metrics({f"rung_{metric}": value for metric, value in values.items() if metric != "nfe"}, step)
+            so_far = {
+                "metric": job.trial.rungs.metric,
+                "stages": _stages(chain.records),
+                "attributes": _attributes(parts, time.time() - started),
+                "training_seconds": sum(r.earlier + r.seconds for r in chain.records if r.stage.startswith("train")),
+            }
+            at = {"state": RUNNING, "stage": RUNG, "step": step, "steps": steps}
+            report({**at, "rung": values, "so_far": json.dumps(so_far)})
 
         def replay(step: int, past: Mapping[str, float]) -> None:
             tracker.metrics(past, step)
 
         outcome = chain.run(_trainer(job, device), trained, _every(1.0, sampled), replay, on_rung)
-        parts = share(outcome.stages, me=chain.store.by if job.again else None)
-        seconds = time.time() - started + parts.before
+        parts = _parts(job, chain, outcome.stages)
+        attributes = _attributes(parts, time.time() - started)
         by_stage = {f"seconds_{record.stage}": record.seconds for record in outcome.stages if not record.found}
-        tracker.metrics({**outcome.metrics, **by_stage, "seconds": seconds, "seconds_saved": parts.saved}, steps)
+        tracker.metrics(
+            {**outcome.metrics, **by_stage, "seconds": attributes["seconds"], "seconds_saved": parts.saved}, steps
+        )
         tracker.tags(
             {
                 "protocol": outcome.protocol.key,
@@ -112,15 +126,12 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
         return {
             "metrics": dict(outcome.metrics),
             "protocol": plain(outcome.protocol),
-            "stages": [[r.stage, r.key, r.found, r.seconds] for r in outcome.stages],
-            "found": dict(parts.found),
-            "trained": parts.own.get("train"),
-            "saved": parts.saved,
+            "stages": _stages(outcome.stages),
             "images": {name: str(path) for name, path in outcome.images.items()},
             "measured": {name: str(path) for name, path in outcome.measured.items()},
             "checkpoint": str(outcome.checkpoint),
-            "rungs": _rungs(job, outcome),
-            "seconds": seconds,
+            "rungs": {str(step): _worth(job, judged, outcome.nfe) for step, judged in outcome.rungs.items()},
+            **attributes,
         }
 
 
@@ -144,10 +155,26 @@ def _waiting(job: TrialJob) -> dict[str, Any]:
     return {"state": RUNNING, "stage": "waiting", "step": 0, "steps": job.trial.training.steps}
 
 
-def _rungs(job: TrialJob, outcome: Outcome) -> dict[str, float]:
-    """The rung metric by step."""
-    metric = job.trial.rungs.metric
-    return {str(step): judgement.values[metric].value for step, judgement in outcome.rungs.items()}
+def _parts(job: TrialJob, chain: Chain, records: Iterable[StageRecord]) -> Share:
+    from coldtune.stages.shares import share
+
+    return share(records, me=chain.store.by if job.again else None)
+
+
+def _attributes(parts: Share, elapsed: float) -> dict[str, Any]:
+    """What the table shows of a trial's work; elapsed: seconds since it began, or goes on."""
+    own = {"trained": parts.own.get("train"), "saved": parts.saved, "seconds": elapsed + parts.before}
+    return {"found": dict(parts.found), **own}
+
+
+def _worth(job: TrialJob, judgement: Judgement, nfe: int) -> dict[str, float]:
+    from coldtune.stages.rungs import worth
+
+    return worth(judgement, job.trial.rungs.metric, nfe)
+
+
+def _stages(records: Iterable[StageRecord]) -> list[list[Any]]:
+    return [[record.stage, record.key, record.found, record.seconds] for record in records]
 
 
 def _trainer(job: TrialJob, device: str) -> Any:
@@ -218,10 +245,12 @@ def measure_on_test(config: Mapping[str, Any]) -> tuple[dict[str, float], dict[s
     import torch
 
     from coldtune.config import plain
+    from coldtune.stages.rungs import RungConfig
 
     job = parse(TrialJob, config)
     torch.set_num_threads(job.cpus)
-    tested = job.trial.model_copy(update={"protocol": job.trial.protocol.model_copy(update={"split": "test"})})
+    protocol = job.trial.protocol.model_copy(update={"split": "test"})
+    tested = job.trial.model_copy(update={"protocol": protocol, "rungs": RungConfig()})
     device = "cuda" if job.gpus and torch.cuda.is_available() else "cpu"
     chain = _chain(job, tested, device)
     outcome = chain.run(_trainer(job, device), lambda *_: None)

@@ -1,0 +1,401 @@
+"""Pruning at rungs: what is decided, told, said again after a crash, and refused before anything is spent."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.pruners import SuccessiveHalvingPruner
+from optuna.trial import TrialState
+
+from coldtune.config import parse
+from coldtune.studies.ledger import Ledger
+from coldtune.studies.pruning import PruningConfig, check_pruning
+from coldtune.studies.pruning_rungs import Rung
+from coldtune.studies.space import Space
+from coldtune.studies.space_config import SpaceConfig
+from coldtune.studies.spec import Objective, StudySpec, build_spec
+from coldtune.studies.storage import open_storage
+
+STEPS = ["training.steps=400", "rungs.steps=[100, 200]"]
+
+
+@pytest.fixture
+def space_file(root: Path) -> Path:
+    return root / "search_spaces" / "training.yaml"
+
+
+def spec_of(space_file: Path, *settings: str, **changes: Any) -> StudySpec:
+    return build_spec("s", space_file, settings=[*STEPS, *settings]).model_copy(update=changes)
+
+
+@functools.cache
+def space_of(space: str, base: str) -> Space:
+    return Space(SpaceConfig.model_validate_json(space), json.loads(base), (1, 16, 16))
+
+
+def open_ledger(spec: StudySpec, folder: Path) -> Ledger:
+    space = space_of(spec.space.model_dump_json(), json.dumps(spec.base))
+    return Ledger("study", spec, space, open_storage(folder))
+
+
+def rung(step: int, **values: float) -> Rung:
+    return Rung(step, 400, "kid", values, [[f"train_{step}", f"{'0' * 64}/{step}", False, 2.0]], {"seconds": 3.0}, 2.0)
+
+
+def race(ledger: Ledger, kids: Sequence[float], steps: Sequence[int] = (100, 200)) -> list[int | None]:
+    """Trials one after another, each worth the same at all rungs and at its end; gives where each was pruned."""
+    return [climb(ledger, ledger.ask().number, kid, steps) for kid in kids]
+
+
+def climb(ledger: Ledger, number: int, kid: float, steps: Sequence[int] = (100, 200)) -> int | None:
+    for step in steps:
+        at = rung(step, kid=kid)
+        if ledger.prunes(number, at):
+            ledger.prune(number, at)
+            return step
+    ledger.complete(number, {"fid": kid, "ssim": 1 - kid}, {})
+    return None
+
+
+def test_successive_halving_keeps_the_best_share(space_file: Path, tmp_path: Path) -> None:
+    """By hand: the first is alone; the second is behind it; the third leads; of four and then five, two go on."""
+    spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=0")
+    ledger = open_ledger(spec, tmp_path)
+    assert race(ledger, [0.5, 0.6, 0.4, 0.45, 0.48]) == [None, 100, None, 200, 100]
+    trials = ledger.trials()
+    assert [t.state.name for t in trials] == ["COMPLETE", "PRUNED", "COMPLETE", "PRUNED", "PRUNED"]
+    assert trials[1].intermediate_values == {100: 0.6}
+    assert trials[1].value == 0.6, "Optuna's samplers find the rung's value as the trial's"
+    assert trials[1].user_attrs["rungs"] == {"100": {"kid": 0.6}}
+    assert trials[1].user_attrs["reason"] == "at step 100 of 400: KID 0.6"
+    assert trials[1].user_attrs["seconds"] == 3.0
+    assert trials[1].user_attrs["training"] == {"step": 100, "steps": 400, "seconds": 2.0}
+    assert ledger.finished() == 5
+    assert ledger.best().number == 2
+
+
+def test_nobody_is_pruned_before_so_many_were_judged_there(space_file: Path, tmp_path: Path) -> None:
+    spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=3")
+    assert race(open_ledger(spec, tmp_path), [0.4, 0.5, 0.6, 0.7, 0.45]) == [None, None, None, 100, None]
+
+
+def test_the_median_of_the_finished(space_file: Path, tmp_path: Path) -> None:
+    spec = spec_of(space_file, "pruning.kind=median", "pruning.startup=3")
+    assert race(open_ledger(spec, tmp_path), [0.1, 0.2, 0.3, 0.25, 0.2, 0.9]) == [None, None, None, 100, None, 100]
+
+
+def test_a_percentile_of_the_finished(space_file: Path, tmp_path: Path) -> None:
+    """Of 0.1, 0.2, 0.3, 0.4, 0.5 the 75th percentile is 0.4."""
+    spec = spec_of(space_file, "pruning.kind=percentile", "pruning.startup=5")
+    assert race(open_ledger(spec, tmp_path), [0.1, 0.2, 0.3, 0.4, 0.5, 0.39, 0.41])[5:] == [None, 100]
+
+
+def test_rungs_are_only_noted_where_nothing_is_pruned(space_file: Path, tmp_path: Path) -> None:
+    ledger = open_ledger(spec_of(space_file, "pruning.kind=none"), tmp_path)
+    assert race(ledger, [0.1, 0.9]) == [None, None]
+    assert ledger.trials()[1].intermediate_values == {100: 0.9, 200: 0.9}
+
+
+def test_a_score_to_maximise_is_pruned_by_what_is_worse_at_the_rung(space_file: Path, tmp_path: Path) -> None:
+    """The objective is SSIM, to be maximised; the rung's is KID, of which less is better all the same."""
+    objective = Objective(metric="ssim", direction="maximize")
+    spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=0", objective=objective)
+    ledger = open_ledger(spec, tmp_path)
+    assert race(ledger, [0.5, 0.6, 0.4]) == [None, 100, None]
+    assert ledger.trials()[1].intermediate_values == {100: -0.6}, "as Optuna reads it: more is better"
+    assert ledger.best().number == 2
+    assert race(open_ledger(spec.model_copy(update={"pruning": parse(PruningConfig, {"kind": "median", "startup": 2})}),
+                            tmp_path), [0.7]) == [100]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("died", "kind"),
+    [
+        ("before the decision", "successive_halving"),
+        ("after the decision", "successive_halving"),
+        ("before it was told", "successive_halving"),
+        ("after the decision", "hyperband"),
+        ("before the decision", "median"),
+    ],
+)
+def test_a_driver_that_dies_at_a_rung_decides_the_same_again(
+    space_file: Path, tmp_path: Path, kind: str, died: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every decision of a race with a death at each of its rungs is that of the same race without any."""
+    kids = [0.5, 0.6, 0.4, 0.45, 0.48]
+    spec = spec_of(space_file, f"pruning.kind={kind}", "pruning.startup=1")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "broken").mkdir()
+    whole = race(open_ledger(spec, tmp_path / "whole"), kids)
+    assert any(whole)
+    ended = []
+    for kid in kids:
+        ledger = open_ledger(spec, tmp_path / "broken")
+        number, pruned = ledger.ask().number, None
+        for step in (100, 200):
+            at = rung(step, kid=kid)
+            with monkeypatch.context() as patch:
+                if died == "before the decision":  # its value is noted, and Optuna's pruner was asked
+                    patch.setattr(type(ledger._judge), "_decide", _asked_and_dead)
+                elif died == "after the decision":  # what the pruner notes for itself is not put down yet
+                    patch.setattr(ledger.study._storage, "set_trial_system_attr", _dead)
+                with contextlib.suppress(InterruptedError):
+                    ledger.prunes(number, at)
+            ledger = open_ledger(spec, tmp_path / "broken")
+            again = ledger.ask()
+            assert (again.number, again.again) == (number, True)
+            if ledger.prunes(number, at):
+                ledger.prune(number, at)
+                pruned = step
+                break
+        if pruned is None:
+            ledger.complete(number, {"fid": kid}, {})
+        ended.append(pruned)
+    assert ended == whole
+    trials = open_ledger(spec, tmp_path / "broken").trials()
+    assert [len(t.intermediate_values) for t in trials] == [1 if step == 100 else 2 for step in whole]
+    reference = open_ledger(spec, tmp_path / "whole").trials()
+    assert [t.system_attrs for t in trials] == [t.system_attrs for t in reference]
+
+
+def _dead(*_: object) -> None:
+    raise InterruptedError
+
+
+def _asked_and_dead(self: Any, trial: Any, at: Rung) -> None:
+    self._by_optuna(trial)
+    raise InterruptedError
+
+
+def test_a_resumed_study_keeps_what_was_pruned(space_file: Path, tmp_path: Path) -> None:
+    spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=0")
+    race(open_ledger(spec, tmp_path), [0.5, 0.6])
+    again = open_ledger(spec, tmp_path)
+    assert again.interrupted() == []
+    assert again.finished() == 2
+    assert again.wanted(3) == 1
+
+
+def test_brackets_are_known_before_the_first_judgement(space_file: Path, tmp_path: Path) -> None:
+    """Optuna forms them at the first one; a resumed study would put its first trials into another bracket."""
+    spec = spec_of(space_file, "pruning.kind=hyperband")
+    first = open_ledger(spec, tmp_path)
+    race(first, [0.5, 0.4])
+    pruner = open_ledger(spec, tmp_path).study.pruner
+    assert pruner._n_brackets == 3  # floor(log2(400 / 100)) + 1
+    brackets = [pruner._get_bracket_id(first.study, trial) for trial in first.trials()]
+    assert brackets == [first.study.pruner._get_bracket_id(first.study, trial) for trial in first.trials()]
+
+
+def test_hyperband_does_not_hide_what_was_asked(root: Path, tmp_path: Path) -> None:
+    """Optuna hands a sampler the trials of one bracket only; the points of the others are not asked again either."""
+    settings = [*STEPS, "pruning.kind=hyperband", "search.algorithm=random"]
+    spec = build_spec("s", root / "search_spaces" / "training.yaml", settings=settings)
+    vary = {"training.batch_size": {"choices": [32, 64, 128]}, "training.loss": {"choices": ["l1", "l2"]}}
+    spec = spec.model_copy(update={"space": parse(type(spec.space), {"base": "digits-quick", "vary": vary})})
+    ledger = open_ledger(spec, tmp_path)
+    race(ledger, [0.5, 0.6, 0.4, 0.45, 0.48, 0.47])
+    assert len({tuple(t.params.items()) for t in ledger.trials()}) == 6, "all six points, each once"
+
+
+def test_tpe_learns_from_what_was_pruned(space_file: Path, tmp_path: Path) -> None:
+    """With another of the pruned trials being the best of them, the same study goes on differently."""
+    points = []
+    settings = ["pruning.kind=successive_halving", "pruning.startup=0", "pruning.reduction_factor=16"]
+    for good in (1, 5):
+        spec = spec_of(space_file, *settings, "search.startup=12")
+        (tmp_path / str(good)).mkdir()
+        ledger = open_ledger(spec, tmp_path / str(good))
+        ended = race(ledger, [0.4, *(0.5 if number == good else 0.9 for number in range(1, 12))])
+        assert ended.count(100) == 11
+        points.append([trial.params for trial in ledger.trials()] + [ledger.ask().point])
+    assert points[0][:12] == points[1][:12]
+    assert points[0][12] != points[1][12], "TPE counts the best tenth as good, and that is the best of the pruned ones"
+
+
+@pytest.mark.parametrize(
+    "algorithm", [pytest.param("gp", marks=pytest.mark.slow), "nsga2", "nsga3", "random", "qmc", "grid"]
+)
+def test_every_search_goes_on_beside_pruned_trials(space_file: Path, tmp_path: Path, algorithm: str) -> None:
+    settings = ["pruning.kind=successive_halving", "pruning.startup=0", f"search.algorithm={algorithm}"]
+    settings += ["search.startup=2"] if algorithm == "gp" else []
+    settings += ["search.population=4"] if algorithm.startswith("nsga") else []
+    spec = spec_of(space_file, *settings)
+    vary = {"training.batch_size": {"low": 16, "high": 128, "step": 16}, "training.loss": {"choices": ["l1", "l2"]}}
+    spec = spec.model_copy(update={"space": parse(type(spec.space), {"base": "digits-quick", "vary": vary})})
+    ledger = open_ledger(spec, tmp_path)
+    ended = race(ledger, [0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2])
+    assert ended == [None, 100, None, 100, None, 100, None]
+    assert len({tuple(t.params.items()) for t in ledger.trials()}) == 7
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "grid"])
+def test_a_promoted_trial_is_the_pruned_one_again_and_is_not_pruned(
+    space_file: Path, tmp_path: Path, algorithm: str
+) -> None:
+    settings = ["pruning.kind=successive_halving", "pruning.startup=0", f"search.algorithm={algorithm}"]
+    spec = spec_of(space_file, *settings)
+    vary = {"training.batch_size": {"low": 16, "high": 128, "step": 16}}
+    spec = spec.model_copy(update={"space": parse(type(spec.space), {"base": "digits-quick", "vary": vary})})
+    ledger = open_ledger(spec, tmp_path)
+    race(ledger, [0.5, 0.6, 0.4])
+    number = open_ledger(spec, tmp_path).promote(1)
+    assert number == 3
+    ledger = open_ledger(spec, tmp_path)
+    assert ledger.promoted_ahead() == 1
+    asked = ledger.ask()
+    assert (asked.number, asked.promoted_from) == (3, 1)
+    assert asked.point == ledger.trials()[1].params
+    assert climb(ledger, 3, 0.6) is None
+    assert [t.state.name for t in ledger.trials()] == ["COMPLETE", "PRUNED", "COMPLETE", "COMPLETE"]
+    # It does not count twice at the rung: of 0.5, 0.6, 0.4 and 0.45 two go on; of five values 0.5 would not be second.
+    assert climb(ledger, ledger.ask().number, 0.45, [100]) is None
+    points = [tuple(t.params.items()) for t in ledger.trials() if t.number != 3]
+    assert len(set(points)) == 4, "a new point, the next of the list"
+
+
+def test_what_cannot_be_promoted(space_file: Path, tmp_path: Path) -> None:
+    spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=0")
+    ledger = open_ledger(spec, tmp_path)
+    race(ledger, [0.5, 0.6])
+    with pytest.raises(ValueError, match=r"trial 0: is complete; only a pruned trial is promoted \(there are: 1\)"):
+        ledger.promote(0)
+    with pytest.raises(ValueError, match=r"trial 7: is not there"):
+        ledger.promote(7)
+    ledger.promote(1)
+    with pytest.raises(ValueError, match=r"trial 1: is promoted already, as trial 2"):
+        ledger.promote(1)
+
+
+TWO = (Objective(metric="nfe"),)
+
+
+def worth(ledger: Ledger, values: Mapping[str, float], steps: Sequence[int] = (100, 200)) -> int | None:
+    number = ledger.ask().number
+    for step in steps:
+        if ledger.prunes(number, at := rung(step, **values)):
+            ledger.prune(number, at)
+            return step
+    ledger.complete(number, {"fid": values["kid"], **values}, {})
+    return None
+
+
+def test_of_two_objectives_the_fronts_decide(space_file: Path, tmp_path: Path) -> None:
+    """KID at the rung stands for FID; NFE is what it is. By hand: trial 2 is behind trial 0 in both, trial 3 is not."""
+    settings = ["pruning.kind=successive_halving", "pruning.startup=1"]
+    ledger = open_ledger(spec_of(space_file, *settings, also=TWO), tmp_path)
+    values = [(0.4, 20), (0.5, 10), (0.6, 30), (0.3, 30), (0.7, 40), (0.2, 5)]
+    assert [worth(ledger, {"kid": kid, "nfe": nfe}) for kid, nfe in values] == [None, None, 100, None, 100, None]
+    pruned = ledger.trials()[2]
+    assert (pruned.state, pruned.values) == (TrialState.PRUNED, None)
+    assert pruned.user_attrs["rungs"] == {"100": {"kid": 0.6, "nfe": 30}}
+    assert [t.number for t in ledger.front()] == [5], "it has the least of both"
+    assert ledger.ask().number == 6, "TPE goes on beside pruned trials without values"
+
+
+def test_a_score_stands_for_itself_at_a_rung(space_file: Path, tmp_path: Path) -> None:
+    """Of SSIM more is better: the second trial is worse in both, the third in KID only."""
+    also = (Objective(metric="ssim", direction="maximize"),)
+    settings = ["pruning.kind=successive_halving", "pruning.startup=1"]
+    ledger = open_ledger(spec_of(space_file, *settings, also=also), tmp_path)
+    values = [(0.4, 0.8), (0.5, 0.7), (0.6, 0.9), (math.nan, 0.95)]
+    assert [worth(ledger, {"kid": kid, "ssim": ssim}) for kid, ssim in values[:3]] == [None, 100, None]
+    number = ledger.ask().number
+    assert ledger.prunes(number, rung(100, kid=math.nan, ssim=0.95)), "what is not a number is the worst"
+
+
+REFUSED = [
+    (["rungs.steps=[]"], r"pruning\.kind = 'median', rungs\.steps = \[\]: .*rungs\.steps=\[100, 200\]"),
+    (["rungs.steps=[100, 400]"], r"rungs\.steps = \[100, 400\]: all must be below training\.steps = 400"),
+    (["pruning.kind=successive_halving", "pruning.min_resource=201"], r"pruning\.min_resource = 201, rungs\.steps = "),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), REFUSED)
+def test_what_cannot_prune_is_refused(space_file: Path, settings: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_pruning(spec_of(space_file, "pruning.kind=median", *settings))
+
+
+def test_what_cannot_be_compared_is_refused(space_file: Path, root: Path) -> None:
+    median = ["pruning.kind=median"]
+    with pytest.raises(ValueError, match=r"objective = \['fid', 'nfe'\]: .* allowed: none, successive_halving"):
+        check_pruning(spec_of(space_file, *median, also=TWO))
+    with pytest.raises(ValueError, match=r"objective\.metric = 'nfe': is known before the training"):
+        check_pruning(spec_of(space_file, *median, objective=Objective(metric="nfe")))
+    spec = spec_of(space_file, *median)
+    vary = {"rungs.num_images": {"choices": [64, 128]}}
+    varied = spec.model_copy(update={"space": parse(type(spec.space), {"base": "digits-quick", "vary": vary})})
+    with pytest.raises(ValueError, match=r"rungs\.num_images: differs between trials"):
+        check_pruning(varied)
+    listed = parse(type(spec.space), {"base": "digits-quick", "variants": {"one": {"training.loss": "l2"}}})
+    with pytest.raises(ValueError, match=r"variants are compared with each other"):
+        check_pruning(spec.model_copy(update={"space": listed}))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"kind": "asha"}, r"pruning\.kind = 'asha': .*'successive_halving'"),
+        (
+            {"kind": "median", "reduction_factor": 3},
+            r"reduction_factor: has no effect with kind = 'median', only with s",
+        ),
+        ({"kind": "successive_halving", "reduction_factor": 1}, r"pruning\.reduction_factor = 1"),
+        ({"kind": "percentile", "percentile": 100}, r"pruning\.percentile = 100"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(config: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse(PruningConfig, config, "pruning")
+
+
+def test_a_rung_at_which_nothing_is_decided_is_warned_of(space_file: Path) -> None:
+    spec = spec_of(space_file, "pruning.kind=successive_halving", "rungs.steps=[100, 150, 200, 350]")
+    with pytest.warns(UserWarning, match=r"nothing is decided at 150, 350, since .* give \[100, 200\]"):
+        check_pruning(spec)
+
+
+def test_pruning_can_be_turned_off_but_not_be_set_in_vain(space_file: Path) -> None:
+    check_pruning(spec_of(space_file, "pruning.kind=none"))
+    with pytest.warns(UserWarning, match=r"pruning\.startup: has no effect with pruning\.kind = 'none'"):
+        check_pruning(spec_of(space_file, "pruning.kind=none", "pruning.startup=2"))
+
+
+def test_where_a_halving_decides_is_where_optunas_does() -> None:
+    """A trial that falls behind at a rung, and only there, is pruned there if the rung decides anything."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rungs = (40, 50, 90, 100, 170, 400)
+    for least, factor in [(None, 2), (45, 2), (None, 3), (100, 2)]:
+        config = PruningConfig(kind="successive_halving", reduction_factor=factor, min_resource=least, startup=0)
+        pruner = config.build(rungs, 500)
+        assert isinstance(pruner, SuccessiveHalvingPruner)
+        deciding = [step for step in rungs if _decides(pruner, rungs, step)]
+        assert config.halvings(rungs) == deciding
+
+
+def _decides(pruner: SuccessiveHalvingPruner, rungs: Sequence[int], step: int) -> bool:
+    study = optuna.create_study(pruner=pruner)
+    leading, trailing = study.ask(), study.ask()
+    for trial, good_until in ((leading, 1000), (trailing, step)):
+        for at in rungs[: rungs.index(step) + 1]:
+            trial.report(0.0 if at < good_until else 1.0, at)
+            decided = trial.should_prune()
+    return decided
+
+
+def test_pruning_is_part_of_what_a_study_is(space_file: Path, tmp_path: Path) -> None:
+    spec = spec_of(space_file, "pruning.kind=median")
+    spec.save(tmp_path)
+    assert StudySpec.load(tmp_path) == spec
+    assert spec.pruning == PruningConfig(kind="median")
+    assert spec.name != spec_of(space_file).name
+    assert "pruning.kind" in spec.differences(spec_of(space_file))[0]
