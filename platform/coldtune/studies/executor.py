@@ -171,7 +171,7 @@ def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], 
             return {"number": asked.number, "job": json.dumps(plain(job(asked)))}
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-            if trial_id in self.numbers and result["state"] == RUNNING and result["stage"] != RUNG:
+            if trial_id in self.numbers and result["state"] == RUNNING and result.get("stage") != RUNG:
                 events.progressed(self.numbers[trial_id], result)
 
         def prunes(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -214,7 +214,7 @@ def _scheduler(search: Any) -> Any:
         """Tune's trials, stopped at the rungs at which the ledger prunes them."""
 
         def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            at_rung = result["state"] == RUNNING and result["stage"] == RUNG
+            at_rung = result["state"] == RUNNING and result.get("stage") == RUNG
             ends = at_rung and search.prunes(trial.trial_id, result)
             return str(self.STOP if ends else self.CONTINUE)
 

@@ -58,6 +58,9 @@ def coldtune_trial(config: Mapping[str, Any]) -> None:
     print(f"=== study {job.study}, trial {job.number}{' (goes on)' if job.again else ''}", flush=True)
     try:
         state, outcome = "complete", _run(job, tune.report)
+    except SystemExit:  # raised by the report after which Tune stops the trial
+        print(f"=== study {job.study}, trial {job.number}: stopped", flush=True)
+        raise
     except Exception as error:
         traceback.print_exc()
         state, outcome = "failed", {"reason": f"{type(error).__name__}: {error}"}
