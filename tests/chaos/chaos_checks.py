@@ -20,8 +20,9 @@ ARTIFACTS = {"config.yaml", "grid.png", "strip.png"}
 
 
 def table(study: Study) -> list[dict[str, Any]]:
-    """The study's trials as their storage has them: number, state, point, values, all metrics; floats as they are."""
-    return [
+    """The study's trials as their storage has them, floats as they are; last, the best one on test."""
+    stored = storage_of(study)
+    rows = [
         {
             "number": trial.number,
             "state": trial.state.name,
@@ -29,16 +30,21 @@ def table(study: Study) -> list[dict[str, Any]]:
             "values": trial.values,
             "metrics": trial.user_attrs.get("metrics"),
         }
-        for trial in trials(study)
+        for trial in stored.get_trials()
     ]
+    return [*rows, {"number": "test", "state": "COMPLETE", "metrics": stored.user_attrs.get("test")}]
 
 
 def trials(study: Study) -> list[FrozenTrial]:
+    return storage_of(study).get_trials()
+
+
+def storage_of(study: Study) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     stored = stored_study(study.home / "studies" / study.name, study.name, study.database)
     if stored is None:
         raise TroubleError("there is no study in the storage")
-    return stored.get_trials()
+    return stored
 
 
 def check(study: Study, unbroken: list[dict[str, Any]]) -> None:
@@ -49,6 +55,7 @@ def check(study: Study, unbroken: list[dict[str, Any]]) -> None:
         _expect("the table", found, unbroken)
     else:
         _expect("trials", [t["number"] for t in found], [t["number"] for t in unbroken])
+    _expect("a measurement on test", found[-1]["metrics"] is None, False)
     _runs(study)
     _spools(study.home / "studies" / study.name / "spool")
 

@@ -50,6 +50,14 @@ SCENARIOS = {
             "workers", 3, ("worker", "driver", "mlflow"), {"search.algorithm": "random", "training.steps": 40},
             workers=2, span=30.0,
         ),
+        Scenario(
+            "pruning", 8, ("driver", "trial", "raylet", "mlflow", "postgres"),
+            {
+                "search.algorithm": "tpe", "pruning.kind": "successive_halving", "pruning.reduction_factor": 2,
+                "pruning.min_resource": 10, "rungs.steps": "[10,20,40]", "rungs.num_images": 32,
+            },
+            identical=False, postgres=True,
+        ),
     )
 }  # fmt: skip
 

@@ -37,6 +37,7 @@ from coldtune.studies.pruning import check_pruning
 from coldtune.studies.pruning_paired import judgements_of
 from coldtune.studies.records import Records
 from coldtune.studies.sampler import PROMOTED, listed_points
+from coldtune.studies.settle import wrapped_up
 from coldtune.studies.space import Space
 from coldtune.studies.space_config import VARIANT
 from coldtune.studies.spec import StudySpec
@@ -102,7 +103,8 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
         show.opening(console, checked, ledger, options, target.uri)
         close = partial(show.closing, console, checked.folder, ledger, checked.trials, options.command, target)
         try:
-            finished = ledger.finished() >= checked.trials or _run(checked, ledger, options, target, console, close)
+            over = ledger.finished() >= checked.trials and wrapped_up(checked.folder.spool)
+            finished = over or _run(checked, ledger, options, target, console, close)
         except StorageGoneError as gone:
             show.gone(console, gone, options.command)
             return INTERRUPTED
@@ -259,10 +261,13 @@ def _run(
             job = _jobs(checked, options, slots, tags)
             spent = Spent(slots.count)
             shown.enter_context(view)
-            execute(ledger, _All([records, view, spent]), job, slots, checked.trials, options.home / "ray")
+            missing = ledger.finished() < checked.trials  # none, where a driver died between the last trial and the end
+            if missing:
+                execute(ledger, _All([records, view, spent]), job, slots, checked.trials, options.home / "ray")
             shown.close()
-            console.print(f"\n{spent}", highlight=False)
-            records.parent.metrics({"overhead_percent": spent.overhead_percent()}, ledger.finished())
+            if missing:
+                console.print(f"\n{spent}", highlight=False)
+                records.parent.metrics({"overhead_percent": spent.overhead_percent()}, ledger.finished())
             if ledger.finished() < checked.trials:
                 records.interrupted(ledger.live())
                 return False

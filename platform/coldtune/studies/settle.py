@@ -37,6 +37,11 @@ def settle_study(study: str, spool: Path) -> bool:
     return True
 
 
+def wrapped_up(spool: Path) -> bool:
+    """Whether a driver saw the study to its end: the best trial measured on test, the study's run finished."""
+    return Spool(spool, STUDY).status() in ("finished", None)  # None: what was recorded was removed, on purpose
+
+
 def mend(spool: Path) -> int:
     """Close the lines that killed processes left torn, while nobody writes; gives how many."""
     return sum(Spool(spool, name).mend() for name in sizes(spool))

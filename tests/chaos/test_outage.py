@@ -1,0 +1,107 @@
+"""Servers that stay away for longer: trials go on without MLflow; without its database a study says how to resume."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chaos_checks import check, table
+from chaos_plan import Scenario
+from chaos_servers import Mlflow
+from chaos_study import Study, finish, study_of
+
+import servers
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
+SETTINGS = {"search.algorithm": "random"}
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path) -> Iterator[Mlflow]:
+    server = Mlflow(tmp_path / "mlflow")
+    server.start()
+    yield server
+    server.close()
+
+
+def begun(study: Study) -> set[int]:
+    """Trials of which anything was measured."""
+    spools = study.home.glob("studies/*/spool/trial-*.jsonl")
+    return {int(path.stem.removeprefix("trial-")) for path in spools if '"loss"' in path.read_text()}
+
+
+def ended(study: Study) -> set[int]:
+    spools = study.home.glob("studies/*/spool/trial-*.jsonl")
+    return {int(path.stem.removeprefix("trial-")) for path in spools if '"op":"end"' in path.read_text()}
+
+
+def test_trials_go_on_without_mlflow_and_a_sync_delivers_what_the_last_driver_could_not(
+    tmp_path: Path, mlflow: Mlflow
+) -> None:
+    with study_of(Scenario("away", 6, (), SETTINGS), tmp_path / "study", mlflow, None, "away") as study:
+        study.start()
+        study.run.until("a training", lambda: begun(study))
+        mlflow.kill()
+        before = begun(study)
+        study.run.until("trials that began and ended without it", lambda: len(ended(study) - before) >= 2)
+        assert study.run.text.count("does not take what is sent") == 1, study.run.text
+        mlflow.start()
+        seen = ended(study)
+        mlflow.kill()
+        study.run.until("another", lambda: study.over or ended(study) - seen)
+        assert study.run.ended() == 0, study.run.text
+        assert re.search(r"[\d,]+ bytes of this study's records wait in ", study.run.text)
+        study.wait("the end of all", lambda: not study.leftovers())
+
+        # A line that a dying process left torn, then the server is back: one command delivers it all.
+        with (study.home / "studies" / "away" / "spool" / "trial-0005.jsonl").open("ab") as file:
+            file.write(b'{"op":"metrics","st')
+        mlflow.start()
+        sync = study.lab.start(["coldtune", "tracking", "sync", "--home", str(study.home)])
+        assert sync.ended() == 0, sync.text
+        assert re.search(r"away: [\d,]+ records of \d runs delivered; nothing waits", sync.text), sync.text
+        check(study, table(study))
+        in_order(study)
+
+
+def in_order(study: Study) -> None:
+    """What is on the server was measured in the order of its steps, whenever it was sent."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(study.mlflow.uri)
+    experiment = client.get_experiment_by_name("coldtune")
+    for run in client.search_runs([experiment.experiment_id], "tags.`coldtune.kind` = 'trial'"):
+        history = client.get_metric_history(run.info.run_id, "loss")
+        rows = sorted((row.step, row.timestamp) for row in history)
+        assert [when for _, when in rows] == sorted(when for _, when in rows)
+        path = study.home / "studies" / study.name / "spool" / f"trial-{int(run.data.tags['coldtune.trial']):04d}.jsonl"
+        lines = [line for line in path.read_text().splitlines() if '"loss"' in line]
+        assert rows == [(record["step"], record["time"]) for record in map(json.loads, lines)]
+
+
+def test_a_study_whose_database_stays_away_says_how_to_resume_it(
+    tmp_path: Path, mlflow: Mlflow, postgres: servers.Postgres
+) -> None:
+    scenario = Scenario("gone", 4, (), SETTINGS, postgres=True)
+    with study_of(scenario, tmp_path / "study", mlflow, postgres, "gone") as study:
+        study.lab.env["COLDTUNE_STORAGE_PATIENCE_S"] = "2"
+        study.start()
+        study.run.until("a finished trial", lambda: ended(study))
+        postgres.kill()
+        try:
+            assert study.run.ended() == 130, study.run.text
+            study.wait("the end of all", lambda: not study.leftovers())
+        finally:
+            postgres.start()
+        assert re.search(r"--storage postgresql\S+: does not answer \(.+\); trying again for 2 s", study.run.text)
+        assert re.search(r"--storage postgresql\S+: did not answer for 2 s", study.run.text)
+        assert "Traceback" not in study.run.text
+        assert postgres.password not in study.run.text.replace(study.database or "", "")
+        (command,) = re.findall(r"^ +resume +(.+)$", study.run.text, re.MULTILINE)
+        study.run = study.lab.start(shlex.split(command))
+        finish(study)
+        check(study, table(study))
