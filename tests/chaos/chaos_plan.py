@@ -54,7 +54,7 @@ SCENARIOS = {
             "pruning", 8, ("driver", "trial", "raylet", "mlflow", "postgres"),
             {
                 "search.algorithm": "tpe", "pruning.kind": "successive_halving", "pruning.reduction_factor": 2,
-                "pruning.min_resource": 10, "rungs.steps": "[10,20,40]", "rungs.num_images": 32,
+                "pruning.startup": 1, "rungs.steps": "[10,20,40]", "rungs.num_images": 32,
             },
             identical=False, postgres=True,
         ),
