@@ -244,3 +244,11 @@ def test_a_grid_takes_no_listed_points(root: Path, tmp_path: Path) -> None:
     spec = two(root, tmp_path, "{metric: fid}", "first: [{degradation.steps: 30}]\n")
     with pytest.raises(ValueError, match=r"first: search\.algorithm = 'grid' asks every point anyway; leave it out"):
         ledger(spec.model_copy(update={"search": parse(type(spec.search), {"algorithm": "grid"})}), tmp_path)
+
+
+def test_a_failure_that_a_killed_driver_had_begun_to_tell_leaves_no_reason(spec: StudySpec, tmp_path: Path) -> None:
+    first = ledger(spec, tmp_path)
+    first._running[first.ask().number].set_user_attr("reason", "RuntimeError: boom")
+    again = ledger(spec, tmp_path)
+    again.complete(again.ask().number, values(1.0), {})
+    assert again.trials()[0].user_attrs["reason"] == ""

@@ -99,3 +99,21 @@ def test_one_driver_at_a_time(space: Path, tmp_path: Path) -> None:
 def test_names_that_are_no_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="must be a folder's name"):
         StudyFolder(tmp_path, name)
+
+
+def test_a_driver_killed_while_it_writes_the_spec_leaves_none(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, write = build_spec("j", root / "search_spaces" / "blur.yaml"), Path.write_text
+
+    def torn(self: Path, text: str) -> int:
+        write(self, text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", torn)
+    with pytest.raises(KeyboardInterrupt):
+        spec.save(tmp_path)
+    monkeypatch.undo()
+    assert not (tmp_path / "spec.yaml").exists()
+    spec.save(tmp_path)
+    assert type(spec).load(tmp_path) == spec

@@ -119,3 +119,18 @@ def test_a_disk_that_refuses_is_a_warning_and_no_error(tmp_path: Path, caplog: p
         tracker.end("finished")
         tracker.close()
     assert caplog.text.count("cannot be used") == 1
+
+
+def test_a_copy_that_a_killed_writer_did_not_record_is_removed_by_the_next(spool_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "grid.png").write_text("whole")
+    with Tracker(spool_dir, "s", 3) as tracker:
+        tracker.artifact(tmp_path / "grid.png")
+    orphan = spool_dir / Spool(spool_dir, "trial-0003").keep(tmp_path / "grid.png")
+    other = spool_dir / Spool(spool_dir, "trial-0004").keep(tmp_path / "grid.png")
+    Tracker(spool_dir, "s", 3, running=False).close()
+    assert orphan.exists(), "a driver only ends the run: its trial may be writing"
+    Tracker(spool_dir, "s", 3).close()
+    assert not orphan.exists()
+    (recorded,) = [record for record in journal(spool_dir) if record["op"] == "artifact"]
+    assert (spool_dir / recorded["path"]).read_text() == "whole"
+    assert other.exists()

@@ -157,6 +157,8 @@ class Ledger:
             return ", ".join(bad)
         trial = self._running.pop(number)
         with together(self.study._storage):
+            if trial.user_attrs.get("reason"):
+                trial.set_user_attr("reason", "")  # of a failure that an earlier driver died telling
             trial.set_user_attr("metrics", dict(values))
             for key, value in attributes.items():
                 trial.set_user_attr(key, value)

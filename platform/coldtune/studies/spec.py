@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,9 +85,11 @@ class StudySpec(Config):
         return f"{self.job}-{digest(self)[:6]}"
 
     def save(self, folder: Path) -> None:
-        """Write `spec.yaml` into a study's folder."""
+        """Write `spec.yaml` into a study's folder; it is there as a whole or not at all, whenever one is killed."""
         text = yaml.safe_dump(plain(self), sort_keys=False, allow_unicode=True)
-        (folder / SPEC_FILE).write_text(f"# What this study is; written once, read on resume.\n{text}")
+        scratch = folder / f".{SPEC_FILE}.{os.getpid()}"
+        scratch.write_text(f"# What this study is; written once, read on resume.\n{text}")
+        os.replace(scratch, folder / SPEC_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> StudySpec:

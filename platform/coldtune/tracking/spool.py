@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -207,6 +207,12 @@ class Spool:
                 folder.rmdir()
             except OSError:
                 return
+
+    def sweep(self, known: Collection[str]) -> None:
+        """Remove the copies of a writer that was killed before it could record them; `known` are those recorded."""
+        for path in (self.directory / f"{self.name}.files").glob("*/*"):
+            if (kept := str(path.relative_to(self.directory))) not in known:
+                self.discard(kept)
 
     def reject(self, record: Record, reason: str) -> None:
         """Set aside a record that the server will never take, so that those behind it can pass."""

@@ -56,6 +56,7 @@ class Tracker:
         self._spool = Spool(spool, run_file(trial))
         self._params: dict[str, str] = {}
         self._steps: dict[str, set[int]] = {}
+        self._kept: set[str] = set()
         self._broken = False
         self._target = target
         last = self._recall()
@@ -64,6 +65,7 @@ class Tracker:
             texts = {_checked(key): _text(value)[:_MAX_TAG] for key, value in (tags or {}).items()}
             self._append({"op": "create", "study": study, "trial": trial, "name": name, "tags": texts})
         elif running:
+            self._spool.sweep(self._kept)
             self._append({"op": "resume"})
             if tags:
                 self.tags(tags)
@@ -166,6 +168,8 @@ class Tracker:
                 last = record
                 if record["op"] == "params":
                     self._params |= record["values"]
+                elif record["op"] == "artifact":
+                    self._kept.add(record["path"])
                 elif record["op"] == "metrics":
                     for key in record["values"]:
                         self._steps.setdefault(key, set()).add(record["step"])
