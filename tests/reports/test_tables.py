@@ -73,6 +73,23 @@ def test_what_was_found_and_what_that_saved_stand_beside_the_seconds() -> None:
     assert "train: seconds of its training, or found in the store" in text
 
 
+def test_a_baseline_that_is_the_same_in_all_stands_below() -> None:
+    done = [row for row in rows() if row.metrics]
+    changed = {**done[1].metrics, "fid_direct": 2.0}
+    head, *_ = cells(text := markdown_table([done[0], replace(done[1], metrics=changed)]))
+    assert "FID direct" in head, "it differs"
+    assert not {"FID degraded", "FID alg. 1"} & set(head)
+    assert "the same in all: kernel 7, FID degraded 944.10, FID alg. 1 7.10" in text
+    assert {"FID sampled", "SSIM", "RMSE", "NFE"} < set(head), "a trial's own values always have their column"
+
+
+def test_null_is_a_value_and_no_effect_is_none() -> None:
+    done, *others = rows()
+    body = cells(markdown_table([replace(done, params={**done.params, "clip": None}), *others]))
+    column = body[0].index("clip")
+    assert [line[column] for line in body[2:]] == [MISSING, MISSING, "null"]
+
+
 def test_where_nothing_was_found_there_is_nothing_to_say() -> None:
     made, *others = rows()
     text = markdown_table([replace(made, train=13.4, saved=0.1), *others])

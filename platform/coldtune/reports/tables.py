@@ -48,19 +48,23 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class Column:
-    """A metric's column: its key in `TrialRow.metrics`, its heading in two lines, and its least number of decimals."""
+    """A metric's column: its key in `TrialRow.metrics`, its heading in two lines, and its least number of decimals.
+
+    baseline: what a trial's own sampler is compared with; where all trials have the same, it stands below the table.
+    """
 
     key: str
     head: tuple[str, str]
     decimals: int
+    baseline: bool = False
 
 
 COLUMNS = (
-    Column("fid_degraded", ("FID", "degraded"), 2),
-    Column("fid_direct", ("FID", "direct"), 2),
+    Column("fid_degraded", ("FID", "degraded"), 2, baseline=True),
+    Column("fid_direct", ("FID", "direct"), 2, baseline=True),
     Column("fid_sampled", ("FID", "sampled"), 2),
     Column("fid_reach", ("95 %", "±"), 2),
-    Column("fid_naive", ("FID", "alg. 1"), 2),
+    Column("fid_naive", ("FID", "alg. 1"), 2, baseline=True),
     Column("ssim", ("", "SSIM"), 3),
     Column("rmse", ("", "RMSE"), 3),
     Column("nfe", ("", "NFE"), 0),
@@ -165,16 +169,20 @@ def _grid(rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Colum
     protocols = _protocols(rows)
     # The trial with the most parameters sets their order; one that leaves conditional ones out would scramble it.
     names = list(dict.fromkeys(name for row in sorted(rows, key=lambda row: -len(row.params)) for name in row.params))
-    fixed = [name for name in names if len(rows) > 1 and len({_value(row.params.get(name)) for row in rows}) == 1]
+    fixed = [name for name in names if len(rows) > 1 and len({_param(row, name) for row in rows}) == 1]
     varied = [name for name in names if name not in fixed]
     shown = [column for column in columns if any(row.metrics.get(column.key) is not None for row in rows)]
-    params = [[_value(row.params.get(name)) for row in rows] for name in varied]
-    metrics = [_numbers([row.metrics.get(column.key) for row in rows], column.decimals) for column in shown]
+    params = [[_param(row, name) for row in rows] for name in varied]
+    cells = {column: _numbers([row.metrics.get(column.key) for row in rows], column.decimals) for column in shown}
+    equal = [column for column in shown if column.baseline and len(rows) > 1 and _alike(cells[column])]
+    shown = [column for column in shown if column not in equal]
+    metrics = [cells[column] for column in shown]
     trials = [f"{BEST if row.number in best else ''}{row.number}" for row in rows]
     times = _times(rows)
     filled = [trials, [row.state for row in rows], *params, *metrics, *times.values()]
     numbers = [all(_is_number(row.params.get(name)) for row in rows) for name in varied]
-    same = ", ".join(f"{name} {_value(rows[0].params[name])}" for name in fixed)
+    known = [f"{name} {_param(rows[0], name)}" for name in fixed]
+    same = ", ".join([*known, *(f"{' '.join(column.head)} {cells[column][0]}" for column in equal)])
     foot = [f"{BEST} best: trial {best[0]}"] if len(best) == 1 else []
     foot += [f"{BEST} not beaten in all objectives by another: trials {_listed(best)}"] if len(best) > 1 else []
     foot += [f"the same in all: {same}"] if same else []
@@ -223,9 +231,18 @@ def _is_number(value: object) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
+def _alike(cells: Sequence[str]) -> bool:
+    return len(set(cells)) == 1 and MISSING not in cells
+
+
+def _param(row: TrialRow, name: str) -> str:
+    """A parameter as the space's file writes it; missing where it has no effect."""
+    return _value(row.params[name]) if name in row.params else MISSING
+
+
 def _value(value: object) -> str:
     if value is None:
-        return MISSING
+        return "null"
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.4g}" if isinstance(value, float) else str(value)
