@@ -112,11 +112,48 @@ def broken(root: Path, change) -> dict:
         (lambda t: t["vary"].update({"degradation.sigma.start": {"low": 0.1, "high": 1.0}}), "derived, not both"),
         (lambda t: t["derive"]["degradation.sigma.start"].update(at=1e-9), "out of reach"),
         (lambda t: t["vary"]["degradation.sigma.rate"].update(when={"sigma.kind": ["x"]}), r"when\.sigma\.kind"),
+        (
+            lambda t: t["vary"]["degradation.sigma.rate"].update(when={"degradation.sigma.schedule": "cubic"}),
+            r"rate\.when\.degradation\.sigma\.schedule = 'cubic': it never is; allowed: constant, linear, exponential",
+        ),
+        (
+            lambda t: t["vary"]["degradation.sigma.rate"].update(when={"degradation.steps": 20}),
+            r"rate\.when\.degradation\.steps: must stand above the key that waits for it",
+        ),
+        (lambda t: t.update(first=[{"training.lr": 1.0}]), r"first\[0\]\.training\.lr: does not vary"),
+        (
+            lambda t: t.update(first=[{"degradation.sigma.schedule": "constant", "degradation.sigma.rate": 0.1}]),
+            r"first\[0\]\.degradation\.sigma\.rate: has no effect there",
+        ),
+        (
+            lambda t: t.update(first=[{"degradation.sigma.schedule": "linear", "degradation.sigma.rate": 0.2}]),
+            r"first\[0\]: leftover = .* out of reach",
+        ),
     ],
 )  # fmt: skip
 def test_what_a_space_refuses_before_anything_is_spent(root: Path, change, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build(broken(root, change))
+
+
+def test_a_condition_does_not_hold_by_a_key_that_is_not_asked_itself() -> None:
+    """The base does not clamp; where clamping is not asked, what waits for none is not asked either."""
+    space = build(
+        {
+            "base": "x",
+            "vary": {
+                "sampler.algorithm": {"choices": ["tacos", "naive"]},
+                "sampler.clamp": {"choices": [False, True], "when": {"sampler.algorithm": "naive"}},
+                "sampler.num_steps": {"choices": [None, 5], "when": {"sampler.clamp": False}},
+            },
+        }
+    )
+    points = space.grid()
+    assert {frozenset(point.items()) for point in points} == {
+        frozenset({("sampler", "tacos")}),
+        *(frozenset({("sampler", "naive"), ("clamp", False), ("num_steps", steps)}) for steps in (None, 5)),
+        frozenset({("sampler", "naive"), ("clamp", True)}),
+    }
 
 
 def test_the_datasets_that_a_space_draws_from(root: Path) -> None:

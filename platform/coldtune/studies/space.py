@@ -102,6 +102,8 @@ class Space:
                 name = short_name(path)
                 point[name] = pick(name, self.distributions[name])
                 set_key(tree, path, point[name])
+            elif VARIANT not in vary.when:  # without effect, so that no `when` of another may hold by the base's value
+                drop_key(tree, path)
         return point
 
     def resolve(self, point: Point) -> TrialConfig:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from coldtune.diffusion import STARTS, leftover_of
-from coldtune.stages.trial import TrialConfig, leaves, parse_trial
+from coldtune.stages.trial import TrialConfig, leaves, parse_trial, short_name
 from coldtune.studies.space_config import VARIANT, InfeasibleError
-from coldtune.studies.space_values import get_key
+from coldtune.studies.space_values import described, get_key, holds
 
 if TYPE_CHECKING:
     from coldtune.studies.space import Space
@@ -45,10 +45,25 @@ def check_keys(space: Space) -> None:
     for path in [*space.config.vary, *space.config.derive]:
         if path not in known:
             raise ValueError(f"vary.{path}: the base has no such key; allowed: {', '.join(sorted(known))}")
+    written: list[str] = []
     for path, vary in space.config.vary.items():
-        for key in vary.when:
+        for key, allowed in vary.when.items():
             if key not in known:
                 raise ValueError(f"vary.{path}.when.{key}: the base has no such key")
+            if key in space.config.vary and key not in written:
+                raise ValueError(f"vary.{path}.when.{key}: must stand above the key that waits for it")
+            _check_condition(space, f"vary.{path}.when.{key}", key, allowed)
+        written.append(path)
+
+
+def _check_condition(space: Space, where: str, key: str, allowed: Sequence[Any]) -> None:
+    """A condition that can never hold would leave its key out of every trial, and say nothing."""
+    name = VARIANT if key == VARIANT else short_name(key)
+    if name not in space.distributions or (key != VARIANT and key not in space.config.vary):
+        return
+    distribution = space.distributions[name]
+    if never := [value for value in allowed if not holds(distribution, value)]:
+        raise ValueError(f"{where} = {never[0]!r}: it never is; allowed: {described(distribution)}")
 
 
 def check_points(space: Space) -> None:

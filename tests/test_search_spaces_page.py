@@ -1,0 +1,125 @@
+"""docs/search-spaces.md: every space on it is built, and what the page says of it holds."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coldtune.diffusion import leftover_of, nfe
+from coldtune.studies.sampler import listed_points
+from coldtune.studies.space import Space
+from coldtune.studies.spec import StudySpec, build_spec
+
+SHAPE = (1, 16, 16)
+HEADS = (
+    "Base, ranges, choices", "Base, ranges, choices", "Conditions: `when`", "Variants", "Derived values", "Constraints",
+    "Points to try first", "Generation", "A worked example",
+)  # fmt: skip
+
+
+def blocks(root: Path) -> list[tuple[str, str]]:
+    """Each YAML block of the page with the heading that it stands under."""
+    found, head = [], ""
+    for part in re.split(r"^## ", (root / "docs/search-spaces.md").read_text(), flags=re.MULTILINE)[1:]:
+        head = part.splitlines()[0]
+        found += [(head, block) for block in re.findall(r"```yaml\n(.*?)```", part, re.DOTALL)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def spaces(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[StudySpec, Space]]:
+    """Every space of the page, built as a job builds it."""
+    made = []
+    for _, text in blocks(root):
+        file = tmp_path_factory.mktemp("page") / "space.yaml"
+        file.write_text(text)
+        spec = build_spec("page", file)
+        made.append((spec, Space(spec.space, spec.base, SHAPE)))
+    return made
+
+
+def points(space: Space, count: int = 60) -> list[dict]:
+    rng = random.Random(0)
+    drawn = (space.sample(rng) for _ in range(100 * count))
+    return list(itertools.islice(filter(space.feasible, drawn), count))
+
+
+def test_every_block_is_one_that_is_looked_at(root: Path) -> None:
+    assert tuple(head for head, _ in blocks(root)) == HEADS
+    for _, text in blocks(root):
+        assert set(yaml.safe_load(text)) & {"vary", "variants"}
+
+
+def test_every_space_may_be_asked(spaces: list[tuple[StudySpec, Space]]) -> None:
+    for spec, space in spaces:
+        assert space.feasible(space.first)
+        listed = listed_points(space, spec.search, spec.seed)
+        for point in points(space, 10) if listed is None else listed:
+            space.resolve(point)
+
+
+def test_the_samplers_are_a_grid_of_one_restorer(spaces: list[tuple[StudySpec, Space]]) -> None:
+    spec, space = spaces[1]
+    assert [objective.metric for objective in spec.objectives] == ["fid", "nfe"]
+    trials = [space.resolve(point) for point in space.grid()]
+    assert len(trials) == 12
+    assert len({(trial.model_copy(update={"sampler": trials[0].sampler})).model_dump_json() for trial in trials}) == 1
+
+
+def test_nested_conditions(spaces: list[tuple[StudySpec, Space]]) -> None:
+    _, space = spaces[2]
+    shapes = {(point["variant"], frozenset(point) - {"variant"}) for point in points(space, 120)}
+    assert shapes == {
+        ("blur", frozenset({"schedule"})),
+        ("blur", frozenset({"schedule", "rate"})),
+        ("noise", frozenset({"draw"})),
+        ("noise", frozenset({"draw", "eta"})),
+    }
+    for point in points(space, 120):
+        assert ("rate" in point) == (point.get("schedule") in ("linear", "exponential"))
+        assert ("eta" in point) == (point.get("draw") == "estimated")
+
+
+def test_variants_are_asked_in_order(spaces: list[tuple[StudySpec, Space]]) -> None:
+    spec, space = spaces[3]
+    asked = [space.resolve(point) for point in listed_points(space, spec.search, spec.seed) or ()]
+    assert [trial.degradation["kind"] for trial in asked] == ["blur", "noise", "blur"]
+    assert [trial.restorer.size for trial in asked] == ["micro", "micro", "tiny"]
+
+
+def test_what_is_held_is_held(spaces: list[tuple[StudySpec, Space]]) -> None:
+    for i in (4, 8):
+        spec, space = spaces[i]
+        held = leftover_of(spec.base["degradation"], SHAPE)
+        for point in points(space, 20):
+            assert leftover_of(space.resolve(point).degradation, SHAPE) == pytest.approx(held, rel=1e-3)
+        assert space.feasible_share() < 1, "the page says that some of it cannot be asked"
+
+
+def test_the_budget_is_kept(spaces: list[tuple[StudySpec, Space]]) -> None:
+    for i, most in ((5, 20), (8, 30)):
+        _, space = spaces[i]
+        costs = [nfe(trial.sampler, trial.degradation["steps"]) for trial in map(space.resolve, points(space))]
+        assert max(costs) <= most
+        assert len(set(costs)) > 2
+
+
+def test_the_first_points_come_first(spaces: list[tuple[StudySpec, Space]]) -> None:
+    assert [(point["T"], point["sampler"]) for point in spaces[6][1].enqueued] == [
+        (20, "tacos"), (40, "tacos"), (10, "naive")
+    ]  # fmt: skip
+    assert [point["sampler"] for point in spaces[8][1].enqueued] == ["tacos", "naive", "direct"]
+    assert "num_steps" not in spaces[8][1].enqueued[2], "it has no effect on direct restoration"
+
+
+def test_generation_leaves_nothing(spaces: list[tuple[StudySpec, Space]]) -> None:
+    _, space = spaces[7]
+    left = [leftover_of(space.resolve(point).degradation, SHAPE) for point in points(space)]
+    assert max(left) <= 1e-3
+    rng = random.Random(0)
+    assert not all(space.feasible(space.sample(rng)) for _ in range(60)), "without the constraint some would leave more"
