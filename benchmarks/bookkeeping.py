@@ -234,9 +234,7 @@ def run_stock(algorithm: str, tracked: bool, trials: int, folder: Path, clock: C
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         tune.Tuner(
             stock_trial,
-            tune_config=tune.TuneConfig(
-                search_alg=search, num_samples=trials, max_concurrent_trials=AT_ONCE, reuse_actors=True
-            ),
+            tune_config=tune.TuneConfig(search_alg=search, num_samples=trials, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="stock", storage_path=str(folder / "tune"), verbose=0, callbacks=[*callbacks, _closing(Ended)]
             ),
