@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 AT_ONCE = 2
+ASKED_AT = (10, 100, 1_000, 3_000, 10_000)
+REPEATS = 11
 ROWS = ("stock random", "ours random", "stock tracked", "ours tracked")
 
 
@@ -79,9 +83,9 @@ class Clock:
         self.rows.append(
             {"at": time.perf_counter(), "cpu": time.process_time(), "mb": resident_mb(), **self.parts},
         )
-        if len(self.rows) > 50:
-            last = self.rows[-50]
-            rate = f"{50 / (self.rows[-1]['at'] - last['at']):.1f} trials/s, {self.rows[-1]['mb']:.0f} MB"
+        last = self.rows[-min(50, len(self.rows))]
+        if seconds := self.rows[-1]["at"] - last["at"]:
+            rate = f"{min(50, len(self.rows)) / seconds:.1f} trials/s, {self.rows[-1]['mb']:.0f} MB"
             self._bar.update(self._task, completed=len(self.rows), rate=rate)
 
     def stop(self) -> None:
@@ -194,7 +198,15 @@ def stock_trial(config: Mapping[str, Any]) -> None:
 
 def stock_point(trial: Any) -> None:
     """OptunaSearch's space, defined by run; of the module, since its searcher is pickled every ten seconds."""
-    make_space().walk(trial._suggest)
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    def pick(name: str, of: Any) -> Any:
+        if isinstance(of, CategoricalDistribution):
+            return trial.suggest_categorical(name, of.choices)
+        suggest = trial.suggest_int if isinstance(of, IntDistribution) else trial.suggest_float
+        return suggest(name, of.low, of.high, log=of.log, step=of.step)
+
+    make_space().walk(pick)
 
 
 def run_stock(algorithm: str, tracked: bool, trials: int, folder: Path, clock: Clock) -> dict[str, float]:
@@ -258,6 +270,56 @@ def one(row: str, trials: int, folder: Path) -> None:
     (folder / "measured.json").write_text(json.dumps({"row": row, "rows": clock.rows, **more}))
 
 
+def filled(algorithm: str, count: int, folder: Path) -> Any:
+    """The ledger of a study in which `count` trials have completed."""
+    import random
+
+    from optuna.trial import create_trial
+
+    from coldtune.studies.journal import together
+    from coldtune.studies.ledger import Ledger
+    from coldtune.studies.storage import open_storage
+
+    folder.mkdir()
+    space, rng = make_space(), random.Random(0)
+    ledger = Ledger("bookkeeping", make_spec(algorithm), space, open_storage(folder))
+    ledger.complete(ledger.ask().number, {"fid": value(0)}, {})  # the base, which is asked as it is
+    with together(ledger.study._storage):
+        for number in range(1, count):
+            point = space.sample(rng)
+            distributions = {name: space.distributions[name] for name in point}
+            ledger.study.add_trial(create_trial(params=point, distributions=distributions, value=value(number)))
+    return ledger
+
+
+def asks(scratch: Path) -> None:
+    """What it takes to ask, by how many trials there are: the suggestion, and the rest of the ledger's work."""
+    print(
+        "\n| trials there | algorithm | suggestion, ms | the rest of an ask, ms | a tell, ms |\n" + "| --: " * 5 + "|"
+    )
+    for algorithm in ("random", "tpe"):
+        for count in ASKED_AT:
+            ledger = filled(algorithm, count, scratch / f"{algorithm}-{count}")
+            clock = Clock(REPEATS, f"{algorithm}, {count:,}")
+            clock.timed("suggestion", ledger.study.sampler, "infer_relative_search_space", "sample_relative")
+            clock.timed("ask", ledger, "ask")
+            clock.timed("tell", ledger, "complete")
+            for _ in range(REPEATS):
+                clock.ended()
+                ledger.complete(ledger.ask().number, {"fid": 1.5}, {"seconds": 1.0})
+            clock.ended()
+            clock.stop()
+            spent = [
+                {part: b[part] - a.get(part, 0.0) for part in ("suggestion", "ask", "tell")}
+                for a, b in itertools.pairwise(clock.rows)
+            ]
+            suggestion = statistics.median(row["suggestion"] for row in spent)
+            rest = statistics.median(row["ask"] - row["suggestion"] for row in spent)
+            tell = statistics.median(row["tell"] for row in spent)
+            cells = " | ".join(f"{1000 * seconds:.2f}" for seconds in (suggestion, rest, tell))
+            print(f"| {algorithm} | {count:,} | {cells} |", flush=True)
+
+
 def windows(rows: list[dict[str, float]], width: int) -> list[tuple[str, dict[str, float]]]:
     """Means over windows of `width` trials: ms per trial of each part, and the memory at the end."""
     found = []
@@ -296,6 +358,7 @@ def main() -> None:
         one(options.one[0], int(options.one[1]), Path(options.one[2]))
         return
     with tempfile.TemporaryDirectory(prefix="bk", dir=options.dir) as scratch:
+        asks(Path(scratch))
         for number, row in enumerate(options.rows):
             folder = Path(scratch) / str(number)
             folder.mkdir()

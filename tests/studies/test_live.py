@@ -51,11 +51,23 @@ def test_a_trial_that_is_pruned_ends_with_what_it_was_worth() -> None:
 
 
 def test_what_a_pruned_trial_computed_is_work() -> None:
-    spent = Spent(1)
+    spent = Spent(1, time.monotonic())
     spent.progressed(0, training(50))
     spent.progressed(0, at_rung(50, 0.3))
     spent.pruned(0, 50)
     assert (spent.work, spent.trials) == (3.0, 1), "what was found in the store was not computed"
+
+
+def test_what_was_not_work_since_the_command_began_is_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two slots for 100 s, in which two trials worked 60 s each, found a stage of 50 s and one failed: 40 %."""
+    monkeypatch.setattr(time, "monotonic", lambda: 1100.0)
+    spent = Spent(2, 1000.0)
+    for number in (0, 1):
+        stages = [["train", "k", False, 55.0], ["sample", "k", True, 50.0], ["measure", "k", False, 5.0]]
+        spent.completed(number, {"stages": stages})
+    spent.failed(2, "boom")
+    assert spent.overhead_percent() == pytest.approx(40.0)
+    assert "2 trials in 1:40, 2 at once: 60 % training" in str(spent)
 
 
 def text_of(console: Console) -> str:

@@ -241,12 +241,25 @@ def _ticker(events: Events, stop: threading.Event) -> Any:
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             events.restarted(trial.config["number"])
 
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            _forget(trial)
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            _forget(trial)
+
         def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
             events.tick()
             if stop.is_set():
                 raise KeyboardInterrupt
 
     return Ticker()
+
+
+def _forget(trial: Any) -> None:
+    """Drop what Tune would keep of a trial that ended, and nothing reads: statistics of every number it reported."""
+    kept = trial.run_metadata
+    kept.metric_analysis, kept.metric_n_steps, kept.last_result = {}, {}, {}
+    trial.config, trial.evaluated_params = {}, {}
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -17,6 +18,8 @@ from coldtune.studies import cluster
 
 if TYPE_CHECKING:
     from coldtune.studies.spec import StudySpec
+
+_BEGUN = time.monotonic()  # before a job imports anything that takes its time
 
 
 def parser(doc: str, trials: int, generate: bool = False) -> argparse.ArgumentParser:
@@ -97,6 +100,7 @@ def _guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials
             storage=options.storage,
             workers=options.workers,
             gpus_per_trial=options.gpus_per_trial,
+            begun=_BEGUN,
         )
         return run_study(spec, run, console)
     except ValueError as error:

@@ -180,10 +180,13 @@ class View(Events):
 
 
 class Spent(Events):
-    """Where the wall time of a run went: training, sampling and measuring, or everything else."""
+    """Where the wall time of a run went: training, sampling and measuring, or everything else.
 
-    def __init__(self, slots: int) -> None:
-        self.slots, self.begun, self.work, self.trials = slots, time.monotonic(), 0.0, 0
+    begun: when the command began (of `time.monotonic`); its imports, its checks and the start of Ray are no work.
+    """
+
+    def __init__(self, slots: int, begun: float) -> None:
+        self.slots, self.begun, self.work, self.trials = slots, begun, 0.0, 0
         self._at_rung: dict[int, float] = {}
 
     def progressed(self, number: int, result: Mapping[str, Any]) -> None:

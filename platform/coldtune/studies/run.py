@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class RunOptions:
 
     trials: how many there shall be in all (None: as many as last time, or `default_trials`).
     name: the study's (None: the one that follows from the spec). resume: refuse to start anew.
-    command: what a person types to do this again.
+    command: what a person types to do this again. begun: when this process began, of `time.monotonic`.
     """
 
     home: Path
@@ -68,6 +69,7 @@ class RunOptions:
     storage: str | None = None
     workers: int = 1
     gpus_per_trial: float = 0.0
+    begun: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ def _run(
                 best=(best.values[0], best.number) if best else None,
             )
             job = _jobs(checked, options, slots, tags)
-            spent = Spent(slots.count)
+            spent = Spent(slots.count, options.begun)
             shown.enter_context(view)
             missing = ledger.finished() < checked.trials  # none, where a driver died between the last trial and the end
             if missing:
