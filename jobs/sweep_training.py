@@ -1,10 +1,12 @@
 """How should the restorer be trained? Search the optimiser's settings at a fixed number of steps, judged by FID.
 
     uv run jobs/sweep_training.py                                    # scikit-learn's digits on this machine, minutes
-    uv run jobs/sweep_training.py --trials 40 --set training.steps=2000
+    uv run jobs/sweep_training.py --trials 40 --set training.steps=2000 rungs.steps='[500, 1000]'
+    uv run jobs/sweep_training.py --set pruning.kind=none            # every trial to its end
     ray job submit --working-dir . -- python jobs/sweep_training.py  # the same on a cluster
 
-The same command again resumes; a larger --trials extends. What varies, and where: search_spaces/training.yaml.
+A trial that falls behind at a rung ends there; `coldtune study promote` takes it further. The same command again
+resumes; a larger --trials extends. What varies, and where the rungs are: search_spaces/training.yaml.
 """
 
 import sys

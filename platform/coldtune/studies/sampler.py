@@ -40,7 +40,8 @@ class SearchConfig(Config):
 
     algorithm:
       `tpe`: models good and bad points apart (multivariate, grouped by what is conditional, constant liar for what is
-        running); for tens to hundreds of trials, any mix of choices and numbers, one objective or several.
+        running); for tens to hundreds of trials, any mix of choices and numbers, one objective or several. It learns
+        from pruned trials too, by the value at their last rung; the others learn from finished ones only.
       `gp`: a Gaussian process with logEI; better with few, costly trials of numbers, slower to ask (its cost grows with
         the cube of the trials); conditional keys are drawn at random.
       `nsga2`, `nsga3`: genetic, for two and for more objectives; worth their name from several populations on.
