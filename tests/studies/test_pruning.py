@@ -41,9 +41,9 @@ def space_of(space: str, base: str) -> Space:
     return Space(SpaceConfig.model_validate_json(space), json.loads(base), (1, 16, 16))
 
 
-def open_ledger(spec: StudySpec, folder: Path) -> Ledger:
+def open_ledger(spec: StudySpec, folder: Path, url: str | None = None) -> Ledger:
     space = space_of(spec.space.model_dump_json(), json.dumps(spec.base))
-    return Ledger("study", spec, space, open_storage(folder))
+    return Ledger("study", spec, space, open_storage(folder, url))
 
 
 def rung(step: int, **values: float) -> Rung:
@@ -80,6 +80,20 @@ def test_successive_halving_keeps_the_best_share(space_file: Path, tmp_path: Pat
     assert trials[1].user_attrs["training"] == {"step": 100, "steps": 400, "seconds": 2.0}
     assert ledger.finished() == 5
     assert ledger.best().number == 2
+
+
+@pytest.mark.parametrize("kind", ["successive_halving", "hyperband", "median"])
+def test_in_postgresql_it_is_the_same(
+    space_file: Path, tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    kids = [0.5, 0.6, 0.4, math.nan, 0.45, 0.48]
+    spec = spec_of(space_file, f"pruning.kind={kind}", "pruning.startup=1", "search.algorithm=random")
+    url = request.getfixturevalue("postgres").database()
+    there, here = open_ledger(spec, tmp_path, url), open_ledger(spec, tmp_path)
+    assert race(there, kids) == race(here, kids)
+    again = open_ledger(spec, tmp_path, url).trials()
+    assert [t.state for t in again] == [t.state for t in here.trials()]
+    assert [t.params for t in again] == [t.params for t in here.trials()], "what is asked beside pruned ones, too"
 
 
 def test_nobody_is_pruned_before_so_many_were_judged_there(space_file: Path, tmp_path: Path) -> None:

@@ -95,6 +95,8 @@ class RungJudge:
         notes: dict[str, Any] = {}
         if len(self.objectives) > 1:
             prune = self._behind_the_fronts(rung, others)
+        elif math.isnan(rung.values[self.rungs.metric]):
+            prune = True
         elif self.pruning.kind == "wilcoxon":
             prune = self._worse_than_the_best(rung)
         else:
