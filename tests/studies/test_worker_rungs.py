@@ -1,0 +1,108 @@
+"""A trial at its rungs, without a cluster: what it reports there, and what stands in its records when it ends there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coldtune import presets
+from coldtune.data import Dataset, prepared
+from coldtune.stages.rungs import stand_in
+from coldtune.stages.store import Store
+from coldtune.stages.trial import TrialConfig, parse_trial
+from coldtune.studies.pruning_paired import judgements_of
+from coldtune.studies.pruning_rungs import Rung, _measured
+from coldtune.studies.worker import RUNG, TrialJob, _run
+from coldtune.tracking.spool import Spool, run_file
+
+
+def trial() -> TrialConfig:
+    tree = presets.load("digits-quick")
+    tree["training"] |= {"steps": 6, "batch_size": 16, "checkpoint_every": 2, "validate_every": 0, "report_every": 1}
+    tree["degradation"]["steps"] = 4
+    tree["protocol"]["num_images"] = 260
+    tree["rungs"] = {"steps": [2, 4], "num_images": 64}
+    return parse_trial(tree)
+
+
+@pytest.fixture
+def job(digits_home: Path, tmp_path: Path) -> TrialJob:
+    dataset = Dataset.open(prepared(digits_home, "digits")[0])
+    return TrialJob(
+        study="s", number=0, again=False, trial=trial(), leftover=None, home=str(tmp_path), source_path=None,
+        dataset_path=str(dataset.path), spool=str(tmp_path / "spool"), tags={}, workers=1, cpus=1, gpus=0,
+    )  # fmt: skip
+
+
+def flattened(report: Mapping[str, Any]) -> dict[str, Any]:
+    """As Tune hands a report to its scheduler."""
+    from ray.tune.utils import flatten_dict
+
+    return dict(flatten_dict(dict(report)))
+
+
+def stopped_at(job: TrialJob, step: int) -> Rung:
+    """Run the trial until it reports the rung at `step`, and end it there as Tune does; gives that rung."""
+    rungs: list[Rung] = []
+
+    def report(result: Mapping[str, Any]) -> None:
+        if result["stage"] == RUNG:
+            rungs.append(Rung.of(flattened(result)))
+            if result["step"] == step:
+                sys.exit(0)
+
+    with pytest.raises(SystemExit):
+        _run(job, report)
+    return rungs[-1]
+
+
+def logged(job: TrialJob, metric: str) -> list[int]:
+    """The steps at which a metric stands in the trial's journal."""
+    records, _ = Spool(Path(job.spool), run_file(job.number)).read()
+    return [r["step"] for r, _ in records if r["op"] == "metrics" and metric in r["values"]]
+
+
+def test_a_trial_that_ends_at_a_rung_left_all_its_records(job: TrialJob) -> None:
+    rung = stopped_at(job, 4)
+    assert (rung.step, rung.steps, rung.metric) == (4, 6, "kid")
+    assert logged(job, "loss") == [1, 2, 3, 4]
+    assert logged(job, "rung_kid") == [2, 4]
+    assert rung.attributes["seconds"] >= rung.training_seconds > 0
+    assert rung.attributes["trained"] == pytest.approx(rung.training_seconds)
+    assert str(rung) == f"at step 4 of 6: KID {rung.values['kid']:.4g}"
+    # What fronts of several objectives and image by image comparisons need.
+    assert {stand_in(metric, "kid") for metric in ("fid", "ssim", "nfe", "recall")} <= rung.values.keys()
+    assert rung.values["nfe"] == 4
+    assert "fid" not in rung.values, "at few images FID prefers the over-smoothed"
+    judgement = judgements_of(Store(Path(job.home) / "store"))(_measured(rung.stages, 4) or "")
+    assert judgement is not None
+    assert judgement.values["kid"].value == rung.values["kid"]
+    assert len(judgement.influences["kid"]) == 64
+
+
+def test_a_trial_that_comes_to_a_rung_again_says_the_same(job: TrialJob) -> None:
+    """Its driver died before it could tell; nothing is trained or logged twice."""
+    first = stopped_at(job, 2)
+    again = stopped_at(job.model_copy(update={"again": True}), 2)
+    assert again.values == first.values
+    assert all(found for _, _, found, _ in again.stages)
+    assert again.training_seconds > 0, "as its checkpoint remembers"
+    assert again.attributes["trained"] == again.training_seconds, "its own work, taken up again"
+    assert logged(job, "loss") == [1, 2]
+    assert logged(job, "rung_kid") == [2]
+
+
+def test_a_promoted_trial_goes_on_from_the_rung(job: TrialJob, capsys: pytest.CaptureFixture[str]) -> None:
+    stopped_at(job, 4)
+    promoted = job.model_copy(update={"number": 1, "tags": {"promoted_from": "0"}})
+    trained: list[int] = []
+    outcome = _run(promoted, lambda r: trained.append(r["step"]) if r.get("stage") == "train" else None)
+    assert set(trained) == {5, 6}, "only what lies beyond the rung is trained"
+    assert logged(promoted, "loss") == [1, 2, 3, 4, 5, 6], "its run shows the whole curve"
+    assert list(outcome["rungs"]) == ["2", "4"]
+    assert json.loads(json.dumps(outcome)) == outcome, "it travels to the driver as text"
