@@ -152,8 +152,7 @@ def strike(study: Study, kind: str, outage: float) -> Kill | None:
         server: Any = study.mlflow if kind == "mlflow" else study.postgres
         server.start()
         since = time.monotonic()
-    if kind in ("driver", "raylet"):
-        _driver_ended(study, kind)
+    if kind in ("driver", "raylet") and _driver_died(study, kind):
         study.resume()
     study.wait(f"progress after a kill of {kind}", lambda: study.over or study.entries() - before)
     kill.seconds = round(time.monotonic() - since, 1)
@@ -176,15 +175,17 @@ def _killed(study: Study, kind: str) -> bool:
     return True
 
 
-def _driver_ended(study: Study, kind: str) -> None:
+def _driver_died(study: Study, kind: str) -> bool:
+    """Wait for the end of the driver; False where it had come to its own end before it noticed."""
     code = study.run.ended()
     wanted = -signal.SIGKILL if kind == "driver" else 130
-    if code != wanted:
+    if code not in (wanted, 0):
         raise TroubleError(f"after a kill of {kind} the driver ended with {code}, not {wanted}:\n{study.run.text}")
     if study.head and kind == "raylet":
         study.head.close()
         study.head.start()
     study.wait(f"the end of what the driver left: {study.leftovers()}", lambda: not study.leftovers())
+    return code != 0
 
 
 @contextmanager

@@ -53,7 +53,9 @@ def test_a_driver_killed_behind_its_last_trial_leaves_the_end_to_the_next(tmp_pa
         study.resume()
         finish(study)
         check(study, table(study))
-        study.resume()  # there is nothing left to do, and nothing is done
+        for state in study.home.glob("studies/*/spool/*.state"):
+            state.unlink()  # as if it had been killed before anything was delivered
+        study.resume()  # nothing is left to do but that
         finish(study)
         assert "on Ray started here" not in study.run.text
         check(study, table(study))

@@ -106,6 +106,8 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
         close = partial(show.closing, console, checked.folder, ledger, checked.trials, options.command, target)
         try:
             over = ledger.finished() >= checked.trials and wrapped_up(checked.folder.spool)
+            if over and tracking.pending(checked.folder.spool, target):  # its driver died at its very end
+                tracking.drain(checked.folder.spool, target)
             finished = over or _run(checked, ledger, options, target, console, close)
         except StorageGoneError as gone:
             show.gone(console, gone, options.command)
