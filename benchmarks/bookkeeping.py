@@ -1,6 +1,6 @@
 """What a study costs besides its trials: many trivial trials, against Ray Tune with OptunaSearch as they come.
 
-    uv run --group dev benchmarks/bookkeeping.py [--trials 10000] [--stock-trials 1500] [--dir DIR] [--rows ROW ...]
+    uv run benchmarks/bookkeeping.py [--trials 10000] [--other-trials 1000] [--dir DIR] [--rows ROW ...]
 
 Every row is a process with a Ray cluster of its own, two trials at once, processes reused. A trial does nothing, so
 the time from one trial's end to the next is bookkeeping: Tune's and Ray's, the study's, and the suggestion, whose own
@@ -12,6 +12,7 @@ space and algorithm and, where tracked, MLflowLoggerCallback. Prints Markdown ta
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import itertools
 import json
@@ -30,7 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 AT_ONCE = 2
 ASKED_AT = (10, 100, 1_000, 3_000, 10_000)
 REPEATS = 11
-ROWS = ("stock random", "ours random", "stock tracked", "ours tracked")
+ROWS = ("stock random", "ours random", "stock random", "stock tracked", "ours tracked")
+LONG = "ours random"  # of --trials; the others are of --other-trials
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Clock:
 
     total: int
     label: str
+    file: Path | None = None  # where each trial's line goes: a row that is cut off is worth what it measured
     parts: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, float]] = field(default_factory=list)
 
@@ -80,9 +83,11 @@ class Clock:
         return timed
 
     def ended(self) -> None:
-        self.rows.append(
-            {"at": time.perf_counter(), "cpu": time.process_time(), "mb": resident_mb(), **self.parts},
-        )
+        row = {"at": time.perf_counter(), "cpu": time.process_time(), "mb": resident_mb(), **self.parts}
+        self.rows.append(row)
+        if self.file:
+            with self.file.open("a") as file:
+                file.write(json.dumps(row) + "\n")
         last = self.rows[-min(50, len(self.rows))]
         if seconds := self.rows[-1]["at"] - last["at"]:
             rate = f"{min(50, len(self.rows)) / seconds:.1f} trials/s, {self.rows[-1]['mb']:.0f} MB"
@@ -263,11 +268,11 @@ def _closing(callback: type) -> Any:
 def one(row: str, trials: int, folder: Path) -> None:
     """A row, in this process; what was measured goes into the folder."""
     who, what = row.split()
-    clock = Clock(trials, row)
+    clock = Clock(trials, row, folder / "rows.jsonl")
     algorithm, tracked = ("random", True) if what == "tracked" else (what, False)
     run = run_ours if who == "ours" else run_stock
     more = run(algorithm, tracked, trials, folder, clock)
-    (folder / "measured.json").write_text(json.dumps({"row": row, "rows": clock.rows, **more}))
+    (folder / "more.json").write_text(json.dumps(more))
 
 
 def filled(algorithm: str, count: int, folder: Path) -> Any:
@@ -333,12 +338,15 @@ def windows(rows: list[dict[str, float]], width: int) -> list[tuple[str, dict[st
     return found
 
 
-def table(measured: Mapping[str, Any], width: int) -> None:
+def table(row: str, folder: Path, width: int) -> None:
     """One row's growth as a Markdown table."""
-    print(f"\n**{measured['row']}**, ms a trial; delivered {measured['delivered_after']:.1f} s after the last trial\n")
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    more = folder / "more.json"
+    after = f"{json.loads(more.read_text())['delivered_after']:.1f} s" if more.exists() else "not waited for"
+    print(f"\n**{row}**, {len(rows):,} trials, ms a trial; delivered after the last trial: {after}\n")
     print("| trials | wall | without suggestion | suggestion | study | records | driver CPU | memory, MB |")
     print("| --: " * 8 + "|")
-    for name, mean in windows(measured["rows"], width):
+    for name, mean in windows(rows, width):
         apart = mean.get("suggestion", 0.0)
         study = mean.get("study", 0.0)
         study -= apart if study else 0.0
@@ -348,24 +356,31 @@ def table(measured: Mapping[str, Any], width: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=10_000, help="of ours (default 10,000)")
-    parser.add_argument("--stock-trials", type=int, default=1_500, help="of stock, which grows (default 1,500)")
-    parser.add_argument("--rows", nargs="+", choices=(*ROWS, "stock tpe", "ours tpe"), default=ROWS)
+    parser.add_argument("--trials", type=int, default=10_000, help=f"of {LONG} (default 10,000)")
+    parser.add_argument("--other-trials", type=int, default=1_000, help="of the other rows (default 1,000)")
+    parser.add_argument("--rows", nargs="*", choices=(*ROWS, "stock tpe", "ours tpe"), default=ROWS)
+    parser.add_argument("--limit", type=float, metavar="S", help="seconds after which a row is cut off (default none)")
     parser.add_argument("--dir", type=Path, help="where studies are written (default: a temporary folder)")
     parser.add_argument("--one", nargs=3, metavar=("ROW", "TRIALS", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         one(options.one[0], int(options.one[1]), Path(options.one[2]))
         return
+    from coldtune.stages.store_made import git_commit, made
+
     with tempfile.TemporaryDirectory(prefix="bk", dir=options.dir) as scratch:
+        machine = made()
+        print(f"Commit {git_commit()}; {machine['cpus']} CPUs ({machine['device']}), Python {machine['python']}.")
         asks(Path(scratch))
         for number, row in enumerate(options.rows):
             folder = Path(scratch) / str(number)
             folder.mkdir()
-            trials = options.trials if row.startswith("ours") else options.stock_trials
+            trials = options.trials if row == LONG else options.other_trials
             command = [sys.executable, __file__, "--one", row, str(trials), str(folder)]
-            subprocess.run(command, check=True, env={**os.environ, "RAY_TMPDIR": tempfile.gettempdir()})
-            table(json.loads((folder / "measured.json").read_text()), max(1, trials // 10))
+            environment = {**os.environ, "RAY_TMPDIR": scratch}
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, check=True, env=environment, timeout=options.limit)
+            table(row, folder, max(1, trials // (10 if row == LONG else 2)))
 
 
 if __name__ == "__main__":

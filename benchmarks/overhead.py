@@ -36,12 +36,12 @@ class Trial:
     work: float
 
 
-def run(arguments: list[str], home: Path) -> tuple[float, float]:
+def run(arguments: list[str], home: Path, scratch: str) -> tuple[float, float]:
     """Run the job; gives when it began and when it ended, as times of day."""
     command = [sys.executable, str(ROOT / "jobs" / "sweep_blur.py"), "--home", str(home), *arguments]
     print(f"    {shlex.join(command)}\n", file=sys.stderr, flush=True)
     began = time.time()
-    subprocess.run(command, check=True, stdout=sys.stderr, env={**os.environ, "RAY_TMPDIR": tempfile.gettempdir()})
+    subprocess.run(command, check=True, stdout=sys.stderr, env={**os.environ, "RAY_TMPDIR": scratch})
     return began, time.time()
 
 
@@ -108,9 +108,9 @@ def main() -> None:
     arguments = ["--trials", str(options.trials), "--set", f"training.steps={options.steps}"]
     machine = made()
     print(f"Commit {git_commit()}; {machine['cpus']} CPUs ({machine['device']}), Python {machine['python']}.\n")
-    with tempfile.TemporaryDirectory(prefix="overhead-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="oh") as scratch:
         home = options.home or Path(scratch)
-        began, ended = run(arguments, home)
+        began, ended = run(arguments, home, scratch)
         report(trials(home, began), ended - began, options.at_once)
 
 
