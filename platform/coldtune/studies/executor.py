@@ -259,7 +259,9 @@ def _forget(trial: Any) -> None:
     """Drop what Tune would keep of a trial that ended, and nothing reads: statistics of every number it reported."""
     kept = trial.run_metadata
     kept.metric_analysis, kept.metric_n_steps, kept.last_result = {}, {}, {}
-    trial.config, trial.evaluated_params = {}, {}
+    trial.config.clear()  # Tune has another name for the same
+    trial.evaluated_params.clear()
+    trial.invalidate_json_state()
 
 
 @contextmanager
