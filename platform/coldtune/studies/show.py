@@ -169,7 +169,9 @@ def print_table(console: Console, ledger: Ledger) -> None:
 def write_table(folder: StudyFolder, ledger: Ledger) -> list[Path]:
     """Write the study's table into its folder: as Markdown, one of the paper's also as LaTeX; gives the files."""
     if ledger.spec.table is None:
-        texts = {"table.md": markdown_table(rows(ledger), _best_numbers(ledger), _columns(ledger))}
+        found = saved(trial.user_attrs for trial in ledger.trials())
+        table = markdown_table(rows(ledger), _best_numbers(ledger), _columns(ledger))
+        texts = {"table.md": table + (f"- {found}\n" if found else "")}
     else:
         filled = fill(ledger)
         texts = {"table.md": markdown(filled), "table.tex": latex(filled)}
