@@ -139,7 +139,7 @@ def test_the_eta_counts_only_what_this_run_did(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_eta_of_trials_that_find_their_training_counts_them_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
+    clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     made = view(Console(file=io.StringIO()))
     for number in (0, 1):
