@@ -155,6 +155,7 @@ def run_ours(algorithm: str, tracked: bool, trials: int, folder: Path, clock: Cl
     from coldtune.studies.executor import Events, execute
     from coldtune.studies.ledger import Asked, Ledger
     from coldtune.studies.records import Records
+    from coldtune.studies.slots import Room, Slots
     from coldtune.studies.storage import open_storage
     from coldtune.studies.worker import TrialJob
     from coldtune.tracking import default_uri, prepare
@@ -184,10 +185,10 @@ def run_ours(algorithm: str, tracked: bool, trials: int, folder: Path, clock: Cl
         clock.ended()
 
     events.completed = ended
-    slots = cluster.Slots(count=AT_ONCE, workers=1, cpus=1, gpus=0.0)
     with cluster.connect("bookkeeping"):
         assert ray.cluster_resources()["CPU"] >= AT_ONCE
-        execute(ledger, events, job, slots, trials, folder / "tune", trivial_trial)
+        room = Room(Slots(count=AT_ONCE, workers=1, cpus=1, gpus=0.0), AT_ONCE, cluster.nodes)
+        execute(ledger, events, job, room, trials, folder / "tune", trivial_trial)
     clock.stop()
     started = time.perf_counter()
     left = records.close(600.0) if records else 0

@@ -81,7 +81,7 @@ def test_a_log_gets_a_line_for_what_happens_and_one_now_and_then(monkeypatch: py
     console = Console(file=io.StringIO(), width=200)
     with view(console) as made:
         made.asked(asked(0))
-        made.progressed(0, {"stage": "waiting", "step": 0, "steps": 100})
+        made.progressed(0, {"stage": "waiting", "step": 0, "steps": 100, "for": "another trial's work"})
         made.tick()
         made.progressed(0, training(50))
         made.tick()
@@ -136,19 +136,6 @@ def test_the_eta_counts_only_what_this_run_did(monkeypatch: pytest.MonkeyPatch) 
     made.progressed(0, training(100))
     # 10 s for .45 of a trial; .1 of this one and three whole ones are left.
     assert made._seconds_left() == pytest.approx(10 * 3.1 / 0.45)
-
-
-def test_the_eta_of_trials_that_find_their_training_counts_them_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    made = view(Console(file=io.StringIO()))
-    for number in (0, 1):
-        made.asked(asked(number))
-        made.progressed(number, {"stage": "sample", "step": 100, "steps": 100, "share": 0.0})
-        clock[0] += 5.0
-        made.completed(number, {"metrics": {"fid": 1.0}})
-    # Two trials of four in 10 s; those to come may find theirs too.
-    assert made._seconds_left() == pytest.approx(10.0)
 
 
 def test_a_resumed_study_with_nothing_reported_has_no_eta(tmp_path: Path) -> None:

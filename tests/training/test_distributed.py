@@ -21,7 +21,7 @@ def run(scenario: str, task: TrainingTask, folder: Path) -> dict[str, Any]:
     (folder / "task.pickle").write_bytes(pickle.dumps(task))
     command = [sys.executable, str(SCENARIOS), scenario, str(folder), str(folder / "task.pickle")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, done.stderr[-12000:]
     seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return seen
 

@@ -39,18 +39,18 @@ def add(commands: Commands) -> None:
 def _preview(options: argparse.Namespace, console: Console) -> int:
     import torch
 
-    from coldtune.studies import cluster
     from coldtune.studies.bill import bill
     from coldtune.studies.preview import likely, preview
     from coldtune.studies.probe import probe
     from coldtune.studies.run import RunOptions, check
+    from coldtune.studies.slots import plan
     from coldtune.studies.spec import build_spec
 
     spec = build_spec("preview", options.space, dataset=options.dataset, settings=options.settings)
     run = RunOptions(home=home_of(options), command="", trials=options.trials, data_dir=options.data_dir)
     checked = check(spec, run)
     space, gpus = checked.space, torch.cuda.device_count()
-    slots = cluster.plan({"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}, 1, float(gpus > 0), checked.trials)
+    slots = plan([{"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}], 1, float(gpus > 0), checked.trials)
     torch.set_num_threads(slots.cpus)
     base = space.resolve(space.first)
     with console.status("timing a few steps of the base"):
@@ -91,6 +91,7 @@ def _show(options: argparse.Namespace, console: Console) -> int:
 
 
 def _resume(options: argparse.Namespace, console: Console) -> int:
+    from coldtune.studies.limits import Limits
     from coldtune.studies.run import RunOptions, run_study
 
     folder = study_folder(home_of(options), options.name)
@@ -106,5 +107,6 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
         storage=start["storage"],
         workers=start["workers"],
         gpus_per_trial=start["gpus_per_trial"],
+        limits=Limits(**start.get("limits", {})),
     )
     return run_study(folder.spec(), run, console)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coldtune.memory import Batches
 from coldtune.metrics.moments import FeatureMoments, check_features, float64_device, to_float64
 
 # name -> where it is made; imported when it is asked for
@@ -35,19 +37,21 @@ class Extractor:
         """`network` maps uint8 (B, C, H, W) to floating (B, dim) on the same device."""
         self.name, self.dim, self.sha256, self.input = name, dim, sha256, input
         self._network = network
+        self._batches = Batches(sys.maxsize, f"extractor {name}")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (B, dim), float64, of uint8 images (B, C, H, W), on the images' device where it has float64.
 
-        Runs in evaluation mode, without gradients, autocast or TF32. ValueError for images of another form and for
-        features that are not finite.
+        Runs in evaluation mode, without gradients, autocast or TF32; in smaller batches, with a warning, where memory
+        runs out. ValueError for images of another form and for features that are not finite.
         """
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(f"images = {images.dtype} {tuple(images.shape)}: allowed is uint8 (B, C, H, W)")
         if isinstance(self._network, nn.Module):
             self._network.eval().to(images.device)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False), _full_precision():
-            features = self._network(images)
+            parts = self._batches.run(images, self._network) or [self._network(images)]  # of none, too
+            features = torch.cat(parts)
         check_features(features, self.dim)
         return to_float64(features)
 

@@ -19,6 +19,7 @@ from coldtune.diffusion import build_degradation, draws, nfe, sample, source_of
 from coldtune.diffusion.degradations import Degradation
 from coldtune.diffusion.priors import Prior, State, build_prior
 from coldtune.diffusion.samplers import SamplerConfig
+from coldtune.memory import Batches
 from coldtune.metrics import (
     DISTANCES,
     Judgement,
@@ -325,28 +326,32 @@ class Chain:
             restorer = load_restorer(checkpoint, config.restorer, self.dataset.image_shape, steps, device=self.device)
         state = self._prior_state()
         total = len(indices) * (nfe(sampler, steps) if sampler else 1)
-        done = 0
-        parts: list[Tensor] = []
+        finished = 0
         strip: dict[int, Tensor] = {}
-        for chunk in torch.split(indices, batch_size):
+
+        def make(chunk: Tensor) -> Tensor:
+            nonlocal finished
+            done, first = finished, finished == 0
             seeds = draws.derive(config.protocol.seed, DRAWS, chunk).to(self.device)
             originals = self._reference_images()[chunk].to(self.device) if self.prior.takes_images else None
             x, draw = self.prior.start(seeds, state, originals)
             if restorer is None or sampler is None:
-                parts.append(to_uint8(x).cpu())
-                continue
+                return to_uint8(x).cpu()
 
-            def watch(step: Mapping[str, Any], first: bool = not parts, size: int = len(chunk)) -> None:
+            def watch(step: Mapping[str, Any]) -> None:
                 nonlocal done
-                done += size
+                done += len(chunk)
                 progress(done / total)
                 if first:
                     strip[int(step["s"])] = to_uint8(step["x_s"][:STRIP_IMAGES]).cpu()
 
             out = sample(restorer, degradation, x, sampler=sampler, draw=draw, callback=watch, seeds=seeds)
-            if not parts:
+            if first:
                 strip[0] = to_uint8(out[:STRIP_IMAGES]).cpu()
-            parts.append(to_uint8(out).cpu())
+            finished = done
+            return to_uint8(out).cpu()
+
+        parts = Batches(batch_size, "sampling").run(indices, make)
         return torch.cat(parts), _thin(strip)
 
 

@@ -69,7 +69,8 @@ class Store:
     by: who uses the store, `STUDY/TRIAL` for a trial; `get` records it with each entry, for `coldtune store ls` and
     `gc`. lease_s: how long others wait for a sign of life of a process that makes what they want, before they take
     over. Longer, and the work of a host that died waits longer; shorter, and a file system that hangs for a moment lets
-    two do the same work. waiting: gets a sentence where something has to be waited for (default: a warning).
+    two do the same work. waiting: gets a sentence where something has to be waited for (default: a warning);
+    working: called when a wait, if there was one, is over.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Store:
         by: str | None = None,
         lease_s: float = LEASE_S,
         waiting: Callable[[str], None] | None = None,
+        working: Callable[[], None] = lambda: None,
         files: Files | None = None,
     ) -> None:
         if lease_s <= 0:
@@ -87,6 +89,7 @@ class Store:
         self.files: Files = files or self.at.files()
         self.by, self.lease_s = by, lease_s
         self.waiting = waiting or (lambda text: warnings.warn(f"store: {text}", stacklevel=5))
+        self.working = working
 
     @property
     def root(self) -> Path:
@@ -165,6 +168,7 @@ class Store:
         """
         name = f".leases/{_flat(f'{kind}/{key}')}"
         with lease(self.files, name, self.lease_s, done, self.waiting) as held:
+            self.working()
             self.files.list(f"{kind}/{key}".rpartition("/")[0])  # see what others published, on NFS too
             yield held
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import coldtune
-
-_MAX_THREADS = 4  # of one CPU trial: small networks gain nothing from more
 
 # Set before Ray is imported; what the user set stays.
 _ENVIRONMENT = {
@@ -30,16 +26,6 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # a PYTHONPATH given at `ray job submit` collides with ours, which holds it
 }
-
-
-@dataclass(frozen=True)
-class Slots:
-    """How a study uses the cluster: `count` trials at once, each of `workers` processes with `cpus` and `gpus`."""
-
-    count: int
-    workers: int
-    cpus: int
-    gpus: float
 
 
 def submitted() -> bool:
@@ -153,20 +139,8 @@ def _name_submission(study: str) -> None:
         _internal_kv_put(key, json.dumps(info).encode(), overwrite=True, namespace=b"job")
 
 
-def plan(resources: Mapping[str, float], workers: int, gpus_per_trial: float, trials: int) -> Slots:
-    """How many trials of a study of `trials` run at once on a cluster with `resources`.
+def nodes() -> list[dict[str, float]]:
+    """What each living node of the connected cluster has."""
+    import ray
 
-    CPU trials share the CPUs between them (at most 4 threads each). How many are still to run changes nothing: sums
-    depend on the number of threads in their last bits, and a resumed study shall end as an unbroken one. A trial of
-    several workers gives each worker one CPU and its share of `gpus_per_trial`. ValueError where not even one fits.
-    """
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    limits = {f"{workers} CPUs (--workers {workers})": cpus / workers}
-    if gpus_per_trial:
-        limits[f"{gpus_per_trial:g} GPUs (--gpus-per-trial {gpus_per_trial:g})"] = gpus / gpus_per_trial
-    need, fit = min(limits.items(), key=lambda item: item[1])
-    if fit < 1:
-        raise ValueError(f"one trial needs {need}; the cluster has {cpus:g} CPUs and {gpus:g} GPUs")
-    count = max(1, min(math.floor(fit), trials))
-    threads = 1 if workers > 1 else max(1, min(_MAX_THREADS, int(cpus // count)))
-    return Slots(count=count, workers=workers, cpus=threads, gpus=gpus_per_trial / workers)
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -6,26 +6,32 @@ import json
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from coldtune.config import plain
-from coldtune.studies.cluster import Slots
 from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.patience import StorageGoneError
 from coldtune.studies.pruning_rungs import Rung
-from coldtune.studies.worker import RUNG, RUNNING, TRAINABLE, TrialJob, coldtune_trial
+from coldtune.studies.slots import Room, Slots
+from coldtune.studies.worker import LATE, RUNG, RUNNING, TRAINABLE, TrialJob, coldtune_trial
 
-_RETRIES = 2  # of a trial whose process died; it goes on from its last checkpoint
+
+class StoppedError(Exception):
+    """A study that ends before its last trial, by its own limits; its text says why."""
 
 
 class Events:
     """What the executor tells while it runs; a study's view and records override what they need."""
 
     def asked(self, asked: Asked) -> None:
-        """A trial was handed to the cluster."""
+        """A trial was handed to the cluster, which may have to find room for it."""
+
+    def started(self, number: int) -> None:
+        """A trial has its place and begins."""
 
     def progressed(self, number: int, result: Mapping[str, Any]) -> None:
         """A running trial reported (see `coldtune_trial`)."""
@@ -43,7 +49,7 @@ class Events:
         """A trial's process died; the cluster starts it again, and it goes on from its last checkpoint."""
 
     def tick(self) -> None:
-        """Called several times a second, whether or not anything happened."""
+        """Called several times a second, whether or not anything happened. A StoppedError ends the study."""
 
 
 class _Unsaved:
@@ -60,26 +66,29 @@ def execute(
     ledger: Ledger,
     events: Events,
     job: Callable[[Asked], TrialJob],
-    slots: Slots,
+    room: Room,
     trials: int,
     scratch: Path,
     trial: Callable[[Mapping[str, Any]], None] = coldtune_trial,
+    retries: int = 2,
 ) -> None:
     """Run trials on the connected cluster until `trials` of the study have ended.
 
-    scratch: a folder for Tune's own working files, which nothing is ever read from. trial: what runs one trial in its
-    process, and reports as `coldtune_trial` does. Raises KeyboardInterrupt on
-    SIGINT, between two events (a second SIGINT: at once), and leaves the running trials to the end of the connection:
-    they lose nothing that a checkpoint does not hold, and whoever sent the signal may not wait for long.
+    room: how many run at once; a trial whose place is taken (by another study, say) waits for it. scratch: a folder
+    for Tune's own working files, which nothing is ever read from. trial: what runs one trial in its process, and
+    reports as `coldtune_trial` does. retries: how often a trial whose process died is started again. Raises
+    KeyboardInterrupt on SIGINT, between two events (a second SIGINT: at once), and StoppedError as `events` do, and
+    leaves the running trials to the end of the connection: they lose nothing that a checkpoint does not hold, and
+    whoever sent the signal may not wait for long.
     """
     from ray import tune
 
     stop = threading.Event()
     # Tune starts the processes of a custom searcher's trials one after another; the searcher itself keeps the limit.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.count)
-    search = _searcher(ledger, events, job, slots, trials)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(trials)
+    search = _searcher(ledger, events, job, room, trials)
     tuner = tune.Tuner(
-        _trainable(trial, slots),
+        _trainable(trial, room.slots),
         tune_config=tune.TuneConfig(
             search_alg=search,
             scheduler=_scheduler(search),
@@ -93,12 +102,16 @@ def execute(
             storage_path=str(scratch),
             verbose=0,
             progress_reporter=_silent_reporter(),
-            callbacks=[_ticker(events, stop)],
-            failure_config=tune.FailureConfig(max_failures=_RETRIES),
+            callbacks=[_ticker(events, search, stop)],
+            failure_config=tune.FailureConfig(max_failures=retries),
         ),
     )
     with _on_sigint(stop):
-        tuner.fit()
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            if not search.failure:
+                raise
     if search.failure:
         raise search.failure
 
@@ -116,7 +129,7 @@ def _tell(ledger: Ledger, events: Events, number: int, state: str, outcome: Mapp
         events.pruned(number, outcome["rung"].step)
         return
     else:
-        reason = outcome.get("reason") or f"its process died {_RETRIES + 1} times"
+        reason = outcome["reason"]
         ledger.fail(number, reason)
     events.failed(number, reason)
 
@@ -143,7 +156,7 @@ def _resources(slots: Slots) -> Any:
     return tune.PlacementGroupFactory([{"CPU": slots.cpus} | ({"GPU": slots.gpus} if slots.gpus else {})])
 
 
-def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], slots: Slots, trials: int) -> Any:
+def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], room: Room, trials: int) -> Any:
     from ray.tune.search import Searcher
 
     class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
@@ -153,6 +166,8 @@ def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], 
             super().__init__(metric="state", mode="min")
             self.numbers: dict[str, int] = {}
             self.pruned: dict[str, Rung] = {}
+            self.deaths: Counter[int] = Counter()
+            self.late: dict[int, str] = {}  # reasons of trials whose processes are about to be ended by force
             self.failure: Exception | None = None
 
         def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -160,7 +175,8 @@ def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], 
                 raise self.failure  # what still runs could not be told either
             if self.failure:
                 return str(Searcher.FINISHED)
-            if len(self.numbers) >= slots.count:
+            # With nothing running, Tune would ask without end, and hear nothing else: Ray itself keeps a trial waiting.
+            if len(self.numbers) >= max(1, room.count()):
                 return None
             if ledger.wanted(trials) <= 0:
                 return Searcher.FINISHED if not self.numbers else None
@@ -171,8 +187,12 @@ def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], 
             return {"number": asked.number, "job": json.dumps(plain(job(asked)))}
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-            if trial_id in self.numbers and result["state"] == RUNNING and result.get("stage") != RUNG:
+            if trial_id not in self.numbers:
+                return
+            if result["state"] == RUNNING and result.get("stage") != RUNG:
                 events.progressed(self.numbers[trial_id], result)
+            elif result["state"] == LATE:
+                self.late[self.numbers[trial_id]] = json.loads(result["outcome"])["reason"]
 
         def prunes(self, trial_id: str, result: dict[str, Any]) -> bool:
             """Whether the trial ends with this report, one from a rung."""
@@ -189,11 +209,13 @@ def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], 
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             state, rung = (result or {}).get("state", RUNNING), self.pruned.pop(trial_id, None)
-            if trial_id not in self.numbers or (state == RUNNING and not error and rung is None):
+            if trial_id not in self.numbers or (state in (RUNNING, LATE) and not error and rung is None):
                 return  # stopped from outside: it stays running in the study and is taken up on resume
             number = self.numbers.pop(trial_id)
             try:
-                outcome = json.loads(result["outcome"]) if result and state != RUNNING else {}
+                times = self.deaths[number] + 1
+                died = {"reason": self.late.get(number, f"its process died {times} time{'s' * (times != 1)}")}
+                outcome = json.loads(result["outcome"]) if result and state != RUNNING else died
                 _tell(ledger, events, number, "pruned" if rung else state, {"rung": rung} if rung else outcome)
             except Exception as failure:  # Tune would log it and go on
                 self.failure = self.failure or failure
@@ -234,12 +256,20 @@ def _silent_reporter() -> Any:
     return Silent()
 
 
-def _ticker(events: Events, stop: threading.Event) -> Any:
+def _ticker(events: Events, search: Any, stop: threading.Event) -> Any:
     from ray import tune
 
     class Ticker(_Unsaved, tune.Callback):  # type: ignore[misc]
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            events.started(trial.config["number"])
+
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            events.restarted(trial.config["number"])
+            number = trial.config["number"]
+            search.deaths[number] += 1
+            if number in search.late:  # its next process shall only say so
+                trial.set_config({**trial.config, "late": search.late[number]})
+            else:
+                events.restarted(number)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             _forget(trial)
@@ -248,8 +278,11 @@ def _ticker(events: Events, stop: threading.Event) -> Any:
             _forget(trial)
 
         def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-            events.tick()
-            if stop.is_set():
+            try:
+                events.tick()
+            except StoppedError as stopped:
+                search.failure = search.failure or stopped
+            if stop.is_set() or search.failure:
                 raise KeyboardInterrupt
 
     return Ticker()

@@ -17,6 +17,7 @@ from rich.text import Text
 from coldtune.studies import cluster
 
 if TYPE_CHECKING:
+    from coldtune.studies.limits import Limits
     from coldtune.studies.spec import StudySpec
 
 _BEGUN = time.monotonic()  # before a job imports anything that takes its time
@@ -46,6 +47,23 @@ def add_common(made: argparse.ArgumentParser, settings: str) -> argparse.Argumen
     made.add_argument("--workers", type=int, default=1, metavar="N", help="processes that train one trial (default 1)")
     made.add_argument("--gpus-per-trial", type=float, default=0.0, metavar="F", help="may be a fraction (default 0)")
     made.add_argument(
+        "--retries",
+        type=int,
+        default=2,
+        metavar="N",
+        help="of a trial whose process died (default 2)",
+    )
+    made.add_argument(
+        "--max-failures", type=int, default=5, metavar="N", help="in a row that stop the study (default 5; 0: never)"
+    )
+    made.add_argument("--trial-timeout", metavar="TIME", help="of one trial, such as 30m or 1h30m (default: none)")
+    made.add_argument(
+        "--wait-for-nodes",
+        default="10m",
+        metavar="TIME",
+        help="while the cluster is too small for even one trial (default 10m)",
+    )
+    made.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings", help=settings
     )
     return made
@@ -63,7 +81,8 @@ def main(
 
     generate: the space that `--generate` asks instead, where there is one.
 
-    Exit codes: 0 the study has its trials; 2 the command was wrong, and nothing was spent; 130 interrupted.
+    Exit codes: 0 the study has its trials; 2 the command was wrong, and nothing was spent; 3 it stopped by itself
+    (--max-failures, --wait-for-nodes); 130 interrupted, or Ray died. After 3 and 130 the same command resumes it.
     """
     options = parser((doc or "").strip(), trials, generate is not None).parse_args(arguments)
     asked = generate if generate and options.generate else space
@@ -101,6 +120,7 @@ def _guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials
             workers=options.workers,
             gpus_per_trial=options.gpus_per_trial,
             begun=_BEGUN,
+            limits=_limits(options),
         )
         return run_study(spec, run, console)
     except ValueError as error:
@@ -111,6 +131,18 @@ def _guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials
     except KeyboardInterrupt:
         console.print("\ninterrupted before anything was spent")
         return 130
+
+
+def _limits(options: argparse.Namespace) -> Limits:
+    from coldtune.studies.limits import Limits, seconds
+
+    timeout = options.trial_timeout
+    return Limits(
+        retries=options.retries,
+        max_failures=options.max_failures,
+        trial_timeout=None if timeout is None else seconds("--trial-timeout", timeout),
+        patience=seconds("--wait-for-nodes", options.wait_for_nodes),
+    )
 
 
 def complain(error: Exception) -> None:

@@ -27,10 +27,9 @@ _SHOWN_ENDED = 5
 @dataclass
 class _Running:
     point: Mapping[str, Any]
-    again: bool = False
     share: float = 0.0
     start: float | None = None  # its share when first heard of: what a resumed trial had done before
-    text: str = "starting"
+    text: str = "waiting for a place"
     images_per_s: float = 0.0
 
 
@@ -69,15 +68,22 @@ class View(Events):
     def asked(self, asked: Asked) -> None:
         """Show a trial that starts."""
         with self._lock:
-            self.running[asked.number] = _Running(asked.point, asked.again)
+            self.running[asked.number] = _Running(asked.point)
         self._say(f"trial {asked.number} {'goes on' if asked.again else 'starts'}: {_point(asked.point)}")
+
+    def started(self, number: int) -> None:
+        """Show that a trial has its place."""
+        with self._lock:
+            self.running[number].text = "starting"
 
     def progressed(self, number: int, result: Mapping[str, Any]) -> None:
         """Show how far a trial is."""
+        if "micro_batch" in result:
+            self.notice(f"trial {number}: out of memory; goes on with {result['micro_batch']:.0f} images at a time")
         with self._lock:
             trial = self.running[number]
             if result["stage"] == "waiting":
-                trial.text = "waiting for another trial's work"
+                trial.text = f"waiting for {result['for']}"
                 return
             stage, _, at_rung = result["stage"].partition("_")
             if stage != "sample" or at_rung:
@@ -89,16 +95,14 @@ class View(Events):
                 trial.text = f"sampling at step {result['step']:,} / {result['steps']:,}, to be judged there"
             elif stage == "train":
                 trial.images_per_s = float(result.get("images_per_s", 0.0))
-                trial.text = (
-                    f"training {result['step']:>6,} / {result['steps']:,}  loss {result.get('loss', float('nan')):.4f}"
-                )
+                if "loss" in result:  # a validation may be due without it
+                    trial.text = f"training {result['step']:>6,} / {result['steps']:,}  loss {result['loss']:.4f}"
             else:
                 trial.share = _TRAINING_SHARE + (1 - _TRAINING_SHARE) * float(result.get("share", 0.0))
                 trial.images_per_s = 0.0
                 trial.text = "sampling and measuring"
             if trial.start is None:
-                # A training that was found is no work of an earlier run: the trials to come may find theirs too.
-                trial.start = 0.0 if stage == "sample" and not trial.again else trial.share
+                trial.start = trial.share
                 self._first_report = self._first_report or time.monotonic()
 
     def completed(self, number: int, result: Mapping[str, Any]) -> None:
@@ -121,6 +125,12 @@ class View(Events):
         with self._lock:
             self.running[number].text = "its process died; starting again"
         self._say(f"trial {number}: its process died; it goes on from its last checkpoint")
+
+    def notice(self, text: str) -> None:
+        """Show a sentence about the study as a whole."""
+        with self._lock:
+            self.recent = [*self.recent, Text(text, style="yellow")][-_SHOWN_ENDED:]
+        self._say(text)
 
     def tick(self) -> None:
         """In a log, a line now and then."""

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 import torch
 from rich.console import Console
+from rich.text import Text
 
 import coldtune
 from coldtune import data, tracking
@@ -29,9 +30,10 @@ from coldtune.stages.store import Store
 from coldtune.stages.store_made import git_commit
 from coldtune.stages.trial import parse_trial
 from coldtune.studies import cluster, show
-from coldtune.studies.executor import Events, execute
+from coldtune.studies.executor import Events, StoppedError, execute
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Asked, Ledger
+from coldtune.studies.limits import STOPPED, Limits, Stops
 from coldtune.studies.live import Spent, View
 from coldtune.studies.patience import StorageGoneError
 from coldtune.studies.pruning import check_pruning
@@ -39,6 +41,7 @@ from coldtune.studies.pruning_paired import judgements_of
 from coldtune.studies.records import Records
 from coldtune.studies.sampler import PROMOTED, listed_points
 from coldtune.studies.settle import wrapped_up
+from coldtune.studies.slots import Room, Slots, check_gpus, plan
 from coldtune.studies.space import Space
 from coldtune.studies.space_config import VARIANT
 from coldtune.studies.spec import StudySpec
@@ -70,6 +73,7 @@ class RunOptions:
     workers: int = 1
     gpus_per_trial: float = 0.0
     begun: float = field(default_factory=time.monotonic)
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,9 @@ class Checked:
 
 
 def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
-    """Run or resume the study until it has its trials; gives the process's exit code (130: interrupted).
+    """Run or resume the study until it has its trials; gives the process's exit code.
+
+    0: it has them; 130: interrupted, or Ray died; 3: it stopped by its own limits. The latter two say how to resume.
 
     Raises ValueError, before Ray starts or anything is spent, for whatever in the spec, the options or the machine
     would make it fail.
@@ -112,6 +118,10 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
         except StorageGoneError as gone:
             show.gone(console, gone, options.command)
             return INTERRUPTED
+        except StoppedError as stopped:
+            console.print(Text(f"\nstopped: {stopped}", style="red"), soft_wrap=True)
+            close(False)
+            return STOPPED
         close(finished)
         return 0 if finished else INTERRUPTED
 
@@ -122,11 +132,10 @@ def check(spec: StudySpec, options: RunOptions) -> Checked:
         raise ValueError(f"--trials {options.trials}: at least 1")
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers}: at least 1")
-    if options.gpus_per_trial < 0:
-        raise ValueError(f"--gpus-per-trial {options.gpus_per_trial}: 0 or more")
+    check_gpus(options.workers, options.gpus_per_trial)
     if cluster.local():
         here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-        cluster.plan(here, options.workers, options.gpus_per_trial, 1)
+        plan([here], options.workers, options.gpus_per_trial, 1)
     check_pruning(spec)
     folder = StudyFolder(options.home, options.name or spec.name)
     if options.resume and not folder.exists:
@@ -204,6 +213,7 @@ def _write_start(checked: Checked, options: RunOptions) -> None:
         "storage": options.storage,
         "workers": options.workers,
         "gpus_per_trial": options.gpus_per_trial,
+        "limits": asdict(options.limits),
     }
     checked.folder.save(checked.spec, start)
 
@@ -247,9 +257,8 @@ def _run(
             watch(ray_places(context["own"]), partial(farewell, own=context["own"])),
             shown,
         ):
-            import ray
-
-            slots = cluster.plan(ray.cluster_resources(), options.workers, options.gpus_per_trial, checked.trials)
+            slots = plan(cluster.nodes(), options.workers, options.gpus_per_trial, checked.trials)
+            room = Room(slots, checked.trials, cluster.nodes)
             show.running(console, slots, context)
             _interrupt_on_sigterm()
             best = ledger.best()
@@ -267,7 +276,8 @@ def _run(
             shown.enter_context(view)
             missing = ledger.finished() < checked.trials  # none, where a driver died between the last trial and the end
             if missing:
-                execute(ledger, _All([records, view, spent]), job, slots, checked.trials, options.home / "ray")
+                events = _All([records, view, spent, Stops(options.limits, room, view.notice)])
+                execute(ledger, events, job, room, checked.trials, options.home / "ray", retries=options.limits.retries)
             shown.close()
             if missing:
                 console.print(f"\n{spent}", highlight=False)
@@ -304,6 +314,10 @@ class _All(Events):
         for listener in self._listeners:
             listener.asked(asked)
 
+    def started(self, number: int) -> None:
+        for listener in self._listeners:
+            listener.started(number)
+
     def progressed(self, number: int, result: Mapping[str, Any]) -> None:
         for listener in self._listeners:
             listener.progressed(number, result)
@@ -329,7 +343,7 @@ class _All(Events):
             listener.tick()
 
 
-def _jobs(checked: Checked, options: RunOptions, slots: cluster.Slots, tags: Mapping[str, object]) -> Any:
+def _jobs(checked: Checked, options: RunOptions, slots: Slots, tags: Mapping[str, object]) -> Any:
     def job(asked: Asked) -> TrialJob:
         degradation = build_degradation(asked.config.degradation, checked.dataset.image_shape)
         source = source_of(asked.config.degradation)
@@ -350,14 +364,13 @@ def _jobs(checked: Checked, options: RunOptions, slots: cluster.Slots, tags: Map
             workers=slots.workers,
             cpus=slots.cpus,
             gpus=slots.gpus,
+            timeout=options.limits.trial_timeout,
         )
 
     return job
 
 
-def _on_test(
-    checked: Checked, ledger: Ledger, records: Records, job: Any, slots: cluster.Slots, console: Console
-) -> None:
+def _on_test(checked: Checked, ledger: Ledger, records: Records, job: Any, slots: Slots, console: Console) -> None:
     """Measure the best trial once on the test split, where one completed."""
     best = ledger.best()
     if best is None:

@@ -22,13 +22,13 @@ from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, t
 from coldtune.stages.shares import saved
 from coldtune.stages.trial import short_name
 from coldtune.studies import pruning
-from coldtune.studies.cluster import Slots
 from coldtune.studies.cost import cost
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Ledger
 from coldtune.studies.paper import described, fill
 from coldtune.studies.pruning_saved import not_trained
 from coldtune.studies.sampler import PROMOTED
+from coldtune.studies.slots import Slots
 from coldtune.tracking import Target
 
 _STATES = {
@@ -169,9 +169,7 @@ def print_table(console: Console, ledger: Ledger) -> None:
 def write_table(folder: StudyFolder, ledger: Ledger) -> list[Path]:
     """Write the study's table into its folder: as Markdown, one of the paper's also as LaTeX; gives the files."""
     if ledger.spec.table is None:
-        found = saved(trial.user_attrs for trial in ledger.trials())
-        table = markdown_table(rows(ledger), _best_numbers(ledger), _columns(ledger))
-        texts = {"table.md": table + (f"- {found}\n" if found else "")}
+        texts = {"table.md": markdown_table(rows(ledger), _best_numbers(ledger), _columns(ledger))}
     else:
         filled = fill(ledger)
         texts = {"table.md": markdown(filled), "table.tex": latex(filled)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from coldtune.config import Config, parse
 from coldtune.stages.trial import TrialConfig, flat
+from coldtune.studies.deadline import Deadline, LateError
 
 if TYPE_CHECKING:
     from coldtune.metrics import Judgement
@@ -24,6 +27,7 @@ TRAINABLE = "coldtune_trial"
 
 RUNNING = "running"  # the `state` of every report but a trial's last
 RUNG = "rung"  # the `stage` of a report from a rung, at which the trial may end
+LATE = "late"  # of a trial whose process is about to be ended by force, with the reason
 
 
 class TrialJob(Config):
@@ -42,6 +46,7 @@ class TrialJob(Config):
     workers: int
     cpus: int
     gpus: float
+    timeout: float | None = None  # seconds that it may run
 
 
 def coldtune_trial(config: Mapping[str, Any]) -> None:
@@ -56,11 +61,22 @@ def coldtune_trial(config: Mapping[str, Any]) -> None:
 
     job = parse(TrialJob, json.loads(config["job"]))
     print(f"=== study {job.study}, trial {job.number}{' (goes on)' if job.again else ''}", flush=True)
+    deadline = Deadline(job.timeout, partial(_force, tune.report))
+
+    def report(result: dict[str, Any]) -> None:
+        deadline.check()
+        tune.report(result)
+
     try:
-        state, outcome = "complete", _run(job, tune.report)
+        if "late" in config:
+            raise LateError(config["late"])
+        with deadline:
+            state, outcome = "complete", _run(job, report, deadline)
     except SystemExit:  # raised by the report after which Tune stops the trial
         print(f"=== study {job.study}, trial {job.number}: stopped", flush=True)
         raise
+    except LateError as error:
+        state, outcome = "failed", {"reason": str(error)}
     except Exception as error:
         traceback.print_exc()
         state, outcome = "failed", {"reason": f"{type(error).__name__}: {error}"}
@@ -68,7 +84,15 @@ def coldtune_trial(config: Mapping[str, Any]) -> None:
     tune.report({"state": state, "outcome": json.dumps(outcome)})
 
 
-def _run(job: TrialJob, report: Any) -> dict[str, Any]:
+def _force(report: Callable[[dict[str, Any]], object], reason: str) -> None:
+    """End this process, whatever hangs in it; the driver hears why."""
+    print(f"{reason}, and does not end by itself: its process ends", flush=True)
+    threading.Timer(10.0, os._exit, [1]).start()  # where even the report hangs
+    report({"state": LATE, "outcome": json.dumps({"reason": reason})})
+    os._exit(1)
+
+
+def _run(job: TrialJob, report: Any, deadline: Deadline) -> dict[str, Any]:
     import torch
 
     from coldtune.config import plain
@@ -80,14 +104,22 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
     gauges = TrialMetrics(job.study, job.number)
     with Tracker(Path(job.spool), job.study, job.number, tags=job.tags) as tracker:
         device = "cuda" if job.gpus and torch.cuda.is_available() else "cpu"
-        chain = _chain(job, job.trial, device, lambda _: report(_waiting(job)))
+
+        def waits(what: str) -> None:
+            deadline.pause()
+            report({"state": RUNNING, "stage": "waiting", "step": 0, "steps": job.trial.training.steps, "for": what})
+
+        chain = _chain(job, job.trial, device, partial(waits, "another trial's work"), deadline)
         extra = {} if job.leftover is None else {"leftover": float(f"{job.leftover:.4g}")}
         tracker.params({**flat(job.trial), "N": chain.protocol.num_images, **extra})
         steps = job.trial.training.steps
 
         def trained(step: int, metrics: Mapping[str, float]) -> None:
             tracker.metrics(metrics, step)
-            gauges.training(step, metrics["loss"], metrics["images_per_s"])
+            if "loss" in metrics:  # a validation may be due without it
+                gauges.training(step, metrics["loss"], metrics["images_per_s"])
+            if "micro_batch" in metrics:
+                tracker.tags({"micro_batch": int(metrics["micro_batch"])})
             report({"state": RUNNING, "stage": "train", "step": step, "steps": steps, **metrics})
 
         def sampled(stage: str, share: float) -> None:
@@ -109,7 +141,16 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
         def replay(step: int, past: Mapping[str, float]) -> None:
             tracker.metrics(past, step)
 
-        outcome = chain.run(_trainer(job, device), trained, _every(1.0, sampled), replay, on_rung)
+        waits_for_room = _every(5.0, partial(waits, "room on the cluster"))
+
+        def look(waiting: bool) -> None:
+            if waiting:
+                waits_for_room()
+            else:
+                deadline.resume()
+                deadline.check()
+
+        outcome = chain.run(_trainer(job, device, look), trained, _every(1.0, sampled), replay, on_rung)
         parts = _parts(job, chain, outcome.stages)
         attributes = _attributes(parts, time.time() - started)
         by_stage = {f"seconds_{record.stage}": record.seconds for record in outcome.stages if not record.found}
@@ -138,7 +179,13 @@ def _run(job: TrialJob, report: Any) -> dict[str, Any]:
         }
 
 
-def _chain(job: TrialJob, trial: TrialConfig, device: str, waits: Callable[[str], None] = lambda _: None) -> Chain:
+def _chain(
+    job: TrialJob,
+    trial: TrialConfig,
+    device: str,
+    waits: Callable[[], None] = lambda: None,
+    deadline: Deadline | None = None,
+) -> Chain:
     from coldtune.data import Dataset
     from coldtune.stages.chain import Chain
     from coldtune.stages.store import Store
@@ -147,15 +194,11 @@ def _chain(job: TrialJob, trial: TrialConfig, device: str, waits: Callable[[str]
 
     def waiting(text: str) -> None:
         print(f"store: {text}", flush=True)
-        waits(text)
+        waits()
 
-    store = Store(Path(job.home) / "store", by=f"{job.study}/{job.number}", waiting=waiting)
+    working = deadline.resume if deadline else lambda: None
+    store = Store(Path(job.home) / "store", by=f"{job.study}/{job.number}", waiting=waiting, working=working)
     return Chain(trial, Dataset.open(job.dataset_path), store, device, source)
-
-
-def _waiting(job: TrialJob) -> dict[str, Any]:
-    """What is reported while another trial does work that this one wants too."""
-    return {"state": RUNNING, "stage": "waiting", "step": 0, "steps": job.trial.training.steps}
 
 
 def _parts(job: TrialJob, chain: Chain, records: Iterable[StageRecord]) -> Share:
@@ -180,7 +223,7 @@ def _stages(records: Iterable[StageRecord]) -> list[list[Any]]:
     return [[record.stage, record.key, record.found, record.seconds] for record in records]
 
 
-def _trainer(job: TrialJob, device: str) -> Any:
+def _trainer(job: TrialJob, device: str, look: Callable[[bool], None] = lambda _: None) -> Any:
     """How this trial trains: in this process, or by several workers of Ray Train."""
     from coldtune.training.loop import train
 
@@ -195,6 +238,7 @@ def _trainer(job: TrialJob, device: str) -> Any:
         storage_path=Path(job.home) / "ray" / "train",
         cpus_per_worker=job.cpus,
         gpus_per_worker=job.gpus,
+        look=look,
     )
 
 

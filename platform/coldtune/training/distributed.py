@@ -12,7 +12,7 @@ import asyncio
 import os
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+import ray.util
 
 from coldtune.config import plain
 from coldtune.training.loop import Checkpoints, DivergedError, Report, TrainingTask, TrainResult, train
@@ -30,7 +31,7 @@ from coldtune.training.world import PeerError, World
 # default, which a short training pays several times, and runs are only listed in the dashboard when tracked.
 _ENVIRONMENT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
 # A placement that does not come about is tried again this often, 60 s (RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S) each
-# time; without a limit Ray Train tries for ever.
+# time, before the waiting begins anew; without a limit Ray Train tries for ever, and says nothing.
 _CONTROLLER_FAILURES = 4
 # How long a stopped training may take to put its workers away before the caller goes on without waiting.
 _WIND_DOWN_S = 30.0
@@ -48,6 +49,7 @@ def train_distributed(
     cpus_per_worker: float = 1.0,
     gpus_per_worker: float = 0.0,
     max_failures: int = 2,
+    look: Callable[[bool], None] | None = None,
 ) -> TrainResult:
     """`train` over `workers` processes on the cluster that this process is connected to.
 
@@ -61,20 +63,43 @@ def train_distributed(
     resumed from them. Starting takes about 10 s, so this pays for trainings of minutes and more. A trial that
     calls this must leave `workers * cpus_per_worker` CPUs free: the workers are not part of its own resources.
 
+    Where others hold the CPUs, it waits for all of its own at once, so that no two wait for each other. look: called
+    about once a second, in the caller's thread, with whether it waits; it may raise, as `report` may. With it, a
+    cluster that is too small is waited for, too; without it, it is an error.
+
     Raises what `report` raises; DivergedError as `train` does (without retries); ValueError where the cluster
     is too small or the task is wrong; RuntimeError, with the worker's error, where the retries are used up.
     """
-    _check(task, workers, cpus_per_worker, gpus_per_worker)
+    each = {"CPU": cpus_per_worker} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
+    _check(task, workers, each if look is None else {})
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    look = look or (lambda _: None)
+    while True:
+        _wait_for_room([each] * workers, look)
+        try:
+            return _start(task, checkpoints, workers, name, storage_path, each, max_failures).follow(report, look)
+        except _NoRoomError:
+            continue  # another took the room between the wait and the start
+
+
+def _start(
+    task: TrainingTask,
+    checkpoints: Checkpoints,
+    workers: int,
+    name: str,
+    storage_path: str | Path,
+    each: Mapping[str, float],
+    max_failures: int,
+) -> _Run:
     mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
     trainer = ray.train.torch.TorchTrainer(
         partial(_worker, task, checkpoints, mailbox),
         train_loop_config={"dataset_path": task.dataset_path, **_shown(task)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
-            use_gpu=gpus_per_worker > 0,
-            resources_per_worker={"CPU": cpus_per_worker} | ({"GPU": gpus_per_worker} if gpus_per_worker else {}),
+            use_gpu="GPU" in each,
+            resources_per_worker=dict(each),
         ),
         run_config=ray.train.RunConfig(
             name=name,
@@ -85,10 +110,28 @@ def train_distributed(
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
-    return _Run(trainer, mailbox).follow(report)
+    return _Run(trainer, mailbox)
 
 
-def _check(task: TrainingTask, workers: int, cpus: float, gpus: float) -> None:
+class _NoRoomError(Exception):
+    """The workers found no place within Ray Train's own patience."""
+
+
+def _wait_for_room(bundles: list[dict[str, float]], look: Callable[[bool], None]) -> None:
+    """Return when all of `bundles` are free at once, held by nobody: Ray Train then takes them for itself.
+
+    Ray grants a placement group as a whole or not at all, so what waits here holds nothing that others wait for.
+    """
+    group = ray.util.placement_group(bundles)
+    try:
+        while not group.wait(_POLL_S):
+            look(True)
+    finally:
+        ray.util.remove_placement_group(group)
+    look(False)
+
+
+def _check(task: TrainingTask, workers: int, each: Mapping[str, float]) -> None:
     if not 1 <= workers <= task.training.batch_size:
         raise ValueError(
             f"workers = {workers}: allowed is 1 to training.batch_size = {task.training.batch_size}, "
@@ -97,10 +140,10 @@ def _check(task: TrainingTask, workers: int, cpus: float, gpus: float) -> None:
     if not Path(task.dataset_path).is_absolute():
         raise ValueError(f"dataset_path = {task.dataset_path!r}: must be absolute, workers have another folder")
     has = ray.cluster_resources()
-    for resource, each in (("CPU", cpus), ("GPU", gpus)):
-        if workers * each > has.get(resource, 0):
+    for resource, of_each in each.items():
+        if workers * of_each > has.get(resource, 0):
             raise ValueError(
-                f"workers = {workers}: {each:g} {resource} each, but the cluster has {has.get(resource, 0):g} in all"
+                f"workers = {workers}: {of_each:g} {resource} each, but the cluster has {has.get(resource, 0):g} in all"
             )
 
 
@@ -215,13 +258,14 @@ class _Run:
             self.error = error
         self.mailbox.wake.remote()
 
-    def follow(self, report: Report) -> TrainResult:
+    def follow(self, report: Report, look: Callable[[bool], None]) -> TrainResult:
         self.thread.start()
         try:
             while self.thread.is_alive():
                 message: _Message | None = ray.get(self.mailbox.next.remote(_POLL_S))
                 if message:
                     self._take(message, report)
+                look(False)
         except BaseException:
             self.mailbox.stop.remote()
             self.thread.join(_WIND_DOWN_S)
@@ -229,6 +273,8 @@ class _Run:
                 warnings.warn("the training's workers are still stopping; they do at their next report", stacklevel=3)
             raise
         if self.error is not None:
+            if _no_room(self.error):
+                raise _NoRoomError from self.error
             raise _readable(self.error) from self.error
         assert self.result is not None, "the workers ended without a result"
         return self.result
@@ -240,6 +286,11 @@ class _Run:
             raise DivergedError(*message.diverged)
         else:
             self.result = message.result
+
+
+def _no_room(error: BaseException) -> bool:
+    # By its name: Ray Train has this one for itself.
+    return type(getattr(error, "controller_failure", None)).__name__ == "WorkerGroupStartupTimeoutError"
 
 
 def _readable(error: BaseException) -> RuntimeError:

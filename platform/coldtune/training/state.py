@@ -63,6 +63,11 @@ class TrainingState:
             network = build_restorer(restorer, image_shape, steps=steps)
         return cls(config, network, device)
 
+    def micro_batch(self) -> int | None:
+        """How many images at a time fitted the memory last, where that had to be found out."""
+        sizes = [row["micro_batch"] for row in self.history if "micro_batch" in row]
+        return int(sizes[-1]) if sizes else None
+
     def update(self) -> None:
         """One optimiser step on the gradients at hand, then the average where its turn has come."""
         self.optimizer.step()

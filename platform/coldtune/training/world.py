@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -47,6 +47,15 @@ class World:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether `flag` holds on any rank, on all of them; waits for the device (`device` is this rank's)."""
+        return bool(self.sum(torch.tensor(int(flag), device=device)) > 0) if self.size > 1 else flag
+
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """What the backward pass of a wrapped network does by itself: the mean over the ranks, in place."""
+        for gradient in gradients if self.size > 1 else ():
+            self.sum(gradient.div_(self.size))
 
     def from_first(self, value: T) -> T:
         """Rank 0's `value` (small and picklable) on every rank."""

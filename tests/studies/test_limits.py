@@ -1,0 +1,125 @@
+"""When a study stops by itself, and when a trial has run for too long."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coldtune.studies.deadline import Deadline, LateError, spoken
+from coldtune.studies.executor import StoppedError
+from coldtune.studies.limits import Limits, Stops, seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("90s", 90),
+        ("30m", 1800),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("1.5 hours", 5400),
+        ("1 h 30 min", 5400),
+        ("2D", 172800),
+    ],
+)
+def test_durations(text: str, value: float) -> None:
+    assert seconds("--trial-timeout", text) == value
+
+
+@pytest.mark.parametrize("text", ["30", "1.5", "", "half an hour", "3x", "-5m", "0s", "1h30", "m"])
+def test_what_is_no_duration_names_its_flag(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^--trial-timeout {text}: ") as caught:
+        seconds("--trial-timeout", text)
+    assert ("say the unit" in str(caught.value)) == (text in ("30", "1.5"))
+
+
+@given(st.integers(1, 10**6))
+def test_a_duration_is_spoken_as_it_is_read(value: int) -> None:
+    assert seconds("", spoken(value)) == value
+
+
+@pytest.mark.parametrize("field", ["retries", "max_failures"])
+def test_limits_below_zero(field: str) -> None:
+    with pytest.raises(ValueError, match=f"--{field.replace('_', '-')} -1: 0 or more"):
+        Limits(**{field: -1})
+
+
+def stops(empty: float = 0.0, **limits: Any) -> tuple[Stops, list[str], SimpleNamespace]:
+    said: list[str] = []
+    room = SimpleNamespace(empty=empty)
+    room.empty_for = lambda: room.empty
+    return Stops(Limits(**limits), room, said.append), said, room  # type: ignore[arg-type]
+
+
+def test_failures_in_a_row_stop_a_study_and_others_do_not() -> None:
+    made, _, _ = stops(max_failures=3)
+    for ending in "ffcffcff":
+        made.failed(0, "ValueError: bad") if ending == "f" else made.completed(0, {})
+        made.tick()
+    made.failed(7, "ValueError: worse\nand more")
+    with pytest.raises(StoppedError, match=r"last 3 trials failed.*: ValueError: worse \(--max-failures 3\)$"):
+        made.tick()
+
+
+def test_zero_means_never() -> None:
+    made, _, _ = stops(max_failures=0)
+    for number in range(100):
+        made.failed(number, "x")
+        made.tick()
+
+
+def test_a_cluster_without_room_is_waited_for() -> None:
+    made, said, room = stops(patience=60)
+    made.tick()
+    for room.empty in (1, 30, 60):
+        made.tick()
+    assert len(said) == 1
+    assert said[0].startswith("waiting for nodes: ")
+    assert said[0].endswith("; ends in 1m unless they come")
+    room.empty = 0
+    made.tick()
+    made.tick()
+    assert said[1:] == ["the cluster has room again"]
+    room.empty = 61
+    with pytest.raises(StoppedError, match=r"the cluster is too small: .*for 1m now"):
+        made.tick()
+
+
+def test_a_deadline_counts_what_is_not_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("coldtune.studies.deadline.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    deadline = Deadline(10.0, lambda _: None)
+    clock[0] += 6
+    deadline.pause()
+    deadline.pause()
+    clock[0] += 1000
+    deadline.check()
+    deadline.resume()
+    deadline.resume()
+    clock[0] += 4
+    deadline.check()
+    clock[0] += 0.5
+    with pytest.raises(LateError, match=r"^ran longer than 10s \(--trial-timeout\)$"):
+        deadline.check()
+    assert deadline.ran() == 10.5
+
+
+def test_a_trial_that_hangs_is_ended_by_force() -> None:
+    forced, reasons = threading.Event(), []
+    with Deadline(0.01, lambda reason: (reasons.append(reason), forced.set()), grace=0.02):
+        assert forced.wait(60)
+    assert reasons == ["ran longer than 0.01s (--trial-timeout)"]
+
+
+def test_one_that_ended_in_time_is_not() -> None:
+    forced = threading.Event()
+    with Deadline(0.05, lambda _: forced.set(), grace=0.05):
+        pass
+    with Deadline(None, lambda _: forced.set(), grace=0.0) as endless:
+        endless.check()
+    assert not forced.wait(0.4)
