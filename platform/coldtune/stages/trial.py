@@ -96,6 +96,9 @@ def _prior(tree: Any) -> dict[str, Any] | None:
     return None if tree is None else dict(plain(prior_config(tree)))
 
 
+VARIANT = "variant"
+"""The short name, in points, tables and runs, of which of a study's variants a trial is."""
+
 # The paper's letters and the field's words, for keys whose last part alone says too little or stands twice.
 SHORT_NAMES = {
     "data.name": "dataset",

@@ -9,9 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import Field, field_validator, model_validator
 
 from coldtune.config import Config
-
-VARIANT = "variant"
-"""The parameter that says which variant a point is."""
+from coldtune.stages.trial import VARIANT as VARIANT
 
 
 class InfeasibleError(ValueError):

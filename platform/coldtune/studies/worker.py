@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldtune.config import Config, parse
-from coldtune.stages.trial import TrialConfig, flat
+from coldtune.stages.trial import VARIANT, TrialConfig, flat
 from coldtune.studies.deadline import Deadline, LateError
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def _run(job: TrialJob, report: Any, deadline: Deadline) -> dict[str, Any]:
             report({"state": RUNNING, "stage": "waiting", "step": 0, "steps": job.trial.training.steps, "for": what})
 
         chain = _chain(job, job.trial, device, partial(waits, "another trial's work"), deadline)
-        extra = {} if job.leftover is None else {"leftover": float(f"{job.leftover:.4g}")}
+        extra: dict[str, object] = {VARIANT: job.tags[VARIANT]} if VARIANT in job.tags else {}
+        extra |= {} if job.leftover is None else {"leftover": float(f"{job.leftover:.4g}")}
         tracker.params({**flat(job.trial), "N": chain.protocol.num_images, **extra})
         steps = job.trial.training.steps
 
