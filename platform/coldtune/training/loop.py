@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.memory import MemoryExhaustedError, attempt
 from coldtune.training.batches import Batch, TrainingBatches, ValidationGrid
 from coldtune.training.config import TrainingConfig
+from coldtune.training.device import arithmetic, resident, seed_dropout
 from coldtune.training.meter import DivergedError, Meter
 from coldtune.training.state import TrainingState, load_restorer
 from coldtune.training.world import World, default_device
@@ -40,8 +41,6 @@ __all__ = [
 Report = Callable[[int, Mapping[str, float]], None]
 """Called with (step, metrics). An exception that it raises ends the training; so does stopping a trial."""
 
-# A training split that takes more of the GPU's free memory than this stays in main memory.
-_RESIDENT_SHARE = 0.25
 # Steps between looks at the losses, where no report or checkpoint is due: a diverged training ends within these.
 _LONGEST_SPAN = 100
 # Steps after a start or a halving in which the ranks ask each other whether memory ran out before they share gradients:
@@ -125,7 +124,7 @@ def train(
         raise ValueError(f"training.batch_size = {task.training.batch_size}: must be >= the {world.size} workers")
     with (
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
-        _arithmetic(task.training.dtype, place),
+        arithmetic(task.training.dtype, place),
     ):
         return _Training(task, place, world).run(checkpoints, report)
 
@@ -139,7 +138,7 @@ class _Training:
         dataset = Dataset.open(Path(task.dataset_path))
         source = Dataset.open(Path(task.source_path)).split("train").images if task.source_path else None
         degradation = build_degradation(task.degradation, dataset.image_shape, source)
-        images = _resident(dataset.split("train").images, device)
+        images = resident(dataset.split("train").images, device)
         self.batches = TrainingBatches(images, task.data, degradation, config.seed, device)
         self.grid: ValidationGrid | None = None
         if config.validate_every:
@@ -221,7 +220,7 @@ class _Training:
     def _backward(self, network: nn.Module, number: int, start: int, stop: int) -> Tensor:
         """Add the gradient of the samples start..stop; returns their part of the step's loss, times the ranks."""
         config = self.config
-        _seed(self.device, self.dropout_seed + number)
+        seed_dropout(self.device, self.dropout_seed + number)
         batch = self.batches.at(start, stop)
         # The ranks' gradients are averaged: a rank weighs by its images, so that shares may differ.
         weight = (stop - start) * self.world.size / (config.batch_size * config.accumulate)
@@ -288,39 +287,3 @@ class _Training:
             batch = grid.at(first, min(first + at_once, stop))
             total += self._errors(self.state.average, batch, "l1").flatten(1).mean(1).sum()
         return total
-
-
-def _seed(device: torch.device, seed: int) -> None:
-    """Seed the generator that dropout on `device` draws from."""
-    if device.type == "cpu":
-        # torch.manual_seed formats a stack trace for every GPU library that is not initialised: 0.1 ms.
-        torch.default_generator.manual_seed(seed % 2**63)
-    else:
-        torch.manual_seed(seed % 2**63)
-
-
-def _resident(images: Tensor, device: torch.device) -> Tensor:
-    """`images` on the GPU where they take little of it, otherwise where they are."""
-    if device.type == "cuda" and images.nbytes <= _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return images.to(device)
-    return images
-
-
-@contextmanager
-def _arithmetic(dtype: str, device: torch.device) -> Iterator[None]:
-    """TF32 as `dtype` says, in every CUDA operation; whatever it was is restored."""
-    if dtype == "tf32" and device.type != "cuda":
-        warnings.warn(f"training.dtype = 'tf32' is ignored on a {device.type} device", stacklevel=3)
-    if device.type != "cuda":
-        yield
-        return
-    # The older switches: torch refuses to read them once the newer ones set only some of an operator family.
-    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [place.allow_tf32 for place in places]
-    try:
-        for place in places:
-            place.allow_tf32 = dtype == "tf32"
-        yield
-    finally:
-        for place, old in zip(places, before, strict=True):
-            place.allow_tf32 = old
