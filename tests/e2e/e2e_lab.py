@@ -202,14 +202,14 @@ def dashboard_of(text: str) -> str:
     return found[1] if found else ""
 
 
-def study_of(home: Path) -> Any:
-    """The Optuna study of the one study in a home, or None while there is none."""
+def study_of(home: Path, name: str = "*") -> Any:
+    """The Optuna study of the one study (of that name) in a home, or None while there is none."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    journals = list(home.glob("studies/*/journal.log"))
+    journals = list(home.glob(f"studies/{name}/journal.log"))
     if not journals:
         return None
     (journal,) = journals

@@ -36,6 +36,8 @@ from coldtune.studies.job import main
         (["--workers", "0"], "--workers 0: at least 1"),
         (["--workers", "10000"], "one trial needs 10000 CPUs (--workers 10000); the cluster has"),
         (["--gpus-per-trial", "1000"], "one trial needs 1000 GPUs (--gpus-per-trial 1000); the cluster has"),
+        (["--join", "--storage", "sqlite:///x.db"], "--join: sqlite:///x.db may give one trial to two drivers"),
+        (["--import", "nowhere"], "--import nowhere: there is no such study; "),
         (["--resume"], "--resume: there is no study sweep_blur-"),
         (["--study", "a/b"], "--study a/b: must be a folder's name"),
     ],

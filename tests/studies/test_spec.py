@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -87,12 +88,20 @@ def test_a_folder_refuses_another_spec_and_names_the_difference(space: Path, tmp
         folder.check(build_spec("j", space), "def")
 
 
-def test_one_driver_at_a_time(space: Path, tmp_path: Path) -> None:
-    folder = StudyFolder(tmp_path, "mine")
-    with folder.lock(), pytest.raises(ValueError, match=r"is being run by process \d+ on "), folder.lock():
-        pass
-    with folder.lock():
-        pass
+def test_one_driver_starts_after_another(tmp_path: Path) -> None:
+    folder, order = StudyFolder(tmp_path, "mine"), []
+
+    def start() -> None:
+        with StudyFolder(tmp_path, "mine").starting():
+            order.append("second")
+
+    second = threading.Thread(target=start)
+    with folder.starting():
+        second.start()
+        second.join(0.2)
+        order.append("first")
+    second.join()
+    assert order == ["first", "second"]
 
 
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden"])

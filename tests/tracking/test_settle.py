@@ -13,6 +13,8 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
 from coldtune.cli import main
+from coldtune.studies import hold
+from coldtune.studies.board import FolderBoard
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Ledger
 from coldtune.studies.records import Records
@@ -27,6 +29,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from test_settle import ledger_of, spec_of
+from coldtune.studies import hold
+from coldtune.studies.board import FolderBoard
 from coldtune.studies.folder import StudyFolder
 from coldtune.tracking import Tracker
 
@@ -127,7 +131,7 @@ def test_sync_ends_them_too_and_says_what_it_did(
     first, held, last = names = [f"{study}{letter}" for letter in "abc"]
     folders = killed(tmp_path, target.uri, *names)
     folders[2].save(spec_of(), {"storage": None, "tracking_uri": "http://127.0.0.1:1", "trials": 5})
-    with folders[1].lock():
+    with hold.held(FolderBoard(folders[1].path / "drivers"), held, join=False):
         said = sync(tmp_path, capsys)
     assert list(said) == names, "one study's trouble keeps no other's"
     left_open = (

@@ -33,6 +33,7 @@ def add(commands: Commands) -> None:
     resume = with_home(verbs.add_parser("resume", help="go on with a study as it was last started"))
     resume.add_argument("name")
     resume.add_argument("--trials", type=int, metavar="N", help="trials in all (default: as last time)")
+    resume.add_argument("--join", action="store_true", help="beside the driver that runs it, where there is one")
     resume.set_defaults(call=_resume)
 
 
@@ -72,7 +73,9 @@ def _list(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.view import summary
 
     home = home_of(options)
-    table = Table("study", "dataset", "ended", "of", "best", title=str(home), title_justify="left", box=None)
+    table = Table(
+        "study", "dataset", "ended", "of", "best", "run now by", title=str(home), title_justify="left", box=None
+    )
     for folder in studies(home):
         try:
             table.add_row(*summary(folder))
@@ -102,6 +105,7 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
         trials=options.trials,
         name=folder.name,
         resume=True,
+        join=options.join,
         data_dir=Path(start["data_dir"]) if start["data_dir"] else None,
         tracking_uri=start["tracking_uri"],
         storage=start["storage"],

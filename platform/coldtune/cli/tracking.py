@@ -71,16 +71,21 @@ def _said(drained: Drained) -> list[str | None]:
 
 def _settle(folder: StudyFolder) -> str | None:
     """End the runs that a killed driver left open; says which, or why not."""
+    from coldtune.studies.board import board_of
+    from coldtune.studies.hold import Hold
     from coldtune.studies.settle import mend, settle, settle_study
     from coldtune.studies.storage import stored_study
 
     try:
-        with folder.lock():
+        with folder.starting():
+            url = folder.start()["storage"]
+            study = stored_study(folder.path, folder.name, url)
+            if study and (drivers := Hold(board_of(study, folder.path, url)).watched()):
+                return f"is being run by {', '.join(map(str, drivers))}"
             mend(folder.spool)
-            study = stored_study(folder.path, folder.name, folder.start()["storage"])
             numbers = settle(study.get_trials(deepcopy=False) if study else [], folder.name, folder.spool)
             whole = settle_study(folder.name, folder.spool)
-    except ValueError as error:  # it is being run, or its database cannot be reached
-        return str(error).removeprefix(f"--study {folder.name}: ")
+    except ValueError as error:  # its database cannot be reached
+        return str(error)
     names = [*(f"trial {number}" for number in numbers), *["the study"] * whole]
     return f"ended the runs of {', '.join(names)}, left open by a driver that died" if names else None

@@ -45,6 +45,9 @@ class Events:
     def pruned(self, number: int, step: int) -> None:
         """A trial ended at a rung, and the ledger knows it."""
 
+    def lost(self, number: int) -> None:
+        """Another driver took a trial over, and says what becomes of it."""
+
     def restarted(self, number: int) -> None:
         """A trial's process died; the cluster starts it again, and it goes on from its last checkpoint."""
 
@@ -118,6 +121,10 @@ def execute(
 
 def _tell(ledger: Ledger, events: Events, number: int, state: str, outcome: Mapping[str, Any]) -> None:
     """Tell the ledger, then the listeners, what became of a trial."""
+    if ledger.lost(number):
+        ledger.drop(number)
+        events.lost(number)
+        return
     if state == "complete":
         attributes = {key: value for key, value in outcome.items() if key != "metrics"}
         reason = ledger.complete(number, outcome["metrics"], attributes)
@@ -180,7 +187,8 @@ def _searcher(ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], 
                 return None
             if ledger.wanted(trials) <= 0:
                 return Searcher.FINISHED if not self.numbers else None
-            asked = ledger.ask()
+            if (asked := ledger.ask(trials)) is None:
+                return None
             self.numbers[trial_id] = asked.number
             events.asked(asked)
             # As text: Tune flattens and copies whatever is nested, at every report.

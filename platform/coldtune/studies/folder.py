@@ -1,16 +1,16 @@
-"""A study's folder `studies/NAME/`: who it is, who is running it, and how it was started."""
+"""A study's folder `studies/NAME/`: who it is, and how it was started."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from coldtune.studies.begin import another
 from coldtune.studies.spec import SPEC_FILE, StudySpec
 
 START_FILE = "start.json"
@@ -42,11 +42,7 @@ class StudyFolder:
         """ValueError naming the differences where the folder holds another study, or one on other pixels."""
         mine = self.spec()
         if differences := spec.differences(mine):
-            listed = "\n  ".join(differences)
-            raise ValueError(
-                f"--study {self.name}: {self.path} holds a study with another spec; give another name, or the same "
-                f"settings:\n  {listed}"
-            )
+            raise ValueError(another(self.name, str(self.path), differences))
         if (there := self.start()["fingerprint"]) != fingerprint:
             raise ValueError(
                 f"data: {spec.base['data']['name']} now has other pixels (fingerprint {fingerprint[:12]}) than when "
@@ -61,18 +57,16 @@ class StudyFolder:
             spec.save(self.path)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the study: two drivers on one study would ask its trials twice. A killed driver lets go by itself."""
+    def starting(self) -> Iterator[None]:
+        """Start one driver after another: of two that come at once, the second finds what the first set up.
+
+        Only for the start; who runs the study afterwards is known to its storage (`coldtune.studies.hold`). On a file
+        system without locks nothing is waited for, and the storage alone keeps order.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "driver.lock").open("a+") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                handle.seek(0)
-                raise ValueError(f"--study {self.name}: is being run by {handle.read().strip()}") from None
-            handle.truncate(0)
-            handle.write(f"process {os.getpid()} on {socket.gethostname()}")
-            handle.flush()
+        with (self.path / "start.lock").open("a") as handle:
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
 

@@ -38,6 +38,14 @@ def add_common(made: argparse.ArgumentParser, settings: str) -> argparse.Argumen
     made.add_argument("--data-dir", type=Path, metavar="PATH", help="where the dataset's published files lie")
     made.add_argument("--study", metavar="NAME", help="the study's name (default: the job's and a hash of its spec)")
     made.add_argument("--resume", action="store_true", help="go on with a study; an error where there is none")
+    made.add_argument(
+        "--import", nargs="+", action="extend", default=[], metavar="STUDY", dest="imports",
+        help="begin a new study with the trials of others (of this home or --storage) that mean the same in it; N of "
+        "--trials counts its own only. Part of what the study is: give it again to go on",
+    )  # fmt: skip
+    made.add_argument(
+        "--join", action="store_true", help="where another driver runs the study already, run trials of it beside it"
+    )
     made.add_argument("--seed", type=int, metavar="N", help="of the search and of the trainings (default 0)")
     made.add_argument(
         "--home", type=Path, metavar="DIR", help="where everything is written (default $COLDTUNE_HOME or ./runs)"
@@ -106,7 +114,7 @@ def _guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials
     from coldtune.studies.run import RunOptions, run_study
 
     try:
-        spec = build()
+        spec = build().model_copy(update={"imports": tuple(sorted(set(options.imports)))})
         run = RunOptions(
             home=options.home.expanduser().absolute() if options.home else cluster.default_home(),
             command=command(),
@@ -114,6 +122,7 @@ def _guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials
             default_trials=trials,
             name=options.study,
             resume=options.resume,
+            join=options.join,
             data_dir=options.data_dir,
             tracking_uri=options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"),
             storage=options.storage,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from coldtune.config import plain
 from coldtune.stages.trial import TrialConfig
+from coldtune.studies.begin import Imports, imported, set_up
+from coldtune.studies.hold import Hold
 from coldtune.studies.journal import together
 from coldtune.studies.pruning import rungs_of
 from coldtune.studies.pruning_paired import Find
@@ -22,6 +23,9 @@ from coldtune.studies.sampler import PROMOTED, FeasibleSampler
 from coldtune.studies.space import Space
 from coldtune.studies.spec import StudySpec
 from coldtune.studies.trials import Trials
+
+OWNER = "coldtune:owner"
+"""The system attribute of a trial that says which driver runs it (`coldtune.studies.hold`)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,10 @@ class Ledger:
 
     A trial that was running when its driver died is asked again first, under its own number, by running the space on
     its own Optuna trial: stored values return, missing ones are drawn to fit.
+
+    hold: this driver's place among those that run the study; None: it is alone, and whatever is running was
+    interrupted. imports: what a new study takes over from others; such trials are known to the search, but are none
+    that this study asked, and none that it counts. reading: only to look, nothing is written.
     """
 
     def __init__(
@@ -49,36 +57,43 @@ class Ledger:
         space: Space,
         storage: BaseStorage,
         find: Find = lambda key: None,
+        *,
+        hold: Hold | None = None,
+        imports: Imports | None = None,
+        fingerprint: str | None = None,
+        reading: bool = False,
     ) -> None:
         """find: the Judgements in the store, which pruning image by image looks at."""
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.spec, self.space = spec, space
         sampler = FeasibleSampler(space, spec.search, spec.seed)
-        self.points = len(sampler.listed) if sampler.listed is not None else None
-        """How many points there are in all, where they are variants or a grid; None where a search may go on."""
-        self.study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            directions=[objective.direction for objective in spec.objectives],
-            sampler=sampler,
-            pruner=spec.pruning.build(rungs_of(spec).steps, spec.base["training"]["steps"], len(spec.objectives)),
-            load_if_exists=True,
-        )
+        self.study = open_study(name, spec, storage)
+        self.study.sampler = sampler
+        rungs, steps = rungs_of(spec).steps, spec.base["training"]["steps"]
+        self.study.pruner = spec.pruning.build(rungs, steps, len(spec.objectives))
+        if not reading and (hold is None or hold.leads()):
+            set_up(self.study, spec, space, imports or Imports(), fingerprint)
         self._judge = RungJudge(self.study, spec, find)
+        self.hold, self.reading = hold, reading
         self._running: dict[int, Trial] = {}
         self._trials = Trials(self.study)
         self._best: FrozenTrial | None = None
-        self._again = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
-        if not self.trials():
-            self.study.set_user_attr("spec", json.dumps(plain(spec), sort_keys=True))
-            for point in space.enqueued:
-                why = "the base" if point is space.first else "listed to be tried first"
-                self.study.enqueue_trial(point, user_attrs={"why": why})
+        self._again: list[FrozenTrial] = []
+        self._unowned: dict[int, float] = {}  # running trials that nobody says are theirs, and since when seen so
+        taken = imported(self.trials())
+        self._imported = len(taken)
+        sampler.leave_out([trial.params for trial in taken])
+        self.points = len(sampler.listed) if sampler.listed is not None else None
+        """How many points there are to ask, where they are variants or a grid; None where a search may go on."""
+        self.take_up()
 
     def finished(self) -> int:
-        """Trials that ended, whichever way."""
+        """Trials of this study that ended, whichever way; imported ones do not count."""
         self._refresh()
-        return self._trials.ended
+        return self._trials.ended - self._imported
+
+    def imported(self) -> int:
+        """Trials that came from other studies."""
+        return self._imported
 
     def states(self) -> dict[TrialState, int]:
         """How many trials are in each state."""
@@ -93,14 +108,27 @@ class Ledger:
         """Numbers of the trials asked and not yet told."""
         return sorted(self._running)
 
-    def wanted(self, trials: int) -> int:
-        """How many more trials are to be asked until `trials` have ended."""
-        return trials - self.finished() - len(self._running)
+    def elsewhere(self) -> list[int]:
+        """Numbers of the trials that other drivers run, or ran when they died."""
+        self._refresh()
+        here = {*self._running, *self.interrupted()}
+        return [trial.number for trial in self._trials.unfinished() if _runs(trial) and trial.number not in here]
 
-    def ask(self) -> Asked:
-        """The next trial: an interrupted one, or a new one."""
+    def wanted(self, trials: int) -> int:
+        """How many more trials are to be asked here until `trials` have ended."""
+        return trials - self.finished() - len(self._running) - len(self.elsewhere())
+
+    def ask(self, trials: int | None = None) -> Asked | None:
+        """The next trial: an interrupted one, or a new one. None where other drivers asked the last of `trials`.
+
+        A trial's number is what it claims: Optuna gives each out once, whoever asks, so of this study's trials the
+        first `trials` are run and a later one goes back to wait for a larger number.
+        """
         again = bool(self._again)
         trial = Trial(self.study, self._again.pop(0)._trial_id) if again else self._new()
+        if not again and trials is not None and trial.number - self._imported >= trials:
+            self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            return None
         if not trial.params and not trial._fixed_params:
             trial.relative_params  # noqa: B018 - the suggestion, which may take longer than a journal is to be held
         with together(self.study._storage):
@@ -138,6 +166,11 @@ class Ledger:
         self.study.enqueue_trial(trials[number].params, user_attrs={PROMOTED: number})
         return next(t.number for t in reversed(self.trials()) if t.user_attrs.get(PROMOTED) == number)
 
+    def most(self) -> int | None:
+        """How many trials there can be, promoted ones included; None where a search may go on."""
+        promoted = sum(PROMOTED in trial.user_attrs for trial in self.trials())
+        return None if self.points is None else self.points + promoted
+
     def promoted_ahead(self) -> int:
         """How many promoted trials wait to be asked."""
         return sum(trial.state == TrialState.WAITING and PROMOTED in trial.user_attrs for trial in self.trials())
@@ -145,9 +178,48 @@ class Ledger:
     def _new(self) -> Trial:
         """What `Study.ask` gives, which goes through all trials each time to look for one that was enqueued."""
         if self.states().get(TrialState.WAITING):
-            return self.study.ask()
+            trial = self.study.ask()
+            self._own(trial)
+            return trial
         self.study._thread_local.cached_all_trials = None
-        return Trial(self.study, self.study._storage.create_new_trial(self.study._study_id))
+        mine = {OWNER: self.hold.token} if self.hold is not None else {}
+        made = create_trial(state=TrialState.RUNNING, system_attrs=mine)
+        return Trial(self.study, self.study._storage.create_new_trial(self.study._study_id, made))
+
+    def take_up(self) -> None:
+        """Take over what dead drivers were running, where this one leads: it is asked again, before anything new."""
+        if self.hold is not None and not self.hold.leads():
+            return
+        self._refresh()
+        here = {*self._running, *self.interrupted()}
+        running = [trial for trial in self._trials.unfinished() if _runs(trial) and trial.number not in here]
+        for trial in running:
+            if self._abandoned(trial):
+                self._again.append(trial)
+                self._own(trial)
+        self._again.sort(key=lambda trial: trial.number)
+
+    def lost(self, number: int) -> bool:
+        """Whether another driver took this trial over, because this process had been stopped for so long."""
+        trial = self.study._storage.get_trial(self._running[number]._trial_id)
+        return self.hold is not None and (trial.state.is_finished() or _owner(trial) != self.hold.token)
+
+    def drop(self, number: int) -> None:
+        """Leave a trial to the driver that took it over."""
+        del self._running[number]
+
+    def _own(self, trial: Trial | FrozenTrial) -> None:
+        if self.hold is not None and not self.reading:
+            self.study._storage.set_trial_system_attr(trial._trial_id, OWNER, self.hold.token)
+
+    def _abandoned(self, trial: FrozenTrial) -> bool:
+        """Whether nobody runs this trial. One without an owner may have been asked this very moment."""
+        if self.hold is None:
+            return True
+        if (owner := _owner(trial)) is not None:
+            return owner == self.hold.token or not self.hold.alive(owner)
+        since = self._unowned.setdefault(trial.number, time.monotonic())
+        return not self.hold.others() or time.monotonic() - since > self.hold.seconds
 
     def complete(self, number: int, values: Mapping[str, float], attributes: Mapping[str, Any]) -> str | None:
         """Tell a trial's values; gives the reason where it must count as failed (an objective that is not finite)."""
@@ -200,3 +272,21 @@ class Ledger:
             return sorted(self.study.best_trials, key=lambda trial: trial.values[0])
         best = self.best()
         return [best] if best else []
+
+
+def open_study(name: str, spec: StudySpec, storage: BaseStorage) -> optuna.Study:
+    """The Optuna study of that name, made where there is none."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        directions = [objective.direction for objective in spec.objectives]
+        return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+
+
+def _runs(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.RUNNING
+
+
+def _owner(trial: FrozenTrial) -> str | None:
+    return trial.system_attrs.get(OWNER)

@@ -54,6 +54,7 @@ class View(Events):
         self._logged = 0.0
         self._lock = threading.Lock()
         self._live: Live | None = None
+        self._elsewhere = 0
 
     def __enter__(self) -> View:
         if self.console.is_terminal:
@@ -120,6 +121,18 @@ class View(Events):
         """Show at which rung a trial ended, and what it was worth there."""
         self._ended(number, f"pruned {self.running[number].text}", "yellow")
 
+    def lost(self, number: int) -> None:
+        """Show that another driver goes on with a trial."""
+        with self._lock:
+            self.running.pop(number)
+        self._say(f"trial {number}: another driver took it over while this one was stopped")
+
+    def elsewhere(self, ended: int, running: int, best: tuple[float, int] | None) -> None:
+        """Count what other drivers did: trials `ended` in all, how many of them are `running`, and the best of all."""
+        with self._lock:
+            self._done += max(0, ended - self.ended)
+            self.ended, self._elsewhere, self.best = ended, running, best
+
     def restarted(self, number: int) -> None:
         """Show that a trial's process died, and that nothing is lost by it."""
         with self._lock:
@@ -134,7 +147,7 @@ class View(Events):
 
     def tick(self) -> None:
         """In a log, a line now and then."""
-        if self._live is None and time.monotonic() - self._logged >= _LOG_SECONDS and self.running:
+        if self._live is None and time.monotonic() - self._logged >= _LOG_SECONDS and (self.running or self._elsewhere):
             self._logged = time.monotonic()
             trials = "; ".join(f"trial {n} {t.text}" for n, t in sorted(self.running.items()))
             self.console.print(Text(f"{self._headline()} | {trials}"), soft_wrap=True)
@@ -155,6 +168,8 @@ class View(Events):
     def _headline(self) -> str:
         elapsed = time.monotonic() - self._begun
         parts = [f"{self.ended} of {self.total} trials"]
+        if self._elsewhere:
+            parts.append(f"{self._elsewhere} run by other drivers")
         if self.best:
             parts.append(f"best {self.metric.upper()} {self.best[0]:.4g} (trial {self.best[1]})")
         if rate := sum(trial.images_per_s for trial in self.running.values()):

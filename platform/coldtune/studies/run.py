@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,13 @@ from coldtune.stages.store import Store
 from coldtune.stages.store_made import git_commit
 from coldtune.stages.trial import parse_trial
 from coldtune.studies import cluster, show
+from coldtune.studies.begin import IMPORTED_FROM, TRIALS, Imports, check_spec, imported
+from coldtune.studies.board import board_of
 from coldtune.studies.executor import Events, StoppedError, execute
 from coldtune.studies.folder import StudyFolder
-from coldtune.studies.ledger import Asked, Ledger
+from coldtune.studies.hold import Hold, held
+from coldtune.studies.importing import Importer, gather, is_ready
+from coldtune.studies.ledger import Asked, Ledger, open_study
 from coldtune.studies.limits import STOPPED, Limits, Stops
 from coldtune.studies.live import Spent, View
 from coldtune.studies.patience import StorageGoneError
@@ -46,6 +51,7 @@ from coldtune.studies.space import Space
 from coldtune.studies.space_config import VARIANT
 from coldtune.studies.spec import StudySpec
 from coldtune.studies.storage import open_storage
+from coldtune.studies.together import Together, set_up_by_others, wait_for_others
 from coldtune.studies.watch import INTERRUPTED, ray_places, watch
 from coldtune.studies.worker import TrialJob
 
@@ -59,6 +65,7 @@ class RunOptions:
     trials: how many there shall be in all (None: as many as last time, or `default_trials`).
     name: the study's (None: the one that follows from the spec). resume: refuse to start anew.
     command: what a person types to do this again. begun: when this process began, of `time.monotonic`.
+    join: run trials beside the drivers that run the study already.
     """
 
     home: Path
@@ -67,6 +74,7 @@ class RunOptions:
     default_trials: int = 12
     name: str | None = None
     resume: bool = False
+    join: bool = False
     data_dir: Path | None = None
     tracking_uri: str | None = None
     storage: str | None = None
@@ -87,6 +95,7 @@ class Checked:
     space: Space
     protocol: Protocol
     trials: int
+    imports: Imports = field(default_factory=Imports)
 
 
 def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
@@ -98,16 +107,24 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
     would make it fail.
     """
     torch.set_num_threads(1)  # the driver computes nothing large, and its trials want the cores
+    checked = check(spec, options)
     with ExitStack() as stack:
-        checked = check(spec, options)
-        stack.enter_context(checked.folder.lock())
-        storage = open_storage(checked.folder.path, options.storage)
-        target = tracking.prepare(
-            options.tracking_uri or tracking.default_uri(options.home), EXPERIMENT, options.home / "artifacts"
-        )
-        _write_start(checked, options)
-        judgements = judgements_of(Store(options.home / "store"))
-        ledger = Ledger(checked.folder.name, spec, checked.space, storage, judgements)
+        with checked.folder.starting():
+            storage = open_storage(checked.folder.path, options.storage)
+            target = tracking.prepare(
+                options.tracking_uri or tracking.default_uri(options.home), EXPERIMENT, options.home / "artifacts"
+            )
+            study = open_study(checked.folder.name, spec, storage)
+            check_spec(study, spec)
+            board = board_of(study, checked.folder.path, options.storage)
+            hold = stack.enter_context(held(board, study.study_name, options.join, partial(_dim, console)))
+            checked = _joining(checked, study, hold, options)
+            ledger = Ledger(
+                checked.folder.name, spec, checked.space, storage, judgements_of(Store(options.home / "store")),
+                hold=hold, imports=checked.imports, fingerprint=checked.dataset.fingerprint,
+            )  # fmt: skip
+            checked = replace(checked, trials=min(checked.trials, ledger.most() or checked.trials))
+            _write_start(checked, options, ledger)
         show.opening(console, checked, ledger, options, target.uri)
         close = partial(show.closing, console, checked.folder, ledger, checked.trials, options.command, target)
         try:
@@ -126,6 +143,16 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
         return 0 if finished else INTERRUPTED
 
 
+def _joining(checked: Checked, study: optuna.Study, hold: Hold, options: RunOptions) -> Checked:
+    """A driver that joins runs the study as whoever leads does, for the same number of trials."""
+    if not set_up_by_others(study, hold):
+        return checked
+    trials = int(study.user_attrs[TRIALS])
+    if options.trials not in (None, trials):
+        raise ValueError(f"--trials {options.trials}: joins a study of {trials} trials; extend it once it has them")
+    return replace(checked, trials=trials)
+
+
 def check(spec: StudySpec, options: RunOptions) -> Checked:
     """What the study needs, prepared and checked; ValueError for whatever would make it fail. Nothing is spent."""
     if options.trials is not None and options.trials < 1:
@@ -133,6 +160,11 @@ def check(spec: StudySpec, options: RunOptions) -> Checked:
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers}: at least 1")
     check_gpus(options.workers, options.gpus_per_trial)
+    if options.join and (options.storage or "").startswith("sqlite"):
+        raise ValueError(
+            f"--join: {tracking.shown(options.storage or '')} may give one trial to two drivers, as SQLite locks no "
+            "rows; leave --storage out, or name a server, such as postgresql://"
+        )
     if cluster.local():
         here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
         plan([here], options.workers, options.gpus_per_trial, 1)
@@ -158,7 +190,10 @@ def check(spec: StudySpec, options: RunOptions) -> Checked:
         )
     if config.split == "test" and space.size is None:
         raise ValueError("protocol.split = 'test': a search judges by validation; test is for the chosen trial, once")
-    return Checked(spec, folder, dataset, sources, space, protocol, _trials(spec, space, folder, options))
+    checked = Checked(spec, folder, dataset, sources, space, protocol, _trials(spec, space, folder, options))
+    if not spec.imports or is_ready(folder, options.storage):
+        return checked
+    return replace(checked, imports=gather(Importer(spec, space, dataset, sources, protocol), folder, options.storage))
 
 
 def _check_objective(metric: str, protocol: Protocol, task: Task) -> None:
@@ -203,9 +238,15 @@ def _source(name: str, spec: StudySpec, dataset: Dataset, options: RunOptions) -
     return source
 
 
-def _write_start(checked: Checked, options: RunOptions) -> None:
+def _write_start(checked: Checked, options: RunOptions, ledger: Ledger) -> None:
+    """Write down how the study is run, where this driver leads or the home does not know the study."""
+    assert ledger.hold is not None
+    if checked.folder.exists and not ledger.hold.leads():
+        return
+    if ledger.hold.leads():
+        ledger.study.set_user_attr(TRIALS, checked.trials)
     start = {
-        "trials": checked.trials,
+        "trials": max(checked.trials, ledger.finished()),
         "fingerprint": checked.dataset.fingerprint,
         "command": options.command,
         "data_dir": str(options.data_dir.absolute()) if options.data_dir else None,
@@ -238,9 +279,10 @@ def _run(
         "dataset_fingerprint": checked.dataset.fingerprint,
     }
     records = Records(ledger, name, spool, target, {**tags, "protocol": checked.protocol.key})
-    records.settle()
-    records.parent.params({"trials": checked.trials, "objective": _and(checked.spec)})
-    records.parent.artifact(checked.folder.path / "spec.yaml")
+    if records.leads():
+        records.settle()
+        records.parent.params({"trials": checked.trials, "objective": _and(checked.spec), **_imported(ledger)})
+        records.parent.artifact(checked.folder.path / "spec.yaml")
     shown = ExitStack()
 
     def farewell(why: str, own: bool) -> None:
@@ -274,13 +316,19 @@ def _run(
             job = _jobs(checked, options, slots, tags)
             spent = Spent(slots.count, options.begun)
             shown.enter_context(view)
+            stops = Stops(options.limits, room, view.notice)
+            events = _All([records, view, spent, stops, together := Together(ledger, view)])
             missing = ledger.finished() < checked.trials  # none, where a driver died between the last trial and the end
-            if missing:
-                events = _All([records, view, spent, Stops(options.limits, room, view.notice)])
+            more = ledger.wanted(checked.trials) > 0 or wait_for_others(ledger, together, checked.trials)
+            while more:
                 execute(ledger, events, job, room, checked.trials, options.home / "ray", retries=options.limits.retries)
+                more = wait_for_others(ledger, together, checked.trials)
             shown.close()
             if missing:
                 console.print(f"\n{spent}", highlight=False)
+            if not records.leads():
+                return True
+            if missing:
                 records.parent.metrics({"overhead_percent": spent.overhead_percent()}, ledger.finished())
             if ledger.finished() < checked.trials:
                 records.interrupted(ledger.live())
@@ -334,6 +382,10 @@ class _All(Events):
         for listener in self._listeners:
             listener.pruned(number, step)
 
+    def lost(self, number: int) -> None:
+        for listener in self._listeners:
+            listener.lost(number)
+
     def restarted(self, number: int) -> None:
         for listener in self._listeners:
             listener.restarted(number)
@@ -373,7 +425,7 @@ def _jobs(checked: Checked, options: RunOptions, slots: Slots, tags: Mapping[str
 def _on_test(checked: Checked, ledger: Ledger, records: Records, job: Any, slots: Slots, console: Console) -> None:
     """Measure the best trial once on the test split, where one completed."""
     best = ledger.best()
-    if best is None:
+    if best is None or ledger.study.user_attrs.get("test", {}).get("trial") == best.number:
         return
     import ray
 
@@ -392,6 +444,16 @@ def _on_test(checked: Checked, ledger: Ledger, records: Records, job: Any, slots
 def _interrupt_on_sigterm() -> None:
     """`ray job stop` and schedulers send SIGTERM: end as on Ctrl-C, saying how to resume."""
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+
+def _imported(ledger: Ledger) -> dict[str, object]:
+    """How many trials came from other studies, and from which: they have no run of their own in this one."""
+    origins = Counter(trial.user_attrs[IMPORTED_FROM]["study"] for trial in imported(ledger.trials()))
+    return {"imported_trials": ledger.imported(), "imported_from": dict(origins)} if origins else {}
+
+
+def _dim(console: Console, text: str) -> None:
+    console.print(text, style="dim", highlight=False, soft_wrap=True)
 
 
 def _and(spec: StudySpec) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import random
 import warnings
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import (
+    BaseGASampler,
     BaseSampler,
     GPSampler,
     NSGAIIISampler,
@@ -55,6 +56,12 @@ class SearchConfig(Config):
     startup: int = Field(default=10, ge=1)
     population: int = Field(default=20, ge=4)
 
+    def first_generation(self) -> dict[str, int]:
+        """The system attributes of a trial that the genetic searches shall count among their first population."""
+        samplers: dict[str, type[BaseGASampler]] = {"nsga2": NSGAIISampler, "nsga3": NSGAIIISampler}
+        sampler = samplers.get(self.algorithm)
+        return {} if sampler is None else {sampler._get_generation_key(): 0}
+
     def build(self, study_seed: int, number: int) -> BaseSampler:
         """A new Optuna sampler for trial `number` of the study seeded `study_seed`."""
         seed = trial_seed(study_seed, number)
@@ -90,14 +97,22 @@ class FeasibleSampler(BaseSampler):
     same trials whether it was interrupted or not (at concurrency 1), and a resumed one does not repeat its first
     suggestions. What was asked before is not asked again while anything else is left: the same settings give the same
     numbers. Values that a trial already has (it was interrupted, or enqueued) are kept and the rest drawn to fit.
-    A promoted trial has all of them, those of the pruned one. Of variants and of a grid, trial n is the n-th, promoted
-    ones not counted.
+    A promoted trial has all of them, those of the pruned one. Of variants and of a grid, trial n is the n-th, neither
+    promoted nor imported ones counted.
     """
 
     def __init__(self, space: Space, search: SearchConfig, seed: int) -> None:
         self.space, self.search, self.seed = space, search, seed
         self.listed = listed_points(space, search, seed)
         self._asked: AskedPoints | None = None
+        self._left_out = 0
+
+    def leave_out(self, points: Sequence[Mapping[str, Any]]) -> None:
+        """Of variants and a grid, never ask `points`: the study's first trials, imported from others, hold them."""
+        names = {point_name(point) for point in points}
+        self._left_out = len(points)
+        if self.listed is not None:
+            self.listed = [point for point in self.listed if point_name(point) not in names]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The whole space: every value is drawn together with the others, since feasibility is a matter of all."""
@@ -111,7 +126,7 @@ class FeasibleSampler(BaseSampler):
         if PROMOTED in trial.user_attrs:
             return known
         if self.listed is not None:
-            place = trial.number - _promoted_before(study, trial.number)
+            place = trial.number - self._left_out - _promoted_before(study, trial.number)
             assert place < len(self.listed), f"place {place} of {len(self.listed)} points"
             return self.listed[place]
         inner = self.search.build(self.seed, trial.number)

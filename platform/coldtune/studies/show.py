@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, t
 from coldtune.stages.shares import saved
 from coldtune.stages.trial import short_name
 from coldtune.studies import pruning
+from coldtune.studies.begin import IMPORTED, IMPORTED_FROM
 from coldtune.studies.cost import cost
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Ledger
@@ -35,7 +36,7 @@ _STATES = {
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
-    TrialState.RUNNING: "interrupted",
+    TrialState.RUNNING: "running",
 }
 
 _LISTED = ("fid", "fid_direct", "nfe", "seconds_saved")
@@ -53,13 +54,14 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
     if space.size is not None:
         listed = ", ".join(space.config.variants)
         asks = f"{space.size} variants, each once: {listed}" if space.size > 1 else f"1 variant: {listed}"
-    if ended or again:
-        going_on = f", {len(again)} interrupted ({', '.join(map(str, again))}) will go on" if again else ""
-        asks += f"; {ended} of them ended before{going_on}"
+    asks += _before(checked.trials, ended, again)
     trains = f"{space.base['training']['steps']:,} steps of {space.base['training']['batch_size']} images a trial"
     if space.size is not None:
         trains = cost(space, checked.dataset, checked.sources, options.home / "store")
     lines = [*described(checked.spec), ("asks", asks)]
+    lines += [("imports", f"{study}: {said}") for study, said in ledger.study.user_attrs.get(IMPORTED, {}).items()]
+    if ledger.hold is not None and (others := ledger.hold.others()):
+        lines.append(("joins", ", ".join(map(str, others))))
     kept, rungs = space.config.constrain, pruning.described(checked.spec, checked.protocol.num_images)
     for path, derive in space.config.derive.items():
         share = space.feasible_share()
@@ -82,6 +84,16 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
         table.add_row(Text(f"  {head}", style="dim"), Text(text))
     console.print(f"[bold]{checked.folder.name}[/]", highlight=False)
     console.print(table, highlight=False)
+
+
+def _before(trials: int, ended: int, again: Sequence[int]) -> str:
+    """What was done before of a study of `trials` trials; empty where nothing was."""
+    if ended >= trials:
+        stay = f" (interrupted ones stay as they are: {', '.join(map(str, again))})" if again else ""
+        more = "they" if ended == trials else f"{ended} trials"
+        return f"; {more} ended before, so none is asked{stay}"
+    going_on = f", {len(again)} interrupted ({', '.join(map(str, again))}) will go on" if again else ""
+    return f"; {ended} of them ended before{going_on}" if ended or again else ""
 
 
 def running(console: Console, slots: Slots, context: dict[str, Any]) -> None:
@@ -110,11 +122,14 @@ def closing(
         commands.append(("take further", promote))
     if ledger.spec.table is not None:
         commands.insert(0, ("the table", ", ".join(map(str, written))))
+    ended = ledger.finished()
+    if ledger.hold is not None and (others := ledger.hold.others()):
+        console.print(f"{ended} of {trials} trials ended; goes on: {', '.join(map(str, others))}", soft_wrap=True)
     if not finished:
-        console.print(f"[yellow]interrupted with {ledger.finished()} of {trials} trials ended; nothing is lost[/]")
+        console.print(f"[yellow]interrupted with {ended} of {trials} trials ended; nothing is lost[/]")
         commands.insert(0, ("resume", resume(command)))
-    elif (ledger.points or math.inf) > trials:
-        more = min(trials + 8, ledger.points or trials + 8)
+    elif (ledger.points or math.inf) > max(trials, ended):
+        more = min(max(trials, ended) + 8, ledger.points or math.inf)
         commands.append(("more trials", f"{_without(command, '--trials')} --trials {more}"))
     for head, text in commands:
         _line(console, head, text)
@@ -146,7 +161,8 @@ def print_table(console: Console, ledger: Ledger) -> None:
     best = ledger.best()
     if best is None:
         return
-    for line in (saved(trial.user_attrs for trial in ledger.trials()), not_trained(ledger)):
+    own = (trial.user_attrs for trial in ledger.trials() if IMPORTED_FROM not in trial.user_attrs)
+    for line in (saved(own), not_trained(ledger)):
         if line:
             console.print(line, highlight=False)
     if line := _against_runner_up(ledger, best):
@@ -180,7 +196,8 @@ def write_table(folder: StudyFolder, ledger: Ledger) -> list[Path]:
 
 def rows(ledger: Ledger) -> list[TrialRow]:
     """A study's trials as rows of the table."""
-    return [_row(trial) for trial in ledger.trials() if trial.state != TrialState.WAITING]
+    interrupted = set(ledger.interrupted())
+    return [_row(trial, interrupted) for trial in ledger.trials() if trial.state != TrialState.WAITING]
 
 
 def runner() -> str:
@@ -195,7 +212,7 @@ def _line(console: Console, head: str, text: str, width: int = 15) -> None:
     console.print(Text.assemble((f"  {head:<{width}}", "dim"), text), soft_wrap=True)
 
 
-def _row(trial: FrozenTrial) -> TrialRow:
+def _row(trial: FrozenTrial, interrupted: Collection[int]) -> TrialRow:
     attributes = trial.user_attrs
     metrics = dict(attributes.get("metrics", {}))
     if "fid" in metrics:
@@ -204,7 +221,7 @@ def _row(trial: FrozenTrial) -> TrialRow:
     protocol = attributes.get("protocol")
     return TrialRow(
         number=trial.number,
-        state=_STATES[trial.state],
+        state=_state(trial, interrupted),
         params=trial.params,
         metrics=metrics,
         seconds=attributes.get("seconds"),
@@ -227,6 +244,12 @@ def _note(trial: FrozenTrial) -> str:
     if (before := trial.user_attrs.get(PROMOTED)) is not None:
         return f"promoted from trial {before}" + (f"; {reason}" if reason else "")
     return reason
+
+
+def _state(trial: FrozenTrial, interrupted: Collection[int]) -> str:
+    if IMPORTED_FROM in trial.user_attrs:
+        return "imported"
+    return "interrupted" if trial.number in interrupted else _STATES[trial.state]
 
 
 def _columns(ledger: Ledger) -> Sequence[Column]:

@@ -51,6 +51,10 @@ class StudySpec(Config):
     also: further objectives, which turn the search into one for trade-offs: no trial is best then, but some are not
     beaten in every objective by another (the Pareto front).
 
+    imports: the studies whose trials this one began with. Part of what a study is, since what a search asks depends on
+    what it knows: the same command goes on with the same study, one that imports something else is another study. What
+    was taken over stands in the study from its beginning, so that a later change of those studies changes nothing.
+
     pruning: which trials end before their training does, judged at the base's rungs.
 
     table: which of the paper's tables its variants fill (`coldtune.studies.paper`). The number of trials, the home, the
@@ -65,6 +69,7 @@ class StudySpec(Config):
     search: SearchConfig = Field(default_factory=SearchConfig)
     pruning: PruningConfig = Field(default_factory=PruningConfig)
     seed: int = Field(default=0, ge=0, lt=2**32)
+    imports: tuple[str, ...] = ()
     table: str | None = None
 
     @model_validator(mode="after")
@@ -82,7 +87,8 @@ class StudySpec(Config):
     @property
     def name(self) -> str:
         """The default name: the job's, and six characters of the hash of the spec."""
-        return f"{self.job}-{digest(self)[:6]}"
+        identity = {key: value for key, value in plain(self).items() if key != "imports" or value}
+        return f"{self.job}-{digest(identity)[:6]}"
 
     def save(self, folder: Path) -> None:
         """Write `spec.yaml` into a study's folder; it is there as a whole or not at all, whenever one is killed."""

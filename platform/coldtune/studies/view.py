@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from coldtune.data import Dataset, prepared
+from coldtune.studies.board import board_of
 from coldtune.studies.folder import StudyFolder
-from coldtune.studies.ledger import Ledger
+from coldtune.studies.hold import Hold
+from coldtune.studies.ledger import Ledger, open_study
 from coldtune.studies.space import Space
 from coldtune.studies.storage import open_storage
 
@@ -16,14 +18,19 @@ def read(folder: StudyFolder) -> Ledger:
         dataset = Dataset.open(path)
         if dataset.fingerprint == start["fingerprint"]:
             space = Space(spec.space, spec.base, dataset.image_shape)
-            return Ledger(folder.name, spec, space, open_storage(folder.path, start["storage"]))
+            storage = open_storage(folder.path, start["storage"])
+            study = open_study(folder.name, spec, storage)
+            hold = Hold(board_of(study, folder.path, start["storage"]))
+            return Ledger(folder.name, spec, space, storage, hold=hold, reading=True)
     raise ValueError(f"study {folder.name}: its dataset {spec.base['data']['name']} is no longer in {folder.home}/data")
 
 
-def summary(folder: StudyFolder) -> tuple[str, str, str, str, str]:
-    """Name, dataset, trials ended, trials wanted and the best value, as text."""
+def summary(folder: StudyFolder) -> tuple[str, str, str, str, str, str]:
+    """Name, dataset, trials ended (and imported), trials wanted, the best value, and who runs it now, as text."""
     ledger, start = read(folder), folder.start()
     best, metric = ledger.best(), ledger.spec.objective.metric.upper()
     text = f"{metric} {best.values[0]:.4g} (trial {best.number})" if best else "-"
     dataset = str(ledger.spec.base["data"]["name"])
-    return folder.name, dataset, str(ledger.finished()), str(start["trials"]), text
+    ended = f"{ledger.finished()}" + (f" + {ledger.imported()} imported" if ledger.imported() else "")
+    drivers = ledger.hold.others() if ledger.hold else []
+    return folder.name, dataset, ended, str(start["trials"]), text, ", ".join(map(str, drivers)) or "-"

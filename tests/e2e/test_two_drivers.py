@@ -1,0 +1,99 @@
+"""Several drivers at once, each with a Ray of its own: on one study, and on two studies that share a store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_lab import Lab, Running, Runs, checkpoints_of, flags, study_of
+from optuna.trial import TrialState
+
+from coldtune.studies.ledger import OWNER
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+def sweep(lab: Lab, home: Path, *arguments: str) -> Running:
+    """A driver whose Ray shares nothing with another's."""
+    ray = tempfile.mkdtemp(prefix="two", dir=lab.ray)
+    return lab.start([sys.executable, "jobs/sweep_blur.py", "--home", str(home), *arguments], RAY_TMPDIR=ray)
+
+
+def owners(home: Path, *states: TrialState) -> dict[int, str]:
+    study = study_of(home)
+    trials = study.get_trials(states=states or None) if study else []
+    return {trial.number: trial.system_attrs[OWNER] for trial in trials if OWNER in trial.system_attrs}
+
+
+def test_a_second_driver_joins_and_takes_over_when_the_first_is_killed(lab: Lab) -> None:
+    home, trials = lab.path / "home", ["--trials", "6", *flags()]
+    first = sweep(lab, home, *trials)
+    first.until("a trial of the first driver", lambda: owners(home, TrialState.RUNNING))
+    (one,) = set(owners(home).values())
+
+    refused = sweep(lab, home, *trials)
+    assert refused.ended() == 2
+    assert f"is being run by process {first.process.pid} on " in refused.text
+    assert f"kill -INT {first.process.pid}" in refused.text
+    assert "--join" in refused.text
+
+    second = sweep(lab, home, *trials, "--join")
+    second.until("trials of both", lambda: len(set(owners(home, TrialState.RUNNING).values())) == 2)
+    assert "Traceback" not in first.text
+    assert f"joins  process {first.process.pid} on " in second.text.replace("joins   ", "joins  ")
+    (two,) = set(owners(home).values()) - {one}
+    before = owners(home)
+    os.killpg(first.process.pid, signal.SIGKILL)
+    left = [number for number, owner in owners(home, TrialState.RUNNING).items() if owner == one]
+    assert left
+    assert all(before[number] == one for number in left)
+
+    assert second.ended() == 0, second.text
+    lab.nothing_runs()
+    study, runs = study_of(home), Runs(home)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6, "no more and no less than asked for"
+    assert all(owners(home)[number] == two for number in left), "taken up, not left, and not done by both"
+    assert len({trial.user_attrs["checkpoint"] for trial in study.trials}) == 6
+    assert study.user_attrs["test"]["trial"] == study.best_trial.number
+    (parent,) = runs.parents
+    assert sorted(runs.trials) == list(range(6))
+    assert {run.info.status for run in [parent, *runs.trials.values()]} == {"FINISHED"}
+    assert parent.data.metrics["trials_ended"] == 6
+    assert parent.data.metrics["best_fid"] == study.best_value
+
+
+def test_two_studies_on_one_store_train_once_what_they_share(lab: Lab) -> None:
+    """Both begin with the base and the same random points: they differ in when the model takes over."""
+    home = lab.path / "home"
+    each = [sweep(lab, home, "--trials", "3", "--study", name, *flags(**{"search.startup": startup}))
+            for name, startup in (("a", 8), ("b", 9))]  # fmt: skip
+    assert [run.ended() for run in each] == [0, 0], "\n".join(run.text for run in each)
+    lab.nothing_runs()
+    both = [study_of(home, name).trials for name in ("a", "b")]
+    assert [trial.params for trial in both[0]] == [trial.params for trial in both[1]]
+    assert [trial.values for trial in both[0]] == [trial.values for trial in both[1]]
+    made = Counter(str(key) for trial in [*both[0], *both[1]] for stage, key, found, _ in stages(trial) if not found)
+    wanted = {str(key) for trial in both[0] for _, key, *_ in stages(trial)}
+    assert set(made) == wanted
+    assert set(made.values()) == {1}, (
+        "each training, sampling and measurement was made by one study, the other found it"
+    )
+
+    before = checkpoints_of(home)
+    gone = lab.start([sys.executable, "-m", "coldtune", "store", "gc", "--yes", "--older", "0", "--home", str(home)])
+    assert gone.ended() == 0, gone.text
+    last = {key: {max(steps): steps[max(steps)]} for key, steps in before.items()}
+    assert checkpoints_of(home) == last, "gc takes checkpoints on the way, and nothing that either study needs"
+    for trial in [*both[0], *both[1]]:
+        paths = [trial.user_attrs["checkpoint"], *trial.user_attrs["images"].values()]
+        assert all(Path(path).is_dir() for path in [*paths, *trial.user_attrs["measured"].values()])
+
+
+def stages(trial: Any) -> list[tuple[str, str, bool, float]]:
+    return [tuple(stage) for stage in trial.user_attrs["stages"]]

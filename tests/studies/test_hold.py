@@ -1,0 +1,203 @@
+"""Who runs a study: one driver leads, on whatever storage and machine, and a dead one stands in nobody's way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from coldtune import processes
+from coldtune.studies import hold as module
+from coldtune.studies.board import Board, board_of
+from coldtune.studies.hold import Hold, held
+from coldtune.studies.storage import open_storage
+
+SECONDS = 0.6  # instead of a minute
+Open = Callable[[], Board]
+
+
+@pytest.fixture(params=["journal", "sqlite", "postgresql"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens the study's board anew, as another process would."""
+    url = f"sqlite:///{tmp_path}/optuna.db" if request.param == "sqlite" else None
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres").database()
+    return opener(tmp_path, url)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Open:
+    return opener(tmp_path, None)
+
+
+def opener(folder: Path, url: str | None) -> Open:
+    def open_() -> Board:
+        study = optuna.create_study(study_name="study", storage=open_storage(folder, url), load_if_exists=True)
+        return board_of(study, folder, url)
+
+    open_()
+    return open_
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process seems to be one of another machine: nothing but signs of life tells whether it lives."""
+    monkeypatch.setattr(module, "here", lambda process: False)
+
+
+def test_the_second_is_told_who_holds_it_and_how_to_stop_or_join_it(opened: Open) -> None:
+    with held(opened(), "study", join=False):
+        said = rf"--study study: is being run by process {os.getpid()} on \S+ since .*kill -INT {os.getpid()}.*--join"
+        with pytest.raises(ValueError, match=said), held(opened(), "study", join=False):
+            pass
+        assert Hold(opened()).others(), "the first still holds it"
+    assert not Hold(opened()).others()
+    with held(opened(), "study", join=False) as again:
+        assert again.leads()
+
+
+def test_those_that_join_stand_in_order_and_the_next_leads(opened: Open) -> None:
+    with ExitStack() as rest:
+        with held(opened(), "study", join=True) as first:
+            second, third = (rest.enter_context(held(opened(), "study", join=True)) for _ in range(2))
+            assert [driver.leads() for driver in (first, second, third)] == [True, False, False]
+            assert [other.token for other in third.others()] == [first.token, second.token]
+            assert third.alive(first.token)
+        assert not third.alive(first.token)
+        assert [driver.leads() for driver in (second, third)] == [True, False]
+
+
+def test_of_many_that_come_at_once_one_leads(journal: Open) -> None:
+    together, refused = threading.Barrier(8), threading.Semaphore(0)
+
+    def run(_: int) -> bool:
+        board = journal()
+        together.wait()
+        try:
+            with held(board, "study", join=False):
+                return all(refused.acquire(timeout=60) for _ in range(7))
+        except ValueError:
+            refused.release()
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(run, range(8))) == 1
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_of_many_that_come_at_once_on_other_machines_one_leads(journal: Open) -> None:
+    together, over = threading.Barrier(3), threading.Barrier(3)
+
+    def run(_: int) -> bool:
+        board = journal()
+        together.wait()
+        with held(board, "study", join=True, seconds=6.0) as driver:
+            over.wait()
+            leads = driver.leads()
+            over.wait()
+        return leads
+
+    with ThreadPoolExecutor(3) as pool:
+        assert sum(pool.map(run, range(3))) == 1
+
+
+def test_a_killed_driver_lets_go_at_once(journal: Open, tmp_path: Path) -> None:
+    script = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from coldtune.studies.board import FolderBoard\nfrom coldtune.studies.hold import held\n"
+        "with held(FolderBoard(Path(sys.argv[1]) / 'drivers'), 'study', join=False):\n"
+        "    print('held', flush=True); time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=f"process {other.pid} "), held(journal(), "study", join=False):
+            pass
+        other.kill()
+    before = time.monotonic()
+    with held(journal(), "study", join=False, waiting=lambda text: pytest.fail(text)):
+        assert time.monotonic() - before < module.HOLD_S
+
+
+@pytest.fixture
+def silent(journal: Open) -> Hold:
+    """A driver that took its place and gives no sign of life."""
+    dead = Hold(journal(), SECONDS)
+    dead.take()
+    return dead
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_driver_on_another_machine_that_gives_no_sign_of_life_is_watched_and_then_passed(
+    journal: Open, silent: Hold
+) -> None:
+    told: list[str] = []
+    before = time.monotonic()
+    with held(journal(), "study", join=False, waiting=told.append) as driver:
+        assert time.monotonic() - before >= SECONDS
+        assert driver.leads()
+        assert not driver.alive(silent.token)
+    (said,) = told
+    assert f"watching for up to {SECONDS:g} s whether process {os.getpid()} on " in said
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_driver_that_was_stopped_takes_a_new_place_when_it_wakes(journal: Open, silent: Hold) -> None:
+    with held(journal(), "study", join=False) as driver:
+        stop = threading.Event()
+        awake = threading.Thread(target=silent.beat, args=(stop,))
+        awake.start()
+        try:
+            deadline = time.monotonic() + 60
+            while not driver.alive(silent.token):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            stop.set()
+            awake.join()
+        assert driver.leads()
+        assert not silent.leads()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_driver_on_another_machine_that_gives_signs_of_life_is_refused_to(journal: Open) -> None:
+    refused = pytest.raises(ValueError, match="is being run by")
+    with held(journal(), "study", join=False, seconds=2.0), refused, held(journal(), "study", join=False):
+        pass
+
+
+def test_a_place_outlives_a_storage_that_is_away_for_a_moment(journal: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    with held(journal(), "study", join=False, seconds=SECONDS) as driver:
+        put, failed = driver.board.put, threading.Event()
+
+        def fail(key: str, value: Any) -> None:
+            if not failed.is_set():
+                failed.set()
+                raise OSError("the database is away")
+            put(key, value)
+
+        monkeypatch.setattr(driver.board, "put", fail)
+        assert failed.wait(60)
+        beats = f"beat:{driver.token}"
+        deadline = time.monotonic() + 60
+        while (driver.board.get(beats) or 0) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_another_process_of_the_same_id_is_not_the_driver() -> None:
+    me = processes.this_process()
+    assert processes.here(me)
+    assert not processes.gone(me)
+    assert processes.gone({**me, "process": "1"})
+    assert not processes.gone({**me, "process": "1", "space": "another machine"})

@@ -1,0 +1,190 @@
+"""Several drivers on one study: a trial has one owner, all ask as many as wanted together, the dead leave nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from coldtune.config import parse
+from coldtune.processes import this_process
+from coldtune.studies import together
+from coldtune.studies.board import Board, FolderBoard, board_of
+from coldtune.studies.executor import Events
+from coldtune.studies.hold import Hold, held
+from coldtune.studies.ledger import Ledger, open_study
+from coldtune.studies.space import Space
+from coldtune.studies.spec import StudySpec, build_spec
+from coldtune.studies.storage import open_storage
+
+Join = Callable[[], Ledger]
+
+
+@pytest.fixture(scope="module")
+def spec(root: Path) -> StudySpec:
+    made = build_spec("sweep_blur", root / "search_spaces" / "blur.yaml")
+    return made.model_copy(update={"search": parse(type(made.search), {"algorithm": "random"})})
+
+
+@pytest.fixture(scope="module")
+def space(spec: StudySpec) -> Space:
+    return Space(spec.space, spec.base, (1, 16, 16))
+
+
+def driver(spec: StudySpec, space: Space, folder: Path, url: str | None, stack: ExitStack) -> Ledger:
+    storage = open_storage(folder, url)
+    board = board_of(open_study("study", spec, storage), folder, url)
+    hold = stack.enter_context(held(board, "study", join=True))
+    assert together.set_up_by_others(open_study("study", spec, storage), hold) != hold.leads()
+    return Ledger("study", spec, space, storage, hold=hold)
+
+
+@pytest.fixture(params=["journal", "postgresql"])
+def join(request: pytest.FixtureRequest, spec: StudySpec, space: Space, tmp_path: Path) -> Iterator[Join]:
+    """Another driver of the study, as another process would be."""
+    url = request.getfixturevalue("postgres").database() if request.param == "postgresql" else None
+    with ExitStack() as stack:
+        yield lambda: driver(spec, space, tmp_path, url, stack)
+
+
+def die(ledger: Ledger) -> None:
+    """As if its process had been killed: its note stays, the process it names is gone."""
+    assert ledger.hold is not None
+    key = f"driver:{ledger.hold.token}"
+    ledger.hold.board.put(key, {**ledger.hold.board.get(key), "process": "0"})
+
+
+def end(ledger: Ledger, number: int) -> None:
+    ledger.complete(number, {"fid": float(number), "ssim": 0.5}, {})
+
+
+def test_all_together_ask_as_many_as_wanted(join: Join) -> None:
+    ledgers = [join() for _ in range(4)]
+    start = threading.Barrier(len(ledgers))
+
+    def ask(ledger: Ledger) -> list[int]:
+        start.wait()
+        numbers = []
+        while (asked := ledger.ask(10)) is not None:
+            numbers.append(asked.number)
+        return numbers
+
+    with ThreadPoolExecutor(len(ledgers)) as pool:
+        asked = list(pool.map(ask, ledgers))
+    assert sorted(number for numbers in asked for number in numbers) == list(range(10)), "each once, and no more"
+    assert [trial.number for trial in ledgers[0].trials() if trial.state == TrialState.RUNNING] == list(range(10))
+    for ledger, numbers in zip(ledgers, asked, strict=True):
+        assert ledger.live() == sorted(numbers)
+        assert sorted(ledger.elsewhere()) == sorted(set(range(10)) - set(numbers))
+        assert ledger.wanted(10) == 0
+        assert ledger.wanted(12) == 2
+    more = [ledgers[0].ask(12), ledgers[1].ask(12), ledgers[2].ask(12)]
+    assert [one and one.number for one in more] == [10, 11, None], "those that went back wait for a larger number"
+
+
+def test_a_living_drivers_trials_are_its_own_and_a_dead_ones_go_to_whoever_leads(join: Join) -> None:
+    first, second, third = join(), join(), join()
+    numbers = [ledger.ask(9).number for ledger in (first, second, third)]
+    fourth = join()
+    for ledger in (first, second, third, fourth):
+        ledger.take_up()
+        assert ledger.interrupted() == []
+    die(second)
+    for ledger in (fourth, third, first):
+        ledger.take_up()
+    assert (fourth.interrupted(), third.interrupted(), first.interrupted()) == ([], [], [numbers[1]])
+    again = first.ask(9)
+    assert (again.number, again.again) == (numbers[1], True)
+    assert again.config == second.space.resolve(second.trials()[numbers[1]].params)
+
+    assert second.lost(numbers[1]), "should it only have been stopped"
+    second.drop(numbers[1])
+    assert not first.lost(numbers[1])
+    end(first, numbers[1])
+    die(first)
+    third.take_up()
+    fourth.take_up()
+    assert (third.interrupted(), fourth.interrupted()) == ([numbers[0]], []), "the next in order leads"
+
+
+def test_a_trial_that_says_no_owner_yet_is_left_alone_while_others_live(
+    spec: StudySpec, space: Space, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        first, second = (driver(spec, space, tmp_path, None, stack) for _ in range(2))
+        second.study.ask()
+        first.take_up()
+        assert first.interrupted() == []
+        die(second)
+        first.take_up()
+        assert first.interrupted() == [0]
+
+
+def test_a_driver_that_dies_after_its_heir_left_is_resumed(spec: StudySpec, space: Space, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        ledger = driver(spec, space, tmp_path, None, stack)
+        number = ledger.ask(3).number
+    with ExitStack() as stack:
+        again = driver(spec, space, tmp_path, None, stack)
+        assert again.interrupted() == [number]
+
+
+def test_who_leads_waits_for_the_others_and_who_does_not_leaves(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = join(), join()
+    numbers = [ledger.ask(2).number for ledger in (first, second)]
+    end(first, numbers[0])
+    assert not together.wait_for_others(second, Events(), 2), "whoever leads takes care of the rest"
+    monkeypatch.setattr(together.time, "sleep", lambda _: end(second, numbers[1]))
+    assert not together.wait_for_others(first, Events(), 2), "all ended while it waited"
+    assert first.finished() == 2
+
+
+def test_who_leads_goes_on_where_another_dies_while_it_waits(
+    spec: StudySpec, space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        first, second = (driver(spec, space, tmp_path, None, stack) for _ in range(2))
+        number = second.ask(1).number
+
+        class Looking(Events):
+            def tick(self) -> None:
+                first.take_up()
+
+        monkeypatch.setattr(together.time, "sleep", lambda _: die(second))
+        assert together.wait_for_others(first, Looking(), 1)
+        assert first.ask(1).number == number
+
+
+def test_looking_at_a_study_changes_nothing_and_tells_running_from_interrupted(
+    spec: StudySpec, space: Space, tmp_path: Path
+) -> None:
+    board: Board = FolderBoard(tmp_path / "drivers")
+    with ExitStack() as stack:
+        ledger = driver(spec, space, tmp_path, None, stack)
+        ledger.ask(3)
+        before = (tmp_path / "journal.log").read_bytes()
+
+        def look() -> Ledger:
+            return Ledger("study", spec, space, open_storage(tmp_path), hold=Hold(board), reading=True)
+
+        assert (look().interrupted(), look().elsewhere()) == ([], [0])
+        die(ledger)
+        assert (look().interrupted(), look().elsewhere()) == ([0], [])
+        assert (tmp_path / "journal.log").read_bytes() == before
+
+
+def test_a_folder_of_notes(tmp_path: Path) -> None:
+    board = FolderBoard(tmp_path / "drivers")
+    assert board.all() == {}
+    assert board.get("driver:a") is None
+    board.put("driver:a", this_process())
+    board.put("beat:a", 3)
+    board.put("driver:b", None)
+    assert FolderBoard(tmp_path / "drivers").all() == {"driver:a": this_process(), "beat:a": 3}
+    board.put("beat:a", None)
+    assert board.all() == {"driver:a": this_process()}
