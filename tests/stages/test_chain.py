@@ -19,6 +19,7 @@ from coldtune.diffusion import build_degradation, sample
 from coldtune.metrics import Reference, compare, extract_features, frechet_distance, rmse, ssim
 from coldtune.stages.chain import Chain, Outcome, found_only
 from coldtune.stages.keys import sample_key, train_key
+from coldtune.stages.shares import share
 from coldtune.stages.store import Store, StoreCheckpoints
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.training.loop import load_restorer, train
@@ -335,3 +336,18 @@ def test_two_trials_that_want_the_same_training_train_once(dataset: Dataset, tmp
     assert found["train"]
     store, key = Store(tmp_path / "store"), train_key(config(), dataset)
     assert sorted(store.users("train", f"{key}/{6:08d}")) == ["study/0", "study/1"]
+
+
+def test_who_made_what_is_found_is_known(dataset: Dataset, tmp_path: Path) -> None:
+    first = Chain(config(), dataset, Store(tmp_path, by="study/0")).run(train, lambda *_: None)
+    assert {record.by for record in first.stages if record.stage == "train"} == {None}, "nothing was there before it"
+    longer = config(training__steps=9, sampler__num_steps=2)
+    second = Chain(longer, dataset, Store(tmp_path, by="study/1")).run(train, lambda *_: None)
+    by = {record.stage: (record.found, record.by) for record in second.stages}
+    assert by["train"] == (False, "study/0"), "it went on from the other's checkpoint"
+    assert by["measure_degraded"] == (True, "study/0")
+    assert by["sample"] == (False, "study/1")
+    parts = share(second.stages)
+    (trained,) = [record for record in second.stages if record.stage == "train"]
+    assert parts.saved == pytest.approx(trained.earlier + sum(r.seconds for r in second.stages if r.found))
+    assert trained.earlier > 0
