@@ -78,9 +78,6 @@ def test_pruned_trials_end_there_and_one_is_promoted(lab: Lab) -> None:
     assert run.ended() == 0, run.text
     (resume,) = re.findall(r"run it +(.+)$", run.text, re.MULTILINE)
     assert "--trials 5" in resume
-    run = lab.start(promote)
-    assert run.ended() == 2
-    assert f"trial {number}: is promoted already, as trial 4" in run.text
     run = lab.start(shlex.split(resume))
     assert run.ended() == 0, run.text
     lab.nothing_runs()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from coldtune.data import Dataset, prepared
 from coldtune.stages.rungs import stand_in
 from coldtune.stages.store import Store
 from coldtune.stages.trial import TrialConfig, parse_trial
+from coldtune.studies.deadline import Deadline
 from coldtune.studies.pruning_paired import judgements_of
 from coldtune.studies.pruning_rungs import Rung, _measured
 from coldtune.studies.worker import RUNG, TrialJob, _run
@@ -56,9 +58,17 @@ def stopped_at(job: TrialJob, step: int) -> Rung:
             if result["step"] == step:
                 sys.exit(0)
 
+    deadline = unlimited()
     with pytest.raises(SystemExit):
-        _run(job, report)
+        _run(job, report, deadline)
+    spent = deadline.ran()
+    time.sleep(0.01)
+    assert deadline.ran() == spent, "the clock of a trial that ended at a rung stands still"
     return rungs[-1]
+
+
+def unlimited() -> Deadline:
+    return Deadline(None, lambda reason: None)
 
 
 def logged(job: TrialJob, metric: str) -> list[int]:
@@ -101,7 +111,7 @@ def test_a_promoted_trial_goes_on_from_the_rung(job: TrialJob, capsys: pytest.Ca
     stopped_at(job, 4)
     promoted = job.model_copy(update={"number": 1, "tags": {"promoted_from": "0"}})
     trained: list[int] = []
-    outcome = _run(promoted, lambda r: trained.append(r["step"]) if r.get("stage") == "train" else None)
+    outcome = _run(promoted, lambda r: trained.append(r["step"]) if r.get("stage") == "train" else None, unlimited())
     assert set(trained) == {5, 6}, "only what lies beyond the rung is trained"
     assert logged(promoted, "loss") == [1, 2, 3, 4, 5, 6], "its run shows the whole curve"
     assert list(outcome["rungs"]) == ["2", "4"]

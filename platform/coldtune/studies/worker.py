@@ -137,7 +137,9 @@ def _run(job: TrialJob, report: Any, deadline: Deadline) -> dict[str, Any]:
                 "training_seconds": sum(r.earlier + r.seconds for r in chain.records if r.stage.startswith("train")),
             }
             at = {"state": RUNNING, "stage": RUNG, "step": step, "steps": steps}
+            deadline.pause()  # a trial that ends here stays in this report until its process takes another
             report({**at, "rung": values, "so_far": json.dumps(so_far)})
+            deadline.resume()
 
         def replay(step: int, past: Mapping[str, float]) -> None:
             tracker.metrics(past, step)
