@@ -351,3 +351,32 @@ def test_who_made_what_is_found_is_known(dataset: Dataset, tmp_path: Path) -> No
     (trained,) = [record for record in second.stages if record.stage == "train"]
     assert parts.saved == pytest.approx(trained.earlier + sum(r.seconds for r in second.stages if r.found))
     assert trained.earlier > 0
+
+
+def test_sampling_goes_on_with_less_at_a_time_where_memory_runs_out(
+    first, dataset: Dataset, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = Chain(config(), dataset, store)
+    whole, strip = chain._sample(chain.config.sampler, first[1].checkpoint, lambda _: None)
+    sizes: list[int] = []
+
+    def tight(*args, **kwargs):
+        restorer = load_restorer(*args, **kwargs)
+
+        def restore(x, t):
+            sizes.append(len(x))
+            if len(x) > 70 and len(sizes) > 2:  # in the middle of the first batch
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return restorer(x, t)
+
+        return restore
+
+    monkeypatch.setattr("coldtune.stages.chain.load_restorer", tight)
+    shares: list[float] = []
+    with pytest.warns(UserWarning, match="sampling: out of memory with .* images at a time"):
+        parts, again = chain._sample(chain.config.sampler, first[1].checkpoint, shares.append)
+    assert set(sizes) == {256, 128, 64, 260 % 64}
+    assert (parts.int() - whole.int()).abs().max() <= 1, "the same seeds image by image; sums round by batch"
+    assert strip.keys() == again.keys()
+    assert shares[-1] == 1.0
+    assert max(shares) == 1.0, "what was begun twice counts once"
