@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from coldtune.studies import cluster
 
 if TYPE_CHECKING:
+    from coldtune.stages.store import Store
     from coldtune.studies.folder import StudyFolder
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -23,6 +24,24 @@ def with_home(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def home_of(options: argparse.Namespace) -> Path:
     """The home that the command line means, absolute."""
     return options.home.expanduser().absolute() if options.home else cluster.default_home()
+
+
+def with_store(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """`parser`, with `--home` and `--store`."""
+    with_home(parser).add_argument(
+        "--store", metavar="PLACE", help="a folder, or s3://BUCKET/PREFIX (default: that of the home's studies)"
+    )
+    return parser
+
+
+def store_of(options: argparse.Namespace) -> Store:
+    """The store that the command line means; ValueError where it cannot be reached."""
+    from coldtune.stages.store import Store
+    from coldtune.studies.stores import store_of_home
+
+    at = store_of_home(home_of(options), options.store)
+    at.check()
+    return Store(at)
 
 
 def study_folder(home: Path, name: str) -> StudyFolder:

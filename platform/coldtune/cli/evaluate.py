@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.text import Text
 
-from coldtune.cli.common import Commands, home_of, with_home
+from coldtune.cli.common import Commands, home_of, store_of, with_store
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--output", "--json", type=Path, metavar="FILE", help="also write everything as JSON")
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of a table for the terminal")
-    with_home(parser).set_defaults(call=_evaluate)
+    with_store(parser).set_defaults(call=_evaluate)
 
 
 def _count(text: str) -> int | Literal["all"]:
@@ -110,26 +110,29 @@ def _of_runs(options: argparse.Namespace) -> list[Evaluation]:
     from coldtune.stages.evaluate import evaluate_runs, judged_by
     from coldtune.stages.store import Store
     from coldtune.studies.finished import Home, find_run
+    from coldtune.studies.stores import store_of_runs
 
-    home = Home(home_of(options), options.data_dir, options.tracking_uri)
+    store = store_of_runs(home_of(options), options.runs, options.store)
+    store.check()
+    home = Home(home_of(options), options.data_dir, options.tracking_uri, store)
     protocol = (options.split, options.num_images, options.extractor, options.seed)
     runs = [find_run(name, home) for name in options.runs]
     judged = [replace(run, config=judged_by(run.config, *protocol)) for run in runs]
-    return evaluate_runs(judged, Store(home.path / "store"), _device(options.device))
+    return evaluate_runs(judged, Store(store), _device(options.device))
 
 
 def _of_images(options: argparse.Namespace) -> Evaluation:
     from coldtune.data import prepare
     from coldtune.metrics import build_extractor
     from coldtune.stages.evaluate import evaluate_images
-    from coldtune.stages.store import Store, StoreCache
+    from coldtune.stages.store import StoreCache
 
     home, device = home_of(options), _device(options.device)
     extractor = build_extractor(_judge(options))
     images = _pictures(options)
     data = {"name": options.reference, "image_size": images.shape[-1], "resize": options.resize or "bilinear"}
     dataset = prepare(data, home, options.data_dir)
-    cache = StoreCache(Store(home / "store"))
+    cache = StoreCache(store_of(options))
     split: Split = options.split or "validation"
     return evaluate_images(str(options.images), images, dataset, extractor, cache, split, options.seed or 0, device)
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from coldtune.cli.common import Commands, home_of, with_home
+from coldtune.cli.common import Commands, home_of, store_of, with_store
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from optuna.trial import FrozenTrial
 
+    from coldtune.stages.store import Store
     from coldtune.stages.store_gc import Item, Needs, Waste
     from coldtune.studies.folder import StudyFolder
 
@@ -29,15 +30,15 @@ def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("store", help="what finished work is remembered, and what of it nobody needs")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    ls = with_home(verbs.add_parser("ls", help="entries: size, age, the seconds of work they save, who uses them"))
+    ls = with_store(verbs.add_parser("ls", help="entries: size, age, the seconds of work they save, who uses them"))
     ls.add_argument("--kind", help="only these (train, sample, measure, reference, ...)")
     ls.set_defaults(call=_ls)
-    show = with_home(verbs.add_parser("show", help="one entry: its files, what was said of it, where it was made"))
+    show = with_store(verbs.add_parser("show", help="one entry: its files, what was said of it, where it was made"))
     show.add_argument("key", help="the beginning of its key, or of kind/key")
     show.set_defaults(call=_show)
-    verify = with_home(verbs.add_parser("verify", help="read every entry and compare with its manifest"))
+    verify = with_store(verbs.add_parser("verify", help="read every entry and compare with its manifest"))
     verify.set_defaults(call=_verify)
-    gc = with_home(verbs.add_parser("gc", help="remove what no study needs (says what would go, unless --yes)"))
+    gc = with_store(verbs.add_parser("gc", help="remove what no study needs (says what would go, unless --yes)"))
     gc.add_argument("--yes", action="store_true", help="remove it")
     gc.add_argument(
         "--older", type=float, default=24.0, metavar="HOURS", help="only what is older (default 24): it may be in use"
@@ -46,17 +47,16 @@ def add(commands: Commands) -> None:
 
 
 def _ls(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.stages.store import Store
     from coldtune.stages.store_gc import inventory
 
-    home = home_of(options)
-    items = inventory(Store(home / "store"))
-    needs, unreadable = _needs(home)
+    home, store = home_of(options), store_of(options)
+    items = inventory(store)
+    needs, unreadable = _needs(home, store)
     shown = [item for item in items if options.kind in (None, item.kind)]
     if options.kind and not shown:
         kinds = ", ".join(sorted({item.kind for item in items})) or "none"
-        raise ValueError(f"--kind {options.kind}: no such entries in {home / 'store'} (there are: {kinds})")
-    table = _table(str(home / "store"), ("kind", "key"), ("size", "age", "work"), ("used by",))
+        raise ValueError(f"--kind {options.kind}: no such entries in {store.at.shown} (there are: {kinds})")
+    table = _table(store.at.shown, ("kind", "key"), ("size", "age", "work"), ("used by",))
     for item in sorted(shown, key=lambda item: (item.kind, -item.bytes, item.key)):
         users = f"torn: {item.problem}" if item.problem else _studies(needs.of(item))
         table.add_row(item.kind, _short(item.key), *_figures([item]), users)
@@ -74,12 +74,10 @@ def _ls(options: argparse.Namespace, console: Console) -> int:
 def _show(options: argparse.Namespace, console: Console) -> int:
     import yaml
 
-    from coldtune.stages.store import Store
     from coldtune.stages.store_gc import inventory, match
     from coldtune.stages.store_manifest import read_manifest
 
-    home = home_of(options)
-    store = Store(home / "store")
+    home, store = home_of(options), store_of(options)
     item = match(inventory(store), options.key)
     try:
         manifest = read_manifest(store.files, item.name)
@@ -94,7 +92,7 @@ def _show(options: argparse.Namespace, console: Console) -> int:
         **({"problem": item.problem} if item.problem else {}),
         "size": _size(item.bytes),
         "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(item.created)),
-        "used by": sorted(_needs(home)[0].of(item)) or "nobody",
+        "used by": sorted(_needs(home, store)[0].of(item)) or "nobody",
         "files": files,
         "inputs and results": manifest.get("about", {}),
         "made": manifest.get("made") or "not recorded",
@@ -105,10 +103,9 @@ def _show(options: argparse.Namespace, console: Console) -> int:
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.stages.store import Store
     from coldtune.stages.store_gc import check, inventory
 
-    store = Store(home_of(options) / "store")
+    store = store_of(options)
     items = inventory(store)
     problems = {item.name: problem for item in items if (problem := check(store, item))}
     for name, problem in problems.items():
@@ -119,14 +116,13 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
 
 
 def _gc(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.stages.store import Store
     from coldtune.stages.store_gc import inventory, sweep, waste
+    from coldtune.studies.stores import own
 
     if not options.older >= 0:
         raise ValueError(f"--older {options.older:g}: hours, 0 or more")
-    home = home_of(options)
-    store = Store(home / "store")
-    needs, unreadable = _needs(home)
+    home, store = home_of(options), store_of(options)
+    needs, unreadable = _needs(home, store)
     if unreadable:
         raise ValueError(
             "\n".join([*unreadable, "store gc: what these studies need is not known, so nothing is removed"])
@@ -144,19 +140,25 @@ def _gc(options: argparse.Namespace, console: Console) -> int:
     if math.isfinite(needs.since):
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(needs.since))
         console.print(f"Trials that did not end keep everything made since {since}.", highlight=False)
+    if not own(home, store.at):
+        console.print(f"What studies that are not in {home} are recorded to use stays.", highlight=False)
     return 0
 
 
-def _needs(home: Path) -> tuple[Needs, list[str]]:
-    """What the studies of a home need: that of every trial that did not fail; and which of them cannot be read."""
+def _needs(home: Path, store: Store) -> tuple[Needs, list[str]]:
+    """What the studies of a home need: that of every trial that did not fail; and which of them cannot be read.
+
+    Of a store that is not the home's own, other homes may be users too: what a study of theirs uses is needed.
+    """
     from optuna.trial import TrialState
 
     from coldtune.stages.store_gc import Needs, mentions
     from coldtune.studies.folder import studies
+    from coldtune.studies.stores import own
 
     mentioned: dict[str, set[str]] = {}
     failed: dict[str, set[str]] = {}
-    since, unreadable = math.inf, []
+    since, unreadable, alone = math.inf, [], own(home, store.at)
     for folder in studies(home):
         try:
             trials, attributes = _trials(folder)
@@ -173,7 +175,9 @@ def _needs(home: Path) -> tuple[Needs, list[str]]:
 
     def alive(by: str) -> bool:
         study, _, trial = by.partition("/")
-        return not trial or (study in failed and trial not in failed[study])
+        if study not in failed:
+            return not trial or not alone
+        return not trial or trial not in failed[study]
 
     return Needs(mentioned, since, alive), unreadable
 

@@ -109,6 +109,7 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
         data_dir=Path(start["data_dir"]) if start["data_dir"] else None,
         tracking_uri=start["tracking_uri"],
         storage=start["storage"],
+        store=start.get("store"),
         workers=start["workers"],
         gpus_per_trial=start["gpus_per_trial"],
         limits=Limits(**start.get("limits", {})),

@@ -196,6 +196,10 @@ class Store:
         """Who made or found the entry, as far as recorded."""
         return [unquote(name) for name in self.files.list(_users(f"{kind}/{key}"))]
 
+    def at_address(self, address: str) -> Path:
+        """The local folder of an entry that `files.address` named; OSError where it is gone."""
+        return self.files.local(address.removeprefix(f"{self.at.shown}/"))
+
     def drop(self, kind: str, key: str) -> None:
         """Remove an entry and the record of its users, in such a way that no reader sees half of it."""
         self.files.remove(f"{kind}/{key}")

@@ -11,12 +11,13 @@ from coldtune.metrics import build_extractor, resolve
 from coldtune.stages.chain import BASELINES
 from coldtune.stages.keys import train_key
 from coldtune.stages.store import StoreCheckpoints
+from coldtune.stages.store_at import StoreAt
 from coldtune.stages.trial import TrialConfig
 from coldtune.studies.space import Space
 from coldtune.studies.space_config import VARIANT
 
 
-def cost(space: Space, dataset: Dataset, sources: Mapping[str, Dataset], store: Path) -> str:
+def cost(space: Space, dataset: Dataset, sources: Mapping[str, Dataset], store: StoreAt | Path) -> str:
     """One line: how many different trainings of how many steps, how far the store has them, and what sampling takes.
 
     Trials that differ in their sampler or prior alone share a training. sources: the datasets that degradations draw
@@ -45,7 +46,7 @@ def _batch(trial: TrialConfig) -> int:
     return trial.training.batch_size * trial.training.accumulate
 
 
-def _done(store: Path, key: str, trial: TrialConfig) -> int:
+def _done(store: StoreAt | Path, key: str, trial: TrialConfig) -> int:
     steps = trial.training.steps
     latest = StoreCheckpoints(store, key, final=steps).latest(steps)
     return latest[0] if latest else 0

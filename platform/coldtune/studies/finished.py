@@ -17,6 +17,8 @@ from coldtune.config import plain
 from coldtune.data import Dataset, prepare, prepared
 from coldtune.diffusion import source_of
 from coldtune.stages.evaluate import Run
+from coldtune.stages.store import Store
+from coldtune.stages.store_at import StoreAt
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.studies.folder import StudyFolder, studies
 from coldtune.studies.ledger import Ledger
@@ -28,11 +30,12 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class Home:
-    """Where finished trials are looked for: a home and, where they are not the home's own, data and MLflow's runs."""
+    """Where finished trials are looked for: a home and, where they are not its own, data, MLflow's runs, the store."""
 
     path: Path
     data_dir: Path | None = None
     tracking_uri: str | None = None
+    store: StoreAt | None = None
 
 
 def find_run(name: str, home: Home) -> Run:
@@ -91,8 +94,9 @@ def _of_config(tree: Mapping[str, Any], name: str, home: Home) -> Run:
 
 
 def _dataset(config: TrialConfig, name: str, home: Home) -> Dataset:
-    if not (home.path / "store" / "train").is_dir():  # before a dataset is downloaded in vain
-        raise ValueError(f"{name}: {home.path} holds no restorers; name the home where this trial ran with --home")
+    store = Store(home.store or StoreAt.in_home(home.path, None))
+    if not store.files.list("train"):  # before a dataset is downloaded in vain
+        raise ValueError(f"{name}: {store.at.shown} holds no restorers; name the home where this trial ran with --home")
     return prepare(config.data, home.path, home.data_dir)
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from coldtune.stages.store_at import StoreAt
 from coldtune.studies.begin import another
 from coldtune.studies.spec import SPEC_FILE, StudySpec
 
@@ -37,6 +38,10 @@ class StudyFolder:
     def start(self) -> dict[str, Any]:
         """How the study was last started: trials, dataset fingerprint, servers, command."""
         return dict(json.loads((self.path / START_FILE).read_text()))
+
+    def store(self) -> StoreAt:
+        """Where the study keeps its finished work."""
+        return StoreAt.in_home(self.home, self.start().get("store"))
 
     def check(self, spec: StudySpec, fingerprint: str) -> None:
         """ValueError naming the differences where the folder holds another study, or one on other pixels."""

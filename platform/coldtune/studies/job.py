@@ -51,6 +51,11 @@ def add_common(made: argparse.ArgumentParser, settings: str) -> argparse.Argumen
         "--home", type=Path, metavar="DIR", help="where everything is written (default $COLDTUNE_HOME or ./runs)"
     )
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow's (default: mlflow.db in the home)")
+    made.add_argument(
+        "--store",
+        metavar="PLACE",
+        help="of finished work: a folder, s3://BUCKET/PREFIX, ... (default: store in the home)",
+    )
     made.add_argument("--storage", metavar="URL", help="Optuna's database (default: a journal file in the home)")
     made.add_argument("--workers", type=int, default=1, metavar="N", help="processes that train one trial (default 1)")
     made.add_argument("--gpus-per-trial", type=float, default=0.0, metavar="F", help="may be a fraction (default 0)")
@@ -126,6 +131,7 @@ def _guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials
             data_dir=options.data_dir,
             tracking_uri=options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"),
             storage=options.storage,
+            store=options.store,
             workers=options.workers,
             gpus_per_trial=options.gpus_per_trial,
             begun=_BEGUN,

@@ -6,12 +6,15 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from coldtune.stages.store import Store
+from coldtune.stages.store_at import StoreAt
 from coldtune.stages.trial import TrialConfig
 from coldtune.studies.begin import Imports, imported, set_up
 from coldtune.studies.hold import Hold
@@ -62,9 +65,10 @@ class Ledger:
         imports: Imports | None = None,
         fingerprint: str | None = None,
         reading: bool = False,
+        store: StoreAt | None = None,
     ) -> None:
-        """find: the Judgements in the store, which pruning image by image looks at."""
-        self.spec, self.space = spec, space
+        """find: the Judgements in the store, which pruning image by image looks at. store: where finished work lies."""
+        self.spec, self.space, self.store = spec, space, store
         sampler = FeasibleSampler(space, spec.search, spec.seed)
         self.study = open_study(name, spec, storage)
         self.study.sampler = sampler
@@ -94,6 +98,14 @@ class Ledger:
     def imported(self) -> int:
         """Trials that came from other studies."""
         return self._imported
+
+    def recorded(self, address: str) -> Path:
+        """The local folder of what a trial recorded; OSError or ValueError where it is gone, or no store is known."""
+        if "://" not in address:
+            return Path(address)
+        if self.store is None:
+            raise ValueError(f"{address}: the study does not know its store")
+        return Store(self.store).at_address(address)
 
     def states(self) -> dict[TrialState, int]:
         """How many trials are in each state."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -101,11 +100,11 @@ def fill(ledger: Ledger) -> FilledTable:
     made = plan_of(spec)
     trials = {trial.params.get(VARIANT): trial for trial in ledger.trials()}
     cells = [
-        made.absent.get(name) or _cell(column, trials.get(name))
+        made.absent.get(name) or _cell(ledger, column, trials.get(name))
         for column in made.table.columns
         for name in [made.table.trial_of(column)]
     ]
-    foot = [*_trained(ledger, made), *_verdicts(made.table, trials)]
+    foot = [*_trained(ledger, made), *_verdicts(ledger, made.table, trials)]
     return FilledTable(spec.table, spec.base["data"]["name"], cells, foot)
 
 
@@ -156,12 +155,12 @@ def _differences(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, 
     return {section: copy.deepcopy(value) for section, value in tree.items() if value != base.get(section)}
 
 
-def _cell(column: PaperColumn, trial: FrozenTrial | None) -> Value | str:
+def _cell(ledger: Ledger, column: PaperColumn, trial: FrozenTrial | None) -> Value | str:
     if trial is None or trial.state in (TrialState.RUNNING, TrialState.WAITING):
         return "not measured yet"
     if trial.state != TrialState.COMPLETE:
         return f"trial {trial.number} failed: {trial.user_attrs.get('reason', 'no reason known')}"
-    judged = _judgement(trial, column.of)
+    judged = _judgement(ledger, trial, column.of)
     if judged is not None and column.metric in judged.values:
         return judged.values[column.metric]
     suffix = "" if column.of == "sampled" else f"_{column.of}"
@@ -172,10 +171,10 @@ def _cell(column: PaperColumn, trial: FrozenTrial | None) -> Value | str:
     return Value(column.metric, value, protocol.num_images, protocol)
 
 
-def _judgement(trial: FrozenTrial, images: str) -> Judgement | None:
+def _judgement(ledger: Ledger, trial: FrozenTrial, images: str) -> Judgement | None:
     """What the store still knows of a set of images; None where its entry was removed or moved."""
     try:
-        return Judgement.load(Path(trial.user_attrs["measured"][images]))
+        return Judgement.load(ledger.recorded(trial.user_attrs["measured"][images]))
     except (KeyError, OSError, ValueError):
         return None
 
@@ -214,13 +213,16 @@ def _changed(preset: str, also: Mapping[str, Any], config: TrialConfig) -> list[
     return [f"{key} = {after[key]}" for key in changed]
 
 
-def _verdicts(table: PaperTable, trials: Mapping[Any, FrozenTrial]) -> list[tuple[str, str]]:
+def _verdicts(ledger: Ledger, table: PaperTable, trials: Mapping[Any, FrozenTrial]) -> list[tuple[str, str]]:
     """What the paper says is better, compared here image by image, where both were measured."""
     lines = []
     for better, worse in table.claims:
         columns = [table.columns[number] for number in (better, worse)]
         found = [trials.get(table.trial_of(column)) for column in columns]
-        judged = [_judgement(trial, column.of) if trial else None for trial, column in zip(found, columns, strict=True)]
+        judged = [
+            _judgement(ledger, trial, column.of) if trial else None
+            for trial, column in zip(found, columns, strict=True)
+        ]
         if judged[0] is not None and judged[1] is not None:
             names = (columns[0].images, columns[1].images)
             lines.append(("measured", str(compare(judged[0], judged[1], columns[0].metric, names))))

@@ -28,6 +28,7 @@ from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.judgement import IMAGE_SCORES
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
 from coldtune.stages.store import Store
+from coldtune.stages.store_at import StoreAt
 from coldtune.stages.store_made import git_commit
 from coldtune.stages.trial import parse_trial
 from coldtune.studies import cluster, show
@@ -63,7 +64,8 @@ class RunOptions:
     """How a study is run; none of it changes what the study is.
 
     trials: how many there shall be in all (None: as many as last time, or `default_trials`).
-    name: the study's (None: the one that follows from the spec). resume: refuse to start anew.
+    name: the study's (None: the one that follows from the spec). resume: refuse to start anew. store: where finished
+    work is kept (None: where it was last time, or `home/store`).
     command: what a person types to do this again. begun: when this process began, of `time.monotonic`.
     join: run trials beside the drivers that run the study already.
     """
@@ -78,6 +80,7 @@ class RunOptions:
     data_dir: Path | None = None
     tracking_uri: str | None = None
     storage: str | None = None
+    store: str | None = None
     workers: int = 1
     gpus_per_trial: float = 0.0
     begun: float = field(default_factory=time.monotonic)
@@ -95,6 +98,7 @@ class Checked:
     space: Space
     protocol: Protocol
     trials: int
+    store: StoreAt
     imports: Imports = field(default_factory=Imports)
 
 
@@ -120,8 +124,8 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
             hold = stack.enter_context(held(board, study.study_name, options.join, partial(_dim, console)))
             checked = _joining(checked, study, hold, options)
             ledger = Ledger(
-                checked.folder.name, spec, checked.space, storage, judgements_of(Store(options.home / "store")),
-                hold=hold, imports=checked.imports, fingerprint=checked.dataset.fingerprint,
+                checked.folder.name, spec, checked.space, storage, judgements_of(Store(checked.store)),
+                hold=hold, imports=checked.imports, fingerprint=checked.dataset.fingerprint, store=checked.store,
             )  # fmt: skip
             checked = replace(checked, trials=min(checked.trials, ledger.most() or checked.trials))
             _write_start(checked, options, ledger)
@@ -173,6 +177,7 @@ def check(spec: StudySpec, options: RunOptions) -> Checked:
     if options.resume and not folder.exists:
         there = ", ".join(p.name for p in sorted(folder.path.parent.glob("*"))) or "none"
         raise ValueError(f"--resume: there is no study {folder.name} in {options.home} (there are: {there})")
+    store = _store(folder, options)
     dataset = data.prepare(parse(DataConfig, spec.base["data"], "data"), options.home, options.data_dir)
     if folder.exists:
         folder.check(spec, dataset.fingerprint)
@@ -190,10 +195,18 @@ def check(spec: StudySpec, options: RunOptions) -> Checked:
         )
     if config.split == "test" and space.size is None:
         raise ValueError("protocol.split = 'test': a search judges by validation; test is for the chosen trial, once")
-    checked = Checked(spec, folder, dataset, sources, space, protocol, _trials(spec, space, folder, options))
+    checked = Checked(spec, folder, dataset, sources, space, protocol, _trials(spec, space, folder, options), store)
     if not spec.imports or is_ready(folder, options.storage):
         return checked
     return replace(checked, imports=gather(Importer(spec, space, dataset, sources, protocol), folder, options.storage))
+
+
+def _store(folder: StudyFolder, options: RunOptions) -> StoreAt:
+    """Where finished work is kept; ValueError where that cannot be reached or written."""
+    as_before = options.store is None and folder.exists
+    store = folder.store() if as_before else StoreAt.in_home(options.home, options.store)
+    store.check()
+    return store
 
 
 def _check_objective(metric: str, protocol: Protocol, task: Task) -> None:
@@ -252,6 +265,7 @@ def _write_start(checked: Checked, options: RunOptions, ledger: Ledger) -> None:
         "data_dir": str(options.data_dir.absolute()) if options.data_dir else None,
         "tracking_uri": options.tracking_uri,
         "storage": options.storage,
+        "store": None if checked.store == StoreAt.in_home(options.home, None) else checked.store.where,
         "workers": options.workers,
         "gpus_per_trial": options.gpus_per_trial,
         "limits": asdict(options.limits),
@@ -409,6 +423,7 @@ def _jobs(checked: Checked, options: RunOptions, slots: Slots, tags: Mapping[str
             trial=asked.config,
             leftover=getattr(degradation, "leftover", None),
             home=str(options.home),
+            store=checked.store.where,
             dataset_path=str(checked.dataset.path),
             source_path=str(checked.sources[source].path) if source else None,
             spool=str(checked.folder.spool),

@@ -20,6 +20,7 @@ from coldtune.metrics.protocol import Protocol
 from coldtune.reports.paper_text import TerminalTable, latex, markdown
 from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, trial_table
 from coldtune.stages.shares import saved
+from coldtune.stages.store_at import StoreAt
 from coldtune.stages.trial import short_name
 from coldtune.studies import pruning
 from coldtune.studies.begin import IMPORTED, IMPORTED_FROM
@@ -57,7 +58,7 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
     asks += _before(checked.trials, ended, again)
     trains = f"{space.base['training']['steps']:,} steps of {space.base['training']['batch_size']} images a trial"
     if space.size is not None:
-        trains = cost(space, checked.dataset, checked.sources, options.home / "store")
+        trains = cost(space, checked.dataset, checked.sources, checked.store)
     lines = [*described(checked.spec), ("asks", asks)]
     lines += [("imports", f"{study}: {said}") for study, said in ledger.study.user_attrs.get(IMPORTED, {}).items()]
     if ledger.hold is not None and (others := ledger.hold.others()):
@@ -77,7 +78,7 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
         ("judges", f"{_objectives(ledger)} on {checked.protocol.describe()}"),
         ("trains", trains),
         *([("prunes" if checked.spec.pruning.kind != "none" else "rungs", rungs)] if rungs else []),
-        ("writes", f"{options.home} (studies/{checked.folder.name}, store, data), runs to {tracking.shown(uri)}"),
+        ("writes", _places(checked, options.home, uri)),
     ]
     table = Table.grid(padding=(0, 2))
     for head, text in lines:
@@ -144,6 +145,13 @@ def gone(console: Console, why: Exception, command: str) -> None:
 def resume(command: str) -> str:
     """What a person types to go on with a study that `command` started."""
     return command if "--resume" in shlex.split(command) else f"{command} --resume"
+
+
+def _places(checked: Any, home: Path, uri: str) -> str:
+    folder, store = f"studies/{checked.folder.name}", checked.store
+    own = store == StoreAt.in_home(home, None)
+    elsewhere = "" if own else f", finished work to {store.shown}"
+    return f"{home} ({folder}{', store' if own else ''}, data){elsewhere}, runs to {tracking.shown(uri)}"
 
 
 def _trials_page(target: Target, study: str, ledger: Ledger) -> str:
@@ -279,7 +287,7 @@ def _against_runner_up(ledger: Ledger, best: FrozenTrial) -> str:
     if second is None or len(ledger.spec.objectives) > 1 or second.params == best.params:
         return ""
     try:
-        folders = [Path(trial.user_attrs["measured"]["sampled"]) for trial in (best, second)]
+        folders = [ledger.recorded(trial.user_attrs["measured"]["sampled"]) for trial in (best, second)]
         a, b = (Judgement.load(folder) for folder in folders)
         names = (f"Trial {best.number}", f"trial {second.number}")
         return str(compare(a, b, ledger.spec.objective.metric, names))

@@ -21,7 +21,7 @@ def read(folder: StudyFolder) -> Ledger:
             storage = open_storage(folder.path, start["storage"])
             study = open_study(folder.name, spec, storage)
             hold = Hold(board_of(study, folder.path, start["storage"]))
-            return Ledger(folder.name, spec, space, storage, hold=hold, reading=True)
+            return Ledger(folder.name, spec, space, storage, hold=hold, reading=True, store=folder.store())
     raise ValueError(f"study {folder.name}: its dataset {spec.base['data']['name']} is no longer in {folder.home}/data")
 
 

@@ -39,6 +39,7 @@ class TrialJob(Config):
     trial: TrialConfig
     leftover: float | None
     home: str
+    store: str | None = None  # None: the home's own
     dataset_path: str
     source_path: str | None
     spool: str
@@ -92,13 +93,14 @@ def _force(report: Callable[[dict[str, Any]], object], reason: str) -> None:
     os._exit(1)
 
 
-def _run(job: TrialJob, report: Any, deadline: Deadline) -> dict[str, Any]:
+def _run(job: TrialJob, report: Any, deadline: Deadline | None = None) -> dict[str, Any]:
     import torch
 
     from coldtune.config import plain
     from coldtune.tracking import NOTE, Tracker
     from coldtune.tracking.prometheus import TrialMetrics
 
+    deadline = deadline or Deadline(None, lambda _: None)
     torch.set_num_threads(job.cpus)
     started = time.time()
     gauges = TrialMetrics(job.study, job.number)
@@ -170,13 +172,14 @@ def _run(job: TrialJob, report: Any, deadline: Deadline) -> dict[str, Any]:
             }
         )
         _artifacts(tracker, job, chain, outcome)
+        address = chain.store.files.address
         return {
             "metrics": dict(outcome.metrics),
             "protocol": plain(outcome.protocol),
             "stages": _stages(outcome.stages),
-            "images": {name: str(path) for name, path in outcome.images.items()},
-            "measured": {name: str(path) for name, path in outcome.measured.items()},
-            "checkpoint": str(outcome.checkpoint),
+            "images": {name: address(path) for name, path in outcome.images.items()},
+            "measured": {name: address(path) for name, path in outcome.measured.items()},
+            "checkpoint": address(outcome.checkpoint),
             "rungs": {str(step): _worth(job, judged, outcome.nfe) for step, judged in outcome.rungs.items()},
             **attributes,
         }
@@ -192,6 +195,7 @@ def _chain(
     from coldtune.data import Dataset
     from coldtune.stages.chain import Chain
     from coldtune.stages.store import Store
+    from coldtune.stages.store_at import StoreAt
 
     source = Dataset.open(job.source_path) if job.source_path else None
 
@@ -200,7 +204,8 @@ def _chain(
         waits()
 
     working = deadline.resume if deadline else lambda: None
-    store = Store(Path(job.home) / "store", by=f"{job.study}/{job.number}", waiting=waiting, working=working)
+    place = StoreAt.in_home(Path(job.home), job.store)
+    store = Store(place, by=f"{job.study}/{job.number}", waiting=waiting, working=working)
     return Chain(trial, Dataset.open(job.dataset_path), store, device, source)
 
 

@@ -1,0 +1,69 @@
+"""A study whose finished work lies in a bucket: killed in mid-training, resumed from there, and evaluated."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import pytest
+from e2e_lab import SETTINGS, Lab, flags, study_of
+from optuna.trial import TrialState
+
+import servers
+from coldtune.stages.store import Store
+from coldtune.stages.store_at import StoreAt
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+LAST = SETTINGS["training.steps"]
+
+
+def test_a_study_in_a_bucket(lab: Lab, s3: servers.S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.env |= s3.environment
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket, home = s3.bucket(), lab.path / "home"
+    url = s3.url(bucket, "cold/store")
+    files = Store(StoreAt(url, str(lab.path / "looking"))).files
+
+    def steps() -> list[int]:
+        return [int(name.split("/")[1]) for name in files.tree("train") or {} if name.endswith("/manifest.json")]
+
+    arguments = ["--trials", "2", "--store", url, *flags()]
+    run = lab.sweep(home, *arguments)
+    run.until("a checkpoint in the bucket", lambda: any(0 < step < LAST for step in steps()))
+    run.process.kill()
+    run.ended()
+    lab.nothing_runs()
+    reached = max(steps())
+
+    run = lab.sweep(home, *arguments, "--resume")
+    assert run.ended() == 0, run.text
+    lab.nothing_runs()
+    assert f"finished work to s3://{bucket}/cold/store" in run.text
+    study = study_of(home)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+    assert steps().count(LAST) == 2
+    assert not (home / "store").exists()
+    recorded = study.trials[0].user_attrs
+    assert recorded["checkpoint"].startswith(f"s3://{bucket}/cold/store/train/")
+    assert recorded["images"]["sampled"].startswith(f"s3://{bucket}/cold/store/sample/")
+    training = {stage: found for stage, _, found, _ in recorded["stages"]}
+    assert training["train"] is (reached == LAST)
+
+    # Another process, which knows the home only, finds restorers and images in the bucket.
+    def coldtune(*words: str) -> str:
+        done = lab.start([sys.executable, "-m", "coldtune", *words, "--home", str(home)])
+        assert done.ended() == 0, done.text
+        return done.text
+
+    judged = lab.path / "judged.json"
+    coldtune("evaluate", f"{study.study_name}/0", f"{study.study_name}/1", "--output", str(judged))
+    values = [e["sets"]["sampled"]["metrics"]["fid"]["value"] for e in json.loads(judged.read_text())["evaluations"]]
+    assert values == [trial.values[0] for trial in study.trials]
+    shown = coldtune("study", "show", study.study_name)
+    assert re.search(rf"its restorer +s3://{bucket}/cold/store/train/\w+/00000{LAST}", shown)
+    assert f"s3://{bucket}/cold/store" in coldtune("store", "ls")
+    coldtune("store", "gc", "--older", "0", "--yes")
+    assert sorted(steps()) == [LAST, LAST], "what the trials passed on the way is gone, what they are is not"
