@@ -32,6 +32,7 @@ from coldtune.studies.job import main
         (["--tracking-uri", "http://127.0.0.1:9"], "tracking URI = 'http://127.0.0.1:9': the server cannot be reached"),
         (["--tracking-uri", "ftp://x"], "tracking URI = 'ftp://x': unknown kind"),
         (["--storage", "nonsense://h/d"], "--storage nonsense://h/d: cannot be opened"),
+        (["--store", "nonsense://bucket/x"], "--store nonsense://bucket/x: Unrecognized filesystem"),
         (["--trials", "0"], "--trials 0: at least 1"),
         (["--workers", "0"], "--workers 0: at least 1"),
         (["--workers", "10000"], "one trial needs 10000 CPUs (--workers 10000); the cluster has"),

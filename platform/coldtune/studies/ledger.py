@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -293,7 +294,9 @@ def open_study(name: str, spec: StudySpec, storage: BaseStorage) -> optuna.Study
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
         directions = [objective.direction for objective in spec.objectives]
-        return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+        _name_objectives(study, spec)
+        return study
 
 
 def _runs(trial: FrozenTrial) -> bool:
@@ -302,3 +305,10 @@ def _runs(trial: FrozenTrial) -> bool:
 
 def _owner(trial: FrozenTrial) -> str | None:
     return trial.system_attrs.get(OWNER)
+
+
+def _name_objectives(study: optuna.Study, spec: StudySpec) -> None:
+    """Under these names optuna-dashboard and Optuna's own plots show the objectives, instead of as a number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([objective.metric.replace("_", " ").upper() for objective in spec.objectives])

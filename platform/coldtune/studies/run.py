@@ -31,7 +31,7 @@ from coldtune.stages.store import Store
 from coldtune.stages.store_at import StoreAt
 from coldtune.stages.store_made import git_commit
 from coldtune.stages.trial import parse_trial
-from coldtune.studies import cluster, show
+from coldtune.studies import cluster, reach, show
 from coldtune.studies.begin import IMPORTED_FROM, TRIALS, Imports, check_spec, imported
 from coldtune.studies.board import board_of
 from coldtune.studies.executor import Events, StoppedError, execute
@@ -313,6 +313,7 @@ def _run(
             watch(ray_places(context["own"]), partial(farewell, own=context["own"])),
             shown,
         ):
+            reach.check(_needs(checked, options, target))
             slots = plan(cluster.nodes(), options.workers, options.gpus_per_trial, checked.trials)
             room = Room(slots, checked.trials, cluster.nodes)
             show.running(console, slots, context)
@@ -407,6 +408,13 @@ class _All(Events):
     def tick(self) -> None:
         for listener in self._listeners:
             listener.tick()
+
+
+def _needs(checked: Checked, options: RunOptions, target: tracking.Target) -> reach.Needs:
+    """What trials need, wherever they run."""
+    datasets = {f"dataset {dataset.name}": dataset.path for dataset in [checked.dataset, *checked.sources.values()]}
+    store = {} if checked.store.remote else {"store": checked.store.path}
+    return reach.Needs({"home": options.home, **store}, datasets, checked.store, target.uri, options.storage)
 
 
 def _jobs(checked: Checked, options: RunOptions, slots: Slots, tags: Mapping[str, object]) -> Any:

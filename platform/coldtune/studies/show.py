@@ -31,6 +31,7 @@ from coldtune.studies.paper import described, fill
 from coldtune.studies.pruning_saved import not_trained
 from coldtune.studies.sampler import PROMOTED
 from coldtune.studies.slots import Slots
+from coldtune.studies.storage import dashboard_command
 from coldtune.tracking import Target
 
 _STATES = {
@@ -115,6 +116,7 @@ def closing(
     commands = [
         ("runs in MLflow", tracking.ui_command(target.uri)),
         ("its trials", _trials_page(target, folder.name, ledger)),
+        ("in Optuna", dashboard_command(folder.path, folder.start()["storage"])),
         ("look closer", f"{runner()}coldtune study show {folder.name} --home {shlex.quote(str(folder.home))}"),
         ("judge further", f"{runner()}coldtune evaluate {folder.name} --home {shlex.quote(str(folder.home))}"),
     ]

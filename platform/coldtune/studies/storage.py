@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import warnings
 import weakref
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +87,15 @@ def _missing(error: BaseException | None) -> str:
         name = getattr(error, "name", None) or name
         error = error.__cause__ or error.__context__
     return name.partition(".")[0]
+
+
+def dashboard_command(folder: Path, url: str | None) -> str:
+    """The command that opens the study in optuna-dashboard; a password in the database's URL is left out (`***`)."""
+    from sqlalchemy.engine import make_url
+
+    where = str(folder / JOURNAL) if url is None else make_url(database_url(url)).render_as_string(hide_password=True)
+    with_uv = "UV" in os.environ or "UV_RUN_RECURSION_DEPTH" in os.environ
+    if find_spec("optuna_dashboard") is None:
+        install = "uv run --with optuna-dashboard " if with_uv else "pip install optuna-dashboard && "
+        return f"{install}optuna-dashboard {shlex.quote(where)}"
+    return f"{'uv run ' if with_uv else ''}optuna-dashboard {shlex.quote(where)}"
