@@ -5,8 +5,9 @@
 Every row is a process with a Ray cluster of its own, two trials at once, processes reused. A trial does nothing, so
 the time from one trial's end to the next is bookkeeping: Tune's and Ray's, the study's, and the suggestion, whose own
 time is taken apart. "ours" is what a study runs: its ledger on a journal file, `execute`, and, where tracked, its
-records with spools and their delivery to MLflow (SQLite). "stock" is OptunaSearch on a journal file with the same
-space and algorithm and, where tracked, MLflowLoggerCallback. Prints Markdown tables.
+records with spools and their delivery to MLflow (SQLite); "late" goes on with a study of 10,000 trials. "stock" is
+OptunaSearch on a journal file with the same space and algorithm and, where tracked, MLflowLoggerCallback. Prints
+Markdown tables.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 AT_ONCE = 2
+NAME = "bookkeeping"
 ASKED_AT = (10, 100, 1_000, 3_000, 10_000)
 REPEATS = 11
-ROWS = ("stock random", "ours random", "stock random", "stock tracked", "ours tracked")
+ROWS = ("stock random", "ours random", "stock random", "ours late", "stock tracked", "ours tracked")
 LONG = "ours random"  # of --trials; the others are of --other-trials
+LATE = 10_000  # trials that "ours late" finds in its study when it begins
 
 
 @dataclass
@@ -105,7 +108,7 @@ def make_spec(algorithm: str) -> Any:
     from coldtune.config import parse
     from coldtune.studies.spec import build_spec
 
-    spec = build_spec("bookkeeping", ROOT / "search_spaces" / "blur.yaml")
+    spec = build_spec(NAME, ROOT / "search_spaces" / "blur.yaml")
     search = {**spec.search.model_dump(), "algorithm": algorithm}
     return spec.model_copy(update={"search": parse(type(spec.search), search)})
 
@@ -147,7 +150,9 @@ def trivial_trial(config: Mapping[str, Any]) -> None:
     tune.report({"state": "complete", "outcome": json.dumps(outcome)})
 
 
-def run_ours(algorithm: str, tracked: bool, trials: int, folder: Path, clock: Clock) -> dict[str, float]:
+def run_ours(
+    algorithm: str, tracked: bool, trials: int, folder: Path, clock: Clock, there: int = 0
+) -> dict[str, float]:
     import ray
 
     from coldtune.diffusion import build_degradation
@@ -161,16 +166,17 @@ def run_ours(algorithm: str, tracked: bool, trials: int, folder: Path, clock: Cl
     from coldtune.tracking import default_uri, prepare
 
     spec = make_spec(algorithm)
-    ledger = Ledger("bookkeeping", spec, make_space(), open_storage(folder))
+    ledger = filled(algorithm, there, folder) if there else Ledger(NAME, spec, make_space(), open_storage(folder))
+    trials += ledger.finished()
     target = prepare(default_uri(folder), "coldtune", folder / "artifacts") if tracked else None
-    records = Records(ledger, "bookkeeping", folder / "spool", target, {}) if target else None
+    records = Records(ledger, NAME, folder / "spool", target, {}) if target else None
     events: Any = records or Events()
 
     def job(asked: Asked) -> TrialJob:
         leftover = getattr(build_degradation(asked.config.degradation, (1, 16, 16)), "leftover", None)
         spool = str(folder / "spool") if tracked else ""
         return TrialJob(
-            study="bookkeeping", number=asked.number, again=asked.again, trial=asked.config, leftover=leftover,
+            study=NAME, number=asked.number, again=asked.again, trial=asked.config, leftover=leftover,
             home=str(folder), dataset_path=str(folder), source_path=None, spool=spool,
             tags={"git_commit": "0" * 40, "job": "bookkeeping"}, workers=1, cpus=1, gpus=0.0,
         )  # fmt: skip
@@ -185,7 +191,7 @@ def run_ours(algorithm: str, tracked: bool, trials: int, folder: Path, clock: Cl
         clock.ended()
 
     events.completed = ended
-    with cluster.connect("bookkeeping"):
+    with cluster.connect(NAME):
         assert ray.cluster_resources()["CPU"] >= AT_ONCE
         room = Room(Slots(count=AT_ONCE, workers=1, cpus=1, gpus=0.0), AT_ONCE, cluster.nodes)
         execute(ledger, events, job, room, trials, folder / "tune", trivial_trial)
@@ -242,11 +248,11 @@ def run_stock(algorithm: str, tracked: bool, trials: int, folder: Path, clock: C
 
     uri = f"sqlite:///{folder}/mlflow.db"
     search = OptunaSearch(
-        stock_point, metric="fid", mode="min", sampler=sampler, study_name="bookkeeping",
+        stock_point, metric="fid", mode="min", sampler=sampler, study_name=NAME,
         storage=JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
     )  # fmt: skip
     callbacks = [MLflowLoggerCallback(tracking_uri=uri, experiment_name="stock")] if tracked else []
-    with cluster.connect("bookkeeping"):
+    with cluster.connect(NAME):
         del os.environ["TUNE_GLOBAL_CHECKPOINT_S"]  # as they come
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -270,9 +276,11 @@ def one(row: str, trials: int, folder: Path) -> None:
     """A row, in this process; what was measured goes into the folder."""
     who, what = row.split()
     clock = Clock(trials, row, folder / "rows.jsonl")
-    algorithm, tracked = ("random", True) if what == "tracked" else (what, False)
-    run = run_ours if who == "ours" else run_stock
-    more = run(algorithm, tracked, trials, folder, clock)
+    algorithm, tracked = ("tpe" if what == "tpe" else "random"), what == "tracked"
+    if who == "ours":
+        more = run_ours(algorithm, tracked, trials, folder, clock, LATE if what == "late" else 0)
+    else:
+        more = run_stock(algorithm, tracked, trials, folder, clock)
     (folder / "more.json").write_text(json.dumps(more))
 
 
@@ -286,9 +294,9 @@ def filled(algorithm: str, count: int, folder: Path) -> Any:
     from coldtune.studies.ledger import Ledger
     from coldtune.studies.storage import open_storage
 
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     space, rng = make_space(), random.Random(0)
-    ledger = Ledger("bookkeeping", make_spec(algorithm), space, open_storage(folder))
+    ledger = Ledger(NAME, make_spec(algorithm), space, open_storage(folder))
     ledger.complete(ledger.ask().number, {"fid": value(0)}, {})  # the base, which is asked as it is
     with together(ledger.study._storage):
         for number in range(1, count):
@@ -372,7 +380,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bk", dir=options.dir) as scratch:
         machine = made()
         print(f"Commit {git_commit()}; {machine['cpus']} CPUs ({machine['device']}), Python {machine['python']}.")
-        asks(Path(scratch))
         for number, row in enumerate(options.rows):
             folder = Path(scratch) / str(number)
             folder.mkdir()
@@ -382,6 +389,7 @@ def main() -> None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 subprocess.run(command, check=True, env=environment, timeout=options.limit)
             table(row, folder, max(1, trials // (10 if row == LONG else 2)))
+        asks(Path(scratch))
 
 
 if __name__ == "__main__":
