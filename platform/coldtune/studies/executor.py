@@ -282,6 +282,8 @@ def _silent_progress() -> Any:
 def _ticker(events: Events, search: Any, stop: threading.Event) -> Any:
     from ray import tune
 
+    ended: list[Any] = []  # to be forgotten when Tune's other callbacks have seen them
+
     class Ticker(_Unsaved, tune.Callback):  # type: ignore[misc]
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             events.started(trial.config["number"])
@@ -295,12 +297,14 @@ def _ticker(events: Events, search: Any, stop: threading.Event) -> Any:
                 events.restarted(number)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            _forget(trial)
+            ended.append(trial)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            _forget(trial)
+            ended.append(trial)
 
         def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+            while ended:
+                _forget(ended.pop())
             try:
                 events.tick()
             except StoppedError as stopped:
