@@ -57,8 +57,8 @@ def episode(
                 say(f"{kill.kind} ({kill.ended} trials ended, {kill.doing}): went on after {kill.seconds:g} s")
             finish(study)
             check(study, wanted)
-    except AssertionError as trouble:
-        done.trouble = str(trouble)
+    except Exception as trouble:  # whatever it is: it belongs in the record, and the next study may tell more
+        done.trouble = f"{type(trouble).__name__}: {trouble}"
     done.seconds = round(time.monotonic() - since, 1)
     return done
 
