@@ -122,8 +122,9 @@ class Fire:
     def _scenario(self, hits: Counter[str]) -> Scenario:
         """The one that can be hit in what was hit least; of those, the one that ran least."""
         ran = Counter(each.scenario for each in self.record.episodes)
-        least = min(hits[kind] for kind in KINDS if any(kind in each.kinds for each in self.scenarios))
-        short = [each for each in self.scenarios if any(hits[kind] == least for kind in each.kinds)]
+        share = Dice(Random(0), hits).share
+        least = min(share(kind) for kind in KINDS if any(kind in each.kinds for each in self.scenarios))
+        short = [each for each in self.scenarios if any(share(kind) == least for kind in each.kinds)]
         return min(short, key=lambda each: ran[each.name])
 
     def _unbroken(self, scenario: Scenario) -> list[Any]:

@@ -65,7 +65,7 @@ def episode(
 
 def _next(study: Study, dice: Dice, say: Say) -> Kill | None:
     """The next kill; None where the study ended before."""
-    kind = dice.kind(study.scenario, study.deaths)
+    kind = dice.kind(study.scenario, study.alive_deaths())
     if kind is None:
         return None
     wait, outage = dice.instant(study.scenario), dice.outage()

@@ -10,6 +10,10 @@ from typing import Any
 KINDS = ("driver", "trial", "worker", "raylet", "mlflow", "postgres")
 """What is killed: the job's process, a trial's, one of several that train a trial, Ray's on a node, a server's."""
 
+COSTLY = {"driver": 1.0, "raylet": 1.0, "worker": 1.0}
+"""Kinds after which much has to start again: hit less often than the others, which weigh `_CHEAP`."""
+
+_CHEAP = 1.5
 _DEATHS = 2  # of a trial's processes in one run of the driver: one more, and the trial counts as failed
 
 
@@ -30,7 +34,12 @@ class Scenario:
     workers: int = 1
     head: int | None = None
     postgres: bool = False
-    span: float = 20.0
+    span: float = 10.0
+
+    @property
+    def alone(self) -> bool:
+        """Whether one trial runs at a time, on the machines of this test."""
+        return self.workers > 1 or self.head == 1
 
     @property
     def steps(self) -> int:
@@ -47,8 +56,8 @@ SCENARIOS = {
             postgres=True,
         ),
         Scenario(
-            "workers", 3, ("worker", "driver", "mlflow"), {"search.algorithm": "random", "training.steps": 40},
-            workers=2, span=30.0,
+            "workers", 4, ("worker", "driver", "mlflow"), {"search.algorithm": "random", "training.steps": 40},
+            workers=2, span=20.0,
         ),
         Scenario(
             "pruning", 8, ("driver", "trial", "raylet", "mlflow", "postgres"),
@@ -71,13 +80,17 @@ class Dice:
     wanted: tuple[str, ...] = KINDS
 
     def kind(self, scenario: Scenario, deaths: int) -> str | None:
-        """A kind that this study can lose, of those hit least so far."""
+        """A kind that this study can lose, of those whose turn it is."""
         able = [kind for kind in scenario.kinds if kind in self.wanted]
         able = [kind for kind in able if kind not in ("trial", "worker") or deaths < _DEATHS]
         if not able:
             return None
-        least = min(self.hits[kind] for kind in able)
-        return self.random.choice([kind for kind in able if self.hits[kind] == least])
+        least = min(map(self.share, able))
+        return self.random.choice([kind for kind in able if self.share(kind) == least])
+
+    def share(self, kind: str) -> float:
+        """How often it was hit, of how often it shall be."""
+        return self.hits[kind] / COSTLY.get(kind, _CHEAP)
 
     def instant(self, scenario: Scenario) -> float:
         """Seconds from when the study last went on."""

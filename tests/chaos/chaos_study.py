@@ -47,6 +47,7 @@ class Study:
     head: Head | None = None
     run: Running = field(init=False)
     deaths: int = 0
+    died_at: int = 0
 
     def __post_init__(self) -> None:
         self.home = self.lab.path / "home"
@@ -86,6 +87,10 @@ class Study:
             '"op":"end","status":"interrupted"' not in text and '"op":"end"' in text
             for text in (line_of(path) for path in self.home.glob("studies/*/spool/trial-*.jsonl"))
         )
+
+    def alive_deaths(self) -> int:
+        """How often, at most, a process of one of the running trials has died under this driver."""
+        return 0 if self.scenario.alone and self.runs_ended() > self.died_at else self.deaths
 
     def doing(self) -> str:
         """Where the study is, in a word or two."""
@@ -171,7 +176,8 @@ def _killed(study: Study, kind: str) -> bool:
         return False
     with suppress(psutil.NoSuchProcess):
         victims[0].kill()
-    study.deaths += kind in ("trial", "worker")
+    if kind in ("trial", "worker"):
+        study.deaths, study.died_at = study.alive_deaths() + 1, study.runs_ended()
     return True
 
 
