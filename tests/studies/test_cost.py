@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from coldtune.data import DataConfig, Dataset, prepare
 from coldtune.stages.keys import train_key
 from coldtune.stages.store import StoreCheckpoints
-from coldtune.studies.cost import cost
+from coldtune.studies.cost import cost, trainings
 from coldtune.studies.paper import build
 from coldtune.studies.space import Space
+from coldtune.studies.spec import build_spec
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,18 @@ def test_what_the_store_has_is_said(digits: Dataset, tmp_path: Path) -> None:
     StoreCheckpoints(tmp_path, key, final=100).save(100, lambda folder: (folder / "x").touch())
     assert "1 training of 100 steps" in cost(space, digits, {}, tmp_path)
     assert "; in the store already; " in cost(space, digits, {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("samplers", 1), ("noise", 2), ("training", None), ("blur", None), ("degradations", None)]
+)
+def test_how_many_trainings_a_searched_space_has(root: Path, digits: Dataset, name: str, count: int | None) -> None:
+    spec = build_spec("x", root / "search_spaces" / f"{name}.yaml")
+    space = Space(spec.space, spec.base, digits.image_shape)
+    assert trainings(space, digits, {}) == count
+    if count is not None:
+        rng = random.Random(0)
+        assert len({train_key(space.resolve(space.sample(rng)), digits) for _ in range(30)}) == count
 
 
 def test_the_papers_own_training_is_what_the_appendix_says() -> None:

@@ -16,6 +16,8 @@ from coldtune.stages.trial import TrialConfig
 from coldtune.studies.space import Space
 from coldtune.studies.space_config import VARIANT
 
+_TRAINS = ("data", "degradation", "restorer", "training")  # the sections that shape a training
+
 
 def cost(space: Space, dataset: Dataset, sources: Mapping[str, Dataset], store: StoreAt | Path) -> str:
     """One line: how many different trainings of how many steps, how far the store has them, and what sampling takes.
@@ -34,6 +36,15 @@ def cost(space: Space, dataset: Dataset, sources: Mapping[str, Dataset], store: 
         lines.append(f"the store has {sum(done.values()):,} of these steps")
     lines.append(f"then samples with {sum(_evaluations(trial, dataset) for trial in trials):,} more evaluations")
     return "; ".join(lines)
+
+
+def trainings(space: Space, dataset: Dataset, sources: Mapping[str, Dataset]) -> int | None:
+    """How many different trainings a searched space has in all; None where what varies is trained anew."""
+    if space.config.derive or any(path.partition(".")[0] in _TRAINS for path in space.config.vary):
+        return None
+    points = [{VARIANT: name} for name in space.config.variants] or [space.first]
+    trials = map(space.resolve, points)
+    return len({train_key(t, dataset, sources.get(source_of(t.degradation) or "")) for t in trials})
 
 
 def _trainings(trials: list[TrialConfig]) -> str:

@@ -24,7 +24,7 @@ from coldtune.stages.store_at import StoreAt
 from coldtune.stages.trial import short_name
 from coldtune.studies import pruning
 from coldtune.studies.begin import IMPORTED, IMPORTED_FROM
-from coldtune.studies.cost import cost
+from coldtune.studies.cost import cost, trainings
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.ledger import Ledger
 from coldtune.studies.paper import described, fill
@@ -57,7 +57,9 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
         listed = ", ".join(space.config.variants)
         asks = f"{space.size} variants, each once: {listed}" if space.size > 1 else f"1 variant: {listed}"
     asks += _before(checked.trials, ended, again)
-    trains = f"{space.base['training']['steps']:,} steps of {space.base['training']['batch_size']} images a trial"
+    trains = f"{space.base['training']['steps']:,} steps of {space.base['training']['batch_size']} images "
+    once = trainings(space, checked.dataset, checked.sources)
+    trains += {None: "a trial", 1: "once, for all trials"}.get(once, f"in each of {once} trainings, for all trials")
     if space.size is not None:
         trains = cost(space, checked.dataset, checked.sources, checked.store)
     lines = [*described(checked.spec), ("asks", asks)]
