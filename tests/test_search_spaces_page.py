@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from coldtune.diffusion import leftover_of, nfe
+from coldtune.studies.pruning import check_pruning
 from coldtune.studies.sampler import listed_points
 from coldtune.studies.space import Space
 from coldtune.studies.spec import StudySpec, build_spec
@@ -18,7 +19,7 @@ from coldtune.studies.spec import StudySpec, build_spec
 SHAPE = (1, 16, 16)
 HEADS = (
     "Base, ranges, choices", "Base, ranges, choices", "Conditions: `when`", "Variants", "Derived values", "Constraints",
-    "Points to try first", "Generation", "A worked example",
+    "Points to try first", "Generation", "Rungs and pruning", "A worked example",
 )  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def test_variants_are_asked_in_order(spaces: list[tuple[StudySpec, Space]]) -> N
 
 
 def test_what_is_held_is_held(spaces: list[tuple[StudySpec, Space]]) -> None:
-    for i in (4, 8):
+    for i in (4, 9):
         spec, space = spaces[i]
         held = leftover_of(spec.base["degradation"], SHAPE)
         for point in points(space, 20):
@@ -102,7 +103,7 @@ def test_what_is_held_is_held(spaces: list[tuple[StudySpec, Space]]) -> None:
 
 
 def test_the_budget_is_kept(spaces: list[tuple[StudySpec, Space]]) -> None:
-    for i, most in ((5, 20), (8, 30)):
+    for i, most in ((5, 20), (9, 30)):
         _, space = spaces[i]
         costs = [nfe(trial.sampler, trial.degradation["steps"]) for trial in map(space.resolve, points(space))]
         assert max(costs) <= most
@@ -113,8 +114,14 @@ def test_the_first_points_come_first(spaces: list[tuple[StudySpec, Space]]) -> N
     assert [(point["T"], point["sampler"]) for point in spaces[6][1].enqueued] == [
         (20, "tacos"), (40, "tacos"), (10, "naive")
     ]  # fmt: skip
-    assert [point["sampler"] for point in spaces[8][1].enqueued] == ["tacos", "naive", "direct"]
-    assert "num_steps" not in spaces[8][1].enqueued[2], "it has no effect on direct restoration"
+    assert [point["sampler"] for point in spaces[9][1].enqueued] == ["tacos", "naive", "direct"]
+    assert "num_steps" not in spaces[9][1].enqueued[2], "it has no effect on direct restoration"
+
+
+def test_every_rung_decides(spaces: list[tuple[StudySpec, Space]]) -> None:
+    spec, _ = spaces[8]
+    check_pruning(spec)
+    assert spec.base["rungs"]["steps"] == spec.pruning.halvings(spec.base["rungs"]["steps"]) == [75, 150]
 
 
 def test_generation_leaves_nothing(spaces: list[tuple[StudySpec, Space]]) -> None:
