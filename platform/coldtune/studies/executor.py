@@ -105,7 +105,7 @@ def execute(
             storage_path=str(scratch),
             verbose=0,
             progress_reporter=_silent_reporter(),
-            callbacks=[_ticker(events, search, stop), _silent_progress()],
+            callbacks=[_ticker(events, search, stop)],
             failure_config=tune.FailureConfig(max_failures=retries),
         ),
     )
@@ -259,21 +259,6 @@ def _silent_reporter() -> Any:
             return False
 
         def report(self, trials: list[Any], done: bool, *sys_info: dict[str, Any]) -> None:
-            pass
-
-    return Silent()
-
-
-def _silent_progress() -> Any:
-    from ray.tune.progress_reporter import TrialProgressCallback
-
-    class Silent(_Unsaved, TrialProgressCallback):  # type: ignore[misc]
-        """In place of the one that Tune adds, which prints a line for each trial of which nothing is kept."""
-
-        def log_result(self, trial: Any, result: dict[str, Any], error: bool = False) -> None:
-            pass
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             pass
 
     return Silent()
