@@ -36,7 +36,7 @@ def preview(
     points = _points(space, count)
     costs = [found.seconds(space.resolve(point), protocol.num_images) for point in points]
     lines = [
-        f"the space: {_size(space)}",
+        f"\nthe space: {_size(space)}",
         f"this machine trains {found.images_per_s:,.0f} images/s and evaluates {found.evaluations_per_s:,.0f} a second "
         "with the base's restorer, on the threads of one trial",
         f"{bill.describe(slots)}, without judging and start-up, and without what the store has already",
