@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from coldtune.config import parse
 from coldtune.processes import this_process
 from coldtune.studies import together
+from coldtune.studies.begin import TRIALS
 from coldtune.studies.board import Board, FolderBoard, board_of
 from coldtune.studies.executor import Events
 from coldtune.studies.hold import Hold, held
@@ -41,7 +42,9 @@ def driver(spec: StudySpec, space: Space, folder: Path, url: str | None, stack: 
     board = board_of(open_study("study", spec, storage), folder, url)
     hold = stack.enter_context(held(board, "study", join=True))
     assert together.set_up_by_others(open_study("study", spec, storage), hold) != hold.leads()
-    return Ledger("study", spec, space, storage, hold=hold)
+    made = Ledger("study", spec, space, storage, hold=hold)
+    made.study.set_user_attr(TRIALS, 9)
+    return made
 
 
 @pytest.fixture(params=["journal", "postgresql"])

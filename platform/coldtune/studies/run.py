@@ -295,7 +295,8 @@ def _run(
     records = Records(ledger, name, spool, target, {**tags, "protocol": checked.protocol.key})
     if records.leads():
         records.settle()
-        records.parent.params({"trials": checked.trials, "objective": _and(checked.spec), **_imported(ledger)})
+        records.parent.params({"objective": _and(checked.spec), **_imported(ledger)})
+        records.parent.tags({"trials": checked.trials})  # a larger number extends the study; parameters stay
         records.parent.artifact(checked.folder.path / "spec.yaml")
     shown = ExitStack()
 

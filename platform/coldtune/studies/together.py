@@ -6,7 +6,7 @@ import time
 
 from optuna.study import Study
 
-from coldtune.studies.begin import READY
+from coldtune.studies.begin import READY, TRIALS
 from coldtune.studies.executor import Events
 from coldtune.studies.hold import Hold
 from coldtune.studies.ledger import Ledger
@@ -34,7 +34,7 @@ class Together(Events):
 def set_up_by_others(study: Study, hold: Hold) -> bool:
     """Wait until whoever leads has set the study up; False where this driver leads, and has to do it itself."""
     while not hold.leads():
-        if study.user_attrs.get(READY):
+        if study.user_attrs.get(READY) and TRIALS in study.user_attrs:
             return True
         time.sleep(_LOOK_S / 10)
     return False

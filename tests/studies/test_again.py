@@ -1,0 +1,151 @@
+"""The same command again, another number of trials, another spec, and who runs what: all without a cluster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coldtune import cli
+from coldtune.config import plain
+from coldtune.data import Dataset, prepared
+from coldtune.metrics import build_extractor, resolve
+from coldtune.metrics.protocol import Protocol
+from coldtune.stages.trial import parse_trial
+from coldtune.studies import cluster, run
+from coldtune.studies.begin import TRIALS, Imports
+from coldtune.studies.board import FolderBoard
+from coldtune.studies.folder import StudyFolder
+from coldtune.studies.hold import held
+from coldtune.studies.importing import Importer, gather
+from coldtune.studies.job import main
+from coldtune.studies.ledger import Ledger
+from coldtune.studies.space import Space
+from coldtune.studies.spec import build_spec
+from coldtune.studies.storage import open_storage
+
+SPACE = "base: digits-quick\nvary: {degradation.steps: {low: 10, high: 40}}\nsearch: {algorithm: random}\n"
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def home(digits_home: Path, tmp_path: Path) -> Path:
+    """A home with study `old`: three trials, the last of which is the best."""
+    shutil.copytree(digits_home / "data", tmp_path / "data")
+    (tmp_path / "space.yaml").write_text(SPACE)
+    begin(tmp_path, "old", ended=3)
+    return tmp_path
+
+
+def begin(home: Path, name: str, ended: int = 0, imports: tuple[str, ...] = ()) -> Ledger:
+    """A study of three trials as its driver leaves it, `ended` of which have ended."""
+    dataset = Dataset.open(prepared(home, "digits")[0])
+    spec = build_spec("j", home / "space.yaml").model_copy(update={"imports": imports})
+    space, trial = Space(spec.space, spec.base, dataset.image_shape), parse_trial(spec.base)
+    protocol: Protocol = resolve(trial.protocol, build_extractor("digits"), dataset, trial.task)
+    folder = StudyFolder(home, name)
+    found = gather(Importer(spec, space, dataset, {}, protocol), folder, None) if imports else Imports()
+    start = {
+        "trials": 3, "fingerprint": dataset.fingerprint, "storage": None, "tracking_uri": None, "data_dir": None,
+        "command": f"python j.py --study {name}", "workers": 1, "gpus_per_trial": 0.0,
+    }  # fmt: skip
+    folder.save(spec, start)
+    ledger = Ledger(name, spec, space, open_storage(folder.path), imports=found, fingerprint=dataset.fingerprint)
+    ledger.study.set_user_attr(TRIALS, 3)
+    for _ in range(ended):
+        number = ledger.ask().number
+        ledger.complete(number, {"fid": 9.0 - number}, {"protocol": plain(protocol)})
+    return ledger
+
+
+@pytest.fixture
+def job(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs the job, which may not start Ray: its exit code, what it printed, and its error."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster, "connect", lambda *_: pytest.fail("Ray was started"))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            main("j", home / "space.yaml", "", arguments=["--home", str(home), *arguments])
+        return (int(ended.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def command(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs `coldtune study`, likewise."""
+    monkeypatch.setattr(cluster, "connect", lambda *_: pytest.fail("Ray was started"))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["study", *arguments, "--home", str(home)])
+        return (int(ended.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+def test_a_finished_study_again_prints_its_table_and_how_to_extend_it(job: Call, command: Call) -> None:
+    for printed in (job("--study", "old"), job("--study", "old", "--trials", "3"), command("resume", "old")):
+        code, out, _ = printed
+        assert code == 0
+        assert "3 trials over T, around digits-quick (RANDOM, seed 0); they ended before, so none is asked" in out
+        assert "★2  finished" in out
+        (more,) = [line for line in out.splitlines() if line.startswith("  more trials")]
+        assert more.endswith(" --trials 11")
+
+
+def test_fewer_trials_than_ended_take_nothing_away(home: Path, job: Call) -> None:
+    code, out, _ = job("--study", "old", "--trials", "2")
+    assert code == 0
+    assert "2 trials over T, around digits-quick (RANDOM, seed 0); 3 trials ended before, so none is asked" in out
+    assert "★2  finished" in out
+    assert "--trials 11" in out
+    assert StudyFolder(home, "old").start()["trials"] == 3, "nor does the next `resume` ask for fewer"
+
+
+def test_another_spec_under_the_same_name_names_the_differences_and_the_ways_out(job: Call) -> None:
+    code, _, error = job("--study", "old", "--set", "training.lr=0.002")
+    assert code == 2
+    assert "holds a study with another spec; give the same settings, or another name" in error
+    assert "--import old:\n  base.training.lr: 0.002, there 0.001" in error
+
+
+def test_a_study_that_is_being_run_is_refused_and_listed_with_who_does(home: Path, job: Call, command: Call) -> None:
+    with held(FolderBoard(home / "studies" / "old" / "drivers"), "old", join=False):
+        for code, _, error in (job("--study", "old"), job("--study", "old", "--trials", "9"), command("resume", "old")):
+            assert code == 2
+            assert f"--study old: is being run by process {os.getpid()} on " in error
+        _, out, _ = command("list")
+        assert f"process {os.getpid()} on " in out
+        code, _, error = job("--study", "old", "--join", "--trials", "9")
+        assert (code, error.startswith("error: --trials 9: joins a study of 3 trials")) == (2, True)
+    assert "process" not in command("list")[1]
+
+
+def test_an_imported_trial_is_told_apart_wherever_a_study_is_shown(home: Path, command: Call) -> None:
+    ledger = begin(home, "new", ended=1, imports=("old",))
+    _, out, _ = command("list")
+    (line,) = [line for line in out.splitlines() if " new " in line]
+    assert "1 + 3 imported" in line
+    _, out, _ = command("show", "new")
+    states = [line.split()[1] for line in out.splitlines() if line.strip()[:1].isdigit() or "★" in line[:8]]
+    assert states[:4] == ["imported", "imported", "imported", "finished"]
+    assert run._imported(ledger) == {"imported_trials": 3, "imported_from": {"old": 3}}
+
+
+def test_a_trial_that_runs_is_not_called_interrupted(home: Path, command: Call) -> None:
+    folder = StudyFolder(home, "new")
+    begin(home, "new", ended=1)
+    board = FolderBoard(folder.path / "drivers")
+    with held(board, "new", join=False) as hold:
+        spec, dataset = folder.spec(), Dataset.open(prepared(home, "digits")[0])
+        space = Space(spec.space, spec.base, dataset.image_shape)
+        Ledger("new", spec, space, open_storage(folder.path), hold=hold).ask()
+        assert " running " in command("show", "new")[1]
+    assert " interrupted " in command("show", "new")[1]
