@@ -1,8 +1,9 @@
 """What the store costs: looking up, putting, listing, and leases that many processes want at once.
 
-    uv run benchmarks/store.py [--dir DIR] [--repeat 5]
+    uv run benchmarks/store.py [--dir DIR] [--repeat 5] [--url s3://BUCKET/PREFIX]
 
 Prints Markdown tables. DIR: where the store is made (the file system that is measured; default: a temporary folder).
+With --url, only a table of the same operations there and in DIR, alternately; what is made at the URL is removed.
 Times are medians of `--repeat`; files are in the page cache, as those of a trial that was just made are.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from coldtune.stages import store as store_module
 from coldtune.stages.store import Store
+from coldtune.stages.store_at import StoreAt
 from coldtune.stages.store_gc import Needs, inventory, waste
 from coldtune.stages.store_made import git_commit, made
 
@@ -182,15 +185,87 @@ def taken_over(root: Path, lease_s: float, number: signal.Signals) -> float:
     return seconds
 
 
+def alternately(places: dict[str, Store], call: Callable[[Store], object], repeat: int) -> dict[str, float]:
+    """The median time of `call(store)` for each place, taken in turns."""
+    times: dict[str, list[float]] = {name: [] for name in places}
+    for _ in range(repeat):
+        for name, store in places.items():
+            times[name].append(timed(partial(call, store)))
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def remote(url: str, root: Path, repeat: int) -> None:
+    """A local store against one in object storage: what a trial's stages ask of either."""
+    places = {
+        "local": Store(root / "local", waiting=print),
+        "object": Store(StoreAt(url, str(root / "copies")), waiting=print),
+        "object, elsewhere": Store(StoreAt(url, str(root / "others-copies")), waiting=print),
+    }
+    two, keys = {name: places[name] for name in ("local", "object")}, itertools.count()
+
+    def hold(store: Store) -> None:
+        with store.lease("kind", "key"):
+            pass
+
+    def without_copies(store: Store) -> None:
+        store.files.forget(f"find/{size}")
+        forget()
+        store.find("find", str(size))
+
+    row("operation", "entry", *places)
+    row(":--", "--:", "--:", "--:", "--:")
+    for size in (SMALL, LARGE // 10):
+        content = os.urandom(size)
+
+        def write(directory: Path, content: bytes = content) -> None:
+            (directory / "data").write_bytes(content)
+            (directory / "log.json").write_text("{}")
+
+        def put(store: Store, write: Callable[[Path], None] = write) -> None:
+            store.put("put", str(next(keys)), write)
+
+        for store in two.values():
+            store.put("find", str(size), write)
+        time.sleep(2.5)  # until it is old enough to be remembered
+
+        def first(store: Store, size: int = size) -> None:
+            forget()
+            store.find("find", str(size))
+
+        def line(operation: str, taken: dict[str, float], size: int = size) -> None:
+            row(operation, f"{size:,} B", *(shown(taken[name]) if name in taken else "-" for name in places))
+
+        line("put", alternately(two, put, repeat))
+        download = {"object, elsewhere": places["object, elsewhere"]}
+        line(
+            "find, first in a process", alternately(two, first, repeat) | alternately(download, without_copies, repeat)
+        )
+        line("find again", alternately(two, lambda store, size=size: store.find("find", str(size)), 20))
+    for operation, call, times in (
+        ("find a missing one", lambda store: store.find("find", "none"), 20),
+        ("a lease, taken and given back", hold, repeat),
+        (f"`store ls` of {2 + 2 * repeat}", inventory, repeat),
+    ):
+        taken = alternately(two, call, times)
+        row(operation, "", *(shown(taken[name]) if name in taken else "-" for name in places))
+    places["object"].files.remove("put")
+    places["object"].files.remove("find")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dir", type=Path)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--url", metavar="URL", help="of object storage, whose credentials are in the environment")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="store-", dir=options.dir) as scratch:
         root = Path(scratch)
         machine = made()
         print(f"Commit {git_commit()}; {machine['cpus']} CPUs ({machine['device']}), Python {machine['python']}.\n")
+        if options.url:
+            StoreAt.of(options.url).check()
+            remote(options.url, root, options.repeat)
+            return
         sizes(root / "sizes", options.repeat)
         print()
         many(root / "many", options.repeat)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,58 @@ def test_a_study_asks_the_same_in_a_database_as_in_a_journal_also_after_a_kill(
             points[-1].append(asked.point)
             made.complete(asked.number, values(asked.point["T"] / 7 + number % 3), {"seconds": 1.0})
     assert points[0] == points[1]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_random_search_asks_the_same_in_a_database_whatever_ends_first(
+    spec: StudySpec, tmp_path: Path, postgres: servers.Postgres, at_once: int
+) -> None:
+    spec = spec.model_copy(update={"search": parse(type(spec.search), {"algorithm": "random"})})
+    points: list[dict[int, object]] = []
+    for place in (Place(tmp_path), Place(tmp_path, postgres.database())):
+        made, asked = ledger(spec, place), {}
+        running: list[int] = []
+        while len(asked) < 12:
+            while len(running) < at_once:
+                new = made.ask()
+                asked[new.number] = new.point
+                running.append(new.number)
+            made.complete(running.pop(len(asked) % at_once), values(1.0), {})
+        points.append(asked)
+    assert points[0] == points[1]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from coldtune.studies.ledger import Ledger
+from coldtune.studies.space import Space
+from coldtune.studies.spec import StudySpec
+from coldtune.studies.storage import open_storage
+
+folder, url = Path(sys.argv[1]), sys.argv[2] or None
+spec = StudySpec.load(folder)
+made = Ledger("study", spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(folder, url))
+for number in range(3):
+    made.complete(made.ask().number, {"fid": 3.0 - number}, {"seconds": 1.0})
+print(made.ask().number, made.ask().number, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_study_goes_on_where_a_killed_process_was(spec: StudySpec, place: Place) -> None:
+    spec.save(place.folder)
+    script = [sys.executable, "-c", KILLED, str(place.folder), place.url or ""]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().split() == ["3", "4"]
+        process.kill()
+    again = ledger(spec, place)
+    assert again.finished() == 3
+    assert again.best().number == 2
+    assert again.best().user_attrs["seconds"] == 1.0
+    assert again.interrupted() == [3, 4]
+    assert [(a.number, a.again) for a in (again.ask() for _ in range(3))] == [(3, True), (4, True), (5, False)]
 
 
 def two(root: Path, tmp_path: Path, objective: str, more: str = "") -> StudySpec:
