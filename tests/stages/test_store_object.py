@@ -232,6 +232,12 @@ def test_a_place_that_can_be_used_is_left_as_it_was(bucket: Bucket, tmp_path: Pa
     assert not (tmp_path / "folder").exists()
 
 
+def test_a_limit_of_copies_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLDTUNE_STORE_CACHE_GB", "20GB")
+    with pytest.raises(ValueError, match="COLDTUNE_STORE_CACHE_GB = '20GB': must be a number of gigabytes"):
+        StoreAt("s3://bucket/store?region=x", str(tmp_path)).check()
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [

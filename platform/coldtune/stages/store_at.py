@@ -77,6 +77,7 @@ class StoreAt:
             return
         from coldtune.stages.store_bucket import Bucket
 
+        self.files()
         filesystem, root = _opened(self)
         bucket, name = Bucket(filesystem, root, patience_s=0.0), f".check/{uuid.uuid4().hex}"
         try:

@@ -29,9 +29,7 @@ class Copies:
 
     def __init__(self, root: Path, limit_gb: float | None = None) -> None:
         self.root = root
-        self.limit = (
-            float(os.environ.get("COLDTUNE_STORE_CACHE_GB", LIMIT_GB)) if limit_gb is None else limit_gb
-        ) * 1e9
+        self.limit = 1e9 * (_limit_gb() if limit_gb is None else limit_gb)
         self._trimmed = time.monotonic()
 
     def folder(self, entry: str, attempt: str) -> Path:
@@ -102,6 +100,14 @@ class Copies:
         os.utime(fresh, ns=(mark[1], mark[1]))
         path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(fresh, path)
+
+
+def _limit_gb() -> float:
+    text = os.environ.get("COLDTUNE_STORE_CACHE_GB", str(LIMIT_GB))
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"COLDTUNE_STORE_CACHE_GB = {text!r}: must be a number of gigabytes") from None
 
 
 def _is(path: Path, mark: tuple[int, int]) -> bool:
