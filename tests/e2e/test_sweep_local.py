@@ -39,6 +39,8 @@ def test_mlflow_has_one_parent_and_a_run_for_each_trial(unbroken: Unbroken) -> N
     assert parent.data.metrics["trials_ended"] == 3
     assert math.isfinite(parent.data.metrics["test_fid"])
     assert parent.data.tags["best_trial"] == str(unbroken.study.best_trial.number)
+    saved = {trial.number: trial.user_attrs["saved"] for trial in unbroken.study.trials}
+    assert parent.data.metrics["seconds_saved"] == pytest.approx(sum(saved.values()))
     assert sorted(runs.trials) == [0, 1, 2]
     for trial in unbroken.study.trials:
         run = runs.trials[trial.number]
@@ -46,6 +48,10 @@ def test_mlflow_has_one_parent_and_a_run_for_each_trial(unbroken: Unbroken) -> N
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.data.tags["coldtune.study"] == unbroken.study.study_name
         assert {"protocol", "stage_train", "stage_sample", "stage_measure"} <= run.data.tags.keys()
+        assert run.data.metrics["seconds_saved"] == saved[trial.number]
+        stages = {stage: found for stage, _, found, _ in trial.user_attrs["stages"]}
+        assert {stage: run.data.tags[f"found_{stage}"] == "true" for stage in stages} == stages
+        assert run.data.tags["mlflow.note.content"].startswith("training ")
         assert {"dataset_fingerprint", "git_commit", "job"} <= run.data.tags.keys()
         for name, value in trial.params.items():
             shown = run.data.params[name]

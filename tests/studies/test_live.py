@@ -138,6 +138,19 @@ def test_the_eta_counts_only_what_this_run_did(monkeypatch: pytest.MonkeyPatch) 
     assert made._seconds_left() == pytest.approx(10 * 3.1 / 0.45)
 
 
+def test_the_eta_of_trials_that_find_their_training_counts_them_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    made = view(Console(file=io.StringIO()))
+    for number in (0, 1):
+        made.asked(asked(number))
+        made.progressed(number, {"stage": "sample", "step": 100, "steps": 100, "share": 0.0})
+        clock[0] += 5.0
+        made.completed(number, {"metrics": {"fid": 1.0}})
+    # Two trials of four in 10 s; those to come may find theirs too.
+    assert made._seconds_left() == pytest.approx(10.0)
+
+
 def test_a_resumed_study_with_nothing_reported_has_no_eta(tmp_path: Path) -> None:
     made = view(Console(file=io.StringIO()))
     made.asked(asked(0))

@@ -27,6 +27,7 @@ _SHOWN_ENDED = 5
 @dataclass
 class _Running:
     point: Mapping[str, Any]
+    again: bool = False
     share: float = 0.0
     start: float | None = None  # its share when first heard of: what a resumed trial had done before
     text: str = "waiting for a place"
@@ -69,7 +70,7 @@ class View(Events):
     def asked(self, asked: Asked) -> None:
         """Show a trial that starts."""
         with self._lock:
-            self.running[asked.number] = _Running(asked.point)
+            self.running[asked.number] = _Running(asked.point, asked.again)
         self._say(f"trial {asked.number} {'goes on' if asked.again else 'starts'}: {_point(asked.point)}")
 
     def started(self, number: int) -> None:
@@ -103,7 +104,8 @@ class View(Events):
                 trial.images_per_s = 0.0
                 trial.text = "sampling and measuring"
             if trial.start is None:
-                trial.start = trial.share
+                # A training that was found is no work of an earlier run: the trials to come may find theirs too.
+                trial.start = 0.0 if stage == "sample" and not trial.again else trial.share
                 self._first_report = self._first_report or time.monotonic()
 
     def completed(self, number: int, result: Mapping[str, Any]) -> None:

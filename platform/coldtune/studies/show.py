@@ -173,8 +173,7 @@ def print_table(console: Console, ledger: Ledger) -> None:
     best = ledger.best()
     if best is None:
         return
-    own = (trial.user_attrs for trial in ledger.trials() if IMPORTED_FROM not in trial.user_attrs)
-    for line in (saved(own), not_trained(ledger)):
+    for line in (_found(ledger), not_trained(ledger)):
         if line:
             console.print(line, highlight=False)
     if line := _against_runner_up(ledger, best):
@@ -194,10 +193,17 @@ def print_table(console: Console, ledger: Ledger) -> None:
         _line(console, "its restorer", best.user_attrs["checkpoint"])
 
 
+def _found(ledger: Ledger) -> str:
+    """What the study's own trials found; an imported one is another study's."""
+    return saved(trial.user_attrs for trial in ledger.trials() if IMPORTED_FROM not in trial.user_attrs)
+
+
 def write_table(folder: StudyFolder, ledger: Ledger) -> list[Path]:
     """Write the study's table into its folder: as Markdown, one of the paper's also as LaTeX; gives the files."""
     if ledger.spec.table is None:
-        texts = {"table.md": markdown_table(rows(ledger), _best_numbers(ledger), _columns(ledger))}
+        found = _found(ledger)
+        table = markdown_table(rows(ledger), _best_numbers(ledger), _columns(ledger))
+        texts = {"table.md": table + (f"- {found}\n" if found else "")}
     else:
         filled = fill(ledger)
         texts = {"table.md": markdown(filled), "table.tex": latex(filled)}
