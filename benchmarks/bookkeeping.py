@@ -76,12 +76,13 @@ class Clock:
             nonlocal inside
             if inside:
                 return call(*args, **keys)
-            inside, started = True, time.perf_counter()
+            inside, started, begun = True, time.perf_counter(), time.thread_time()
             try:
                 return call(*args, **keys)
             finally:
                 inside = False
                 self.parts[part] = self.parts.get(part, 0.0) + time.perf_counter() - started
+                self.parts[f"{part} CPU"] = self.parts.get(f"{part} CPU", 0.0) + time.thread_time() - begun
 
         return timed
 
@@ -309,7 +310,7 @@ def filled(algorithm: str, count: int, folder: Path) -> Any:
 def asks(scratch: Path) -> None:
     """What it takes to ask, by how many trials there are: the suggestion, and the rest of the ledger's work."""
     print(
-        "\n| trials there | algorithm | suggestion, ms | the rest of an ask, ms | a tell, ms |\n" + "| --: " * 5 + "|"
+        "\n| algorithm | trials there | suggestion, ms | the rest of an ask, ms | a tell, ms |\n" + "| --: " * 5 + "|"
     )
     for algorithm in ("random", "tpe"):
         for count in ASKED_AT:
@@ -353,14 +354,17 @@ def table(row: str, folder: Path, width: int) -> None:
     more = folder / "more.json"
     after = f"{json.loads(more.read_text())['delivered_after']:.1f} s" if more.exists() else "not waited for"
     print(f"\n**{row}**, {len(rows):,} trials, ms a trial; delivered after the last trial: {after}\n")
-    print("| trials | wall | without suggestion | suggestion | study | records | driver CPU | memory, MB |")
+    print("| trials | wall | without suggestion | suggestion | study (CPU) | records (CPU) | driver CPU | memory, MB |")
     print("| --: " * 8 + "|")
     for name, mean in windows(rows, width):
         apart = mean.get("suggestion", 0.0)
-        study = mean.get("study", 0.0)
-        study -= apart if study else 0.0
-        cells = (mean["at"], mean["at"] - apart, apart, study, mean.get("records", 0.0), mean["cpu"])
-        print(f"| {name} | " + " | ".join(f"{cell:.2f}" for cell in cells) + f" | {mean['mb']:.0f} |", flush=True)
+        study, computing = mean.get("study", 0.0), mean.get("study CPU", 0.0)
+        if study:
+            study, computing = study - apart, computing - mean.get("suggestion CPU", 0.0)
+        parts = f"{apart:.2f} | {study:.2f} ({computing:.2f}) | "
+        parts += f"{mean.get('records', 0.0):.2f} ({mean.get('records CPU', 0.0):.2f})"
+        whole = f"{mean['at']:.2f} | {mean['at'] - apart:.2f}"
+        print(f"| {name} | {whole} | {parts} | {mean['cpu']:.2f} | {mean['mb']:.0f} |", flush=True)
 
 
 def main() -> None:
