@@ -51,7 +51,7 @@ def trials(home: Path, began: float) -> list[Trial]:
     (folder,) = (home / "studies").iterdir()
     storage = open_storage(folder)
     study = optuna.load_study(study_name=folder.name, storage=storage)
-    return [_trial(trial, began) for trial in study.trials]
+    return [_trial(trial, began) for trial in study.trials if "stages" in trial.user_attrs]  # one that failed has none
 
 
 def _trial(trial: Any, began: float) -> Trial:
