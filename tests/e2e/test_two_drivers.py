@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 def sweep(lab: Lab, home: Path, *arguments: str) -> Running:
     """A driver whose Ray shares nothing with another's."""
-    ray = tempfile.mkdtemp(prefix="two", dir=lab.ray)
+    ray = tempfile.mkdtemp(prefix="t", dir=lab.ray)
     return lab.start([sys.executable, "jobs/sweep_blur.py", "--home", str(home), *arguments], RAY_TMPDIR=ray)
 
 
