@@ -199,6 +199,7 @@ def study_of(scenario: Scenario, folder: Path, mlflow: Mlflow, postgres: Postgre
     """A study that was not started yet; all of its processes end with the block."""
     folder.mkdir(parents=True)
     lab = Lab(folder)
+    lab.env["RAY_worker_niceness"] = "0"  # by default trials stand back behind whatever else a machine does
     try:
         head = Head(lab, scenario.head) if scenario.head else None
         if head:
