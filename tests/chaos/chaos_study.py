@@ -59,15 +59,15 @@ class Study:
         flags += ["--tracking-uri", self.mlflow.uri, "--workers", self.scenario.workers]
         flags += ["--storage", self.database] if self.database else []
         settings = [f"{key}={value}" for key, value in self.scenario.settings.items()]
-        self._begin([sys.executable, str(JOB), *map(str, flags), "--set", *settings])
+        self.begin([sys.executable, str(JOB), *map(str, flags), "--set", *settings])
 
     def resume(self) -> None:
         """Go on as its last words say; a driver that was killed had none, then with the command it was started by."""
         printed = re.findall(r"^ +resume +(.+)$", self.run.text, re.MULTILINE)
         command = shlex.split(printed[-1]) if printed else self.command
-        self._begin(command if "--resume" in command else [*command, "--resume"])
+        self.begin(command if "--resume" in command else [*command, "--resume"])
 
-    def _begin(self, command: list[str]) -> None:
+    def begin(self, command: list[str]) -> None:
         self.command, self.deaths = command, 0
         environment = {"RAY_ADDRESS": self.head.address, **LOOPBACK} if self.head else {}
         self.run = self.lab.start(command, **environment)
@@ -76,6 +76,10 @@ class Study:
     def over(self) -> bool:
         """Whether the driver has ended, by whatever."""
         return self.run.process.poll() is not None
+
+    def refused(self) -> bool:
+        """Whether the driver found a server missing before it had begun: it says so, and spends nothing."""
+        return self.over and self.run.ended() == 2 and "cannot be " in self.run.text
 
     def entries(self) -> set[str]:
         """What its store holds: it grows while the study goes on."""
@@ -160,6 +164,9 @@ def strike(study: Study, kind: str, outage: float) -> Kill | None:
     if kind in ("driver", "raylet") and _driver_died(study, kind):
         study.resume()
     study.wait(f"progress after a kill of {kind}", lambda: study.over or study.entries() - before)
+    if study.refused():
+        study.begin(study.command)
+        study.wait("progress after a start", lambda: study.over or study.entries() - before)
     kill.seconds = round(time.monotonic() - since, 1)
     return kill
 
