@@ -150,10 +150,9 @@ def strike(study: Study, kind: str, outage: float) -> Kill | None:
 
     None where the study ended before there was anything to kill.
     """
-    before = study.entries()
-    kill = Kill(kind, study.scenario.name, study.runs_ended(), study.doing())
-    if not _killed(study, kind):
+    if (kill := _killed(study, kind)) is None:
         return None
+    before = study.entries()
     since = time.monotonic()
     if kind in ("mlflow", "postgres"):
         kill.outage = round(outage, 1)
@@ -171,21 +170,24 @@ def strike(study: Study, kind: str, outage: float) -> Kill | None:
     return kill
 
 
-def _killed(study: Study, kind: str) -> bool:
-    if kind in ("mlflow", "postgres"):
-        server: Any = study.mlflow if kind == "mlflow" else study.postgres
-        if not (over := study.over):
-            server.kill()
-        return not over
-    study.wait(f"a {kind} to kill", lambda: study.over or study.victims(kind))
-    victims = study.victims(kind)
-    if study.over or not victims:
-        return False
-    with suppress(psutil.NoSuchProcess):
-        victims[0].kill()
+def _killed(study: Study, kind: str) -> Kill | None:
+    """Kill one, and say where the study was; None where it ended before."""
+    server: Any = {"mlflow": study.mlflow, "postgres": study.postgres}.get(kind)
+    victims: list[psutil.Process] = []
+    if server is None:
+        study.wait(f"a {kind} to kill", lambda: study.over or study.victims(kind))
+        victims = study.victims(kind)
+    if study.over or not (server or victims):
+        return None
+    kill = Kill(kind, study.scenario.name, study.runs_ended(), study.doing())
+    if server is not None:
+        server.kill()
+    else:
+        with suppress(psutil.NoSuchProcess):
+            victims[0].kill()
     if kind in ("trial", "worker"):
-        study.deaths, study.died_at = study.alive_deaths() + 1, study.runs_ended()
-    return True
+        study.deaths, study.died_at = study.alive_deaths() + 1, kill.ended
+    return kill
 
 
 def _driver_died(study: Study, kind: str) -> bool:

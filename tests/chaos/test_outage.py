@@ -79,8 +79,8 @@ def in_order(study: Study) -> None:
         rows = sorted((row.step, row.timestamp) for row in history)
         assert [when for _, when in rows] == sorted(when for _, when in rows)
         path = study.home / "studies" / study.name / "spool" / f"trial-{int(run.data.tags['coldtune.trial']):04d}.jsonl"
-        lines = [line for line in path.read_text().splitlines() if '"loss"' in line]
-        assert rows == [(record["step"], record["time"]) for record in map(json.loads, lines)]
+        records = [json.loads(line) for line in path.read_text().splitlines() if '"op":"metrics"' in line]
+        assert rows == [(record["step"], record["time"]) for record in records if "loss" in record["values"]]
 
 
 def test_a_study_whose_database_stays_away_says_how_to_resume_it(
