@@ -96,7 +96,9 @@ class PatientStorage(RDBStorage):
             _LOG.warning("%s: does not answer (%s); trying again for %g s", name, _reason(error), self.patience)
         since = since or time.monotonic()
         if time.monotonic() - since + pause > self.patience:
-            raise StorageGoneError(f"{name}: did not answer for {self.patience:g} s ({_reason(error)})") from error
+            why = f"{name}: did not answer for {self.patience:g} s ({_reason(error)})"
+            self.patience = 0.0  # whoever ends because of this shall not wait again
+            raise StorageGoneError(why) from error
         time.sleep(pause)
         return since
 
