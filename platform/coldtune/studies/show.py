@@ -122,7 +122,8 @@ def closing(
         ("look closer", f"{runner()}coldtune study show {folder.name} --home {shlex.quote(str(folder.home))}"),
         ("judge further", f"{runner()}coldtune evaluate {folder.name} --home {shlex.quote(str(folder.home))}"),
     ]
-    if pruned := [trial.number for trial in ledger.trials() if trial.state == TrialState.PRUNED]:
+    taken = {trial.user_attrs.get(PROMOTED) for trial in ledger.trials()}
+    if pruned := [t.number for t in ledger.trials() if t.state == TrialState.PRUNED and t.number not in taken]:
         promote = f"{runner()}coldtune study promote {folder.name} {pruned[-1]} --home {shlex.quote(str(folder.home))}"
         commands.append(("take further", promote))
     if ledger.spec.table is not None:
