@@ -44,7 +44,7 @@ def token_of(home: Path, driver: Running) -> str:
 
 
 def test_a_second_driver_joins_and_takes_over_when_the_first_is_killed(lab: Lab) -> None:
-    home, trials = lab.path / "home", ["--trials", "8", *flags(**{"training.steps": 480})]
+    home, trials = lab.path / "home", ["--trials", "6", *flags(**{"training.steps": 360})]
     first = sweep(lab, home, *trials)
     first.until("its place", lambda: list(home.glob("studies/*/drivers/driver:*")))
     second = sweep(lab, home, *trials, "--join")  # at once, since both take a while to start Ray
@@ -64,14 +64,14 @@ def test_a_second_driver_joins_and_takes_over_when_the_first_is_killed(lab: Lab)
     assert second.ended() == 0, second.text
     lab.nothing_runs()
     study, runs = study_of(home), Runs(home)
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 8, "no more and no less than asked for"
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6, "no more and no less than asked for"
     assert all(owners(home)[number] == two for number in left), "taken up, not left, and not done by both"
     assert set(owners(home).values()) <= {one, two}
     assert study.user_attrs["test"]["trial"] == study.best_trial.number
     (parent,) = runs.parents
-    assert sorted(runs.trials) == list(range(8))
+    assert sorted(runs.trials) == list(range(6))
     assert {run.info.status for run in [parent, *runs.trials.values()]} == {"FINISHED"}
-    assert parent.data.metrics["trials_ended"] == 8
+    assert parent.data.metrics["trials_ended"] == 6
     assert parent.data.metrics["best_fid"] == study.best_value
 
 
