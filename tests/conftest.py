@@ -19,14 +19,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (minutes each)")
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (a minute each)")
+    parser.addoption("--heavy", action="store_true", help="also run the tests marked heavy (several minutes each)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--slow"):
-        for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+    for mark in ("slow", "heavy"):
+        if not config.getoption(f"--{mark}"):
+            for item in items:
+                if item.get_closest_marker(mark):
+                    item.add_marker(pytest.mark.skip(reason=f"{mark}: run with --{mark}"))
 
 
 @pytest.fixture(scope="session")

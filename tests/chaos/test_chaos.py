@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 import servers
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(1800)]
 SEED = 20261123
 
 

@@ -16,7 +16,7 @@ from chaos_study import Study, finish, study_of
 
 import servers
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(1800)]
 SETTINGS = {"search.algorithm": "random"}
 
 
