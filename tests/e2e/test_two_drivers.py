@@ -59,6 +59,7 @@ def test_a_second_driver_joins_and_takes_over_when_the_first_is_killed(lab: Lab)
     one, two = (token_of(home, driver) for driver in (first, second))
     left = [number for number, owner in owners(home, TrialState.RUNNING).items() if owner == one]
     os.killpg(first.process.pid, signal.SIGKILL)
+    assert first.ended() == -signal.SIGKILL
 
     assert second.ended() == 0, second.text
     lab.nothing_runs()
