@@ -19,6 +19,7 @@ import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -205,7 +206,7 @@ def main() -> None:
     text = page(record, " ".join(["uv run benchmarks/chaos.py", *sys.argv[1:]]))
     print(text)
     if options.page:
-        options.page.write_text(f"# Studies that are killed (2026-11-23)\n\n{text}\n")
+        options.page.write_text(f"# Studies that are killed ({date.today()})\n\n{text}\n")
     wrong = [each for each in record.episodes if each.trouble]
     for each in wrong:
         console.print(f"{each.scenario}: {each.trouble}", style="red", markup=False)

@@ -7,18 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
-from e2e_lab import Lab, free_ports, wait_for
+from e2e_lab import LOOPBACK, Head, wait_for
 
 from servers import MissingError, Postgres, free_port
 
-__all__ = ["Head", "MissingError", "Mlflow", "Postgres"]
-
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Without it Ray replaces a loopback address by the machine's own, for the head and for whoever connects to it."""
+__all__ = ["LOOPBACK", "Head", "MissingError", "Mlflow", "Postgres"]
 
 
 class Mlflow:
@@ -63,29 +59,3 @@ class Mlflow:
     def _lives(self) -> None:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "server.txt").read_text()
-
-
-class Head:
-    """Ray's head, started in a lab by `ray start` on free ports with `cpus` CPUs."""
-
-    def __init__(self, lab: Lab, cpus: int) -> None:
-        self.lab, self.cpus = lab, cpus
-        self.address = ""
-
-    def start(self) -> None:
-        """Returns when `ray start` does."""
-        port, agent, client, metrics = free_ports(4)
-        ports = {"port": port, "dashboard-agent-listen-port": agent, "ray-client-server-port": client}
-        ports |= {"metrics-export-port": metrics, "min-worker-port": 0, "max-worker-port": 0}
-        options = [f"--num-cpus={self.cpus}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
-        run = self.lab.start(
-            ["ray", "start", "--head", *options, *(f"--{name}={value}" for name, value in ports.items())],
-            **LOOPBACK,
-        )
-        assert run.ended() == 0, run.text
-        self.address = f"127.0.0.1:{port}"
-
-    def close(self) -> None:
-        """End what is left of it."""
-        self.lab.end()
-        time.sleep(0.1)

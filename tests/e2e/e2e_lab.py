@@ -33,6 +33,15 @@ SETTINGS = {
 }
 PATIENCE = 600.0  # seconds until something that must happen is given up; machines may be busy
 _MARK = "COLDTUNE_E2E"
+_STUDY = """
+from pathlib import Path
+from coldtune.studies.job import main
+main({name!r}, Path({file!r}), "A study of a test.")
+"""
+
+
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Without it Ray replaces a loopback address by the machine's own, for the head and for whoever connects to it."""
 
 
 def flags(**settings: Any) -> list[str]:
@@ -111,6 +120,13 @@ class Lab:
     def sweep(self, home: Path, *arguments: str) -> Running:
         return self.start([sys.executable, JOB, "--home", str(home), *arguments])
 
+    def study(self, name: str, space: str) -> list[str]:
+        """The command of a job of its own with that space (YAML), to which flags are added."""
+        job, file = self.path / f"{name}.py", self.path / f"{name}.yaml"
+        job.write_text(_STUDY.format(name=name, file=str(file)))
+        file.write_text(space)
+        return [sys.executable, str(job)]
+
     def session(self) -> Path:
         return self.ray / "ray" / "session_latest"
 
@@ -177,6 +193,32 @@ class Lab:
         return [
             [line for line in log if not line.startswith(":")] for log in logs if ":actor_name:coldtune_trial" in log
         ]
+
+
+class Head:
+    """Ray's head, started in a lab by `ray start` on free ports with `cpus` CPUs."""
+
+    def __init__(self, lab: Lab, cpus: int) -> None:
+        self.lab, self.cpus = lab, cpus
+        self.address = ""
+
+    def start(self) -> None:
+        """Returns when `ray start` does."""
+        port, agent, client, metrics = free_ports(4)
+        ports = {"port": port, "dashboard-agent-listen-port": agent, "ray-client-server-port": client}
+        ports |= {"metrics-export-port": metrics, "min-worker-port": 0, "max-worker-port": 0}
+        options = [f"--num-cpus={self.cpus}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+        run = self.lab.start(
+            ["ray", "start", "--head", *options, *(f"--{name}={value}" for name, value in ports.items())],
+            **LOOPBACK,
+        )
+        assert run.ended() == 0, run.text
+        self.address = f"127.0.0.1:{port}"
+
+    def close(self) -> None:
+        """End what is left of it."""
+        self.lab.end()
+        time.sleep(0.1)
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,20 +22,12 @@ search: {algorithm: grid}
 rungs: {steps: [20, 40], num_images: 64}
 pruning: {kind: successive_halving, startup: 1, reduction_factor: 2}
 """
-JOB = """
-import sys
-from pathlib import Path
-from coldtune.studies.job import main
-main("prunes", Path(sys.argv.pop(1)), "A study that prunes.")
-"""
 SETTINGS = ["training.steps=60", "training.batch_size=16", "training.report_every=10", "training.checkpoint_every=20"]
 
 
 def test_pruned_trials_end_there_and_one_is_promoted(lab: Lab) -> None:
-    home, job, space = lab.path / "home", lab.path / "job.py", lab.path / "space.yaml"
-    job.write_text(JOB)
-    space.write_text(SPACE)
-    command = [sys.executable, str(job), str(space), "--home", str(home), "--set", *SETTINGS]
+    home = lab.path / "home"
+    command = [*lab.study("prunes", SPACE), "--home", str(home), "--set", *SETTINGS]
     run = lab.start(command)
     assert run.ended() == 0, run.text
     lab.nothing_runs()
