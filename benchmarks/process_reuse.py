@@ -65,9 +65,8 @@ def main() -> None:
     options = parser.parse_args()
     machine = made()
     print(f"Commit {git_commit()}; {machine['cpus']} CPUs ({machine['device']}), Python {machine['python']}.\n")
-    print(
-        f"| processes | first {options.at_once} trials besides their stages, s | later ones: median (range), s | sweep, s |"
-    )
+    first = f"first {options.at_once} trials besides their stages, s"
+    print(f"| processes | {first} | later ones: median (range), s | sweep, s |")
     print("| :-- | --: | --: | --: |", flush=True)
     settings = {"training.steps": options.steps, "training.report_every": 10, "training.validate_every": options.steps}
     arguments = ["--trials", str(options.trials), "--set", *(f"{key}={value}" for key, value in settings.items())]
