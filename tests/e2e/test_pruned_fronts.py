@@ -19,8 +19,8 @@ vary:
   sampler.algorithm: {choices: [tacos, direct]}
 objective: [{metric: fid}, {metric: nfe}]
 search: {algorithm: grid}
-rungs: {steps: [20, 40], num_images: 64}
-pruning: {kind: successive_halving, startup: 1, reduction_factor: 8, min_resource: 20}
+rungs: {steps: [20], num_images: 64}
+pruning: {kind: successive_halving, startup: 1, reduction_factor: 8}
 """
 SETTINGS = ["training.steps=60", "training.batch_size=16", "training.report_every=10", "training.checkpoint_every=20"]
 
@@ -40,12 +40,10 @@ def test_what_another_trial_beats_in_both_objectives_is_pruned(lab: Lab) -> None
         TrialState.PRUNED if _beaten(trial, trials[: trial.number]) else TrialState.COMPLETE for trial in trials
     ]
     pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
-    blind = [trial for trial in trials if trial.params["training.lr"] == 1e-8]
-    assert {trial.number for trial in pruned} >= {t.number for t in blind if t.params["sampler.algorithm"] == "tacos"}
+    blind = [trial for trial in trials if trial.params["lr"] == 1e-8]
+    assert {trial.number for trial in pruned} >= {t.number for t in blind if t.params["sampler"] == "tacos"}
     assert all(trial.values is None and not trial.intermediate_values for trial in pruned), "what Optuna cannot hold"
     assert all(f"pruned: {trial.user_attrs['reason']}" in run.text for trial in pruned)
-    (rung,) = {max(map(int, trial.user_attrs["rungs"])) for trial in blind if trial in pruned}
-    assert rung == 20, "at the first rung"
     best = {trial.number for trial in study_of(home).best_trials}
     assert not best & {trial.number for trial in pruned}
 
@@ -56,12 +54,6 @@ def test_what_another_trial_beats_in_both_objectives_is_pruned(lab: Lab) -> None
 
 
 def _beaten(trial: Any, earlier: list[Any]) -> bool:
-    """Whether, at the last rung it came to, an earlier trial was no worse at either objective and better at one."""
-    rung = max(trial.user_attrs["rungs"], key=int)
-    mine = [trial.user_attrs["rungs"][rung][name] for name in ("kid", "nfe")]
-    theirs = [
-        [other.user_attrs["rungs"][rung][name] for name in ("kid", "nfe")]
-        for other in earlier
-        if rung in other.user_attrs["rungs"]
-    ]
+    """Whether at the rung an earlier trial was no worse at either objective, and better at one."""
+    mine, *theirs = ([each.user_attrs["rungs"]["20"][name] for name in ("kid", "nfe")] for each in [trial, *earlier])
     return any(kid <= mine[0] and nfe <= mine[1] and [kid, nfe] != mine for kid, nfe in theirs)
