@@ -13,6 +13,7 @@ from typing import Any
 from coldtune.stages.store_at import StoreAt
 from coldtune.studies.begin import another
 from coldtune.studies.spec import SPEC_FILE, StudySpec
+from coldtune.tracking import shown
 
 START_FILE = "start.json"
 
@@ -55,9 +56,13 @@ class StudyFolder:
             )
 
     def save(self, spec: StudySpec, start: Mapping[str, Any]) -> None:
-        """Write down the spec (once) and how the study is started (each time)."""
+        """Write down the spec (once) and how the study is started (each time).
+
+        Servers' passwords in it are needed to resume, so where there are any, nobody else may read the file.
+        """
         self.spool.mkdir(parents=True, exist_ok=True)
-        _replace(self.path / START_FILE, json.dumps(start, indent=1))
+        text = json.dumps(start, indent=1)
+        _replace(self.path / START_FILE, text, private=shown(text) != text)
         if not self.exists:
             spec.save(self.path)
 
@@ -82,7 +87,8 @@ def studies(home: Path) -> list[StudyFolder]:
     return [StudyFolder(home, name) for name in names]
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, text: str, private: bool) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.touch(0o600 if private else 0o666)
     scratch.write_text(text)
     os.replace(scratch, path)

@@ -1,0 +1,29 @@
+"""A study's folder: what it says of how the study was started, and to whom."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from coldtune.studies.folder import START_FILE, StudyFolder
+from coldtune.studies.spec import build_spec
+
+SPEC = build_spec("folder", Path(__file__).parents[2] / "search_spaces" / "blur.yaml")
+
+
+@pytest.mark.parametrize(
+    ("storage", "closed"),
+    [(None, False), ("postgresql://db/studies", False), ("postgresql://me:secret@db/studies", True)],
+)
+def test_a_password_in_the_start_file_is_for_its_owner_alone(tmp_path: Path, storage: str | None, closed: bool) -> None:
+    folder = StudyFolder(tmp_path, "study")
+    start = {"trials": 3, "storage": storage, "command": f"job --storage {storage}"}
+    for _ in range(2):  # also where there is one already
+        folder.save(SPEC, start)
+        assert folder.start() == start
+        mode = stat.S_IMODE((folder.path / START_FILE).stat().st_mode)
+        assert (mode & (stat.S_IRWXG | stat.S_IRWXO) == 0) == closed
+    folder.save(SPEC, {**start, "storage": "postgresql://me:secret@db/studies"})
+    assert not stat.S_IMODE((folder.path / START_FILE).stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO)
