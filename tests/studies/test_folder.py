@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,13 @@ from coldtune.studies.folder import START_FILE, StudyFolder
 from coldtune.studies.spec import build_spec
 
 SPEC = build_spec("folder", Path(__file__).parents[2] / "search_spaces" / "blur.yaml")
+
+
+@pytest.fixture(autouse=True)
+def open_to_all() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.mark.parametrize(
