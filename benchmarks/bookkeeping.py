@@ -158,7 +158,8 @@ def run_ours(
 
     from coldtune.diffusion import build_degradation
     from coldtune.studies import cluster
-    from coldtune.studies.executor import Events, execute
+    from coldtune.studies.events import Events
+    from coldtune.studies.executor import execute
     from coldtune.studies.ledger import Asked, Ledger
     from coldtune.studies.records import Records
     from coldtune.studies.slots import Room, Slots

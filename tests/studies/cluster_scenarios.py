@@ -27,10 +27,10 @@ import psutil
 
 from coldtune.studies import cluster
 from coldtune.studies.deadline import Deadline
-from coldtune.studies.executor import Events, StoppedError, execute
+from coldtune.studies.events import All, Events, StoppedError
+from coldtune.studies.executor import execute
 from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.limits import Limits, Stops
-from coldtune.studies.run import _All
 from coldtune.studies.slots import Room, plan
 from coldtune.studies.space import Space
 from coldtune.studies.spec import build_spec
@@ -154,7 +154,7 @@ class Study:
         limits = limits or Limits()
         slots = plan(cluster.nodes(), 1, gpus, self.trials)
         self.room = Room(slots, self.trials, cluster.nodes)
-        events = _All([self.seen, Stops(limits, self.room, self.seen.said.append)])
+        events = All([self.seen, Stops(limits, self.room, self.seen.said.append)])
         arguments = (self.ledger, events, self._job, self.room, self.trials, self.folder / "tune")
         try:
             execute(*arguments, trial=counting_trial, retries=limits.retries)

@@ -15,7 +15,7 @@ from coldtune.processes import this_process
 from coldtune.studies import together
 from coldtune.studies.begin import TRIALS
 from coldtune.studies.board import Board, FolderBoard, board_of
-from coldtune.studies.executor import Events
+from coldtune.studies.events import Events
 from coldtune.studies.hold import Hold, held
 from coldtune.studies.ledger import Ledger, open_study
 from coldtune.studies.space import Space

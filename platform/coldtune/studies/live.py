@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coldtune.studies.executor import Events
+from coldtune.studies.events import Events
 from coldtune.studies.ledger import Asked
 from coldtune.studies.pruning_rungs import Rung
 from coldtune.studies.worker import RUNG

@@ -34,7 +34,8 @@ from coldtune.stages.trial import parse_trial
 from coldtune.studies import cluster, reach, show
 from coldtune.studies.begin import IMPORTED_FROM, TRIALS, Imports, check_spec, imported
 from coldtune.studies.board import board_of
-from coldtune.studies.executor import Events, StoppedError, execute
+from coldtune.studies.events import All, StoppedError
+from coldtune.studies.executor import execute
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.hold import Hold, held
 from coldtune.studies.importing import Importer, gather, is_ready
@@ -333,7 +334,7 @@ def _run(
             spent = Spent(slots.count, options.begun)
             shown.enter_context(view)
             stops = Stops(options.limits, room, view.notice)
-            events = _All([records, view, spent, stops, together := Together(ledger, view)])
+            events = All([records, view, spent, stops, together := Together(ledger, view)])
             missing = ledger.finished() < checked.trials  # none, where a driver died between the last trial and the end
             more = ledger.wanted(checked.trials) > 0 or wait_for_others(ledger, together, checked.trials)
             while more:
@@ -366,49 +367,6 @@ def _run(
                 f"[yellow]{left:,} bytes of this study's records wait in {spool}: the tracking server did not take "
                 "them; the next run delivers them[/]"
             )
-
-
-class _All(Events):
-    """Several listeners as one."""
-
-    def __init__(self, listeners: list[Events]) -> None:
-        self._listeners = listeners
-
-    def asked(self, asked: Asked) -> None:
-        for listener in self._listeners:
-            listener.asked(asked)
-
-    def started(self, number: int) -> None:
-        for listener in self._listeners:
-            listener.started(number)
-
-    def progressed(self, number: int, result: Mapping[str, Any]) -> None:
-        for listener in self._listeners:
-            listener.progressed(number, result)
-
-    def completed(self, number: int, result: Mapping[str, Any]) -> None:
-        for listener in self._listeners:
-            listener.completed(number, result)
-
-    def failed(self, number: int, reason: str) -> None:
-        for listener in self._listeners:
-            listener.failed(number, reason)
-
-    def pruned(self, number: int, step: int) -> None:
-        for listener in self._listeners:
-            listener.pruned(number, step)
-
-    def lost(self, number: int) -> None:
-        for listener in self._listeners:
-            listener.lost(number)
-
-    def restarted(self, number: int) -> None:
-        for listener in self._listeners:
-            listener.restarted(number)
-
-    def tick(self) -> None:
-        for listener in self._listeners:
-            listener.tick()
 
 
 def _needs(checked: Checked, options: RunOptions, target: tracking.Target) -> reach.Needs:
