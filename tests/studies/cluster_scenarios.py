@@ -34,7 +34,8 @@ from coldtune.studies.limits import Limits, Stops
 from coldtune.studies.slots import Room, plan
 from coldtune.studies.space import Space
 from coldtune.studies.spec import build_spec
-from coldtune.studies.worker import TrialJob, _force
+from coldtune.studies.trial_job import TrialJob
+from coldtune.studies.worker import _force
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 5  # of a trial; each begins once the file `go` is there, or says how far trials may go

@@ -13,7 +13,8 @@ from typing import Any
 from coldtune.studies.events import Events
 from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.slots import Room, Slots
-from coldtune.studies.worker import TRAINABLE, TrialJob, coldtune_trial
+from coldtune.studies.trial_job import TrialJob
+from coldtune.studies.worker import TRAINABLE, coldtune_trial
 
 
 def execute(

@@ -54,8 +54,8 @@ from coldtune.studies.space_config import VARIANT
 from coldtune.studies.spec import StudySpec
 from coldtune.studies.storage import open_storage
 from coldtune.studies.together import Together, set_up_by_others, wait_for_others
+from coldtune.studies.trial_job import TrialJob
 from coldtune.studies.watch import INTERRUPTED, ray_places, watch
-from coldtune.studies.worker import TrialJob
 
 EXPERIMENT = "coldtune"
 

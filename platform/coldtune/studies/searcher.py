@@ -17,7 +17,7 @@ from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.patience import StorageGoneError
 from coldtune.studies.pruning_rungs import Rung
 from coldtune.studies.slots import Room
-from coldtune.studies.worker import LATE, RUNG, RUNNING, TrialJob
+from coldtune.studies.trial_job import LATE, RUNG, RUNNING, TrialJob
 
 
 class Unsaved:
