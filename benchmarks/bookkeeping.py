@@ -132,7 +132,7 @@ def trivial_trial(config: Mapping[str, Any]) -> None:
 
     from coldtune.config import parse
     from coldtune.stages.trial import flat
-    from coldtune.studies.worker import TrialJob
+    from coldtune.studies.trial_job import TrialJob
     from coldtune.tracking import Tracker
 
     job = parse(TrialJob, json.loads(config["job"]))
@@ -158,12 +158,13 @@ def run_ours(
 
     from coldtune.diffusion import build_degradation
     from coldtune.studies import cluster
-    from coldtune.studies.executor import Events, execute
+    from coldtune.studies.events import Events
+    from coldtune.studies.executor import execute
     from coldtune.studies.ledger import Asked, Ledger
     from coldtune.studies.records import Records
     from coldtune.studies.slots import Room, Slots
     from coldtune.studies.storage import open_storage
-    from coldtune.studies.worker import TrialJob
+    from coldtune.studies.trial_job import TrialJob
     from coldtune.tracking import default_uri, prepare
 
     spec = make_spec(algorithm)

@@ -18,8 +18,8 @@ from coldtune import presets
 from coldtune.data import DataConfig, prepare
 from coldtune.stages.chain import Chain
 from coldtune.stages.store import Store
+from coldtune.stages.store_made import git_commit
 from coldtune.stages.trial import parse_trial
-from coldtune.studies.run import git_commit
 from coldtune.training.loop import train
 
 

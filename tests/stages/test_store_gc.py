@@ -27,7 +27,8 @@ from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.space import Space
 from coldtune.studies.spec import build_spec
 from coldtune.studies.storage import open_storage
-from coldtune.studies.worker import TrialJob, _run
+from coldtune.studies.trial_job import TrialJob
+from coldtune.studies.worker import _run
 
 QUICK = {
     "training": {"steps": 6, "batch_size": 16, "checkpoint_every": 2, "validate_every": 0, "report_every": 6},

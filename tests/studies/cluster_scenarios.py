@@ -27,14 +27,15 @@ import psutil
 
 from coldtune.studies import cluster
 from coldtune.studies.deadline import Deadline
-from coldtune.studies.executor import Events, StoppedError, execute
+from coldtune.studies.events import All, Events, StoppedError
+from coldtune.studies.executor import execute
 from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.limits import Limits, Stops
-from coldtune.studies.run import _All
 from coldtune.studies.slots import Room, plan
 from coldtune.studies.space import Space
 from coldtune.studies.spec import build_spec
-from coldtune.studies.worker import TrialJob, _force
+from coldtune.studies.trial_job import TrialJob
+from coldtune.studies.worker import _force
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 5  # of a trial; each begins once the file `go` is there, or says how far trials may go
@@ -154,7 +155,7 @@ class Study:
         limits = limits or Limits()
         slots = plan(cluster.nodes(), 1, gpus, self.trials)
         self.room = Room(slots, self.trials, cluster.nodes)
-        events = _All([self.seen, Stops(limits, self.room, self.seen.said.append)])
+        events = All([self.seen, Stops(limits, self.room, self.seen.said.append)])
         arguments = (self.ledger, events, self._job, self.room, self.trials, self.folder / "tune")
         try:
             execute(*arguments, trial=counting_trial, retries=limits.retries)

@@ -15,7 +15,7 @@ from coldtune.data import Dataset, prepared
 from coldtune.metrics import build_extractor, resolve
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.trial import parse_trial
-from coldtune.studies import cluster, run
+from coldtune.studies import cluster, running
 from coldtune.studies.begin import TRIALS, Imports
 from coldtune.studies.board import FolderBoard
 from coldtune.studies.folder import StudyFolder
@@ -136,7 +136,7 @@ def test_an_imported_trial_is_told_apart_wherever_a_study_is_shown(home: Path, c
     _, out, _ = command("show", "new")
     states = [line.split()[1] for line in out.splitlines() if line.strip()[:1].isdigit() or "★" in line[:8]]
     assert states[:4] == ["imported", "imported", "imported", "finished"]
-    assert run._imported(ledger) == {"imported_trials": 3, "imported_from": {"old": 3}}
+    assert running._imported(ledger) == {"imported_trials": 3, "imported_from": {"old": 3}}
 
 
 def test_a_trial_that_runs_is_not_called_interrupted(home: Path, command: Call) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coldtune.studies.deadline import Deadline, LateError, spoken
-from coldtune.studies.executor import StoppedError
+from coldtune.studies.events import StoppedError
 from coldtune.studies.limits import Limits, Stops, seconds
 
 

@@ -11,30 +11,18 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from coldtune.config import parse
 from coldtune.processes import this_process
 from coldtune.studies import together
 from coldtune.studies.begin import TRIALS
 from coldtune.studies.board import Board, FolderBoard, board_of
-from coldtune.studies.executor import Events
+from coldtune.studies.events import Events
 from coldtune.studies.hold import Hold, held
 from coldtune.studies.ledger import Ledger, open_study
 from coldtune.studies.space import Space
-from coldtune.studies.spec import StudySpec, build_spec
+from coldtune.studies.spec import StudySpec
 from coldtune.studies.storage import open_storage
 
 Join = Callable[[], Ledger]
-
-
-@pytest.fixture(scope="module")
-def spec(root: Path) -> StudySpec:
-    made = build_spec("sweep_blur", root / "search_spaces" / "blur.yaml")
-    return made.model_copy(update={"search": parse(type(made.search), {"algorithm": "random"})})
-
-
-@pytest.fixture(scope="module")
-def space(spec: StudySpec) -> Space:
-    return Space(spec.space, spec.base, (1, 16, 16))
 
 
 def driver(spec: StudySpec, space: Space, folder: Path, url: str | None, stack: ExitStack) -> Ledger:

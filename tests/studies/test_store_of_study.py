@@ -15,8 +15,9 @@ from coldtune.stages.store_at import StoreAt
 from coldtune.studies.folder import StudyFolder
 from coldtune.studies.spec import build_spec
 from coldtune.studies.stores import store_of_home, store_of_runs
+from coldtune.studies.trial_job import TrialJob
 from coldtune.studies.view import read
-from coldtune.studies.worker import TrialJob, _run
+from coldtune.studies.worker import _run
 
 SPACE = "base: digits-quick\nvary:\n  sampler.num_steps: {choices: [2, 3]}\n"
 QUICK = [

@@ -9,23 +9,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from coldtune.config import parse
 from coldtune.studies.ledger import Ledger
 from coldtune.studies.space import Space
-from coldtune.studies.spec import StudySpec, build_spec
+from coldtune.studies.spec import StudySpec
 from coldtune.studies.storage import open_storage
 from coldtune.studies.trials import AskedPoints, Trials, point_name
-
-
-@pytest.fixture(scope="module")
-def spec(root: Path) -> StudySpec:
-    made = build_spec("sweep_blur", root / "search_spaces" / "blur.yaml")
-    return made.model_copy(update={"search": parse(type(made.search), {"algorithm": "random"})})
-
-
-@pytest.fixture(scope="module")
-def space(spec: StudySpec) -> Space:
-    return Space(spec.space, spec.base, (1, 16, 16))
 
 
 def drivers(spec: StudySpec, space: Space, folder: Path, url: str | None) -> list[Ledger]:

@@ -19,7 +19,8 @@ from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.studies.deadline import Deadline
 from coldtune.studies.pruning_paired import judgements_of
 from coldtune.studies.pruning_rungs import Rung, _measured
-from coldtune.studies.worker import RUNG, TrialJob, _run
+from coldtune.studies.trial_job import RUNG, TrialJob
+from coldtune.studies.worker import _run
 from coldtune.tracking.spool import Spool, run_file
 
 

@@ -41,9 +41,10 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     import torch
 
     from coldtune.studies.bill import bill
+    from coldtune.studies.check import check
+    from coldtune.studies.options import RunOptions
     from coldtune.studies.preview import likely, preview
     from coldtune.studies.probe import probe
-    from coldtune.studies.run import RunOptions, check
     from coldtune.studies.slots import plan
     from coldtune.studies.spec import build_spec
 
@@ -95,7 +96,8 @@ def _show(options: argparse.Namespace, console: Console) -> int:
 
 def _resume(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.limits import Limits
-    from coldtune.studies.run import RunOptions, run_study
+    from coldtune.studies.options import RunOptions
+    from coldtune.studies.run import run_study
 
     folder = study_folder(home_of(options), options.name)
     start = folder.start()

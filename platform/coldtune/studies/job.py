@@ -116,7 +116,8 @@ def run_guarded(build: Callable[[], StudySpec], options: argparse.Namespace, tri
 
 def _guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials: int, console: Console) -> int:
     # Late: --help and a wrong flag should not wait for torch.
-    from coldtune.studies.run import RunOptions, run_study
+    from coldtune.studies.options import RunOptions
+    from coldtune.studies.run import run_study
 
     try:
         spec = build().model_copy(update={"imports": tuple(sorted(set(options.imports)))})

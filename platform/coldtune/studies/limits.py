@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coldtune.studies.deadline import spoken
-from coldtune.studies.executor import Events, StoppedError
+from coldtune.studies.events import Events, StoppedError
 from coldtune.studies.slots import Room
 
 STOPPED = 3

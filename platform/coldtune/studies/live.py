@@ -14,10 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coldtune.studies.executor import Events
+from coldtune.studies.events import Events
 from coldtune.studies.ledger import Asked
 from coldtune.studies.pruning_rungs import Rung
-from coldtune.studies.worker import RUNG
+from coldtune.studies.trial_job import RUNG
 
 _TRAINING_SHARE = 0.9  # of a trial's progress; the rest is sampling and measuring
 _LOG_SECONDS = 15.0

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.stages.shares import saved
 from coldtune.studies.begin import IMPORTED_FROM, imported
-from coldtune.studies.executor import Events
+from coldtune.studies.events import Events
 from coldtune.studies.ledger import Asked, Ledger
 from coldtune.studies.settle import settle
 from coldtune.tracking import NOTE, Drainer, Target, Tracker

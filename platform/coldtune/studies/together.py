@@ -7,7 +7,7 @@ import time
 from optuna.study import Study
 
 from coldtune.studies.begin import READY, TRIALS
-from coldtune.studies.executor import Events
+from coldtune.studies.events import Events
 from coldtune.studies.hold import Hold
 from coldtune.studies.ledger import Ledger
 from coldtune.studies.live import View

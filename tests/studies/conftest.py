@@ -1,0 +1,22 @@
+"""A study to ask: the blur's, searched at random; files that want another spec or space make their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coldtune.config import parse
+from coldtune.studies.space import Space
+from coldtune.studies.spec import StudySpec, build_spec
+
+
+@pytest.fixture(scope="module")
+def spec(root: Path) -> StudySpec:
+    made = build_spec("sweep_blur", root / "search_spaces" / "blur.yaml")
+    return made.model_copy(update={"search": parse(type(made.search), {"algorithm": "random"})})
+
+
+@pytest.fixture(scope="module")
+def space(spec: StudySpec) -> Space:
+    return Space(spec.space, spec.base, (1, 16, 16))
