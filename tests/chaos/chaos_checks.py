@@ -94,9 +94,10 @@ def _run(client: Any, run: Any, trial: FrozenTrial, scenario: Scenario) -> None:
 
 
 def _counts(ended: list[FrozenTrial]) -> list[int]:
-    """How many trials had ended whenever one completed."""
+    """A point for each trial that ended, from the first one on that completed: before it, there is no best."""
     order = sorted(ended, key=lambda trial: (trial.datetime_complete, trial.number))
-    return [count for count, trial in enumerate(order, 1) if trial.state == TrialState.COMPLETE]
+    first = next(count for count, trial in enumerate(order, 1) if trial.state == TrialState.COMPLETE)
+    return list(range(first, len(order) + 1))
 
 
 def _steps(client: Any, run: Any, metric: str) -> list[int]:

@@ -51,9 +51,9 @@ def episode(
     since, done = time.monotonic(), Episode(scenario.name)
     try:
         with study_of(scenario, folder, mlflow, postgres, name) as study:
+            done.kills = study.kills
             study.start()
             while len(done.kills) < most and (kill := _next(study, dice, say)) is not None:
-                done.kills.append(kill)
                 say(f"{kill.kind} ({kill.ended} trials ended, {kill.doing}): went on after {kill.seconds:g} s")
             finish(study)
             check(study, wanted)

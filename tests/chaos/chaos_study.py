@@ -48,6 +48,7 @@ class Study:
     run: Running = field(init=False)
     deaths: int = 0
     died_at: int = 0
+    kills: list[Kill] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.home = self.lab.path / "home"
@@ -65,7 +66,8 @@ class Study:
         """Go on as its last words say; a driver that was killed had none, then with the command it was started by."""
         printed = re.findall(r"^ +resume +(.+)$", self.run.text, re.MULTILINE)
         command = shlex.split(printed[-1]) if printed else self.command
-        self.begin(command if "--resume" in command else [*command, "--resume"])
+        there = (self.home / "studies" / self.name / "spec.yaml").exists()  # it may have been killed before that
+        self.begin([*command, "--resume"] if there and "--resume" not in command else command)
 
     def begin(self, command: list[str]) -> None:
         self.command, self.deaths = command, 0
@@ -78,8 +80,9 @@ class Study:
         return self.run.process.poll() is not None
 
     def refused(self) -> bool:
-        """Whether the driver found a server missing before it had begun: it says so, and spends nothing."""
-        return self.over and self.run.ended() == 2 and "cannot be " in self.run.text
+        """Whether the driver missed a server, or Ray's head, before it had begun: it says so, and spends nothing."""
+        said = ("cannot be ", "error: RAY_ADDRESS = ")
+        return self.over and self.run.ended() == 2 and any(words in self.run.text for words in said)
 
     def entries(self) -> set[str]:
         """What its store holds: it grows while the study goes on."""
@@ -152,6 +155,7 @@ def strike(study: Study, kind: str, outage: float) -> Kill | None:
     """
     if (kill := _killed(study, kind)) is None:
         return None
+    study.kills.append(kill)
     before = study.entries()
     since = time.monotonic()
     if kind in ("mlflow", "postgres"):
@@ -194,13 +198,13 @@ def _driver_died(study: Study, kind: str) -> bool:
     """Wait for the end of the driver; False where it had come to its own end before it noticed."""
     code = study.run.ended()
     wanted = -signal.SIGKILL if kind == "driver" else 130
-    if code not in (wanted, 0):
+    if code not in (wanted, 0) and not study.refused():
         raise TroubleError(f"after a kill of {kind} the driver ended with {code}, not {wanted}:\n{study.run.text}")
     if study.head and kind == "raylet":
         study.head.close()
         study.head.start()
     study.wait(f"the end of what the driver left: {study.leftovers()}", lambda: not study.leftovers())
-    return code != 0
+    return code not in (0, 2)
 
 
 @contextmanager

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 
 import psutil
 import pytest
-from e2e_lab import Lab, Running, Runs, checkpoints_of, flags, study_of
+from e2e_lab import JOB, Lab, Running, Runs, checkpoints_of, flags, study_of
 from optuna.trial import TrialState
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800), pytest.mark.slow]
@@ -47,3 +48,16 @@ def test_the_driver_outlives_neither_for_long(lab: Lab) -> None:
     process(lab, "gcs_server").kill()
     ended_well(lab, run, "GCS")
     assert checkpoints_of(home).keys() == caught.keys(), "no trial but the two"
+
+
+def test_a_ray_that_does_not_come_up_is_said_in_a_line(lab: Lab) -> None:
+    home, deep = lab.path / "home", lab.ray / ("x" * 110)  # too long a path for Ray's sockets
+    deep.mkdir()
+    run = lab.start([sys.executable, JOB, "--home", str(home), "--trials", "2", *flags()], RAY_TMPDIR=str(deep))
+    assert run.ended() == 130, run.text
+    assert re.search(r"^Ray did not start on this machine \(.*AF_UNIX path length", run.text, re.MULTILINE)
+    assert "Traceback" not in run.text
+    assert re.findall(r"^  resume +(.+)$", run.text, re.MULTILINE)
+    lab.nothing_runs()
+    (parent,) = Runs(home).parents
+    assert (parent.info.status, parent.data.tags["coldtune.state"]) == ("KILLED", "interrupted")

@@ -104,7 +104,9 @@ def test_the_next_driver_ends_what_the_killed_one_left_open(target: Target, stud
         [target.experiment_id], f"tags.`coldtune.study` = '{study}' and tags.`coldtune.kind` = 'study'"
     )
     best = client.get_metric_history(parent.info.run_id, "best_fid")
-    assert [(row.step, row.value) for row in best] == [(1, 3.0), (2, 2.0)], "what it had not come to note"
+    assert [(row.step, row.value) for row in best] == [(1, 3.0), (2, 2.0), (3, 2.0), (4, 2.0)], (
+        "what it had not come to note, a point for each trial that ended"
+    )
 
     # The interrupted one goes on and finishes: this driver's own words count.
     number = ledger.ask().number

@@ -50,12 +50,16 @@ def default_home() -> Path:
     return Path.home() / "coldtune-runs" if in_ray_copy(Path.cwd()) else Path.cwd() / "runs"
 
 
+class NotStartedError(Exception):
+    """Ray, which a study starts on this machine, did not come up: it was killed, or the machine is overloaded."""
+
+
 @contextmanager
 def connect(study: str) -> Iterator[dict[str, Any]]:
     """Connect to the cluster of RAY_ADDRESS (set inside a submitted job), or start Ray on this machine, and leave it.
 
     Gives Ray's context as a dict. Workers import the coldtune that this process imported. ValueError where no cluster
-    can be reached at RAY_ADDRESS.
+    can be reached at RAY_ADDRESS; NotStartedError where Ray does not come up here.
     """
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
@@ -87,7 +91,11 @@ def connect(study: str) -> Iterator[dict[str, Any]]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except ConnectionError as error:
+    except Exception as error:  # Ray raises a bare one where a process of its own dies while it starts
+        if own:
+            raise NotStartedError(f"Ray did not start on this machine ({_first_line(error)})") from error
+        if not isinstance(error, ConnectionError):
+            raise
         raise ValueError(
             f"RAY_ADDRESS = {address}: {error}; a cluster that was started with a token wants RAY_AUTH_MODE=token and "
             "the token here too (`ray get-auth-token` on its head prints it)"
@@ -101,6 +109,10 @@ def connect(study: str) -> Iterator[dict[str, Any]]:
         yield {"dashboard": context.dashboard_url, "own": own}
     finally:
         ray.shutdown()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _reach(address: str) -> None:

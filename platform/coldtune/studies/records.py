@@ -54,7 +54,8 @@ class Records(Events):
         for count, trial in enumerate(sorted(ended, key=lambda t: (t.datetime_complete, t.number)), 1):
             if trial.state == TrialState.COMPLETE:
                 best = trial if best is None else min(best, trial, key=self.ledger.rank)
-                spared += trial.user_attrs.get("saved", 0.0)
+            spared += trial.user_attrs.get("saved", 0.0)
+            if best is not None:
                 self._note_best(best, count, spared)
 
     def _settle(self) -> None:
@@ -67,11 +68,9 @@ class Records(Events):
         self._count()
 
     def completed(self, number: int, result: Mapping[str, Any]) -> None:
-        """End its run, and note the best so far on the study's run, one step for each trial that ended."""
-        self._end(number, "finished")
+        """End its run, and note the best so far on the study's run: one step for each trial that ended, however."""
         self._saved += result.get("saved", 0.0)
-        self._note()
-        self._count()
+        self._ended(number, "finished")
 
     def tick(self) -> None:
         """Note what other drivers ended."""
@@ -96,13 +95,13 @@ class Records(Events):
 
     def failed(self, number: int, reason: str) -> None:
         """End its run with the reason."""
-        self._end(number, "failed", reason)
-        self._count()
+        self._ended(number, "failed", reason)
 
     def pruned(self, number: int, step: int) -> None:
         """End its run as pruned, with the rung at which it was."""
-        self._end(number, "pruned", self.ledger.trials()[number].user_attrs["reason"])
-        self._count()
+        told = self.ledger.trials()[number].user_attrs
+        self._saved += told.get("saved", 0.0)
+        self._ended(number, "pruned", told["reason"])
 
     def interrupted(self, numbers: Iterable[int]) -> None:
         """Mark the runs of trials that did not end as interrupted: they may be taken up again.
@@ -141,6 +140,11 @@ class Records(Events):
         """The best after `ended` trials, and the seconds saved so far; what an earlier driver noted stays."""
         first = f"best_{self.ledger.spec.objective.metric}"
         self.parent.metrics({first: best.values[0], "trials_ended": ended, "seconds_saved": spared}, ended)
+
+    def _ended(self, number: int, status: Any, reason: str | None = None) -> None:
+        self._end(number, status, reason)
+        self._note()
+        self._count()
 
     def _end(self, number: int, status: Any, reason: str | None = None) -> None:
         with Tracker(self.spool, self.study, number, running=False) as tracker:

@@ -18,6 +18,7 @@ from coldtune.studies import show
 from coldtune.studies.begin import TRIALS, check_spec
 from coldtune.studies.board import board_of
 from coldtune.studies.check import Checked, check
+from coldtune.studies.cluster import NotStartedError
 from coldtune.studies.events import StoppedError
 from coldtune.studies.hold import Hold, held
 from coldtune.studies.ledger import Ledger, open_study
@@ -38,7 +39,8 @@ EXPERIMENT = "coldtune"
 def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
     """Run or resume the study until it has its trials; gives the process's exit code.
 
-    0: it has them; 130: interrupted, or Ray died; 3: it stopped by its own limits. The latter two say how to resume.
+    0: it has them; 130: interrupted, or Ray died, or did not come up; 3: it stopped by its own limits. The latter two
+    say how to resume.
 
     Raises ValueError, before Ray starts or anything is spent, for whatever in the spec, the options or the machine
     would make it fail.
@@ -54,6 +56,10 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
             finished = _over(checked, ledger, target) or run_trials(checked, ledger, options, target, console, close)
         except StorageGoneError as gone:
             show.gone(console, gone, options.command)
+            return INTERRUPTED
+        except NotStartedError as why:
+            console.print(Text(f"\n{why}", style="red"), soft_wrap=True)
+            close(False)
             return INTERRUPTED
         except StoppedError as stopped:
             console.print(Text(f"\nstopped: {stopped}", style="red"), soft_wrap=True)
