@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -13,20 +14,47 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-PATIENCE = 120.0  # seconds until a server that must come up is given up; machines may be busy
+import psutil
+
+PATIENCE = 300.0  # seconds until a server that must come up is given up; machines may be busy
 _BINARIES = "/usr/lib/postgresql/*/bin"  # where Debian keeps what it leaves out of PATH
 
 
+_PORTS = range(20_000, 32_000)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports for servers of a test's own.
+
+    Not what the kernel gives to whoever asks for any: that it gives to others, too, connections included, in the time
+    until the server is there or while it is away.
+    """
+    ports: list[int] = []
+    with contextlib.ExitStack() as stack:
+        for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+            if len(ports) == count:
+                return ports
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+    raise AssertionError(f"no {count} ports are free")
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+@contextlib.contextmanager
+def refusing_port() -> Iterator[int]:
+    """A port that refuses connections: taken, so that nobody else comes to listen there, but not listened on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 class MissingError(Exception):
@@ -67,10 +95,18 @@ class Postgres:
         raise AssertionError(f"PostgreSQL did not start:\n{self.log}")
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel does when memory runs out: what was committed is there after `start`."""
+        """SIGKILL, as the kernel does when memory runs out: what was committed is there after `start`.
+
+        Returns when nothing answers any more: the processes of open connections live on until they notice.
+        """
         assert self.process is not None
+        left = psutil.Process(self.process.pid).children()
         self.process.kill()
         self.process.wait()
+        deadline = time.monotonic() + PATIENCE
+        while any(map(_lives, left)):
+            assert time.monotonic() < deadline, f"still there: {left}"
+            time.sleep(0.01)
 
     def database(self) -> str:
         """The URL of a new, empty database."""
@@ -174,7 +210,7 @@ class S3:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _ready(self) -> bool:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+        with contextlib.suppress(OSError):  # refused, or no answer for so long
             urllib.request.urlopen(f"http://{self.endpoint}/moto-api/", timeout=10).close()
             return True
         return False
@@ -186,6 +222,12 @@ def _answers(ready: Callable[[], bool], process: subprocess.Popen[bytes], deadli
         if ready():
             return True
         time.sleep(0.1)
+    return False
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 

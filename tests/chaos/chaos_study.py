@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from chaos_plan import Scenario
 from chaos_servers import LOOPBACK, Head, Mlflow, Postgres
-from e2e_lab import Lab, Running, wait_for
+from e2e_lab import Lab, Running, title, wait_for
 
 JOB = Path(__file__).parent / "chaos_job.py"
 _NAMES = {"trial": "ray::coldtune_trial", "worker": "ray::RayTrainWorker"}
@@ -116,7 +116,7 @@ class Study:
         if kind == "driver":
             return [] if self.over else [psutil.Process(self.run.process.pid)]
         if kind == "raylet":
-            return [process for process in self.lab.processes() if process.name() == "raylet"]
+            return self.lab.named("raylet")
         return [process for process in self.lab.processes() if title(process).startswith(_NAMES[kind])]
 
     def leftovers(self) -> list[str]:
@@ -126,12 +126,6 @@ class Study:
 
     def wait(self, what: str, condition: Callable[[], Any]) -> None:
         wait_for(f"{what}; so far:\n{self.run.text[-3000:]}", condition)
-
-
-def title(process: psutil.Process) -> str:
-    with suppress(psutil.Error):
-        return " ".join(process.cmdline()) or process.name()
-    return ""
 
 
 def line_of(path: Path) -> str:

@@ -352,7 +352,7 @@ def test_processes_that_prepare_at_once_end_with_one_good_dataset(digits: Datase
         for i in range(2)
     ]
     try:
-        outputs = [process.communicate(timeout=200)[0] for process in running]
+        outputs = [process.communicate(timeout=600)[0] for process in running]
     finally:
         for process in running:
             process.kill()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
-from e2e_lab import JOB, Lab, Unbroken, dashboard_of, flags, study_of
+from e2e_lab import JOB, Lab, Unbroken, dashboard_of, flags, study_of, trainings_of
 
 
 @pytest.fixture
@@ -30,24 +33,30 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unbroken]:
 
         def scrape() -> list[str]:
             lines = lab.prometheus()
-            names = {line.partition("{")[0] for line in lines}
-            return lines if names >= {"ray_coldtune_trials", "ray_coldtune_training_loss"} else []
+            counted = any(line.startswith("ray_coldtune_trials{") for line in lines)
+            return lines if counted and trainings_of(lines) else []
 
         prometheus = run.until("a training in Prometheus", scrape)
         dashboard = dashboard_of(run.text)
+
+        def ask() -> dict[str, Any]:
+            with contextlib.suppress(OSError, LookupError, TypeError):  # it may be too busy to answer in whole
+                return {"jobs": lab.get(dashboard, "/api/jobs/"), "actors": lab.actors(dashboard)}
+            return {}
+
         seen = {
             "prometheus": prometheus,
-            "jobs": lab.get(dashboard, "/api/jobs/"),
-            "actors": lab.actors(dashboard),
+            **run.until("what the dashboard lists", ask),
             "early_logs": lab.trial_logs(),
         }
         listening: dict[str, set[str]] = {}
         torch: dict[bool, set[str]] = {True: set(), False: set()}  # files, by whether a worker has loaded them
         for process in lab.processes():
-            sockets = [c for c in process.net_connections("tcp") if c.status == "LISTEN"]
-            listening[f"{process.name()} {process.pid}"] = {socket.laddr.ip for socket in sockets}
-            worker = " ".join(process.cmdline()).startswith("ray::")
-            torch[worker] |= {m.path for m in process.memory_maps() if Path(m.path).name.startswith("libtorch_cpu")}
+            with contextlib.suppress(psutil.NoSuchProcess):  # some live for a moment only
+                sockets = [c for c in process.net_connections("tcp") if c.status == "LISTEN"]
+                maps = {m.path for m in process.memory_maps() if Path(m.path).name.startswith("libtorch_cpu")}
+                torch[" ".join(process.cmdline()).startswith("ray::")] |= maps
+                listening[f"{process.name()} {process.pid}"] = {socket.laddr.ip for socket in sockets}
         code = run.ended()
         yield Unbroken(
             home=home,

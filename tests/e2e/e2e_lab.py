@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +21,10 @@ from typing import Any
 
 import psutil
 
+from servers import free_ports
+
+__all__ = ["free_ports"]  # as all that these tests need
+
 ROOT = Path(__file__).resolve().parents[2]
 JOB = "jobs/sweep_blur.py"
 # Small, but long enough to be caught in the middle: what is caught is a file or a line, never a moment.
@@ -31,7 +35,7 @@ SETTINGS = {
     "training.checkpoint_every": 20,
     "training.validate_every": 120,
 }
-PATIENCE = 600.0  # seconds until something that must happen is given up; machines may be busy
+PATIENCE = 1200.0  # seconds until something that must happen is given up; machines may be busy
 _MARK = "COLDTUNE_E2E"
 _STUDY = """
 from pathlib import Path
@@ -48,23 +52,25 @@ def flags(**settings: Any) -> list[str]:
     return ["--set", *(f"{key}={value}" for key, value in (SETTINGS | settings).items())]
 
 
-def wait_for(what: str, condition: Callable[[], Any], check: Callable[[], None] = lambda: None) -> Any:
-    """The first true value of `condition`; `check` raises where waiting longer makes no sense."""
+def wait_for(
+    what: str | Callable[[], str], condition: Callable[[], Any], over: Callable[[], bool] = lambda: False
+) -> Any:
+    """The first true value of `condition`; AssertionError where it has none though nothing more comes: it is `over`."""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    while True:
+        last = over() or time.monotonic() > deadline
         if value := condition():
             return value
-        check()
+        if last:
+            raise AssertionError(f"waited in vain for {what if isinstance(what, str) else what()}")
         time.sleep(0.1)
-    raise AssertionError(f"waited {PATIENCE:g} s for {what}")
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+def title(process: psutil.Process) -> str:
+    """The command line by which a process is known; empty where it has ended."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline()) or process.name()
+    return ""
 
 
 @dataclass
@@ -76,19 +82,22 @@ class Running:
 
     @property
     def text(self) -> str:
-        return self.output.read_text()
+        return self.output.read_text(errors="replace")  # a character may be half written
 
     def until(self, what: str, condition: Callable[[], Any]) -> Any:
         """Wait for a condition that must become true before the command ends."""
 
-        def check() -> None:
-            assert self.process.poll() is None, f"ended ({self.process.returncode}) before {what}:\n{self.text}"
+        def found() -> str:
+            return f"{what}; exit code {self.process.poll()}, output:\n{self.text}"
 
-        return wait_for(f"{what}; so far:\n{self.text}", condition, check)
+        return wait_for(found, condition, lambda: self.process.poll() is not None)
 
     def ended(self) -> int:
         """Its exit code."""
-        return self.process.wait(PATIENCE)
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"does not end; so far:\n{self.text}") from None
 
 
 class Lab:
@@ -139,15 +148,24 @@ class Lab:
                     found.append(process)
         return found
 
+    def named(self, name: str) -> list[psutil.Process]:
+        """Those of a program."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):  # ended in the meantime
+                if process.name() == name:
+                    found.append(process)
+        return found
+
     def nothing_runs(self) -> None:
         """Wait until no process is left: an orphan fails here."""
-        wait_for(f"the end of {[process.name() for process in self.processes()]}", lambda: not self.processes())
+        wait_for(lambda: f"the end of {[title(process) for process in self.processes()]}", lambda: not self.processes())
 
     def end(self) -> list[str]:
         """Kill what still runs, by its id, and give the names: Ray's head does not end with its last job."""
         names = []
         while left := self.processes():
-            names += [process.name() for process in left]
+            names += [title(process) for process in left]
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
@@ -180,7 +198,7 @@ class Lab:
     def prometheus(self) -> list[str]:
         """This platform's lines at all the places that Ray's service discovery names; none while Ray starts."""
         lines: list[str] = []
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             for entry in json.loads((self.session() / "prom_metrics_service_discovery.json").read_text()):
                 for target in entry["targets"]:
                     with urllib.request.urlopen(f"http://{target}/metrics", timeout=60) as answer:
@@ -189,7 +207,8 @@ class Lab:
 
     def trial_logs(self) -> list[list[str]]:
         """The lines of each actor's log, without Ray's own (they start with a colon)."""
-        logs = [path.read_text().splitlines() for path in sorted(self.session().glob("logs/worker-*.out"))]
+        paths = sorted(self.session().glob("logs/worker-*.out"))
+        logs = [path.read_text(errors="replace").splitlines() for path in paths]
         return [
             [line for line in log if not line.startswith(":")] for log in logs if ":actor_name:coldtune_trial" in log
         ]
@@ -237,6 +256,15 @@ class Unbroken:
     workers_torch: set[str]
     early_logs: list[list[str]]
     logs: list[list[str]]
+
+
+def trainings_of(prometheus: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Of each trial whose training shows whole: what it shows, by the metric's name."""
+    found: dict[str, dict[str, float]] = {}
+    for line in prometheus:
+        if match := re.match(r'ray_coldtune_(training_loss|training_step|images_per_second)\{.*\btrial="(\d+)"', line):
+            found.setdefault(match[2], {})[match[1]] = float(line.rpartition(" ")[2])
+    return {trial: values for trial, values in found.items() if len(values) == 3}
 
 
 def dashboard_of(text: str) -> str:

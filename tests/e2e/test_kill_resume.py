@@ -8,10 +8,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from e2e_lab import SETTINGS, Lab, Runs, Unbroken, checkpoints_of, flags, study_of
+from e2e_lab import SETTINGS, Lab, Runs, Unbroken, checkpoints_of, flags, study_of, title
+from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 
 LAST = SETTINGS["training.steps"]
@@ -31,7 +32,10 @@ def in_mid_trial(home: Path) -> bool:
     """Whether a trial has finished, its run being in MLflow, while another has a checkpoint and much to do."""
     study = study_of(home)
     done = [trial.number for trial in study.get_trials(states=[TrialState.COMPLETE])] if study else []
-    if not done or not Runs(home).trials.keys() >= set(done):
+    try:
+        if not done or not Runs(home).trials.keys() >= set(done):
+            return False
+    except MlflowException:  # the driver may keep its database locked for a while
         return False
     return any(0 < reached <= LAST // 2 for reached in caught_by(home).values())
 
@@ -105,7 +109,7 @@ def test_a_trial_whose_process_is_killed_goes_on_by_itself(lab: Lab) -> None:
     home = lab.path / "home"
     run = lab.sweep(home, "--trials", "1", *flags())
     run.until("a checkpoint", lambda: any(0 < reached <= LAST // 2 for reached in caught_by(home).values()))
-    (actor,) = [process for process in lab.processes() if " ".join(process.cmdline()).startswith("ray::coldtune_trial")]
+    (actor,) = [process for process in lab.processes() if title(process).startswith("ray::coldtune_trial")]
     actor.kill()
     (reached,) = caught_by(home).values()
     assert run.ended() == 0, run.text

@@ -12,7 +12,7 @@ import pytest
 from e2e_lab import JOB, Lab, flags, free_ports, study_of
 from optuna.trial import TrialState
 
-pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(3600)]
 
 
 def may_mount() -> bool:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from coldtune.studies.folder import studies
 from coldtune.studies.view import read
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800), pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.slow]
 SETTINGS = ["training.steps=4", "training.batch_size=8", "degradation.steps=5", "protocol.num_images=40"]
 
 
@@ -63,6 +63,7 @@ def test_two_tables(lab: Lab) -> None:
 
     second = ask(lab, home, "A.7")
     assert second.ended() == 0, second.text
+    lab.nothing_runs()
     assert "through the network and back; in the store already; " in second.text
     (found,) = trials_of(home, "A.7")
     assert {stage: was_found for stage, _, was_found, _ in found.user_attrs["stages"]}["train"]

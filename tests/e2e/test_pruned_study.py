@@ -10,7 +10,7 @@ import pytest
 from e2e_lab import Lab, Runs, checkpoints_of, study_of
 from optuna.trial import TrialState
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 # The base learns; the others do not, and come to the rungs after it.
 SPACE = """

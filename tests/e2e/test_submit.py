@@ -10,10 +10,23 @@ from typing import Any
 
 import psutil
 import pytest
-from e2e_lab import JOB, ROOT, SETTINGS, Lab, Running, Runs, checkpoints_of, flags, free_ports, study_of, wait_for
+from e2e_lab import (
+    JOB,
+    ROOT,
+    SETTINGS,
+    Lab,
+    Running,
+    Runs,
+    checkpoints_of,
+    flags,
+    free_ports,
+    study_of,
+    title,
+    wait_for,
+)
 from optuna.trial import TrialState
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800), pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.slow]
 EDITED = "platform/coldtune/studies/worker.py"
 LAST = SETTINGS["training.steps"]
 
@@ -50,8 +63,8 @@ class Cluster:
 
     def idle(self) -> None:
         """Wait until no trial runs: an actor that outlives its driver fails here."""
-        titles = lambda: [" ".join(process.cmdline()) for process in self.lab.processes()]  # noqa: E731
-        wait_for("the end of the trials", lambda: not any(title.startswith("ray::coldtune") for title in titles()))
+        titles = lambda: [title(process) for process in self.lab.processes()]  # noqa: E731
+        wait_for("the end of the trials", lambda: not any(each.startswith("ray::coldtune") for each in titles()))
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import re
 from pathlib import Path
 
 import pytest
-from e2e_lab import SETTINGS, Runs, Unbroken
+from e2e_lab import SETTINGS, Runs, Unbroken, trainings_of
 from optuna.trial import TrialState
 from PIL import Image
 from safetensors import safe_open
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 REPORTS = list(range(10, SETTINGS["training.steps"] + 1, 10))
 
 
@@ -92,7 +92,8 @@ def test_the_dashboard_shows_the_study_and_its_trials_by_name(unbroken: Unbroken
     (job,) = unbroken.jobs
     assert job["metadata"]["job_name"] == job["metadata"]["study"] == unbroken.study.study_name
     assert {actor["class_name"] for actor in unbroken.actors} == {"coldtune_trial"}
-    assert {actor["repr_name"] for actor in unbroken.actors} == {"coldtune_trial"}
+    started = [actor for actor in unbroken.actors if actor["state"] == "ALIVE"]
+    assert {actor["repr_name"] for actor in started} == {"coldtune_trial"}
 
 
 def test_each_actors_log_begins_every_trial_with_its_number(unbroken: Unbroken) -> None:
@@ -115,12 +116,11 @@ def test_prometheus_has_the_study_and_its_trials_while_it_runs(unbroken: Unbroke
         return [float(line.rpartition(" ")[2]) for line in lines if all(tag in line for tag in wanted)]
 
     (running,) = values("trials", 'state="running"')
-    assert running in (1.0, 2.0), "as many as there are CPUs, once both are asked"
+    assert running in (1.0, 2.0, 3.0), "as many as there are CPUs, once they are asked"
     assert values("trials", 'state="failed"') == [0.0]
-    trials = [number for number in range(3) if values("training_loss", f'trial="{number}"')]
-    assert trials
-    for number in trials:
-        tag = f'trial="{number}"'
-        assert 0 < values("training_loss", tag)[0] < 1
-        assert values("training_step", tag)[0] in REPORTS
-        assert values("images_per_second", tag)[0] > 0
+    trainings = trainings_of([line for line in unbroken.prometheus if f'study="{unbroken.study.study_name}"' in line])
+    assert trainings.keys() & {"0", "1", "2"} == trainings.keys() != set()
+    for shown in trainings.values():
+        assert 0 < shown["training_loss"] < 1
+        assert shown["training_step"] in REPORTS
+        assert shown["images_per_second"] > 0

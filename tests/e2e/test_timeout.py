@@ -6,7 +6,7 @@ import pytest
 from e2e_lab import Lab, Runs, checkpoints_of, flags, study_of
 from optuna.trial import TrialState
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800), pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.heavy]
 
 
 def test_a_study_of_endless_trials(lab: Lab) -> None:

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from coldtune.studies.ledger import OWNER
 
-pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(3600)]
 
 
 def sweep(lab: Lab, home: Path, *arguments: str) -> Running:

@@ -44,6 +44,9 @@ class Place:
     def next_moment(self) -> None:
         """Until what is written next has another time than what was written before."""
 
+    def come_to_rest(self) -> None:
+        """Until what a process that was killed had asked for is done, or will not be."""
+
     def names(self, folder: str = "") -> set[str]:
         """All files below a folder, relative to it."""
         top = self.path(folder)
@@ -91,6 +94,11 @@ class Bucket(Place):
 
     def next_moment(self) -> None:
         time.sleep(1.01 - time.time() % 1)  # S3's times are whole seconds
+
+    def come_to_rest(self) -> None:
+        before = None
+        while before != (before := self.names()):  # the server goes on with a request whose client is gone
+            time.sleep(1.0)
 
     def names(self, folder: str = "") -> set[str]:
         return {name for name, _ in self.files.bucket.walk(folder)}

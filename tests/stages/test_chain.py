@@ -325,11 +325,11 @@ def test_two_trials_that_want_the_same_training_train_once(dataset: Dataset, tmp
 
     first = threading.Thread(target=trial, args=("0",))
     first.start()
-    reached.wait(60)
+    assert reached.wait(300)
     second = threading.Thread(target=trial, args=("1",), kwargs={"sampler__num_steps": 2})
     second.start()
-    first.join(120)
-    second.join(120)
+    first.join(300)
+    second.join(300)
     assert trainings == [6]
     assert outcomes["1"].metrics["fid_direct"] == outcomes["0"].metrics["fid_direct"]
     found = {record.stage: record.found for record in outcomes["1"].stages}

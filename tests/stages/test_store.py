@@ -310,7 +310,7 @@ def test_the_manifest_counts_the_workers_of_a_distributed_training(local_store: 
     arguments = [sys.executable, "-c", script, local_store.at.where, str(tmp_path / "meet")]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
     workers = [subprocess.Popen([*arguments, str(rank)], env=environment) for rank in range(2)]
-    assert [worker.wait(120) for worker in workers] == [0, 0]
+    assert [worker.wait(600) for worker in workers] == [0, 0]
     entry = local_store.find("kind", "k")
     assert entry is not None
     assert entry.made["workers"] == 2

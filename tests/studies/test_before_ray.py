@@ -118,7 +118,7 @@ def test_the_error_comes_without_ray_being_imported(root: Path, tmp_path: Path) 
         f"sys.argv = ['sweep_blur.py', '--home', {str(tmp_path)!r}, '--tracking-uri', 'ftp://x']\n"
         f"runpy.run_path({str(root / 'jobs' / 'sweep_blur.py')!r}, run_name='__main__')\n"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
     assert run.returncode == 2
     assert run.stderr.startswith("error: tracking URI = 'ftp://x'")
     assert "Traceback" not in run.stderr

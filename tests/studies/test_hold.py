@@ -22,7 +22,8 @@ from coldtune.studies.board import Board, board_of
 from coldtune.studies.hold import Hold, held
 from coldtune.studies.storage import open_storage
 
-SECONDS = 0.6  # instead of a minute
+SECONDS = 1.5  # instead of a minute, of a driver that is to be taken for dead
+ALIVE_S = 18.0  # instead of a minute, of one that lives: a busy machine may keep its signs of life back for seconds
 Open = Callable[[], Board]
 
 
@@ -101,7 +102,7 @@ def test_of_many_that_come_at_once_on_other_machines_one_leads(journal: Open) ->
     def run(_: int) -> bool:
         board = journal()
         together.wait()
-        with held(board, "study", join=True, seconds=6.0) as driver:
+        with held(board, "study", join=True, seconds=ALIVE_S) as driver:
             over.wait()
             leads = driver.leads()
             over.wait()
@@ -172,7 +173,7 @@ def test_a_driver_that_was_stopped_takes_a_new_place_when_it_wakes(journal: Open
 @pytest.mark.usefixtures("elsewhere")
 def test_a_driver_on_another_machine_that_gives_signs_of_life_is_refused_to(journal: Open) -> None:
     refused = pytest.raises(ValueError, match="is being run by")
-    with held(journal(), "study", join=False, seconds=2.0), refused, held(journal(), "study", join=False):
+    with held(journal(), "study", join=False, seconds=ALIVE_S), refused, held(journal(), "study", join=False):
         pass
 
 

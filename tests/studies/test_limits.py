@@ -116,10 +116,16 @@ def test_a_trial_that_hangs_is_ended_by_force() -> None:
     assert reasons == ["ran longer than 0.01s (--trial-timeout)"]
 
 
-def test_one_that_ended_in_time_is_not() -> None:
-    forced = threading.Event()
-    with Deadline(0.05, lambda _: forced.set(), grace=0.05):
-        pass
+def test_one_that_ended_in_time_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, forced = [100.0], threading.Event()
+    monkeypatch.setattr("coldtune.studies.deadline.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with Deadline(5.0, lambda _: forced.set(), grace=5.0):
+        watching = [thread for thread in threading.enumerate() if thread.name == "coldtune-deadline"]
     with Deadline(None, lambda _: forced.set(), grace=0.0) as endless:
+        clock[0] += 1000
         endless.check()
-    assert not forced.wait(0.4)
+    assert watching
+    for thread in watching:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert not forced.is_set()

@@ -20,7 +20,9 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+import servers
 from coldtune.tracking import Drainer, Target, Tracker, default_uri, drain, pending, prepare, trials_page, ui_command
+from coldtune.tracking.drain import Drained
 from coldtune.tracking.uris import shown
 
 
@@ -28,9 +30,7 @@ class Server:
     """An MLflow server on a loopback port of its own, which a test may stop and start."""
 
     def __init__(self, home: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = servers.free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.home = home
         self.process: subprocess.Popen[bytes] | None = None
@@ -46,7 +46,8 @@ class Server:
                 [*shlex.split(command), *stores],
                 env=os.environ | environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        for _ in range(1200):
+        deadline = time.monotonic() + servers.PATIENCE
+        while time.monotonic() < deadline:
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
             except OSError:
@@ -66,9 +67,20 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # its first answers take seconds on a busy machine
+        server.start()
+        yield server
     server.stop()
+
+
+def drained(spool: Path, target: Target) -> Drained:
+    """What `drain` says once a drainer in the background, which may hold a spool for a moment, has let go of all."""
+    deadline = time.monotonic() + servers.PATIENCE
+    while (result := drain(spool, target)).busy:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return result
 
 
 def losses(target: Target, study: str) -> list[tuple[int, float]]:
@@ -82,6 +94,7 @@ def losses(target: Target, study: str) -> list[tuple[int, float]]:
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(1800)
 def test_an_outage_loses_and_doubles_nothing(
     server: Server, study: str, spool_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,7 +104,7 @@ def test_an_outage_loses_and_doubles_nothing(
     trial = Tracker(spool_dir, study, 0)
     for step in range(100):
         trial.metrics({"loss": float(step)}, step)
-    assert drainer.flush(120)
+    assert drainer.flush(300)
 
     server.stop()
     for step in range(100, 200):
@@ -99,15 +112,15 @@ def test_an_outage_loses_and_doubles_nothing(
     (tmp_path / "config.yaml").write_text("a: 1")
     trial.artifact(tmp_path / "config.yaml", "setup")
     trial.end("finished")
-    result = drain(spool_dir, target)  # what `coldtune tracking sync` finds while the server is still away
+    result = drained(spool_dir, target)  # what `coldtune tracking sync` finds while the server is still away
     assert result.error is not None
     assert result.pending == pending(spool_dir, target) > 0
     assert not drainer.flush(0)
 
     server.start()
-    assert drainer.flush(120)
+    assert drainer.flush(300)
     parent.end("finished")
-    assert drainer.close(120)
+    assert drainer.close(300)
     assert losses(target, study) == [(step, float(step)) for step in range(200)]
     client = MlflowClient(target.uri)
     found = client.search_runs([target.experiment_id], f"tags.`coldtune.study` = '{study}'")
@@ -119,6 +132,7 @@ def test_an_outage_loses_and_doubles_nothing(
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(1800)
 def test_a_driver_that_dies_in_an_outage_leaves_it_all_to_a_later_sync(
     server: Server, study: str, spool_dir: Path, tmp_path: Path
 ) -> None:
@@ -126,7 +140,7 @@ def test_a_driver_that_dies_in_an_outage_leaves_it_all_to_a_later_sync(
     Tracker(spool_dir, study)
     with Tracker(spool_dir, study, 0, target=target) as trial:
         trial.metrics({"loss": 0.0}, 0)
-        assert trial.flush(120)
+        assert trial.flush(300)
         server.stop()
         for step in range(1, 50):
             trial.metrics({"loss": float(step)}, step)
@@ -135,7 +149,7 @@ def test_a_driver_that_dies_in_an_outage_leaves_it_all_to_a_later_sync(
     # The server comes back with an empty database: what it had been told before is told again, all of it.
     server.start("other.db")
     assert prepare(server.uri, "coldtune", tmp_path / "unused") == target
-    result = drain(spool_dir, target)
+    result = drained(spool_dir, target)
     assert (result.pending, result.error) == (0, None)
     assert losses(target, study) == [(step, float(step)) for step in range(50)]
     client = MlflowClient(target.uri)
@@ -144,11 +158,10 @@ def test_a_driver_that_dies_in_an_outage_leaves_it_all_to_a_later_sync(
 
 
 def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with pytest.raises(ValueError, match=rf"127.0.0.1:{port}': the server cannot be reached \(connection refused\)"):
-        prepare(f"http://user:secret@127.0.0.1:{port}", "coldtune", tmp_path)
+    with servers.refusing_port() as port:
+        said = rf"127.0.0.1:{port}': the server cannot be reached \(connection refused\)"
+        with pytest.raises(ValueError, match=said):
+            prepare(f"http://user:secret@127.0.0.1:{port}", "coldtune", tmp_path)
 
 
 def test_a_server_that_never_answers_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

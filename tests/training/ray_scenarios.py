@@ -5,6 +5,7 @@ A process of its own, because Ray reads its environment when it is imported, and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -14,11 +15,13 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 os.environ |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "300"  # for a stopped trial to come to its end; Tune's own is 2
 
 import ray
 from training_helpers import InterruptedTrainingError, Reports
@@ -44,8 +47,15 @@ def plain(task: TrainingTask, folder: Path) -> dict[str, Any]:
 
     result = run(task, folder, report, "plain")
     url = f"http://{ray.get_runtime_context().worker.node.webui_url}/api/train/v2/runs/v1"
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        listed = json.load(answer)["train_runs"]
+    listed: list[dict[str, Any]] = []
+
+    def ended() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=60) as answer:
+            listed[:] = json.load(answer)["train_runs"]
+        return bool(listed) and all(run["status"] == "FINISHED" for run in listed)
+
+    wait_for(ended)
+    wait_for(lambda: not workers_alive())
     return {
         "rows": reports.rows,
         "step": result.step,
@@ -78,9 +88,7 @@ def failing(task: TrainingTask, folder: Path) -> dict[str, Any]:
         run(endless, folder, reports := Reports(stop_at=3), "stopped")
     except InterruptedTrainingError:
         seen["stopped"] = list(reports.rows)
-    deadline = time.monotonic() + 30
-    while workers_alive() and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_for(lambda: not workers_alive())
     seen["workers_left"] = len(workers_alive())
     return seen
 
@@ -112,18 +120,26 @@ def nested(task: TrainingTask, folder: Path) -> dict[str, Any]:
     }
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until it holds, or has not for long: whoever looks then sees that it does not."""
+    deadline = time.monotonic() + 120
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
 def workers_alive() -> list[int]:
     from ray.util.state import list_actors
 
     address = ray.get_runtime_context().gcs_address  # there may be other clusters on this machine
     filters = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
-    return [actor.pid for actor in list_actors(address=address, filters=filters, detail=True)]
+    return [actor.pid for actor in list_actors(address=address, filters=filters, detail=True, timeout=120)]
 
 
 def main() -> None:
     scenario, folder, pickled = sys.argv[1:]
     task: TrainingTask = pickle.loads(Path(pickled).read_bytes())
-    with tempfile.TemporaryDirectory(prefix="coldtune-", dir="/tmp") as scratch:  # socket paths must be short
+    # Socket paths must be short; Ray's processes may write for a moment after its end.
+    with tempfile.TemporaryDirectory(prefix="coldtune-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
         ray.init(address="local", num_cpus=2, _temp_dir=scratch, logging_level="ERROR", log_to_driver=False)
         try:
             seen = {"plain": plain, "failing": failing, "nested": nested}[scenario](task, Path(folder))

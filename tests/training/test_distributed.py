@@ -14,13 +14,14 @@ from training_helpers import MakeTask, Reports
 
 from coldtune.training import FolderCheckpoints, TrainingTask, train
 
+pytestmark = pytest.mark.timeout(1800)
 SCENARIOS = Path(__file__).with_name("ray_scenarios.py")
 
 
 def run(scenario: str, task: TrainingTask, folder: Path) -> dict[str, Any]:
     (folder / "task.pickle").write_bytes(pickle.dumps(task))
     command = [sys.executable, str(SCENARIOS), scenario, str(folder), str(folder / "task.pickle")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1700)
     assert done.returncode == 0, done.stderr[-12000:]
     seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return seen

@@ -21,6 +21,9 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would wait for the trials to stop by themselves
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the study's storage is the truth; Tune's own state is never read
+    # For a pruned trial to come to its end, its workers included, so that its process can run the next one: Tune's own
+    # 2 s are less than that may take (`training.distributed`).
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
