@@ -32,7 +32,7 @@ from coldtune.stages.store_at import StoreAt
 from coldtune.stages.store_made import git_commit
 from coldtune.stages.trial import parse_trial
 from coldtune.studies import cluster, reach, show
-from coldtune.studies.begin import IMPORTED_FROM, TRIALS, Imports, check_spec, imported
+from coldtune.studies.begin import IMPORTED_FROM, TRIALS, Imports, check_judge, check_spec, imported
 from coldtune.studies.board import board_of
 from coldtune.studies.executor import Events, StoppedError, execute
 from coldtune.studies.folder import StudyFolder
@@ -128,6 +128,8 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
                 hold=hold, imports=checked.imports, fingerprint=checked.dataset.fingerprint, store=checked.store,
             )  # fmt: skip
             checked = replace(checked, trials=min(checked.trials, ledger.most() or checked.trials))
+            if ledger.finished() < checked.trials:
+                check_judge(checked.folder.name, ledger.trials(), checked.protocol)
             _write_start(checked, options, ledger)
         show.opening(console, checked, ledger, options, target.uri)
         close = partial(show.closing, console, checked.folder, ledger, checked.trials, options.command, target)
@@ -430,6 +432,7 @@ def _jobs(checked: Checked, options: RunOptions, slots: Slots, tags: Mapping[str
             number=asked.number,
             again=asked.again,
             trial=asked.config,
+            protocol=checked.protocol,
             leftover=getattr(degradation, "leftover", None),
             home=str(options.home),
             store=checked.store.where,

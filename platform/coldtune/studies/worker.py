@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldtune.config import Config, parse
+from coldtune.metrics.protocol import Protocol
+from coldtune.metrics.values import check_same
 from coldtune.stages.trial import VARIANT, TrialConfig, flat
 from coldtune.studies.deadline import Deadline, LateError
 
@@ -37,6 +39,7 @@ class TrialJob(Config):
     number: int
     again: bool
     trial: TrialConfig
+    protocol: Protocol | None = None  # under which the study judges; None: whatever the trial resolves to here
     leftover: float | None
     home: str
     store: str | None = None  # None: the home's own
@@ -112,6 +115,7 @@ def _run(job: TrialJob, report: Any, deadline: Deadline | None = None) -> dict[s
             report({"state": RUNNING, "stage": "waiting", "step": 0, "steps": job.trial.training.steps, "for": what})
 
         chain = _chain(job, job.trial, device, partial(waits, "another trial's work"), deadline)
+        check_same([chain.protocol if job.protocol is None else job.protocol, chain.protocol])
         extra: dict[str, object] = {VARIANT: job.tags[VARIANT]} if VARIANT in job.tags else {}
         extra |= {} if job.leftover is None else {"leftover": float(f"{job.leftover:.4g}")}
         tracker.params({**flat(job.trial), "N": chain.protocol.num_images, **extra})
