@@ -266,7 +266,7 @@ def test_features_that_are_not_finite_are_refused(users_module: Path) -> None:
     ("name", "message"),
     [
         ("inceptoin", "'inceptoin': allowed are digits, mnist"),
-        ("no_such_module_of_mine:Net", "cannot be imported: No module named"),
+        ("no_such_module_of_mine:Net", "cannot be imported: No module named 'no_such_module_of_mine'; .* PYTHONPATH"),
         ("users_own_extractor:Absent", "cannot be imported: module 'users_own_extractor' has no attribute 'Absent'"),
         ("users_own_extractor:nothing", "a callable with an int attribute dim"),
     ],
