@@ -47,8 +47,8 @@ def check_keys(space: Space) -> None:
     known = {key for tree in space.trees() for key, _ in leaves(space.written_out(tree))}
     for path in [*space.config.vary, *space.config.derive]:
         if path not in known:
-            allowed = ", ".join(sorted(key for key in known if not key.startswith(JUDGING)))
-            raise ValueError(f"vary.{path}: the base has no such key; allowed: {allowed}")
+            others = ", ".join(sorted(key for key in known if not key.startswith(JUDGING)))
+            raise ValueError(f"vary.{path}: the base has no such key; allowed: {others}")
         if path.startswith(JUDGING):
             raise ValueError(
                 f"vary.{path}: changes how trials are judged, and trials are compared with each other; leave it out, "
