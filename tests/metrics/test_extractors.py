@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,9 +12,9 @@ import pytest
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
-from coldtune.data import Dataset
+from coldtune.data import Dataset, prepare
 from coldtune.metrics import Extractor, Reference, build_extractor, extract_features, extract_moments, frechet_distance
-from coldtune.metrics.classifiers import WEIGHTS, load_classifier, load_network
+from coldtune.metrics.classifiers import WEIGHTS, accuracy, load_classifier, load_network
 from coldtune.metrics.extractors import EXTRACTORS
 
 SHIPPED = sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
@@ -105,6 +106,39 @@ def test_features_hold_no_gradients_and_settings_are_restored() -> None:
         torch.backends.cudnn.benchmark = False
     assert not inside.requires_grad
     torch.testing.assert_close(inside, build_extractor("digits")(_images()), rtol=0, atol=0)
+
+
+def test_a_judge_computes_in_full_precision_whatever_is_set_outside() -> None:
+    matmul, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before, seen = (matmul.fp32_precision, convolutions.fp32_precision), []
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        seen.append((matmul.fp32_precision, convolutions.fp32_precision, torch.is_autocast_enabled("cpu")))
+        return images.float().flatten(1)[:, :2]
+
+    try:
+        matmul.fp32_precision = convolutions.fp32_precision = "tf32"
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            Extractor("own", network, 2, "0" * 64, "as given")(_images())
+        assert (matmul.fp32_precision, convolutions.fp32_precision) == ("tf32", "tf32"), "restored"
+    finally:
+        matmul.fp32_precision, convolutions.fp32_precision = before
+    assert seen == [("ieee", "ieee", False)]
+
+
+REAL = os.environ.get("COLDTUNE_TEST_DATA")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL, reason="needs the published files: COLDTUNE_TEST_DATA=DIR with MNIST/raw and cifar10")
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_the_stated_accuracy_is_that_on_the_published_test_images(name: str, tmp_path: Path) -> None:
+    card = json.loads((WEIGHTS / f"{name}.json").read_text())
+    data = prepare({"name": name, "image_size": 32}, tmp_path, REAL)
+    assert card["dataset"]["fingerprint"] == data.fingerprint, "the split changed: train the classifier anew"
+    test = data.split("test")
+    found = accuracy(load_network(name)[0], test.images, test.labels)
+    assert found == pytest.approx(card["accuracy"]["test"], abs=5e-4)
 
 
 def test_colour_is_judged_by_colour() -> None:
@@ -232,7 +266,7 @@ def test_features_that_are_not_finite_are_refused(users_module: Path) -> None:
     ("name", "message"),
     [
         ("inceptoin", "'inceptoin': allowed are digits, mnist"),
-        ("no_such_module_of_mine:Net", "cannot be imported: No module named"),
+        ("no_such_module_of_mine:Net", "cannot be imported: No module named 'no_such_module_of_mine'; .* PYTHONPATH"),
         ("users_own_extractor:Absent", "cannot be imported: module 'users_own_extractor' has no attribute 'Absent'"),
         ("users_own_extractor:nothing", "a callable with an int attribute dim"),
     ],

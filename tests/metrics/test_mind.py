@@ -79,11 +79,21 @@ def test_repeated_sets_are_the_same_distribution() -> None:
     assert mind(x.repeat(2, 1), x) == 0
 
 
-def test_the_bias_falls_with_n_and_hardly_depends_on_the_model() -> None:
-    sets = {n: [mind(_random(n, 4, seed=s), _random(n, 4, seed=500 + s), directions=50) for s in range(20)]
-            for n in (50, 400)}  # fmt: skip
-    small, large = (sum(values) / 20 for values in sets.values())
-    assert small > 4 * large > 0
+def _mean_mind(n: int, spread: float) -> float:
+    """Of 40 pairs of sets, N(0, spread^2) against N(0, 1) in 4 dimensions: 3 d (spread - 1)^2 without bias."""
+    values = [mind(spread * _random(n, 4, seed=s), _random(n, 4, seed=500 + s), directions=50) for s in range(40)]
+    return sum(values) / 40
+
+
+def test_the_bias_falls_with_n() -> None:
+    assert _mean_mind(50, 1.0) > 4 * _mean_mind(400, 1.0) > 0
+
+
+def test_the_bias_grows_with_the_models_spread() -> None:
+    # Both are 12 * 0.4^2 from the reference, one by less spread and one by more; at a small N the first looks nearer.
+    assert 1.92 < _mean_mind(30, 0.6) < 0.9 * _mean_mind(30, 1.4)
+    assert _mean_mind(3000, 0.6) == pytest.approx(1.92, rel=0.05)
+    assert _mean_mind(3000, 1.4) == pytest.approx(1.92, rel=0.05)
 
 
 def _weighted(x: torch.Tensor, weights: torch.Tensor, y: torch.Tensor) -> float:

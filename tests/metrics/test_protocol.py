@@ -99,7 +99,8 @@ def test_resolving_names_the_extractor_and_the_data(digits: Dataset) -> None:
     for part in ("digits", "N = 100", "validation", "seed 5", "1x16x16", protocol.key[:12]):
         assert part in protocol.describe()
     with pytest.raises(
-        ValueError, match=r"protocol\.num_images = 100000: the validation split of 'digits' has \d+ images"
+        ValueError,
+        match=r"protocol\.num_images = 100000: the validation split of 'digits' has (\d+) images; allowed: 5\.\.\1",
     ):
         resolve(ProtocolConfig(num_images=100_000), extractor, digits)
 
@@ -142,6 +143,12 @@ def test_an_objective_needs_four_images_for_each_dimension() -> None:
         check_objective(_protocol(num_images=255))
     with pytest.raises(ValueError, match=r"d <= 63"):
         check_objective(_protocol(num_images=255), metric="sampled/fid")
+    with pytest.raises(ValueError, match="num_images = 255: FID"):
+        check_objective(_protocol(num_images=255), metric="fid_infinity")
+    with pytest.raises(
+        ValueError, match=r"^the validation split of 'digits' has 200 images to compare with: FID as an"
+    ):
+        check_objective(_protocol(num_images=512, reference_images=200, task="generated"))
 
 
 def test_the_reference_is_built_once_and_shared_by_protocols_that_differ_in_n_or_seed(digits: Dataset) -> None:

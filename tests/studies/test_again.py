@@ -40,8 +40,8 @@ def home(digits_home: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def begin(home: Path, name: str, ended: int = 0, imports: tuple[str, ...] = ()) -> Ledger:
-    """A study of three trials as its driver leaves it, `ended` of which have ended."""
+def begin(home: Path, name: str, ended: int = 0, imports: tuple[str, ...] = (), weights: str | None = None) -> Ledger:
+    """A study of three trials as its driver leaves it, `ended` of which have ended; weights: of its judge then."""
     dataset = Dataset.open(prepared(home, "digits")[0])
     spec = build_spec("j", home / "space.yaml").model_copy(update={"imports": imports})
     space, trial = Space(spec.space, spec.base, dataset.image_shape), parse_trial(spec.base)
@@ -57,7 +57,8 @@ def begin(home: Path, name: str, ended: int = 0, imports: tuple[str, ...] = ()) 
     ledger.study.set_user_attr(TRIALS, 3)
     for _ in range(ended):
         number = ledger.ask().number
-        ledger.complete(number, {"fid": 9.0 - number}, {"protocol": plain(protocol)})
+        judged = protocol.model_copy(update={"extractor_sha256": weights or protocol.extractor_sha256})
+        ledger.complete(number, {"fid": 9.0 - number}, {"protocol": plain(judged)})
     return ledger
 
 
@@ -114,6 +115,18 @@ def test_another_spec_under_the_same_name_names_the_differences_and_the_ways_out
     assert code == 2
     assert "holds a study with another spec; give the same settings, or another name" in error
     assert "--import old:\n  base.training.lr: 0.002, there 0.001" in error
+
+
+def test_a_study_whose_judge_has_changed_since_does_not_go_on(home: Path, job: Call) -> None:
+    begin(home, "new", ended=1, weights="12" * 32)
+    code, _, error = job("--study", "new")
+    assert code == 2
+    assert "error: --study new: its trials were judged under another protocol, with which new ones cannot" in error
+    assert f"extractor_sha256 ('{'12' * 32}', now '{build_extractor('digits').sha256}'); judge as before" in error
+    begin(home, "whole", ended=3, weights="12" * 32)
+    code, out, _ = job("--study", "whole")
+    assert (code, "★2  finished" in out) == (0, True), "nothing is asked, so nothing is compared with what was judged"
+    assert job("--study", "whole", "--trials", "4")[0] == 2
 
 
 def test_a_study_that_is_being_run_is_refused_and_listed_with_who_does(home: Path, job: Call, command: Call) -> None:

@@ -120,6 +120,16 @@ def broken(root: Path, change) -> dict:
             lambda t: t["vary"]["degradation.sigma.rate"].update(when={"degradation.steps": 20}),
             r"rate\.when\.degradation\.steps: must stand above the key that waits for it",
         ),
+        (
+            lambda t: t["vary"].update({"protocol.seed": {"choices": [0, 1]}}),
+            r"vary\.protocol\.seed: changes how trials are judged, and trials are compared with each other",
+        ),
+        (
+            lambda t: t["vary"].update({"protocol.num_images": {"low": 300, "high": 363}}),
+            r"vary\.protocol\.num_images: changes how",
+        ),
+        (lambda t: t["vary"].update({"data.resize": {"choices": ["bilinear", "nearest"]}}), r"vary\.data\.resize: ch"),
+        (lambda t: t["vary"].update({"rungs.metric": {"choices": ["kid", "mind"]}}), r"vary\.rungs\.metric: changes"),
         (lambda t: t.update(first=[{"training.lr": 1.0}]), r"first\[0\]\.training\.lr: does not vary"),
         (
             lambda t: t.update(first=[{"degradation.sigma.schedule": "constant", "degradation.sigma.rate": 0.1}]),
@@ -134,6 +144,12 @@ def broken(root: Path, change) -> dict:
 def test_what_a_space_refuses_before_anything_is_spent(root: Path, change, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build(broken(root, change))
+
+
+def test_restored_and_generated_images_are_not_in_one_space() -> None:
+    tree = {"base": "x", "vary": {"prior.kind": {"choices": ["data", "gmm"]}}}
+    with pytest.raises(ValueError, match=r"a point that changes generated for restored images \(prior\.kind = 'gmm'\)"):
+        build(tree, BASE | {"prior": {"kind": "data"}})
 
 
 def test_a_condition_does_not_hold_by_a_key_that_is_not_asked_itself() -> None:

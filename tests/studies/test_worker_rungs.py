@@ -13,6 +13,7 @@ import pytest
 
 from coldtune import presets
 from coldtune.data import Dataset, prepared
+from coldtune.metrics import build_extractor, resolve
 from coldtune.stages.rungs import stand_in
 from coldtune.stages.store import Store
 from coldtune.stages.trial import TrialConfig, parse_trial
@@ -117,3 +118,14 @@ def test_a_promoted_trial_goes_on_from_the_rung(job: TrialJob, capsys: pytest.Ca
     assert logged(promoted, "loss") == [1, 2, 3, 4, 5, 6], "its run shows the whole curve"
     assert list(outcome["rungs"]) == ["2", "4"]
     assert json.loads(json.dumps(outcome)) == outcome, "it travels to the driver as text"
+
+
+def test_where_the_judge_is_another_one_nothing_is_trained(job: TrialJob) -> None:
+    """A node with other weights, or other code of the user's judge, than the driver's."""
+    digits = Dataset.open(job.dataset_path)
+    protocol = resolve(job.trial.protocol, build_extractor("digits"), digits, job.trial.task)
+    asked = job.model_copy(update={"protocol": protocol.model_copy(update={"extractor_sha256": "12" * 32})})
+    with pytest.raises(ValueError, match=rf"they differ in extractor_sha256 \('{'12' * 32}' and"):
+        _run(asked, lambda _: None, unlimited())
+    assert not (Path(job.home) / "store" / "train").exists()
+    stopped_at(job.model_copy(update={"protocol": protocol}), 2)

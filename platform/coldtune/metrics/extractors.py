@@ -106,6 +106,9 @@ def _load(name: str, place: str) -> Any:
     module_name, _, attribute = place.partition(":")
     try:
         made = getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        where = "looked for among what is installed and in the folders that the environment variable PYTHONPATH names"
+        raise ValueError(f"extractor = {name!r}: cannot be imported: {error}; {where}") from error
     except (ImportError, AttributeError) as error:
         raise ValueError(f"extractor = {name!r}: cannot be imported: {error}") from error
     if inspect.isclass(made) or not hasattr(made, "dim"):

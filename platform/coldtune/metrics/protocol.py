@@ -113,7 +113,7 @@ def resolve(config: ProtocolConfig, extractor: Extractor, dataset: Dataset, task
     if count > size and task == "restored":
         raise ValueError(
             f"protocol.num_images = {count}: the {config.split} split of {dataset.name!r} has {size} images; allowed: "
-            f"2..{size}"
+            f"{LEAST_IMAGES}..{size}"
         )
     return Protocol(
         extractor=extractor.name,

@@ -43,8 +43,11 @@ def check_objective(protocol: Protocol, metric: str = "fid") -> None:
     """
     n, least = min(protocol.num_images, protocol.reference_images), 4 * protocol.dim
     if metric.rpartition("/")[2].startswith("fid") and n < least:
+        few = f"protocol.num_images = {n}"
+        if n < protocol.num_images:
+            few = f"the {protocol.split} split of {protocol.dataset!r} has {n} images to compare with"
         raise ValueError(
-            f"protocol.num_images = {n}: FID as an objective needs N >= 4 d = {least} with {protocol.extractor!r} "
+            f"{few}: FID as an objective needs N >= 4 d = {least} with {protocol.extractor!r} "
             f"(d = {protocol.dim}), because below that it can rank over-smoothed images first; judge more images, or "
             f"take an extractor with d <= {n // 4}"
         )

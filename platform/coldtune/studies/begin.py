@@ -11,6 +11,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.config import parse, plain
+from coldtune.metrics.protocol import Protocol
+from coldtune.metrics.values import difference
 from coldtune.studies.space import Space
 from coldtune.studies.spec import StudySpec
 from coldtune.studies.trials import point_name
@@ -63,6 +65,20 @@ def check_spec(study: Study, spec: StudySpec) -> None:
     written = study.user_attrs.get(SPEC)
     if written is not None and (differences := spec.differences(parse(StudySpec, json.loads(written)))):
         raise ValueError(another(study.study_name, "its storage", differences))
+
+
+def check_judge(name: str, trials: Iterable[FrozenTrial], protocol: Protocol) -> None:
+    """ValueError naming the parts in which `protocol` differs from that under which `trials` were judged.
+
+    The spec names a judge; what that name stands for may have changed since (its weights, a user's own code).
+    """
+    judged = next((trial.user_attrs["protocol"] for trial in trials if "protocol" in trial.user_attrs), None)
+    if judged is not None and (parts := difference(parse(Protocol, judged, "protocol"), protocol)):
+        listed = ", ".join(f"{part} ({theirs!r}, now {mine!r})" for part, (theirs, mine) in parts.items())
+        raise ValueError(
+            f"--study {name}: its trials were judged under another protocol, with which new ones cannot be compared: "
+            f"{listed}; judge as before, or give another name: its trainings are found in the store"
+        )
 
 
 def another(name: str, where: str, differences: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from coldtune import tracking
 from coldtune.stages.store import Store
 from coldtune.stages.store_at import StoreAt
 from coldtune.studies import show
-from coldtune.studies.begin import TRIALS, check_spec
+from coldtune.studies.begin import TRIALS, check_judge, check_spec
 from coldtune.studies.board import board_of
 from coldtune.studies.check import Checked, check
 from coldtune.studies.cluster import NotStartedError
@@ -87,6 +87,8 @@ def _set_up(
         hold=hold, imports=checked.imports, fingerprint=checked.dataset.fingerprint, store=checked.store,
     )  # fmt: skip
     checked = replace(checked, trials=min(checked.trials, ledger.most() or checked.trials))
+    if ledger.finished() < checked.trials:
+        check_judge(folder.name, ledger.trials(), checked.protocol)
     _write_start(checked, options, ledger)
     return checked, ledger, target
 

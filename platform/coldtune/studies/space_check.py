@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from coldtune.diffusion import STARTS, leftover_of
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 LEFT = 1e-3
 """The leftover above which a degradation's end still shows the image, so that no prior may stand for it."""
+
+JUDGING = ("protocol.", "rungs.", "data.name", "data.image_size", "data.resize")
+"""Keys, or beginnings of keys, by which trials are judged otherwise, so that their values may not be compared."""
 
 _CORNERS = 4096  # beyond this many corners a random subset of them is checked
 _DRAWN = 200  # points between the corners that are looked at too
@@ -44,7 +47,13 @@ def check_keys(space: Space) -> None:
     known = {key for tree in space.trees() for key, _ in leaves(space.written_out(tree))}
     for path in [*space.config.vary, *space.config.derive]:
         if path not in known:
-            raise ValueError(f"vary.{path}: the base has no such key; allowed: {', '.join(sorted(known))}")
+            others = ", ".join(sorted(key for key in known if not key.startswith(JUDGING)))
+            raise ValueError(f"vary.{path}: the base has no such key; allowed: {others}")
+        if path.startswith(JUDGING):
+            raise ValueError(
+                f"vary.{path}: changes how trials are judged, and trials are compared with each other; leave it out, "
+                f"and make another study with --set {path}=..."
+            )
     written: list[str] = []
     for path, vary in space.config.vary.items():
         for key, allowed in vary.when.items():
@@ -68,14 +77,19 @@ def _check_condition(space: Space, where: str, key: str, allowed: Sequence[Any])
 
 def check_points(space: Space) -> None:
     """Try every combination of choices and ends: a value that its owner refuses is found now, not in a trial."""
+    base = parse_trial(space.base)
     for point in corners(space):
         try:
-            space.resolve(point)
+            trial = space.resolve(point)
         except InfeasibleError:
             continue
         except ValueError as error:
-            shown = ", ".join(f"{space.paths.get(name, name)} = {value!r}" for name, value in point.items())
-            raise ValueError(f"the space holds a point that is not valid ({shown}): {error}") from None
+            raise ValueError(f"the space holds a point that is not valid ({_shown(space, point)}): {error}") from None
+        if different := _judged_otherwise(base, trial):
+            raise ValueError(
+                f"the space holds a point that changes {different} ({_shown(space, point)}), and trials are compared "
+                f"with each other"
+            )
     check_ends(space)
     if not space.feasible(space.first):
         space.resolve(space.first)  # raises, with the reason
@@ -133,6 +147,10 @@ def corners(space: Space) -> Iterator[dict[str, Any]]:
         if (key := repr(point)) not in seen:
             seen.add(key)
             yield point
+
+
+def _shown(space: Space, point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{space.paths.get(name, name)} = {value!r}" for name, value in point.items())
 
 
 def _why_infeasible(space: Space) -> str:

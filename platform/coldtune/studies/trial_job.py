@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coldtune.config import Config
+from coldtune.metrics.protocol import Protocol
 from coldtune.stages.trial import TrialConfig
 
 RUNNING = "running"  # the `state` of every report but a trial's last
@@ -17,6 +18,7 @@ class TrialJob(Config):
     number: int
     again: bool
     trial: TrialConfig
+    protocol: Protocol | None = None  # under which the study judges; None: whatever the trial resolves to here
     leftover: float | None
     home: str
     store: str | None = None  # None: the home's own

@@ -71,6 +71,7 @@ def _run(job: TrialJob, report: Callable[[dict[str, Any]], object], deadline: De
     """Bring the trial's stages about; gives what the study keeps of it."""
     import torch
 
+    from coldtune.metrics.values import check_same
     from coldtune.studies.reporting import Reporting, every
     from coldtune.tracking import Tracker
 
@@ -81,6 +82,7 @@ def _run(job: TrialJob, report: Callable[[dict[str, Any]], object], deadline: De
         told = Reporting(job, report, deadline, tracker, started)
         device = _device(job)
         chain = _chain(job, job.trial, device, partial(told.waits, "another trial's work"), deadline)
+        check_same([job.protocol or chain.protocol, chain.protocol])
         told.begins(chain)
         train = _trainer(job, device, told.look)
         outcome = chain.run(train, told.trained, every(1.0, told.sampled), told.replayed, partial(told.on_rung, chain))
