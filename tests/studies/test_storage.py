@@ -140,8 +140,13 @@ def test_a_database_that_stays_away_is_given_up(
     try:
         with pytest.raises(StorageGoneError, match=r"--storage postgresql.*: did not answer for 1 s") as caught:
             made.tell(trial, 2.0)
+        began = caplog.text
+        with pytest.raises(StorageGoneError) as again:  # what ends because of it asks, too
+            made.get_trials()
     finally:
         postgres.start()
+    assert str(again.value) == str(caught.value)
+    assert caplog.text == began, "without waiting again"
     assert postgres.password not in str(caught.value) + caplog.text
     assert "trying again for 1 s" in caplog.text
     made.tell(trial, 2.0)

@@ -37,6 +37,7 @@ class PatientStorage(RDBStorage):
     def __init__(self, url: str, engine: dict[str, Any]) -> None:
         self.patience = float(os.environ.get("COLDTUNE_STORAGE_PATIENCE_S") or PATIENCE_S)
         self._tried: set[str] = set()
+        self._given_up = ""  # why; whoever ends because of it shall not wait again, and says the same
         super().__init__(url, engine_kwargs=engine)
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
@@ -91,14 +92,15 @@ class PatientStorage(RDBStorage):
                 return result
 
     def _wait(self, error: Exception, since: float | None, pause: float) -> float:
+        if self._given_up:
+            raise StorageGoneError(self._given_up) from error
         name = f"--storage {shown(str(self.url))}"
         if since is None:
             _LOG.warning("%s: does not answer (%s); trying again for %g s", name, _reason(error), self.patience)
         since = since or time.monotonic()
         if time.monotonic() - since + pause > self.patience:
-            why = f"{name}: did not answer for {self.patience:g} s ({_reason(error)})"
-            self.patience = 0.0  # whoever ends because of this shall not wait again
-            raise StorageGoneError(why) from error
+            self._given_up = f"{name}: did not answer for {self.patience:g} s ({_reason(error)})"
+            raise StorageGoneError(self._given_up) from error
         time.sleep(pause)
         return since
 
