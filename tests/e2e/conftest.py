@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from e2e_lab import JOB, Lab, Unbroken, dashboard_of, flags, study_of, trainings_of
+from e2e_lab import JOB, Lab, Unbroken, dashboard_of, flags, study_of, through_uv, trainings_of
 
 
 @pytest.fixture
@@ -27,9 +25,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unbroken]:
     lab = Lab(tmp_path_factory.mktemp("unbroken"))
     home = lab.path / "home"
     try:
-        uv = shutil.which("uv")
-        python = [uv, "run", "--no-project", "--python", sys.executable] if uv else [sys.executable]
-        run = lab.start([*python, JOB, "--home", str(home), "--trials", "3", *flags()])
+        run = lab.start([*through_uv(), JOB, "--home", str(home), "--trials", "3", *flags()])
 
         def scrape() -> list[str]:
             lines = lab.prometheus()

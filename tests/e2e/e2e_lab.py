@@ -48,6 +48,12 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Without it Ray replaces a loopback address by the machine's own, for the head and for whoever connects to it."""
 
 
+def through_uv() -> list[str]:
+    """How a newcomer starts a script: through uv, where there is uv."""
+    uv = shutil.which("uv")
+    return [uv, "run", "--no-project", "--python", sys.executable] if uv else [sys.executable]
+
+
 def flags(**settings: Any) -> list[str]:
     return ["--set", *(f"{key}={value}" for key, value in (SETTINGS | settings).items())]
 
@@ -134,7 +140,7 @@ class Lab:
         job, file = self.path / f"{name}.py", self.path / f"{name}.yaml"
         job.write_text(_STUDY.format(name=name, file=str(file)))
         file.write_text(space)
-        return [sys.executable, str(job)]
+        return [*through_uv(), str(job)]
 
     def session(self) -> Path:
         return self.ray / "ray" / "session_latest"

@@ -52,7 +52,6 @@ def sweep(lab: Lab, head: str, home: Path) -> tuple[int, str]:
     run = lab.start(
         ["python", JOB, "--home", str(home), "--trials", "1", *flags()],
         RAY_ADDRESS=head,
-        RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
     )
     return run.ended(), run.text
 

@@ -68,11 +68,13 @@ def connect(study: str) -> Iterator[dict[str, Any]]:
         os.environ.setdefault(key, value)
     address = os.environ.get("RAY_ADDRESS", "")
     own = local()
+    # Started by `uv run`, Ray would start every worker through uv in an uploaded copy of this folder: in an environment
+    # made anew at best, without Ray at worst, and the study would wait for ever. A submitted job may want that.
+    if own or not submitted():
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     if not own:
         _reach(address)
     else:
-        # Under `uv run`, Ray would start every worker through uv in an uploaded copy of this folder.
-        os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
         # Despite its name, what makes all of Ray listen on 127.0.0.1 only, on every system. `_node_ip_address` does
         # not: without this, Ray replaces a loopback address by the machine's own.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
