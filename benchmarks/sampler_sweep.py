@@ -95,6 +95,8 @@ def main() -> None:
 
 
 def compare(steps: int, retrain: int, home: Path) -> None:
+    dataset, trials = settings(home, 10)
+    stock_trial(trials[0], dataset)  # what a process does once, such as imports, is neither side's
     dataset, trials = settings(home, steps)
     store, retrained = Store(home / "store"), spread(retrain, len(trials))
     found: dict[int, tuple[float, float]] = {}
