@@ -107,7 +107,7 @@ def resident_mb() -> float:
 
 def make_spec(algorithm: str) -> Any:
     from coldtune.config import parse
-    from coldtune.studies.spec import build_spec
+    from coldtune.studies.spec.study import build_spec
 
     spec = build_spec(NAME, ROOT / "search_spaces" / "blur.yaml")
     search = {**spec.search.model_dump(), "algorithm": algorithm}
@@ -116,7 +116,7 @@ def make_spec(algorithm: str) -> Any:
 
 @functools.cache
 def make_space() -> Any:
-    from coldtune.studies.space import Space
+    from coldtune.studies.space.space import Space
 
     spec = make_spec("random")
     return Space(spec.space, spec.base, (1, 16, 16))
@@ -132,7 +132,7 @@ def trivial_trial(config: Mapping[str, Any]) -> None:
 
     from coldtune.config import parse
     from coldtune.stages.trial import flat
-    from coldtune.studies.trial_job import TrialJob
+    from coldtune.studies.worker.job import TrialJob
     from coldtune.tracking import Tracker
 
     job = parse(TrialJob, json.loads(config["job"]))
@@ -157,14 +157,14 @@ def run_ours(
     import ray
 
     from coldtune.diffusion import build_degradation
-    from coldtune.studies import cluster
-    from coldtune.studies.events import Events
-    from coldtune.studies.executor import execute
-    from coldtune.studies.ledger import Asked, Ledger
-    from coldtune.studies.records import Records
-    from coldtune.studies.slots import Room, Slots
-    from coldtune.studies.storage import open_storage
-    from coldtune.studies.trial_job import TrialJob
+    from coldtune.studies.execution import cluster
+    from coldtune.studies.execution.executor import execute
+    from coldtune.studies.preflight.capacity import Room, Slots
+    from coldtune.studies.progress.events import Events
+    from coldtune.studies.progress.mlflow_runs import Records
+    from coldtune.studies.storage.backends import open_storage
+    from coldtune.studies.trials.ledger import Asked, Ledger
+    from coldtune.studies.worker.job import TrialJob
     from coldtune.tracking import default_uri, prepare
 
     spec = make_spec(algorithm)
@@ -234,7 +234,7 @@ def run_stock(algorithm: str, tracked: bool, trials: int, folder: Path, clock: C
     from ray.air.integrations.mlflow import MLflowLoggerCallback
     from ray.tune.search.optuna import OptunaSearch
 
-    from coldtune.studies import cluster
+    from coldtune.studies.execution import cluster
 
     sampler: Any = RandomSampler(seed=0)
     if algorithm == "tpe":
@@ -292,9 +292,9 @@ def filled(algorithm: str, count: int, folder: Path) -> Any:
 
     from optuna.trial import create_trial
 
-    from coldtune.studies.journal import together
-    from coldtune.studies.ledger import Ledger
-    from coldtune.studies.storage import open_storage
+    from coldtune.studies.storage.backends import open_storage
+    from coldtune.studies.storage.journal import together
+    from coldtune.studies.trials.ledger import Ledger
 
     folder.mkdir(exist_ok=True)
     space, rng = make_space(), random.Random(0)
@@ -380,7 +380,7 @@ def main() -> None:
     if options.one:
         one(options.one[0], int(options.one[1]), Path(options.one[2]))
         return
-    from coldtune.stages.store_made import git_commit, made
+    from coldtune.store.provenance import git_commit, made
 
     with tempfile.TemporaryDirectory(prefix="bk", dir=options.dir) as scratch:
         machine = made()

@@ -35,7 +35,7 @@ from chaos_plan import KINDS, SCENARIOS, Dice, Scenario  # noqa: E402
 from chaos_servers import MissingError, Mlflow, Postgres  # noqa: E402
 from chaos_study import Kill  # noqa: E402
 
-from coldtune.stages.store_made import git_commit, made  # noqa: E402
+from coldtune.store.provenance import git_commit, made  # noqa: E402
 
 
 class Record:

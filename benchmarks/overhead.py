@@ -21,8 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from coldtune.stages.store_made import git_commit, made
-from coldtune.studies.storage import open_storage
+from coldtune.store.provenance import git_commit, made
+from coldtune.studies.storage.backends import open_storage
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import overhead
 
-from coldtune.stages.store_made import git_commit, made
+from coldtune.store.provenance import git_commit, made
 
 JOB = overhead.ROOT / "jobs" / "sweep_blur.py"
 ANEW = """

@@ -17,9 +17,9 @@ import torch
 from coldtune import presets
 from coldtune.data import DataConfig, prepare
 from coldtune.stages.chain import Chain
-from coldtune.stages.store import Store
-from coldtune.stages.store_made import git_commit
 from coldtune.stages.trial import parse_trial
+from coldtune.store.provenance import git_commit
+from coldtune.store.store import Store
 from coldtune.training.loop import train
 
 

@@ -25,11 +25,11 @@ import torch
 from coldtune.data import Dataset, prepare
 from coldtune.data.progress import show
 from coldtune.stages.chain import SAMPLED, Chain
-from coldtune.stages.store import Store
-from coldtune.stages.store_made import git_commit, made
 from coldtune.stages.trial import TrialConfig
-from coldtune.studies.space import Space
-from coldtune.studies.spec import build_spec
+from coldtune.store.provenance import git_commit, made
+from coldtune.store.store import Store
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import build_spec
 from coldtune.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[1]

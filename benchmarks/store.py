@@ -22,11 +22,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from coldtune.stages import store as store_module
-from coldtune.stages.store import Store
-from coldtune.stages.store_at import StoreAt
-from coldtune.stages.store_gc import Needs, inventory, waste
-from coldtune.stages.store_made import git_commit, made
+from coldtune.store import store as store_module
+from coldtune.store.gc import Needs, inventory, waste
+from coldtune.store.location import StoreAt
+from coldtune.store.provenance import git_commit, made
+from coldtune.store.store import Store
 
 LARGE, SMALL = 200_000_000, 1_000
 MANY = 10_000

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "platform"))  # a submitted copy of the repository runs its own code, installed or not
 
-from coldtune.studies.job import main  # noqa: E402
+from coldtune.cli.job import main  # noqa: E402
 
 if __name__ == "__main__":
     main("sweep_training", ROOT / "search_spaces" / "training.yaml", __doc__)

@@ -20,14 +20,14 @@ from pydantic import BaseModel
 
 import coldtune
 from coldtune import cli, presets
+from coldtune.cli import paper_table as paper_job
+from coldtune.cli.job import parser
 from coldtune.diffusion import build_degradation, build_restorer
 from coldtune.diffusion.degradations import DEGRADATIONS
 from coldtune.metrics import build_extractor
 from coldtune.stages.trial import TrialConfig, parse_trial, short_name
-from coldtune.studies import paper_job
-from coldtune.studies.job import parser
-from coldtune.studies.space import Space
-from coldtune.studies.spec import build_spec
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import build_spec
 
 ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
@@ -202,8 +202,9 @@ def test_the_contributed_degradation_passes_its_tests(with_pixelate):
 
 def test_the_contributed_degradation_can_be_searched(with_pixelate):
     script = (
-        "from pathlib import Path; from coldtune.studies.spec import build_spec; "
-        "from coldtune.studies.space import Space; spec = build_spec('sweep', Path('search_spaces/pixelate.yaml')); "
+        "from pathlib import Path; from coldtune.studies.spec.study import build_spec; "
+        "from coldtune.studies.space.space import Space; "
+        "spec = build_spec('sweep', Path('search_spaces/pixelate.yaml')); "
         "print(Space(spec.space, spec.base, (1, 16, 16)).feasible_share())"
     )
     done = run(sys.executable, "-c", script, cwd=with_pixelate, PYTHONPATH=str(with_pixelate / "platform"))

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from coldtune.diffusion import leftover_of, nfe
-from coldtune.studies.pruning import check_pruning
-from coldtune.studies.sampler import listed_points
-from coldtune.studies.space import Space
-from coldtune.studies.spec import StudySpec, build_spec
+from coldtune.studies.search.sampler import listed_points
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.pruning_checks import check_pruning
+from coldtune.studies.spec.study import StudySpec, build_spec
 
 SHAPE = (1, 16, 16)
 HEADS = (

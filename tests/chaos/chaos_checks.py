@@ -11,7 +11,7 @@ from chaos_plan import Scenario
 from chaos_study import Study, TroubleError
 from optuna.trial import FrozenTrial, TrialState
 
-from coldtune.studies.storage import stored_study
+from coldtune.studies.storage.backends import stored_study
 from coldtune.tracking.spool import Spool, sizes
 
 STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned"}

@@ -11,13 +11,13 @@ import yaml
 from coldtune.config import plain
 from coldtune.data import Dataset, prepared
 from coldtune.stages.chain import Chain, Outcome
-from coldtune.stages.store import Store
 from coldtune.stages.trial import TrialConfig
-from coldtune.studies.folder import StudyFolder
-from coldtune.studies.ledger import Ledger
-from coldtune.studies.space import Space
-from coldtune.studies.spec import build_spec
-from coldtune.studies.storage import open_storage
+from coldtune.store.store import Store
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.folder import StudyFolder
+from coldtune.studies.spec.study import build_spec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.trials.ledger import Ledger
 from coldtune.training.loop import train
 
 QUICK = [

@@ -20,11 +20,11 @@ from coldtune.diffusion import build_degradation
 from coldtune.metrics import compare
 from coldtune.stages.chain import BASELINES, Chain
 from coldtune.stages.evaluate import Run, evaluate_runs
+from coldtune.stages.evaluation_progress import missing, to_judge
 from coldtune.stages.keys import train_key
-from coldtune.stages.store import Store
 from coldtune.stages.trial import TrialConfig, parse_trial
-from coldtune.stages.work import missing, to_judge
-from coldtune.studies.spec import JUDGES
+from coldtune.store.store import Store
+from coldtune.studies.spec.study import JUDGES
 from coldtune.training.loop import train
 
 SETS = ["degraded", "direct", "sampled", "naive"]

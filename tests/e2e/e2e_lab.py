@@ -39,7 +39,7 @@ PATIENCE = 1200.0  # seconds until something that must happen is given up; machi
 _MARK = "COLDTUNE_E2E"
 _STUDY = """
 from pathlib import Path
-from coldtune.studies.job import main
+from coldtune.cli.job import main
 main({name!r}, Path({file!r}), "A study of a test.")
 """
 

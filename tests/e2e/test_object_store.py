@@ -11,8 +11,8 @@ from e2e_lab import SETTINGS, Lab, flags, study_of
 from optuna.trial import TrialState
 
 import servers
-from coldtune.stages.store import Store
-from coldtune.stages.store_at import StoreAt
+from coldtune.store.location import StoreAt
+from coldtune.store.store import Store
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -10,8 +10,8 @@ import pytest
 from e2e_lab import Lab, Running, Runs
 from optuna.trial import FrozenTrial, TrialState
 
-from coldtune.studies.folder import studies
-from coldtune.studies.view import read
+from coldtune.studies.spec.folder import studies
+from coldtune.studies.trials.reading import read
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.slow]
 SETTINGS = ["training.steps=4", "training.batch_size=8", "degradation.steps=5", "protocol.num_images=40"]

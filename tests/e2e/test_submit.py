@@ -27,7 +27,7 @@ from e2e_lab import (
 from optuna.trial import TrialState
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.slow]
-EDITED = "platform/coldtune/studies/worker.py"
+EDITED = "platform/coldtune/studies/worker/trial.py"
 LAST = SETTINGS["training.steps"]
 
 

@@ -24,8 +24,7 @@ from coldtune.metrics import (
     reference_statistics,
     resolve,
 )
-from coldtune.stages import Store
-from coldtune.stages.store import StoreCache
+from coldtune.store.store import Store, StoreCache
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:

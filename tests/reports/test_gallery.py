@@ -9,8 +9,8 @@ from PIL import Image
 
 from coldtune import cli
 from coldtune.diffusion.degradations import DEGRADATIONS
-from coldtune.reports.exhibit import Exhibit, Source, samplers
-from coldtune.reports.gallery import COLOR, GREY, LARGE, _save, load_source, photos, settings
+from coldtune.reports.gallery.exhibit import Exhibit, Source, samplers
+from coldtune.reports.gallery.images import COLOR, GREY, LARGE, _save, load_source, photos, settings
 
 
 @pytest.fixture(scope="module")

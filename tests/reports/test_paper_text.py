@@ -9,8 +9,8 @@ from rich.console import Console
 
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import Value
-from coldtune.reports.paper import NAMES, FilledTable, tables
-from coldtune.reports.paper_text import TerminalTable, latex, markdown
+from coldtune.reports.paper.tables import NAMES, FilledTable, tables
+from coldtune.reports.paper.text import TerminalTable, latex, markdown
 from coldtune.reports.tables import MISSING
 
 # The tables' lines as the paper prints them.

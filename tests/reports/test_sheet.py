@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from coldtune.reports.sheet import Row, sheet
+from coldtune.reports.gallery.sheet import Row, sheet
 
 
 def flat(value: int, size: int = 32) -> torch.Tensor:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from store_places import Bucket, Place
 
-from coldtune.stages.store import Store
-from coldtune.stages.store_at import StoreAt
+from coldtune.store.location import StoreAt
+from coldtune.store.store import Store
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from coldtune.stages.store import Store
-from coldtune.stages.store_at import StoreAt
-from coldtune.stages.store_object import ObjectFiles
+from coldtune.store.location import StoreAt
+from coldtune.store.object_files import ObjectFiles
+from coldtune.store.store import Store
 
 # For a test whose fixture `place` shall not be both by default.
 LOCAL = pytest.mark.parametrize("place", ["local"], indirect=True)

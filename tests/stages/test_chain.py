@@ -19,9 +19,9 @@ from coldtune.diffusion import build_degradation, sample
 from coldtune.metrics import Reference, compare, extract_features, frechet_distance, rmse, ssim
 from coldtune.stages.chain import Chain, Outcome, found_only
 from coldtune.stages.keys import sample_key, train_key
-from coldtune.stages.shares import share
-from coldtune.stages.store import Store, StoreCheckpoints
+from coldtune.stages.reuse import share
 from coldtune.stages.trial import TrialConfig, parse_trial
+from coldtune.store.store import Store, StoreCheckpoints
 from coldtune.training.loop import load_restorer, train
 
 

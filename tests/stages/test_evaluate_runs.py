@@ -9,8 +9,8 @@ from coldtune import presets
 from coldtune.data.progress import Advance, Bars
 from coldtune.metrics import build_extractor, extract_features
 from coldtune.stages.evaluate import judged_by
+from coldtune.stages.evaluation_progress import passes, watch
 from coldtune.stages.trial import parse_trial
-from coldtune.stages.work import passes, watch
 
 
 @pytest.mark.parametrize("work", [[0, 10, 10, 40], [0, 0, 0, 40], [0, 10, 0, 0]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coldtune.stages.chain import StageRecord
-from coldtune.stages.shares import saved, share
+from coldtune.stages.reuse import saved, share
 
 ME, OTHER = "study/3", "study/0"
 

@@ -20,9 +20,9 @@ import torch
 from store_places import Bucket, Place
 
 import coldtune
-from coldtune.stages.store import Store, StoreCache, StoreCheckpoints
-from coldtune.stages.store_at import StoreAt
-from coldtune.stages.store_files import LocalFiles
+from coldtune.store.local_files import LocalFiles
+from coldtune.store.location import StoreAt
+from coldtune.store.store import Store, StoreCache, StoreCheckpoints
 
 
 def write(text: str):
@@ -301,7 +301,7 @@ def test_the_manifest_says_where_and_with_what_it_was_made(store: Store) -> None
 
 def test_the_manifest_counts_the_workers_of_a_distributed_training(local_store: Store, tmp_path: Path) -> None:
     script = (
-        "import sys, torch.distributed as dist; from coldtune.stages.store import Store\n"
+        "import sys, torch.distributed as dist; from coldtune.store.store import Store\n"
         "rank = int(sys.argv[3])\n"
         "dist.init_process_group('gloo', init_method=f'file://{sys.argv[2]}', rank=rank, world_size=2)\n"
         "if rank == 0: Store(sys.argv[1]).put('kind', 'k', lambda d: None)\n"
@@ -379,7 +379,7 @@ def test_a_build_that_fails_leaves_nothing(place: Place) -> None:
 
 def test_a_writer_killed_in_the_middle_leaves_no_entry(store: Store) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from coldtune.stages.store import Store\n"
+        "import sys, time; from pathlib import Path; from coldtune.store.store import Store\n"
         "def fill(d):\n"
         "    (d / 'a.txt').write_text('half'); print('writing', flush=True); time.sleep(60)\n"
         "Store(sys.argv[1]).put('kind', 'k', fill)\n"

@@ -19,16 +19,16 @@ from coldtune.cli import main
 from coldtune.data import Dataset, prepared
 from coldtune.stages.chain import Chain, found_only
 from coldtune.stages.keys import train_key
-from coldtune.stages.store import Store
-from coldtune.stages.store_gc import Item, Needs, inventory, match, mentions, sweep, waste
-from coldtune.stages.store_object import CLAIMS
-from coldtune.studies.folder import StudyFolder
-from coldtune.studies.ledger import Asked, Ledger
-from coldtune.studies.space import Space
-from coldtune.studies.spec import build_spec
-from coldtune.studies.storage import open_storage
-from coldtune.studies.trial_job import TrialJob
-from coldtune.studies.worker import _run
+from coldtune.store.gc import Item, Needs, inventory, match, mentions, sweep, waste
+from coldtune.store.object_files import CLAIMS
+from coldtune.store.store import Store
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.folder import StudyFolder
+from coldtune.studies.spec.study import build_spec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.trials.ledger import Asked, Ledger
+from coldtune.studies.worker.job import TrialJob
+from coldtune.studies.worker.trial import _run
 
 QUICK = {
     "training": {"steps": 6, "batch_size": 16, "checkpoint_every": 2, "validate_every": 0, "report_every": 6},
@@ -263,7 +263,7 @@ def test_a_gc_that_is_killed_leaves_whole_entries_and_the_next_goes_on(place: Pl
         store.put("kind", f"k{number}", many)
     # The alarm, which it does not handle, kills it somewhere in what it does next.
     script = (
-        "import signal, sys; from coldtune.stages.store import Store; from coldtune.stages.store_gc import *\n"
+        "import signal, sys; from coldtune.store.store import Store; from coldtune.store.gc import *\n"
         "store = Store(sys.argv[1])\n"
         "for number, one in enumerate(sweep(store, waste(store, Needs(), 0)), 1):\n"
         "    if number == 5: signal.setitimer(signal.ITIMER_REAL, 0.002)\n"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from store_places import LOCAL, OBJECT_SLOW, Place
 
-from coldtune.stages.store_lease import lease
+from coldtune.store.lease import lease
 
 PATIENCE = 600.0  # seconds until what must happen is given up; machines may be busy
 
@@ -25,7 +25,7 @@ PATIENCE = 600.0  # seconds until what must happen is given up; machines may be 
 GET = """
 import os, sys, time
 from pathlib import Path
-from coldtune.stages.store import Store
+from coldtune.store.store import Store
 
 where, logs, lease_s, keys, seconds, count = sys.argv[1:]
 logs, lease_s, keys = Path(logs), float(lease_s), keys.split(",")
@@ -60,7 +60,7 @@ sys.exit(any(os.waitpid(pid, 0)[1] for pid in children))
 TRAIN = """
 import os, sys, time
 from pathlib import Path
-from coldtune.stages.store import Store, StoreCheckpoints
+from coldtune.store.store import Store, StoreCheckpoints
 
 where, logs, lease_s, final, seconds, count = sys.argv[1:]
 logs, lease_s, final = Path(logs), float(lease_s), int(final)

@@ -17,14 +17,14 @@ import pytest
 from store_places import Bucket
 
 import servers
-from coldtune.stages import store as store_module
-from coldtune.stages import store_object
-from coldtune.stages.store import Store, StoreCheckpoints
-from coldtune.stages.store_at import StoreAt
-from coldtune.stages.store_bucket import Bucket as Objects
-from coldtune.stages.store_bucket import PassingError
-from coldtune.stages.store_copies import Copies
-from coldtune.stages.store_object import CLAIMS, ObjectFiles
+from coldtune.store import object_files as store_object
+from coldtune.store import store as store_module
+from coldtune.store.bucket import Bucket as Objects
+from coldtune.store.bucket import PassingError
+from coldtune.store.download_cache import Copies
+from coldtune.store.location import StoreAt
+from coldtune.store.object_files import CLAIMS, ObjectFiles
+from coldtune.store.store import Store, StoreCheckpoints
 
 
 def fill(text: str):

@@ -20,22 +20,22 @@ from pathlib import Path
 from typing import Any
 
 os.environ |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # loopback only; see studies/cluster.py
+os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # loopback only; see studies/execution/cluster.py
 
 import optuna
 import psutil
 
-from coldtune.studies import cluster
-from coldtune.studies.deadline import Deadline
-from coldtune.studies.events import All, Events, StoppedError
-from coldtune.studies.executor import execute
-from coldtune.studies.ledger import Asked, Ledger
-from coldtune.studies.limits import Limits, Stops
-from coldtune.studies.slots import Room, plan
-from coldtune.studies.space import Space
-from coldtune.studies.spec import build_spec
-from coldtune.studies.trial_job import TrialJob
-from coldtune.studies.worker import _force
+from coldtune.studies.execution import cluster
+from coldtune.studies.execution.executor import execute
+from coldtune.studies.execution.stopping import Limits, Stops
+from coldtune.studies.preflight.capacity import Room, plan
+from coldtune.studies.progress.events import All, Events, StoppedError
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import build_spec
+from coldtune.studies.trials.ledger import Asked, Ledger
+from coldtune.studies.worker.job import TrialJob
+from coldtune.studies.worker.timeout import Deadline
+from coldtune.studies.worker.trial import _force
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 5  # of a trial; each begins once the file `go` is there, or says how far trials may go

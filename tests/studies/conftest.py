@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from coldtune.config import parse
-from coldtune.studies.space import Space
-from coldtune.studies.spec import StudySpec, build_spec
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import StudySpec, build_spec
 
 
 @pytest.fixture(scope="module")

@@ -10,22 +10,23 @@ from pathlib import Path
 import pytest
 
 from coldtune import cli
+from coldtune.cli.job import main
 from coldtune.config import plain
 from coldtune.data import Dataset, prepared
 from coldtune.metrics import build_extractor, resolve
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.trial import parse_trial
-from coldtune.studies import cluster, running
-from coldtune.studies.begin import TRIALS, Imports
-from coldtune.studies.board import FolderBoard
-from coldtune.studies.folder import StudyFolder
-from coldtune.studies.hold import held
-from coldtune.studies.importing import Importer, gather
-from coldtune.studies.job import main
-from coldtune.studies.ledger import Ledger
-from coldtune.studies.space import Space
-from coldtune.studies.spec import build_spec
-from coldtune.studies.storage import open_storage
+from coldtune.studies.drivers.election import held
+from coldtune.studies.drivers.registry import FolderBoard
+from coldtune.studies.execution import cluster
+from coldtune.studies.execution import study_run as running
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.folder import StudyFolder
+from coldtune.studies.spec.study import build_spec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.trials.importing import Importer, gather
+from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.setup import TRIALS, Imports
 
 SPACE = "base: digits-quick\nvary: {degradation.steps: {low: 10, high: 40}}\nsearch: {algorithm: random}\n"
 Call = Callable[..., tuple[int, str, str]]

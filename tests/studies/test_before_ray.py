@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from coldtune.cli.job import main
 from coldtune.data import Dataset, prepared
-from coldtune.studies import cluster
-from coldtune.studies.job import main
+from coldtune.studies.execution import cluster
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coldtune.studies import cluster, slots
-from coldtune.studies.slots import Room, Slots, capacity, check_gpus, plan
+from coldtune.studies.execution import cluster
+from coldtune.studies.preflight import capacity as slots
+from coldtune.studies.preflight.capacity import Room, Slots, capacity, check_gpus, plan
 
 THREES = [{"CPU": 3}, {"CPU": 3}]
 UNEVEN = [{"CPU": 8, "GPU": 1}, {"CPU": 1, "GPU": 3}, {"CPU": 32}]

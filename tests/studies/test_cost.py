@@ -9,11 +9,11 @@ import pytest
 
 from coldtune.data import DataConfig, Dataset, prepare
 from coldtune.stages.keys import train_key
-from coldtune.stages.store import StoreCheckpoints
-from coldtune.studies.cost import cost, trainings
-from coldtune.studies.paper import build
-from coldtune.studies.space import Space
-from coldtune.studies.spec import build_spec
+from coldtune.store.store import StoreCheckpoints
+from coldtune.studies.designs.paper_table import build
+from coldtune.studies.estimate.cost import cost, trainings
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import build_spec
 
 
 @pytest.fixture(scope="module")

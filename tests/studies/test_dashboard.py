@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 import servers
-from coldtune.studies.ledger import Ledger
-from coldtune.studies.space import Space
-from coldtune.studies.spec import build_spec
-from coldtune.studies.storage import dashboard_command, open_storage
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import build_spec
+from coldtune.studies.storage.backends import dashboard_command, open_storage
+from coldtune.studies.trials.ledger import Ledger
 
 pytest.importorskip("optuna_dashboard")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune.experiment import Trial
 
-from coldtune.studies.ticker import _forget
+from coldtune.studies.execution.callbacks import _forget
 
 
 def ended(reports: int, text: int) -> Any:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from coldtune import presets
+from coldtune.cli.job import parser
 from coldtune.config import parse
 from coldtune.diffusion import leftover_of
-from coldtune.studies.job import parser
-from coldtune.studies.space import Space
-from coldtune.studies.space_config import SpaceConfig
-from coldtune.studies.spec import build_spec
+from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import build_spec
 
 SHAPE = (1, 16, 16)
 BASE = presets.load("quick/digits-blur-generation")

@@ -17,10 +17,10 @@ import optuna
 import pytest
 
 from coldtune import processes
-from coldtune.studies import hold as module
-from coldtune.studies.board import Board, board_of
-from coldtune.studies.hold import Hold, held
-from coldtune.studies.storage import open_storage
+from coldtune.studies.drivers import election as module
+from coldtune.studies.drivers.election import Hold, held
+from coldtune.studies.drivers.registry import Board, board_of
+from coldtune.studies.storage.backends import open_storage
 
 SECONDS = 1.5  # instead of a minute, of a driver that is to be taken for dead
 ALIVE_S = 18.0  # instead of a minute, of one that lives: a busy machine may keep its signs of life back for seconds
@@ -115,7 +115,8 @@ def test_of_many_that_come_at_once_on_other_machines_one_leads(journal: Open) ->
 def test_a_killed_driver_lets_go_at_once(journal: Open, tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from coldtune.studies.board import FolderBoard\nfrom coldtune.studies.hold import held\n"
+        "from coldtune.studies.drivers.registry import FolderBoard\n"
+        "from coldtune.studies.drivers.election import held\n"
         "with held(FolderBoard(Path(sys.argv[1]) / 'drivers'), 'study', join=False):\n"
         "    print('held', flush=True); time.sleep(600)\n"
     )

@@ -17,13 +17,13 @@ from coldtune.config import plain
 from coldtune.data import Dataset, prepared
 from coldtune.metrics import build_extractor, resolve
 from coldtune.stages.trial import parse_trial
-from coldtune.studies.begin import IMPORTED_FROM, Imports
-from coldtune.studies.folder import StudyFolder
-from coldtune.studies.importing import FIRST, Importer, gather, is_ready
-from coldtune.studies.ledger import Ledger
-from coldtune.studies.space import Space
-from coldtune.studies.spec import StudySpec, build_spec
-from coldtune.studies.storage import open_storage
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.folder import StudyFolder
+from coldtune.studies.spec.study import StudySpec, build_spec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.trials.importing import FIRST, Importer, gather, is_ready
+from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.setup import IMPORTED_FROM, Imports
 
 RATE = "degradation.sigma.rate"
 SEARCH = """

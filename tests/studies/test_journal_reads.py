@@ -15,8 +15,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from coldtune.studies.journal import Journal, together
-from coldtune.studies.storage import JOURNAL, open_storage
+from coldtune.studies.storage.backends import JOURNAL, open_storage
+from coldtune.studies.storage.journal import Journal, together
 
 
 def run(study: optuna.Study, count: int) -> None:
@@ -82,7 +82,7 @@ def test_changes_that_belong_together_are_not_torn_apart_by_another_writer(tmp_p
     storage = open_storage(tmp_path)
     study = optuna.create_study(study_name="s", storage=storage)
     code = (
-        "import optuna, sys; from pathlib import Path; from coldtune.studies.storage import open_storage\n"
+        "import optuna, sys; from pathlib import Path; from coldtune.studies.storage.backends import open_storage\n"
         "study = optuna.load_study(study_name='s', storage=open_storage(Path(sys.argv[1])))\n"
         "print('ready', flush=True)\n"
         "for i in range(200): study.set_user_attr('other', i)\n"

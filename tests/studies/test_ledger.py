@@ -14,10 +14,10 @@ import pytest
 import servers
 from coldtune.config import parse
 from coldtune.stages.trial import parse_trial
-from coldtune.studies.ledger import Ledger
-from coldtune.studies.space import Space
-from coldtune.studies.spec import StudySpec, build_spec
-from coldtune.studies.storage import open_storage
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import StudySpec, build_spec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.trials.ledger import Ledger
 
 
 @pytest.fixture
@@ -181,10 +181,10 @@ def test_random_search_asks_the_same_in_a_database_whatever_ends_first(
 KILLED = """
 import sys, time
 from pathlib import Path
-from coldtune.studies.ledger import Ledger
-from coldtune.studies.space import Space
-from coldtune.studies.spec import StudySpec
-from coldtune.studies.storage import open_storage
+from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.storage.backends import open_storage
 
 folder, url = Path(sys.argv[1]), sys.argv[2] or None
 spec = StudySpec.load(folder)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coldtune.studies.deadline import Deadline, LateError, spoken
-from coldtune.studies.events import StoppedError
-from coldtune.studies.limits import Limits, Stops, seconds
+from coldtune.studies.execution.stopping import Limits, Stops, seconds
+from coldtune.studies.progress.events import StoppedError
+from coldtune.studies.worker.timeout import Deadline, LateError, spoken
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_cluster_without_room_is_waited_for() -> None:
 
 def test_a_deadline_counts_what_is_not_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("coldtune.studies.deadline.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("coldtune.studies.worker.timeout.time", SimpleNamespace(monotonic=lambda: clock[0]))
     deadline = Deadline(10.0, lambda _: None)
     clock[0] += 6
     deadline.pause()
@@ -118,7 +118,7 @@ def test_a_trial_that_hangs_is_ended_by_force() -> None:
 
 def test_one_that_ended_in_time_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, forced = [100.0], threading.Event()
-    monkeypatch.setattr("coldtune.studies.deadline.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("coldtune.studies.worker.timeout.time", SimpleNamespace(monotonic=lambda: clock[0]))
     with Deadline(5.0, lambda _: forced.set(), grace=5.0):
         watching = [thread for thread in threading.enumerate() if thread.name == "coldtune-deadline"]
     with Deadline(None, lambda _: forced.set(), grace=0.0) as endless:

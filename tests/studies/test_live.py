@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from coldtune.stages.trial import parse_trial
-from coldtune.studies import live
-from coldtune.studies.ledger import Asked
-from coldtune.studies.live import Spent, View
+from coldtune.studies.progress import terminal as live
+from coldtune.studies.progress.terminal import Spent, View
+from coldtune.studies.trials.ledger import Asked
 
 
 def view(console: Console, **changes) -> View:

@@ -17,14 +17,14 @@ from coldtune.config import parse, plain
 from coldtune.data import Dataset, prepared
 from coldtune.stages.chain import Chain
 from coldtune.stages.keys import train_key
-from coldtune.stages.store import Store
 from coldtune.stages.trial import TrialConfig, leaves, parse_trial
-from coldtune.studies.ledger import Ledger
-from coldtune.studies.sampler import SearchConfig
-from coldtune.studies.space import Space
-from coldtune.studies.space_config import SpaceConfig
-from coldtune.studies.space_values import set_key
-from coldtune.studies.spec import StudySpec
+from coldtune.store.store import Store
+from coldtune.studies.search.sampler import SearchConfig
+from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.space.distributions import set_key
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.trials.ledger import Ledger
 from coldtune.training.config import TrainingConfig
 from coldtune.training.loop import train
 

@@ -14,12 +14,12 @@ from coldtune import presets
 from coldtune.config import plain
 from coldtune.diffusion import build_degradation
 from coldtune.metrics import Judgement, Protocol, Value
-from coldtune.reports.paper import tables
+from coldtune.reports.paper.tables import tables
 from coldtune.stages.trial import leaves, parse_trial
-from coldtune.studies.ledger import Ledger
-from coldtune.studies.paper import build, described, fill, plan
-from coldtune.studies.space import Space
-from coldtune.studies.spec import StudySpec
+from coldtune.studies.designs.paper_table import build, described, fill, plan
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.trials.ledger import Ledger
 
 DATASETS = ("digits", "mnist", "cifar10", "celeba", "afhq")
 # Where the paper reports a table, and where it is scaled down. Colour is taken from colour images only.

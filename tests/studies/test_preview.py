@@ -14,12 +14,12 @@ from coldtune.config import parse
 from coldtune.data import Dataset, prepared
 from coldtune.metrics import ProtocolConfig, build_extractor, resolve
 from coldtune.stages.trial import parse_trial
-from coldtune.studies.bill import Bill, bill
-from coldtune.studies.preview import likely, preview
-from coldtune.studies.probe import Probe, probe
-from coldtune.studies.space import Space
-from coldtune.studies.space_config import SpaceConfig
-from coldtune.studies.spec import build_spec
+from coldtune.studies.estimate.bill import Bill, bill
+from coldtune.studies.estimate.preview import likely, preview
+from coldtune.studies.estimate.timing import Probe, probe
+from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import build_spec
 
 
 @pytest.fixture(scope="module")

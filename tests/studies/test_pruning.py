@@ -16,13 +16,13 @@ from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
 from coldtune.config import parse
-from coldtune.studies.ledger import Ledger
-from coldtune.studies.pruning import PruningConfig, check_pruning
-from coldtune.studies.pruning_rungs import Rung
-from coldtune.studies.space import Space
-from coldtune.studies.space_config import SpaceConfig
-from coldtune.studies.spec import Objective, StudySpec, build_spec
-from coldtune.studies.storage import open_storage
+from coldtune.studies.search.pruner import Rung
+from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.pruning_checks import PruningConfig, check_pruning
+from coldtune.studies.spec.study import Objective, StudySpec, build_spec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.trials.ledger import Ledger
 
 STEPS = ["training.steps=400", "rungs.steps=[100, 200]"]
 

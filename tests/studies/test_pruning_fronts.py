@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from optuna.pruners import SuccessiveHalvingPruner
 
-from coldtune.studies.pruning_fronts import crowding, fronts, goes_on
+from coldtune.studies.search.pareto import crowding, fronts, goes_on
 
 Values = NDArray[np.float64]
 

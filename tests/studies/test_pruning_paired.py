@@ -13,13 +13,13 @@ from coldtune.config import parse
 from coldtune.metrics import Judgement
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import Value
-from coldtune.stages.store import Store
-from coldtune.studies.ledger import Ledger
-from coldtune.studies.pruning_paired import judgements_of, worse_image_by_image
-from coldtune.studies.pruning_rungs import Rung
-from coldtune.studies.space import Space
-from coldtune.studies.spec import StudySpec, build_spec
-from coldtune.studies.storage import open_storage
+from coldtune.store.store import Store
+from coldtune.studies.search.paired_test import judgements_of, worse_image_by_image
+from coldtune.studies.search.pruner import Rung
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import StudySpec, build_spec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.trials.ledger import Ledger
 
 N = 64
 

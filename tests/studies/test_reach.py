@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from coldtune.processes import this_process
-from coldtune.stages.store_at import StoreAt
-from coldtune.studies.reach import Needs, lacks, look, sqlite_files
+from coldtune.store.location import StoreAt
+from coldtune.studies.preflight.nodes import Needs, lacks, look, sqlite_files
 
 
 def needs(tmp_path: Path, tracking: str, storage: str | None) -> Needs:
@@ -36,7 +36,7 @@ def test_a_node_with_a_home_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_node_whose_writes_do_not_arrive(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("coldtune.studies.reach._SEEN_S", 0.3)
+    monkeypatch.setattr("coldtune.studies.preflight.nodes._SEEN_S", 0.3)
     report, tokens = asked(tmp_path, tmp_path)
     (tmp_path / ".seen-1.id7").unlink()
     (said,) = lacks(report, tokens)

@@ -14,9 +14,9 @@ from optuna.trial import Trial, TrialState
 
 from coldtune import presets
 from coldtune.config import parse
-from coldtune.studies.sampler import FeasibleSampler, SearchConfig, trial_seed
-from coldtune.studies.space import Space
-from coldtune.studies.space_config import SpaceConfig
+from coldtune.studies.search.sampler import FeasibleSampler, SearchConfig, trial_seed
+from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.space.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

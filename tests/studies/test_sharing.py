@@ -12,15 +12,15 @@ import pytest
 from optuna.trial import TrialState
 
 from coldtune.processes import this_process
-from coldtune.studies import together
-from coldtune.studies.begin import TRIALS
-from coldtune.studies.board import Board, FolderBoard, board_of
-from coldtune.studies.events import Events
-from coldtune.studies.hold import Hold, held
-from coldtune.studies.ledger import Ledger, open_study
-from coldtune.studies.space import Space
-from coldtune.studies.spec import StudySpec
-from coldtune.studies.storage import open_storage
+from coldtune.studies.drivers.election import Hold, held
+from coldtune.studies.drivers.registry import Board, FolderBoard, board_of
+from coldtune.studies.execution import joined as together
+from coldtune.studies.progress.events import Events
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.trials.ledger import Ledger, open_study
+from coldtune.studies.trials.setup import TRIALS
 
 Join = Callable[[], Ledger]
 

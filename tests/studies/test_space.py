@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from coldtune import presets
 from coldtune.config import parse
 from coldtune.diffusion import leftover
-from coldtune.studies.space import Space
-from coldtune.studies.space_config import InfeasibleError, SpaceConfig
+from coldtune.studies.space.config import InfeasibleError, SpaceConfig
+from coldtune.studies.space.space import Space
 
 SHAPE = (1, 16, 16)
 BASE = presets.load("digits-quick")

@@ -9,8 +9,8 @@ import pytest
 
 from coldtune import data
 from coldtune.metrics.extractors import EXTRACTORS
-from coldtune.studies.folder import StudyFolder
-from coldtune.studies.spec import JUDGES, StudySpec, build_spec
+from coldtune.studies.spec.folder import StudyFolder
+from coldtune.studies.spec.study import JUDGES, StudySpec, build_spec
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from coldtune.studies import outage
-from coldtune.studies.outage import PatientStorage
-from coldtune.studies.patience import StorageGoneError
-from coldtune.studies.storage import JOURNAL, open_storage
+from coldtune.studies.storage import retrying as outage
+from coldtune.studies.storage.backends import JOURNAL, open_storage
+from coldtune.studies.storage.errors import StorageGoneError
+from coldtune.studies.storage.retrying import PatientStorage
 
 
 def study(storage: Any) -> optuna.Study:

@@ -9,15 +9,15 @@ import pytest
 
 import servers
 from coldtune.cli import main
+from coldtune.cli.stores import store_of_home, store_of_runs
 from coldtune.data import Dataset, prepared
-from coldtune.stages.store import Store
-from coldtune.stages.store_at import StoreAt
-from coldtune.studies.folder import StudyFolder
-from coldtune.studies.spec import build_spec
-from coldtune.studies.stores import store_of_home, store_of_runs
-from coldtune.studies.trial_job import TrialJob
-from coldtune.studies.view import read
-from coldtune.studies.worker import _run
+from coldtune.store.location import StoreAt
+from coldtune.store.store import Store
+from coldtune.studies.spec.folder import StudyFolder
+from coldtune.studies.spec.study import build_spec
+from coldtune.studies.trials.reading import read
+from coldtune.studies.worker.job import TrialJob
+from coldtune.studies.worker.trial import _run
 
 SPACE = "base: digits-quick\nvary:\n  sampler.num_steps: {choices: [2, 3]}\n"
 QUICK = [

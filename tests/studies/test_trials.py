@@ -9,11 +9,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from coldtune.studies.ledger import Ledger
-from coldtune.studies.space import Space
-from coldtune.studies.spec import StudySpec
-from coldtune.studies.storage import open_storage
-from coldtune.studies.trials import AskedPoints, Trials, point_name
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.trial_cache import AskedPoints, Trials, point_name
+from coldtune.studies.trials.ledger import Ledger
 
 
 def drivers(spec: StudySpec, space: Space, folder: Path, url: str | None) -> list[Ledger]:

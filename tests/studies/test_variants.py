@@ -13,10 +13,10 @@ from optuna.storages.journal import JournalFileBackend
 
 from coldtune import presets
 from coldtune.config import parse
-from coldtune.studies.ledger import Ledger
-from coldtune.studies.space import Space
-from coldtune.studies.space_config import SpaceConfig
-from coldtune.studies.spec import StudySpec
+from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.trials.ledger import Ledger
 
 SHAPE = (1, 16, 16)
 BASE = presets.load("digits-quick")

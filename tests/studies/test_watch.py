@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from coldtune.studies.watch import Place, watch
+from coldtune.studies.execution.ray_watchdog import Place, watch
 
 SERVER = "import socket, time\ns = socket.create_server(('127.0.0.1', 0))\nprint(s.getsockname()[1], flush=True)\n"
 SERVER += "time.sleep(600)  # accepts nothing by itself, as a process that is busy or stopped\n"
 # A driver that hangs as one does whose raylet died: in C, where neither a signal nor an exception reaches it.
 DRIVER = """
 import signal, sys, threading
-from coldtune.studies.watch import Place, watch
+from coldtune.studies.execution.ray_watchdog import Place, watch
 
 def farewell(why):
     print("farewell:", why, flush=True)
@@ -68,7 +68,7 @@ def test_the_process_ends_as_interrupted(server, body: str, farewell: str) -> No
 
 def test_a_process_that_is_too_busy_to_accept_is_alive(server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server never calls accept; a few looks fill no queue."""
-    monkeypatch.setattr("coldtune.studies.watch._PAUSE_S", 0.02)
+    monkeypatch.setattr("coldtune.studies.execution.ray_watchdog._PAUSE_S", 0.02)
     seen: list[str] = []
     place = Place("it", "127.0.0.1", server[1], 0.0)
     assert all(place.answers() for _ in range(3))
@@ -78,7 +78,7 @@ def test_a_process_that_is_too_busy_to_accept_is_alive(server, monkeypatch: pyte
 
 
 def test_what_did_not_answer_at_first_is_not_watched(server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coldtune.studies.watch._PAUSE_S", 0.02)
+    monkeypatch.setattr("coldtune.studies.execution.ray_watchdog._PAUSE_S", 0.02)
     server[0].kill()
     server[0].wait()
     seen: list[str] = []

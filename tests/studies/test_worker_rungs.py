@@ -15,13 +15,13 @@ from coldtune import presets
 from coldtune.data import Dataset, prepared
 from coldtune.metrics import build_extractor, resolve
 from coldtune.stages.rungs import stand_in
-from coldtune.stages.store import Store
 from coldtune.stages.trial import TrialConfig, parse_trial
-from coldtune.studies.deadline import Deadline
-from coldtune.studies.pruning_paired import judgements_of
-from coldtune.studies.pruning_rungs import Rung, _measured
-from coldtune.studies.trial_job import RUNG, TrialJob
-from coldtune.studies.worker import _run
+from coldtune.store.store import Store
+from coldtune.studies.search.paired_test import judgements_of
+from coldtune.studies.search.pruner import Rung, _measured
+from coldtune.studies.worker.job import RUNG, TrialJob
+from coldtune.studies.worker.timeout import Deadline
+from coldtune.studies.worker.trial import _run
 from coldtune.tracking.spool import Spool, run_file
 
 

@@ -13,15 +13,15 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
 from coldtune.cli import main
-from coldtune.studies import hold
-from coldtune.studies.board import FolderBoard
-from coldtune.studies.folder import StudyFolder
-from coldtune.studies.ledger import Ledger
-from coldtune.studies.records import Records
-from coldtune.studies.settle import settle
-from coldtune.studies.space import Space
-from coldtune.studies.spec import StudySpec, build_spec
-from coldtune.studies.storage import open_storage
+from coldtune.studies.drivers import election as hold
+from coldtune.studies.drivers.registry import FolderBoard
+from coldtune.studies.progress.mlflow_runs import Records
+from coldtune.studies.progress.reconcile import settle
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.folder import StudyFolder
+from coldtune.studies.spec.study import StudySpec, build_spec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.trials.ledger import Ledger
 from coldtune.tracking import Target, Tracker, drain
 from coldtune.tracking.spool import Spool, run_file
 
@@ -29,9 +29,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from test_settle import ledger_of, spec_of
-from coldtune.studies import hold
-from coldtune.studies.board import FolderBoard
-from coldtune.studies.folder import StudyFolder
+from coldtune.studies.drivers import election as hold
+from coldtune.studies.drivers.registry import FolderBoard
+from coldtune.studies.spec.folder import StudyFolder
 from coldtune.tracking import Tracker
 
 for name in sys.argv[2:]:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 import coldtune
 from coldtune.cli import data, evaluate, gallery, presets, store, study, tracking
-from coldtune.studies.job import complain
+from coldtune.cli.job import complain
 
 COMMANDS = (study, evaluate, store, data, presets, gallery, tracking)
 

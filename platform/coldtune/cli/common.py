@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from coldtune.studies import cluster
+from coldtune.studies.execution import cluster
 
 if TYPE_CHECKING:
-    from coldtune.stages.store import Store
-    from coldtune.studies.folder import StudyFolder
+    from coldtune.store.store import Store
+    from coldtune.studies.spec.folder import StudyFolder
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -36,8 +36,8 @@ def with_store(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def store_of(options: argparse.Namespace) -> Store:
     """The store that the command line means; ValueError where it cannot be reached."""
-    from coldtune.stages.store import Store
-    from coldtune.studies.stores import store_of_home
+    from coldtune.cli.stores import store_of_home
+    from coldtune.store.store import Store
 
     at = store_of_home(home_of(options), options.store)
     at.check()
@@ -46,7 +46,7 @@ def store_of(options: argparse.Namespace) -> Store:
 
 def study_folder(home: Path, name: str) -> StudyFolder:
     """The study called `name` of a home; ValueError naming those that are there for another one."""
-    from coldtune.studies.folder import StudyFolder, studies
+    from coldtune.studies.spec.folder import StudyFolder, studies
 
     folder = StudyFolder(home, name)
     if not folder.exists:

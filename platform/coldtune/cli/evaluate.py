@@ -107,10 +107,10 @@ def _check(options: argparse.Namespace) -> None:
 def _of_runs(options: argparse.Namespace) -> list[Evaluation]:
     from dataclasses import replace
 
+    from coldtune.cli.stores import store_of_runs
     from coldtune.stages.evaluate import evaluate_runs, judged_by
-    from coldtune.stages.store import Store
-    from coldtune.studies.finished import Home, find_run
-    from coldtune.studies.stores import store_of_runs
+    from coldtune.store.store import Store
+    from coldtune.studies.trials.lookup import Home, find_run
 
     store = store_of_runs(home_of(options), options.runs, options.store)
     store.check()
@@ -125,7 +125,7 @@ def _of_images(options: argparse.Namespace) -> Evaluation:
     from coldtune.data import prepare
     from coldtune.metrics import build_extractor
     from coldtune.stages.evaluate import evaluate_images
-    from coldtune.stages.store import StoreCache
+    from coldtune.store.store import StoreCache
 
     home, device = home_of(options), _device(options.device)
     extractor = build_extractor(_judge(options))
@@ -140,7 +140,7 @@ def _of_images(options: argparse.Namespace) -> Evaluation:
 def _judge(options: argparse.Namespace) -> str:
     """The extractor that is named, or the one that ships for the reference."""
     from coldtune.data.registry import source
-    from coldtune.studies.spec import JUDGES
+    from coldtune.studies.spec.study import JUDGES
 
     source(options.reference)  # ValueError for an unknown one
     extractor = options.extractor or JUDGES.get(options.reference)

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 
 
 def _make(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.reports.gallery import DEFAULT, load_source, make_gallery
+    from coldtune.reports.gallery.images import DEFAULT, load_source, make_gallery
 
     home = home_of(options)
     sources = [load_source(name, home) for name in options.dataset or DEFAULT]

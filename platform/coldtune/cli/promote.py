@@ -19,8 +19,8 @@ def add(verbs: Commands) -> None:
 
 
 def _promote(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.studies.show import runner
-    from coldtune.studies.view import read
+    from coldtune.studies.progress.closing import runner
+    from coldtune.studies.trials.reading import read
 
     folder = study_folder(home_of(options), options.name)
     ledger = read(folder)

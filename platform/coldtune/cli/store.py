@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from optuna.trial import FrozenTrial
 
-    from coldtune.stages.store import Store
-    from coldtune.stages.store_gc import Item, Needs, Waste
-    from coldtune.studies.folder import StudyFolder
+    from coldtune.store.gc import Item, Needs, Waste
+    from coldtune.store.store import Store
+    from coldtune.studies.spec.folder import StudyFolder
 
 _CLOCKS_S = 3600.0  # that the clocks of a study's hosts may differ by
 _SHORT = 12  # characters of a key: enough to tell 10,000 entries apart
@@ -47,7 +47,7 @@ def add(commands: Commands) -> None:
 
 
 def _ls(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.stages.store_gc import inventory
+    from coldtune.store.gc import inventory
 
     home, store = home_of(options), store_of(options)
     items = inventory(store)
@@ -74,8 +74,8 @@ def _ls(options: argparse.Namespace, console: Console) -> int:
 def _show(options: argparse.Namespace, console: Console) -> int:
     import yaml
 
-    from coldtune.stages.store_gc import inventory, match
-    from coldtune.stages.store_manifest import read_manifest
+    from coldtune.store.gc import inventory, match
+    from coldtune.store.manifest import read_manifest
 
     home, store = home_of(options), store_of(options)
     item = match(inventory(store), options.key)
@@ -103,7 +103,7 @@ def _show(options: argparse.Namespace, console: Console) -> int:
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.stages.store_gc import check, inventory
+    from coldtune.store.gc import check, inventory
 
     store = store_of(options)
     items = inventory(store)
@@ -116,8 +116,8 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
 
 
 def _gc(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.stages.store_gc import inventory, sweep, waste
-    from coldtune.studies.stores import own
+    from coldtune.cli.stores import own
+    from coldtune.store.gc import inventory, sweep, waste
 
     if not options.older >= 0:
         raise ValueError(f"--older {options.older:g}: hours, 0 or more")
@@ -152,9 +152,9 @@ def _needs(home: Path, store: Store) -> tuple[Needs, list[str]]:
     """
     from optuna.trial import TrialState
 
-    from coldtune.stages.store_gc import Needs, mentions
-    from coldtune.studies.folder import studies
-    from coldtune.studies.stores import own
+    from coldtune.cli.stores import own
+    from coldtune.store.gc import Needs, mentions
+    from coldtune.studies.spec.folder import studies
 
     mentioned: dict[str, set[str]] = {}
     failed: dict[str, set[str]] = {}
@@ -184,7 +184,7 @@ def _needs(home: Path, store: Store) -> tuple[Needs, list[str]]:
 
 def _trials(folder: StudyFolder) -> tuple[Sequence[FrozenTrial], dict[str, Any]]:
     """The trials of a study, and its own attributes, from its storage alone."""
-    from coldtune.studies.storage import stored_study
+    from coldtune.studies.storage.backends import stored_study
 
     study = stored_study(folder.path, folder.name, folder.start()["storage"])
     return ([], {}) if study is None else (study.get_trials(deepcopy=False), study.user_attrs)

@@ -40,13 +40,13 @@ def add(commands: Commands) -> None:
 def _preview(options: argparse.Namespace, console: Console) -> int:
     import torch
 
-    from coldtune.studies.bill import bill
-    from coldtune.studies.check import check
-    from coldtune.studies.options import RunOptions
-    from coldtune.studies.preview import likely, preview
-    from coldtune.studies.probe import probe
-    from coldtune.studies.slots import plan
-    from coldtune.studies.spec import build_spec
+    from coldtune.studies.estimate.bill import bill
+    from coldtune.studies.estimate.preview import likely, preview
+    from coldtune.studies.estimate.timing import probe
+    from coldtune.studies.preflight.capacity import plan
+    from coldtune.studies.preflight.checks import check
+    from coldtune.studies.preflight.options import RunOptions
+    from coldtune.studies.spec.study import build_spec
 
     spec = build_spec("preview", options.space, dataset=options.dataset, settings=options.settings)
     run = RunOptions(home=home_of(options), command="", trials=options.trials, data_dir=options.data_dir)
@@ -70,8 +70,8 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
 
 
 def _list(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.studies.folder import studies
-    from coldtune.studies.view import summary
+    from coldtune.studies.spec.folder import studies
+    from coldtune.studies.trials.reading import summary
 
     home = home_of(options)
     table = Table(
@@ -87,16 +87,16 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 
 
 def _show(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.studies.show import print_table
-    from coldtune.studies.view import read
+    from coldtune.studies.progress.closing import print_table
+    from coldtune.studies.trials.reading import read
 
     print_table(console, read(study_folder(home_of(options), options.name)))
     return 0
 
 
 def _resume(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.studies.limits import Limits
-    from coldtune.studies.options import RunOptions
+    from coldtune.studies.execution.stopping import Limits
+    from coldtune.studies.preflight.options import RunOptions
     from coldtune.studies.run import run_study
 
     folder = study_folder(home_of(options), options.name)

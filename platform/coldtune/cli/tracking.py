@@ -10,7 +10,7 @@ from rich.console import Console
 from coldtune.cli.common import Commands, home_of, with_home
 
 if TYPE_CHECKING:
-    from coldtune.studies.folder import StudyFolder
+    from coldtune.studies.spec.folder import StudyFolder
     from coldtune.tracking import Drained
 
 
@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
 
 
 def _sync(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.studies.folder import studies
+    from coldtune.studies.spec.folder import studies
 
     home = home_of(options)
     folders = studies(home)
@@ -71,10 +71,10 @@ def _said(drained: Drained) -> list[str | None]:
 
 def _settle(folder: StudyFolder) -> str | None:
     """End the runs that a killed driver left open; says which, or why not."""
-    from coldtune.studies.board import board_of
-    from coldtune.studies.hold import Hold
-    from coldtune.studies.settle import mend, settle, settle_study
-    from coldtune.studies.storage import stored_study
+    from coldtune.studies.drivers.election import Hold
+    from coldtune.studies.drivers.registry import board_of
+    from coldtune.studies.progress.reconcile import mend, settle, settle_study
+    from coldtune.studies.storage.backends import stored_study
 
     try:
         with folder.starting():

@@ -33,8 +33,8 @@ from coldtune.metrics.extractors import Extractor
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.keys import DEGRADED, PLAIN, measure_key, prior_key, sample_key, train_key
 from coldtune.stages.rungs import rungs
-from coldtune.stages.store import Entry, Store, StoreCache, StoreCheckpoints
 from coldtune.stages.trial import TrialConfig
+from coldtune.store.store import Entry, Store, StoreCache, StoreCheckpoints
 from coldtune.training import read_history
 from coldtune.training.loop import Report, TrainingTask, TrainResult, load_restorer
 

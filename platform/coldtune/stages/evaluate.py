@@ -32,11 +32,11 @@ from coldtune.metrics.extractors import Extractor
 from coldtune.metrics.protocol import LEAST_IMAGES
 from coldtune.reports.evaluation import JudgedSet, evaluation_record
 from coldtune.stages.chain import BASELINES, SAMPLED, Chain, found_only
+from coldtune.stages.evaluation_progress import missing, passes, to_judge, watch
 from coldtune.stages.keys import DEGRADED
 from coldtune.stages.rungs import RungConfig
-from coldtune.stages.store import Store
 from coldtune.stages.trial import TrialConfig
-from coldtune.stages.work import missing, passes, to_judge, watch
+from coldtune.store.store import Store
 
 Split = Literal["train", "validation", "test"]
 

@@ -12,26 +12,26 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune import tracking
-from coldtune.stages.store import Store
-from coldtune.stages.store_at import StoreAt
-from coldtune.studies import show
-from coldtune.studies.begin import TRIALS, check_judge, check_spec
-from coldtune.studies.board import board_of
-from coldtune.studies.check import Checked, check
-from coldtune.studies.cluster import NotStartedError
-from coldtune.studies.events import StoppedError
-from coldtune.studies.hold import Hold, held
-from coldtune.studies.ledger import Ledger, open_study
-from coldtune.studies.limits import STOPPED
-from coldtune.studies.options import RunOptions
-from coldtune.studies.patience import StorageGoneError
-from coldtune.studies.pruning_paired import judgements_of
-from coldtune.studies.running import run_trials
-from coldtune.studies.settle import wrapped_up
-from coldtune.studies.spec import StudySpec
-from coldtune.studies.storage import open_storage
-from coldtune.studies.together import set_up_by_others
-from coldtune.studies.watch import INTERRUPTED
+from coldtune.store.location import StoreAt
+from coldtune.store.store import Store
+from coldtune.studies.drivers.election import Hold, held
+from coldtune.studies.drivers.registry import board_of
+from coldtune.studies.execution.cluster import NotStartedError
+from coldtune.studies.execution.joined import set_up_by_others
+from coldtune.studies.execution.ray_watchdog import INTERRUPTED
+from coldtune.studies.execution.stopping import STOPPED
+from coldtune.studies.execution.study_run import run_trials
+from coldtune.studies.preflight.checks import Checked, check
+from coldtune.studies.preflight.options import RunOptions
+from coldtune.studies.progress import closing as show
+from coldtune.studies.progress.events import StoppedError
+from coldtune.studies.progress.reconcile import wrapped_up
+from coldtune.studies.search.paired_test import judgements_of
+from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.errors import StorageGoneError
+from coldtune.studies.trials.ledger import Ledger, open_study
+from coldtune.studies.trials.setup import TRIALS, check_judge, check_spec
 
 EXPERIMENT = "coldtune"
 

@@ -1,0 +1,1 @@
+"""The gallery of degradations: its images, sheets and page."""

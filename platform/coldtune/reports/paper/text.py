@@ -1,0 +1,182 @@
+"""A filled table of the paper as Markdown, as LaTeX, and for a terminal of any width."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from coldtune.metrics.values import Value
+from coldtune.reports.paper.tables import FilledTable, PaperColumn
+from coldtune.reports.tables import ANY_WIDTH, MISSING, Printed
+
+_DECIMALS = {"fid": 2, "ssim": 3, "rmse": 3}  # as the paper prints them
+_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other signs in LaTeX's default font
+_MINUS = re.compile(r"(?<=[\s\[])-(?=\d)|^-(?=\d)")
+_SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def markdown(filled: FilledTable) -> str:
+    """The table as GitHub's Markdown, with what is below it as a list."""
+    heads = ["Dataset", *(column.title for column in filled.table.columns)]
+    lines = [_line(heads), _line([":--", *("--:" for _ in filled.table.columns)])]
+    lines += [_line([label, *map(str, cells)]) for label, cells in _rows(filled)]
+    foot = [f"- {head}: {text}" for head, text in _foot(filled)]
+    return "\n".join([f"**{filled.heading}**", "", *lines, "", *foot, ""])
+
+
+def latex(filled: FilledTable) -> str:
+    r"""The table as a LaTeX float, intervals in a smaller line of their own; it needs `\usepackage{booktabs}`."""
+    columns = filled.table.columns
+    spans = [(group, len(list(items))) for group, items in itertools.groupby(columns, key=lambda column: column.group)]
+    heads = [_latex_line(["Dataset", *(_tex(column.short) for column in columns)])]
+    if any(column.group for column in columns):
+        above, rules, first = [""], [], 2
+        for group, count in spans:
+            above.append(rf"\multicolumn{{{count}}}{{c}}{{{_tex(group)}}}")
+            rules.append(rf"\cmidrule(lr){{{first}-{first + count - 1}}}")
+            first += count
+        heads = [_latex_line(above), " ".join(rules), *heads]
+    body: list[str] = []
+    for label, cells in _rows(filled):
+        body += [r"\midrule"] if label == next(iter(filled.papers())) else []
+        body.append(_latex_line([_tex(label), *(_tex(cell.value) for cell in cells)]))
+        if any(cell.interval for cell in cells):
+            small = [rf"{{\scriptsize {_tex(cell.interval)}}}" if cell.interval else "" for cell in cells]
+            body.append(_latex_line(["", *small]))
+    notes = [rf"\emph{{{_tex(head)}:}} {_tex(text)}\par" for head, text in _foot(filled)]
+    tabular = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", *heads, r"\midrule", *body, r"\bottomrule"]
+    return "\n".join(
+        [
+            r"% Needs \usepackage{booktabs}.",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_tex(filled.heading)}.}}",
+            rf"\label{{tab:cold-diffusion-{filled.number.lower().replace('.', '-')}-{filled.dataset}}}",
+            r"\small",
+            r"\setlength{\tabcolsep}{4pt}",
+            *tabular,
+            r"\end{tabular}",
+            r"\par\smallskip",
+            r"\begin{minipage}{\linewidth}",
+            r"\footnotesize",
+            *notes,
+            r"\end{minipage}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class TerminalTable:
+    """The table with the paper's columns where they fit, otherwise turned on its side; no number is ever cut."""
+
+    filled: FilledTable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Lay out for the width at hand."""
+        yield Text(self.filled.heading, style="bold")
+        everything = options.update(max_width=ANY_WIDTH)
+        layouts = (self._wide(2), self._wide(1), self._turned())
+        fitting = [x for x in layouts if console.measure(x, options=everything).maximum <= options.max_width]
+        yield [*fitting, layouts[-1]][0]
+        foot = Table.grid(padding=(0, 2))
+        for head, text in _foot(self.filled):
+            foot.add_row(Text(head, style="dim"), Text(text, style="dim"))
+        yield foot
+
+    def _wide(self, space: int) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, space, 0, 0))
+        grouped = any(column.group for column in self.filled.table.columns)
+        table.add_column("\nDataset" if grouped else "Dataset", no_wrap=True)
+        group = ""
+        for column in self.filled.table.columns:
+            above = column.group if column.group != group else ""
+            group = column.group
+            head = f"{above}\n{column.short}" if grouped else column.short
+            table.add_column(head, justify="right", no_wrap=True)
+        for label, cells in _rows(self.filled):
+            ours = label == self.filled.ours
+            lines = [f"{cell.value}\n{cell.interval}".rstrip() for cell in cells]
+            table.add_row(label, *lines, style="bold" if ours else "")
+        return table
+
+    def _turned(self) -> Table:
+        rows = list(_rows(self.filled))
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("")
+        for label, _ in rows:
+            table.add_column(label.replace(", ", "\n"), justify="right", no_wrap=True)
+        for number, column in enumerate(self.filled.table.columns):
+            table.add_row(column.title, *(str(cells[number]) for _, cells in rows))
+        return table
+
+
+def _rows(filled: FilledTable) -> Iterator[tuple[str, list[Printed]]]:
+    columns = filled.table.columns
+    yield filled.ours, [_measured(column, cell) for column, cell in zip(columns, filled.cells, strict=True)]
+    for label, figures in filled.papers().items():
+        yield label, [_printed(column, figure) for column, figure in zip(columns, figures, strict=True)]
+
+
+def _measured(column: PaperColumn, cell: Value | str) -> Printed:
+    if isinstance(cell, str):
+        return Printed(MISSING)
+    decimals = _DECIMALS[column.metric]
+    if 0 < abs(cell.value) < 0.1 and math.isfinite(cell.value):
+        decimals = max(decimals, 1 - math.floor(math.log10(abs(cell.value))))
+    if cell.low is None or cell.high is None:
+        return Printed(f"{cell.value:.{decimals}f}")
+    return Printed(f"{cell.value:.{decimals}f}", f"[{cell.low:.{decimals}f}, {cell.high:.{decimals}f}]")
+
+
+def _printed(column: PaperColumn, figure: float | None) -> Printed:
+    return Printed(MISSING if figure is None else f"{figure:.{_DECIMALS[column.metric]}f}")
+
+
+def _foot(filled: FilledTable) -> list[tuple[str, str]]:
+    """What stands below: the notes given, the protocol, what the paper's figures are, and why cells are empty."""
+    protocol = filled.protocol
+    lines = list(filled.foot)
+    if protocol is not None:
+        lines.append(("protocol", protocol.describe()))
+        lines.append(("intervals", "95 %, over the images judged; the luck of a training (--seed) is not in them"))
+        n, least = min(protocol.num_images, protocol.reference_images), 4 * protocol.dim
+        if n < least:
+            lines.append(
+                (
+                    "few images",
+                    f"N = {n:,} is below 4 d = {least:,}: of close sets, such FIDs can favour the over-smoothed one",
+                )
+            )
+    lines.append(
+        (
+            "paper",
+            f"as printed ({filled.table.source}), FIDs of Inception features. FIDs of other features, another N or "
+            "other images have another scale: compare the order of the columns, not the size of the numbers",
+        )
+    )
+    return lines + [("empty", line) for line in filled.absent()]
+
+
+def _line(cells: Sequence[str]) -> str:
+    escaped = (cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _tex(text: str) -> str:
+    escaped = "".join(_SPECIAL.get(character, character) for character in text)
+    return _MINUS.sub("$-$", escaped).replace(MISSING, "--")

@@ -1,0 +1,1 @@
+"""Finished work, found by what determined it: entries, leases, object storage, garbage collection."""

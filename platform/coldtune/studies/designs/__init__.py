@@ -1,0 +1,1 @@
+"""Ablation designs: fixed sets of trials, such as the paper's tables."""

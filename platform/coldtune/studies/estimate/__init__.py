@@ -1,0 +1,1 @@
+"""The estimated cost of a study before it runs."""

@@ -1,0 +1,111 @@
+"""What a study would ask and cost, before it is run: the space as a table, sampled points, a timed probe."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from coldtune.metrics.protocol import Protocol
+from coldtune.stages.trial import short_name
+from coldtune.studies.estimate.bill import Bill, clock
+from coldtune.studies.estimate.timing import Probe
+from coldtune.studies.search.sampler import listed_points
+from coldtune.studies.space.config import VARIANT, Vary
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import StudySpec
+
+
+def likely(space: Space, spec: StudySpec, trials: int) -> list[dict[str, Any]]:
+    """The points that a study of so many trials asks, where they are listed; else the first ones and uniform draws."""
+    listed = listed_points(space, spec.search, spec.seed)
+    return listed[:trials] if listed is not None else _points(space, trials, space.enqueued)
+
+
+def preview(
+    space: Space, protocol: Protocol, found: Probe, bill: Bill, slots: int, about: Sequence[str] = (), count: int = 10
+) -> RenderableType:
+    """The space as a table, the base and sampled points with what each would cost alone, and the whole study's cost.
+
+    bill: of the trials that the study would ask; about: lines that go before.
+    """
+    points = _points(space, count)
+    costs = [found.seconds(space.resolve(point), protocol.num_images) for point in points]
+    lines = [
+        f"\nthe space: {_size(space)}",
+        f"this machine trains {found.images_per_s:,.0f} images/s and evaluates {found.evaluations_per_s:,.0f} a second "
+        "with the base's restorer, on the threads of one trial",
+        f"{bill.describe(slots)}, without judging and start-up, and without what the store has already",
+    ]
+    parts = [Text("\n".join(about)), Text()] if about else []
+    return Group(*parts, _space_table(space), Text(), _points_table(space, points, costs), Text("\n".join(lines)))
+
+
+def _points(space: Space, count: int, first: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """`first`, or the base's point, then points that the search may ask, drawn uniformly."""
+    if space.size is not None:
+        return [{VARIANT: name} for name in list(space.config.variants)[:count]]
+    rng = random.Random(0)
+    points = [dict(point) for point in first or [space.first]][:count]
+    for _ in range(200 * count):
+        if len(points) == count:
+            break
+        point = space.sample(rng)
+        if space.feasible(point) and point not in points:
+            points.append(point)
+    return points
+
+
+def _size(space: Space) -> str:
+    if space.size is not None:
+        return f"{space.size} variants"
+    share = f"{space.feasible_share():.0%} of it may be asked"
+    try:
+        return f"{len(space.grid()):,} points as a grid, {share}"
+    except ValueError:  # no grid: a range without steps
+        return f"{len(space.distributions)} keys, some of them continuous, {share}"
+
+
+def _space_table(space: Space) -> Table:
+    table = Table("key", "in tables", "values", "only where", box=None, pad_edge=False)
+    if space.config.variants:
+        table.add_row(VARIANT, VARIANT, ", ".join(space.config.variants), "")
+    for path, vary in space.config.vary.items():
+        where = ", ".join(f"{key} is {' or '.join(map(str, values))}" for key, values in vary.when.items())
+        table.add_row(path, short_name(path), _values(vary), where)
+    for path, derive in space.config.derive.items():
+        table.add_row(path, short_name(path), f"derived: holds {derive.hold} at {space.targets[path]:.3g}", "")
+    for name, bound in space.config.constrain.items():
+        table.add_row(name, "", f"kept {bound}", "")
+    return table
+
+
+def _values(vary: Vary) -> str:
+    if vary.choices is not None:
+        return ", ".join(map(_written, vary.choices))
+    step = f", in steps of {vary.step:g}" if vary.step else ""
+    return f"{vary.low:g} to {vary.high:g}{step}{', logarithmic' if vary.log else ''}"
+
+
+def _points_table(space: Space, points: list[dict[str, Any]], costs: list[float]) -> Table:
+    names = list(space.distributions)
+    table = Table("", *names, "about", box=None, pad_edge=False)
+    for number, (point, seconds) in enumerate(zip(points, costs, strict=True)):
+        cells = [_shown(point, name) for name in names]
+        table.add_row("base" if not number else "", *cells, clock(seconds))
+    return table
+
+
+def _shown(point: Mapping[str, Any], name: str) -> str:
+    return _written(point[name]) if name in point else ""
+
+
+def _written(value: Any) -> str:
+    """As the space file writes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,93 @@
+"""What a study hands to the cluster: its trials as jobs, and its best one once more, on the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
+
+import coldtune
+from coldtune import tracking
+from coldtune.config import parse, plain
+from coldtune.diffusion import build_degradation, source_of
+from coldtune.metrics.protocol import Protocol
+from coldtune.store.provenance import git_commit
+from coldtune.studies.preflight import nodes as reach
+from coldtune.studies.preflight.capacity import Slots
+from coldtune.studies.preflight.checks import Checked
+from coldtune.studies.preflight.options import RunOptions
+from coldtune.studies.progress.mlflow_runs import Records
+from coldtune.studies.search.sampler import PROMOTED
+from coldtune.studies.space.config import VARIANT
+from coldtune.studies.trials.ledger import Asked, Ledger
+from coldtune.studies.worker.job import TrialJob
+
+Jobs = Callable[[Asked], TrialJob]
+"""The job of each trial that the study asks."""
+
+
+def needs(checked: Checked, options: RunOptions, target: tracking.Target) -> reach.Needs:
+    """What trials need, wherever they run."""
+    datasets = {f"dataset {dataset.name}": dataset.path for dataset in [checked.dataset, *checked.sources.values()]}
+    store = {} if checked.store.remote else {"store": checked.store.path}
+    return reach.Needs({"home": options.home, **store}, datasets, checked.store, target.uri, options.storage)
+
+
+def tags(checked: Checked) -> dict[str, object]:
+    """The tags of every run of the study, its own and its trials'."""
+    return {
+        "git_commit": git_commit() or f"coldtune {coldtune.__version__}",
+        "job": checked.spec.job,
+        "mlflow.source.name": checked.spec.job,
+        "dataset_fingerprint": checked.dataset.fingerprint,
+    }
+
+
+def jobs(checked: Checked, options: RunOptions, slots: Slots, tags: Mapping[str, object]) -> Jobs:
+    """How each trial is run, on one of the slots; tags: of its run."""
+
+    def job(asked: Asked) -> TrialJob:
+        degradation = build_degradation(asked.config.degradation, checked.dataset.image_shape)
+        source = source_of(asked.config.degradation)
+        named: dict[str, object] = {VARIANT: asked.point[VARIANT]} if VARIANT in asked.point else {}
+        if asked.promoted_from is not None:
+            named[PROMOTED] = asked.promoted_from
+        return TrialJob(
+            study=checked.folder.name,
+            number=asked.number,
+            again=asked.again,
+            trial=asked.config,
+            protocol=checked.protocol,
+            leftover=getattr(degradation, "leftover", None),
+            home=str(options.home),
+            store=checked.store.where,
+            dataset_path=str(checked.dataset.path),
+            source_path=str(checked.sources[source].path) if source else None,
+            spool=str(checked.folder.spool),
+            tags={key: str(value) for key, value in {**tags, **named}.items()},
+            workers=slots.workers,
+            cpus=slots.cpus,
+            gpus=slots.gpus,
+            timeout=options.limits.trial_timeout,
+        )
+
+    return job
+
+
+def on_test(checked: Checked, ledger: Ledger, records: Records, job: Jobs, slots: Slots, console: Console) -> None:
+    """Measure the best trial once on the test split, where one completed."""
+    best = ledger.best()
+    if best is None or ledger.study.user_attrs.get("test", {}).get("trial") == best.number:
+        return
+    import ray
+
+    from coldtune.studies.worker.trial import measure_on_test
+
+    config = checked.space.resolve(best.params)
+    asked = Asked(best.number, best.params, config, again=False)
+    remote = ray.remote(measure_on_test).options(num_cpus=slots.cpus, num_gpus=slots.gpus, name="coldtune_test")
+    with console.status(f"measuring trial {best.number}, the best, on the test split"):
+        values, protocol = ray.get(remote.remote(plain(job(asked))))
+    ledger.study.set_user_attr("test", {"trial": best.number, "metrics": values, "protocol": protocol})
+    records.parent.metrics({f"test_{key}": value for key, value in values.items()}, ledger.finished())
+    records.parent.tags({"best_trial": best.number, "test_protocol": parse(Protocol, protocol).key})

@@ -1,0 +1,1 @@
+"""The options of a run, and every check that happens before anything is spent."""

@@ -1,0 +1,1 @@
+"""Output for people while a study runs and when it ends: terminal, tables, MLflow runs and gauges."""

@@ -1,0 +1,164 @@
+"""The judge at the rungs: notes what running trials are worth there, and says which of them end."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from coldtune.stages.rungs import stand_in
+from coldtune.studies.search.paired_test import Find, worse_image_by_image
+from coldtune.studies.search.pareto import goes_on
+from coldtune.studies.search.sampler import PROMOTED
+from coldtune.studies.spec.pruning_checks import rungs_of
+from coldtune.studies.storage.journal import together
+
+if TYPE_CHECKING:
+    from coldtune.studies.spec.study import StudySpec
+
+RUNGS, STAGES = "rungs", "stages"
+_DECIDED = "pruning"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What a trial reports from a rung.
+
+    step of `steps` of its training; the rung metric, and values by metric; the stages so far as the store knows them;
+    attributes of the trial, should it end here; seconds of its training from its first step on, whoever trained it.
+    """
+
+    step: int
+    steps: int
+    metric: str
+    values: Mapping[str, float]
+    stages: Sequence[Sequence[Any]] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    training_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any]) -> Self:
+        """From a worker's report as Tune hands it on: nested keys are flattened."""
+        values = {key.partition("/")[2]: float(value) for key, value in result.items() if key.startswith("rung/")}
+        return cls(step=result["step"], steps=result["steps"], values=values, **json.loads(result["so_far"]))
+
+    def __str__(self) -> str:
+        return f"at step {self.step:,} of {self.steps:,}: {self.metric.upper()} {self.values[self.metric]:.4g}"
+
+
+class RungJudge:
+    """Decides once for each trial and rung, and says the same again when asked again.
+
+    A driver may die between a decision and its consequence; the trial then comes to the same rung again. So a decision
+    stands in the storage in one piece, together with what Optuna's pruner notes for itself on the trial (which rungs of
+    a successive halving it completed): the pruner writes to a copy, and its notes are put down after the decision.
+    """
+
+    def __init__(self, study: Study, spec: StudySpec, find: Find) -> None:
+        self.study, self.pruning, self.objectives, self.find = study, spec.pruning, spec.objectives, find
+        self.rungs = rungs_of(spec)
+        if self.pruning.kind == "hyperband":
+            # It forms its brackets at its first judgement; a study that is resumed has them from the first trial on.
+            study.pruner.prune(study, create_trial(state=TrialState.RUNNING))
+
+    def prunes(self, trial: Trial, rung: Rung) -> bool:
+        """Whether the trial ends at this rung."""
+        step, decided = str(rung.step), trial.user_attrs.get(_DECIDED, {})
+        if step not in decided:
+            self._note(trial, rung)
+            decided[step] = self._decide(trial, rung)
+            trial.set_user_attr(_DECIDED, decided)
+        for key, value in decided[step]["notes"].items():
+            self.study._storage.set_trial_system_attr(trial._trial_id, key, value)
+        return bool(decided[step]["prune"])
+
+    def _note(self, trial: Trial, rung: Rung) -> None:
+        with together(self.study._storage):
+            trial.set_user_attr(RUNGS, {**trial.user_attrs.get(RUNGS, {}), str(rung.step): dict(rung.values)})
+            trial.set_user_attr(STAGES, rung.stages)
+            if len(self.objectives) == 1 and rung.step not in self._frozen(trial).intermediate_values:
+                # Optuna's pruners and TPE take the study's direction for the rung's, where less is better.
+                sign = 1 if self.objectives[0].direction == "minimize" else -1
+                trial.report(sign * rung.values[self.rungs.metric], rung.step)
+
+    def _decide(self, trial: Trial, rung: Rung) -> dict[str, Any]:
+        if self.pruning.kind == "none" or PROMOTED in trial.user_attrs:
+            return {"prune": False, "notes": {}}
+        others = self._others(trial, rung.step)
+        notes: dict[str, Any] = {}
+        if len(self.objectives) > 1:
+            prune = self._behind_the_fronts(rung, others)
+        elif math.isnan(rung.values[self.rungs.metric]):
+            prune = True
+        elif self.pruning.kind == "wilcoxon":
+            prune = self._worse_than_the_best(rung)
+        else:
+            prune, notes = self._by_optuna(trial)
+        return {"prune": bool(prune) and len(others) >= self.pruning.startup, "notes": notes}
+
+    def _by_optuna(self, trial: Trial) -> tuple[bool, dict[str, Any]]:
+        view, storage = copy.copy(self.study), _Notes(self.study._storage)
+        view._storage = cast(BaseStorage, storage)
+        return view.pruner.prune(view, self._frozen(trial)), storage.notes
+
+    def _behind_the_fronts(self, rung: Rung, others: Sequence[FrozenTrial]) -> bool:
+        if rung.step not in self.pruning.halvings(self.rungs.steps):
+            return False
+        theirs = [self._vector(other.user_attrs[RUNGS][str(rung.step)]) for other in others]
+        return not goes_on(self._vector(rung.values), theirs, self.pruning.reduction_factor)
+
+    def _vector(self, values: Mapping[str, float]) -> list[float]:
+        """What stands for each objective at a rung, smaller is better."""
+        signs = [1 if objective.direction == "minimize" else -1 for objective in self.objectives]
+        names = [stand_in(objective.metric, self.rungs.metric) for objective in self.objectives]
+        return [sign * values.get(name, math.nan) for sign, name in zip(signs, names, strict=True)]
+
+    def _worse_than_the_best(self, rung: Rung) -> bool:
+        try:
+            best = self.study.best_trial
+        except ValueError:  # none has finished
+            return False
+        keys = [_measured(stages, rung.step) for stages in (rung.stages, best.user_attrs.get(STAGES, ()))]
+        judged = [self.find(key) for key in keys if key is not None]
+        if len(judged) < 2 or judged[0] is None or judged[1] is None:
+            return False
+        return worse_image_by_image(judged[0], judged[1], self.rungs.metric, self.pruning.p_value)
+
+    def _others(self, trial: Trial, step: int) -> list[FrozenTrial]:
+        """The other trials judged at this rung; one that was promoted was judged as what it was before."""
+        return [
+            other
+            for other in self.study.get_trials(deepcopy=False)
+            if other.number != trial.number
+            and str(step) in other.user_attrs.get(RUNGS, {})
+            and PROMOTED not in other.user_attrs
+        ]
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        return self.study._storage.get_trial(trial._trial_id)
+
+
+class _Notes:
+    """A storage in which a pruner reads what there is, and that keeps apart what it writes on its trial."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+        self.notes: dict[str, Any] = {}
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.notes[key] = value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
+def _measured(stages: Sequence[Sequence[Any]], step: int) -> str | None:
+    """The store's key of the Judgement at a rung."""
+    return next((str(key) for stage, key, *_ in stages if stage == f"measure_{step}"), None)

@@ -1,0 +1,1 @@
+"""The search space: its configuration, points, distributions and validation."""

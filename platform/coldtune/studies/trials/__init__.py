@@ -1,0 +1,1 @@
+"""The ledger of trials: ask, tell, count, import and promote them."""

@@ -1,0 +1,125 @@
+"""Finding a finished trial by what a person calls it: study and number, an MLflow run, or its config.yaml."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from coldtune import presets, tracking
+from coldtune.config import plain
+from coldtune.data import Dataset, prepare, prepared
+from coldtune.diffusion import source_of
+from coldtune.stages.evaluate import Run
+from coldtune.stages.trial import TrialConfig, parse_trial
+from coldtune.store.location import StoreAt
+from coldtune.store.store import Store
+from coldtune.studies.spec.folder import StudyFolder, studies
+from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.reading import read
+
+CONFIG_FILE = "config.yaml"
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where finished trials are looked for: a home and, where they are not its own, data, MLflow's runs, the store."""
+
+    path: Path
+    data_dir: Path | None = None
+    tracking_uri: str | None = None
+    store: StoreAt | None = None
+
+
+def find_run(name: str, home: Home) -> Run:
+    """The finished trial that `name` means.
+
+    `STUDY/NUMBER`, or `STUDY` for its best trial; the 32 hex digits of an MLflow run; the path of a trial's config.yaml
+    or of a folder that holds one. ValueError where there is no such trial, or it has not finished.
+    """
+    study, _, number = name.partition("/")
+    if study and not study.startswith(".") and StudyFolder(home.path, study).exists and re.fullmatch(r"\d*", number):
+        return _of_study(StudyFolder(home.path, study), number, home)
+    if _RUN_ID.fullmatch(name):
+        logged = tracking.logged_file(name, CONFIG_FILE, _tracking_uris(home))
+        return _of_config(yaml.safe_load(logged), name, home)
+    path = Path(name).expanduser()
+    if path.exists():
+        return _of_config(_read(path / CONFIG_FILE if path.is_dir() else path), name, home)
+    there = ", ".join(folder.name for folder in studies(home.path)) or "none"
+    raise ValueError(
+        f"{name}: no such run; allowed: STUDY/NUMBER or STUDY of {home.path} (there are: {there}), an MLflow run id of "
+        f"32 digits, or the path of a trial's {CONFIG_FILE}"
+    )
+
+
+def _of_study(folder: StudyFolder, number: str, home: Home) -> Run:
+    ledger = read(folder)
+    trial = _trial(ledger, folder.name, int(number)) if number else ledger.best()
+    if trial is None:
+        raise ValueError(f"{folder.name}: none of its {len(ledger.trials())} trials has finished")
+    fingerprint = folder.start()["fingerprint"]
+    config = ledger.space.resolve(trial.params)
+    candidates = map(Dataset.open, prepared(folder.home, config.data.name))
+    dataset = next(dataset for dataset in candidates if dataset.fingerprint == fingerprint)  # `read` has seen it
+    return Run(f"{folder.name}/{trial.number}", config, dataset, _source(config, home))
+
+
+def _trial(ledger: Ledger, study: str, number: int) -> FrozenTrial:
+    trials = {trial.number: trial for trial in ledger.trials() if trial.state != TrialState.WAITING}
+    if number not in trials:
+        raise ValueError(f"{study}/{number}: no such trial; there are {', '.join(map(str, trials)) or 'none'}")
+    trial = trials[number]
+    if trial.state != TrialState.COMPLETE:
+        states = {TrialState.FAIL: "failed", TrialState.PRUNED: "was pruned"}
+        reason = f" ({trial.user_attrs['reason']})" if "reason" in trial.user_attrs else ""
+        state = states.get(trial.state, "has not finished")
+        raise ValueError(f"{study}/{number}: {state}{reason}; only finished trials can be judged")
+    return trial
+
+
+def _of_config(tree: Mapping[str, Any], name: str, home: Home) -> Run:
+    try:
+        config = parse_trial(tree)
+    except ValueError as error:
+        raise ValueError(f"{name}: not the {CONFIG_FILE} of a trial: {error}") from None
+    return Run(name, config, _dataset(config, name, home), _source(config, home))
+
+
+def _dataset(config: TrialConfig, name: str, home: Home) -> Dataset:
+    store = Store(home.store or StoreAt.in_home(home.path, None))
+    if not store.files.list("train"):  # before a dataset is downloaded in vain
+        raise ValueError(f"{name}: {store.at.shown} holds no restorers; name the home where this trial ran with --home")
+    return prepare(config.data, home.path, home.data_dir)
+
+
+def _source(config: TrialConfig, home: Home) -> Dataset | None:
+    """The dataset that the degradation draws from, prepared as the trial's own."""
+    name = source_of(config.degradation)
+    return None if name is None else prepare({**plain(config.data), "name": name}, home.path, home.data_dir)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.is_dir() or not path.exists():
+        raise ValueError(f"{path}: no such file; a trial's folder holds its {CONFIG_FILE}")
+    try:
+        return presets.read_yaml(path)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file; a trial's {CONFIG_FILE} is meant") from None
+
+
+def _tracking_uris(home: Home) -> list[str]:
+    """Where the runs of a home may be: what the user names, else what its studies wrote to."""
+    named = home.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if named:
+        return [named]
+    own = [tracking.default_uri(home.path)] if (home.path / "mlflow.db").exists() else []
+    others = [uri for folder in studies(home.path) if (uri := folder.start()["tracking_uri"])]
+    return list(dict.fromkeys([*own, *others]))
