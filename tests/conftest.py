@@ -7,15 +7,20 @@ import os
 # Before torch is imported: small tensors gain nothing from threads, and a busy machine makes them wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import servers
 
+if TYPE_CHECKING:
+    from coldtune.tracking import Target
+
+_NAMES = itertools.count()
 ROOT = Path(__file__).resolve().parents[1]
 
 # How long an example takes says something about the machine, nothing about what is tested.
@@ -50,6 +55,21 @@ def digits_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     prepare(DataConfig(), home, progress=False)
     return home
+
+
+@pytest.fixture(scope="session")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Target:
+    """An MLflow database in SQLite, made once because that takes seconds. Each test uses a study of its own."""
+    from coldtune.tracking import default_uri, prepare
+
+    home = tmp_path_factory.mktemp("mlflow")
+    return prepare(default_uri(home), "coldtune", home / "artifacts")
+
+
+@pytest.fixture
+def study() -> str:
+    """Return the name of a study that no other test uses."""
+    return f"study-{next(_NAMES)}"
 
 
 def _server(make: Callable[[], Any]) -> Iterator[Any]:

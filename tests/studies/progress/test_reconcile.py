@@ -28,7 +28,7 @@ from coldtune.tracking.spool import Spool, run_file
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from test_settle import ledger_of, spec_of
+from test_reconcile import ledger_of, spec_of
 from coldtune.studies.drivers import election as hold
 from coldtune.studies.drivers.registry import FolderBoard
 from coldtune.studies.spec.folder import StudyFolder
@@ -52,7 +52,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def spec_of() -> StudySpec:
-    return build_spec("sweep_blur", Path(__file__).parents[2] / "search_spaces" / "blur.yaml")
+    return build_spec("sweep_blur", Path(__file__).parents[3] / "search_spaces" / "blur.yaml")
 
 
 def ledger_of(folder: StudyFolder) -> Ledger:

@@ -12,7 +12,7 @@ import pytest
 from coldtune.studies.spec.folder import START_FILE, StudyFolder
 from coldtune.studies.spec.study import build_spec
 
-SPEC = build_spec("folder", Path(__file__).parents[2] / "search_spaces" / "blur.yaml")
+SPEC = build_spec("folder", Path(__file__).parents[3] / "search_spaces" / "blur.yaml")
 
 
 @pytest.fixture(autouse=True)

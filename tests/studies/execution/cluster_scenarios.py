@@ -37,7 +37,7 @@ from coldtune.studies.worker.job import TrialJob
 from coldtune.studies.worker.timeout import Deadline
 from coldtune.studies.worker.trial import _force
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 STEPS = 5  # of a trial; each begins once the file `go` is there, or says how far trials may go
 
 
