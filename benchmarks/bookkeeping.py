@@ -107,7 +107,7 @@ def resident_mb() -> float:
 
 def make_spec(algorithm: str) -> Any:
     from coldtune.config import parse
-    from coldtune.studies.spec.study import build_spec
+    from coldtune.studies.spec.build import build_spec
 
     spec = build_spec(NAME, ROOT / "search_spaces" / "blur.yaml")
     search = {**spec.search.model_dump(), "algorithm": algorithm}
@@ -159,11 +159,11 @@ def run_ours(
     from coldtune.diffusion import build_degradation
     from coldtune.studies.execution import cluster
     from coldtune.studies.execution.executor import execute
-    from coldtune.studies.preflight.capacity import Room, Slots
+    from coldtune.studies.preflight.capacity import Capacity, TrialResources
     from coldtune.studies.progress.events import Events
-    from coldtune.studies.progress.mlflow_runs import Records
+    from coldtune.studies.progress.mlflow_runs import MlflowRuns
     from coldtune.studies.storage.backends import open_storage
-    from coldtune.studies.trials.ledger import Asked, Ledger
+    from coldtune.studies.trials.ledger import Ledger, TrialRequest
     from coldtune.studies.worker.job import TrialJob
     from coldtune.tracking import default_uri, prepare
 
@@ -171,10 +171,10 @@ def run_ours(
     ledger = filled(algorithm, there, folder) if there else Ledger(NAME, spec, make_space(), open_storage(folder))
     trials += ledger.finished()
     target = prepare(default_uri(folder), "coldtune", folder / "artifacts") if tracked else None
-    records = Records(ledger, NAME, folder / "spool", target, {}) if target else None
+    records = MlflowRuns(ledger, NAME, folder / "spool", target, {}) if target else None
     events: Any = records or Events()
 
-    def job(asked: Asked) -> TrialJob:
+    def job(asked: TrialRequest) -> TrialJob:
         leftover = getattr(build_degradation(asked.config.degradation, (1, 16, 16)), "leftover", None)
         spool = str(folder / "spool") if tracked else ""
         return TrialJob(
@@ -195,7 +195,7 @@ def run_ours(
     events.completed = ended
     with cluster.connect(NAME):
         assert ray.cluster_resources()["CPU"] >= AT_ONCE
-        room = Room(Slots(count=AT_ONCE, workers=1, cpus=1, gpus=0.0), AT_ONCE, cluster.nodes)
+        room = Capacity(TrialResources(count=AT_ONCE, workers=1, cpus=1, gpus=0.0), AT_ONCE, cluster.nodes)
         execute(ledger, events, job, room, trials, folder / "tune", trivial_trial)
     clock.stop()
     started = time.perf_counter()

@@ -29,7 +29,7 @@ from coldtune.stages.trial import TrialConfig
 from coldtune.store.provenance import git_commit, made
 from coldtune.store.store import Store
 from coldtune.studies.space.space import Space
-from coldtune.studies.spec.study import build_spec
+from coldtune.studies.spec.build import build_spec
 from coldtune.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,8 @@ from coldtune import cli, presets
 from coldtune.data import prepare
 from coldtune.diffusion import build_degradation
 from coldtune.diffusion.priors import build_prior
-from coldtune.stages.trial import leaves, parse_trial
+from coldtune.dotted import leaves
+from coldtune.stages.trial import parse_trial
 
 PAPER = [name for name in presets.names() if name.startswith("paper/")]
 AUTHORS = [name for name in presets.names() if name.startswith("authors/")]

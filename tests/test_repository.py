@@ -27,7 +27,7 @@ from coldtune.diffusion.degradations import DEGRADATIONS
 from coldtune.metrics import build_extractor
 from coldtune.stages.trial import TrialConfig, parse_trial, short_name
 from coldtune.studies.space.space import Space
-from coldtune.studies.spec.study import build_spec
+from coldtune.studies.spec.build import build_spec
 
 ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"

@@ -13,8 +13,9 @@ import yaml
 from coldtune.diffusion import leftover_of, nfe
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.space import Space
+from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.pruning_checks import check_pruning
-from coldtune.studies.spec.study import StudySpec, build_spec
+from coldtune.studies.spec.study import StudySpec
 
 SHAPE = (1, 16, 16)
 HEADS = (

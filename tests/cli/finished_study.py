@@ -14,8 +14,8 @@ from coldtune.stages.chain import Chain, Outcome
 from coldtune.stages.trial import TrialConfig
 from coldtune.store.store import Store
 from coldtune.studies.space.space import Space
+from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
-from coldtune.studies.spec.study import build_spec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.training.loop import train

@@ -24,7 +24,7 @@ from coldtune.stages.evaluation_progress import missing, to_judge
 from coldtune.stages.keys import train_key
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.store import Store
-from coldtune.studies.spec.study import JUDGES
+from coldtune.studies.spec.build import JUDGES
 from coldtune.training.loop import train
 
 SETS = ["degraded", "direct", "sampled", "naive"]

@@ -13,8 +13,8 @@ from coldtune.cli.stores import store_of_home, store_of_runs
 from coldtune.data import Dataset, prepared
 from coldtune.store.location import StoreAt
 from coldtune.store.store import Store
+from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
-from coldtune.studies.spec.study import build_spec
 from coldtune.studies.trials.reading import read
 from coldtune.studies.worker.job import TrialJob
 from coldtune.studies.worker.trial import _run

@@ -16,7 +16,7 @@ import pytest
 from e2e_lab import Lab, Running, Runs, checkpoints_of, flags, study_of
 from optuna.trial import TrialState
 
-from coldtune.studies.trials.ledger import OWNER
+from coldtune.studies.storage.record import OWNER
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(3600)]
 

@@ -6,7 +6,8 @@ import pytest
 
 from coldtune import presets
 from coldtune.config import plain
-from coldtune.stages.trial import flat, leaves, parse_trial, short_name
+from coldtune.dotted import leaves
+from coldtune.stages.trial import flat, parse_trial, short_name
 
 
 def tree(**changes):

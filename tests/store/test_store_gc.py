@@ -23,10 +23,10 @@ from coldtune.store.gc import Item, Needs, inventory, match, mentions, sweep, wa
 from coldtune.store.object_files import CLAIMS
 from coldtune.store.store import Store
 from coldtune.studies.space.space import Space
+from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
-from coldtune.studies.spec.study import build_spec
 from coldtune.studies.storage.backends import open_storage
-from coldtune.studies.trials.ledger import Asked, Ledger
+from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.studies.worker.job import TrialJob
 from coldtune.studies.worker.trial import _run
 
@@ -43,8 +43,8 @@ class Study:
 
     home: Path
     folder: StudyFolder
-    finished: Asked
-    failed: Asked
+    finished: TrialRequest
+    failed: TrialRequest
     metrics: dict[str, float]
 
     @property
@@ -60,7 +60,7 @@ class Study:
         space = Space(spec.space, spec.base, self.dataset.image_shape)
         return Ledger(self.folder.name, spec, space, open_storage(self.folder.path))
 
-    def steps(self, asked: Asked) -> list[int]:
+    def steps(self, asked: TrialRequest) -> list[int]:
         folder = self.home / "store" / "train" / train_key(asked.config, self.dataset)
         return sorted(int(path.name) for path in folder.iterdir()) if folder.exists() else []
 
@@ -86,7 +86,7 @@ def made(digits_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study(home, folder, asked[0], asked[1], outcomes[0]["metrics"])
 
 
-def job(home: Path, folder: StudyFolder, dataset: Dataset, asked: Asked) -> TrialJob:
+def job(home: Path, folder: StudyFolder, dataset: Dataset, asked: TrialRequest) -> TrialJob:
     return TrialJob(
         study=folder.name, number=asked.number, again=False, trial=asked.config, leftover=None, home=str(home),
         dataset_path=str(dataset.path), source_path=None, spool=str(folder.spool), tags={}, workers=1, cpus=1, gpus=0,

@@ -8,7 +8,8 @@ import pytest
 
 from coldtune.config import parse
 from coldtune.studies.space.space import Space
-from coldtune.studies.spec.study import StudySpec, build_spec
+from coldtune.studies.spec.build import build_spec
+from coldtune.studies.spec.study import StudySpec
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from coldtune.studies.execution import cluster
+from coldtune import environment
 
 if TYPE_CHECKING:
     from coldtune.store.store import Store
@@ -23,7 +23,7 @@ def with_home(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def home_of(options: argparse.Namespace) -> Path:
     """The home that the command line means, absolute."""
-    return options.home.expanduser().absolute() if options.home else cluster.default_home()
+    return options.home.expanduser().absolute() if options.home else environment.default_home()
 
 
 def with_store(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

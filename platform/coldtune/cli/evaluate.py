@@ -140,7 +140,7 @@ def _of_images(options: argparse.Namespace) -> Evaluation:
 def _judge(options: argparse.Namespace) -> str:
     """The extractor that is named, or the one that ships for the reference."""
     from coldtune.data.registry import source
-    from coldtune.studies.spec.study import JUDGES
+    from coldtune.studies.spec.build import JUDGES
 
     source(options.reference)  # ValueError for an unknown one
     extractor = options.extractor or JUDGES.get(options.reference)

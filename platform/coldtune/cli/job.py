@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.text import Text
 
-from coldtune.studies.execution import cluster
+from coldtune import environment
 
 if TYPE_CHECKING:
-    from coldtune.studies.execution.stopping import Limits
+    from coldtune.studies.preflight.options import Limits
     from coldtune.studies.spec.study import StudySpec
 
 _BEGUN = time.monotonic()  # before a job imports anything that takes its time
@@ -101,7 +101,7 @@ def main(
     asked = generate if generate and options.generate else space
 
     def spec() -> StudySpec:
-        from coldtune.studies.spec.study import build_spec
+        from coldtune.studies.spec.build import build_spec
 
         return build_spec(job, asked, dataset=options.dataset, seed=options.seed, settings=options.settings)
 
@@ -122,7 +122,7 @@ def _guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials
     try:
         spec = build().model_copy(update={"imports": tuple(sorted(set(options.imports)))})
         run = RunOptions(
-            home=options.home.expanduser().absolute() if options.home else cluster.default_home(),
+            home=options.home.expanduser().absolute() if options.home else environment.default_home(),
             command=command(),
             trials=getattr(options, "trials", None),
             default_trials=trials,
@@ -150,7 +150,7 @@ def _guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials
 
 
 def _limits(options: argparse.Namespace) -> Limits:
-    from coldtune.studies.execution.stopping import Limits, seconds
+    from coldtune.studies.preflight.options import Limits, seconds
 
     timeout = options.trial_timeout
     return Limits(
@@ -170,7 +170,7 @@ def command() -> str:
     """What a person types to run this process's command again."""
     python = "uv run" if "UV" in os.environ else "python"
     line = shlex.join([python.split()[0], *python.split()[1:], sys.argv[0], *sys.argv[1:]])
-    if not cluster.submitted():
+    if not environment.submitted():
         return line
-    where = "--working-dir . " if cluster.in_ray_copy(Path.cwd()) else ""
+    where = "--working-dir . " if environment.in_ray_copy(Path.cwd()) else ""
     return f"ray job submit {where}-- {line}"

@@ -19,7 +19,7 @@ def add(verbs: Commands) -> None:
 
 
 def _promote(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.studies.progress.closing import runner
+    from coldtune.environment import runner
     from coldtune.studies.trials.reading import read
 
     folder = study_folder(home_of(options), options.name)

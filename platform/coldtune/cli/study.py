@@ -46,7 +46,7 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.preflight.capacity import plan
     from coldtune.studies.preflight.checks import check
     from coldtune.studies.preflight.options import RunOptions
-    from coldtune.studies.spec.study import build_spec
+    from coldtune.studies.spec.build import build_spec
 
     spec = build_spec("preview", options.space, dataset=options.dataset, settings=options.settings)
     run = RunOptions(home=home_of(options), command="", trials=options.trials, data_dir=options.data_dir)
@@ -95,8 +95,7 @@ def _show(options: argparse.Namespace, console: Console) -> int:
 
 
 def _resume(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.studies.execution.stopping import Limits
-    from coldtune.studies.preflight.options import RunOptions
+    from coldtune.studies.preflight.options import Limits, RunOptions
     from coldtune.studies.run import run_study
 
     folder = study_folder(home_of(options), options.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -13,6 +13,7 @@ from coldtune.diffusion import build_degradation
 from coldtune.diffusion.priors import build_prior, prior_config
 from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.diffusion.samplers import SamplerConfig
+from coldtune.dotted import leaves
 from coldtune.metrics.protocol import ProtocolConfig, Task
 from coldtune.stages.rungs import RungConfig
 from coldtune.training.config import TrainingConfig
@@ -134,16 +135,6 @@ def short_name(path: str) -> str:
     if path in SHORT_NAMES:
         return SHORT_NAMES[path]
     return path.rpartition(".")[2]
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (dotted key, value) of nested mappings."""
-    for key, value in tree.items():
-        path = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            yield from leaves(value, path)
-        else:
-            yield path, value
 
 
 def flat(config: TrialConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.text import Text
 from coldtune import tracking
 from coldtune.store.location import StoreAt
 from coldtune.store.store import Store
-from coldtune.studies.drivers.election import Hold, held
+from coldtune.studies.drivers.election import DriverLease, held
 from coldtune.studies.drivers.registry import board_of
 from coldtune.studies.execution.cluster import NotStartedError
 from coldtune.studies.execution.joined import set_up_by_others
@@ -23,15 +23,16 @@ from coldtune.studies.execution.stopping import STOPPED
 from coldtune.studies.execution.study_run import run_trials
 from coldtune.studies.preflight.checks import Checked, check
 from coldtune.studies.preflight.options import RunOptions
-from coldtune.studies.progress import closing as show
+from coldtune.studies.progress import closing, opening
 from coldtune.studies.progress.events import StoppedError
 from coldtune.studies.progress.reconcile import wrapped_up
 from coldtune.studies.search.paired_test import judgements_of
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.errors import StorageGoneError
+from coldtune.studies.storage.record import TRIALS
 from coldtune.studies.trials.ledger import Ledger, open_study
-from coldtune.studies.trials.setup import TRIALS, check_judge, check_spec
+from coldtune.studies.trials.setup import check_judge, check_spec
 
 EXPERIMENT = "coldtune"
 
@@ -50,12 +51,12 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
     with ExitStack() as stack:
         with checked.folder.starting():
             checked, ledger, target = _set_up(checked, options, stack, console)
-        show.opening(console, checked, ledger, options, target.uri)
-        close = partial(show.closing, console, checked.folder, ledger, checked.trials, options.command, target)
+        opening.opening(console, checked, ledger, options, target.uri)
+        close = partial(closing.closing, console, checked.folder, ledger, checked.trials, options.command, target)
         try:
             finished = _over(checked, ledger, target) or run_trials(checked, ledger, options, target, console, close)
         except StorageGoneError as gone:
-            show.gone(console, gone, options.command)
+            closing.gone(console, gone, options.command)
             return INTERRUPTED
         except NotStartedError as why:
             console.print(Text(f"\n{why}", style="red"), soft_wrap=True)
@@ -102,7 +103,7 @@ def _over(checked: Checked, ledger: Ledger, target: tracking.Target) -> bool:
     return over
 
 
-def _joining(checked: Checked, study: optuna.Study, hold: Hold, options: RunOptions) -> Checked:
+def _joining(checked: Checked, study: optuna.Study, hold: DriverLease, options: RunOptions) -> Checked:
     """A driver that joins runs the study as whoever leads does, for the same number of trials."""
     if not set_up_by_others(study, hold):
         return checked

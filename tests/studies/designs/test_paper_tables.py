@@ -13,9 +13,10 @@ from optuna.storages.journal import JournalFileBackend
 from coldtune import presets
 from coldtune.config import plain
 from coldtune.diffusion import build_degradation
+from coldtune.dotted import leaves
 from coldtune.metrics import Judgement, Protocol, Value
 from coldtune.reports.paper.tables import tables
-from coldtune.stages.trial import leaves, parse_trial
+from coldtune.stages.trial import parse_trial
 from coldtune.studies.designs.paper_table import build, described, fill, plan
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec

@@ -18,13 +18,13 @@ import pytest
 
 from coldtune import processes
 from coldtune.studies.drivers import election as module
-from coldtune.studies.drivers.election import Hold, held
-from coldtune.studies.drivers.registry import Board, board_of
+from coldtune.studies.drivers.election import DriverLease, held
+from coldtune.studies.drivers.registry import DriverRegistry, board_of
 from coldtune.studies.storage.backends import open_storage
 
 SECONDS = 1.5  # instead of a minute, of a driver that is to be taken for dead
 ALIVE_S = 18.0  # instead of a minute, of one that lives: a busy machine may keep its signs of life back for seconds
-Open = Callable[[], Board]
+Open = Callable[[], DriverRegistry]
 
 
 @pytest.fixture(params=["journal", "sqlite", "postgresql"])
@@ -42,7 +42,7 @@ def journal(tmp_path: Path) -> Open:
 
 
 def opener(folder: Path, url: str | None) -> Open:
-    def open_() -> Board:
+    def open_() -> DriverRegistry:
         study = optuna.create_study(study_name="study", storage=open_storage(folder, url), load_if_exists=True)
         return board_of(study, folder, url)
 
@@ -61,8 +61,8 @@ def test_the_second_is_told_who_holds_it_and_how_to_stop_or_join_it(opened: Open
         said = rf"--study study: is being run by process {os.getpid()} on \S+ since .*kill -INT {os.getpid()}.*--join"
         with pytest.raises(ValueError, match=said), held(opened(), "study", join=False):
             pass
-        assert Hold(opened()).others(), "the first still holds it"
-    assert not Hold(opened()).others()
+        assert DriverLease(opened()).others(), "the first still holds it"
+    assert not DriverLease(opened()).others()
     with held(opened(), "study", join=False) as again:
         assert again.leads()
 
@@ -117,7 +117,7 @@ def test_a_killed_driver_lets_go_at_once(journal: Open, tmp_path: Path) -> None:
         "import sys, time\nfrom pathlib import Path\n"
         "from coldtune.studies.drivers.registry import FolderBoard\n"
         "from coldtune.studies.drivers.election import held\n"
-        "with held(FolderBoard(Path(sys.argv[1]) / 'drivers'), 'study', join=False):\n"
+        "with held(FolderRegistry(Path(sys.argv[1]) / 'drivers'), 'study', join=False):\n"
         "    print('held', flush=True); time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
@@ -132,16 +132,16 @@ def test_a_killed_driver_lets_go_at_once(journal: Open, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def silent(journal: Open) -> Hold:
+def silent(journal: Open) -> DriverLease:
     """A driver that took its place and gives no sign of life."""
-    dead = Hold(journal(), SECONDS)
+    dead = DriverLease(journal(), SECONDS)
     dead.take()
     return dead
 
 
 @pytest.mark.usefixtures("elsewhere")
 def test_a_driver_on_another_machine_that_gives_no_sign_of_life_is_watched_and_then_passed(
-    journal: Open, silent: Hold
+    journal: Open, silent: DriverLease
 ) -> None:
     told: list[str] = []
     before = time.monotonic()
@@ -154,7 +154,7 @@ def test_a_driver_on_another_machine_that_gives_no_sign_of_life_is_watched_and_t
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_driver_that_was_stopped_takes_a_new_place_when_it_wakes(journal: Open, silent: Hold) -> None:
+def test_a_driver_that_was_stopped_takes_a_new_place_when_it_wakes(journal: Open, silent: DriverLease) -> None:
     with held(journal(), "study", join=False) as driver:
         stop = threading.Event()
         awake = threading.Thread(target=silent.beat, args=(stop,))

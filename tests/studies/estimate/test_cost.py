@@ -13,7 +13,7 @@ from coldtune.store.store import StoreCheckpoints
 from coldtune.studies.designs.paper_table import build
 from coldtune.studies.estimate.cost import cost, trainings
 from coldtune.studies.space.space import Space
-from coldtune.studies.spec.study import build_spec
+from coldtune.studies.spec.build import build_spec
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from coldtune.config import parse
 from coldtune.data import Dataset, prepared
 from coldtune.metrics import ProtocolConfig, build_extractor, resolve
 from coldtune.stages.trial import parse_trial
-from coldtune.studies.estimate.bill import Bill, bill
+from coldtune.studies.estimate.bill import CostEstimate, bill
 from coldtune.studies.estimate.preview import likely, preview
-from coldtune.studies.estimate.timing import Probe, probe
+from coldtune.studies.estimate.timing import Timing, probe
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.space import Space
-from coldtune.studies.spec.study import build_spec
+from coldtune.studies.spec.build import build_spec
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def dataset(digits_home: Path) -> Dataset:
 
 def test_a_trials_seconds_are_its_images_and_its_evaluations() -> None:
     """digits-quick: 300 steps of 64 images; tacos and Algorithm 1 evaluate T = 20 times, direct once."""
-    seconds = Probe(images_per_s=100.0, evaluations_per_s=50.0).seconds(parse_trial(presets.load("digits-quick")), 10)
+    seconds = Timing(images_per_s=100.0, evaluations_per_s=50.0).seconds(parse_trial(presets.load("digits-quick")), 10)
     assert seconds == pytest.approx(300 * 64 / 100 + 10 * (20 + 20 + 1) / 50)
 
 
@@ -47,8 +47,8 @@ def test_the_preview_shows_the_space_and_what_it_costs(root: Path, dataset: Data
     console = Console(width=160, color_system=None)
     with console.capture() as captured:
         # 192 s of training for each trial, and evaluations too fast to count
-        whole = Bill(trials=10, trainings=8, samplings=30, training_s=1536.0, sampling_s=0.0, longest_s=192.0)
-        console.print(preview(space, protocol, Probe(100.0, 1e9), whole, slots=2, about=["what it is"]))
+        whole = CostEstimate(trials=10, trainings=8, samplings=30, training_s=1536.0, sampling_s=0.0, longest_s=192.0)
+        console.print(preview(space, protocol, Timing(100.0, 1e9), whole, slots=2, about=["what it is"]))
     text = captured.get()
     for path in config.vary:
         assert path in text
@@ -63,7 +63,7 @@ def test_what_trials_share_is_paid_once(root: Path, dataset: Dataset) -> None:
     spec = build_spec("x", root / "search_spaces" / "samplers.yaml", settings=["protocol.num_images=100"])
     space = Space(spec.space, spec.base, dataset.image_shape)
     points = likely(space, spec, 24)
-    whole = bill(points, space, dataset, {}, Probe(images_per_s=64.0, evaluations_per_s=100.0))
+    whole = bill(points, space, dataset, {}, Timing(images_per_s=64.0, evaluations_per_s=100.0))
     assert (whole.trials, whole.trainings, whole.training_s, whole.longest_s) == (24, 1, 300.0, 300.0)
     # Algorithm 1 at every step without clamping is among the 24; direct is not.
     assert whole.samplings == 24 + 1
@@ -78,7 +78,7 @@ def test_a_search_is_billed_by_points_that_it_may_ask(root: Path, dataset: Datas
     points = likely(space, spec, 5)
     assert points[0] == space.first
     assert len({repr(point) for point in points}) == 5
-    whole = bill(points, space, dataset, {}, Probe(images_per_s=1.0, evaluations_per_s=1e9))
+    whole = bill(points, space, dataset, {}, Timing(images_per_s=1.0, evaluations_per_s=1e9))
     assert whole.trainings == 5
     assert whole.training_s == sum(300 * point["batch"] for point in points)
 

@@ -27,14 +27,15 @@ import psutil
 
 from coldtune.studies.execution import cluster
 from coldtune.studies.execution.executor import execute
-from coldtune.studies.execution.stopping import Limits, Stops
-from coldtune.studies.preflight.capacity import Room, plan
-from coldtune.studies.progress.events import All, Events, StoppedError
+from coldtune.studies.execution.stopping import StopConditions
+from coldtune.studies.preflight.capacity import Capacity, plan
+from coldtune.studies.preflight.options import Limits
+from coldtune.studies.progress.events import EventBroadcast, Events, StoppedError
 from coldtune.studies.space.space import Space
-from coldtune.studies.spec.study import build_spec
-from coldtune.studies.trials.ledger import Asked, Ledger
+from coldtune.studies.spec.build import build_spec
+from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.studies.worker.job import TrialJob
-from coldtune.studies.worker.timeout import Deadline
+from coldtune.studies.worker.timeout import TrialTimeout
 from coldtune.studies.worker.trial import _force
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -66,7 +67,7 @@ def counting_trial(config: Mapping[str, Any]) -> None:
         tune.report({"state": "failed", "outcome": json.dumps({"reason": "ValueError: told to fail"})})
         return
     if number in job["trial"]["hang"]:
-        with Deadline(0.5, partial(_force, tune.report), grace=0.5):
+        with TrialTimeout(0.5, partial(_force, tune.report), grace=0.5):
             time.sleep(1000)
     for step in range(reached + 1, STEPS + 1):
         while int((folder / "go").read_text()) < step:
@@ -154,8 +155,8 @@ class Study:
         """Until it has its trials (None), or stops (why)."""
         limits = limits or Limits()
         slots = plan(cluster.nodes(), 1, gpus, self.trials)
-        self.room = Room(slots, self.trials, cluster.nodes)
-        events = All([self.seen, Stops(limits, self.room, self.seen.said.append)])
+        self.room = Capacity(slots, self.trials, cluster.nodes)
+        events = EventBroadcast([self.seen, StopConditions(limits, self.room, self.seen.said.append)])
         arguments = (self.ledger, events, self._job, self.room, self.trials, self.folder / "tune")
         try:
             execute(*arguments, trial=counting_trial, retries=limits.retries)
@@ -163,7 +164,7 @@ class Study:
             return str(stopped)
         return None
 
-    def _job(self, asked: Asked) -> TrialJob:
+    def _job(self, asked: TrialRequest) -> TrialJob:
         # Only what a counting trial reads: nothing here is trained.
         return {"home": str(self.folder), "number": asked.number, "trial": self.told}  # type: ignore[return-value]
 

@@ -9,25 +9,25 @@ from collections.abc import Iterator
 
 import pytest
 
-from coldtune.studies.execution.ray_watchdog import Place, watch
+from coldtune.studies.execution.ray_watchdog import Endpoint, watch
 
 SERVER = "import socket, time\ns = socket.create_server(('127.0.0.1', 0))\nprint(s.getsockname()[1], flush=True)\n"
 SERVER += "time.sleep(600)  # accepts nothing by itself, as a process that is busy or stopped\n"
 # A driver that hangs as one does whose raylet died: in C, where neither a signal nor an exception reaches it.
 DRIVER = """
 import signal, sys, threading
-from coldtune.studies.execution.ray_watchdog import Place, watch
+from coldtune.studies.execution.ray_watchdog import Endpoint, watch
 
 def farewell(why):
     print("farewell:", why, flush=True)
     {farewell}
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-with watch([Place("Ray's raylet", "127.0.0.1", int(sys.argv[1]), 0.5)], farewell):
+with watch([Endpoint("Ray's raylet", "127.0.0.1", int(sys.argv[1]), 0.5)], farewell):
     print("watching", flush=True)
     {body}
 """
-UNTIL_IT_DIES = """place = Place("", "127.0.0.1", int(sys.argv[1]), 0)
+UNTIL_IT_DIES = """place = Endpoint("", "127.0.0.1", int(sys.argv[1]), 0)
     while place.answers():
         threading.Event().wait(0.02)
 """
@@ -70,7 +70,7 @@ def test_a_process_that_is_too_busy_to_accept_is_alive(server, monkeypatch: pyte
     """The server never calls accept; a few looks fill no queue."""
     monkeypatch.setattr("coldtune.studies.execution.ray_watchdog._PAUSE_S", 0.02)
     seen: list[str] = []
-    place = Place("it", "127.0.0.1", server[1], 0.0)
+    place = Endpoint("it", "127.0.0.1", server[1], 0.0)
     assert all(place.answers() for _ in range(3))
     with watch([place], seen.append):
         threading.Event().wait(0.5)
@@ -82,11 +82,11 @@ def test_what_did_not_answer_at_first_is_not_watched(server, monkeypatch: pytest
     server[0].kill()
     server[0].wait()
     seen: list[str] = []
-    with watch([Place("it", "127.0.0.1", server[1], 0.0)], seen.append):
+    with watch([Endpoint("it", "127.0.0.1", server[1], 0.0)], seen.append):
         threading.Event().wait(0.5)
     assert not seen
 
 
 def test_an_exception_of_the_blocks_own_passes(server) -> None:
-    with pytest.raises(ZeroDivisionError), watch([Place("it", "127.0.0.1", server[1], 0.0)], lambda _: None):
+    with pytest.raises(ZeroDivisionError), watch([Endpoint("it", "127.0.0.1", server[1], 0.0)], lambda _: None):
         _ = 1 / 0

@@ -12,15 +12,15 @@ import pytest
 from optuna.trial import TrialState
 
 from coldtune.processes import this_process
-from coldtune.studies.drivers.election import Hold, held
-from coldtune.studies.drivers.registry import Board, FolderBoard, board_of
+from coldtune.studies.drivers.election import DriverLease, held
+from coldtune.studies.drivers.registry import DriverRegistry, FolderRegistry, board_of
 from coldtune.studies.execution import joined as together
 from coldtune.studies.progress.events import Events
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.record import TRIALS
 from coldtune.studies.trials.ledger import Ledger, open_study
-from coldtune.studies.trials.setup import TRIALS
 
 Join = Callable[[], Ledger]
 
@@ -154,14 +154,14 @@ def test_who_leads_goes_on_where_another_dies_while_it_waits(
 def test_looking_at_a_study_changes_nothing_and_tells_running_from_interrupted(
     spec: StudySpec, space: Space, tmp_path: Path
 ) -> None:
-    board: Board = FolderBoard(tmp_path / "drivers")
+    board: DriverRegistry = FolderRegistry(tmp_path / "drivers")
     with ExitStack() as stack:
         ledger = driver(spec, space, tmp_path, None, stack)
         ledger.ask(3)
         before = (tmp_path / "journal.log").read_bytes()
 
         def look() -> Ledger:
-            return Ledger("study", spec, space, open_storage(tmp_path), hold=Hold(board), reading=True)
+            return Ledger("study", spec, space, open_storage(tmp_path), hold=DriverLease(board), reading=True)
 
         assert (look().interrupted(), look().elsewhere()) == ([], [0])
         die(ledger)
@@ -170,12 +170,12 @@ def test_looking_at_a_study_changes_nothing_and_tells_running_from_interrupted(
 
 
 def test_a_folder_of_notes(tmp_path: Path) -> None:
-    board = FolderBoard(tmp_path / "drivers")
+    board = FolderRegistry(tmp_path / "drivers")
     assert board.all() == {}
     assert board.get("driver:a") is None
     board.put("driver:a", this_process())
     board.put("beat:a", 3)
     board.put("driver:b", None)
-    assert FolderBoard(tmp_path / "drivers").all() == {"driver:a": this_process(), "beat:a": 3}
+    assert FolderRegistry(tmp_path / "drivers").all() == {"driver:a": this_process(), "beat:a": 3}
     board.put("beat:a", None)
     assert board.all() == {"driver:a": this_process()}

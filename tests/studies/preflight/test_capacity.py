@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coldtune.studies.execution import cluster
+from coldtune import environment
 from coldtune.studies.preflight import capacity as slots
-from coldtune.studies.preflight.capacity import Room, Slots, capacity, check_gpus, plan
+from coldtune.studies.preflight.capacity import Capacity, TrialResources, capacity, check_gpus, plan
 
 THREES = [{"CPU": 3}, {"CPU": 3}]
 UNEVEN = [{"CPU": 8, "GPU": 1}, {"CPU": 1, "GPU": 3}, {"CPU": 32}]
@@ -19,31 +19,31 @@ UNEVEN = [{"CPU": 8, "GPU": 1}, {"CPU": 1, "GPU": 3}, {"CPU": 32}]
 @pytest.mark.parametrize(
     ("nodes", "workers", "gpus", "wanted", "made"),
     [
-        ([{"CPU": 2}], 1, 0, 8, Slots(2, 1, 1, 0)),
-        ([{"CPU": 16}], 1, 0, 8, Slots(8, 1, 2, 0)),
-        ([{"CPU": 64}], 1, 0, 4, Slots(4, 1, 4, 0)),
-        ([{"CPU": 2}], 1, 0, 1, Slots(1, 1, 2, 0)),
-        ([{"CPU": 2}], 2, 0, 8, Slots(1, 2, 1, 0)),
-        ([{"CPU": 8}], 2, 0, 8, Slots(4, 2, 1, 0)),
-        ([{"CPU": 16, "GPU": 1}], 1, 0.25, 8, Slots(4, 1, 4, 0.25)),
-        ([{"CPU": 16, "GPU": 4}], 2, 2, 8, Slots(2, 2, 1, 1)),
-        ([{"CPU": 3, "GPU": 4}], 1, 1, 8, Slots(3, 1, 1, 1)),
+        ([{"CPU": 2}], 1, 0, 8, TrialResources(2, 1, 1, 0)),
+        ([{"CPU": 16}], 1, 0, 8, TrialResources(8, 1, 2, 0)),
+        ([{"CPU": 64}], 1, 0, 4, TrialResources(4, 1, 4, 0)),
+        ([{"CPU": 2}], 1, 0, 1, TrialResources(1, 1, 2, 0)),
+        ([{"CPU": 2}], 2, 0, 8, TrialResources(1, 2, 1, 0)),
+        ([{"CPU": 8}], 2, 0, 8, TrialResources(4, 2, 1, 0)),
+        ([{"CPU": 16, "GPU": 1}], 1, 0.25, 8, TrialResources(4, 1, 4, 0.25)),
+        ([{"CPU": 16, "GPU": 4}], 2, 2, 8, TrialResources(2, 2, 1, 1)),
+        ([{"CPU": 3, "GPU": 4}], 1, 1, 8, TrialResources(3, 1, 1, 1)),
         # A process lies on one node: 4 threads fit neither of two nodes with 3 CPUs, and of 3 + 3 two pairs of 2.
-        (THREES, 1, 0, 1, Slots(1, 1, 3, 0)),
-        (THREES, 1, 0, 2, Slots(2, 1, 3, 0)),
-        (THREES, 1, 0, 3, Slots(3, 1, 1, 0)),
+        (THREES, 1, 0, 1, TrialResources(1, 1, 3, 0)),
+        (THREES, 1, 0, 2, TrialResources(2, 1, 3, 0)),
+        (THREES, 1, 0, 3, TrialResources(3, 1, 1, 0)),
         # The workers of a trial may lie on several.
-        (THREES, 4, 0, 8, Slots(1, 4, 1, 0)),
-        ([{"CPU": 0}, {"CPU": 2}, {"CPU": 2}], 2, 0, 8, Slots(2, 2, 1, 0)),
+        (THREES, 4, 0, 8, TrialResources(1, 4, 1, 0)),
+        ([{"CPU": 0}, {"CPU": 2}, {"CPU": 2}], 2, 0, 8, TrialResources(2, 2, 1, 0)),
         # 0.4 of a GPU: two on each, not five on two.
-        ([{"CPU": 16, "GPU": 2}], 1, 0.4, 8, Slots(4, 1, 4, 0.4)),
-        ([{"CPU": 16, "GPU": 1}], 1, 0.6, 8, Slots(1, 1, 4, 0.6)),
-        ([{"CPU": 16, "GPU": 1}], 1, 1 / 6, 8, Slots(6, 1, 2, 0.1666)),
-        ([{"CPU": 16, "GPU": 1}], 3, 1, 8, Slots(1, 3, 1, 0.3333)),
-        ([{"CPU": 8, "GPU": 3}, {"CPU": 8, "GPU": 3}], 1, 2, 8, Slots(2, 1, 4, 2)),
+        ([{"CPU": 16, "GPU": 2}], 1, 0.4, 8, TrialResources(4, 1, 4, 0.4)),
+        ([{"CPU": 16, "GPU": 1}], 1, 0.6, 8, TrialResources(1, 1, 4, 0.6)),
+        ([{"CPU": 16, "GPU": 1}], 1, 1 / 6, 8, TrialResources(6, 1, 2, 0.1666)),
+        ([{"CPU": 16, "GPU": 1}], 3, 1, 8, TrialResources(1, 3, 1, 0.3333)),
+        ([{"CPU": 8, "GPU": 3}, {"CPU": 8, "GPU": 3}], 1, 2, 8, TrialResources(2, 1, 4, 2)),
         # A GPU without a CPU beside it is of no use, nor a CPU without a GPU: 1 on the first node, 1 on the second.
-        (UNEVEN, 1, 1, 8, Slots(2, 1, 1, 1)),
-        (UNEVEN, 2, 2, 8, Slots(1, 2, 1, 1)),
+        (UNEVEN, 1, 1, 8, TrialResources(2, 1, 1, 1)),
+        (UNEVEN, 2, 2, 8, TrialResources(1, 2, 1, 1)),
     ],
 )
 def test_slots(nodes, workers, gpus, wanted, made) -> None:
@@ -117,7 +117,7 @@ def test_a_part_of_a_gpu_that_ray_cannot_give(workers, gpus) -> None:
 def test_room_follows_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, nodes = [0.0], list(THREES)
     monkeypatch.setattr(slots.time, "monotonic", lambda: clock[0])
-    room = Room(plan(nodes, 1, 0, 3), 3, lambda: nodes)
+    room = Capacity(plan(nodes, 1, 0, 3), 3, lambda: nodes)
     assert (room.count(), room.empty_for()) == (3, 0)
     del nodes[:]
     clock[0] = 60.0
@@ -139,8 +139,8 @@ def test_the_home_outlives_rays_copy_of_the_working_directory(tmp_path: Path, mo
     copy = tmp_path / "session" / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
-    assert cluster.default_home() == tmp_path / "me" / "coldtune-runs"
+    assert environment.default_home() == tmp_path / "me" / "coldtune-runs"
     monkeypatch.chdir(tmp_path)
-    assert cluster.default_home() == tmp_path / "runs"
+    assert environment.default_home() == tmp_path / "runs"
     monkeypatch.setenv("COLDTUNE_HOME", "elsewhere")
-    assert cluster.default_home() == tmp_path / "elsewhere"
+    assert environment.default_home() == tmp_path / "elsewhere"

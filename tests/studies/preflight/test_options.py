@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coldtune.studies.execution.stopping import Limits, Stops, seconds
+from coldtune.studies.execution.stopping import StopConditions
+from coldtune.studies.preflight.options import Limits, seconds
 from coldtune.studies.progress.events import StoppedError
-from coldtune.studies.worker.timeout import Deadline, LateError, spoken
+from coldtune.studies.worker.timeout import LateError, TrialTimeout, spoken
 
 
 @pytest.mark.parametrize(
@@ -49,11 +50,11 @@ def test_limits_below_zero(field: str) -> None:
         Limits(**{field: -1})
 
 
-def stops(empty: float = 0.0, **limits: Any) -> tuple[Stops, list[str], SimpleNamespace]:
+def stops(empty: float = 0.0, **limits: Any) -> tuple[StopConditions, list[str], SimpleNamespace]:
     said: list[str] = []
     room = SimpleNamespace(empty=empty)
     room.empty_for = lambda: room.empty
-    return Stops(Limits(**limits), room, said.append), said, room  # type: ignore[arg-type]
+    return StopConditions(Limits(**limits), room, said.append), said, room  # type: ignore[arg-type]
 
 
 def test_failures_in_a_row_stop_a_study_and_others_do_not() -> None:
@@ -93,7 +94,7 @@ def test_a_cluster_without_room_is_waited_for() -> None:
 def test_a_deadline_counts_what_is_not_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("coldtune.studies.worker.timeout.time", SimpleNamespace(monotonic=lambda: clock[0]))
-    deadline = Deadline(10.0, lambda _: None)
+    deadline = TrialTimeout(10.0, lambda _: None)
     clock[0] += 6
     deadline.pause()
     deadline.pause()
@@ -111,7 +112,7 @@ def test_a_deadline_counts_what_is_not_waiting(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_trial_that_hangs_is_ended_by_force() -> None:
     forced, reasons = threading.Event(), []
-    with Deadline(0.01, lambda reason: (reasons.append(reason), forced.set()), grace=0.02):
+    with TrialTimeout(0.01, lambda reason: (reasons.append(reason), forced.set()), grace=0.02):
         assert forced.wait(60)
     assert reasons == ["ran longer than 0.01s (--trial-timeout)"]
 
@@ -119,9 +120,9 @@ def test_a_trial_that_hangs_is_ended_by_force() -> None:
 def test_one_that_ended_in_time_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, forced = [100.0], threading.Event()
     monkeypatch.setattr("coldtune.studies.worker.timeout.time", SimpleNamespace(monotonic=lambda: clock[0]))
-    with Deadline(5.0, lambda _: forced.set(), grace=5.0):
+    with TrialTimeout(5.0, lambda _: forced.set(), grace=5.0):
         watching = [thread for thread in threading.enumerate() if thread.name == "coldtune-deadline"]
-    with Deadline(None, lambda _: forced.set(), grace=0.0) as endless:
+    with TrialTimeout(None, lambda _: forced.set(), grace=0.0) as endless:
         clock[0] += 1000
         endless.check()
     assert watching

@@ -14,12 +14,13 @@ from optuna.trial import TrialState
 
 from coldtune.cli import main
 from coldtune.studies.drivers import election as hold
-from coldtune.studies.drivers.registry import FolderBoard
-from coldtune.studies.progress.mlflow_runs import Records
+from coldtune.studies.drivers.registry import FolderRegistry
+from coldtune.studies.progress.mlflow_runs import MlflowRuns
 from coldtune.studies.progress.reconcile import settle
 from coldtune.studies.space.space import Space
+from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
-from coldtune.studies.spec.study import StudySpec, build_spec
+from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.tracking import Target, Tracker, drain
@@ -30,7 +31,7 @@ import os, signal, sys
 from pathlib import Path
 from test_reconcile import ledger_of, spec_of
 from coldtune.studies.drivers import election as hold
-from coldtune.studies.drivers.registry import FolderBoard
+from coldtune.studies.drivers.registry import FolderRegistry
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.tracking import Tracker
 
@@ -90,11 +91,11 @@ def test_the_next_driver_ends_what_the_killed_one_left_open(target: Target, stud
     drain(folder.spool, target)
     assert set(states(target, study).values()) == {("RUNNING", "running")}, "the fault that is made up for"
     ledger = ledger_of(folder)
-    records = Records(ledger, study, folder.spool, target, {})
+    records = MlflowRuns(ledger, study, folder.spool, target, {})
     records.settle()
     assert records.close(60) == 0
     before = {path: path.stat().st_size for path in folder.spool.glob("trial*.jsonl")}
-    records = Records(ledger, study, folder.spool, target, {})
+    records = MlflowRuns(ledger, study, folder.spool, target, {})
     records.settle()
     assert records.close(60) == 0
     assert {path: path.stat().st_size for path in folder.spool.glob("trial*.jsonl")} == before, "once"
@@ -113,7 +114,7 @@ def test_the_next_driver_ends_what_the_killed_one_left_open(target: Target, stud
     with Tracker(folder.spool, study, number) as tracker:
         tracker.metrics({"loss": 0.5}, 20)
     ledger.complete(number, {"fid": 1.0}, {})
-    records = Records(ledger, study, folder.spool, target, {})
+    records = MlflowRuns(ledger, study, folder.spool, target, {})
     records.finished()
     assert records.close(60) == 0
     assert states(target, study) == {**ENDED, "4": ("FINISHED", "finished"), "": ("FINISHED", "finished")}
@@ -133,7 +134,7 @@ def test_sync_ends_them_too_and_says_what_it_did(
     first, held, last = names = [f"{study}{letter}" for letter in "abc"]
     folders = killed(tmp_path, target.uri, *names)
     folders[2].save(spec_of(), {"storage": None, "tracking_uri": "http://127.0.0.1:1", "trials": 5})
-    with hold.held(FolderBoard(folders[1].path / "drivers"), held, join=False):
+    with hold.held(FolderRegistry(folders[1].path / "drivers"), held, join=False):
         said = sync(tmp_path, capsys)
     assert list(said) == names, "one study's trouble keeps no other's"
     left_open = (

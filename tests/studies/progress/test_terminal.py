@@ -12,18 +12,19 @@ from rich.console import Console
 
 from coldtune.stages.trial import parse_trial
 from coldtune.studies.progress import terminal as live
-from coldtune.studies.progress.terminal import Spent, View
-from coldtune.studies.trials.ledger import Asked
+from coldtune.studies.progress.overhead import WallTime
+from coldtune.studies.progress.terminal import View
+from coldtune.studies.trials.ledger import TrialRequest
 
 
 def view(console: Console, **changes) -> View:
     return View(console=console, name="study", total=4, ended=0, metric="fid", minimize=True, **changes)
 
 
-def asked(number: int, again: bool = False) -> Asked:
+def asked(number: int, again: bool = False) -> TrialRequest:
     from coldtune import presets
 
-    return Asked(number, {"T": 20, "rate": 0.05}, parse_trial(presets.load("digits-quick")), again)
+    return TrialRequest(number, {"T": 20, "rate": 0.05}, parse_trial(presets.load("digits-quick")), again)
 
 
 def training(step: int) -> dict:
@@ -51,7 +52,7 @@ def test_a_trial_that_is_pruned_ends_with_what_it_was_worth() -> None:
 
 
 def test_what_a_pruned_trial_computed_is_work() -> None:
-    spent = Spent(1, time.monotonic())
+    spent = WallTime(1, time.monotonic())
     spent.progressed(0, training(50))
     spent.progressed(0, at_rung(50, 0.3))
     spent.pruned(0, 50)
@@ -61,7 +62,7 @@ def test_what_a_pruned_trial_computed_is_work() -> None:
 def test_what_was_not_work_since_the_command_began_is_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two slots for 100 s, in which two trials worked 60 s each, found a stage of 50 s and one failed: 40 %."""
     monkeypatch.setattr(time, "monotonic", lambda: 1100.0)
-    spent = Spent(2, 1000.0)
+    spent = WallTime(2, 1000.0)
     for number in (0, 1):
         stages = [["train", "k", False, 55.0], ["sample", "k", True, 50.0], ["measure", "k", False, 5.0]]
         spent.completed(number, {"stages": stages})

@@ -17,7 +17,8 @@ from coldtune.store.store import Store
 from coldtune.studies.search.paired_test import judgements_of, worse_image_by_image
 from coldtune.studies.search.pruner import Rung
 from coldtune.studies.space.space import Space
-from coldtune.studies.spec.study import StudySpec, build_spec
+from coldtune.studies.spec.build import build_spec
+from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.trials.ledger import Ledger
 

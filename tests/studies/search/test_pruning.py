@@ -16,11 +16,14 @@ from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
 from coldtune.config import parse
+from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruner import Rung
+from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.space import Space
-from coldtune.studies.spec.pruning_checks import PruningConfig, check_pruning
-from coldtune.studies.spec.study import Objective, StudySpec, build_spec
+from coldtune.studies.spec.build import build_spec
+from coldtune.studies.spec.pruning_checks import check_pruning
+from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.trials.ledger import Ledger
 

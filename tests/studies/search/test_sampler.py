@@ -14,7 +14,8 @@ from optuna.trial import Trial, TrialState
 
 from coldtune import presets
 from coldtune.config import parse
-from coldtune.studies.search.sampler import FeasibleSampler, SearchConfig, trial_seed
+from coldtune.studies.search.config import SearchConfig, trial_seed
+from coldtune.studies.search.sampler import FeasibleSampler
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.space import Space
 

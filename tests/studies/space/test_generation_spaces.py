@@ -14,7 +14,7 @@ from coldtune.config import parse
 from coldtune.diffusion import leftover_of
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.space import Space
-from coldtune.studies.spec.study import build_spec
+from coldtune.studies.spec.build import build_spec
 
 SHAPE = (1, 16, 16)
 BASE = presets.load("quick/digits-blur-generation")

@@ -15,13 +15,13 @@ from optuna.storages import InMemoryStorage
 from coldtune import presets
 from coldtune.config import parse, plain
 from coldtune.data import Dataset, prepared
+from coldtune.dotted import leaves, set_key
 from coldtune.stages.chain import Chain
 from coldtune.stages.keys import train_key
-from coldtune.stages.trial import TrialConfig, leaves, parse_trial
+from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.store import Store
-from coldtune.studies.search.sampler import SearchConfig
+from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.space.config import SpaceConfig
-from coldtune.studies.space.distributions import set_key
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.trials.ledger import Ledger

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import START_FILE, StudyFolder
-from coldtune.studies.spec.study import build_spec
 
 SPEC = build_spec("folder", Path(__file__).parents[3] / "search_spaces" / "blur.yaml")
 

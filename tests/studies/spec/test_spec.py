@@ -9,8 +9,9 @@ import pytest
 
 from coldtune import data
 from coldtune.metrics.extractors import EXTRACTORS
+from coldtune.studies.spec.build import JUDGES, build_spec
 from coldtune.studies.spec.folder import StudyFolder
-from coldtune.studies.spec.study import JUDGES, StudySpec, build_spec
+from coldtune.studies.spec.study import StudySpec
 
 
 @pytest.fixture

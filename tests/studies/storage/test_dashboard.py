@@ -18,7 +18,7 @@ import pytest
 
 import servers
 from coldtune.studies.space.space import Space
-from coldtune.studies.spec.study import build_spec
+from coldtune.studies.spec.build import build_spec
 from coldtune.studies.storage.backends import dashboard_command, open_storage
 from coldtune.studies.trials.ledger import Ledger
 

@@ -17,16 +17,17 @@ from coldtune.metrics import build_extractor, resolve
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.trial import parse_trial
 from coldtune.studies.drivers.election import held
-from coldtune.studies.drivers.registry import FolderBoard
+from coldtune.studies.drivers.registry import FolderRegistry
 from coldtune.studies.execution import cluster
 from coldtune.studies.execution import study_run as running
 from coldtune.studies.space.space import Space
+from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
-from coldtune.studies.spec.study import build_spec
 from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.record import TRIALS
 from coldtune.studies.trials.importing import Importer, gather
 from coldtune.studies.trials.ledger import Ledger
-from coldtune.studies.trials.setup import TRIALS, Imports
+from coldtune.studies.trials.setup import Imports
 
 SPACE = "base: digits-quick\nvary: {degradation.steps: {low: 10, high: 40}}\nsearch: {algorithm: random}\n"
 Call = Callable[..., tuple[int, str, str]]
@@ -131,7 +132,7 @@ def test_a_study_whose_judge_has_changed_since_does_not_go_on(home: Path, job: C
 
 
 def test_a_study_that_is_being_run_is_refused_and_listed_with_who_does(home: Path, job: Call, command: Call) -> None:
-    with held(FolderBoard(home / "studies" / "old" / "drivers"), "old", join=False):
+    with held(FolderRegistry(home / "studies" / "old" / "drivers"), "old", join=False):
         for code, _, error in (job("--study", "old"), job("--study", "old", "--trials", "9"), command("resume", "old")):
             assert code == 2
             assert f"--study old: is being run by process {os.getpid()} on " in error
@@ -156,7 +157,7 @@ def test_an_imported_trial_is_told_apart_wherever_a_study_is_shown(home: Path, c
 def test_a_trial_that_runs_is_not_called_interrupted(home: Path, command: Call) -> None:
     folder = StudyFolder(home, "new")
     begin(home, "new", ended=1)
-    board = FolderBoard(folder.path / "drivers")
+    board = FolderRegistry(folder.path / "drivers")
     with held(board, "new", join=False) as hold:
         spec, dataset = folder.spec(), Dataset.open(prepared(home, "digits")[0])
         space = Space(spec.space, spec.base, dataset.image_shape)

@@ -18,12 +18,14 @@ from coldtune.data import Dataset, prepared
 from coldtune.metrics import build_extractor, resolve
 from coldtune.stages.trial import parse_trial
 from coldtune.studies.space.space import Space
+from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
-from coldtune.studies.spec.study import StudySpec, build_spec
+from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.record import IMPORTED_FROM
 from coldtune.studies.trials.importing import FIRST, Importer, gather, is_ready
 from coldtune.studies.trials.ledger import Ledger
-from coldtune.studies.trials.setup import IMPORTED_FROM, Imports
+from coldtune.studies.trials.setup import Imports
 
 RATE = "degradation.sigma.rate"
 SEARCH = """

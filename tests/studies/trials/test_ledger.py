@@ -15,7 +15,8 @@ import servers
 from coldtune.config import parse
 from coldtune.stages.trial import parse_trial
 from coldtune.studies.space.space import Space
-from coldtune.studies.spec.study import StudySpec, build_spec
+from coldtune.studies.spec.build import build_spec
+from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.trials.ledger import Ledger
 

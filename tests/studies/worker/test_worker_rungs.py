@@ -20,7 +20,7 @@ from coldtune.store.store import Store
 from coldtune.studies.search.paired_test import judgements_of
 from coldtune.studies.search.pruner import Rung, _measured
 from coldtune.studies.worker.job import RUNG, TrialJob
-from coldtune.studies.worker.timeout import Deadline
+from coldtune.studies.worker.timeout import TrialTimeout
 from coldtune.studies.worker.trial import _run
 from coldtune.tracking.spool import Spool, run_file
 
@@ -69,8 +69,8 @@ def stopped_at(job: TrialJob, step: int) -> Rung:
     return rungs[-1]
 
 
-def unlimited() -> Deadline:
-    return Deadline(None, lambda reason: None)
+def unlimited() -> TrialTimeout:
+    return TrialTimeout(None, lambda reason: None)
 
 
 def logged(job: TrialJob, metric: str) -> list[int]:

@@ -12,12 +12,13 @@ from optuna.trial import FrozenTrial, TrialState
 from coldtune import presets
 from coldtune.config import parse, plain
 from coldtune.data.registry import channels
+from coldtune.dotted import leaves, set_key
 from coldtune.metrics import Judgement, Protocol, Value, compare
 from coldtune.reports.paper.tables import FilledTable, PaperColumn, PaperTable, heading, tables
-from coldtune.stages.trial import TrialConfig, leaves, parse_trial
+from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.studies.space.config import VARIANT, SpaceConfig
-from coldtune.studies.space.distributions import set_key
-from coldtune.studies.spec.study import StudySpec, change
+from coldtune.studies.spec.build import change
+from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.training.config import TrainingConfig
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coldtune.processes import gone, here, this_process
-from coldtune.studies.drivers.registry import Board
+from coldtune.studies.drivers.registry import DriverRegistry
 
 HOLD_S = 60.0
 """Seconds without a sign of life after which a driver on another machine is taken for dead."""
@@ -55,10 +55,10 @@ class Driver:
         return f"process {self.process['pid']} on {self.process['host']} since {since}"
 
 
-class Hold:
+class DriverLease:
     """One driver's place among those of a study; without `take` only a look at them."""
 
-    def __init__(self, board: Board, seconds: float = HOLD_S) -> None:
+    def __init__(self, board: DriverRegistry, seconds: float = HOLD_S) -> None:
         self.board, self.seconds = board, seconds
         self.token, self.started = uuid.uuid4().hex, time.time()
         self._place: int | None = None
@@ -150,13 +150,17 @@ class Hold:
 
 @contextmanager
 def held(
-    board: Board, name: str, join: bool, waiting: Callable[[str], None] = lambda _: None, seconds: float = HOLD_S
-) -> Iterator[Hold]:
+    board: DriverRegistry,
+    name: str,
+    join: bool,
+    waiting: Callable[[str], None] = lambda _: None,
+    seconds: float = HOLD_S,
+) -> Iterator[DriverLease]:
     """Run the study `name` for the body: as its first driver or, where `join`, beside those that do.
 
     ValueError where another driver runs it and `join` is False, naming it, and how to stop or join it.
     """
-    hold = Hold(board, seconds)
+    hold = DriverLease(board, seconds)
     stop = threading.Event()
     beating = threading.Thread(target=hold.beat, args=(stop,), daemon=True, name="coldtune-hold")
     beating.start()

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from optuna.study import Study
 
 
-class Board(Protocol):
+class DriverRegistry(Protocol):
     """Notes by key, each written by one process and read by others; writing None takes a note away."""
 
     def all(self) -> dict[str, Any]:
@@ -24,7 +24,7 @@ class Board(Protocol):
         """Write a note; whoever reads it sees the old one or the new one."""
 
 
-class FolderBoard:
+class FolderRegistry:
     """A file for each note. Signs of life stay out of the journal, which keeps everything for ever."""
 
     def __init__(self, folder: Path) -> None:
@@ -62,7 +62,7 @@ class FolderBoard:
             raise
 
 
-class StudyBoard:
+class StudyRegistry:
     """System attributes of the study in its database, so that homes that share nothing else see each other, too."""
 
     def __init__(self, study: Study) -> None:
@@ -81,6 +81,6 @@ class StudyBoard:
         self.study._storage.set_study_system_attr(self.study._study_id, key, value)
 
 
-def board_of(study: Study, folder: Path, url: str | None) -> Board:
+def board_of(study: Study, folder: Path, url: str | None) -> DriverRegistry:
     """The board of the study in `folder`, or in the database at `url`."""
-    return FolderBoard(folder / "drivers") if url is None else StudyBoard(study)
+    return FolderRegistry(folder / "drivers") if url is None else StudyRegistry(study)

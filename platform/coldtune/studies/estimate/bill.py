@@ -11,12 +11,12 @@ from coldtune.diffusion import nfe, source_of
 from coldtune.stages.chain import BASELINES
 from coldtune.stages.keys import sample_key, train_key
 from coldtune.stages.trial import TrialConfig
-from coldtune.studies.estimate.timing import Probe
+from coldtune.studies.estimate.timing import Timing
 from coldtune.studies.space.space import Space
 
 
 @dataclass(frozen=True)
-class Bill:
+class CostEstimate:
     """What the trials of a study would cost in all: work that several share is counted once.
 
     trainings, samplings: how many different ones; the seconds of each, and those of the longest training.
@@ -41,8 +41,8 @@ class Bill:
 
 
 def bill(
-    points: Sequence[Mapping[str, Any]], space: Space, dataset: Dataset, sources: Mapping[str, Dataset], found: Probe
-) -> Bill:
+    points: Sequence[Mapping[str, Any]], space: Space, dataset: Dataset, sources: Mapping[str, Dataset], found: Timing
+) -> CostEstimate:
     """The bill of trials at `points`, on an empty store. sources: the datasets that degradations draw from, by name."""
     trainings: dict[str, TrialConfig] = {}
     samplings: dict[str, int] = {}
@@ -56,7 +56,7 @@ def bill(
             samplings[sample_key(trial, dataset, sampler, source)] = evaluations
     each = [found.training_s(trial) for trial in trainings.values()]
     sampling_s = sum(samplings.values()) / found.evaluations_per_s
-    return Bill(len(points), len(trainings), len(samplings), sum(each), sampling_s, max(each))
+    return CostEstimate(len(points), len(trainings), len(samplings), sum(each), sampling_s, max(each))
 
 
 def clock(seconds: float) -> str:

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.trial import short_name
-from coldtune.studies.estimate.bill import Bill, clock
-from coldtune.studies.estimate.timing import Probe
+from coldtune.studies.estimate.bill import CostEstimate, clock
+from coldtune.studies.estimate.timing import Timing
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.config import VARIANT, Vary
 from coldtune.studies.space.space import Space
@@ -27,7 +27,13 @@ def likely(space: Space, spec: StudySpec, trials: int) -> list[dict[str, Any]]:
 
 
 def preview(
-    space: Space, protocol: Protocol, found: Probe, bill: Bill, slots: int, about: Sequence[str] = (), count: int = 10
+    space: Space,
+    protocol: Protocol,
+    found: Timing,
+    bill: CostEstimate,
+    slots: int,
+    about: Sequence[str] = (),
+    count: int = 10,
 ) -> RenderableType:
     """The space as a table, the base and sampled points with what each would cost alone, and the whole study's cost.
 

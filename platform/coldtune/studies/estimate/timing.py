@@ -21,7 +21,7 @@ _PROBES = 3
 
 
 @dataclass(frozen=True)
-class Probe:
+class Timing:
     """What was timed on this machine with the base's restorer, on one trial's threads.
 
     images_per_s: of training; evaluations_per_s: of the network while sampling, in images.
@@ -52,7 +52,7 @@ class _Forget:
         pass
 
 
-def probe(trial: TrialConfig, dataset: Dataset, source: Dataset | None = None, device: str = "cpu") -> Probe:
+def probe(trial: TrialConfig, dataset: Dataset, source: Dataset | None = None, device: str = "cpu") -> Timing:
     """Time a few steps of training and a few evaluations of `trial`'s network (random weights: the same cost)."""
     once = trial.training.model_copy(
         update={"steps": PROBE_STEPS, "validate_every": 0, "checkpoint_every": 0, "report_every": PROBE_STEPS}
@@ -64,7 +64,7 @@ def probe(trial: TrialConfig, dataset: Dataset, source: Dataset | None = None, d
     train(task, _Forget(), lambda *_: None, device=device)
     # The fastest of a few: whatever else the machine does can only make it slower.
     images_per_s = max(train(task, _Forget(), lambda *_: None, device=device).images_per_s for _ in range(_PROBES))
-    return Probe(images_per_s, _evaluations_per_s(trial, dataset, device))
+    return Timing(images_per_s, _evaluations_per_s(trial, dataset, device))
 
 
 def _evaluations_per_s(trial: TrialConfig, dataset: Dataset, device: str) -> float:

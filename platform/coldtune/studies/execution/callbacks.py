@@ -7,11 +7,11 @@ from typing import Any
 
 from ray import tune
 
-from coldtune.studies.execution.searcher import StudySearcher, Unsaved
+from coldtune.studies.execution.searcher import NotPickled, StudySearcher
 from coldtune.studies.progress.events import Events, StoppedError
 
 
-class Ticker(Unsaved, tune.Callback):  # type: ignore[misc]
+class Ticker(NotPickled, tune.Callback):  # type: ignore[misc]
     """Hands Tune's loop on as events, and ends it: when `stop` is set, or something has failed."""
 
     def __init__(self, events: Events, search: StudySearcher, stop: threading.Event) -> None:
@@ -60,7 +60,7 @@ def _forget(trial: Any) -> None:
     trial.invalidate_json_state()
 
 
-class Silent(Unsaved, tune.ProgressReporter):  # type: ignore[misc]
+class Silent(NotPickled, tune.ProgressReporter):  # type: ignore[misc]
     """A progress reporter that reports nothing: the view does."""
 
     def should_report(self, trials: list[Any], done: bool = False) -> bool:

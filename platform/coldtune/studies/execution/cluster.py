@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import coldtune
+from coldtune.environment import local, submitted
 
 # Set before Ray is imported; what the user set stays.
 _ENVIRONMENT = {
@@ -29,28 +30,6 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # a PYTHONPATH given at `ray job submit` collides with ours, which holds it
 }
-
-
-def submitted() -> bool:
-    """Whether this process was started by `ray job submit`."""
-    return bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
-
-
-def local() -> bool:
-    """Whether a study started now would start Ray on this machine, rather than run on the cluster of RAY_ADDRESS."""
-    return os.environ.get("RAY_ADDRESS", "") in ("", "local")
-
-
-def in_ray_copy(path: Path) -> bool:
-    """Whether `path` lies in Ray's own copy of a working directory, which disappears with its job."""
-    return "runtime_resources" in path.parts
-
-
-def default_home() -> Path:
-    """`./runs`; in a submitted job whose working directory is Ray's copy, `coldtune-runs` in the user's home."""
-    if home := os.environ.get("COLDTUNE_HOME"):
-        return Path(home).expanduser().absolute()
-    return Path.home() / "coldtune-runs" if in_ray_copy(Path.cwd()) else Path.cwd() / "runs"
 
 
 class NotStartedError(Exception):

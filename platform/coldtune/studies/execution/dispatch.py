@@ -13,16 +13,16 @@ from coldtune.diffusion import build_degradation, source_of
 from coldtune.metrics.protocol import Protocol
 from coldtune.store.provenance import git_commit
 from coldtune.studies.preflight import nodes as reach
-from coldtune.studies.preflight.capacity import Slots
+from coldtune.studies.preflight.capacity import TrialResources
 from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.preflight.options import RunOptions
-from coldtune.studies.progress.mlflow_runs import Records
-from coldtune.studies.search.sampler import PROMOTED
+from coldtune.studies.progress.mlflow_runs import MlflowRuns
 from coldtune.studies.space.config import VARIANT
-from coldtune.studies.trials.ledger import Asked, Ledger
+from coldtune.studies.storage.record import PROMOTED
+from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.studies.worker.job import TrialJob
 
-Jobs = Callable[[Asked], TrialJob]
+Jobs = Callable[[TrialRequest], TrialJob]
 """The job of each trial that the study asks."""
 
 
@@ -43,10 +43,10 @@ def tags(checked: Checked) -> dict[str, object]:
     }
 
 
-def jobs(checked: Checked, options: RunOptions, slots: Slots, tags: Mapping[str, object]) -> Jobs:
+def jobs(checked: Checked, options: RunOptions, slots: TrialResources, tags: Mapping[str, object]) -> Jobs:
     """How each trial is run, on one of the slots; tags: of its run."""
 
-    def job(asked: Asked) -> TrialJob:
+    def job(asked: TrialRequest) -> TrialJob:
         degradation = build_degradation(asked.config.degradation, checked.dataset.image_shape)
         source = source_of(asked.config.degradation)
         named: dict[str, object] = {VARIANT: asked.point[VARIANT]} if VARIANT in asked.point else {}
@@ -74,7 +74,9 @@ def jobs(checked: Checked, options: RunOptions, slots: Slots, tags: Mapping[str,
     return job
 
 
-def on_test(checked: Checked, ledger: Ledger, records: Records, job: Jobs, slots: Slots, console: Console) -> None:
+def on_test(
+    checked: Checked, ledger: Ledger, records: MlflowRuns, job: Jobs, slots: TrialResources, console: Console
+) -> None:
     """Measure the best trial once on the test split, where one completed."""
     best = ledger.best()
     if best is None or ledger.study.user_attrs.get("test", {}).get("trial") == best.number:
@@ -84,7 +86,7 @@ def on_test(checked: Checked, ledger: Ledger, records: Records, job: Jobs, slots
     from coldtune.studies.worker.trial import measure_on_test
 
     config = checked.space.resolve(best.params)
-    asked = Asked(best.number, best.params, config, again=False)
+    asked = TrialRequest(best.number, best.params, config, again=False)
     remote = ray.remote(measure_on_test).options(num_cpus=slots.cpus, num_gpus=slots.gpus, name="coldtune_test")
     with console.status(f"measuring trial {best.number}, the best, on the test split"):
         values, protocol = ray.get(remote.remote(plain(job(asked))))

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from coldtune.studies.preflight.capacity import Room, Slots
+from coldtune.studies.preflight.capacity import Capacity, TrialResources
 from coldtune.studies.progress.events import Events
-from coldtune.studies.trials.ledger import Asked, Ledger
+from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.studies.worker.job import TrialJob
 from coldtune.studies.worker.trial import TRAINABLE, coldtune_trial
 
@@ -20,8 +20,8 @@ from coldtune.studies.worker.trial import TRAINABLE, coldtune_trial
 def execute(
     ledger: Ledger,
     events: Events,
-    job: Callable[[Asked], TrialJob],
-    room: Room,
+    job: Callable[[TrialRequest], TrialJob],
+    room: Capacity,
     trials: int,
     scratch: Path,
     trial: Callable[[Mapping[str, Any]], None] = coldtune_trial,
@@ -74,7 +74,7 @@ def execute(
         raise search.failure
 
 
-def _trainable(trial: Callable[[Mapping[str, Any]], None], slots: Slots) -> Any:
+def _trainable(trial: Callable[[Mapping[str, Any]], None], slots: TrialResources) -> Any:
     """The trainable as a class of its own name, under which the dashboard lists its actors.
 
     Tune would show a function's as `ImplicitFunc`, and those of `tune.with_resources` as `ResourceTrainable`.
@@ -87,7 +87,7 @@ def _trainable(trial: Callable[[Mapping[str, Any]], None], slots: Slots) -> Any:
     return wrapped
 
 
-def _resources(slots: Slots) -> Any:
+def _resources(slots: TrialResources) -> Any:
     from ray import tune
 
     if slots.workers > 1:

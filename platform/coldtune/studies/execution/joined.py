@@ -6,16 +6,16 @@ import time
 
 from optuna.study import Study
 
-from coldtune.studies.drivers.election import Hold
+from coldtune.studies.drivers.election import DriverLease
 from coldtune.studies.progress.events import Events
 from coldtune.studies.progress.terminal import View
+from coldtune.studies.storage.record import READY, TRIALS
 from coldtune.studies.trials.ledger import Ledger
-from coldtune.studies.trials.setup import READY, TRIALS
 
 _LOOK_S = 2.0  # between two looks at the other drivers
 
 
-class Together(Events):
+class JoinedDrivers(Events):
     """Takes up what dead drivers were running, where this one leads, and shows what the others do."""
 
     def __init__(self, ledger: Ledger, view: View) -> None:
@@ -31,7 +31,7 @@ class Together(Events):
             self.view.elsewhere(self.ledger.finished(), len(self.ledger.elsewhere()), value)
 
 
-def set_up_by_others(study: Study, hold: Hold) -> bool:
+def set_up_by_others(study: Study, hold: DriverLease) -> bool:
     """Wait until whoever leads has set the study up; False where this driver leads, and has to do it itself."""
     while not hold.leads():
         if study.user_attrs.get(READY) and TRIALS in study.user_attrs:

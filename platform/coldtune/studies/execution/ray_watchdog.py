@@ -23,7 +23,7 @@ _FAREWELL_S = 60.0  # for marking runs and printing how to resume
 
 
 @dataclass(frozen=True)
-class Place:
+class Endpoint:
     """A process of Ray: its `name` in words, where it listens, and for how many seconds it may be unreachable."""
 
     name: str
@@ -43,21 +43,21 @@ class Place:
         return f"{self.name} ({self.host}:{self.port})"
 
 
-def ray_places(own: bool) -> list[Place]:
+def ray_places(own: bool) -> list[Endpoint]:
     """The raylet of this driver's node and the GCS of the cluster that it is connected to; own: started by it."""
     import ray
 
     context = ray.get_runtime_context()
     host, _, port = context.gcs_address.rpartition(":")
-    places = [Place("Ray's GCS", host.strip("[]"), int(port), _TWICE_S if own else _RESTART_S)]
+    places = [Endpoint("Ray's GCS", host.strip("[]"), int(port), _TWICE_S if own else _RESTART_S)]
     for node in ray.nodes():
         if node["NodeID"] == context.get_node_id():
-            places.append(Place("Ray's raylet", node["NodeManagerAddress"], node["NodeManagerPort"], _TWICE_S))
+            places.append(Endpoint("Ray's raylet", node["NodeManagerAddress"], node["NodeManagerPort"], _TWICE_S))
     return places
 
 
 @contextmanager
-def watch(places: Sequence[Place], farewell: Callable[[str], None]) -> Iterator[None]:
+def watch(places: Sequence[Endpoint], farewell: Callable[[str], None]) -> Iterator[None]:
     """While the block runs, end this process with exit code 130 where one of `places` dies.
 
     farewell: called before, with what died, in another thread than the block's, which may hang inside Ray for good.
@@ -76,7 +76,7 @@ def watch(places: Sequence[Place], farewell: Callable[[str], None]) -> Iterator[
 
 
 class _Watcher(threading.Thread):
-    def __init__(self, places: Sequence[Place], farewell: Callable[[str], None]) -> None:
+    def __init__(self, places: Sequence[Endpoint], farewell: Callable[[str], None]) -> None:
         super().__init__(name="coldtune-watch", daemon=True)
         self._places, self._farewell = places, farewell
         self._stopped, self._ending = threading.Event(), threading.Lock()
@@ -101,7 +101,7 @@ class _Watcher(threading.Thread):
         with self._ending:
             self._stopped.set()
 
-    def _end(self, place: Place) -> None:
+    def _end(self, place: Endpoint) -> None:
         with self._ending:
             if self._stopped.is_set():
                 return

@@ -12,32 +12,32 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from coldtune.config import plain
-from coldtune.studies.preflight.capacity import Room
+from coldtune.studies.preflight.capacity import Capacity
 from coldtune.studies.progress.events import Events
 from coldtune.studies.search.pruner import Rung
 from coldtune.studies.storage.errors import StorageGoneError
-from coldtune.studies.trials.ledger import Asked, Ledger
+from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.studies.worker.job import LATE, RUNG, RUNNING, TrialJob
 
 
-class Unsaved:
+class NotPickled:
     """Tune pickles its searcher, reporter and callbacks beside its results; nothing reads them, and ours hold locks."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (dict, ())
 
-    def __deepcopy__(self, memo: object) -> Unsaved:
+    def __deepcopy__(self, memo: object) -> NotPickled:
         return self
 
 
-class StudySearcher(Unsaved, Searcher):  # type: ignore[misc]
+class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
     """Tune's trials, asked from and told to the ledger; it says itself how many run at once.
 
     failure: what ended the study before its last trial; Tune itself would only log it.
     """
 
     def __init__(
-        self, ledger: Ledger, events: Events, job: Callable[[Asked], TrialJob], room: Room, trials: int
+        self, ledger: Ledger, events: Events, job: Callable[[TrialRequest], TrialJob], room: Capacity, trials: int
     ) -> None:
         super().__init__(metric="state", mode="min")
         self._ledger, self._events, self._job, self._room, self._trials = ledger, events, job, room, trials
@@ -131,7 +131,7 @@ class StudySearcher(Unsaved, Searcher):  # type: ignore[misc]
         raise AssertionError("a study resumes from its own storage, never from Tune's")
 
 
-class RungScheduler(Unsaved, FIFOScheduler):  # type: ignore[misc]
+class RungScheduler(NotPickled, FIFOScheduler):  # type: ignore[misc]
     """Tune's trials, stopped at the rungs at which the ledger prunes them."""
 
     def __init__(self, search: StudySearcher) -> None:

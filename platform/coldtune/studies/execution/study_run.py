@@ -17,20 +17,21 @@ from coldtune import tracking
 from coldtune.studies.execution import cluster
 from coldtune.studies.execution import dispatch as tasks
 from coldtune.studies.execution.executor import execute
-from coldtune.studies.execution.joined import Together, wait_for_others
+from coldtune.studies.execution.joined import JoinedDrivers, wait_for_others
 from coldtune.studies.execution.ray_watchdog import ray_places, watch
-from coldtune.studies.execution.stopping import Stops
+from coldtune.studies.execution.stopping import StopConditions
 from coldtune.studies.preflight import nodes as reach
-from coldtune.studies.preflight.capacity import Room, Slots, plan
+from coldtune.studies.preflight.capacity import Capacity, TrialResources, plan
 from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.preflight.options import RunOptions
-from coldtune.studies.progress import closing as show
-from coldtune.studies.progress.events import All
-from coldtune.studies.progress.mlflow_runs import Records
-from coldtune.studies.progress.terminal import Spent, View
+from coldtune.studies.progress import closing, opening
+from coldtune.studies.progress.events import EventBroadcast
+from coldtune.studies.progress.mlflow_runs import MlflowRuns
+from coldtune.studies.progress.overhead import WallTime
+from coldtune.studies.progress.terminal import View
 from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.storage.record import IMPORTED_FROM, imported
 from coldtune.studies.trials.ledger import Ledger
-from coldtune.studies.trials.setup import IMPORTED_FROM, imported
 
 
 def run_trials(
@@ -77,7 +78,7 @@ class _Run:
     options: RunOptions
     target: tracking.Target
     console: Console
-    records: Records
+    records: MlflowRuns
     tags: Mapping[str, object]
     shown: ExitStack = field(default_factory=ExitStack)
 
@@ -86,12 +87,12 @@ class _Run:
         checked, options = self.checked, self.options
         reach.check(tasks.needs(checked, options, self.target))
         slots = plan(cluster.nodes(), options.workers, options.gpus_per_trial, checked.trials)
-        room = Room(slots, checked.trials, cluster.nodes)
-        show.running(self.console, slots, context)
+        room = Capacity(slots, checked.trials, cluster.nodes)
+        opening.running(self.console, slots, context)
         _interrupt_on_sigterm()
         view = self._view()
         job = tasks.jobs(checked, options, slots, self.tags)
-        spent = Spent(slots.count, options.begun)
+        spent = WallTime(slots.count, options.begun)
         self.shown.enter_context(view)
         missing = not self._all_ended()  # none is, where a driver died between the last trial and the end
         self._execute(job, room, view, spent)
@@ -123,21 +124,21 @@ class _Run:
             best=(best.values[0], best.number) if best else None,
         )
 
-    def _execute(self, job: tasks.Jobs, room: Room, view: View, spent: Spent) -> None:
+    def _execute(self, job: tasks.Jobs, room: Capacity, view: View, spent: WallTime) -> None:
         """Run trials until none is left to ask, for this driver or after others have died."""
         ledger, trials, limits = self.ledger, self.checked.trials, self.options.limits
-        together = Together(ledger, view)
-        events = All([self.records, view, spent, Stops(limits, room, view.notice), together])
+        together = JoinedDrivers(ledger, view)
+        events = EventBroadcast([self.records, view, spent, StopConditions(limits, room, view.notice), together])
         more = ledger.wanted(trials) > 0 or wait_for_others(ledger, together, trials)
         while more:
             execute(ledger, events, job, room, trials, self.options.home / "ray", retries=limits.retries)
             more = wait_for_others(ledger, together, trials)
 
-    def _end(self, job: tasks.Jobs, slots: Slots) -> None:
+    def _end(self, job: tasks.Jobs, slots: TrialResources) -> None:
         """What the driver that leads does once all trials have ended."""
         if self.checked.space.size is None:
             tasks.on_test(self.checked, self.ledger, self.records, job, slots, self.console)
-        for path in show.write_table(self.checked.folder, self.ledger):
+        for path in closing.write_table(self.checked.folder, self.ledger):
             self.records.parent.artifact(path)
         self.records.finished()
 
@@ -151,10 +152,10 @@ class _Run:
         close(False)
 
 
-def _records(checked: Checked, ledger: Ledger, target: tracking.Target, tags: Mapping[str, object]) -> Records:
+def _records(checked: Checked, ledger: Ledger, target: tracking.Target, tags: Mapping[str, object]) -> MlflowRuns:
     """The study's records, begun where this driver leads."""
     spool, of_study = checked.folder.spool, {**tags, "protocol": checked.protocol.key}
-    records = Records(ledger, checked.folder.name, spool, target, of_study)
+    records = MlflowRuns(ledger, checked.folder.name, spool, target, of_study)
     if records.leads():
         records.settle()
         records.parent.params({"objective": _and(checked.spec), **_imported(ledger)})

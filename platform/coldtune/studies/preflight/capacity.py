@@ -16,7 +16,7 @@ Node = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Slots:
+class TrialResources:
     """How a study uses the cluster: `count` trials at once, each of `workers` processes with `cpus` and `gpus`."""
 
     count: int
@@ -35,7 +35,7 @@ def check_gpus(workers: int, gpus_per_trial: float) -> None:
         )
 
 
-def plan(nodes: Sequence[Node], workers: int, gpus_per_trial: float, trials: int) -> Slots:
+def plan(nodes: Sequence[Node], workers: int, gpus_per_trial: float, trials: int) -> TrialResources:
     """How many trials of a study of `trials` run at once on `nodes`, and with what.
 
     A process lies on one node, with its CPUs and its part of a GPU (two processes with 0.4 share one, not five two);
@@ -54,7 +54,7 @@ def plan(nodes: Sequence[Node], workers: int, gpus_per_trial: float, trials: int
     count = max(1, min(fit, trials))
     threads = (1, *range(2, _MAX_THREADS + 1)) if workers == 1 else (1,)
     most = max(cpus for cpus in threads if capacity(nodes, workers, cpus, gpus) >= count)
-    return Slots(count=count, workers=workers, cpus=most, gpus=gpus)
+    return TrialResources(count=count, workers=workers, cpus=most, gpus=gpus)
 
 
 def capacity(nodes: Sequence[Node], workers: int, cpus: int, gpus: float) -> int:
@@ -91,13 +91,13 @@ def _needs(nodes: Sequence[Node], workers: int, gpus_per_trial: float) -> str:
     return f"{gpus}, each worker's part and a CPU on one node"
 
 
-class Room:
+class Capacity:
     """How many trials the cluster has room for now: nodes join, and nodes die.
 
     slots: what each trial gets; it stays what it was when the study was started. nodes: gives the living nodes.
     """
 
-    def __init__(self, slots: Slots, trials: int, nodes: Callable[[], Sequence[Node]]) -> None:
+    def __init__(self, slots: TrialResources, trials: int, nodes: Callable[[], Sequence[Node]]) -> None:
         self.slots, self._trials, self._nodes = slots, trials, nodes
         self._count, self._seen = slots.count, nodes()
         self._looked = self._last = time.monotonic()

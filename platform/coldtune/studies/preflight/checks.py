@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import optuna
 import torch
 
-from coldtune import data, tracking
+from coldtune import data, environment, tracking
 from coldtune.config import parse
 from coldtune.data import DataConfig, Dataset
 from coldtune.metrics import DISTANCES, build_extractor, check_objective, resolve
@@ -18,15 +18,15 @@ from coldtune.metrics.judgement import IMAGE_SCORES
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
 from coldtune.stages.trial import parse_trial
 from coldtune.store.location import StoreAt
-from coldtune.studies.execution import cluster
 from coldtune.studies.preflight.capacity import check_gpus, plan
 from coldtune.studies.preflight.options import RunOptions
-from coldtune.studies.search.sampler import PROMOTED, listed_points
+from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.record import PROMOTED
 from coldtune.studies.trials.importing import Importer, gather, is_ready
 from coldtune.studies.trials.setup import Imports
 
@@ -75,7 +75,7 @@ def _check_options(options: RunOptions) -> None:
             f"--join: {tracking.shown(options.storage or '')} may give one trial to two drivers, as SQLite locks no "
             "rows; leave --storage out, or name a server, such as postgresql://"
         )
-    if cluster.local():
+    if environment.local():
         here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
         plan([here], options.workers, options.gpus_per_trial, 1)
 

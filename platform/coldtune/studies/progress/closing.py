@@ -4,109 +4,32 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from coldtune import tracking
 from coldtune.config import parse
+from coldtune.environment import runner
 from coldtune.metrics import Judgement, compare
 from coldtune.metrics.protocol import Protocol
 from coldtune.reports.paper.text import TerminalTable, latex, markdown
-from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, trial_table
+from coldtune.reports.tables import markdown_table, trial_table
 from coldtune.stages.reuse import saved
-from coldtune.stages.trial import short_name
-from coldtune.store.location import StoreAt
-from coldtune.studies.designs.paper_table import described, fill
-from coldtune.studies.estimate.cost import cost, trainings
-from coldtune.studies.preflight.capacity import Slots
+from coldtune.studies.designs.paper_table import fill
 from coldtune.studies.progress.savings import not_trained
-from coldtune.studies.search.sampler import PROMOTED
-from coldtune.studies.spec import pruning_checks as pruning
+from coldtune.studies.progress.table import _best_numbers, _columns, rows
+from coldtune.studies.progress.text import _line, _with_interval
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.backends import dashboard_command
+from coldtune.studies.storage.record import IMPORTED_FROM, PROMOTED
 from coldtune.studies.trials.ledger import Ledger
-from coldtune.studies.trials.setup import IMPORTED, IMPORTED_FROM
 from coldtune.tracking import Target
-
-_STATES = {
-    TrialState.COMPLETE: "finished",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-}
 
 _LISTED = ("fid", "fid_direct", "nfe", "seconds_saved")
 """Metrics that MLflow's list of trials shows beside the objectives: few, since the parameters stand to their right."""
-
-
-def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: str) -> None:
-    """Say what the study is about to do, and where it writes, before anything is spent."""
-    space = checked.space
-    varied = ", ".join(short_name(path) for path in space.config.vary)
-    base = space.config.base if isinstance(space.config.base, str) else "an inline base"
-    ended, again = ledger.finished(), ledger.interrupted()
-    search = f"{checked.spec.search.algorithm.upper()}, seed {checked.spec.seed}"
-    asks = f"{checked.trials} trials over {varied}, around {base} ({search})"
-    if space.size is not None:
-        listed = ", ".join(space.config.variants)
-        asks = f"{space.size} variants, each once: {listed}" if space.size > 1 else f"1 variant: {listed}"
-    asks += _before(checked.trials, ended, again)
-    trains = f"{space.base['training']['steps']:,} steps of {space.base['training']['batch_size']} images "
-    once = trainings(space, checked.dataset, checked.sources)
-    trains += {None: "a trial", 1: "once, for all trials"}.get(once, f"in each of {once} trainings, for all trials")
-    if space.size is not None:
-        trains = cost(space, checked.dataset, checked.sources, checked.store)
-    lines = [*described(checked.spec), ("asks", asks)]
-    lines += [("imports", f"{study}: {said}") for study, said in ledger.study.user_attrs.get(IMPORTED, {}).items()]
-    if ledger.hold is not None and (others := ledger.hold.others()):
-        lines.append(("joins", ", ".join(map(str, others))))
-    kept, rungs = space.config.constrain, pruning.described(checked.spec, checked.protocol.num_images)
-    for path, derive in space.config.derive.items():
-        share = space.feasible_share()
-        lines.append(
-            (
-                "holds",
-                f"{derive.hold} {space.targets[path]:.3g}, from which {short_name(path)} follows: the path varies, its "
-                f"end does not ({share:.0%} of the space can reach it and may be asked)",
-            )
-        )
-    lines += [
-        *(("keeps", f"{name} {bound} ({space.feasible_share():.0%} of the space)") for name, bound in kept.items()),
-        ("judges", f"{_objectives(ledger)} on {checked.protocol.describe()}"),
-        ("trains", trains),
-        *([("prunes" if checked.spec.pruning.kind != "none" else "rungs", rungs)] if rungs else []),
-        ("writes", _places(checked, options.home, uri)),
-    ]
-    table = Table.grid(padding=(0, 2))
-    for head, text in lines:
-        table.add_row(Text(f"  {head}", style="dim"), Text(text))
-    console.print(f"[bold]{checked.folder.name}[/]", highlight=False)
-    console.print(table, highlight=False)
-
-
-def _before(trials: int, ended: int, again: Sequence[int]) -> str:
-    """What was done before of a study of `trials` trials; empty where nothing was."""
-    if ended >= trials:
-        stay = f" (interrupted ones stay as they are: {', '.join(map(str, again))})" if again else ""
-        more = "they" if ended == trials else f"{ended} trials"
-        return f"; {more} ended before, so none is asked{stay}"
-    going_on = f", {len(again)} interrupted ({', '.join(map(str, again))}) will go on" if again else ""
-    return f"; {ended} of them ended before{going_on}" if ended or again else ""
-
-
-def running(console: Console, slots: Slots, context: dict[str, Any]) -> None:
-    """Say how the cluster is used."""
-    each = f"{slots.workers} workers each" if slots.workers > 1 else f"{slots.cpus} CPU each"
-    gpus = f", {slots.gpus * slots.workers:g} GPU" if slots.gpus else ""
-    where = "Ray started here" if context["own"] else "a running cluster"
-    dashboard = f"; dashboard http://{context['dashboard']}" if context["dashboard"] else ""
-    _line(console, "runs", f"{slots.count} at once, {each}{gpus}, on {where}{dashboard}\n", 8)
 
 
 def closing(
@@ -150,13 +73,6 @@ def gone(console: Console, why: Exception, command: str) -> None:
 def resume(command: str) -> str:
     """What a person types to go on with a study that `command` started."""
     return command if "--resume" in shlex.split(command) else f"{command} --resume"
-
-
-def _places(checked: Any, home: Path, uri: str) -> str:
-    folder, store = f"studies/{checked.folder.name}", checked.store
-    own = store == StoreAt.in_home(home, None)
-    elsewhere = "" if own else f", finished work to {store.shown}"
-    return f"{home} ({folder}{', store' if own else ''}, data){elsewhere}, runs to {tracking.shown(uri)}"
 
 
 def _trials_page(target: Target, study: str, ledger: Ledger) -> str:
@@ -213,85 +129,6 @@ def write_table(folder: StudyFolder, ledger: Ledger) -> list[Path]:
     return [folder.path / name for name in texts]
 
 
-def rows(ledger: Ledger) -> list[TrialRow]:
-    """A study's trials as rows of the table."""
-    interrupted = set(ledger.interrupted())
-    return [_row(trial, interrupted) for trial in ledger.trials() if trial.state != TrialState.WAITING]
-
-
-def runner() -> str:
-    """What goes before a command of this environment: `uv run ` where uv runs this process."""
-    import os
-
-    return "uv run " if "UV" in os.environ or "UV_RUN_RECURSION_DEPTH" in os.environ else ""
-
-
-def _line(console: Console, head: str, text: str, width: int = 15) -> None:
-    """A heading and what may be copied from the terminal: never wrapped, never read as markup."""
-    console.print(Text.assemble((f"  {head:<{width}}", "dim"), text), soft_wrap=True)
-
-
-def _row(trial: FrozenTrial, interrupted: Collection[int]) -> TrialRow:
-    attributes = trial.user_attrs
-    metrics = dict(attributes.get("metrics", {}))
-    if "fid" in metrics:
-        metrics["fid_sampled"] = metrics["fid"]
-        metrics["fid_reach"] = metrics["fid_high"] - metrics["fid"] if "fid_high" in metrics else None
-    protocol = attributes.get("protocol")
-    return TrialRow(
-        number=trial.number,
-        state=_state(trial, interrupted),
-        params=trial.params,
-        metrics=metrics,
-        seconds=attributes.get("seconds"),
-        note=_note(trial),
-        train=_trained(attributes),
-        saved=attributes.get("saved"),
-        protocol=parse(Protocol, protocol) if protocol else None,
-    )
-
-
-def _trained(attributes: Mapping[str, Any]) -> float | str | None:
-    """Seconds of a trial's own training, or that it was found."""
-    seconds: float | None = attributes.get("trained")
-    return "found" if seconds is None and attributes.get("found", {}).get("train") else seconds
-
-
-def _note(trial: FrozenTrial) -> str:
-    """Why it failed, where it was pruned, what it was promoted from."""
-    reason = str(trial.user_attrs.get("reason", ""))
-    if (before := trial.user_attrs.get(PROMOTED)) is not None:
-        return f"promoted from trial {before}" + (f"; {reason}" if reason else "")
-    return reason
-
-
-def _state(trial: FrozenTrial, interrupted: Collection[int]) -> str:
-    if IMPORTED_FROM in trial.user_attrs:
-        return "imported"
-    return "interrupted" if trial.number in interrupted else _STATES[trial.state]
-
-
-def _columns(ledger: Ledger) -> Sequence[Column]:
-    """The table's columns, with the objectives' where they are other ones."""
-    metrics = [objective.metric for objective in ledger.spec.objectives]
-    others = [metric for metric in metrics if metric not in ("fid", "ssim", "rmse", "nfe")]
-    return [*COLUMNS[:-1], *(Column(metric, ("", _upper(metric)), 3) for metric in others), COLUMNS[-1]]
-
-
-def _objectives(ledger: Ledger) -> str:
-    return " and ".join(_upper(objective.metric) for objective in ledger.spec.objectives)
-
-
-def _upper(metric: str) -> str:
-    return metric.replace("_", " ").upper()
-
-
-def _with_interval(metric: str, metrics: Mapping[str, float]) -> str:
-    low, high = metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high")
-    interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
-    return f"{metric.replace('_', ' ').upper()} {metrics[metric]:.4g}{interval}"
-
-
 def _against_runner_up(ledger: Ledger, best: FrozenTrial) -> str:
     """The best trial against the next one on the same images; empty where there is none, or no paired interval."""
     second = ledger.best(but=best.number)
@@ -304,11 +141,6 @@ def _against_runner_up(ledger: Ledger, best: FrozenTrial) -> str:
         return str(compare(a, b, ledger.spec.objective.metric, names))
     except (KeyError, OSError, ValueError):  # measured by an older version, moved, or a metric without an interval
         return ""
-
-
-def _best_numbers(ledger: Ledger) -> list[int]:
-    """The best trial's number; of several objectives, those of the front."""
-    return [trial.number for trial in ledger.front()]
 
 
 def _without(command: str, flag: str) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coldtune.studies.trials.ledger import Asked
+    from coldtune.studies.trials.ledger import TrialRequest
 
 
 class StoppedError(Exception):
@@ -17,7 +17,7 @@ class StoppedError(Exception):
 class Events:
     """What the executor tells while it runs; a study's view and records override what they need."""
 
-    def asked(self, asked: Asked) -> None:
+    def asked(self, asked: TrialRequest) -> None:
         """A trial was handed to the cluster, which may have to find room for it."""
 
     def started(self, number: int) -> None:
@@ -48,7 +48,7 @@ class Events:
 _EVENTS = [name for name in vars(Events) if not name.startswith("_")]
 
 
-class All(Events):
+class EventBroadcast(Events):
     """Several listeners as one: each hears of everything, in the order in which they are given."""
 
     def __init__(self, listeners: Sequence[Events]) -> None:

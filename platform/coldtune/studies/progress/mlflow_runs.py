@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from coldtune.stages.reuse import saved
 from coldtune.studies.progress.events import Events
 from coldtune.studies.progress.reconcile import settle
-from coldtune.studies.trials.ledger import Asked, Ledger
-from coldtune.studies.trials.setup import IMPORTED_FROM, imported
+from coldtune.studies.storage.record import IMPORTED_FROM, imported
+from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.tracking import NOTE, Drainer, Target, Tracker
 from coldtune.tracking.prometheus import StudyMetrics
 
@@ -28,7 +28,7 @@ _STATES = {
 }
 
 
-class Records(Events):
+class MlflowRuns(Events):
     """The driver's side of tracking: it delivers what trials spool, and it alone ends their runs.
 
     Several drivers of one study share the spool of their home: each trial's file is written by who runs the trial, the
@@ -63,7 +63,7 @@ class Records(Events):
         trials = (t for t in self.ledger.trials() if t.state.is_finished() or t.number in waiting)
         settle(trials, self.study, self.spool)
 
-    def asked(self, asked: Asked) -> None:
+    def asked(self, asked: TrialRequest) -> None:
         """Count it as running."""
         self._count()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from coldtune.studies.search.pruner import STAGES
+from coldtune.studies.storage.record import STAGES
 from coldtune.studies.trials.ledger import Ledger
 
 

@@ -16,14 +16,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from coldtune.stages.rungs import stand_in
 from coldtune.studies.search.paired_test import Find, worse_image_by_image
 from coldtune.studies.search.pareto import goes_on
-from coldtune.studies.search.sampler import PROMOTED
 from coldtune.studies.spec.pruning_checks import rungs_of
 from coldtune.studies.storage.journal import together
+from coldtune.studies.storage.record import PROMOTED, RUNGS, STAGES
 
 if TYPE_CHECKING:
     from coldtune.studies.spec.study import StudySpec
 
-RUNGS, STAGES = "rungs", "stages"
 _DECIDED = "pruning"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -49,32 +49,3 @@ def described(distribution: BaseDistribution) -> str:
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     step = f" in steps of {distribution.step}" if distribution.step not in (None, 1) else ""
     return f"{distribution.low} to {distribution.high}{step}"
-
-
-def get_key(tree: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted key; None where there is none."""
-    for part in path.split("."):
-        if not isinstance(tree, Mapping) or part not in tree:
-            return None
-        tree = tree[part]
-    return tree
-
-
-def set_key(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Put a value at a dotted key, making the sections on its way; ValueError where one of them is a value."""
-    *parents, last = path.split(".")
-    for part in parents:
-        if tree.get(part) is None:
-            tree[part] = {}
-        tree = tree[part]
-        if not isinstance(tree, dict):
-            raise ValueError(f"{path}: {part} is a value, it has no keys")
-    tree[last] = value
-
-
-def drop_key(tree: dict[str, Any], path: str) -> None:
-    """Take a dotted key out, where it is there."""
-    parent, _, last = path.rpartition(".")
-    owner = get_key(tree, parent) if parent else tree
-    if isinstance(owner, dict):
-        owner.pop(last, None)

@@ -40,9 +40,10 @@ from coldtune.diffusion import (
     source_of,
     start_for_leftover,
 )
+from coldtune.dotted import drop_key, get_key, set_key
 from coldtune.stages.trial import TrialConfig, parse_trial, short_name
 from coldtune.studies.space.config import VARIANT, Derive, InfeasibleError, SpaceConfig
-from coldtune.studies.space.distributions import described, drop_key, get_key, grid_values, holds, set_key, uniform
+from coldtune.studies.space.distributions import described, grid_values, holds, uniform
 from coldtune.studies.space.validate import check_keys, check_points, check_variants
 
 Point = Mapping[str, Any]

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from coldtune.diffusion import STARTS, leftover_of
-from coldtune.stages.trial import TrialConfig, leaves, parse_trial, short_name
+from coldtune.dotted import get_key, leaves
+from coldtune.stages.trial import TrialConfig, parse_trial, short_name
 from coldtune.studies.space.config import VARIANT, InfeasibleError
-from coldtune.studies.space.distributions import described, get_key, holds
+from coldtune.studies.space.distributions import described, holds
 
 if TYPE_CHECKING:
     from coldtune.studies.space.space import Space

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coldtune.store.location import StoreAt
-from coldtune.studies.spec.study import SPEC_FILE, StudySpec
-from coldtune.studies.trials.setup import another
+from coldtune.studies.spec.study import SPEC_FILE, StudySpec, another
 from coldtune.tracking import shown
 
 START_FILE = "start.json"

@@ -27,19 +27,20 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from coldtune.config import parse, plain
 from coldtune.data import Dataset
 from coldtune.diffusion import build_degradation, source_of
+from coldtune.dotted import get_key, leaves
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import difference
 from coldtune.stages.keys import measure_key, sample_key
-from coldtune.stages.trial import TrialConfig, leaves
-from coldtune.studies.search.pruner import RUNGS
+from coldtune.stages.trial import TrialConfig
 from coldtune.studies.space.config import VARIANT, InfeasibleError
-from coldtune.studies.space.distributions import described, get_key, holds
+from coldtune.studies.space.distributions import described, holds
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import JOURNAL, open_storage
+from coldtune.studies.storage.record import FINGERPRINT, IMPORTED_FROM, READY, RUNGS, SPEC
 from coldtune.studies.storage.trial_cache import point_name
-from coldtune.studies.trials.setup import FINGERPRINT, IMPORTED_FROM, READY, SPEC, Imports
+from coldtune.studies.trials.setup import Imports
 
 FIRST = 5
 """How many points whose training only has to go on are tried first: few, so that most of the search is the search's."""
@@ -84,7 +85,7 @@ class Importer:
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceStudy:
     """Another study, as far as its trials are understood: what each resolved to."""
 
     name: str
@@ -120,7 +121,7 @@ def gather(target: Importer, folder: StudyFolder, url: str | None) -> Imports:
     return Imports(gathered.trials, [(point, why) for _, point, why in best], said)
 
 
-def _sort(found: Found, target: Importer, gathered: _Gathered) -> str:
+def _sort(found: SourceStudy, target: Importer, gathered: _Gathered) -> str:
     """Add what fits to `gathered`; gives what became of the study's trials, in words."""
     fits, unfit, longer = 0, Counter[str](), 0
     for trial in found.trials:
@@ -182,7 +183,7 @@ def _at(trial: TrialConfig, variant: str | None, target: Importer) -> dict[str, 
     return point
 
 
-def _ended(trial: FrozenTrial, found: Found, target: Importer) -> TrialConfig:
+def _ended(trial: FrozenTrial, found: SourceStudy, target: Importer) -> TrialConfig:
     """What a trial that ended resolved to; UnfitError where it has nothing to take over."""
     if trial.state == TrialState.FAIL:
         raise UnfitError("failed")
@@ -206,7 +207,7 @@ def _ended(trial: FrozenTrial, found: Found, target: Importer) -> TrialConfig:
     return config
 
 
-def _judges_alike(config: TrialConfig, found: Found, target: Importer) -> bool:
+def _judges_alike(config: TrialConfig, found: SourceStudy, target: Importer) -> bool:
     """Whether what a trial was worth on the way can be compared with what this study's trials are."""
     here = target.space.resolve(target.space.first)
     rungs = config.rungs == here.rungs and config.protocol == here.protocol
@@ -214,7 +215,7 @@ def _judges_alike(config: TrialConfig, found: Found, target: Importer) -> bool:
 
 
 def _taken(
-    trial: FrozenTrial, point: dict[str, Any], config: TrialConfig, found: Found, target: Importer
+    trial: FrozenTrial, point: dict[str, Any], config: TrialConfig, found: SourceStudy, target: Importer
 ) -> FrozenTrial:
     """The trial as one of the new study's, finished as it was."""
     attributes = {key: trial.user_attrs[key] for key in _KEPT if key in trial.user_attrs}
@@ -271,7 +272,7 @@ def _of_all(error: InfeasibleError) -> str:
     return str(error).partition(": ")[2] or "a derived value cannot be had"
 
 
-def _find(name: str, target: Importer, folder: StudyFolder, url: str | None) -> Found:
+def _find(name: str, target: Importer, folder: StudyFolder, url: str | None) -> SourceStudy:
     """The study called `name`, on the same images; ValueError otherwise."""
     other = StudyFolder(folder.home, name)
     if other.exists:
@@ -290,7 +291,7 @@ def _find(name: str, target: Importer, folder: StudyFolder, url: str | None) -> 
         mine = f"{target.dataset.name} ({target.dataset.fingerprint[:12]})"
         raise ValueError(f"--import {name}: its trials saw other images, {theirs}, than this study's will, {mine}")
     trials = study.get_trials(deepcopy=False) if study else []
-    return Found(name, spec, Space(spec.space, spec.base, target.space.image_shape), trials)
+    return SourceStudy(name, spec, Space(spec.space, spec.base, target.space.image_shape), trials)
 
 
 def is_ready(folder: StudyFolder, url: str | None) -> bool:

@@ -17,23 +17,21 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from coldtune.stages.trial import TrialConfig
 from coldtune.store.location import StoreAt
 from coldtune.store.store import Store
-from coldtune.studies.drivers.election import Hold
+from coldtune.studies.drivers.election import DriverLease
 from coldtune.studies.search.paired_test import Find
 from coldtune.studies.search.pruner import Rung, RungJudge
-from coldtune.studies.search.sampler import PROMOTED, FeasibleSampler
+from coldtune.studies.search.sampler import FeasibleSampler
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.pruning_checks import rungs_of
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.journal import together
+from coldtune.studies.storage.record import OWNER, PROMOTED, imported
 from coldtune.studies.storage.trial_cache import Trials
-from coldtune.studies.trials.setup import Imports, imported, set_up
-
-OWNER = "coldtune:owner"
-"""The system attribute of a trial that says which driver runs it (`coldtune.studies.drivers.election`)."""
+from coldtune.studies.trials.setup import Imports, set_up
 
 
 @dataclass(frozen=True)
-class Asked:
+class TrialRequest:
     """A trial to run: its number in the study, its point and what that point resolves to."""
 
     number: int
@@ -62,7 +60,7 @@ class Ledger:
         storage: BaseStorage,
         find: Find = lambda key: None,
         *,
-        hold: Hold | None = None,
+        hold: DriverLease | None = None,
         imports: Imports | None = None,
         fingerprint: str | None = None,
         reading: bool = False,
@@ -131,7 +129,7 @@ class Ledger:
         """How many more trials are to be asked here until `trials` have ended."""
         return trials - self.finished() - len(self._running) - len(self.elsewhere())
 
-    def ask(self, trials: int | None = None) -> Asked | None:
+    def ask(self, trials: int | None = None) -> TrialRequest | None:
         """The next trial: an interrupted one, or a new one. None where other drivers asked the last of `trials`.
 
         A trial's number is what it claims: Optuna gives each out once, whoever asks, so of this study's trials the
@@ -147,7 +145,7 @@ class Ledger:
         with together(self.study._storage):
             point = self.space.walk(trial._suggest)
         self._running[trial.number] = trial
-        return Asked(trial.number, point, self.space.resolve(point), again, trial.user_attrs.get(PROMOTED))
+        return TrialRequest(trial.number, point, self.space.resolve(point), again, trial.user_attrs.get(PROMOTED))
 
     def prunes(self, number: int, rung: Rung) -> bool:
         """Note what a running trial is worth at a rung; gives whether it ends there (the same when asked again)."""

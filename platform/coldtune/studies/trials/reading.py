@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coldtune.data import Dataset, prepared
-from coldtune.studies.drivers.election import Hold
+from coldtune.studies.drivers.election import DriverLease
 from coldtune.studies.drivers.registry import board_of
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import StudyFolder
@@ -20,7 +20,7 @@ def read(folder: StudyFolder) -> Ledger:
             space = Space(spec.space, spec.base, dataset.image_shape)
             storage = open_storage(folder.path, start["storage"])
             study = open_study(folder.name, spec, storage)
-            hold = Hold(board_of(study, folder.path, start["storage"]))
+            hold = DriverLease(board_of(study, folder.path, start["storage"]))
             return Ledger(folder.name, spec, space, storage, hold=hold, reading=True, store=folder.store())
     raise ValueError(f"study {folder.name}: its dataset {spec.base['data']['name']} is no longer in {folder.home}/data")
 

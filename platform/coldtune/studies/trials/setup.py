@@ -14,17 +14,9 @@ from coldtune.config import parse, plain
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import difference
 from coldtune.studies.space.space import Space
-from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.spec.study import StudySpec, another
+from coldtune.studies.storage.record import FINGERPRINT, IMPORTED, IMPORTED_FROM, READY, SPEC
 from coldtune.studies.storage.trial_cache import point_name
-
-SPEC, FINGERPRINT, IMPORTED, READY = "spec", "fingerprint", "imported", "ready"
-"""The study's user attributes: its spec as JSON, its pixels, what it imported in words, and that all of it is there."""
-
-TRIALS = "trials"
-"""Another of them: how many trials there shall be."""
-
-IMPORTED_FROM = "imported_from"
-"""The user attribute of an imported trial: {"study": NAME, "trial": NUMBER}."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +71,6 @@ def check_judge(name: str, trials: Iterable[FrozenTrial], protocol: Protocol) ->
             f"--study {name}: its trials were judged under another protocol, with which new ones cannot be compared: "
             f"{listed}; judge as before, or give another name: its trainings are found in the store"
         )
-
-
-def another(name: str, where: str, differences: Iterable[str]) -> str:
-    """What to say of a study that is there with another spec, and the ways out."""
-    listed = "\n  ".join(differences)
-    return (
-        f"--study {name}: {where} holds a study with another spec; give the same settings, or another name and, to "
-        f"begin with what this one found, --import {name}:\n  {listed}"
-    )
-
-
-def imported(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Those of `trials` that came from other studies."""
-    return [trial for trial in trials if IMPORTED_FROM in trial.user_attrs]
 
 
 def _first(space: Space) -> list[tuple[Mapping[str, Any], str]]:

@@ -13,7 +13,7 @@ from coldtune.stages.reuse import Share, share
 from coldtune.stages.rungs import worth
 from coldtune.stages.trial import VARIANT, flat
 from coldtune.studies.worker.job import RUNG, RUNNING, TrialJob
-from coldtune.studies.worker.timeout import Deadline
+from coldtune.studies.worker.timeout import TrialTimeout
 from coldtune.tracking import NOTE, Tracker
 from coldtune.tracking.prometheus import TrialMetrics
 
@@ -33,7 +33,7 @@ class Reporting:
         self,
         job: TrialJob,
         report: Callable[[dict[str, Any]], object],
-        deadline: Deadline,
+        deadline: TrialTimeout,
         tracker: Tracker,
         started: float,
     ) -> None:

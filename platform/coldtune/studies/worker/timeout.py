@@ -14,7 +14,7 @@ class LateError(RuntimeError):
     """A trial ran longer than it may; its text is the reason that the study notes."""
 
 
-class Deadline:
+class TrialTimeout:
     """The clock of one trial, a context: it counts while the trial runs, not while it waits for work or for room.
 
     seconds: how long it may run; None: for ever. force: called in a thread of its own with the

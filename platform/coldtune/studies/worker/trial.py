@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from coldtune.config import parse
 from coldtune.studies.worker.job import LATE, TrialJob
-from coldtune.studies.worker.timeout import Deadline, LateError
+from coldtune.studies.worker.timeout import LateError, TrialTimeout
 
 if TYPE_CHECKING:
     from coldtune.stages.chain import Chain
@@ -36,7 +36,7 @@ def coldtune_trial(config: Mapping[str, Any]) -> None:
 
     job = parse(TrialJob, json.loads(config["job"]))
     print(f"=== study {job.study}, trial {job.number}{' (goes on)' if job.again else ''}", flush=True)
-    deadline = Deadline(job.timeout, partial(_force, tune.report))
+    deadline = TrialTimeout(job.timeout, partial(_force, tune.report))
 
     def report(result: dict[str, Any]) -> None:
         deadline.check()
@@ -67,7 +67,9 @@ def _force(report: Callable[[dict[str, Any]], object], reason: str) -> None:
     os._exit(1)
 
 
-def _run(job: TrialJob, report: Callable[[dict[str, Any]], object], deadline: Deadline | None = None) -> dict[str, Any]:
+def _run(
+    job: TrialJob, report: Callable[[dict[str, Any]], object], deadline: TrialTimeout | None = None
+) -> dict[str, Any]:
     """Bring the trial's stages about; gives what the study keeps of it."""
     import torch
 
@@ -75,7 +77,7 @@ def _run(job: TrialJob, report: Callable[[dict[str, Any]], object], deadline: De
     from coldtune.studies.worker.reporting import Reporting, every
     from coldtune.tracking import Tracker
 
-    deadline = deadline or Deadline(None, lambda _: None)
+    deadline = deadline or TrialTimeout(None, lambda _: None)
     torch.set_num_threads(job.cpus)
     started = time.time()
     with Tracker(Path(job.spool), job.study, job.number, tags=job.tags) as tracker:
@@ -100,7 +102,7 @@ def _chain(
     trial: TrialConfig,
     device: str,
     waits: Callable[[], None] = lambda: None,
-    deadline: Deadline | None = None,
+    deadline: TrialTimeout | None = None,
 ) -> Chain:
     from coldtune.data import Dataset
     from coldtune.stages.chain import Chain

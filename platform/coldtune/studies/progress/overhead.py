@@ -1,0 +1,55 @@
+"""The share of a run's wall time that was not training, sampling or measuring."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from coldtune.studies.progress.events import Events
+from coldtune.studies.progress.terminal import _clock
+from coldtune.studies.search.pruner import Rung
+from coldtune.studies.worker.job import RUNG
+
+
+class WallTime(Events):
+    """Where the wall time of a run went: training, sampling and measuring, or everything else.
+
+    begun: when the command began (of `time.monotonic`); its imports, its checks and the start of Ray are no work.
+    """
+
+    def __init__(self, slots: int, begun: float) -> None:
+        self.slots, self.begun, self.work, self.trials = slots, begun, 0.0, 0
+        self._at_rung: dict[int, float] = {}
+
+    def progressed(self, number: int, result: Mapping[str, Any]) -> None:
+        """Remember what a trial has computed up to a rung, since it may end there."""
+        if result["stage"] == RUNG:
+            self._at_rung[number] = _computed(Rung.of(result).stages)
+
+    def pruned(self, number: int, step: int) -> None:
+        """Add the seconds of the stages that this trial computed."""
+        self.work += self._at_rung[number]
+        self.trials += 1
+
+    def completed(self, number: int, result: Mapping[str, Any]) -> None:
+        """Add the seconds of the stages that this trial computed."""
+        self.work += _computed(result["stages"])
+        self.trials += 1
+
+    def overhead_percent(self) -> float:
+        """The share of the slots' wall time so far that was not training, sampling or measuring, 0..100."""
+        return 100 * max(0.0, 1 - self.work / (self.slots * (time.monotonic() - self.begun)))
+
+    def __str__(self) -> str:
+        elapsed, rest = time.monotonic() - self.begun, self.overhead_percent()
+        trials = f"{self.trials} trial{'s' * (self.trials != 1)}"
+        return (
+            f"{trials} in {_clock(elapsed)}, {self.slots} at once: {100 - rest:.0f} % training, sampling and "
+            f"measuring, {rest:.0f} % starting processes, importing, waiting and bookkeeping"
+        )
+
+
+def _computed(stages: Sequence[Sequence[Any]]) -> float:
+    """Seconds of the stages that were not found in the store."""
+    return sum(float(seconds) for _, _, found, seconds in stages if not found)
