@@ -202,7 +202,7 @@ def test_the_contributed_degradation_passes_its_tests(with_pixelate):
 
 def test_the_contributed_degradation_can_be_searched(with_pixelate):
     script = (
-        "from pathlib import Path; from coldtune.studies.spec.study import build_spec; "
+        "from pathlib import Path; from coldtune.studies.spec.build import build_spec; "
         "from coldtune.studies.space.space import Space; "
         "spec = build_spec('sweep', Path('search_spaces/pixelate.yaml')); "
         "print(Space(spec.space, spec.base, (1, 16, 16)).feasible_share())"

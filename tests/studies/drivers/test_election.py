@@ -115,7 +115,7 @@ def test_of_many_that_come_at_once_on_other_machines_one_leads(journal: Open) ->
 def test_a_killed_driver_lets_go_at_once(journal: Open, tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from coldtune.studies.drivers.registry import FolderBoard\n"
+        "from coldtune.studies.drivers.registry import FolderRegistry\n"
         "from coldtune.studies.drivers.election import held\n"
         "with held(FolderRegistry(Path(sys.argv[1]) / 'drivers'), 'study', join=False):\n"
         "    print('held', flush=True); time.sleep(600)\n"
