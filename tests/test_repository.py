@@ -26,7 +26,7 @@ from coldtune.diffusion import build_degradation, build_restorer
 from coldtune.diffusion.degradations import DEGRADATIONS
 from coldtune.metrics import build_extractor
 from coldtune.stages.trial import TrialConfig, parse_trial, short_name
-from coldtune.studies.space.space import Space
+from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.build import build_spec
 
 ROOT = Path(__file__).parents[1]
@@ -203,9 +203,9 @@ def test_the_contributed_degradation_passes_its_tests(with_pixelate):
 def test_the_contributed_degradation_can_be_searched(with_pixelate):
     script = (
         "from pathlib import Path; from coldtune.studies.spec.build import build_spec; "
-        "from coldtune.studies.space.space import Space; "
+        "from coldtune.studies.space.validate import build_space; "
         "spec = build_spec('sweep', Path('search_spaces/pixelate.yaml')); "
-        "print(Space(spec.space, spec.base, (1, 16, 16)).feasible_share())"
+        "print(build_space(spec.space, spec.base, (1, 16, 16)).feasible_share())"
     )
     done = run(sys.executable, "-c", script, cwd=with_pixelate, PYTHONPATH=str(with_pixelate / "platform"))
     assert (done.stdout.strip(), done.stderr) == ("1.0", "")
@@ -225,7 +225,7 @@ def test_the_contributed_files_are_as_the_linter_wants_them(with_pixelate):
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_a_space_builds(path):
     spec = build_spec(path.stem, path)
-    space = Space(spec.space, spec.base, presets.image_shape(spec.base))
+    space = build_space(spec.space, spec.base, presets.image_shape(spec.base))
     assert space.feasible(space.first)
     build_extractor(spec.base["protocol"]["extractor"])
 

@@ -13,6 +13,7 @@ import yaml
 from coldtune.diffusion import leftover_of, nfe
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.space import Space
+from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.study import StudySpec
@@ -41,7 +42,7 @@ def spaces(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[S
         file = tmp_path_factory.mktemp("page") / "space.yaml"
         file.write_text(text)
         spec = build_spec("page", file)
-        made.append((spec, Space(spec.space, spec.base, SHAPE)))
+        made.append((spec, build_space(spec.space, spec.base, SHAPE)))
     return made
 
 

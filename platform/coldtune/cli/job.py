@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune import environment
+from coldtune.studies.preflight.options import RunOptions
 
 if TYPE_CHECKING:
-    from coldtune.studies.preflight.options import Limits
     from coldtune.studies.spec.study import StudySpec
 
 _BEGUN = time.monotonic()  # before a job imports anything that takes its time
@@ -34,48 +34,18 @@ def parser(doc: str, trials: int, generate: bool = False) -> argparse.ArgumentPa
 
 
 def add_common(made: argparse.ArgumentParser, settings: str) -> argparse.ArgumentParser:
-    """Add the flags that do not say what is asked, but where and how; settings: the help of --set."""
-    made.add_argument("--data-dir", type=Path, metavar="PATH", help="where the dataset's published files lie")
-    made.add_argument("--study", metavar="NAME", help="the study's name (default: the job's and a hash of its spec)")
-    made.add_argument("--resume", action="store_true", help="go on with a study; an error where there is none")
+    """Add the flags that every job shares.
+
+    Args:
+        settings: The help text of `--set`, which says what a job lets one change.
+    """
+    RunOptions.add_flags(made)
+    made.add_argument("--seed", type=int, metavar="N", help="of the search and of the trainings (default 0)")
     made.add_argument(
         "--import", nargs="+", action="extend", default=[], metavar="STUDY", dest="imports",
         help="begin a new study with the trials of others (of this home or --storage) that mean the same in it; N of "
         "--trials counts its own only. Part of what the study is: give it again to go on",
     )  # fmt: skip
-    made.add_argument(
-        "--join", action="store_true", help="where another driver runs the study already, run trials of it beside it"
-    )
-    made.add_argument("--seed", type=int, metavar="N", help="of the search and of the trainings (default 0)")
-    made.add_argument(
-        "--home", type=Path, metavar="DIR", help="where everything is written (default $COLDTUNE_HOME or ./runs)"
-    )
-    made.add_argument("--tracking-uri", metavar="URI", help="MLflow's (default: mlflow.db in the home)")
-    made.add_argument(
-        "--store",
-        metavar="PLACE",
-        help="of finished work: a folder, s3://BUCKET/PREFIX, ... (default: store in the home)",
-    )
-    made.add_argument("--storage", metavar="URL", help="Optuna's database (default: a journal file in the home)")
-    made.add_argument("--workers", type=int, default=1, metavar="N", help="processes that train one trial (default 1)")
-    made.add_argument("--gpus-per-trial", type=float, default=0.0, metavar="F", help="may be a fraction (default 0)")
-    made.add_argument(
-        "--retries",
-        type=int,
-        default=2,
-        metavar="N",
-        help="of a trial whose process died (default 2)",
-    )
-    made.add_argument(
-        "--max-failures", type=int, default=5, metavar="N", help="in a row that stop the study (default 5; 0: never)"
-    )
-    made.add_argument("--trial-timeout", metavar="TIME", help="of one trial, such as 30m or 1h30m (default: none)")
-    made.add_argument(
-        "--wait-for-nodes",
-        default="10m",
-        metavar="TIME",
-        help="while the cluster is too small for even one trial (default 10m)",
-    )
     made.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings", help=settings
     )
@@ -116,28 +86,14 @@ def run_guarded(build: Callable[[], StudySpec], options: argparse.Namespace, tri
 
 def _guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials: int, console: Console) -> int:
     # Late: --help and a wrong flag should not wait for torch.
-    from coldtune.studies.preflight.options import RunOptions
     from coldtune.studies.run import run_study
 
     try:
         spec = build().model_copy(update={"imports": tuple(sorted(set(options.imports)))})
-        run = RunOptions(
-            home=options.home.expanduser().absolute() if options.home else environment.default_home(),
-            command=command(),
-            trials=getattr(options, "trials", None),
-            default_trials=trials,
-            name=options.study,
-            resume=options.resume,
-            join=options.join,
-            data_dir=options.data_dir,
-            tracking_uri=options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"),
-            storage=options.storage,
-            store=options.store,
-            workers=options.workers,
-            gpus_per_trial=options.gpus_per_trial,
-            begun=_BEGUN,
-            limits=_limits(options),
-        )
+        run = RunOptions.from_flags(
+            options, home=environment.default_home(), command=command(), trials=getattr(options, "trials", None),
+            default_trials=trials, begun=_BEGUN,
+        )  # fmt: skip
         return run_study(spec, run, console)
     except ValueError as error:
         if os.environ.get("COLDTUNE_DEBUG"):
@@ -147,18 +103,6 @@ def _guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials
     except KeyboardInterrupt:
         console.print("\ninterrupted before anything was spent")
         return 130
-
-
-def _limits(options: argparse.Namespace) -> Limits:
-    from coldtune.studies.preflight.options import Limits, seconds
-
-    timeout = options.trial_timeout
-    return Limits(
-        retries=options.retries,
-        max_failures=options.max_failures,
-        trial_timeout=None if timeout is None else seconds("--trial-timeout", timeout),
-        patience=seconds("--wait-for-nodes", options.wait_for_nodes),
-    )
 
 
 def complain(error: Exception) -> None:

@@ -95,24 +95,11 @@ def _show(options: argparse.Namespace, console: Console) -> int:
 
 
 def _resume(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.studies.preflight.options import Limits, RunOptions
+    from coldtune.studies.preflight.options import RunOptions
     from coldtune.studies.run import run_study
 
     folder = study_folder(home_of(options), options.name)
-    start = folder.start()
-    run = RunOptions(
-        home=folder.home,
-        command=start["command"],
-        trials=options.trials,
-        name=folder.name,
-        resume=True,
-        join=options.join,
-        data_dir=Path(start["data_dir"]) if start["data_dir"] else None,
-        tracking_uri=start["tracking_uri"],
-        storage=start["storage"],
-        store=start.get("store"),
-        workers=start["workers"],
-        gpus_per_trial=start["gpus_per_trial"],
-        limits=Limits(**start.get("limits", {})),
+    run = RunOptions.from_start(
+        folder.home, folder.start(), name=folder.name, resume=True, trials=options.trials, join=options.join
     )
     return run_study(folder.spec(), run, console)

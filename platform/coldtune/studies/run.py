@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 import optuna
@@ -124,13 +124,8 @@ def _write_start(checked: Checked, options: RunOptions, ledger: Ledger) -> None:
         "trials": max(checked.trials, ledger.finished()),
         "fingerprint": checked.dataset.fingerprint,
         "command": options.command,
-        "data_dir": str(options.data_dir.absolute()) if options.data_dir else None,
-        "tracking_uri": options.tracking_uri,
-        "storage": options.storage,
+        **options.to_start(),
         "store": None if checked.store == StoreAt.in_home(options.home, None) else checked.store.where,
-        "workers": options.workers,
-        "gpus_per_trial": options.gpus_per_trial,
-        "limits": asdict(options.limits),
     }
     checked.folder.save(checked.spec, start)
 

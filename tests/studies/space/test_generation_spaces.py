@@ -14,6 +14,7 @@ from coldtune.config import parse
 from coldtune.diffusion import leftover_of
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.space import Space
+from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.build import build_spec
 
 SHAPE = (1, 16, 16)
@@ -22,7 +23,7 @@ RATES = {"degradation.sigma.rate": {"low": 0.001, "high": 0.1}}
 
 
 def build(vary: dict, base: dict = BASE, **parts: object) -> Space:
-    return Space(parse(SpaceConfig, {"base": "x", "vary": vary, **parts}), base, SHAPE)
+    return build_space(parse(SpaceConfig, {"base": "x", "vary": vary, **parts}), base, SHAPE)
 
 
 def test_ranges_that_leave_something_are_refused_naming_the_keys() -> None:
@@ -71,7 +72,7 @@ def test_ends_that_collapse_and_restored_images_are_not_refused() -> None:
 @pytest.mark.parametrize("name", ["blur-generation", "noise", "degradations"])
 def test_every_point_of_a_shipped_space_of_generation_ends_with_nothing_left(root: Path, name: str) -> None:
     spec = build_spec("x", root / "search_spaces" / f"{name}.yaml")
-    space = Space(spec.space, spec.base, SHAPE)
+    space = build_space(spec.space, spec.base, SHAPE)
     rng, seen = random.Random(1), 0
     while seen < 40:
         point = space.sample(rng)

@@ -23,6 +23,7 @@ from coldtune.store.store import Store
 from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.space import Space
+from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.training.config import TrainingConfig
@@ -69,7 +70,7 @@ def dataset(digits_home: Path) -> Dataset:
 
 
 def space(tree: dict = MIXED, base: dict = BASE) -> Space:
-    return Space(parse(SpaceConfig, tree), {**base, "prior": base.get("prior") or {"kind": "data"}}, SHAPE)
+    return build_space(parse(SpaceConfig, tree), {**base, "prior": base.get("prior") or {"kind": "data"}}, SHAPE)
 
 
 def shapes_training(path: str) -> bool:

@@ -15,6 +15,7 @@ from coldtune.config import parse
 from coldtune.diffusion import leftover
 from coldtune.studies.space.config import InfeasibleError, SpaceConfig
 from coldtune.studies.space.space import Space
+from coldtune.studies.space.validate import build_space
 
 SHAPE = (1, 16, 16)
 BASE = presets.load("digits-quick")
@@ -26,7 +27,7 @@ def tree(root: Path) -> dict:
 
 
 def build(tree: dict, base: dict = BASE) -> Space:
-    return Space(parse(SpaceConfig, tree), base, SHAPE)
+    return build_space(parse(SpaceConfig, tree), base, SHAPE)
 
 
 @pytest.fixture(scope="module")

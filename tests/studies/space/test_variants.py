@@ -15,6 +15,7 @@ from coldtune import presets
 from coldtune.config import parse
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.space import Space
+from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.trials.ledger import Ledger
 
@@ -28,7 +29,7 @@ VARIANTS = {
 
 
 def build(variants: dict = VARIANTS, base: dict = BASE) -> Space:
-    return Space(parse(SpaceConfig, {"base": "digits-quick", "variants": variants}), base, SHAPE)
+    return build_space(parse(SpaceConfig, {"base": "digits-quick", "variants": variants}), base, SHAPE)
 
 
 def ledger(folder: Path) -> Ledger:
@@ -73,7 +74,7 @@ def test_variants_are_counted_and_ranges_are_not(root: Path) -> None:
     assert build().size == 3
     assert build().feasible_share() == 1
     tree = presets.read_yaml(root / "search_spaces/blur.yaml")
-    searched = Space(parse(SpaceConfig, {key: tree[key] for key in ("base", "vary", "derive")}), BASE, SHAPE)
+    searched = build_space(parse(SpaceConfig, {key: tree[key] for key in ("base", "vary", "derive")}), BASE, SHAPE)
     assert searched.size is None
 
 
@@ -135,7 +136,7 @@ def searched(**parts: object) -> Space:
         },
         **parts,
     }
-    return Space(parse(SpaceConfig, tree), BASE, SHAPE)
+    return build_space(parse(SpaceConfig, tree), BASE, SHAPE)
 
 
 def test_a_variant_may_be_one_more_choice_of_the_search() -> None:

@@ -22,6 +22,7 @@ from coldtune.studies.preflight.capacity import check_gpus, plan
 from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.space import Space
+from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.study import StudySpec
@@ -55,7 +56,7 @@ def check(spec: StudySpec, options: RunOptions) -> Checked:
     dataset = data.prepare(parse(DataConfig, spec.base["data"], "data"), options.home, options.data_dir)
     if folder.exists:
         folder.check(spec, dataset.fingerprint)
-    space = Space(spec.space, spec.base, dataset.image_shape)
+    space = build_space(spec.space, spec.base, dataset.image_shape)
     sources = {name: _source(name, spec, dataset, options) for name in sorted(space.sources())}
     protocol = _protocol(spec, space, dataset)
     checked = Checked(spec, folder, dataset, sources, space, protocol, _trials(spec, space, folder, options), store)

@@ -7,21 +7,19 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from coldtune.stages.rungs import stand_in
+from coldtune.stages.rungs import RungConfig, stand_in
+from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.paired_test import Find, worse_image_by_image
 from coldtune.studies.search.pareto import goes_on
-from coldtune.studies.spec.pruning_checks import rungs_of
+from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.storage.journal import together
 from coldtune.studies.storage.record import PROMOTED, RUNGS, STAGES
-
-if TYPE_CHECKING:
-    from coldtune.studies.spec.study import StudySpec
 
 _DECIDED = "pruning"
 
@@ -60,9 +58,10 @@ class RungJudge:
     a successive halving it completed): the pruner writes to a copy, and its notes are put down after the decision.
     """
 
-    def __init__(self, study: Study, spec: StudySpec, find: Find) -> None:
-        self.study, self.pruning, self.objectives, self.find = study, spec.pruning, spec.objectives, find
-        self.rungs = rungs_of(spec)
+    def __init__(
+        self, study: Study, pruning: PruningConfig, objectives: Sequence[Objective], rungs: RungConfig, find: Find
+    ) -> None:
+        self.study, self.pruning, self.objectives, self.rungs, self.find = study, pruning, objectives, rungs, find
         if self.pruning.kind == "hyperband":
             # It forms its brackets at its first judgement; a study that is resumed has them from the first trial on.
             study.pruner.prune(study, create_trial(state=TrialState.RUNNING))

@@ -44,7 +44,6 @@ from coldtune.dotted import drop_key, get_key, set_key
 from coldtune.stages.trial import TrialConfig, parse_trial, short_name
 from coldtune.studies.space.config import VARIANT, Derive, InfeasibleError, SpaceConfig
 from coldtune.studies.space.distributions import described, grid_values, holds, uniform
-from coldtune.studies.space.validate import check_keys, check_points, check_variants
 
 Point = Mapping[str, Any]
 """Values by short name, as Optuna and the tables hold them."""
@@ -61,8 +60,8 @@ _LARGEST_GRID = 100_000
 class Space:
     """The space around one base configuration, for images of one shape.
 
-    Raises ValueError naming the key for a key that the base does not have, a range in which a value is refused by its
-    owner, a base outside the space, or a space of which (almost) nothing is feasible.
+    The constructor checks nothing, because a stored space was checked when its study began. A new space comes from
+    `coldtune.studies.space.validate.build_space`, which refuses a space that cannot be searched.
     """
 
     def __init__(self, config: SpaceConfig, base: Mapping[str, Any], image_shape: tuple[int, int, int]) -> None:
@@ -72,14 +71,33 @@ class Space:
         if config.variants:
             variant = CategoricalDistribution(tuple(config.variants))
             self.distributions = {VARIANT: variant, **self.distributions}
-        self.targets = {path: self._target(path, derive) for path, derive in config.derive.items()}
-        check_variants(self)
-        check_keys(self)
-        self.first = self._base_point()
-        if config.vary:
-            check_points(self)
-        self.enqueued = [self.first, *(self._written(number, given) for number, given in enumerate(config.first))]
-        """The points that are asked before the search chooses: the base's, then those that the file lists."""
+
+    @functools.cached_property
+    def targets(self) -> dict[str, float]:
+        """The leftover that each derived key keeps, by the key's dotted path.
+
+        Raises:
+            ValueError: If a key cannot be derived, or is varied too.
+        """
+        return {path: self._target(path, derive) for path, derive in self.config.derive.items()}
+
+    @functools.cached_property
+    def first(self) -> dict[str, Any]:
+        """The point of the base, which is the first trial.
+
+        Raises:
+            ValueError: If the base lies outside the space.
+        """
+        return self._point({}, "the first trial is the base, and the base lies outside the space")
+
+    @functools.cached_property
+    def enqueued(self) -> list[dict[str, Any]]:
+        """The points that are asked before the search chooses: the base's, then those that the file lists.
+
+        Raises:
+            ValueError: If a listed point lies outside the space, or is not feasible.
+        """
+        return [self.first, *(self._written(number, given) for number, given in enumerate(self.config.first))]
 
     @property
     def size(self) -> int | None:
@@ -205,9 +223,6 @@ class Space:
                 raise ValueError(f"derive.{path}: the base is {kind}, which has no such key; give `at` a number")
             return leftover_of(self.base["degradation"], self.image_shape)
         return float(derive.at)
-
-    def _base_point(self) -> dict[str, Any]:
-        return self._point({}, "the first trial is the base, and the base lies outside the space")
 
     def _written(self, number: int, given: Mapping[str, Any]) -> dict[str, Any]:
         """The point that `first` lists, feasible; ValueError naming what is wrong."""

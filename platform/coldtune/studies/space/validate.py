@@ -5,16 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coldtune.diffusion import STARTS, leftover_of
 from coldtune.dotted import get_key, leaves
 from coldtune.stages.trial import TrialConfig, parse_trial, short_name
-from coldtune.studies.space.config import VARIANT, InfeasibleError
+from coldtune.studies.space.config import VARIANT, InfeasibleError, SpaceConfig
 from coldtune.studies.space.distributions import described, holds
-
-if TYPE_CHECKING:
-    from coldtune.studies.space.space import Space
+from coldtune.studies.space.space import Space
 
 LEFT = 1e-3
 """The leftover above which a degradation's end still shows the image, so that no prior may stand for it."""
@@ -24,6 +22,32 @@ JUDGING = ("protocol.", "rungs.", "data.name", "data.image_size", "data.resize")
 
 _CORNERS = 4096  # beyond this many corners a random subset of them is checked
 _DRAWN = 200  # points between the corners that are looked at too
+
+
+def build_space(config: SpaceConfig, base: Mapping[str, Any], image_shape: tuple[int, int, int]) -> Space:
+    """Make the space around `base` and refuse it if it cannot be searched.
+
+    Up to 4,096 combinations of choices and range ends are resolved, so that a value which its owner refuses is found
+    now and not in a trial.
+
+    Args:
+        config: The space as it is written.
+        base: The configuration around which it lies.
+        image_shape: Channels, height and width of the images.
+
+    Raises:
+        ValueError: If the base does not have a key, an owner refuses a value, the base lies outside the space, or
+            almost nothing of the space is feasible. The message names the key.
+    """
+    space = Space(config, base, image_shape)
+    _ = space.targets  # a key that cannot be derived is reported first
+    check_variants(space)
+    check_keys(space)
+    _ = space.first
+    if config.vary:
+        check_points(space)
+    _ = space.enqueued
+    return space
 
 
 def check_variants(space: Space) -> None:

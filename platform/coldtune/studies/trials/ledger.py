@@ -75,7 +75,7 @@ class Ledger:
         self.study.pruner = spec.pruning.build(rungs, steps, len(spec.objectives))
         if not reading and (hold is None or hold.leads()):
             set_up(self.study, spec, space, imports or Imports(), fingerprint)
-        self._judge = RungJudge(self.study, spec, find)
+        self._judge = RungJudge(self.study, spec.pruning, spec.objectives, rungs_of(spec), find)
         self.hold, self.reading = hold, reading
         self._running: dict[int, Trial] = {}
         self._trials = Trials(self.study)

@@ -1,0 +1,1 @@
+"""Studies: what is searched, how it runs on a cluster, and what people see of it."""
