@@ -40,9 +40,9 @@ def add(commands: Commands) -> None:
 def _preview(options: argparse.Namespace, console: Console) -> int:
     import torch
 
-    from coldtune.studies.estimate.bill import bill
+    from coldtune.studies.estimate.cost import estimate_cost
     from coldtune.studies.estimate.preview import likely, preview
-    from coldtune.studies.estimate.timing import probe
+    from coldtune.studies.estimate.timing import time_base
     from coldtune.studies.preflight.capacity import plan
     from coldtune.studies.preflight.checks import check
     from coldtune.studies.preflight.options import RunOptions
@@ -56,16 +56,16 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     torch.set_num_threads(slots.cpus)
     base = space.resolve(space.first)
     with console.status("timing a few steps of the base"):
-        found = probe(
+        timing = time_base(
             base, checked.dataset, next(iter(checked.sources.values()), None), device="cuda" if gpus else "cpu"
         )
-    whole = bill(likely(space, spec, checked.trials), space, checked.dataset, checked.sources, found)
+    whole = estimate_cost(likely(space, spec, checked.trials), space, checked.dataset, checked.sources, timing)
     objectives = " and ".join(objective.metric.upper() for objective in spec.objectives)
     about = [
         f"{options.space}: around {space.config.base if isinstance(space.config.base, str) else 'an inline base'}, "
         f"searched by {spec.search.algorithm.upper()}, judged by {objectives}",
     ]
-    console.print(preview(space, checked.protocol, found, whole, slots.count, about), highlight=False)
+    console.print(preview(space, checked.protocol, timing, whole, slots.count, about), highlight=False)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What a table will cost is said beforehand: trainings counted once each, and every evaluation of the network."""
+"""The cost of a study before it runs: shared trainings count once, and all evaluations of the network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coldtune.data import DataConfig, Dataset, prepare
 from coldtune.stages.keys import train_key
 from coldtune.store.store import StoreCheckpoints
 from coldtune.studies.designs.paper_table import build
-from coldtune.studies.estimate.cost import cost, trainings
+from coldtune.studies.estimate.cost import count_trainings, describe_variants
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 
@@ -26,8 +26,10 @@ def space_of(number: str, digits: Dataset, *settings: str) -> Space:
     return Space(spec.space, spec.base, digits.image_shape)
 
 
-def test_trials_that_share_a_training_pay_for_one(digits: Dataset, tmp_path: Path) -> None:
-    said = cost(space_of("4", digits, "training.steps=100", "protocol.num_images=300"), digits, {}, tmp_path)
+def test_describe_variants_shared_training_is_counted_once(digits: Dataset, tmp_path: Path) -> None:
+    said = describe_variants(
+        space_of("4", digits, "training.steps=100", "protocol.num_images=300"), digits, {}, tmp_path
+    )
     # Two trainings of 100 steps of 64; noise in 50 steps and blur in 60, twice each, by three ways: the trial's own,
     # Algorithm 1 and direct restoration, which is one evaluation.
     images, evaluations = 2 * 100 * 64, 300 * 2 * ((50 + 50 + 1) + (60 + 60 + 1))
@@ -37,29 +39,29 @@ def test_trials_that_share_a_training_pay_for_one(digits: Dataset, tmp_path: Pat
     )
 
 
-def test_what_the_store_has_is_said(digits: Dataset, tmp_path: Path) -> None:
+def test_describe_variants_names_steps_in_the_store(digits: Dataset, tmp_path: Path) -> None:
     space = space_of("6", digits, "training.steps=100")
     key = train_key(space.resolve(space.first), digits)
     StoreCheckpoints(tmp_path, key, final=50).save(50, lambda folder: (folder / "x").touch())
-    assert "; the store has 50 of these steps; " in cost(space, digits, {}, tmp_path)
+    assert "; the store has 50 of these steps; " in describe_variants(space, digits, {}, tmp_path)
     StoreCheckpoints(tmp_path, key, final=100).save(100, lambda folder: (folder / "x").touch())
-    assert "1 training of 100 steps" in cost(space, digits, {}, tmp_path)
-    assert "; in the store already; " in cost(space, digits, {}, tmp_path)
+    assert "1 training of 100 steps" in describe_variants(space, digits, {}, tmp_path)
+    assert "; in the store already; " in describe_variants(space, digits, {}, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "count"), [("samplers", 1), ("noise", 2), ("training", None), ("blur", None), ("degradations", None)]
 )
-def test_how_many_trainings_a_searched_space_has(root: Path, digits: Dataset, name: str, count: int | None) -> None:
+def test_count_trainings_of_searched_spaces(root: Path, digits: Dataset, name: str, count: int | None) -> None:
     spec = build_spec("x", root / "search_spaces" / f"{name}.yaml")
     space = Space(spec.space, spec.base, digits.image_shape)
-    assert trainings(space, digits, {}) == count
+    assert count_trainings(space, digits, {}) == count
     if count is not None:
         rng = random.Random(0)
         assert len({train_key(space.resolve(space.sample(rng)), digits) for _ in range(30)}) == count
 
 
-def test_the_papers_own_training_is_what_the_appendix_says() -> None:
+def test_paper_preset_trains_as_long_as_appendix_a1_says() -> None:
     spec = build("1", "cifar10", "paper")
     training = spec.base["training"]
     assert training["steps"] * training["batch_size"] * training["accumulate"] == 700_000 * 32 * 2, "A.1"

@@ -1,4 +1,4 @@
-"""The preview of a study: its space, points that it may ask, and costs that add up."""
+"""The preview of a study: its space, feasible points, and costs that add up."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from coldtune.config import parse
 from coldtune.data import Dataset, prepared
 from coldtune.metrics import ProtocolConfig, build_extractor, resolve
 from coldtune.stages.trial import parse_trial
-from coldtune.studies.estimate.bill import CostEstimate, bill
+from coldtune.studies.estimate.cost import CostEstimate, estimate_cost
 from coldtune.studies.estimate.preview import likely, preview
-from coldtune.studies.estimate.timing import Timing, probe
+from coldtune.studies.estimate.timing import Timing, time_base
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
@@ -27,19 +27,19 @@ def dataset(digits_home: Path) -> Dataset:
     return Dataset.open(prepared(digits_home, "digits")[0])
 
 
-def test_a_trials_seconds_are_its_images_and_its_evaluations() -> None:
+def test_timing_seconds_add_training_images_and_evaluations() -> None:
     """digits-quick: 300 steps of 64 images; tacos and Algorithm 1 evaluate T = 20 times, direct once."""
     seconds = Timing(images_per_s=100.0, evaluations_per_s=50.0).seconds(parse_trial(presets.load("digits-quick")), 10)
     assert seconds == pytest.approx(300 * 64 / 100 + 10 * (20 + 20 + 1) / 50)
 
 
-def test_a_probe_times_what_it_says(dataset: Dataset) -> None:
-    found = probe(parse_trial(presets.load("digits-quick")), dataset)
+def test_time_base_an_evaluation_is_faster_than_a_training_step(dataset: Dataset) -> None:
+    found = time_base(parse_trial(presets.load("digits-quick")), dataset)
     assert found.images_per_s > 0
     assert found.evaluations_per_s > found.images_per_s, "an evaluation is a part of a step of training"
 
 
-def test_the_preview_shows_the_space_and_what_it_costs(root: Path, dataset: Dataset) -> None:
+def test_preview_shows_the_space_and_its_cost(root: Path, dataset: Dataset) -> None:
     tree = presets.read_yaml(root / "search_spaces" / "blur.yaml")
     config = parse(SpaceConfig, {key: tree[key] for key in ("base", "vary", "derive")})
     space = Space(config, presets.load("digits-quick"), dataset.image_shape)
@@ -58,12 +58,12 @@ def test_the_preview_shows_the_space_and_what_it_costs(root: Path, dataset: Data
     assert "10 trials: 8 trainings (26 min) and 30 samplings (1 s), about 13 min with 2 at once" in text
 
 
-def test_what_trials_share_is_paid_once(root: Path, dataset: Dataset) -> None:
+def test_estimate_shared_training_is_counted_once(root: Path, dataset: Dataset) -> None:
     """The 24 samplers of one restorer: one training; every setting of its own sampled, and both baselines."""
     spec = build_spec("x", root / "search_spaces" / "samplers.yaml", settings=["protocol.num_images=100"])
     space = Space(spec.space, spec.base, dataset.image_shape)
     points = likely(space, spec, 24)
-    whole = bill(points, space, dataset, {}, Timing(images_per_s=64.0, evaluations_per_s=100.0))
+    whole = estimate_cost(points, space, dataset, {}, Timing(images_per_s=64.0, evaluations_per_s=100.0))
     assert (whole.trials, whole.trainings, whole.training_s, whole.longest_s) == (24, 1, 300.0, 300.0)
     # Algorithm 1 at every step without clamping is among the 24; direct is not.
     assert whole.samplings == 24 + 1
@@ -72,18 +72,20 @@ def test_what_trials_share_is_paid_once(root: Path, dataset: Dataset) -> None:
     assert "about 5 min with 2 at once" in whole.describe(slots=2), "one training cannot be shared between two"
 
 
-def test_a_search_is_billed_by_points_that_it_may_ask(root: Path, dataset: Dataset) -> None:
+def test_estimate_of_a_search_uses_feasible_points(root: Path, dataset: Dataset) -> None:
     spec = build_spec("x", root / "search_spaces" / "training.yaml")
     space = Space(spec.space, spec.base, dataset.image_shape)
     points = likely(space, spec, 5)
     assert points[0] == space.first
     assert len({repr(point) for point in points}) == 5
-    whole = bill(points, space, dataset, {}, Timing(images_per_s=1.0, evaluations_per_s=1e9))
+    whole = estimate_cost(points, space, dataset, {}, Timing(images_per_s=1.0, evaluations_per_s=1e9))
     assert whole.trainings == 5
     assert whole.training_s == sum(300 * point["batch"] for point in points)
 
 
-def test_the_command(root: Path, digits_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_study_preview_command_prints_costs_and_starts_nothing(
+    root: Path, digits_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(digits_home / "data", tmp_path / "data")
     space = str(root / "search_spaces" / "samplers.yaml")
     with pytest.raises(SystemExit) as ended:

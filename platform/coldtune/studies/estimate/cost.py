@@ -1,70 +1,151 @@
-"""What a study of variants will cost: its trainings, those that are found, and its network evaluations."""
+"""The cost of a study before it runs. Work that several trials share is counted once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from coldtune.data import Dataset
 from coldtune.diffusion import build_degradation, nfe, source_of
 from coldtune.metrics import build_extractor, resolve
 from coldtune.stages.chain import BASELINES
-from coldtune.stages.keys import train_key
+from coldtune.stages.keys import sample_key, train_key
 from coldtune.stages.trial import TrialConfig
 from coldtune.store.location import StoreAt
 from coldtune.store.store import StoreCheckpoints
+from coldtune.studies.estimate.timing import Timing
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.space.space import Space
 
 _TRAINS = ("data", "degradation", "restorer", "training")  # the sections that shape a training
 
 
-def cost(space: Space, dataset: Dataset, sources: Mapping[str, Dataset], store: StoreAt | Path) -> str:
-    """One line: how many different trainings of how many steps, how far the store has them, and what sampling takes.
+@dataclass(frozen=True)
+class CostEstimate:
+    """The work of all trials of a study, on an empty store.
 
-    Trials that differ in their sampler or prior alone share a training. sources: the datasets that degradations draw
-    from, by name.
+    Attributes:
+        trainings, samplings: How many different trainings and samplings there are.
+        training_s, sampling_s: Their seconds in all.
+        longest_s: Seconds of the longest training, which no number of parallel trials can shorten.
+    """
+
+    trials: int
+    trainings: int
+    samplings: int
+    training_s: float
+    sampling_s: float
+    longest_s: float
+
+    def describe(self, slots: int) -> str:
+        """Return the estimate as one line for people, if `slots` trials run at the same time."""
+        work = self.training_s + self.sampling_s
+        wall = max(work / slots, self.longest_s)
+        return (
+            f"{_counted(self.trials, 'trial')}: {_counted(self.trainings, 'training')} ({clock(self.training_s)}) and "
+            f"{_counted(self.samplings, 'sampling')} ({clock(self.sampling_s)}), "
+            f"about {clock(wall)} with {slots} at once"
+        )
+
+
+def estimate_cost(
+    points: Sequence[Mapping[str, Any]], space: Space, dataset: Dataset, sources: Mapping[str, Dataset], timing: Timing
+) -> CostEstimate:
+    """Estimate the cost of the trials at `points` from a timed base.
+
+    Args:
+        sources: The datasets that degradations draw from, by name.
+        timing: The measured rates of this machine.
+    """
+    trials = [space.resolve(point) for point in points]
+    samplings: dict[str, int] = {}
+    for trial in trials:
+        images = trial.protocol.num_images or len(dataset.split(trial.protocol.split).images)
+        for sampler in (trial.sampler, *BASELINES.values()):
+            evaluations = images * nfe(sampler, int(trial.degradation["steps"]))
+            samplings[sample_key(trial, dataset, sampler, _source(trial, sources))] = evaluations
+    each = [timing.training_s(trial) for trial in _distinct_trainings(trials, dataset, sources).values()]
+    sampling_s = sum(samplings.values()) / timing.evaluations_per_s
+    return CostEstimate(len(points), len(each), len(samplings), sum(each), sampling_s, max(each))
+
+
+def describe_variants(space: Space, dataset: Dataset, sources: Mapping[str, Dataset], store: StoreAt | Path) -> str:
+    """Return one line about the cost of all variants: trainings, the part that the store has, and evaluations.
+
+    Trials that differ only in their sampler or prior share a training.
+
+    Args:
+        sources: The datasets that degradations draw from, by name.
+        store: The store in which finished trainings are looked for.
     """
     trials = [space.resolve({VARIANT: name}) for name in space.config.variants]
-    trainings = {train_key(t, dataset, sources.get(source_of(t.degradation) or "")): t for t in trials}
-    done = {key: _done(store, key, trial) for key, trial in trainings.items()}
+    trainings = _distinct_trainings(trials, dataset, sources)
+    done = {key: _steps_in_store(store, key, trial) for key, trial in trainings.items()}
     images = sum(_batch(trial) * trial.training.steps for trial in trainings.values())
-    lines = [_trainings(list(trainings.values())) + f": {images:,} images through the network and back"]
-    if found := sum(step == trainings[key].training.steps for key, step in done.items()):
-        lines.append("in the store already" if found == len(done) else f"{found} of them in the store already")
+    lines = [_describe_trainings(list(trainings.values())) + f": {images:,} images through the network and back"]
+    if finished := sum(step == trainings[key].training.steps for key, step in done.items()):
+        lines.append("in the store already" if finished == len(done) else f"{finished} of them in the store already")
     elif any(done.values()):
         lines.append(f"the store has {sum(done.values()):,} of these steps")
     lines.append(f"then samples with {sum(_evaluations(trial, dataset) for trial in trials):,} more evaluations")
     return "; ".join(lines)
 
 
-def trainings(space: Space, dataset: Dataset, sources: Mapping[str, Dataset]) -> int | None:
-    """How many different trainings a searched space has in all; None where what varies is trained anew."""
+def count_trainings(space: Space, dataset: Dataset, sources: Mapping[str, Dataset]) -> int | None:
+    """Return how many different trainings a space has, or None if a varied key makes every trial train anew."""
     if space.config.derive or any(path.partition(".")[0] in _TRAINS for path in space.config.vary):
         return None
     points = [{VARIANT: name} for name in space.config.variants] or [space.first]
-    trials = map(space.resolve, points)
-    return len({train_key(t, dataset, sources.get(source_of(t.degradation) or "")) for t in trials})
+    return len(_distinct_trainings(map(space.resolve, points), dataset, sources))
 
 
-def _trainings(trials: list[TrialConfig]) -> str:
+def clock(seconds: float) -> str:
+    """Return a duration as an estimate shows it: rounded seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{max(round(seconds), 1)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
+
+
+def _distinct_trainings(
+    trials: Iterable[TrialConfig], dataset: Dataset, sources: Mapping[str, Dataset]
+) -> dict[str, TrialConfig]:
+    """Return the trial that trains longest for each training key, because shorter trainings are a part of it."""
+    trainings: dict[str, TrialConfig] = {}
+    for trial in trials:
+        key = train_key(trial, dataset, _source(trial, sources))
+        trainings[key] = max(trainings.get(key, trial), trial, key=lambda t: t.training.steps)
+    return trainings
+
+
+def _source(trial: TrialConfig, sources: Mapping[str, Dataset]) -> Dataset | None:
+    return sources.get(source_of(trial.degradation) or "")
+
+
+def _describe_trainings(trials: list[TrialConfig]) -> str:
     kinds = sorted({(t.restorer.size, t.training.steps, _batch(t)) for t in trials})
     each = " or ".join(f"{steps:,} steps of {batch} images ({size} restorer)" for size, steps, batch in kinds)
-    return f"{len(trials)} training{'s' * (len(trials) > 1)} of {each}"
+    return f"{_counted(len(trials), 'training')} of {each}"
 
 
 def _batch(trial: TrialConfig) -> int:
     return trial.training.batch_size * trial.training.accumulate
 
 
-def _done(store: StoreAt | Path, key: str, trial: TrialConfig) -> int:
+def _steps_in_store(store: StoreAt | Path, key: str, trial: TrialConfig) -> int:
     steps = trial.training.steps
     latest = StoreCheckpoints(store, key, final=steps).latest(steps)
     return latest[0] if latest else 0
 
 
 def _evaluations(trial: TrialConfig, dataset: Dataset) -> int:
-    """Of the network, for the trial's own sampler and the baselines; samplings that trials share are counted twice."""
+    """Return the network evaluations of a trial's sampler and the baselines; shared samplings count twice."""
     steps = build_degradation(trial.degradation, dataset.image_shape).steps
     protocol = resolve(trial.protocol, build_extractor(trial.protocol.extractor), dataset, trial.task)
     return protocol.num_images * sum(nfe(sampler, steps) for sampler in [trial.sampler, *BASELINES.values()])
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word}{'s' * (count != 1)}"

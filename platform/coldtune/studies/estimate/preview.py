@@ -1,4 +1,4 @@
-"""What a study would ask and cost, before it is run: the space as a table, sampled points, a timed probe."""
+"""The preview of a study before it runs: the space as a table, sampled points, and the cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.trial import short_name
-from coldtune.studies.estimate.bill import CostEstimate, clock
+from coldtune.studies.estimate.cost import CostEstimate, clock
 from coldtune.studies.estimate.timing import Timing
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.config import VARIANT, Vary
@@ -21,7 +21,7 @@ from coldtune.studies.spec.study import StudySpec
 
 
 def likely(space: Space, spec: StudySpec, trials: int) -> list[dict[str, Any]]:
-    """The points that a study of so many trials asks, where they are listed; else the first ones and uniform draws."""
+    """Return the points that a study would ask: the listed points, or else the first points and uniform draws."""
     listed = listed_points(space, spec.search, spec.seed)
     return listed[:trials] if listed is not None else _points(space, trials, space.enqueued)
 
@@ -29,30 +29,34 @@ def likely(space: Space, spec: StudySpec, trials: int) -> list[dict[str, Any]]:
 def preview(
     space: Space,
     protocol: Protocol,
-    found: Timing,
-    bill: CostEstimate,
+    timing: Timing,
+    estimate: CostEstimate,
     slots: int,
     about: Sequence[str] = (),
     count: int = 10,
 ) -> RenderableType:
-    """The space as a table, the base and sampled points with what each would cost alone, and the whole study's cost.
+    """Return the space as a table, sampled points with the cost of each alone, and the cost of the whole study.
 
-    bill: of the trials that the study would ask; about: lines that go before.
+    Args:
+        estimate: The cost of the trials that the study would ask.
+        slots: How many trials run at the same time.
+        about: Lines that are shown first.
+        count: How many points are shown.
     """
     points = _points(space, count)
-    costs = [found.seconds(space.resolve(point), protocol.num_images) for point in points]
+    costs = [timing.seconds(space.resolve(point), protocol.num_images) for point in points]
     lines = [
         f"\nthe space: {_size(space)}",
-        f"this machine trains {found.images_per_s:,.0f} images/s and evaluates {found.evaluations_per_s:,.0f} a second "
-        "with the base's restorer, on the threads of one trial",
-        f"{bill.describe(slots)}, without judging and start-up, and without what the store has already",
+        f"this machine trains {timing.images_per_s:,.0f} images/s and evaluates {timing.evaluations_per_s:,.0f} a "
+        "second with the base's restorer, on the threads of one trial",
+        f"{estimate.describe(slots)}, without judging and start-up, and without what the store has already",
     ]
     parts = [Text("\n".join(about)), Text()] if about else []
     return Group(*parts, _space_table(space), Text(), _points_table(space, points, costs), Text("\n".join(lines)))
 
 
 def _points(space: Space, count: int, first: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
-    """`first`, or the base's point, then points that the search may ask, drawn uniformly."""
+    """Return `first` or the point of the base, then feasible points that are drawn uniformly."""
     if space.size is not None:
         return [{VARIANT: name} for name in list(space.config.variants)[:count]]
     rng = random.Random(0)
@@ -111,7 +115,7 @@ def _shown(point: Mapping[str, Any], name: str) -> str:
 
 
 def _written(value: Any) -> str:
-    """As the space file writes it."""
+    """Return a value as the space file writes it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:.4g}" if isinstance(value, float) else str(value)

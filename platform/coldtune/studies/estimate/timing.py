@@ -1,4 +1,4 @@
-"""What a trial costs on this machine, from a few timed steps."""
+"""The rates of this machine, from a few timed steps of training and sampling."""
 
 from __future__ import annotations
 
@@ -15,35 +15,37 @@ from coldtune.stages.chain import BASELINES
 from coldtune.stages.trial import TrialConfig
 from coldtune.training.loop import TrainingTask, train
 
-PROBE_STEPS = 6  # of training, after as many to warm up
-PROBE_IMAGES = 64  # of one evaluation of the network
-_PROBES = 3
+_STEPS = 6  # of training, after as many to warm up
+_IMAGES = 64  # of one evaluation of the network
+_REPEATS = 3
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What was timed on this machine with the base's restorer, on one trial's threads.
+    """The rates of the base's restorer on this machine, with the threads of one trial.
 
-    images_per_s: of training; evaluations_per_s: of the network while sampling, in images.
+    Attributes:
+        images_per_s: Images per second in training.
+        evaluations_per_s: Evaluations of the network per second in sampling, one image each.
     """
 
     images_per_s: float
     evaluations_per_s: float
 
     def seconds(self, trial: TrialConfig, num_images: int) -> float:
-        """A trial's training, and the sampling of its own sampler and the baselines; nothing found, nothing judged."""
+        """Return the seconds of a trial's training and of sampling with its sampler and the baselines, on an empty store."""
         steps = int(trial.degradation["steps"])
         evaluations = sum(nfe(sampler, steps) for sampler in (trial.sampler, *BASELINES.values()))
         return self.training_s(trial) + num_images * evaluations / self.evaluations_per_s
 
     def training_s(self, trial: TrialConfig) -> float:
-        """A trial's training from its start."""
+        """Return the seconds of a trial's training from its first step."""
         training = trial.training
         return training.steps * training.batch_size * training.accumulate / self.images_per_s
 
 
-class _Forget:
-    """Checkpoints of a training that nobody wants to keep."""
+class _NoCheckpoints:
+    """Checkpoints that keep nothing."""
 
     def latest(self, at_most: int) -> None:
         return None
@@ -52,27 +54,29 @@ class _Forget:
         pass
 
 
-def probe(trial: TrialConfig, dataset: Dataset, source: Dataset | None = None, device: str = "cpu") -> Timing:
-    """Time a few steps of training and a few evaluations of `trial`'s network (random weights: the same cost)."""
+def time_base(trial: TrialConfig, dataset: Dataset, source: Dataset | None = None, device: str = "cpu") -> Timing:
+    """Time a few steps of training and a few evaluations of the trial's network, whose weights are random."""
     once = trial.training.model_copy(
-        update={"steps": PROBE_STEPS, "validate_every": 0, "checkpoint_every": 0, "report_every": PROBE_STEPS}
+        update={"steps": _STEPS, "validate_every": 0, "checkpoint_every": 0, "report_every": _STEPS}
     )
     task = TrainingTask(
         data=trial.data, dataset_path=str(dataset.path), degradation=trial.degradation, restorer=trial.restorer,
         training=once, source_path=str(source.path) if source else None,
     )  # fmt: skip
-    train(task, _Forget(), lambda *_: None, device=device)
-    # The fastest of a few: whatever else the machine does can only make it slower.
-    images_per_s = max(train(task, _Forget(), lambda *_: None, device=device).images_per_s for _ in range(_PROBES))
+    train(task, _NoCheckpoints(), lambda *_: None, device=device)
+    # The fastest of a few, because other work on the machine can only make a step slower.
+    images_per_s = max(
+        train(task, _NoCheckpoints(), lambda *_: None, device=device).images_per_s for _ in range(_REPEATS)
+    )
     return Timing(images_per_s, _evaluations_per_s(trial, dataset, device))
 
 
 def _evaluations_per_s(trial: TrialConfig, dataset: Dataset, device: str) -> float:
     d = build_degradation(trial.degradation, dataset.image_shape)
     restorer = build_restorer(trial.restorer, dataset.image_shape, steps=d.steps).to(device).eval()
-    x = to_float(dataset.split("train").images[:PROBE_IMAGES].to(device))
+    x = to_float(dataset.split("train").images[:_IMAGES].to(device))
     times = []
-    for _ in range(_PROBES):
+    for _ in range(_REPEATS):
         started = time.perf_counter()
         sample(restorer, d, x, sampler={"algorithm": "direct"})
         torch.cuda.synchronize() if device == "cuda" else None

@@ -14,7 +14,7 @@ from coldtune import tracking
 from coldtune.stages.trial import short_name
 from coldtune.store.location import StoreAt
 from coldtune.studies.designs.paper_table import described
-from coldtune.studies.estimate.cost import cost, trainings
+from coldtune.studies.estimate.cost import count_trainings, describe_variants
 from coldtune.studies.preflight.capacity import TrialResources
 from coldtune.studies.progress.text import _line, _objectives
 from coldtune.studies.spec import pruning_checks as pruning
@@ -35,10 +35,10 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
         asks = f"{space.size} variants, each once: {listed}" if space.size > 1 else f"1 variant: {listed}"
     asks += _before(checked.trials, ended, again)
     trains = f"{space.base['training']['steps']:,} steps of {space.base['training']['batch_size']} images "
-    once = trainings(space, checked.dataset, checked.sources)
+    once = count_trainings(space, checked.dataset, checked.sources)
     trains += {None: "a trial", 1: "once, for all trials"}.get(once, f"in each of {once} trainings, for all trials")
     if space.size is not None:
-        trains = cost(space, checked.dataset, checked.sources, checked.store)
+        trains = describe_variants(space, checked.dataset, checked.sources, checked.store)
     lines = [*described(checked.spec), ("asks", asks)]
     lines += [("imports", f"{study}: {said}") for study, said in ledger.study.user_attrs.get(IMPORTED, {}).items()]
     if ledger.hold is not None and (others := ledger.hold.others()):
