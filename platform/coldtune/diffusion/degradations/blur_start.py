@@ -9,7 +9,7 @@ from typing import Any
 from coldtune.config import parse
 from coldtune.diffusion.degradations.base import check_image_shape
 from coldtune.diffusion.degradations.blur import BlurConfig, log_leftover
-from coldtune.diffusion.degradations.reach import check_leftover, solve_start
+from coldtune.diffusion.degradations.endpoint import check_leftover, solve_start
 
 # Far below the pixel grid a kernel is the identity; far above its own size it is flat.
 _SMALLEST_SIGMA = 1e-2

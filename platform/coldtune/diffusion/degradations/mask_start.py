@@ -8,8 +8,8 @@ from typing import Any
 
 from coldtune.config import parse
 from coldtune.diffusion.degradations.base import check_image_shape
+from coldtune.diffusion.degradations.endpoint import check_leftover, solve_start
 from coldtune.diffusion.degradations.mask import Mask, MaskConfig
-from coldtune.diffusion.degradations.reach import check_leftover, solve_start
 
 # Of a hundredth of a pixel, a mask takes the centre alone; of a hundred times the image, it leaves nothing.
 _SMALLEST_BETA = 1e-2
