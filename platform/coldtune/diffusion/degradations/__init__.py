@@ -1,4 +1,4 @@
-"""Degradations D(x, t), one file each; `build_degradation` makes one from its configuration."""
+"""Degradations D(x, t), each in its own file. `build_degradation` makes them from their configurations."""
 
 from coldtune.diffusion.degradations.animorph import Animorph, AnimorphConfig, AnimorphDraw
 from coldtune.diffusion.degradations.base import Degradation, DegradationConfig, Draw

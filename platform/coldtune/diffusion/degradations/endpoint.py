@@ -141,7 +141,7 @@ STARTS: dict[str, tuple[str, Callable[[Any, ImageShape, float], float]]] = {
     "blur": ("sigma.start", _blur_start),
     "mask": ("beta.start", _mask_start),
 }
-"""For each kind whose end follows from one number: the key of that number, and the function that solves for it."""
+"""For each kind whose end follows from a single number: the key of that number, and the function that solves for it."""
 
 
 # --- bisection
