@@ -1,4 +1,4 @@
-"""Conformance suites: a new component subclasses one to prove that it keeps its promises. They need pytest.
+"""Conformance suites: subclass one to prove that a new component keeps its promises. They need pytest.
 
 from coldtune.testing import DegradationSuite
 
