@@ -1,4 +1,4 @@
-"""The conformance suite finds what it says it finds: each broken degradation fails the one check that is about it."""
+"""The conformance suite finds faults: each broken degradation fails the check that is about its fault."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FadeConfig(DegradationConfig):
 
 
 class Fade(Degradation):
-    """Nothing is wrong with it: a fade to black."""
+    """A sound degradation: a fade to black."""
 
     config_type: ClassVar[type[DegradationConfig]] = FadeConfig
 
@@ -104,7 +104,7 @@ class ShiftDraw(Draw):
 
 
 class Shifted(Fade):
-    """Nothing is wrong with it: a fade to a random grey."""
+    """A sound random degradation: a fade to a random grey."""
 
     draw_type: ClassVar[type[Draw]] = ShiftDraw
 
@@ -130,7 +130,7 @@ class DrawsByBatch(Shifted):
 
 
 class TestFade(DegradationSuite):
-    """Sound degradations pass."""
+    """Sound degradations pass the suite."""
 
     settings: ClassVar = {"fade": {"kind": "fade", "steps": 5}, "shifted": {"kind": "shifted", "steps": 5}}
 
@@ -160,7 +160,7 @@ class TestFade(DegradationSuite):
         (TakesAnything, "test_draw_invalid_is_refused", pytest.fail.Exception),
     ],
 )
-def test_broken_degradations_are_found(monkeypatch, broken, check, error):
+def test_suite_broken_degradation_fails_its_check(monkeypatch, broken, check, error):
     suite, config = DegradationSuite(), {"kind": "fade", "steps": 5}
     monkeypatch.setitem(DEGRADATIONS, "fade", broken)
     d = suite.build(config)
@@ -171,7 +171,7 @@ def test_broken_degradations_are_found(monkeypatch, broken, check, error):
         method(**{name: given[name] for name in inspect.signature(method).parameters})
 
 
-def test_wrong_severities_are_found():
+def test_suite_accepting_any_severity_fails():
     suite, d = DegradationSuite(), TakesAnything(FadeConfig(steps=5), (3, 8, 8))
     with pytest.raises(pytest.fail.Exception):
         suite.test_severity_invalid_is_refused(d, torch.zeros(6, 3, 8, 8), -1)
