@@ -45,7 +45,7 @@ def test_batches_single_item_too_large_raises() -> None:
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.")
 
     with (
-        pytest.warns(UserWarning, match="sampling: out of memory with . images at a time, goes on with"),
+        pytest.warns(UserWarning, match="sampling: out of memory with . images at a time, so it goes on with"),
         pytest.raises(MemoryExhaustedError, match="sampling: out of memory, even with one image at a time"),
     ):
         Batches(4, "sampling").run(torch.arange(4), never)

@@ -1,4 +1,4 @@
-"""Handling of exhausted memory: the work goes on in smaller batches."""
+"""Handling of exhausted memory: the work continues in smaller batches."""
 
 from __future__ import annotations
 
@@ -73,5 +73,5 @@ class Batches:
             raise MemoryExhaustedError(f"{self._what}: out of memory, even with one image at a time")
         self.size = tried // 2
         warnings.warn(
-            f"{self._what}: out of memory with {tried} images at a time, goes on with {self.size}", stacklevel=4
+            f"{self._what}: out of memory with {tried} images at a time, so it goes on with {self.size}", stacklevel=4
         )

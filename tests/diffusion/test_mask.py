@@ -12,7 +12,7 @@ from coldtune.diffusion import OutOfReachError, build_degradation, draws, leftov
 from coldtune.diffusion.degradations import MaskDraw
 from coldtune.testing import DegradationSuite
 
-FAR = {"start": 1.0, "step": 0.5}  # a reversed mask starts where the forward one ends
+FAR = {"start": 1.0, "step": 0.5}  # a forward mask leaves little at T, so the first step of a reversed mask is small
 SEEDS = draws.derive(0, 0, torch.arange(2000))
 
 

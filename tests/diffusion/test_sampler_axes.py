@@ -59,7 +59,7 @@ def assert_near(actual, expected, tolerance=1e-11):
 @given(IMAGE, arrays(np.float64, (T, 1, *SHAPE), elements=st.floats(-4, 4, width=32)), st.integers(1, T))
 @settings(max_examples=40, deadline=None)
 def test_sampler_estimated_noise_is_equation_1_for_both_algorithms(x_T, guesses, num_steps):
-    """A.6: x_{t-1} = sqrt(abar_{t-1}) x0_hat + sqrt(1 - abar_{t-1}) z_hat, whatever R returns, at any stride."""
+    """A.6: x_{t-1} = sqrt(abar_{t-1}) x0_hat + sqrt(1 - abar_{t-1}) z_hat, for any R, at any stride."""
     x_T, guesses = torch.from_numpy(x_T), torch.from_numpy(guesses)
     d = build_degradation(NOISE, SHAPE)
     for algorithm in ("tacos", "naive"):

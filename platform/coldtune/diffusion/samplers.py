@@ -77,8 +77,7 @@ class SamplerConfig(Config):
     def check(self, d: Degradation) -> None:
         """Raise ValueError if this sampler cannot work with `d`.
 
-        The reason is either that `num_steps` is more than T, or that the draw of `d` cannot be changed in the way that
-        `draw` and `eta` ask for.
+        It cannot if `num_steps` is more than T, or if the draw of `d` does not allow these values of `draw` and `eta`.
         """
         self.severities(d.steps)
         if self.draw != "fixed" and not d.random:
