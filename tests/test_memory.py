@@ -1,6 +1,9 @@
-"""Batches that do not fit are halved, and nothing is lost or done twice."""
+"""Batches that do not fit into memory are halved, and no item is lost or handled twice."""
 
 from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,10 +14,18 @@ from coldtune.memory import Batches, MemoryExhaustedError, attempt, out_of_memor
 from coldtune.metrics.extractors import Extractor
 
 
+@pytest.fixture(autouse=True, scope="module")
+def frozen_heap() -> Iterator[None]:
+    """Keep garbage collections short: `attempt` collects after every failure, and other tests leave many objects."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.filterwarnings("ignore:.*out of memory with")
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 40), st.integers(1, 16), st.integers(1, 20))
-def test_every_item_once_and_in_order(total: int, size: int, fits: int) -> None:
+def test_batches_run_handles_every_item_once_in_order(total: int, size: int, fits: int) -> None:
     calls: list[int] = []
 
     def work(batch: torch.Tensor) -> torch.Tensor:
@@ -29,20 +40,20 @@ def test_every_item_once_and_in_order(total: int, size: int, fits: int) -> None:
     assert failed == sorted(set(failed), reverse=True), "a size that did not fit is not tried again"
 
 
-def test_one_that_does_not_fit_is_the_end() -> None:
+def test_batches_single_item_too_large_raises() -> None:
     def never(batch: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.")
 
     with (
-        pytest.warns(UserWarning, match="sampling: out of memory with . images at a time; goes on with"),
+        pytest.warns(UserWarning, match="sampling: out of memory with . images at a time, so it goes on with"),
         pytest.raises(MemoryExhaustedError, match="sampling: out of memory, even with one image at a time"),
     ):
         Batches(4, "sampling").run(torch.arange(4), never)
 
 
-def test_what_memory_says_and_what_it_does_not() -> None:
+def test_out_of_memory_recognises_allocation_errors_only() -> None:
     with pytest.raises(RuntimeError) as real:
-        torch.empty(2**60, dtype=torch.uint8)  # what torch says on this machine when there is too little
+        torch.empty(2**60, dtype=torch.uint8)  # the real error of torch on this machine
     assert out_of_memory(real.value)
     assert attempt(lambda: torch.empty(2**60, dtype=torch.uint8)) is None
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
@@ -52,7 +63,7 @@ def test_what_memory_says_and_what_it_does_not() -> None:
         attempt(lambda: 1 // 0)
 
 
-def test_features_are_those_of_larger_batches() -> None:
+def test_extractor_smaller_batches_give_equal_features() -> None:
     def network(images: torch.Tensor) -> torch.Tensor:
         if len(images) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory.")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from coldtune import cli, presets
 from coldtune.data import prepare
-from coldtune.diffusion import build_degradation
+from coldtune.diffusion import build_degradation, build_restorer
 from coldtune.diffusion.priors import build_prior
 from coldtune.dotted import leaves
 from coldtune.stages.trial import parse_trial
@@ -16,7 +17,7 @@ from coldtune.stages.trial import parse_trial
 PAPER = [name for name in presets.names() if name.startswith("paper/")]
 AUTHORS = [name for name in presets.names() if name.startswith("authors/")]
 
-# Section or table -> T and whatever else the paper states there, by dotted key.
+# Setting -> T and everything else that the paper states for it, by dotted key.
 STATED = {
     "paper/mnist-blur": {"steps": 40, "kernel_size": 11, "sigma.schedule": "constant", "sigma.start": 7},
     "paper/cifar10-blur": {"kernel_size": 11, "sigma.schedule": "linear", "sigma.start": 0.36, "sigma.rate": 0.01},
@@ -44,7 +45,7 @@ STATED = {
     "paper/celeba-animorph": {"kind": "animorph", "source": "afhq"},
 }  # fmt: skip
 
-# The second-largest |eigenvalue| of A_T as computed from the authors' kernels, edges and T, to their digits.
+# The second-largest |eigenvalue| of A_T, computed from the authors' kernels, edges and T, to the digits shown.
 LEFTOVERS = {
     "paper/mnist-blur": 6.3e-4,
     "authors/mnist-blur": 2.5e-2,
@@ -66,7 +67,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_a_preset_parses_builds_and_can_sample(name):
+def test_preset_builds_and_fits_its_sampler(name):
     tree = presets.load(name)
     trial, shape = parse_trial(tree), presets.image_shape(tree)
     trial.check(shape)
@@ -74,20 +75,23 @@ def test_a_preset_parses_builds_and_can_sample(name):
     trial.sampler.check(d)
     assert d.image_shape == shape
     assert shape[0] == (1 if trial.data.name in ("digits", "mnist") else 3)
+    with torch.device("meta"):
+        build_restorer(trial.restorer, shape, steps=d.steps)
+    assert presets.describe(name)
 
 
-def test_every_setting_of_the_paper_is_there():
+def test_presets_cover_settings_of_paper():
     assert set(PAPER) == set(STATED)
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_degradation_is_as_the_paper_states(name):
+def test_preset_degradation_equals_paper(name):
     written = dict(leaves(presets.load(name)["degradation"]))
     assert {key: written.get(key) for key in STATED[name]} == STATED[name]
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_training_is_as_the_appendix_states(name):
+def test_preset_training_equals_appendix(name):
     training = parse_trial(presets.load(name)).training
     inpainting = presets.tables(name) == ("2",)
     assert (training.steps, training.batch_size) == ((60_000, 64) if inpainting else (700_000, 32))
@@ -96,14 +100,14 @@ def test_a_training_is_as_the_appendix_states(name):
 
 
 @pytest.mark.parametrize(("name", "leftover"), LEFTOVERS.items())
-def test_a_blur_ends_as_the_authors_kernels_do(name, leftover):
+def test_preset_blur_leftover_equals_authors_kernels(name, leftover):
     digits = len(f"{leftover:e}".split("e")[0].rstrip("0").replace(".", ""))
     found = presets.summary(name).leftover
     assert round(found, digits - 1 - math.floor(math.log10(found))) == pytest.approx(leftover)
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_table_has_its_presets(table):
+def test_presets_of_table_equal_table_of_paper(table):
     wanted = () if table == "-" else (table,)
     listed = {
         name.removeprefix("paper/")
@@ -114,7 +118,7 @@ def test_a_table_has_its_presets(table):
 
 
 @pytest.mark.parametrize("name", AUTHORS)
-def test_a_variant_of_the_authors_differs_in_more_than_how_t_is_told(name):
+def test_preset_of_authors_differs_from_paper_in_more_than_index(name):
     mine = dict(leaves(presets.load(name)))
     papers = dict(leaves(presets.load(name.replace("authors/", "paper/"))))
     assert mine.pop("restorer.index") == "t-1"
@@ -124,26 +128,26 @@ def test_a_variant_of_the_authors_differs_in_more_than_how_t_is_told(name):
 
 
 @pytest.mark.parametrize("name", [name for name in presets.names() if {"4", "5.3"} & set(presets.tables(name))])
-def test_the_prior_that_a_generation_names_starts_its_degradation(name):
+def test_preset_generation_prior_fits_degradation(name):
     tree = presets.load(name)
     d = build_degradation(tree["degradation"], presets.image_shape(tree))
     assert build_prior(tree["prior"], d).d is d
     assert parse_trial(tree).task == "generated"
 
 
-def test_only_generation_starts_from_a_prior():
+def test_preset_has_prior_only_for_generation():
     for name in presets.names():
         generates = bool({"4", "5.3"} & set(presets.tables(name)))
         assert (parse_trial(presets.load(name)).task == "generated") == generates
 
 
 @pytest.mark.parametrize("dataset", ["celeba", "afhq"])
-def test_a_dataset_without_a_download_says_where_its_files_are(dataset, tmp_path):
+def test_prepare_dataset_without_download_names_source_of_files(dataset, tmp_path):
     with pytest.raises(ValueError, match=f"{dataset}: there is no automatic download: get .* give --data-dir PATH"):
         prepare({"name": dataset, "image_size": 128}, tmp_path, progress=False)
 
 
-def test_the_command_lists_them_all(capsys, monkeypatch):
+def test_presets_command_lists_every_preset(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as ended:
         cli.main(["presets"])

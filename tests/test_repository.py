@@ -15,17 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from pydantic import BaseModel
 
 import coldtune
 from coldtune import cli, presets
 from coldtune.cli import paper_table as paper_job
 from coldtune.cli.job import parser
-from coldtune.diffusion import build_degradation, build_restorer
 from coldtune.diffusion.degradations import DEGRADATIONS
 from coldtune.metrics import build_extractor
-from coldtune.stages.trial import TrialConfig, parse_trial, short_name
+from coldtune.stages.trial import TrialConfig, short_name
 from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.build import build_spec
 
@@ -219,7 +217,7 @@ def test_the_contributed_files_are_as_the_linter_wants_them(with_pixelate):
         assert done.returncode == 0, done.stdout
 
 
-# --- search spaces, presets, jobs
+# --- search spaces, jobs
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
@@ -228,16 +226,6 @@ def test_a_space_builds(path):
     space = build_space(spec.space, spec.base, presets.image_shape(spec.base))
     assert space.feasible(space.first)
     build_extractor(spec.base["protocol"]["extractor"])
-
-
-@pytest.mark.parametrize("name", presets.names())
-def test_a_preset_builds(name):
-    tree = presets.load(name)
-    trial, shape = parse_trial(tree), presets.image_shape(tree)
-    trial.check(shape)
-    with torch.device("meta"):
-        build_restorer(trial.restorer, shape, steps=build_degradation(trial.degradation, shape).steps)
-    assert presets.describe(name)
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)

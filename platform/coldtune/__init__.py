@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from coldtune.diffusion import build_degradation, build_restorer, sample
 
-# torch takes seconds to import: `import coldtune` and `coldtune --help` should not.
+# Importing torch takes seconds. `import coldtune` and `coldtune --help` should not wait for it.
 _LAZY = {
     "build_degradation": "coldtune.diffusion",
     "build_restorer": "coldtune.diffusion",

@@ -1,4 +1,4 @@
-"""What every configuration of coldtune shares: frozen, strict models, one-line errors and stable hashes."""
+"""The base of all configurations: frozen and strict models, one-line errors and stable hashes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ ConfigT = TypeVar("ConfigT", bound="Config")
 
 
 class Config(BaseModel):
-    """Base of all configurations: immutable, and a key that it does not know is an error, never ignored."""
+    """The base class of all configurations. It is immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
 def parse(cls: type[ConfigT], value: ConfigT | Mapping[str, Any], where: str = "") -> ConfigT:
-    """Build `cls` from a mapping (an instance passes through).
+    """Build `cls` from a mapping. An instance of `cls` is returned unchanged.
 
-    `where` is the dotted place of the value in the user's configuration, put before every key in an error.
-    Raises ValueError whose message has one line for each wrong key: the key, the value given and what is allowed.
+    Args:
+        cls: The type of the configuration.
+        value: A mapping of keys, or an instance.
+        where: The dotted place of `value` in the user's configuration. Errors show it before every key.
+
+    Raises:
+        ValueError: If a key or value is wrong. The message has a line for each wrong key, with its value and what is
+            allowed.
     """
     if isinstance(value, cls):
         return value
@@ -33,15 +39,15 @@ def parse(cls: type[ConfigT], value: ConfigT | Mapping[str, Any], where: str = "
 
 
 def describe(error: ValidationError, cls: type[BaseModel], where: str = "") -> str:
-    """The message of a pydantic error in our form: `key = value: what is allowed`, a line for each wrong key."""
+    """Return the message of a pydantic error in our form: a line `key = value: what is allowed` for each wrong key."""
     lines = []
     for item in error.errors():
-        # Discriminated unions put the tag into the location; it is not a key that the user wrote.
+        # Discriminated unions put their tag into the location, although it is not a key that the user wrote.
         path = ".".join([*([where] if where else []), *(str(part) for part in item["loc"])])
         if item["type"] == "extra_forbidden":
             lines.append(f"{path} = {item['input']!r}: unknown key; allowed: {', '.join(_keys(cls, item['loc'][:-1]))}")
         elif item["type"] == "missing":
-            lines.append(f"{path}: required, and missing")
+            lines.append(f"{path}: required, but missing")
         else:
             message = item["msg"].removeprefix("Value error, ")
             shown = f" = {item['input']!r}" if not isinstance(item["input"], Mapping) else ""
@@ -50,7 +56,7 @@ def describe(error: ValidationError, cls: type[BaseModel], where: str = "") -> s
 
 
 def _keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The keys that `cls` allows at `path` (its own where the path leads through a union)."""
+    """Return the keys that `cls` allows at `path`, or the keys of `cls` itself if the path leads through a union."""
     for part in path:
         field = cls.model_fields.get(str(part))
         annotation = field.annotation if field else None
@@ -61,7 +67,7 @@ def _keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON-compatible dicts, lists, strings and numbers."""
+    """Convert `value` to JSON-compatible dicts, lists, strings and numbers."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):
@@ -72,6 +78,9 @@ def plain(value: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (64 hex digits) of `value` as canonical JSON: equal for equal configurations, in any key order."""
+    """Return the SHA-256 of `value` as canonical JSON, in 64 hex digits.
+
+    Equal configurations have equal hashes, whatever the order of their keys.
+    """
     text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Running out of memory, and going on with less at a time."""
+"""Handling of exhausted memory: the work continues in smaller batches."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-_SAYS = ("DefaultCPUAllocator", "not enough memory", "STATUS_ALLOC_FAILED", "out of memory")
+_ALLOCATION_FAILED = ("DefaultCPUAllocator", "not enough memory", "STATUS_ALLOC_FAILED", "out of memory")
 
 
 class MemoryExhaustedError(RuntimeError):
-    """Even one image at a time does not fit."""
+    """An error raised if even a single image does not fit into memory."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether torch raised `error` because an allocation failed, on a GPU or in main memory."""
+    """Return True if torch raised `error` because an allocation failed, on a GPU or in main memory."""
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError)
         and not isinstance(error, MemoryExhaustedError)
-        and any(text in str(error) for text in _SAYS)
+        and any(text in str(error) for text in _ALLOCATION_FAILED)
     )
 
 
 def attempt(work: Callable[[], T]) -> tuple[T] | None:
-    """(work(),), or None where memory ran out; all that `work` held is free again then."""
+    """Return (work(),), or None if memory ran out. In that case everything that `work` allocated is free again."""
     try:
         return (work(),)
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-    # Not before: the error's traceback holds the frames, and with them the tensors, that filled the memory.
+    # Not inside the except block: the error's traceback keeps the frames, and so the tensors, that filled the memory.
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -44,15 +44,17 @@ def attempt(work: Callable[[], T]) -> tuple[T] | None:
 
 
 class Batches:
-    """Batches of at most `size` items, halved for good whenever memory runs out. what: says which, in the warning."""
+    """Batches of at most `size` items. The size is halved for good whenever memory runs out."""
 
     def __init__(self, size: int, what: str) -> None:
+        """Start with `size` items per batch. Warnings and errors begin with `what`, for example "sampling"."""
         self.size, self._what = size, what
 
     def run(self, items: Tensor, work: Callable[[Tensor], T]) -> list[T]:
-        """`work` of all of `items`, batch by batch; a batch that did not fit is begun anew, in halves.
+        """Apply `work` to all items, batch by batch. A batch that did not fit is repeated in halves.
 
-        MemoryExhaustedError where one item does not fit.
+        Raises:
+            MemoryExhaustedError: If a single item does not fit.
         """
         made: list[T] = []
         start = 0
@@ -71,5 +73,5 @@ class Batches:
             raise MemoryExhaustedError(f"{self._what}: out of memory, even with one image at a time")
         self.size = tried // 2
         warnings.warn(
-            f"{self._what}: out of memory with {tried} images at a time; goes on with {self.size}", stacklevel=4
+            f"{self._what}: out of memory with {tried} images at a time, so it goes on with {self.size}", stacklevel=4
         )

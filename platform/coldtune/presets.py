@@ -1,8 +1,10 @@
-"""Presets: named base configurations, as YAML beside the package.
+"""Presets: named base configurations, as YAML files beside the package.
 
-`paper/DATASET-TASK` is a setting of the paper, `authors/DATASET-TASK` the same where the authors' README or code does
-something else. A preset's first line says to which of the paper's tables it belongs: `# table 1, 6: what it is`, `-`
-for none.
+`paper/DATASET-TASK` is a setting of the paper. `authors/DATASET-TASK` is the same setting if the authors' README or
+code differs from the paper. `quick/DATASET-TASK` is a smaller version with a short training.
+
+The first line of a preset names the tables of the paper to which it belongs: `# table 1, 6: its title`, with `-` for no
+table.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ FOLDER = Path(__file__).parent / "presets"
 
 @dataclass(frozen=True)
 class Preset:
-    """What the list of presets shows of one.
+    """A row in the list of presets.
 
-    tables: the paper's, also those whose numbers stand only in the text of a section ("5.3", "A.7"). leftover: how much
-    of an image the last degradation leaves, None where no such number is defined; FIDs compare at equal leftover only.
+    Attributes:
+        tables: The tables of the paper. Numbers that appear only in the text count by their section ("5.3", "A.7").
+        leftover: How much of an image the degradation leaves at T. None if its kind defines no such number. Compare
+            FIDs only at equal leftover.
     """
 
     name: str
@@ -36,19 +40,28 @@ class Preset:
 
 
 def names() -> list[str]:
-    """The presets there are."""
+    """Return the names of all presets."""
     return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
 
 
 def load(name: str) -> dict[str, Any]:
-    """The configuration of the preset `name` as nested dicts; ValueError naming the presets where there is none."""
+    """Return the configuration of the preset `name` as nested dicts.
+
+    Raises:
+        ValueError: If there is no such preset. The message lists the presets.
+    """
     if name not in names():
         raise ValueError(f"base = {name!r}: no such preset; allowed: {', '.join(names())}")
     return read_yaml(FOLDER / f"{name}.yaml")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; ValueError naming the file and place where it does not."""
+    """Read a YAML file that contains a mapping.
+
+    Raises:
+        ValueError: If there is no such file, or if it contains something else. The message names the file and the
+            place.
+    """
     try:
         tree = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -56,22 +69,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(tree, Mapping):
-        raise ValueError(f"{path}: must hold a mapping")
+        raise ValueError(f"{path}: must contain a mapping")
     return copy.deepcopy(dict(tree))
 
 
 def describe(name: str) -> str:
-    """The first line of the preset's comment, without the tables it belongs to."""
+    """Return the title of the preset: its first line without the tables."""
     return _first_line(name)[1]
 
 
 def tables(name: str) -> tuple[str, ...]:
-    """The paper's tables that the preset belongs to, in the paper's numbering; () for none."""
+    """Return the tables of the paper to which the preset belongs, in the paper's numbering."""
     return _first_line(name)[0]
 
 
 def image_shape(tree: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(C, H, W) of the images of a preset's dataset, whether or not these images can be prepared here."""
+    """Return (C, H, W) of the images of a preset's dataset. The images need not be available here."""
     from coldtune.data import DataConfig
     from coldtune.data.registry import channels
 
@@ -80,7 +93,7 @@ def image_shape(tree: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def summary(name: str) -> Preset:
-    """What the list shows of the preset `name`; builds its degradation."""
+    """Return the row of the preset `name` in the list of presets. This builds its degradation."""
     from coldtune.diffusion import build_degradation
 
     tree = load(name)

@@ -1,4 +1,4 @@
-"""Which process one is, and whether another one still lives, as far as one machine can tell."""
+"""The identity of this process, and whether another process is still alive, as far as this machine can tell."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any
 
 
 def this_process() -> dict[str, Any]:
-    """What others know this process by: its host, id, when it started, and where its id means the same."""
+    """Return the identity of this process: host, process id, start time and the namespace of the id."""
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "process": _started(pid), "space": _space()}
 
 
 def here(other: Mapping[str, Any]) -> bool:
-    """Whether `other` (as by `this_process`) ran on this boot of this machine, in this pid namespace."""
+    """Return True if `other`, as made by `this_process`, ran on this boot of this machine and in this pid namespace."""
     return bool(other.get("space")) and other["space"] == _space()
 
 
 def gone(other: Mapping[str, Any]) -> bool:
-    """Whether `other` is known to be dead: a process of this machine and pid namespace that is no longer there."""
+    """Return True if `other` is known to be dead: a process of this machine and pid namespace that no longer exists."""
     return here(other) and _started(int(other["pid"])) != str(other["process"])
 
 
 @cache
 def _space() -> str | None:
-    """Where process ids mean the same: this boot of this machine, this pid namespace; None where it cannot be told."""
+    """Return the namespace of process ids: this boot of this machine and this pid namespace. None if it is unknown."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -36,7 +36,10 @@ def _space() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """When process `pid` started, which tells it from a later one of the same id; None where it is not running."""
+    """Return when process `pid` started, or None if it is not running.
+
+    The start time tells a process from a later process with the same id.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -13,7 +13,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], dict[str, Tensor]]:
-    """Loads the numeric arrays of one file of tests/golden."""
+    """Return a function that loads the numeric arrays of a file in tests/golden."""
 
     def load(name: str) -> dict[str, Tensor]:
         with np.load(GOLDEN / f"{name}.npz") as arrays:
@@ -24,7 +24,7 @@ def golden() -> Callable[[str], dict[str, Tensor]]:
 
 @pytest.fixture(scope="session")
 def golden_restorer() -> Callable[[str, int], Callable[[Tensor, Tensor], Tensor]]:
-    """The golden numbers' fake restorers by name, for a degradation of T = steps (see tests/golden/README.md)."""
+    """Return a function that makes the fake restorers of the golden numbers (see tests/golden/README.md)."""
     weights = torch.tensor([[0.02, 0.08, 0.03], [0.11, 0.50, 0.07], [0.05, 0.10, 0.04]])
     biases = torch.tensor([0.05, -0.10, 0.15])
 

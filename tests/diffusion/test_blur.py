@@ -27,7 +27,7 @@ def images(*shape, dtype=torch.float32, seed=0):
 
 
 def convolve(x, sigma, size, padding):
-    """One step as the paper writes it: G_t * x, a 2-D Gaussian normalised over its own taps."""
+    """Take one step as the paper writes it: G_t * x, with a 2-D Gaussian normalised over its own taps."""
     r = (size - 1) // 2
     grid = torch.arange(-r, r + 1, dtype=x.dtype)
     kernel = torch.exp(-(grid[:, None] ** 2 + grid**2) / (2 * sigma**2))
@@ -36,7 +36,7 @@ def convolve(x, sigma, size, padding):
     return conv2d(pad(x, (r, r, r, r), mode=padding), weights, groups=channels)
 
 
-class TestBlurKeepsWhatEveryDegradationKeeps(DegradationSuite):
+class TestBlur(DegradationSuite):
     settings: ClassVar = {
         "circular": blur(steps=8, padding="circular"),
         "reflect": blur(steps=8, padding="reflect", schedule="linear", start=0.3, rate=0.04),
@@ -55,7 +55,7 @@ SIGMA = {
 @pytest.mark.parametrize("padding", ["circular", "reflect"])
 @pytest.mark.parametrize("schedule", SIGMA)
 @pytest.mark.parametrize("size", [(3, 9, 9), (1, 8, 12), (2, 13, 7)])
-def test_each_severity_is_one_more_convolution(padding, schedule, size):
+def test_blur_next_severity_is_one_more_convolution(padding, schedule, size):
     config = blur(padding=padding, schedule=schedule, kernel_size=7)
     d, x = build_degradation(config, size), images(2, *size, dtype=torch.float64)
     for t in range(1, d.steps + 1):
@@ -64,29 +64,19 @@ def test_each_severity_is_one_more_convolution(padding, schedule, size):
 
 
 @pytest.mark.parametrize(("padding", "size"), [("circular", 17), ("reflect", 15)])
-def test_the_largest_kernel_that_the_padding_can_supply(padding, size):
+def test_blur_kernel_larger_than_padding_is_refused(padding, size):
     d, x = build_degradation(blur(padding=padding, kernel_size=size, start=9.0), (1, 8, 8)), images(1, 1, 8, 8)
     torch.testing.assert_close(d(x, 1), convolve(x, 9.0, size, padding), rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match=rf"kernel_size = {size + 2}: at most {size} for {padding} padding .* 8 px"):
         build_degradation(blur(padding=padding, kernel_size=size + 2), (1, 8, 20))
 
 
-@pytest.mark.parametrize("padding", ["circular", "reflect"])
-def test_mixed_severities_equal_one_by_one(padding):
-    d = build_degradation(blur(padding=padding), (3, 8, 10))
-    x, t = images(7, 3, 8, 10), torch.arange(7)
-    together = d(x, t)
-    for i in range(7):
-        torch.testing.assert_close(together[i], d(x[i : i + 1], i)[0], rtol=0, atol=1e-6)
-    assert torch.equal(together[0], x[0])
-
-
-def test_circular_padding_keeps_the_channel_means():
+def test_blur_circular_padding_keeps_channel_means():
     d, x = build_degradation(blur(steps=40, start=2.0), (3, 9, 9)), images(2, 3, 9, 9, dtype=torch.float64)
     torch.testing.assert_close(d(x, 40).mean((2, 3)), x.mean((2, 3)), rtol=0, atol=1e-13)
 
 
-def test_collapse_final_is_the_channel_mean_at_the_end_only():
+def test_blur_collapse_final_is_channel_mean_only_at_last_step():
     plain = build_degradation(blur(padding="reflect"), (2, 8, 12))
     collapsed = build_degradation(blur(padding="reflect", collapse_final=True), (2, 8, 12))
     x = images(3, 2, 8, 12)
@@ -96,19 +86,13 @@ def test_collapse_final_is_the_channel_mean_at_the_end_only():
     assert collapsed.leftover == 0
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_float32_rounded_once(dtype):
-    d, x = build_degradation(blur(), (2, 8, 8)), images(3, 2, 8, 8).to(dtype)
-    assert torch.equal(d(x, 4), d(x.float(), 4).to(dtype))
-
-
-def test_float32_is_float64_rounded():
+def test_blur_float32_is_float64_rounded():
     d = build_degradation(blur(steps=50, padding="reflect"), (2, 16, 16))
     x = images(3, 2, 16, 16)
     torch.testing.assert_close(d(x, 50).double(), d(x.double(), 50), rtol=0, atol=5e-7)
 
 
-def test_autocast_does_not_lower_the_precision():
+def test_blur_autocast_keeps_precision():
     d, x = build_degradation(blur(), (2, 8, 8)), images(3, 2, 8, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(
@@ -119,14 +103,14 @@ def test_autocast_does_not_lower_the_precision():
     assert inside.dtype == torch.float32
 
 
-def test_gradient_is_the_transpose():
-    """<D(x), y> = <x, grad> for linear D: checked against finite differences, mixed severities."""
+def test_blur_gradient_is_transpose():
+    """<D(x), y> = <x, grad> for linear D. Finite differences check it at mixed severities."""
     d = build_degradation(blur(padding="reflect"), (2, 5, 6))
     x = images(3, 2, 5, 6, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: d(x, torch.tensor([0, 3, 6])), (x,))
 
 
-def test_tables_made_in_inference_mode_serve_training():
+def test_blur_tables_from_inference_mode_serve_training():
     d, x = build_degradation(blur(), (1, 8, 8)), images(1, 1, 8, 8)
     with torch.inference_mode():
         expected = d(x, 3)
@@ -137,7 +121,7 @@ def test_tables_made_in_inference_mode_serve_training():
     assert y.grad is not None
 
 
-def test_pickle_carries_the_configuration_not_the_tables():
+def test_blur_pickle_excludes_tables():
     d, x = build_degradation(blur(steps=200), (1, 32, 32)), images(1, 1, 32, 32)
     expected = d(x, 100)
     state = pickle.dumps(d)
@@ -145,7 +129,7 @@ def test_pickle_carries_the_configuration_not_the_tables():
     assert torch.equal(pickle.loads(state)(x, 100), expected)
 
 
-def test_compiles_to_one_graph_that_takes_any_severity():
+def test_blur_compiled_graph_checks_severity():
     d, x = build_degradation(blur(), (1, 8, 8)), images(4, 1, 8, 8)
     compiled = torch.compile(d, fullgraph=True, backend="eager")
     for t in (torch.tensor([1, 2, 3, 4]), torch.tensor([0, 6, 5, 0])):
@@ -159,7 +143,7 @@ def test_compiles_to_one_graph_that_takes_any_severity():
 
 @st.composite
 def blurs(draw):
-    """A configuration, and an image shape whose padding can supply its kernel."""
+    """Draw a configuration, and an image shape whose padding can supply its kernel."""
     shape = (1, draw(st.integers(6, 24)), draw(st.integers(6, 24)))
     config = blur(
         steps=draw(st.integers(1, 60)),
@@ -174,7 +158,7 @@ def blurs(draw):
 
 @given(blurs())
 @settings(max_examples=25, deadline=None)
-def test_leftover_is_the_second_largest_eigenvalue(case):
+def test_blur_leftover_is_second_largest_eigenvalue(case):
     config, shape = case
     d = build_degradation(config, shape)
     second = [sorted(np.abs(np.linalg.eigvals(d.matrices(n, "cpu", torch.float64)[-1].numpy())))[-2] for n in shape[1:]]
@@ -186,14 +170,14 @@ def test_leftover_is_the_second_largest_eigenvalue(case):
     ("padding", "mode"),
     [("circular", lambda i, n: 2 * math.pi * i / n), ("reflect", lambda i, n: math.pi * i / (n - 1))],
 )
-def test_leftover_is_what_survives_of_the_slowest_wave(padding, mode):
+def test_blur_leftover_is_amplitude_of_slowest_wave(padding, mode):
     n, config = 16, blur(steps=30, padding=padding, kernel_size=7)
     wave = torch.cos(mode(torch.arange(n, dtype=torch.float64), n)).expand(1, 1, n, n)
     d = build_degradation(config, (1, n, n))
     torch.testing.assert_close(d(wave, 30), d.leftover * wave, rtol=0, atol=1e-12)
 
 
-def test_no_image_of_zero_mean_keeps_more_than_leftover():
+def test_blur_leftover_bounds_images_of_zero_mean():
     d = build_degradation(blur(steps=30, kernel_size=7), (1, 16, 16))
     x = images(64, 1, 16, 16, dtype=torch.float64)
     x = x - x.mean((2, 3), keepdim=True)
@@ -201,8 +185,8 @@ def test_no_image_of_zero_mean_keeps_more_than_leftover():
 
 
 @pytest.mark.parametrize("padding", ["circular", "reflect"])
-def test_leftover_counts_negative_eigenvalues(padding):
-    """Three flat taps on two pixels: two thirds come from the other: their difference turns to -1/3 of itself."""
+def test_blur_leftover_counts_negative_eigenvalues(padding):
+    """With three flat taps on two pixels, 2/3 comes from the other pixel. Their difference becomes -1/3 of itself."""
     d = build_degradation(blur(steps=1, kernel_size=3, schedule="constant", start=1e6, padding=padding), (1, 2, 2))
     assert np.linalg.eigvals(d.matrices(2, "cpu", torch.float64)[1].numpy()).min() == pytest.approx(-1 / 3)
     assert d.leftover == pytest.approx(1 / 3, rel=1e-9)
@@ -210,7 +194,7 @@ def test_leftover_counts_negative_eigenvalues(padding):
 
 @given(blurs())
 @settings(max_examples=25, deadline=None)
-def test_start_for_leftover_reaches_it(case):
+def test_blur_start_for_leftover_reaches_leftover(case):
     config, shape = case
     target = leftover(config, shape)
     assume(1e-12 < target < 0.9999)
@@ -220,15 +204,15 @@ def test_start_for_leftover_reaches_it(case):
     assert start == float(f"{start:.6g}")
 
 
-def test_start_for_leftover_finds_the_start_it_came_from():
+def test_blur_start_for_leftover_inverts_leftover():
     config = blur(steps=20, kernel_size=7, start=0.5, rate=0.05)
     target = leftover(config, (1, 16, 16))
     elsewhere = {**config, "sigma": {**config["sigma"], "start": 3.0}}
     assert start_for_leftover(elsewhere, (1, 16, 16), target) == pytest.approx(0.5, rel=1e-5)
 
 
-def test_truncation_bounds_the_leftover_below():
-    """Two steps of three flat taps on a circle of 16 leave ((1 + 2 cos(2 pi / 16)) / 3)^2 at least."""
+def test_blur_start_for_leftover_below_flat_kernels_is_out_of_reach():
+    """Two steps of three flat taps on a circle of 16 pixels leave at least ((1 + 2 cos(2 pi / 16)) / 3)^2."""
     config = blur(steps=2, kernel_size=3, schedule="constant")
     least = ((1 + 2 * math.cos(2 * math.pi / 16)) / 3) ** 2
     with pytest.raises(ValueError, match=rf"leftover = 0.5: out of reach .* range is {least:.3g} to 1"):
@@ -236,7 +220,7 @@ def test_truncation_bounds_the_leftover_below():
     assert start_for_leftover(config, (1, 16, 16), least * 1.001) > 1
 
 
-def test_linear_growth_bounds_the_leftover_above():
+def test_blur_start_for_leftover_above_linear_growth_is_out_of_reach():
     config = blur(steps=20, kernel_size=7, schedule="linear", rate=1.0)
     most = leftover({**config, "sigma": {**config["sigma"], "start": 0.01}}, (1, 16, 16))
     assert most < 0.5
@@ -244,18 +228,18 @@ def test_linear_growth_bounds_the_leftover_above():
         start_for_leftover(config, (1, 16, 16), 0.9)
 
 
-def test_start_for_leftover_of_a_shrinking_kernel():
-    """A negative rate: the start must keep every sigma positive."""
+def test_blur_start_for_leftover_with_negative_rate_keeps_sigma_positive():
+    """A negative rate shrinks the kernel, so the start must keep every sigma positive."""
     config = blur(steps=20, kernel_size=7, schedule="linear", start=1.5, rate=-0.05)
     assert start_for_leftover(config, (1, 16, 16), leftover(config, (1, 16, 16))) == pytest.approx(1.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.5, math.nan])
-def test_leftover_must_be_a_fraction(value):
+def test_blur_start_for_leftover_not_a_fraction_is_refused(value):
     with pytest.raises(ValueError, match="between 0 and 1"):
         start_for_leftover(blur(), (1, 16, 16), value)
 
 
-def test_no_start_leads_to_a_leftover_where_the_end_is_collapsed():
+def test_blur_start_for_leftover_with_collapse_final_is_refused():
     with pytest.raises(ValueError, match="collapse_final = True: nothing is left over"):
         start_for_leftover(blur(collapse_final=True), (1, 16, 16), 0.3)

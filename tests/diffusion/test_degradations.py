@@ -1,4 +1,4 @@
-"""What holds for every degradation, and the errors of the registry."""
+"""The base class of all degradations, shown with a blur, and the errors of the registry."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def x():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_severity_0_is_the_image_bit_for_bit(d, x, dtype):
+def test_degradation_severity_0_returns_image_bit_for_bit(d, x, dtype):
     x = x.to(dtype)
     assert torch.equal(d(x, 0), x)
     assert torch.equal(d(x, torch.zeros(4, dtype=torch.int64)), x)
@@ -39,20 +39,20 @@ def test_severity_0_is_the_image_bit_for_bit(d, x, dtype):
     assert d(x, 3).dtype == dtype
 
 
-def test_severity_0_is_imposed_where_the_formula_misses_it(d, x):
-    x[1, 0, 0, 0] = torch.inf  # which a matrix product spreads as nan
+def test_degradation_severity_0_is_enforced_if_formula_misses_it(d, x):
+    x[1, 0, 0, 0] = torch.inf  # a matrix product spreads it as nan
     t = torch.tensor([0, 0, 1, 2])
     assert torch.equal(d(x, t)[:2], x[:2])
 
 
-def test_the_result_is_a_new_tensor(d, x):
+def test_degradation_result_is_new_tensor(d, x):
     before = x.clone()
     for t in (0, 3, torch.tensor([0, 1, 2, 3]), torch.zeros(4, dtype=torch.int64)):
         d(x, t).zero_()
     assert torch.equal(x, before)
 
 
-def test_what_is_known_of_a_degradation(d):
+def test_degradation_attributes_and_repr(d):
     assert (d.kind, d.steps, d.image_shape) == ("blur", 5, SHAPE)
     assert d.config == degradation_config(BLUR) == BlurConfig(**BLUR)
     assert d.draw(torch.arange(4)) is None
@@ -64,23 +64,23 @@ class Centre(Draw):
     center: torch.Tensor
 
 
-def test_a_deterministic_degradation_refuses_a_draw(d, x):
-    with pytest.raises(ValueError, match=r"draw = Centre\(\.\.\.\): blur is deterministic; allowed: None"):
+def test_degradation_deterministic_refuses_draw(d, x):
+    with pytest.raises(ValueError, match=r"draw = Centre\(\.\.\.\): must be None, because blur is deterministic"):
         d(x, 1, Centre(torch.zeros(4, 2)))
 
 
-def test_a_draw_moves_as_a_whole():
+def test_draw_to_moves_every_field():
     moved = Centre(torch.zeros(4, 2)).to("meta")
     assert isinstance(moved, Centre)
     assert moved.center.device.type == "meta"
 
 
-def test_configuration_objects_and_mappings_build_the_same(d, x):
+def test_build_degradation_config_object_equals_mapping(d, x):
     assert torch.equal(build_degradation(BlurConfig(**BLUR), SHAPE)(x, 3), d(x, 3))
 
 
 @pytest.mark.parametrize("t", [-1, 6, 2.0, True, "1", None])
-def test_wrong_severities(d, x, t):
+def test_degradation_invalid_severity_is_refused(d, x, t):
     with pytest.raises(ValueError, match=rf"t = {t!r}: must be an integer or an int64 tensor, 0\.\.5"):
         d(x, t)
 
@@ -96,12 +96,12 @@ def test_wrong_severities(d, x, t):
         (torch.zeros(4, dtype=torch.int64, device="meta"), r"t on meta: must be on the device of x0, cpu"),
     ],
 )
-def test_wrong_severity_tensors(d, x, t, message):
+def test_degradation_invalid_severity_tensor_is_refused(d, x, t, message):
     with pytest.raises(ValueError, match=message):
         d(x, t)
 
 
-def test_wrong_images(d, x):
+def test_degradation_invalid_images_are_refused(d, x):
     with pytest.raises(ValueError, match=r"x0 of shape \(4, 2, 6, 8\): must be \(B, 2, 8, 6\)"):
         d(x.mT, 1)
     with pytest.raises(ValueError, match=r"x0 of shape \(2, 8, 6\): must be \(B, 2, 8, 6\)"):
@@ -123,7 +123,7 @@ def test_wrong_images(d, x):
         ({"sigma": {"schedule": "constant", "start": 0}}, r"degradation.sigma.start = 0: .* greater than 0"),
         (
             {"sigma": {"schedule": "constant", "start": 1, "rate": 0.1}},
-            r"sigma: rate = 0.1: a constant schedule has none",
+            r"sigma: rate = 0.1: must be left out, because a constant schedule has no rate",
         ),
         ({"sigma": {"schedule": "exponential", "start": 1}}, r"sigma: rate: required by the exponential schedule"),
         ({"sigma": {"schedule": "linear", "start": 1, "rate": -0.3}}, r"sigma.rate = -0.3: makes sigma -0.2 at t = 5"),
@@ -134,17 +134,17 @@ def test_wrong_images(d, x):
         ({"sigmas": 1}, r"degradation.sigmas = 1: unknown key; allowed: collapse_final, kernel_size, kind"),
     ],
 )
-def test_wrong_configurations(change, message):
+def test_build_degradation_invalid_config_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         build_degradation({**BLUR, **change}, SHAPE)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (0, 8, 8), (1, 8.0, 8), (1, 1, 8, 8)])
-def test_wrong_image_shapes(shape):
+def test_build_degradation_invalid_image_shape_is_refused(shape):
     with pytest.raises(ValueError, match=r"image_shape = .*: must be \(C, H, W\), three positive integers"):
         build_degradation(BLUR, shape)
 
 
-def test_kinds_are_registered_under_their_own_name():
+def test_registry_kinds_match_config_defaults():
     for kind, degradation in DEGRADATIONS.items():
         assert degradation.config_type.model_fields["kind"].default == kind

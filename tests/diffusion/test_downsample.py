@@ -27,8 +27,8 @@ class TestDownsampleNotSquare(DegradationSuite):
 
 @pytest.mark.parametrize("method", ["bicubic", "area"])
 @pytest.mark.parametrize(("size", "steps"), [((32, 32), 5), ((8, 24), 3), ((128, 128), 6)])
-def test_each_severity_is_one_more_step_down(method, size, steps):
-    """The authors' sequence: x_{t-1} to n / 2^t with their method, then nearest up again."""
+def test_downsample_next_severity_is_one_more_halving(method, size, steps):
+    """The authors take x_{t-1} down to n / 2^t with their method, then up again with nearest."""
     d = build_degradation(downsample(steps, method), (2, *size))
     x = torch.rand(1, 2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     previous = x
@@ -40,7 +40,7 @@ def test_each_severity_is_one_more_step_down(method, size, steps):
         torch.testing.assert_close(d(x, t), previous, rtol=0, atol=1e-13)
 
 
-def test_128_pixels_go_down_to_2():
+def test_downsample_128_px_end_at_2_px():
     d = build_degradation(downsample(6, "area"), (3, 128, 128))
     assert d.low_resolution(6) == (2, 2)
     assert d(torch.rand(1, 3, 128, 128), 6)[0, 0].unique().numel() == 4
@@ -52,12 +52,12 @@ def test_128_pixels_go_down_to_2():
         (
             downsample(3),
             (1, 28, 28),
-            r"degradation.steps = 3: 28 px can be halved 2 times; allowed: 1 to 2, or .* 8",
+            r"degradation.steps = 3: 28 px can be halved 2 times. Take at most 2 steps, or .* by 8",
         ),
         (downsample(1), (1, 8, 9), r"degradation.steps = 1: 9 px can be halved 0 times"),
         (downsample(method="bilinear"), (1, 8, 8), r"degradation.method = 'bilinear': input should be"),
     ],
 )
-def test_wrong_configurations(config, shape, message):
+def test_downsample_invalid_config_is_refused(config, shape, message):
     with pytest.raises(ValueError, match=message):
         build_degradation(config, shape)

@@ -14,7 +14,7 @@ from coldtune.diffusion.schedules import cosine_alpha_bar
 
 TACOS, NAIVE = {"algorithm": "tacos"}, {"algorithm": "naive"}
 BOTH = {"tacos": (TACOS, 1e-5), "naive": (NAIVE, 2e-4)}
-# The numbers of these two are Algorithms 1 and 2 as printed: the authors' own loops are off by one there.
+# For snow and desaturation the numbers are Algorithms 1 and 2 as printed. The authors' own loops are `off_by_one`.
 PRINTED = {"PAPER_tacos": (TACOS, 1e-5), "PAPER_naive": (NAIVE, 2e-4)}
 DRAWS = {
     "tacos_fixed": ({"algorithm": "tacos", "draw": "fixed"}, 5e-5),
@@ -24,7 +24,7 @@ DRAWS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What a file of numbers was made with, in the paper's terms, and how near one must be to it."""
+    """The setting with which a file of golden numbers was made, in the paper's terms, and the tolerance for it."""
 
     config: dict
     samplers: dict = field(default_factory=lambda: BOTH)
@@ -43,7 +43,7 @@ SETTINGS = {
             "sigma": {"schedule": "constant", "start": 7.0},
         }
     ),
-    # The authors' variant: the paper's formula, .01 t + .35, gives .36 at t = 1.
+    # The authors' variant starts at 0.35. The paper's formula, 0.01 t + 0.35, is 0.36 at t = 1.
     "blur_cifar": Setting(
         {
             "kind": "blur",
@@ -53,8 +53,8 @@ SETTINGS = {
             "sigma": {"schedule": "linear", "start": 0.35, "rate": 0.01},
         }
     ),
-    # The authors' variants: beta starts at 1.1 (training), at .1 (their test command); the paper says 1. Truncation to
-    # 8 bit is that of x_T alone.
+    # The authors' variants: beta starts at 1.1 in training and at 0.1 in their test command. The paper says 1. Only x_T
+    # is truncated to 8 bit.
     "inpaint_cifar_random": Setting(
         {
             "kind": "mask",
@@ -70,7 +70,7 @@ SETTINGS = {
     ),
     "superres_mnist": Setting({"kind": "downsample", "steps": 3, "method": "bicubic"}),
     "superres_cifar": Setting({"kind": "downsample", "steps": 3, "method": "bicubic"}),
-    # The authors' variant: they zoom the center, linearly, and share one pattern; the paper the corner, with splines.
+    # The authors zoom the center linearly and share one pattern. The paper zooms the corner with splines.
     "snow_cifar": Setting(
         {
             "kind": "snow",
@@ -83,7 +83,6 @@ SETTINGS = {
         PRINTED,
         SnowDraw,
     ),
-    # Here and for snow, Algorithms 1 and 2 as printed; the authors' loops are `off_by_one`.
     "decolor_cifar_T50": Setting({"kind": "desaturate", "steps": 50}, PRINTED),
     "hot_T200": Setting({"kind": "noise", "steps": 200}, DRAWS, NoiseDraw, "z", 5e-5),
     "animorphosis_T200": Setting({"kind": "animorph", "steps": 200, "source": "afhq"}, DRAWS, AnimorphDraw, "z", 5e-5),
@@ -92,7 +91,7 @@ SETTINGS = {
 
 @dataclass
 class Case:
-    """A setting with its numbers."""
+    """A setting with its golden numbers."""
 
     setting: Setting
     numbers: dict[str, torch.Tensor]
@@ -101,7 +100,7 @@ class Case:
 
     @property
     def start(self):
-        """Where sampling starts."""
+        """The x_T from which sampling starts."""
         if self.setting.starts_from != "D":
             return self.numbers[self.setting.starts_from]
         return self.d(self.numbers["x0"], self.d.steps, self.draw)
@@ -129,12 +128,12 @@ def assert_near(actual, expected, tolerance):
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
-def test_degraded_images(case):
+def test_degradation_equals_golden_images(case):
     for t, expected in zip(case.numbers["t"].tolist(), case.numbers["D"], strict=True):
         assert_near(case.d.exact(case.numbers["x0"], t, case.draw), expected, case.setting.tolerance)
 
 
-def test_degraded_images_of_mixed_severity(case):
+def test_degradation_of_mixed_severity_equals_golden_images(case):
     x0, t = case.numbers["x0"], case.numbers["t"]
     images = torch.arange(len(x0)).repeat(len(t))
     draw = None if case.draw is None else case.draw[images]
@@ -143,7 +142,7 @@ def test_degraded_images_of_mixed_severity(case):
 
 
 @pytest.mark.parametrize("restorer", ["affine", "conv"])
-def test_samplers(case, golden_restorer, restorer):
+def test_sampler_iterates_equal_golden_iterates(case, golden_restorer, restorer):
     restore = golden_restorer(restorer, case.d.steps)
     for name, (sampler, tolerance) in case.setting.samplers.items():
         key, steps = f"{name}_{restorer}", []
@@ -159,7 +158,7 @@ def test_samplers(case, golden_restorer, restorer):
 
 
 @pytest.mark.parametrize("restorer", ["affine", "conv"])
-def test_direct(case, golden_restorer, restorer):
+def test_sampler_direct_equals_golden_images(case, golden_restorer, restorer):
     if f"direct_{restorer}" not in case.numbers:
         pytest.skip("no numbers")
     direct = sample(golden_restorer(restorer, case.d.steps), case.d, case.start, {"algorithm": "direct"})
@@ -167,14 +166,14 @@ def test_direct(case, golden_restorer, restorer):
 
 
 @pytest.mark.parametrize("name", ["blur_mnist", "blur_cifar"])
-def test_blur_kernels(golden, name):
+def test_blur_kernels_equal_golden_kernels(golden, name):
     d = build_degradation(SETTINGS[name].config, (1, 32, 32))
     kernels = kernel_1d(d.config.sigma.values(d.steps), d.config.kernel_size)
     assert_near(kernels.float(), golden(name)["kernel_1d"], 2e-7)
 
 
-def test_truncation_to_8_bit(golden):
-    """What the authors train masks on: equal but for the pixels whose level float rounding decides."""
+def test_mask_8_bit_truncation_equals_golden_images(golden):
+    """The authors train masks on truncated images. They are equal except for pixels whose level rounding decides."""
     numbers, setting = golden("inpaint_cifar_random"), SETTINGS["inpaint_cifar_random"]
     d = build_degradation(setting.config, (3, 32, 32))
     seen = torch.stack([d(numbers["x0"], t, draw_from(setting, numbers)) for t in numbers["t"].tolist()])
@@ -184,14 +183,14 @@ def test_truncation_to_8_bit(golden):
 
 
 @pytest.mark.parametrize("name", ["superres_mnist", "superres_cifar"])
-def test_area(golden, name):
+def test_downsample_area_equals_golden_images(golden, name):
     numbers = golden(name)
     d = build_degradation({"kind": "downsample", "steps": 3, "method": "area"}, numbers["x0"].shape[1:])
     for t, expected in zip((1, 2, 3), numbers["D_area"], strict=True):
         assert_near(d(numbers["x0"], t), expected, 2e-6)
 
 
-def test_snow_patterns(golden):
+def test_snow_patterns_equal_golden_patterns(golden):
     numbers, setting = golden("snow_cifar"), SETTINGS["snow_cifar"]
     d = build_degradation(setting.config, (3, 32, 32))
     assert_near(d.config.threshold.values(200), numbers["threshold"], 1e-7)
@@ -201,5 +200,5 @@ def test_snow_patterns(golden):
 
 
 @pytest.mark.parametrize("name", ["hot_T200", "animorphosis_T200"])
-def test_alpha_bar(golden, name):
+def test_alpha_bar_equals_golden_values(golden, name):
     torch.testing.assert_close(cosine_alpha_bar(200)[1:].float(), golden(name)["alpha_bar"], rtol=1e-4, atol=1e-7)

@@ -1,4 +1,4 @@
-"""Masks against their formula, pixel by pixel; what is left at T; centres and colours."""
+"""Masks against their formula, pixel by pixel, with their leftover at T, centres and colours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coldtune.diffusion import OutOfReachError, build_degradation, draws, leftov
 from coldtune.diffusion.degradations import MaskDraw
 from coldtune.testing import DegradationSuite
 
-FAR = {"start": 1.0, "step": 0.5}  # a reversed mask starts where the forward one ends
+FAR = {"start": 1.0, "step": 0.5}  # a forward mask leaves little at T, so the first step of a reversed mask is small
 SEEDS = draws.derive(0, 0, torch.arange(2000))
 
 
@@ -39,14 +39,14 @@ class TestMaskNotSquare(DegradationSuite):
 
 
 def weight(t, row, column, center, start=0.5, step=0.2):
-    """prod_{i<=t} z_i at one pixel, as 4.2 writes it."""
+    """Return prod_{i<=t} z_i for a pixel, as section 4.2 writes it."""
     distance = (row - center[0]) ** 2 + (column - center[1]) ** 2
     return math.prod(1 - math.exp(-distance / (2 * (start + step * i) ** 2)) for i in range(t))
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse"])
 @pytest.mark.parametrize(("size", "center"), [((8, 8), (3, 3)), ((7, 12), (3, 5)), ((9, 9), (4, 4))])
-def test_fixed_centre_is_the_formula(order, size, center):
+def test_mask_fixed_centre_equals_formula(order, size, center):
     d, x = build_degradation(mask(order=order), (2, *size)), images(1, 2, *size)
     for t in (1, 4, 10):
         expected = torch.tensor([[weight(t, r, c, center) for c in range(size[1])] for r in range(size[0])])
@@ -58,7 +58,7 @@ def test_fixed_centre_is_the_formula(order, size, center):
 
 
 @pytest.mark.parametrize("center", [(-1, -1), (0, 11), (6, -1), (3, 5)])
-def test_any_centre_is_the_formula_and_colour_fills_the_rest(center):
+def test_mask_any_centre_and_colour_equal_formula(center):
     d, x = build_degradation(mask(center="random", fill="color"), (2, 7, 12)), images(3, 2, 7, 12)
     color, t = images(3, 2), torch.tensor([1, 5, 10])
     out = d(x, t, MaskDraw(torch.tensor([center] * 3), color))
@@ -67,14 +67,14 @@ def test_any_centre_is_the_formula_and_colour_fills_the_rest(center):
         torch.testing.assert_close(out[i], w * x[i] + (1 - w) * color[i][:, None, None], rtol=0, atol=1e-6)
 
 
-def test_centre_of_128_pixels_is_that_of_the_authors():
-    """63, 63: there the first mask is 0."""
+def test_mask_fixed_centre_of_128_px_is_authors_centre():
+    """The first mask is 0 only at the authors' centre, (63, 63)."""
     d = build_degradation(mask(steps=1), (1, 128, 128))
     hole = (d(torch.ones(1, 1, 128, 128), 1)[0, 0] == 0).nonzero()
     assert hole.tolist() == [[63, 63]]
 
 
-def test_centres_are_uniform_from_minus_1_to_the_last_pixel():
+def test_mask_random_centres_are_uniform():
     center = build_degradation(mask(center="random"), (1, 4, 9)).draw(SEEDS).center
     for axis, n in ((0, 4), (1, 9)):
         counts = torch.bincount(center[:, axis] + 1, minlength=n + 1)
@@ -85,14 +85,14 @@ def test_centres_are_uniform_from_minus_1_to_the_last_pixel():
 
 
 @pytest.mark.parametrize("bounds", [[-1.0, 1.0], [-0.5, 0.5]])
-def test_colours_fill_their_range(bounds):
+def test_mask_random_colours_fill_color_range(bounds):
     color = build_degradation(mask(fill="color", color_range=bounds), (3, 4, 4)).draw(SEEDS).color
     assert color.shape == (2000, 3)
     assert bounds[0] <= float(color.min()) < bounds[0] + 0.01
     assert bounds[1] - 0.01 < float(color.max()) <= bounds[1]
 
 
-def test_nothing_is_left_of_a_reversed_mask():
+def test_mask_reverse_leaves_nothing_at_last_step():
     d = build_degradation(mask(steps=10, fill="color", order="reverse"), (3, 8, 8))
     draw = d.draw(SEEDS[:4])
     color = draw.color[:, :, None, None].expand(4, 3, 8, 8)
@@ -102,7 +102,7 @@ def test_nothing_is_left_of_a_reversed_mask():
 
 
 @pytest.mark.parametrize("center", ["fixed", "random"])
-def test_leftover_is_the_mean_remaining_weight(center):
+def test_mask_leftover_is_mean_remaining_weight(center):
     d = build_degradation(mask(center=center), (1, 6, 9))
     centers = torch.cartesian_prod(torch.arange(-1, 6), torch.arange(-1, 9)) if center == "random" else None
     draw = None if centers is None else MaskDraw(center=centers)
@@ -121,14 +121,14 @@ def test_leftover_is_the_mean_remaining_weight(center):
         (None, r"draw.center = None: must be \(B, \*\(2,\)\)"),
     ],
 )
-def test_wrong_centres(center, message):
+def test_mask_invalid_centre_is_refused(center, message):
     with pytest.raises(ValueError, match=message):
         build_degradation(mask(center="random"), (1, 8, 8))(torch.zeros(1, 1, 8, 8), 1, MaskDraw(center=center))
 
 
-def test_a_centre_that_the_configuration_has_fixed():
+def test_mask_centre_set_by_config_is_refused():
     d = build_degradation(mask(fill="color"), (1, 8, 8))
-    with pytest.raises(ValueError, match=r"draw.center = Tensor: set by the configuration; allowed: None"):
+    with pytest.raises(ValueError, match=r"draw.center = Tensor: must be None, because the configuration sets it"):
         d(torch.zeros(1, 1, 8, 8), 1, MaskDraw(torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, 1)))
 
 
@@ -137,19 +137,22 @@ def test_a_centre_that_the_configuration_has_fixed():
     [
         (mask(start=0), r"degradation.beta.start = 0: input should be greater than 0"),
         (mask(start=1, step=-0.2), r"beta.step = -0.2: makes beta -0.8 at t = 10"),
-        (mask(color_range=[-0.5, 0.5]), r"color_range = \[-0.5, 0.5\]: fill = 'zero' has no colour"),
+        (
+            mask(color_range=[-0.5, 0.5]),
+            r"color_range = \[-0.5, 0.5\]: must be left out, because fill = 'zero' has no colour",
+        ),
         (mask(fill="color", color_range=[1, -1]), r"degradation.color_range = .*: must be \[low, high\]"),
         (mask(center="left"), r"degradation.center = 'left': input should be 'fixed' or 'random'"),
     ],
 )
-def test_wrong_configurations(config, message):
+def test_mask_invalid_config_is_refused(config, message):
     with pytest.raises(ValueError, match=message):
         build_degradation(config, (1, 8, 8))
 
 
 @pytest.mark.parametrize("center", ["fixed", "random"])
 @pytest.mark.parametrize("value", [0.02, 0.2, 0.6])
-def test_a_start_for_a_leftover_reaches_it(center, value):
+def test_mask_start_for_leftover_reaches_leftover(center, value):
     config, shape = mask(steps=7, step=0.05, center=center), (1, 12, 16)
     start = start_for_leftover(config, shape, value)
     reached = build_degradation({**config, "beta": {"start": start, "step": 0.05}}, shape).leftover
@@ -157,14 +160,14 @@ def test_a_start_for_a_leftover_reaches_it(center, value):
     assert reached == leftover_of({**config, "beta": {"start": start, "step": 0.05}}, shape)
 
 
-def test_a_start_is_found_again_from_any_other():
+def test_mask_start_for_leftover_inverts_leftover():
     config, shape = mask(steps=9, start=1.3, step=-0.1), (1, 16, 16)
     elsewhere = {**config, "beta": {"start": 8.0, "step": -0.1}}
     assert start_for_leftover(elsewhere, shape, leftover_of(config, shape)) == pytest.approx(1.3, rel=1e-4)
 
 
-def test_what_no_start_reaches():
-    """Growing masks take their share whatever the first one's width: here the last alone takes more than 5 %."""
+def test_mask_start_for_leftover_out_of_reach_is_refused():
+    """Growing masks take their share for any width of the first mask. Here the last mask alone takes more than 5 %."""
     config = mask(steps=10, step=1.0)
     most = build_degradation(mask(steps=10, start=1e-2, step=1.0), (1, 16, 16)).leftover
     with pytest.raises(OutOfReachError, match=rf"leftover = 0\.95: out of reach of T = 10.* to {most:.3g}"):

@@ -1,4 +1,4 @@
-"""Noise and animorphosis: the schedule, the law of the draws, the estimate of z, the images of another dataset."""
+"""Noise and animorphosis: the schedule, the law of the draws, the estimate of z, and the source of animorphosis."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TestNoise(DegradationSuite):
         "two steps": {"kind": "noise", "steps": 2},
         "8 bit": NOISE | {"quantize": True},
     }
-    largest_step = 0.9  # of two steps
+    largest_step = 0.9  # with two steps, the larger step makes most of the change
     tolerance = 5e-6
 
 
@@ -49,25 +49,25 @@ class TestAnimorph(DegradationSuite):
 
 
 @pytest.mark.parametrize("steps", [1, 12, 1000])
-def test_alpha_bar_is_nichols_cosine_until_the_bound_on_beta(steps):
+def test_alpha_bar_is_cosine_up_to_bound_on_beta(steps):
     alpha_bar = cosine_alpha_bar(steps)
     f = [math.cos((j / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for j in range(steps)]
     assert alpha_bar[:-1].tolist() == pytest.approx([value / f[0] for value in f], rel=1e-12)
     assert float(alpha_bar[-1] / alpha_bar[-2]) == pytest.approx(0.001)
 
 
-def test_alpha_bar_is_that_of_diffusers():
+def test_alpha_bar_equals_diffusers():
     from diffusers import DDPMScheduler
 
     scheduler = DDPMScheduler(num_train_timesteps=200, beta_schedule="squaredcos_cap_v2")
     torch.testing.assert_close(cosine_alpha_bar(200)[1:].float(), scheduler.alphas_cumprod, rtol=1e-4, atol=1e-9)
 
 
-# --- the image and the rest
+# --- the blend
 
 
 @pytest.mark.parametrize("config", [NOISE, ANIMORPH], ids=["noise", "animorph"])
-def test_interpolates_as_written(config):
+def test_interpolation_equals_formula(config):
     d, x = build_degradation(config, SHAPE), images(4, torch.float64)
     draw = d.draw_type(images(4, torch.float64, seed=2))
     for t in range(1, 13):
@@ -76,8 +76,8 @@ def test_interpolates_as_written(config):
 
 
 @pytest.mark.parametrize("config", [NOISE, ANIMORPH], ids=["noise", "animorph"])
-def test_estimate_undoes_the_degradation(config):
-    """D(x0_hat, s, estimate(x_s, x0_hat, s)) = x_s for any x0_hat; with the true x0 it is the draw itself."""
+def test_interpolation_estimate_inverts_degradation(config):
+    """D(x0_hat, s, estimate(x_s, x0_hat, s)) = x_s for any x0_hat. With the true x0 it is the draw itself."""
     d, x, guess = build_degradation(config, SHAPE), images(4, torch.float64), images(4, torch.float64, seed=3)
     draw = d.draw_type(images(4, torch.float64, seed=2))
     for s in (1, 5, 12):
@@ -86,14 +86,14 @@ def test_estimate_undoes_the_degradation(config):
         torch.testing.assert_close(d.estimate(x_s, x, s).z, draw.z)
 
 
-def test_noise_is_standard_gaussian():
+def test_noise_draw_is_standard_gaussian():
     z = build_degradation(NOISE, SHAPE).draw(SEEDS).z
     assert (z.dtype, z.shape) == (torch.float32, (64, *SHAPE))
     assert stats.kstest(z.flatten().numpy(), "norm").pvalue > 1e-3
 
 
-def test_noise_loses_what_it_adds_of_the_energy():
-    """Of an image of unit energy, D(x, T) has unit energy in the mean, 1 - lost of it the image's."""
+def test_noise_lost_is_share_of_energy():
+    """If the image has unit energy, D(x, t) has unit energy on average, and the image's share of it is 1 - lost(t)."""
     d = build_degradation(NOISE, SHAPE)
     x = images(64).sign().double()
     for t in (3, 9):
@@ -104,7 +104,7 @@ def test_noise_loses_what_it_adds_of_the_energy():
 # --- the other dataset
 
 
-def test_animorph_ends_at_an_image_of_the_source():
+def test_animorph_ends_at_image_of_source():
     d = build_degradation(ANIMORPH, SHAPE, source=source())
     draw = d.draw(SEEDS)
     levels = ((draw.z + 1) * 127.5).round().to(torch.uint8)
@@ -114,12 +114,12 @@ def test_animorph_ends_at_an_image_of_the_source():
     assert (d(images(64), 12, draw) - draw.z).abs().max() < 1e-2
 
 
-def test_animorph_takes_floating_images_as_they_are():
+def test_animorph_floating_source_is_not_scaled():
     d = build_degradation(ANIMORPH, SHAPE, source=images(1, torch.float64))
     assert torch.equal(d.draw(SEEDS[:3]).z, images(1, torch.float64).float().expand(3, -1, -1, -1))
 
 
-def test_animorph_without_its_source_degrades_but_does_not_draw():
+def test_animorph_without_source_degrades_but_refuses_draw():
     d = build_degradation(ANIMORPH, SHAPE)
     assert d(images(2), 12, AnimorphDraw(images(2))).shape == (2, *SHAPE)
     with pytest.raises(ValueError, match=r"degradation.source = 'digits': its images are needed"):
@@ -134,30 +134,33 @@ def test_animorph_without_its_source_degrades_but_does_not_draw():
         (source().long(), r"source of digits: images of dtype torch.int64: must be uint8, or floating"),
     ],
 )
-def test_wrong_sources(wrong, message):
+def test_animorph_invalid_source_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         build_degradation(ANIMORPH, SHAPE, source=wrong)
 
 
-def test_the_source_is_named_by_the_configuration():
+def test_source_of_returns_name_from_config():
     assert source_of(ANIMORPH) == "digits"
     assert source_of(NOISE) is None
 
 
-def test_a_source_where_none_is_named():
-    with pytest.raises(ValueError, match="source: noise has no source dataset"):
+def test_build_degradation_unneeded_source_is_refused():
+    with pytest.raises(ValueError, match="source: must be None, because noise has no source dataset"):
         build_degradation(NOISE, SHAPE, source=source())
 
 
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (AnimorphDraw(torch.zeros(4, *SHAPE)), r"draw = AnimorphDraw\(...\): this noise is random; .* a NoiseDraw"),
+        (
+            AnimorphDraw(torch.zeros(4, *SHAPE)),
+            r"draw = AnimorphDraw\(...\): must be a NoiseDraw, because this noise is random",
+        ),
         (NoiseDraw(torch.zeros(4, 1, 8, 8)), r"draw.z of shape \(4, 1, 8, 8\): must be \(4, 3, 8, 8\)"),
         (NoiseDraw(torch.zeros(3, *SHAPE)), r"draw.z of shape \(3, 3, 8, 8\): must be \(4, 3, 8, 8\)"),
-        (None, r"draw = None: this noise is random; hand in draw\(seeds\), a NoiseDraw"),
+        (None, r"draw = None: must be a NoiseDraw, because this noise is random. draw\(seeds\) makes it"),
     ],
 )
-def test_wrong_draws(draw, message):
+def test_noise_invalid_draw_is_refused(draw, message):
     with pytest.raises(ValueError, match=message):
         build_degradation(NOISE, SHAPE)(images(4), 1, draw)

@@ -1,4 +1,4 @@
-"""Priors: each against the law that it states, and the moments of what it learned from."""
+"""Each prior against the law that it states, and against the moments of its training images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ANIMORPH = {"kind": "animorph", "steps": 6, "source": "others"}
 
 
 def images(count=300, seed=0):
-    """uint8 images whose colours and blocks are correlated."""
+    """Return uint8 images whose colours and blocks are correlated."""
     generator = torch.Generator().manual_seed(seed)
     base = torch.rand(count, 3, 1, 1, generator=generator) * 120
     return (base + base.flip(1) / 2 + torch.rand(count, *SHAPE, generator=generator) * 60).to(torch.uint8)
@@ -63,7 +63,7 @@ def case(request):
 # --- every prior
 
 
-def test_what_is_learned_is_small_and_survives_a_file(case):
+def test_prior_state_survives_file(case):
     state = case.fit(images())
     assert bool(state) == case.learns
     assert all(value.dtype == torch.float64 for value in state.values())
@@ -74,7 +74,7 @@ def test_what_is_learned_is_small_and_survives_a_file(case):
     assert torch.equal(case.start(SEEDS[:5], state, clean).x_T, case.start(SEEDS[:5], loaded, clean).x_T)
 
 
-def test_a_start_belongs_to_its_seed_and_can_be_sampled(case):
+def test_prior_start_depends_only_on_seed_of_image(case):
     state, clean = case.fit(images()), images(6)
     some = [4, 1]
     x_T, draw = case.start(SEEDS[:6], state, clean if case.takes_images else None)
@@ -87,8 +87,8 @@ def test_a_start_belongs_to_its_seed_and_can_be_sampled(case):
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.05])
-def test_symmetry_is_broken_once_by_as_much_as_was_said(scale):
-    """Of flat images, only the noise is left after their mean."""
+def test_prior_noise_scale_is_standard_deviation_of_added_noise(scale):
+    """After the mean of a flat image is subtracted, only the noise is left."""
     gmm = prior({"kind": "gmm", "noise_scale": scale}, BLUR)
     x_T = gmm.start(SEEDS[:500], gmm.fit(images())).x_T
     residual = x_T - x_T.mean(dim=(2, 3), keepdim=True)
@@ -98,16 +98,16 @@ def test_symmetry_is_broken_once_by_as_much_as_was_said(scale):
         assert stats.kstest((residual / expected).flatten().numpy(), "norm").pvalue > 1e-3
 
 
-def test_the_papers_noise_is_the_default_of_flat_starts():
+def test_prior_defaults_are_of_paper():
     assert prior_config({"kind": "gmm"}).noise_scale == 0.002
     assert prior_config({"kind": "gmm"}).components == 1
     assert prior_config({"kind": "normal"}).noise_scale == 0
 
 
-# --- each its own law
+# --- the law of each prior
 
 
-def test_one_component_is_the_gaussian_of_the_channel_means():
+def test_gmm_one_component_is_gaussian_of_channel_means():
     gmm = prior({"kind": "gmm", "noise_scale": 0}, BLUR)
     state, means = gmm.fit(images()), to_range(images()).mean((2, 3)).numpy()
     covariance = np.cov(means.T, ddof=0) + 1e-6 * np.eye(3)  # scikit-learn regularises by 1e-6
@@ -122,8 +122,8 @@ def test_one_component_is_the_gaussian_of_the_channel_means():
     np.testing.assert_allclose(np.cov(color.T), covariance, atol=0.08 * covariance.max())
 
 
-def test_components_are_drawn_by_their_weight():
-    """Three quarters of the images dark, one quarter bright."""
+def test_gmm_components_are_drawn_by_weight():
+    """Three quarters of the images are dark and a quarter is bright."""
     brightness = torch.tensor([40] * 225 + [210] * 75)[:, None, None, None]
     clusters = (brightness + images() // 20).to(torch.uint8)
     gmm = prior({"kind": "gmm", "components": 2}, BLUR)
@@ -132,7 +132,7 @@ def test_components_are_drawn_by_their_weight():
     assert float((color - to_range(clusters).mean()).abs().min()) > 0.2
 
 
-def test_gaussian_has_the_moments_of_the_training_images_blocks():
+def test_gaussian_prior_has_moments_of_training_blocks():
     gaussian = prior({"kind": "gaussian"}, DOWNSAMPLE)
     assert gaussian.small == (3, 2, 2)
     blocks = to_range(images()).unflatten(3, (2, 4)).unflatten(2, (2, 4)).mean((3, 5)).flatten(1).numpy()
@@ -146,7 +146,7 @@ def test_gaussian_has_the_moments_of_the_training_images_blocks():
     np.testing.assert_allclose(np.cov(drawn.T), np.cov(blocks.T), atol=0.08 * np.cov(blocks.T).max())
 
 
-def test_gaussian_of_pixels_that_never_change():
+def test_gaussian_prior_constant_pixels_stay_constant():
     still = images()
     still[:, :, :4, :4] = 0
     gaussian = prior({"kind": "gaussian"}, DOWNSAMPLE)
@@ -155,7 +155,7 @@ def test_gaussian_of_pixels_that_never_change():
     assert x_T[:, :, 4:, 4:].std() > 0.05
 
 
-def test_uniform_colours_are_where_the_degradation_ends():
+def test_color_prior_uniform_starts_at_end_of_degradation():
     color = prior({"kind": "color"}, MASK | {"center": "random", "color_range": [-0.5, 0.5]})
     x_T, draw = color.start(SEEDS, {})
     assert torch.equal(x_T[:9], color.d(torch.zeros(9, *SHAPE), 6, draw[:9]))
@@ -163,7 +163,7 @@ def test_uniform_colours_are_where_the_degradation_ends():
         assert stats.kstest(channel.numpy() + 0.5, "uniform").pvalue > 1e-3
 
 
-def test_empirical_colours_are_those_of_training_images():
+def test_color_prior_empirical_takes_means_of_training_images():
     color = prior({"kind": "color", "colors": "empirical"}, MASK)
     means = to_range(images(10)).mean((2, 3)).float()
     _, draw = color.start(SEEDS[:200], color.fit(images(10)))
@@ -173,7 +173,7 @@ def test_empirical_colours_are_those_of_training_images():
 
 
 @pytest.mark.parametrize("kind", ["normal", "dataset"])
-def test_what_was_drawn_is_the_start(kind):
+def test_drawn_prior_starts_at_draw(kind):
     others = images(20, seed=5)
     drawn = prior({"kind": "dataset"}, ANIMORPH, source=others) if kind == "dataset" else prior({"kind": kind}, NOISE)
     x_T, draw = drawn.start(SEEDS[:100])
@@ -185,7 +185,7 @@ def test_what_was_drawn_is_the_start(kind):
         assert (levels[:, None] == others).flatten(2).all(2).any(1).all()
 
 
-def test_data_is_degraded_as_training_sees_it():
+def test_data_prior_degrades_like_training():
     data = prior({"kind": "data"}, MASK | {"quantize": True, "center": "random", "order": "forward"})
     x_T, draw = data.start(SEEDS[:7], images=images(7))
     assert torch.equal(x_T, data.d(to_range(images(7)).float(), 6, draw))
@@ -204,33 +204,35 @@ def test_data_is_degraded_as_training_sees_it():
         ({"kind": "gmm", "noise_scale": -1}, BLUR, r"prior.noise_scale = -1: input should be greater"),
         ({"kind": "normal", "components": 1}, NOISE, r"prior.components = 1: unknown key; allowed: kind, noise_scale"),
         ({"kind": "gmm"}, NOISE, r"prior.kind = 'gmm': models .* this noise is random"),
-        ({"kind": "gaussian"}, BLUR, r"prior.kind = 'gaussian': models what downsample ends at, not blur"),
-        ({"kind": "color"}, MASK | {"fill": "zero"}, r"prior.kind = 'color': starts a mask with fill = 'color'"),
-        ({"kind": "normal"}, BLUR, r"prior.kind = 'normal': starts noise, not blur"),
-        ({"kind": "dataset"}, NOISE, r"prior.kind = 'dataset': starts animorph, not noise"),
+        ({"kind": "gaussian"}, BLUR, r"prior.kind = 'gaussian': models the end of downsample, not of blur"),
+        ({"kind": "color"}, MASK | {"fill": "zero"}, r"prior.kind = 'color': needs a mask with fill = 'color'"),
+        ({"kind": "normal"}, BLUR, r"prior.kind = 'normal': needs noise, not blur"),
+        ({"kind": "dataset"}, NOISE, r"prior.kind = 'dataset': needs animorph, not noise"),
     ],
 )
-def test_wrong_configurations(config, degradation, message):
+def test_build_prior_invalid_config_is_refused(config, degradation, message):
     with pytest.raises(ValueError, match=message):
         prior(config, degradation)
 
 
-def test_wrong_uses():
+def test_prior_invalid_use_is_refused():
     gmm, data = prior({"kind": "gmm", "components": 5}, BLUR), prior({"kind": "data"}, MASK)
-    with pytest.raises(ValueError, match=r"prior.kind = 'gmm': learns from images; hand in what fit returned"):
+    with pytest.raises(ValueError, match=r"prior.kind = 'gmm': learns from images, so start needs the state from fit"):
         gmm.start(SEEDS[:2])
-    with pytest.raises(ValueError, match=r"prior.components = 5: needs at least as many training images, and 2; not 4"):
+    with pytest.raises(
+        ValueError, match=r"prior.components = 5: needs at least as many training images, and at least 2, not 4"
+    ):
         gmm.fit(images(4))
     with pytest.raises(ValueError, match=r"training images: images of shape \(300, 3, 8, 4\): must be \(N, \*"):
         gmm.fit(images()[..., :4])
-    with pytest.raises(ValueError, match=r"images: the prior 'data' degrades images; hand them in"):
+    with pytest.raises(ValueError, match=r"images: the prior 'data' degrades images, so start needs them"):
         data.start(SEEDS[:2])
     with pytest.raises(ValueError, match=r"images: the prior 'gmm' takes no images"):
         gmm.start(SEEDS[:2], gmm.fit(images()), images(2))
-    with pytest.raises(ValueError, match=r"images: 3 for 2 seeds; must be as many"):
+    with pytest.raises(ValueError, match=r"images: 3 for 2 seeds, but there must be one image per seed"):
         data.start(SEEDS[:2], images=images(3))
 
 
-def test_priors_are_registered_under_their_own_name():
+def test_prior_registry_kinds_match_config_defaults():
     for kind, each in PRIORS.items():
         assert each.config_type.model_fields["kind"].default == kind

@@ -1,4 +1,4 @@
-"""The restorer: shapes, sizes, what it sees of t."""
+"""The restorer: shapes, sizes, and the severity that it is told."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def x():
     return torch.randn(4, 3, 8, 12, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_estimate_has_the_shape_of_the_image(tiny, x):
+def test_restorer_estimate_has_image_shape(tiny, x):
     assert tiny(x, torch.tensor([1, 2, 10, 20])).shape == x.shape
 
 
 @pytest.mark.parametrize("size", ["small", "base", "large"])
-def test_larger_sizes_run(size):
+def test_restorer_larger_sizes_run(size):
     restorer = build_restorer({"size": size}, (1, 16, 16), steps=20)
     assert restorer(torch.zeros(1, 1, 16, 16), torch.tensor([3])).shape == (1, 1, 16, 16)
 
 
-def test_base_has_the_size_of_the_papers_cifar_network():
-    """Ho et al. (2020), whose U-Net the paper takes for CIFAR-10, state 35.7 million parameters."""
+def test_restorer_base_has_parameters_of_ddpm_cifar_network():
+    """The paper takes the U-Net of Ho et al. (2020) for CIFAR-10. They state 35.7 million parameters."""
     restorer = build_restorer({"size": "base"}, (3, 32, 32), steps=50)
     assert sum(weight.numel() for weight in restorer.parameters()) / 1e6 == pytest.approx(35.7, abs=0.05)
 
 
 @torch.no_grad()
-def test_each_image_is_restored_by_its_own_severity(tiny, x):
+def test_restorer_uses_severity_of_each_image(tiny, x):
     t = torch.tensor([1, 2, 10, 20])
     together = tiny(x, t)
     for i in range(4):
@@ -46,20 +46,20 @@ def test_each_image_is_restored_by_its_own_severity(tiny, x):
 
 
 @torch.no_grad()
-def test_the_authors_tell_the_network_t_minus_1(tiny, x):
+def test_restorer_index_t_minus_1_shifts_severity(tiny, x):
     torch.manual_seed(0)
     theirs = build_restorer({"size": "tiny", "index": "t-1"}, (3, 8, 12), steps=20).eval()
     t = torch.tensor([1, 2, 10, 20])
     assert torch.equal(theirs(x, t), tiny(x, t - 1))
 
 
-def test_every_weight_learns(tiny, x):
+def test_restorer_every_weight_gets_gradient(tiny, x):
     tiny(x, torch.tensor([1, 2, 10, 20])).square().mean().backward()
     assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in tiny.parameters())
     tiny.zero_grad(set_to_none=True)
 
 
-def test_weights_follow_torchs_seed():
+def test_restorer_weights_follow_torch_seed():
     weights = []
     for _ in range(2):
         torch.manual_seed(7)
@@ -67,16 +67,16 @@ def test_weights_follow_torchs_seed():
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_image_sides_must_be_divisible():
+def test_build_restorer_indivisible_image_sides_are_refused():
     with pytest.raises(
-        ValueError, match=r"needs image sides divisible by 8, not 12x16; allowed here: micro, tiny, small"
+        ValueError, match=r"needs image sides divisible by 8, not 12x16. Allowed here: micro, tiny, small"
     ):
         build_restorer({"size": "base"}, (1, 12, 16), steps=5)
-    with pytest.raises(ValueError, match="divisible by 4, not 7x7; allowed here: none"):
+    with pytest.raises(ValueError, match=r"divisible by 4, not 7x7\. Allowed here: none"):
         build_restorer({"size": "tiny"}, (1, 7, 7), steps=5)
 
 
-def test_wrong_sizes():
+def test_build_restorer_unknown_size_is_refused():
     with pytest.raises(ValueError, match=r"restorer.size = .huge.: input should be .micro., .tiny., .* .large."):
         build_restorer({"size": "huge"}, (1, 8, 8), steps=5)
     assert list(SIZES) == ["micro", "tiny", "small", "base", "large"]

@@ -1,4 +1,4 @@
-"""What becomes of the draw (5.1, A.6, A.8) against the paper's algebra and diffusers' schedulers; the other axes."""
+"""The sampler's draw (5.1, A.6, A.8) against the paper's algebra and diffusers' schedulers, and its other settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MASK = {"kind": "mask", "steps": 6, "beta": {"start": 0.5, "step": 0.3}, "center
 
 
 class GivenNoise(Noise):
-    """Noise whose new draws are those of a list, in turn: to hand the same ones to another implementation."""
+    """Noise that takes its new draws from a list in turn, so that another implementation can get the same draws."""
 
     def __init__(self, noises=(), steps=T):
         super().__init__(NoiseConfig(steps=steps), SHAPE)
@@ -45,7 +45,7 @@ def randn(*shape, seed=0):
 
 
 def restorer(x, t):
-    """Some function of x and t that never restores."""
+    """Return some function of x and t that never restores."""
     return torch.tanh(x * (0.3 + t[:, None, None, None] / T)) + 0.1
 
 
@@ -58,8 +58,8 @@ def assert_near(actual, expected, tolerance=1e-11):
 
 @given(IMAGE, arrays(np.float64, (T, 1, *SHAPE), elements=st.floats(-4, 4, width=32)), st.integers(1, T))
 @settings(max_examples=40, deadline=None)
-def test_with_estimated_noise_both_algorithms_are_equation_1(x_T, guesses, num_steps):
-    """A.6: x_{t-1} = sqrt(abar_{t-1}) x0_hat + sqrt(1 - abar_{t-1}) z_hat, whatever R returns, at any stride."""
+def test_sampler_estimated_noise_is_equation_1_for_both_algorithms(x_T, guesses, num_steps):
+    """A.6: x_{t-1} = sqrt(abar_{t-1}) x0_hat + sqrt(1 - abar_{t-1}) z_hat, for any R, at any stride."""
     x_T, guesses = torch.from_numpy(x_T), torch.from_numpy(guesses)
     d = build_degradation(NOISE, SHAPE)
     for algorithm in ("tacos", "naive"):
@@ -75,8 +75,8 @@ def test_with_estimated_noise_both_algorithms_are_equation_1(x_T, guesses, num_s
 
 @given(st.integers(2, 200), st.data(), st.floats(0, 1))
 @settings(max_examples=100, deadline=None)
-def test_what_is_added_back_keeps_its_size_for_any_eta(steps, data, eta):
-    """A.8: z_hat is weighted by sqrt(1 - abar' - sigma^2), new noise by sigma: together always sqrt(1 - abar')."""
+def test_noise_blend_keeps_variance_for_any_eta(steps, data, eta):
+    """A.8: the weights of z_hat and new noise, sqrt(1 - abar' - sigma^2) and sigma, make sqrt(1 - abar') together."""
     s = data.draw(st.integers(2, steps))
     s_next = data.draw(st.integers(1, s - 1))
     d = build_degradation({"kind": "noise", "steps": steps}, (1, 1, 1))
@@ -92,7 +92,7 @@ def test_what_is_added_back_keeps_its_size_for_any_eta(steps, data, eta):
 
 
 def scheduler(kind, d, num_steps, **options):
-    """One of diffusers' schedulers on the same abar, with our strides."""
+    """Make a scheduler of diffusers with the same abar and our strides."""
     import diffusers
 
     made = getattr(diffusers, kind)(
@@ -107,7 +107,7 @@ def scheduler(kind, d, num_steps, **options):
 @pytest.mark.parametrize("num_steps", [T, 10, 4, 1])
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("clamp", [False, True])
-def test_estimated_noise_is_ddim(algorithm, num_steps, eta, clamp):
+def test_sampler_estimated_noise_is_ddim(algorithm, num_steps, eta, clamp):
     noises = [randn(3, *SHAPE, seed=1 + i) for i in range(num_steps - 1)]
     d, x_T = GivenNoise(noises), randn(3, *SHAPE)
     sampler = {"algorithm": algorithm, "draw": "estimated", "eta": eta, "num_steps": num_steps, "clamp": clamp}
@@ -123,7 +123,7 @@ def test_estimated_noise_is_ddim(algorithm, num_steps, eta, clamp):
 
 
 @pytest.mark.parametrize("num_steps", [T, 5])
-def test_eta_1_is_ddpm(num_steps):
+def test_sampler_eta_1_is_ddpm(num_steps):
     generator = torch.Generator().manual_seed(5)
     noises = [torch.randn(3, *SHAPE, dtype=torch.float64, generator=generator) for _ in range(num_steps - 1)]
     d, x_T = GivenNoise(noises), randn(3, *SHAPE)
@@ -140,8 +140,8 @@ def test_eta_1_is_ddpm(num_steps):
 
 
 @pytest.mark.parametrize("algorithm", ["tacos", "naive"])
-def test_resampled_takes_a_new_draw_for_each_application_of_d(algorithm):
-    count = 2 * 4 - 1 if algorithm == "tacos" else 4 - 1  # D(., 0) needs none
+def test_sampler_resampled_draws_anew_for_each_degradation(algorithm):
+    count = 2 * 4 - 1 if algorithm == "tacos" else 4 - 1  # D(., 0) needs no draw
     noises = [randn(3, *SHAPE, seed=1 + i) for i in range(count)]
     d, x = GivenNoise(noises, steps=4), randn(3, *SHAPE)
     ours = sample(restorer, d, x, {"algorithm": algorithm, "draw": "resampled"}, seeds=SEEDS)
@@ -155,8 +155,8 @@ def test_resampled_takes_a_new_draw_for_each_application_of_d(algorithm):
 
 
 @pytest.mark.parametrize("sampler", [{"draw": "resampled"}, {"draw": "estimated", "eta": 1.0}])
-def test_new_draws_belong_to_the_image(sampler):
-    """Equal for equal seeds in any batch, other for other seeds."""
+def test_sampler_new_draws_depend_only_on_seed_of_image(sampler):
+    """Equal seeds lead to equal images in any batch, and other seeds to other images."""
     d, x_T = build_degradation(NOISE, SHAPE), randn(3, *SHAPE)
     together = sample(restorer, d, x_T, sampler, seeds=SEEDS)
     assert_near(sample(restorer, d, x_T[1:2], sampler, seeds=SEEDS[1:2]), together[1:2])
@@ -164,19 +164,19 @@ def test_new_draws_belong_to_the_image(sampler):
     assert (other - together).abs().amax(dim=(1, 2, 3)).min() > 1e-3
 
 
-def test_masks_can_be_resampled():
+def test_sampler_resampled_works_with_masks():
     d, x0 = build_degradation(MASK, SHAPE), randn(3, *SHAPE)
     x_T = d(x0, 6, d.draw(SEEDS))
     out = sample(lambda x, t: x0, d, x_T, {"algorithm": "naive", "draw": "resampled"}, seeds=SEEDS)
     assert torch.equal(out, x0)
 
 
-# --- what is returned, clamping, the authors' loop
+# --- the result, clamping, the authors' loop
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "naive", "tacos"])
-def test_the_estimate_of_the_last_step(algorithm):
-    """The authors' "sampled": R(x_1, 1); for Algorithm 1 and direct restoration the result itself."""
+def test_sampler_returns_estimate_of_last_step(algorithm):
+    """The authors' "sampled" is R(x_1, 1). For Algorithm 1 and direct restoration it is the result itself."""
     d, steps = build_degradation(BLUR, SHAPE), []
     sampler = {"algorithm": algorithm, "returns": "estimate"}
     out = sample(restorer, d, randn(3, *SHAPE), sampler, callback=steps.append)
@@ -186,7 +186,7 @@ def test_the_estimate_of_the_last_step(algorithm):
     assert torch.equal(out, plain) == (algorithm != "tacos")
 
 
-def test_clamped_estimates():
+def test_sampler_clamp_limits_estimates():
     d, x_T = build_degradation(BLUR, SHAPE), randn(3, *SHAPE)
     clamped = sample(lambda x, t: 3 * restorer(x, t), d, x_T, {"clamp": True})
     assert torch.equal(clamped, sample(lambda x, t: (3 * restorer(x, t)).clamp(-1, 1), d, x_T))
@@ -194,8 +194,8 @@ def test_clamped_estimates():
 
 
 @pytest.mark.parametrize("algorithm", ["naive", "tacos"])
-def test_the_authors_loop_is_off_by_one(algorithm):
-    """Algorithm 2 then ends, with a perfect restorer, at x_0 + D(x_0, T) - D(x_0, T-1)."""
+def test_sampler_off_by_one_ends_beside_x0(algorithm):
+    """With a perfect restorer, Algorithm 2 then ends at x_0 + D(x_0, T) - D(x_0, T-1)."""
     d, x0 = build_degradation({"kind": "desaturate", "steps": 20}, (3, 4, 4)), randn(2, 3, 4, 4)
     steps = []
     out = sample(lambda x, t: x0, d, d(x0, 20), {"algorithm": algorithm, "off_by_one": True}, callback=steps.append)
@@ -205,15 +205,15 @@ def test_the_authors_loop_is_off_by_one(algorithm):
         assert all(torch.equal(step["x_next"], d(x0, max(step["s_next"] - 1, 0))) for step in steps)
 
 
-def test_a_network_in_half_precision_does_not_change_the_iterates_precision():
+def test_sampler_half_precision_restorer_keeps_dtype_of_iterates():
     d, x_T = build_degradation(BLUR, SHAPE), randn(3, *SHAPE).float()
     steps = []
     out = sample(lambda x, t: (0.5 * x).to(torch.bfloat16), d, x_T, callback=steps.append)
     assert {out.dtype} == {step["x_s"].dtype for step in steps} == {torch.float32}
 
 
-def test_samplers_step_with_the_exact_degradation():
-    """8-bit truncation is for what training and x_T see: a perfect restorer still ends at x_0."""
+def test_sampler_steps_without_8_bit_truncation():
+    """Only training and x_T see 8-bit truncation, so a perfect restorer still ends at x_0."""
     d, x0 = build_degradation(BLUR | {"quantize": True}, SHAPE), randn(3, *SHAPE)
     steps = []
     out = sample(lambda x, t: x0, d, d(x0, 6), callback=steps.append)
@@ -227,34 +227,38 @@ def test_samplers_step_with_the_exact_degradation():
 @pytest.mark.parametrize(
     ("config", "sampler", "message"),
     [
-        (BLUR, {"draw": "resampled"}, r"sampler.draw = 'resampled': this blur is deterministic; allowed: fixed"),
-        (BLUR, {"draw": "estimated"}, r"sampler.draw = 'estimated': this blur is deterministic; allowed: fixed"),
-        (MASK, {"draw": "estimated"}, r"a draw of mask cannot be told from x_s and x0_hat; allowed: fixed, resampled"),
+        (BLUR, {"draw": "resampled"}, r"sampler.draw = 'resampled': this blur is deterministic, so only fixed"),
+        (BLUR, {"draw": "estimated"}, r"sampler.draw = 'estimated': this blur is deterministic, so only fixed"),
+        (
+            MASK,
+            {"draw": "estimated"},
+            r"a draw of mask cannot be computed from x_s and x0_hat. Allowed: fixed, resampled",
+        ),
         (
             {"kind": "animorph", "steps": 4, "source": "digits"},
             {"draw": "estimated", "eta": 0.5},
-            r"sampler.eta = 0.5: a draw of animorph is not Gaussian; allowed: 0",
+            r"sampler.eta = 0.5: must be 0, because a draw of animorph is not Gaussian",
         ),
         (NOISE, {"draw": "resampled"}, r"seeds: required by sampler.draw = 'resampled'"),
         (NOISE, {"draw": "estimated", "eta": 1.0}, r"seeds: required by sampler.eta = 1.0"),
-        (NOISE, {"eta": 0.5}, r"eta = 0.5: only an estimated draw can be renewed in part, not a fixed one"),
+        (NOISE, {"eta": 0.5}, r"eta = 0.5: needs draw = 'estimated', because a fixed draw cannot be renewed in part"),
         (NOISE, {"draw": "estimated", "eta": 1.5}, r"sampler.eta = 1.5: input should be less than or equal to 1"),
-        (NOISE, {"algorithm": "direct", "draw": "estimated"}, r"draw, off_by_one: direct restoration degrades nothing"),
+        (NOISE, {"algorithm": "direct", "draw": "estimated"}, r"draw, off_by_one: must be left out, because direct"),
         (NOISE, {"draw": "estimated", "off_by_one": True}, r"off_by_one = True: an estimated draw belongs to s"),
-        (NOISE, {}, r"draw = None: this noise is random; hand in draw\(seeds\)"),
+        (NOISE, {}, r"draw = None: must be a NoiseDraw, because this noise is random"),
     ],
 )
-def test_wrong_settings(config, sampler, message):
+def test_sampler_setting_unfit_for_degradation_is_refused(config, sampler, message):
     with pytest.raises(ValueError, match=message):
         sample(restorer, build_degradation(config, SHAPE), randn(3, *SHAPE), sampler)
 
 
 @pytest.mark.parametrize("seeds", [SEEDS[:2], SEEDS.int(), SEEDS.to("meta")])
-def test_wrong_seeds(seeds):
+def test_sampler_invalid_seeds_are_refused(seeds):
     d = build_degradation(NOISE, SHAPE)
     with pytest.raises(ValueError, match=r"seeds of dtype .*must be int64 \(3,\) on cpu"):
         sample(restorer, d, randn(3, *SHAPE), {"draw": "resampled"}, seeds=seeds)
 
 
-def test_old_configurations_are_valid():
+def test_sampler_config_defaults_equal_explicit_values():
     assert SamplerConfig(algorithm="tacos", draw="fixed", num_steps=None) == SamplerConfig()

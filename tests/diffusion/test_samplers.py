@@ -1,4 +1,4 @@
-"""Algorithms 1 and 2 against what the paper proves of them (3.3, A.9), strides, and what a sampler may not do."""
+"""Algorithms 1 and 2 against the paper's proofs (3.3, A.9), strides, and the rights of a sampler over its inputs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGE = arrays(np.float64, (1, *SHAPE), elements=st.floats(-4, 4, width=32))
 
 
 class Shift(Degradation):
-    """D(x, s) = x + s e with a constant e: the paper's ansatz of 3.3."""
+    """D(x, s) = x + s e with a constant e, the paper's ansatz in 3.3."""
 
     config_type: ClassVar[type[DegradationConfig]] = DegradationConfig
 
@@ -40,7 +40,7 @@ class Shift(Degradation):
 
 
 class LowPass(Degradation):
-    """A.9's blur: step t takes away the t-th highest of the T + 1 frequencies; at T only the constant is left."""
+    """The blur of A.9: step t removes the t-th highest of T + 1 frequencies, and only the constant is left at T."""
 
     config_type: ClassVar[type[DegradationConfig]] = DegradationConfig
 
@@ -68,13 +68,13 @@ def halving(x, t):
     return 0.5 * x
 
 
-# --- what the paper proves
+# --- the proofs of the paper
 
 
 @given(IMAGE, IMAGE, arrays(np.float64, (6, 1, *SHAPE), elements=st.floats(-4, 4, width=32)))
 @settings(max_examples=50, deadline=None)
-def test_tacos_is_exact_for_any_restorer_where_degradation_is_linear_in_t(x0, e, guesses):
-    """3.3: x_s = D(x0, s) for every s whatever R returns; Algorithm 1 ends at R's last guess instead."""
+def test_sampler_tacos_is_exact_if_degradation_is_linear_in_t(x0, e, guesses):
+    """3.3: x_s = D(x0, s) for every s and any R. Algorithm 1 ends at the last guess of R instead."""
     x0, e, guesses = (torch.from_numpy(array) for array in (x0, e, guesses))
     d = Shift(6, e)
 
@@ -91,8 +91,8 @@ def test_tacos_is_exact_for_any_restorer_where_degradation_is_linear_in_t(x0, e,
 
 @given(IMAGE, IMAGE, st.integers(1, 8))
 @settings(max_examples=50, deadline=None)
-def test_tacos_errs_no_more_than_algorithm_1_in_one_step_of_a_frequency_removing_blur(x, guess, t):
-    """A.9: from X_t to X_{t-1}, for any estimate; and its error is that of the one frequency that the step restores."""
+def test_sampler_tacos_step_errs_no_more_than_naive_step(x, guess, t):
+    """A.9: this holds for any estimate. TACoS errs only in the frequency that the step restores."""
     x, guess = torch.from_numpy(x), torch.from_numpy(guess)
     blur = LowPass(t, SHAPE, of=8)
     x_t, before = blur(x, t), blur(x, t - 1)
@@ -111,7 +111,7 @@ def test_tacos_errs_no_more_than_algorithm_1_in_one_step_of_a_frequency_removing
 
 @pytest.mark.parametrize("algorithm", ["direct", "naive", "tacos"])
 @pytest.mark.parametrize("num_steps", [None, 1, 5])
-def test_a_perfect_restorer_is_exact(d, x0, algorithm, num_steps):
+def test_sampler_perfect_restorer_is_exact(d, x0, algorithm, num_steps):
     if algorithm == "direct":
         num_steps = None
     steps = []
@@ -121,8 +121,8 @@ def test_a_perfect_restorer_is_exact(d, x0, algorithm, num_steps):
     assert all(torch.equal(step["x_s"], d(x0, step["s"])) for step in steps)
 
 
-def test_algorithms_as_printed(d, x0):
-    """The two update rules, written out again, with a restorer that depends on x and t."""
+def test_sampler_algorithms_equal_printed_rules(d, x0):
+    """The two update rules are written out again, with a restorer that depends on x and t."""
 
     def restorer(x, t):
         return torch.tanh(x * (1 + t[:, None, None, None] / 10))
@@ -145,7 +145,7 @@ def test_algorithms_as_printed(d, x0):
 
 @given(st.integers(1, 1000), st.data())
 @settings(max_examples=200, deadline=None)
-def test_strides_go_down_to_0_in_about_equal_steps(steps, data):
+def test_severities_with_stride_fall_in_equal_steps(steps, data):
     count = data.draw(st.integers(1, steps))
     grid = SamplerConfig(num_steps=count).severities(steps)
     gaps = -np.diff(grid)
@@ -155,14 +155,14 @@ def test_strides_go_down_to_0_in_about_equal_steps(steps, data):
     assert nfe({"num_steps": count}, steps) == count
 
 
-def test_every_step_is_the_default():
+def test_severities_default_is_every_step():
     assert SamplerConfig().severities(5) == SamplerConfig(num_steps=5).severities(5) == [5, 4, 3, 2, 1, 0]
     assert SamplerConfig(algorithm="direct").severities(5) == [5, 0]
     assert (nfe({}, 5), nfe({"algorithm": "direct"}, 5)) == (5, 1)
 
 
 @pytest.mark.parametrize("sampler", [{}, {"num_steps": 5}, {"algorithm": "naive"}, {"algorithm": "direct"}])
-def test_nfe_is_what_sampling_costs(d, x0, sampler):
+def test_nfe_counts_restorer_calls(d, x0, sampler):
     severities, steps = [], []
 
     def restorer(x, t):
@@ -181,11 +181,11 @@ def test_nfe_is_what_sampling_costs(d, x0, sampler):
     assert torch.equal(steps[-1]["x_next"], out)
 
 
-# --- manners
+# --- inputs and outputs
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "naive", "tacos"])
-def test_what_was_handed_in_or_out_is_not_written_to(d, x0, algorithm):
+def test_sampler_never_writes_to_callers_tensors(d, x0, algorithm):
     handed, copies = [], []
 
     def keep(tensor):
@@ -204,7 +204,7 @@ def test_what_was_handed_in_or_out_is_not_written_to(d, x0, algorithm):
     assert all(torch.equal(a, b) for a, b in zip(handed, copies, strict=True) if a.data_ptr() != out.data_ptr())
 
 
-def test_no_gradients_are_kept(d, x0):
+def test_sampler_keeps_no_gradients(d, x0):
     net = nn.Conv2d(2, 2, 3, padding=1)
     out = sample(lambda x, t: net(x), d, d(x0, d.steps).requires_grad_())
     assert not out.requires_grad
@@ -212,7 +212,7 @@ def test_no_gradients_are_kept(d, x0):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_dtype_is_that_of_the_degraded_image(d, x0, dtype):
+def test_sampler_result_has_dtype_of_start(d, x0, dtype):
     assert sample(halving, d, d(x0, d.steps).to(dtype)).dtype == dtype
 
 
@@ -222,18 +222,21 @@ def test_dtype_is_that_of_the_degraded_image(d, x0, dtype):
         ({"algorithm": "ddim"}, r"sampler.algorithm = 'ddim': input should be 'direct', 'naive' or 'tacos'"),
         ({"num_steps": 0}, r"sampler.num_steps = 0: input should be greater than or equal to 1"),
         ({"num_steps": 13}, r"sampler.num_steps = 13: at most the degradation's steps, 12"),
-        ({"algorithm": "direct", "num_steps": 3}, r"num_steps = 3: direct restoration is one evaluation"),
+        (
+            {"algorithm": "direct", "num_steps": 3},
+            r"num_steps = 3: must be left out, because direct restoration is one",
+        ),
         ({"stride": 3}, r"sampler.stride = 3: unknown key; allowed: algorithm, clamp, draw, eta, num_steps"),
     ],
 )
-def test_wrong_settings(d, x0, sampler, message):
+def test_sampler_invalid_setting_is_refused(d, x0, sampler, message):
     with pytest.raises(ValueError, match=message):
         sample(halving, d, x0, sampler)
     with pytest.raises(ValueError, match=message):
         nfe(sampler, 12)
 
 
-def test_wrong_images(d, x0):
+def test_sampler_invalid_images_are_refused(d, x0):
     with pytest.raises(ValueError, match=r"x_T of shape \(3, 1, 9, 9\): must be \(B, 2, 9, 9\)"):
         sample(halving, d, x0[:, :1])
     with pytest.raises(ValueError, match=r"restorer returned shape \(3, 1, 9, 9\)"):

@@ -1,4 +1,4 @@
-"""Snow against scipy's zoom and correlation, in the words of A.5; the law of its draws."""
+"""Snow against scipy's zoom and correlation as A.5 describes them, and the law of its draws."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TestSnowNotSquare(DegradationSuite):
 
 
 def pattern(seed, threshold, sigma, vertical, crop, order):
-    """S of A.5 for one image, in numpy and scipy."""
+    """Compute S of A.5 for an image with numpy and scipy."""
     grown = []
     for n in seed.shape:
         size = math.ceil(n / 2.5)
@@ -59,7 +59,7 @@ def pattern(seed, threshold, sigma, vertical, crop, order):
 
 @pytest.mark.parametrize(("crop", "zoomed", "order"), [("corner", "cubic", 3), ("center", "linear", 1)])
 @pytest.mark.parametrize("size", [(32, 32), (20, 27), (128, 128)])
-def test_is_the_papers_recipe(crop, zoomed, order, size):
+def test_snow_equals_recipe_of_paper(crop, zoomed, order, size):
     d = build_degradation(snow(crop=crop, zoom=zoomed), (3, *size))
     drawn = d.draw(SEEDS[:2])
     draw = SnowDraw(drawn.seed.double(), torch.tensor([True, False]))
@@ -72,14 +72,14 @@ def test_is_the_papers_recipe(crop, zoomed, order, size):
             torch.testing.assert_close(d(x, t, draw)[i], torch.from_numpy(expected), rtol=0, atol=1e-9)
 
 
-def test_draws_are_gaussian_and_blow_both_ways():
+def test_snow_draw_is_gaussian_with_both_directions():
     draw = build_degradation(snow(mean=0.4, sd=0.2), (3, 12, 12)).draw(SEEDS)
     assert stats.kstest((draw.seed.flatten().numpy() - 0.4) / 0.2, "norm").pvalue > 1e-3
     assert draw.vertical.dtype == torch.bool
     assert 90 < int(draw.vertical.sum()) < 166  # 256 fair coins, 4.7 standard deviations
 
 
-def test_every_image_has_its_own_pattern_unless_shared():
+def test_snow_pattern_differs_per_image_unless_shared():
     own = build_degradation(snow(), (3, 12, 12)).draw(SEEDS[:4])
     assert len(own.seed.unique(dim=0)) == 4
     shared = build_degradation(snow(shared=True), (3, 12, 12)).draw(SEEDS[:4])
@@ -87,7 +87,7 @@ def test_every_image_has_its_own_pattern_unless_shared():
     assert torch.equal(shared.vertical, own.vertical[:1].expand(4))
 
 
-def test_snow_only_brightens_within_the_range():
+def test_snow_only_brightens_within_range():
     d = build_degradation(snow(), (3, 12, 12))
     x = torch.rand(64, 3, 12, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
     out = d(x, 12, d.draw(SEEDS[:64]))
@@ -105,12 +105,12 @@ def test_snow_only_brightens_within_the_range():
         (snow(zoom="spline"), r"degradation.zoom = 'spline': input should be 'cubic' or 'linear'"),
     ],
 )
-def test_wrong_configurations(config, message):
+def test_snow_invalid_config_is_refused(config, message):
     with pytest.raises(ValueError, match=message):
         build_degradation(config, (3, 12, 12))
 
 
-def test_wrong_directions():
+def test_snow_invalid_direction_is_refused():
     d = build_degradation(snow(), (3, 12, 12))
     with pytest.raises(ValueError, match=r"draw.vertical of shape \(2, 1\): must be \(2,\)"):
         d(torch.zeros(2, 3, 12, 12), 1, SnowDraw(torch.zeros(2, 12, 12), torch.zeros(2, 1, dtype=torch.bool)))

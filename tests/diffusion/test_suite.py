@@ -1,4 +1,4 @@
-"""The conformance suite finds what it says it finds: each broken degradation fails the one check that is about it."""
+"""The conformance suite finds faults: each broken degradation fails the check that is about its fault."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FadeConfig(DegradationConfig):
 
 
 class Fade(Degradation):
-    """Nothing is wrong with it: a fade to black."""
+    """A sound degradation: a fade to black."""
 
     config_type: ClassVar[type[DegradationConfig]] = FadeConfig
 
@@ -104,7 +104,7 @@ class ShiftDraw(Draw):
 
 
 class Shifted(Fade):
-    """Nothing is wrong with it: a fade to a random grey."""
+    """A sound random degradation: a fade to a random grey."""
 
     draw_type: ClassVar[type[Draw]] = ShiftDraw
 
@@ -130,7 +130,7 @@ class DrawsByBatch(Shifted):
 
 
 class TestFade(DegradationSuite):
-    """Sound degradations pass."""
+    """Sound degradations pass the suite."""
 
     settings: ClassVar = {"fade": {"kind": "fade", "steps": 5}, "shifted": {"kind": "shifted", "steps": 5}}
 
@@ -143,24 +143,24 @@ class TestFade(DegradationSuite):
 @pytest.mark.parametrize(
     ("broken", "check", "error"),
     [
-        (HiddenRandomness, "test_the_same_draw_gives_the_same_image", AssertionError),
-        (LooksAtItsNeighbours, "test_an_image_is_the_same_in_any_batch", AssertionError),
-        (DrawsByBatch, "test_an_image_is_the_same_in_any_batch", AssertionError),
-        (IgnoresItsSeeds, "test_other_seeds_give_another_draw", AssertionError),
-        (Jumps, "test_is_continuous_in_t", AssertionError),
-        (GivesBack, "test_never_gives_information_back", AssertionError),
-        (Iterates, "test_costs_the_same_for_every_severity", AssertionError),
-        (RoundsTooEarly, "test_precision_follows_the_images", AssertionError),
-        (StopsGradients, "test_gradient", (RuntimeError, AssertionError)),
-        (WaitsForTheGpu, "test_a_gpu_never_waits_for_the_cpu", DataDependentOutputException),
-        (StaysOnTheCpu, "test_a_gpu_never_waits_for_the_cpu", FakeTensorDeviceMismatchError),
-        (WaitsForTheGpu, "test_compiles_to_one_graph", RuntimeError),
-        (ForgetsItsState, "test_state_round_trips", AssertionError),
-        (TakesAnything, "test_wrong_images", pytest.fail.Exception),
-        (TakesAnything, "test_wrong_draws", pytest.fail.Exception),
+        (HiddenRandomness, "test_draw_same_degrades_equally", AssertionError),
+        (LooksAtItsNeighbours, "test_batch_composition_does_not_change_images", AssertionError),
+        (DrawsByBatch, "test_batch_composition_does_not_change_images", AssertionError),
+        (IgnoresItsSeeds, "test_draw_other_seeds_differ", AssertionError),
+        (Jumps, "test_severity_steps_are_continuous", AssertionError),
+        (GivesBack, "test_lost_never_falls", AssertionError),
+        (Iterates, "test_severity_never_changes_cost", AssertionError),
+        (RoundsTooEarly, "test_precision_follows_images", AssertionError),
+        (StopsGradients, "test_gradient_matches_finite_differences", (RuntimeError, AssertionError)),
+        (WaitsForTheGpu, "test_gpu_never_waits_for_cpu", DataDependentOutputException),
+        (StaysOnTheCpu, "test_gpu_never_waits_for_cpu", FakeTensorDeviceMismatchError),
+        (WaitsForTheGpu, "test_compile_makes_one_graph", RuntimeError),
+        (ForgetsItsState, "test_yaml_and_pickle_round_trip", AssertionError),
+        (TakesAnything, "test_images_invalid_are_refused", pytest.fail.Exception),
+        (TakesAnything, "test_draw_invalid_is_refused", pytest.fail.Exception),
     ],
 )
-def test_broken_degradations_are_found(monkeypatch, broken, check, error):
+def test_suite_broken_degradation_fails_its_check(monkeypatch, broken, check, error):
     suite, config = DegradationSuite(), {"kind": "fade", "steps": 5}
     monkeypatch.setitem(DEGRADATIONS, "fade", broken)
     d = suite.build(config)
@@ -171,7 +171,7 @@ def test_broken_degradations_are_found(monkeypatch, broken, check, error):
         method(**{name: given[name] for name in inspect.signature(method).parameters})
 
 
-def test_wrong_severities_are_found():
+def test_suite_accepting_any_severity_fails():
     suite, d = DegradationSuite(), TakesAnything(FadeConfig(steps=5), (3, 8, 8))
     with pytest.raises(pytest.fail.Exception):
-        suite.test_wrong_severities(d, torch.zeros(6, 3, 8, 8), -1)
+        suite.test_severity_invalid_is_refused(d, torch.zeros(6, 3, 8, 8), -1)

@@ -93,5 +93,5 @@ def test_a_prior_is_checked_and_written_out() -> None:
         parse_trial({**tree(), "prior": 3})
     with pytest.raises(ValueError, match=r"prior\.noise_scale = -1"):
         parse_trial({**tree(), "prior": {"kind": "gmm", "noise_scale": -1}})
-    with pytest.raises(ValueError, match=r"prior\.kind = 'normal': starts noise, not blur"):
+    with pytest.raises(ValueError, match=r"prior\.kind = 'normal': needs noise, not blur"):
         parse_trial({**tree(), "prior": {"kind": "normal"}}).check((1, 16, 16))

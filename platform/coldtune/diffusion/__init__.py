@@ -1,4 +1,4 @@
-"""Generalised diffusion in pure torch: degradations, samplers, priors, the restorer, and randomness that is a value."""
+"""Generalised diffusion in pure torch: degradations, samplers, priors, the restorer, and counter-based randomness."""
 
 from coldtune.diffusion.degradations import (
     DEGRADATIONS,

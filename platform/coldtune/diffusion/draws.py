@@ -1,17 +1,17 @@
-"""Counter-based randomness: every random number is a hash of (seed, stream, position), never of what was drawn before.
+"""Counter-based random numbers: each is a hash of (seed, stream, position), and never of what was drawn before.
 
-So image i gets the same numbers whatever the batch size, the order of the batches, the number of workers or the
-device, which `torch.Generator` does not give (its CPU and CUDA streams differ). Integers and uniforms are equal bit for
-bit on every device; Gaussians go through log, cos and sin and agree to about 1e-6.
+So image i gets the same numbers whatever the batch size, the order of the batches, the number of workers or the device.
+`torch.Generator` cannot promise this, because its CPU and CUDA streams differ. Integers and uniform numbers are equal
+bit for bit on every device. Gaussian numbers use log, cos and sin, and agree to about 1e-6.
 
-The hash is the finaliser of splitmix64 (Stafford's variant 13; Steele, Lea, Flood: Fast splittable pseudorandom number
-generators, OOPSLA 2014) in int64 tensor operations: multiplication wraps modulo 2^64, and a logical shift is an
-arithmetic one with the sign bits masked off. With w the odd constant 0x9E3779B97F4A7C15 (2^64 / golden ratio):
+The hash is the finaliser of splitmix64 in int64 tensor operations (Stafford's variant 13, in Steele, Lea, Flood: Fast
+splittable pseudorandom number generators, OOPSLA 2014). Multiplication wraps modulo 2^64, and a logical shift is an
+arithmetic shift with the sign bits masked off. With w the odd constant 0x9E3779B97F4A7C15 (2^64 / golden ratio):
 
     key(seed, stream)            = mix(mix(seed + w) + mix(stream + w))
     word(seed, stream, position) = mix(key + w * (position + 1))        a splitmix64 sequence that starts at its key
 
-Statistically sound for images, masks and training steps; not for cryptography.
+The numbers are statistically sound for images, masks and training steps. They are not fit for cryptography.
 """
 
 from __future__ import annotations
@@ -32,16 +32,26 @@ _MAX_RANGE = 1 << 31
 
 @lru_cache(maxsize=1024)
 def stream(name: str) -> int:
-    """The stream called `name`: 63 bits of its SHA-256, so that parts of a program need no common list of numbers."""
+    """Return the number of the stream called `name`: 63 bits of the name's SHA-256.
+
+    Because the number follows from the name, the parts of a program need no common list of numbers.
+    """
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 def derive(seed: int, stream: int, positions: Tensor) -> Tensor:
-    """Seeds of numbered things: word(seed, stream, position) for each of `positions`.
+    """Make a seed for each of many numbered things: word(seed, stream, position).
 
-    seed, stream: any Python integer, taken modulo 2^64. positions: int64 of any shape, such as image indices or the
-    count of samples seen so far. Returns int64 of the same shape and device, over the whole int64 range; distinct
-    positions give distinct seeds. Evaluation derives from the protocol's seed, training from the run's.
+    Evaluation derives its seeds from the protocol's seed, training from the run's seed.
+
+    Args:
+        seed: Any Python integer, taken modulo 2^64.
+        stream: Any Python integer, taken modulo 2^64.
+        positions: int64 of any shape, for example image indices or the count of samples seen so far.
+
+    Returns:
+        int64 of the shape and device of `positions`, over the whole int64 range. Distinct positions have distinct
+        seeds.
     """
     _check_int64("positions", positions)
     key = _mix_int(_mix_int(seed + _WEYL) + _mix_int(stream + _WEYL))
@@ -49,12 +59,12 @@ def derive(seed: int, stream: int, positions: Tensor) -> Tensor:
 
 
 def fold(seeds: Tensor, stream: int) -> Tensor:
-    """New seeds, int64 (B,), from old ones and a number: for a second, independent draw of the same images."""
+    """Make new seeds, int64 (B,), from old seeds and a number, for a second and independent draw of the same images."""
     return words(seeds, stream, 1)[:, 0]
 
 
 def words(seeds: Tensor, stream: int, count: int) -> Tensor:
-    """The raw hash: int64 (B, count) of 64 random bits each, for seeds (B,) and positions 0..count-1."""
+    """Return the raw hash: 64 random bits each for seeds (B,) and positions 0..count-1, as int64 (B, count)."""
     _check_int64("seeds", seeds)
     if seeds.ndim != 1:
         raise ValueError(f"seeds of shape {tuple(seeds.shape)}: must be one-dimensional, one seed per image")
@@ -64,10 +74,16 @@ def words(seeds: Tensor, stream: int, count: int) -> Tensor:
 
 
 def integers(seeds: Tensor, stream: int, low: int, high: int, shape: Sequence[int] = ()) -> Tensor:
-    """Integers in [low, high), int64 (B, *shape), for seeds int64 (B,).
+    """Draw integers in [low, high) for seeds int64 (B,).
 
-    high - low must be 1..2^31. From 32 random bits by multiplication, so a value's probability is off by less than
-    2^-32 absolutely (relatively (high - low) / 2^32).
+    An integer is made from 32 random bits by multiplication. The probability of a value is therefore off by less than
+    2^-32, which is a relative error of (high - low) / 2^32.
+
+    Returns:
+        int64 (B, *shape).
+
+    Raises:
+        ValueError: If high - low is not 1..2^31.
     """
     if not 1 <= high - low <= _MAX_RANGE:
         raise ValueError(f"high - low = {high - low}: must be 1..{_MAX_RANGE} (low = {low}, high = {high})")
@@ -76,16 +92,17 @@ def integers(seeds: Tensor, stream: int, low: int, high: int, shape: Sequence[in
 
 
 def uniform(seeds: Tensor, stream: int, shape: Sequence[int] = ()) -> Tensor:
-    """Uniform numbers in [0, 1), float32 (B, *shape): multiples of 2^-24, equal bit for bit on every device."""
+    """Draw uniform numbers in [0, 1), float32 (B, *shape): multiples of 2^-24, equal bit for bit on every device."""
     bits = _shift_right(words(seeds, stream, math.prod(shape)), 40)
     return (bits.to(torch.float32) * 2.0**-24).reshape(len(seeds), *shape)
 
 
 def normal(seeds: Tensor, stream: int, shape: Sequence[int] = ()) -> Tensor:
-    """Standard Gaussian numbers, float32 (B, *shape), by Box and Muller: |z| <= 6.66; devices agree to about 1e-6.
+    """Draw standard Gaussian numbers, float32 (B, *shape), by the method of Box and Muller.
 
-    One 64-bit word makes two numbers. Computed in float64 where the device has it (all but Apple's), because float32
-    logarithms and cosines differ between devices by more than the promise.
+    One 64-bit word makes two numbers, so |z| <= 6.66. Devices agree to about 1e-6. That needs float64, because float32
+    logarithms and cosines differ by more between devices. Apple's devices have no float64, so there the numbers are
+    computed in float32.
     """
     count = math.prod(shape)
     pairs = words(seeds, stream, (count + 1) // 2)
@@ -103,7 +120,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _mix_int(x: int) -> int:
-    """`_mix` of one Python integer, as an unsigned 64-bit one."""
+    """Compute `_mix` for one Python integer, as an unsigned 64-bit integer."""
     x &= _MASK
     x = (x ^ (x >> 30)) * _MULTIPLIERS[0] & _MASK
     x = (x ^ (x >> 27)) * _MULTIPLIERS[1] & _MASK
@@ -115,7 +132,7 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 
 
 def _signed(x: int) -> int:
-    """The int64 with the bits of the unsigned `x`: torch has no wrap-around arithmetic on uint64."""
+    """Return the int64 with the bits of the unsigned `x`, because torch has no wrap-around arithmetic on uint64."""
     return x - (1 << 64) if x >> 63 else x
 
 

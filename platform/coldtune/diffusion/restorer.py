@@ -15,9 +15,11 @@ Size = Literal["micro", "tiny", "small", "base", "large"]
 
 
 class RestorerConfig(Config):
-    """The size of the network: `SIZES` says what each is, `build_restorer` what it costs.
+    """The size of the network, and how it is told the severity.
 
-    index: what the network is told of the severity: the paper's t, 1..T, or t-1 as in the authors' code.
+    Attributes:
+        size: A key of `SIZES`, which lists the architectures.
+        index: The severity that the network is told: the paper's t, 1..T, or t-1 as in the authors' code.
     """
 
     size: Size = "small"
@@ -26,9 +28,13 @@ class RestorerConfig(Config):
 
 @dataclass(frozen=True)
 class Architecture:
-    """Channels of each level, from full resolution down; residual blocks a level; levels with self-attention.
+    """The architecture of a U-Net. A network with attention at any level also attends in its middle block.
 
-    A network with attention at any level also attends in its middle block.
+    Attributes:
+        channels: The channels of each level, from full resolution down.
+        layers: The residual blocks of each level.
+        attention: The levels with self-attention.
+        groups: The groups of the group normalisation.
     """
 
     channels: tuple[int, ...]
@@ -38,7 +44,7 @@ class Architecture:
 
     @property
     def divisor(self) -> int:
-        """What the image's sides must be divisible by: every level but the last halves them."""
+        """The number by which the image's sides must be divisible: every level but the last halves them."""
         return 1 << (len(self.channels) - 1)
 
 
@@ -52,26 +58,33 @@ SIZES: dict[Size, Architecture] = {
 
 
 class Restorer(nn.Module):
-    """R(x, t): x (B, C, H, W) and the paper's severity t, 1..T, int64 (B,) -> the estimate of x_0, (B, C, H, W)."""
+    """The network R(x, t): x (B, C, H, W) and the paper's t, 1..T, int64 (B,) -> the estimate of x_0, (B, C, H, W)."""
 
     def __init__(self, net: nn.Module, first_index: int = 1) -> None:
-        """`first_index`: what `net` is told at t = 1."""
+        """Wrap `net`, which is told `first_index` at t = 1."""
         super().__init__()
         self.net, self.first_index = net, first_index
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The estimate of x_0."""
+        """Return the estimate of x_0."""
         estimate: Tensor = self.net(x, t + (self.first_index - 1), return_dict=False)[0]
         return estimate
 
 
 def build_restorer(config: RestorerConfig | Mapping[str, Any], image_shape: Sequence[int], steps: int) -> Restorer:
-    """An untrained restorer for images of `image_shape` (C, H, W), weights from torch's global generator.
+    """Build an untrained restorer, with weights from torch's global generator.
 
-    The network is diffusers' UNet2DModel; steps is T, kept in its configuration. It receives the paper's t (1..T), or
-    t-1, as it is, through a sinusoidal embedding: a network trained at one T means something else by t than one at
-    another T.
-    ValueError where the image's sides are not divisible by what the size's levels need.
+    The network is diffusers' UNet2DModel. It receives t (or t-1) as it is, through a sinusoidal embedding. So t means
+    something else to networks that were trained with different T.
+
+    Args:
+        config: A `RestorerConfig` or a mapping of its keys.
+        image_shape: (C, H, W).
+        steps: T, which is kept in the network's configuration.
+
+    Raises:
+        ValueError: If the image's sides are not divisible as the levels of this size need. The message lists the sizes
+            that fit.
     """
     config = parse(RestorerConfig, config, where="restorer")
     channels, height, width = check_image_shape(image_shape)
@@ -79,8 +92,8 @@ def build_restorer(config: RestorerConfig | Mapping[str, Any], image_shape: Sequ
     fitting = [name for name, other in SIZES.items() if height % other.divisor == width % other.divisor == 0]
     if config.size not in fitting:
         raise ValueError(
-            f"restorer.size = {config.size!r}: needs image sides divisible by {size.divisor}, not {height}x{width}; "
-            f"allowed here: {', '.join(fitting) or 'none'}"
+            f"restorer.size = {config.size!r}: needs image sides divisible by {size.divisor}, not {height}x{width}. "
+            f"Allowed here: {', '.join(fitting) or 'none'}"
         )
     from diffusers import UNet2DModel  # takes seconds to import
 
@@ -102,7 +115,7 @@ def build_restorer(config: RestorerConfig | Mapping[str, Any], image_shape: Sequ
 
 
 def _blocks(size: Architecture) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """diffusers' names of the blocks on the way down and on the way up."""
+    """Return diffusers' names of the blocks on the way down and on the way up."""
     attends = [level in size.attention for level in range(len(size.channels))]
     down = tuple("AttnDownBlock2D" if attention else "DownBlock2D" for attention in attends)
     up = tuple("AttnUpBlock2D" if attention else "UpBlock2D" for attention in reversed(attends))

@@ -15,7 +15,7 @@ from coldtune.diffusion import draws
 from coldtune.diffusion.degradations.base import Degradation, Draw
 
 Restore = Callable[[Tensor, Tensor], Tensor]
-"""A restorer R: (x (B,C,H,W), t int64 (B,), the same for all) -> the estimate of x_0, of the shape of x."""
+"""A restorer R: (x (B, C, H, W), t int64 (B,) with equal entries) -> the estimate of x_0, of the shape of x."""
 
 StepCallback = Callable[[dict[str, Any]], object]
 
@@ -23,22 +23,25 @@ _NEW_DRAW = draws.stream("sampler/new draw")
 
 
 class SamplerConfig(Config):
-    """How to sample; each key is a choice of its own.
+    """The settings of a sampler. Each key is an independent choice.
 
-    algorithm: direct is R(x_T, T); naive is Algorithm 1; tacos is Algorithm 2, the paper's, which forgives an imperfect
-    restorer where D is smooth in t.
-    draw (5.1): fixed uses the draw that was handed in for every D of the run; estimated computes it anew at each step
-    from x_s and R(x_s, s), for noise and animorph (then both algorithms are one, and with noise they are DDIM, A.6);
-    resampled takes a new one for each application of D, so that one start leads to many images.
-    eta: of an estimated noise, how much is replaced by new noise at each step: 0 is DDIM, 1 is DDPM (A.8).
-    num_steps: a stride: about equal steps on the integer grid T..0, with so many evaluations of the network; None is
-    every step, T of them. Fewer steps are cheaper, and closer to direct.
-    returns: x0 is the algorithm's result; estimate is R(x_s, s) of its last step, s = 1 where every step is made, which
-    is what the authors' tables call sampled, save for blur. For naive and direct the two are one.
-    clamp: R's estimates are clamped to [-1, 1] before they are used. Steadier where a weak restorer overshoots, but
-    then Algorithm 2 is no longer exact for every R.
-    off_by_one: the authors' loop for snow and desaturation steps with D(., s-1) and D(., s-2): even a perfect restorer
-    ends at x_0 + D(x_0, T) - D(x_0, T-1). Only to reproduce their numbers.
+    Attributes:
+        algorithm: "direct" is R(x_T, T). "naive" is Algorithm 1. "tacos" is Algorithm 2, the paper's own, which
+            forgives an imperfect restorer if D is smooth in t.
+        draw: What happens to the draw (5.1). "fixed" uses the draw that was passed in for every D of the run.
+            "estimated" computes the draw at each step from x_s and R(x_s, s), for noise and animorph. Both algorithms
+            are then the same, and with noise they are DDIM (A.6). "resampled" takes a new draw for each application of
+            D, so that a single start leads to many images.
+        eta: The share of new noise in an estimated noise, at each step. 0 is DDIM and 1 is DDPM (A.8).
+        num_steps: The number of evaluations of the network, in about equal steps on the integer grid T..0. None takes
+            every step, T of them. Fewer steps are cheaper and closer to "direct".
+        returns: "x0" is the result of the algorithm. "estimate" is R(x_s, s) of its last step, which has s = 1 if every
+            step is made. The authors' tables, except those of blur, call this estimate "sampled". For "naive" and
+            "direct" both are equal.
+        clamp: Clamp the estimates of R to [-1, 1] before they are used. This is steadier if a weak restorer overshoots,
+            but then Algorithm 2 is no longer exact for every R.
+        off_by_one: Step with D(., s-1) and D(., s-2), like the authors' loop for snow and desaturation. Even a perfect
+            restorer then ends at x_0 + D(x_0, T) - D(x_0, T-1). Use it only to reproduce their numbers.
     """
 
     algorithm: Literal["direct", "naive", "tacos"] = "tacos"
@@ -53,47 +56,58 @@ class SamplerConfig(Config):
     def _no_setting_is_ignored(self) -> Self:
         if self.algorithm == "direct":
             if self.num_steps is not None:
-                raise ValueError(f"num_steps = {self.num_steps}: direct restoration is one evaluation; leave it out")
+                raise ValueError(
+                    f"num_steps = {self.num_steps}: must be left out, because direct restoration is one evaluation"
+                )
             if self.draw != "fixed" or self.off_by_one:
-                raise ValueError("draw, off_by_one: direct restoration degrades nothing; leave them out")
+                raise ValueError("draw, off_by_one: must be left out, because direct restoration degrades nothing")
         if self.eta and self.draw != "estimated":
-            raise ValueError(f"eta = {self.eta}: only an estimated draw can be renewed in part, not a {self.draw} one")
+            raise ValueError(
+                f"eta = {self.eta}: needs draw = 'estimated', because a {self.draw} draw cannot be renewed in part"
+            )
         if self.off_by_one and self.draw == "estimated":
             raise ValueError("off_by_one = True: an estimated draw belongs to s, not to s - 1")
         return self
 
     @property
     def needs_seeds(self) -> bool:
-        """Whether sampling draws anything itself."""
+        """True if sampling itself draws random numbers."""
         return self.draw == "resampled" or self.eta > 0
 
     def check(self, d: Degradation) -> None:
-        """ValueError where this cannot sample with `d`: too many steps, or a draw that is not there to be changed."""
+        """Raise ValueError if this sampler cannot work with `d`.
+
+        It cannot if `num_steps` is more than T, or if the draw of `d` does not allow these values of `draw` and `eta`.
+        """
         self.severities(d.steps)
         if self.draw != "fixed" and not d.random:
-            raise ValueError(f"sampler.draw = {self.draw!r}: this {d.kind} is deterministic; allowed: fixed")
+            raise ValueError(f"sampler.draw = {self.draw!r}: this {d.kind} is deterministic, so only fixed is allowed")
         if self.draw == "estimated" and not d.estimable:
             raise ValueError(
-                f"sampler.draw = 'estimated': a draw of {d.kind} cannot be told from x_s and x0_hat; "
-                "allowed: fixed, resampled"
+                f"sampler.draw = 'estimated': a draw of {d.kind} cannot be computed from x_s and x0_hat. "
+                "Allowed: fixed, resampled"
             )
         if self.eta and not d.gaussian:
-            raise ValueError(f"sampler.eta = {self.eta}: a draw of {d.kind} is not Gaussian; allowed: 0")
+            raise ValueError(f"sampler.eta = {self.eta}: must be 0, because a draw of {d.kind} is not Gaussian")
 
     def severities(self, steps: int) -> list[int]:
-        """T, ..., 0 as the sampler visits them: the network sees all but the last. steps: T.
+        """Return the severities T, ..., 0 that the sampler visits. The network sees all but the last.
 
-        ValueError where num_steps is more than T.
+        Args:
+            steps: T.
+
+        Raises:
+            ValueError: If `num_steps` is more than T.
         """
         count = 1 if self.algorithm == "direct" else self.num_steps or steps
         if count > steps:
             raise ValueError(f"sampler.num_steps = {count}: at most the degradation's steps, {steps}")
-        # Round half up in integers: strictly decreasing, since neighbours are at least 1 apart.
+        # Rounding half up in integers keeps the list strictly decreasing, because neighbours are at least 1 apart.
         return [(2 * steps * (count - i) + count) // (2 * count) for i in range(count + 1)]
 
 
 def nfe(sampler: SamplerConfig | Mapping[str, Any], steps: int) -> int:
-    """How many times `sample` evaluates the network for each image of a degradation with T = steps."""
+    """Return how many times `sample` evaluates the network for each image (NFE), if the degradation has T = steps."""
     return len(parse(SamplerConfig, sampler, where="sampler").severities(steps)) - 1
 
 
@@ -107,17 +121,50 @@ def sample(
     callback: StepCallback | None = None,
     seeds: Tensor | None = None,
 ) -> Tensor:
-    """x_0 from x_T (B, C, H, W): a new tensor of its dtype and device; x_T is not written to.
+    """Restore images: alternate the restorer and the degradation from x_T back to x_0.
 
-    restorer: called as restorer(x_s, t) with t int64 (B,) on the device of x_T; put a network into eval mode first.
-    draw: the draw with which x_T was made, for `draw: fixed`; None where the degradation is deterministic.
-    callback: called after every step with {"step": 0, 1, ..., "s", "s_next": the severities it went between, "x_s",
-    "x0_hat": R(x_s, s), "x_next", "draw": the draw of D(., s_next), if any}; the first step's x0_hat is the direct
-    restoration. It must not write to them.
-    seeds: int64 (B,), one for each image, on the device of x_T: what `draw: resampled` and `eta` draw from.
+    Runs without gradients, also in the restorer and the callback. Either may use torch.enable_grad() inside.
 
-    Runs without gradients, the restorer and the callback included (either may use torch.enable_grad() inside).
-    ValueError for a wrong configuration, shape, dtype or device, and for a sampler that cannot work with `d`.
+    Example:
+        Degrade four images with noise and restore them in 20 steps.
+
+        >>> import coldtune, torch
+        >>> d = coldtune.build_degradation({"kind": "noise", "steps": 200}, image_shape=(3, 32, 32))
+        >>> restorer = coldtune.build_restorer({"size": "micro"}, (3, 32, 32), steps=d.steps).eval()  # untrained
+        >>> x0 = torch.zeros(4, 3, 32, 32)
+        >>> draw = d.draw(seeds=torch.arange(4))
+        >>> x_T = d(x0, d.steps, draw)
+        >>> images = coldtune.sample(restorer, d, x_T, sampler={"algorithm": "tacos", "num_steps": 20}, draw=draw)
+        >>> images.shape
+        torch.Size([4, 3, 32, 32])
+
+        Look at every step. The first estimate is the direct restoration.
+
+        >>> steps = []
+        >>> images = coldtune.sample(restorer, d, x_T, {"num_steps": 4}, draw=draw, callback=steps.append)
+        >>> [(step["s"], step["s_next"]) for step in steps]
+        [(200, 150), (150, 100), (100, 50), (50, 0)]
+        >>> direct = steps[0]["x0_hat"]
+
+    Args:
+        restorer: R, called as restorer(x_s, t) with t int64 (B,) on the device of x_T. Put a network into eval mode
+            first.
+        d: The degradation that made x_T.
+        x_T: (B, C, H, W). It is not written to.
+        sampler: The settings, as a mapping or a `SamplerConfig`. None takes the defaults: TACoS with every step.
+        draw: The draw with which x_T was made. `draw: fixed`, the default, needs it unless the degradation is
+            deterministic.
+        callback: Called after every step with a dict. "step" counts from 0. "s" and "s_next" are the severities before
+            and after the step, and "x_s" and "x_next" the images. "x0_hat" is R(x_s, s). "draw" is the draw of D(.,
+            s_next), or None. The callback must not write to these tensors.
+        seeds: int64 (B,), a seed for each image, on the device of x_T. `draw: resampled` and `eta` draw from
+            them.
+
+    Returns:
+        The restored images, a new tensor of the dtype and device of x_T.
+
+    Raises:
+        ValueError: If the configuration, a shape, a dtype or a device is wrong, or if the sampler cannot work with `d`.
     """
     config = parse(SamplerConfig, {} if sampler is None else sampler, where="sampler")
     config.check(d)
@@ -154,12 +201,12 @@ def _draws(
     draw: Draw | None,
     seeds: Tensor | None,
 ) -> tuple[Draw | None, Draw | None]:
-    """The draws of D(., s) and of D(., s_next)."""
+    """Return the draws of D(., s) and of D(., s_next)."""
     if config.draw == "fixed" or config.algorithm == "direct":
         return draw, draw
 
     def new(which: int) -> Draw | None:
-        # Numbered by severity: samplers with other strides meet the same new draws where they meet.
+        # The severity numbers the new draws. So samplers with other strides use the same draws at shared severities.
         assert seeds is not None
         return d.draw(draws.fold(seeds, _NEW_DRAW + 2 * s + which))
 
@@ -183,18 +230,18 @@ def _step(
     here: Draw | None,
     there: Draw | None,
 ) -> Tensor:
-    """x_{s_next} from x_s."""
+    """Return x_{s_next}, given x_s."""
     if config.off_by_one:
         s, s_next = max(s - 1, 0), max(s_next - 1, 0)
     degraded = _degrade(d, x0_hat, s_next, there)
     if config.algorithm != "tacos":
         return degraded
-    # In the paper's order: where R is perfect, x_s - D(R(x_s), s) is exactly 0 and the iterates are exact.
+    # The order is the paper's. If R is perfect, x_s - D(R(x_s), s) is exactly 0 and the iterates are exact.
     return x - _degrade(d, x0_hat, s, here) + degraded
 
 
 def _degrade(d: Degradation, x0: Tensor, s: int, draw: Draw | None) -> Tensor:
-    """D(x0, s), untruncated; D(x0, 0) = x0 needs no draw."""
+    """Compute D(x0, s) without truncation. D(x0, 0) = x0 needs no draw."""
     return x0.clone() if s == 0 else d.exact(x0, s, draw)
 
 

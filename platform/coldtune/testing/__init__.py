@@ -1,4 +1,4 @@
-"""Suites that a new component subclasses to prove that it keeps its promises. They need pytest, as tests do.
+"""Conformance suites: subclass one to prove that a new component keeps its promises. They need pytest.
 
 from coldtune.testing import DegradationSuite
 

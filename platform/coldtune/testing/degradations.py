@@ -1,4 +1,4 @@
-"""What every degradation must keep: subclass `DegradationSuite`, name some settings, and pytest checks each of them."""
+"""The conformance suite for degradations. Subclass `DegradationSuite` and name some settings for it to check."""
 
 from __future__ import annotations
 
@@ -20,13 +20,20 @@ _SEED = 0
 
 
 class DegradationSuite:
-    """Subclass it as `TestSomething` and set `settings`; every test then runs once for each of them.
+    """Tests of the promises that every degradation makes.
 
-    settings: a name and a configuration each; take some of every branch, and T of 4 to 20, so that a run stays short.
-    image_shape: (C, H, W) of the images, which are uniform noise in [-1, 1].
-    largest_step: how much of the mean change from x to D(x, T) one step may make, where D is continuous.
-    tolerance: how far float32 may be from float64, and one batch from another, in [-1, 1] units.
-    Override `build` where a degradation needs more than its configuration.
+        class TestPixelate(DegradationSuite):
+            settings = {"to 2 px": {"kind": "pixelate", "steps": 3}}
+
+    Every test runs for each of the settings. Override `build` if a degradation needs more than its configuration.
+
+    Attributes:
+        settings: Configurations by name. Choose some for every branch of the code, with T from 4 to 20, so that a run
+            stays short.
+        image_shape: (C, H, W) of the images, which are uniform noise in [-1, 1].
+        batch: The number of images.
+        largest_step: The share of the mean change from x to D(x, T) that a single step may make, if D is continuous.
+        tolerance: How far float32 may be from float64, and batches from each other, in [-1, 1] units.
     """
 
     settings: ClassVar[Mapping[str, Mapping[str, Any]]]
@@ -36,17 +43,17 @@ class DegradationSuite:
     tolerance: ClassVar[float] = 2e-6
 
     def build(self, config: Mapping[str, Any]) -> Degradation:
-        """The degradation under test."""
+        """Build the degradation under test."""
         return build_degradation(config, self.image_shape)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Pytest's hook: one test for each of the settings."""
+        """Make a test for each of the settings. Pytest calls this hook."""
         if "config" in metafunc.fixturenames:
             metafunc.parametrize("config", self.settings.values(), ids=list(self.settings))
 
     @pytest.fixture
     def d(self, config: Mapping[str, Any]) -> Degradation:
-        """The degradation of one of the settings."""
+        """The degradation of the current setting."""
         return self.build(config)
 
     @pytest.fixture
@@ -55,18 +62,18 @@ class DegradationSuite:
         return draws.uniform(self.seeds(), draws.stream("suite/images"), self.image_shape) * 2 - 1
 
     def seeds(self) -> Tensor:
-        """A seed for each image."""
+        """Return a seed for each image."""
         return draws.derive(_SEED, draws.stream("suite/seeds"), torch.arange(self.batch))
 
     def severities(self, d: Degradation) -> Tensor:
-        """A severity for each image: 0, T and between."""
+        """Return a severity for each image, from 0 to T."""
         return torch.linspace(0, d.steps, self.batch).round().to(torch.int64)
 
     # --- severity 0
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-    def test_severity_0_is_the_image_bit_for_bit(self, d: Degradation, x: Tensor, dtype: torch.dtype) -> None:
-        """D(x, 0) = x, alone and among other severities; the result is a new tensor."""
+    def test_severity_0_returns_image_bit_for_bit(self, d: Degradation, x: Tensor, dtype: torch.dtype) -> None:
+        """D(x, 0) equals x, alone and among other severities, and is a new tensor."""
         x, draw, t = x.to(dtype), d.draw(self.seeds()), self.severities(d)
         before = x.clone()
         for out in (d(x, 0, draw), d(x, torch.zeros_like(t), draw)):
@@ -77,10 +84,10 @@ class DegradationSuite:
         mixed.zero_()
         assert torch.equal(x, before)
 
-    # --- what D may depend on
+    # --- dependence on the draw, the seeds and the batch
 
-    def test_the_same_draw_gives_the_same_image(self, d: Degradation, x: Tensor) -> None:
-        """D is a function of x, t and the draw; neither it nor drawing touches torch's global generator."""
+    def test_draw_same_degrades_equally(self, d: Degradation, x: Tensor) -> None:
+        """D is a function of x, t and the draw. Neither D nor drawing touches torch's global generator."""
         state = torch.get_rng_state()
         first, second = d.draw(self.seeds()), d.draw(self.seeds())
         assert_equal_draws(first, second)
@@ -88,16 +95,16 @@ class DegradationSuite:
         assert torch.equal(d(x, t, first), d(x, t, second))
         assert torch.equal(torch.get_rng_state(), state)
 
-    def test_other_seeds_give_another_draw(self, d: Degradation, x: Tensor) -> None:
-        """`draw` returns None exactly where D is deterministic, else a value that depends on the seeds."""
+    def test_draw_other_seeds_differ(self, d: Degradation, x: Tensor) -> None:
+        """`draw` returns None if and only if D is deterministic. Otherwise the draw depends on the seeds."""
         draw, other = d.draw(self.seeds()), d.draw(draws.fold(self.seeds(), 1))
         assert (draw is not None) == d.random
         if draw is not None:
             assert isinstance(draw, d.draw_type)
             assert not torch.equal(d.exact(x, d.steps, draw), d.exact(x, d.steps, other))
 
-    def test_an_image_is_the_same_in_any_batch(self, d: Degradation, x: Tensor) -> None:
-        """Draws are equal bit for bit whatever the batch's size and order; so are images, up to rounding."""
+    def test_batch_composition_does_not_change_images(self, d: Degradation, x: Tensor) -> None:
+        """For any size and order of the batch, draws are equal bit for bit and images are equal up to rounding."""
         t, draw = self.severities(d), d.draw(self.seeds())
         order = torch.tensor([4, 0, 2])
         if d.per_image and draw is not None:
@@ -111,8 +118,8 @@ class DegradationSuite:
 
     # --- severity
 
-    def test_is_continuous_in_t(self, d: Degradation, x: Tensor) -> None:
-        """Where declared: no single step makes most of the mean change from x to D(x, T)."""
+    def test_severity_steps_are_continuous(self, d: Degradation, x: Tensor) -> None:
+        """If D declares itself continuous, no single step makes most of the mean change from x to D(x, T)."""
         if not d.continuous:
             pytest.skip(f"{d.kind} declares itself not continuous")
         draw = d.draw(self.seeds())
@@ -121,8 +128,8 @@ class DegradationSuite:
         assert total > 0, "D(x, T) is x"
         assert float(steps.max() / total) <= self.largest_step
 
-    def test_never_gives_information_back(self, d: Degradation) -> None:
-        """`lost`, where declared, is 0 at t = 0, at most 1, never falls and is more at T."""
+    def test_lost_never_falls(self, d: Degradation) -> None:
+        """`lost` is 0 at t = 0, never falls, is positive at T for some image, and never exceeds 1."""
         draw = d.draw(self.seeds())
         shares = [d.lost(t, draw) for t in range(d.steps + 1)]
         known = [share for share in shares if share is not None]
@@ -136,8 +143,8 @@ class DegradationSuite:
         assert (path[-1] <= 1 + 1e-12).all()
         assert (path[-1] > 0).any()
 
-    def test_costs_the_same_for_every_severity(self, d: Degradation, x: Tensor) -> None:
-        """The tensor operations and their sizes are those of t = 1, whatever t, so no severity costs more."""
+    def test_severity_never_changes_cost(self, d: Degradation, x: Tensor) -> None:
+        """For every t, the tensor operations and their sizes are those of t = 1, so no severity costs more."""
         draw, t = d.draw(self.seeds()), torch.ones(self.batch, dtype=torch.int64)
         d(x, t, draw), d(x, 1, draw)  # makes the tables
         for severity in {2, d.steps // 2, d.steps} - {0, 1}:
@@ -146,8 +153,8 @@ class DegradationSuite:
 
     # --- numbers and devices
 
-    def test_precision_follows_the_images(self, d: Degradation, x: Tensor) -> None:
-        """Every precision comes back; float32 is float64 rounded; half precision is float32 rounded once."""
+    def test_precision_follows_images(self, d: Degradation, x: Tensor) -> None:
+        """The result has the images' dtype. float32 is float64 rounded, and half precision is float32 rounded once."""
         t, draw = self.severities(d), d.draw(self.seeds())
         exact = d.exact(x.double(), t, draw)
         assert exact.dtype == torch.float64
@@ -157,8 +164,8 @@ class DegradationSuite:
             assert d(half, t, draw).dtype == dtype
             assert torch.equal(d(half, t, draw), d(half.float(), t, draw).to(dtype))
 
-    def test_gradient(self, d: Degradation, x: Tensor) -> None:
-        """The derivative in x is that of finite differences; through `quantize` it passes straight."""
+    def test_gradient_matches_finite_differences(self, d: Degradation, x: Tensor) -> None:
+        """The derivative in x equals finite differences, and it passes straight through `quantize`."""
         t, draw = self.severities(d)[1:4], d.draw(self.seeds()[1:4])
         y = x[1:4, :, :4, :4].double().requires_grad_()
 
@@ -175,8 +182,8 @@ class DegradationSuite:
         through = torch.autograd.grad(d(one, d.steps, draw).square().sum(), one)
         assert_near(through[0], straight[0], 10 * self.tolerance)
 
-    def test_a_gpu_never_waits_for_the_cpu(self, d: Degradation, x: Tensor) -> None:
-        """Drawing and degrading on (fake) CUDA tensors stay there and look at no value, whatever the batch's t."""
+    def test_gpu_never_waits_for_cpu(self, d: Degradation, x: Tensor) -> None:
+        """On (fake) CUDA tensors, drawing and degrading stay on the device and read no value, for any t."""
         d(x, 1, d.draw(self.seeds()))  # makes the tables, on the CPU
         with fake_gpu() as device:
             seeds = torch.zeros(self.batch, dtype=torch.int64, device=device)
@@ -185,8 +192,8 @@ class DegradationSuite:
             for t in (torch.ones_like(seeds), 1, d.steps):
                 assert d(x, t, draw).device == x.device
 
-    def test_compiles_to_one_graph(self, d: Degradation, x: Tensor) -> None:
-        """`torch.compile(fullgraph=True)` takes it, for any severities."""
+    def test_compile_makes_one_graph(self, d: Degradation, x: Tensor) -> None:
+        """`torch.compile(fullgraph=True)` compiles D once for all severities."""
         draw, t = d.draw(self.seeds()), self.severities(d)
         expected = d(x, t, draw)
         torch.compiler.reset()
@@ -197,22 +204,22 @@ class DegradationSuite:
     # --- errors
 
     @pytest.mark.parametrize("t", [-1, 2.0, True, None])
-    def test_wrong_severities(self, d: Degradation, x: Tensor, t: Any) -> None:
+    def test_severity_invalid_is_refused(self, d: Degradation, x: Tensor, t: Any) -> None:
         """A severity is an integer in 0..T."""
         draw = d.draw(self.seeds())
         for wrong in (t, d.steps + 1, torch.full((self.batch,), d.steps + 1), torch.zeros(self.batch)):
             with pytest.raises(ValueError, match=r"^t "):
                 d(x, wrong, draw)
 
-    def test_wrong_images(self, d: Degradation, x: Tensor) -> None:
-        """Images are floating (B, C, H, W) of the shape that the degradation was built for."""
+    def test_images_invalid_are_refused(self, d: Degradation, x: Tensor) -> None:
+        """Images are floating (B, C, H, W) of the shape for which the degradation was built."""
         draw = d.draw(self.seeds())
         for wrong in (x[0], x[..., 1:], x.to(torch.uint8)):
             with pytest.raises(ValueError, match=r"^x0 of (shape|dtype)"):
                 d(wrong, 1, draw)
 
-    def test_wrong_draws(self, d: Degradation, x: Tensor) -> None:
-        """A draw is of the degradation's own type, complete, and has one row for each image."""
+    def test_draw_invalid_is_refused(self, d: Degradation, x: Tensor) -> None:
+        """A draw has the degradation's own type, all fields, and a row for each image."""
         draw = d.draw(self.seeds())
         wrong: list[Any] = [Draw()] if draw is None else [None, Draw(), draw[1:], draw.to("meta")]
         for value in wrong:
@@ -221,8 +228,8 @@ class DegradationSuite:
 
     # --- round trips
 
-    def test_state_round_trips(self, config: Mapping[str, Any], d: Degradation, x: Tensor) -> None:
-        """Through YAML the configuration is equal and degrades equally; a pickle carries no tables."""
+    def test_yaml_and_pickle_round_trip(self, config: Mapping[str, Any], d: Degradation, x: Tensor) -> None:
+        """A configuration survives YAML. The rebuilt degradation and a pickled copy degrade equally."""
         t, draw = self.severities(d), d.draw(self.seeds())
         expected = d(x, t, draw)
         again = self.build(yaml.safe_load(yaml.safe_dump(plain(d.config))))
@@ -233,12 +240,12 @@ class DegradationSuite:
 
 
 def assert_near(actual: Tensor | None, expected: Tensor | None, tolerance: float) -> None:
-    """AssertionError where any number is further off than `tolerance`, absolutely."""
+    """Raise AssertionError if any number differs by more than `tolerance`, absolutely."""
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
 def assert_equal_draws(actual: Draw | None, expected: Draw | None) -> None:
-    """AssertionError unless both are None, or of one type with fields that are equal bit for bit."""
+    """Raise AssertionError unless both are None, or both have the same type and equal fields, bit for bit."""
     assert type(actual) is type(expected)
     for field in fields(expected) if expected is not None else ():
         torch.testing.assert_close(getattr(actual, field.name), getattr(expected, field.name), rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""Looking at what a degradation asks of the device, without timing it and without a GPU."""
+"""Recording of the tensor operations of a degradation, without timing and without a GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from coldtune.diffusion import Degradation, Draw
 
 Operation = tuple[str, tuple[tuple[int, ...], ...]]
-"""Its name, and the shapes of the tensors that it returned."""
+"""The name of an operation, and the shapes of the tensors that it returned."""
 
 
 class _Recorder(TorchDispatchMode):
@@ -33,7 +33,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def recorded_operations(d: Degradation, x: Tensor, t: int | Tensor, draw: Draw | None) -> list[Operation]:
-    """The tensor operations of d(x, t, draw), in order."""
+    """Return the tensor operations of d(x, t, draw), in order."""
     recorder = _Recorder()
     with recorder:
         d(x, t, draw)
@@ -42,9 +42,10 @@ def recorded_operations(d: Degradation, x: Tensor, t: int | Tensor, draw: Draw |
 
 @contextmanager
 def fake_gpu() -> Iterator[torch.device]:
-    """Tensors without numbers on a CUDA device that need not exist.
+    """Let tensors without numbers live on a CUDA device that need not exist.
 
-    Mixing devices, or asking for a tensor's value (which on a GPU waits for all work before it), raises an error.
+    An error is raised if devices are mixed, or if the value of a tensor is read. On a real GPU, reading a value waits
+    for all work before it.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield torch.device("cuda", 0)

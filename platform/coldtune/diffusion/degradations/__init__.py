@@ -1,16 +1,15 @@
-"""Degradations D(x, t), one file each; `build_degradation` makes one from its configuration."""
+"""Degradations D(x, t), each in its own file. `build_degradation` makes them from their configurations."""
 
 from coldtune.diffusion.degradations.animorph import Animorph, AnimorphConfig, AnimorphDraw
 from coldtune.diffusion.degradations.base import Degradation, DegradationConfig, Draw
 from coldtune.diffusion.degradations.blur import Blur, BlurConfig, leftover
 from coldtune.diffusion.degradations.desaturate import Desaturate, DesaturateConfig
 from coldtune.diffusion.degradations.downsample import Downsample, DownsampleConfig
+from coldtune.diffusion.degradations.endpoint import STARTS, OutOfReachError, leftover_of, start_for_leftover
 from coldtune.diffusion.degradations.mask import Mask, MaskConfig, MaskDraw
 from coldtune.diffusion.degradations.noise import Noise, NoiseConfig, NoiseDraw
-from coldtune.diffusion.degradations.reach import OutOfReachError
 from coldtune.diffusion.degradations.registry import DEGRADATIONS, build_degradation, degradation_config, source_of
 from coldtune.diffusion.degradations.snow import Snow, SnowConfig, SnowDraw
-from coldtune.diffusion.degradations.starts import STARTS, leftover_of, start_for_leftover
 
 __all__ = [
     "DEGRADATIONS",

@@ -1,4 +1,4 @@
-"""Animorphosis: images turn into those of another dataset (the paper's 5.3)."""
+"""Animorphosis: each image turns into an image of another dataset (the paper's 5.3)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ _IMAGE = draws.stream("degradation/animorph/image")
 
 
 class AnimorphConfig(InterpolationConfig):
-    """D(x, t) = sqrt(abar_t) x + sqrt(1 - abar_t) z with z an image of another dataset, picked at random.
+    """D(x, t) = sqrt(abar_t) x + sqrt(1 - abar_t) z, with z an image of another dataset that is picked at random.
 
-    source: that dataset's name; its training images are what z is picked from. The paper: CelebA to AFHQ, T = 200.
+    Attributes:
+        source: The name of the other dataset. Its training images are the candidates for z. The paper turns CelebA into
+            AFHQ with T = 200.
     """
 
     kind: Literal["animorph"] = "animorph"
@@ -33,9 +35,10 @@ class AnimorphDraw(InterpolationDraw):
 
 
 class Animorph(Interpolation):
-    """A blend with another image. Tables: two numbers for each t, and the source's images, on every device that draws.
+    """A blend with another image.
 
-    How much is lost depends on the two datasets: no measure is declared.
+    Its tables hold two numbers for each t. The images of the source are copied to every device that draws. The loss of
+    information depends on the two datasets, so no measure of it is declared.
     """
 
     config_type: ClassVar[type[DegradationConfig]] = AnimorphConfig
@@ -43,7 +46,11 @@ class Animorph(Interpolation):
     config: AnimorphConfig
 
     def __init__(self, config: AnimorphConfig, image_shape: Sequence[int], source: Tensor | None = None) -> None:
-        """`source`: the other dataset's images, uint8 or floating (N, C, H, W); None where nothing will be drawn."""
+        """Take the images of the other dataset as `source`.
+
+        Args:
+            source: uint8 or floating (N, C, H, W). None if nothing will be drawn.
+        """
         super().__init__(config, image_shape)
         if source is not None:
             check_images_of(f"source of {config.source}", source, self.image_shape)
@@ -51,11 +58,15 @@ class Animorph(Interpolation):
         self._sources: dict[torch.device, Tensor] = {}
 
     def draw(self, seeds: Tensor) -> InterpolationDraw:
-        """An image of the source for each seed, with replacement, float32. ValueError where none were handed in."""
+        """Pick an image of the source for each seed, with replacement, as float32.
+
+        Raises:
+            ValueError: If the degradation was built without its source.
+        """
         if self.source is None:
             raise ValueError(
-                f"degradation.source = {self.config.source!r}: its images are needed to draw one; "
-                "build_degradation(config, image_shape, source=images) takes them, uint8 (N, C, H, W)"
+                f"degradation.source = {self.config.source!r}: its images are needed for a draw. Pass them to "
+                "build_degradation(config, image_shape, source=images), as uint8 (N, C, H, W)."
             )
         if seeds.device not in self._sources:
             self._sources[seeds.device] = self.source.to(seeds.device)

@@ -1,4 +1,4 @@
-"""What every degradation D(x, t) is."""
+"""The base class of all degradations D(x, t), with its configuration and its draw."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from coldtune.diffusion.degradations.quantize import truncate_to_8_bit
 
 
 class DegradationConfig(Config):
-    """What every degradation's configuration has: its kind and T, the number of steps.
+    """The configuration keys that every degradation has.
 
-    quantize: D(x, t), t >= 1, is truncated to 8 bit, as the authors do for masks (A.2: else the faint rest of a masked
-    pixel, in floating point, gives the image away). It concerns what training and x_T see; the samplers' own D and
-    their iterates stay exact, as in the authors' code. Gradients pass straight through.
+    Attributes:
+        kind: The name under which the degradation is registered.
+        steps: T, the number of steps.
+        quantize: Truncate D(x, t) to 8 bit for every t >= 1, as the authors do for masks. Otherwise the faint rest of a
+            masked pixel, in floating point, gives the image away (A.2). The truncation applies to the images that
+            training sees and to x_T. The samplers' own D and their iterates stay exact, as in the authors' code.
+            Gradients pass straight through.
     """
 
     kind: str
@@ -31,19 +35,19 @@ class DegradationConfig(Config):
 
 @dataclass(frozen=True)
 class Draw:
-    """What is random about one degradation of each image: a frozen dataclass of batch-first tensors.
+    """The random part of a degradation, for each image of a batch: a frozen dataclass of batch-first tensors.
 
-    Handed to every D(., t, draw) of a sampling run, so that all t see the same mask, snow or noise.
-    Made by `Degradation.draw` from seeds; anyone may construct one by hand. A field is None where its degradation's
-    configuration leaves nothing to chance.
+    Every D(., t, draw) of a sampling run gets the same draw, so that all t see the same mask, snow or noise.
+    `Degradation.draw` makes a draw from seeds, and anyone may construct a draw by hand. A field is None if the
+    configuration leaves nothing to chance in it.
     """
 
     def to(self, device: torch.device | str) -> Self:
-        """The same draw on another device."""
+        """Return the same draw on another device."""
         return self._each(lambda value: value.to(device))
 
     def __getitem__(self, index: slice | Tensor) -> Self:
-        """The draws of some of the images: a slice, int64 indices or a boolean mask."""
+        """Return the draws of some of the images, chosen by a slice, int64 indices or a boolean mask."""
         return self._each(lambda value: value[index])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
@@ -52,22 +56,25 @@ class Draw:
 
 
 class Degradation(ABC):
-    """D(x, t): severity t = 0..T of an image x, with D(x, 0) = x.
+    """A degradation D(x, t) of an image x, with severity t = 0..T and D(x, 0) = x.
 
-    A subclass sets `config_type` and implements `_degrade`, which costs the same for every t and may use neither
-    data-dependent control flow nor randomness other than its draw. One that is random also sets `draw_type` and
-    implements `_draw_shapes` and `draw`. Instances are immutable, cheap to pickle (their configuration is; tables are
-    rebuilt) and hold no device: they follow that of their inputs. `coldtune.testing` checks all that is said here.
+    A subclass sets `config_type` and implements `_degrade`. That method must cost the same for every t, and it may use
+    neither data-dependent control flow nor randomness other than its draw. A random degradation also sets `draw_type`
+    and implements `_draw_shapes` and `draw`.
+
+    Instances are immutable. They are cheap to pickle, because a pickle holds the configuration and the tables are
+    rebuilt. They belong to no device and compute on the device of their inputs. `coldtune.testing.DegradationSuite`
+    checks all of this.
     """
 
     config_type: ClassVar[type[DegradationConfig]]
     draw_type: ClassVar[type[Draw]] = Draw
     continuous: ClassVar[bool] = True
-    """Whether D changes little from one t to the next, so that TACoS forgives an imperfect restorer (3.3)."""
+    """True if D changes little from t to t + 1, so that TACoS forgives an imperfect restorer (3.3)."""
     estimable: ClassVar[bool] = False
-    """Whether `estimate` can tell the draw from x_s and an estimate of x_0, as `sampler.draw: estimated` needs."""
+    """True if `estimate` can compute the draw from x_s and an estimate of x_0. `sampler.draw: estimated` needs it."""
     gaussian: ClassVar[bool] = False
-    """Whether its draw is Gaussian, so that two may be mixed into one of the same law, as `sampler.eta` needs."""
+    """True if the draw is Gaussian, so that two draws mix into a third of the same law. `sampler.eta` needs it."""
 
     config: DegradationConfig
 
@@ -87,58 +94,81 @@ class Degradation(ABC):
 
     @property
     def random(self) -> bool:
-        """Whether D needs a draw."""
+        """True if D needs a draw."""
         return bool(self._draw_shapes())
 
     @property
     def per_image(self) -> bool:
-        """Whether an image's draw depends on its own seed alone, and so not on how images are batched."""
+        """True if the draw of an image depends only on its own seed, and so not on how images are batched."""
         return True
 
     def draw(self, seeds: Tensor) -> Draw | None:
-        """The randomness of one degradation per image, from seeds int64 (B,); None where D is deterministic."""
+        """Draw the randomness of D for each image.
+
+        Args:
+            seeds: int64 (B,), a seed for each image.
+
+        Returns:
+            The draw, or None if the degradation is deterministic.
+        """
         return None
 
     def lost(self, t: int, draw: Draw | None = None) -> Tensor | None:
-        """The share of the information that D(., t) has taken away, by this degradation's own measure.
+        """Return the share of the information that D(., t) has taken away, by this degradation's own measure.
 
-        From 0 at t = 0 up to 1, never falling in t; float64 () or, where it depends on the draw, (B,). None where no
-        such measure is declared. Compare settings whose lost(T) are equal: the less is lost, the better every FID.
+        Compare only settings whose lost(T) are equal: the less is lost, the better every FID.
+
+        Returns:
+            A share from 0 at t = 0 up to 1 that never falls in t. It is float64 of shape (), or of shape (B,) if the
+            share depends on the draw. None if the degradation declares no such measure.
         """
         return None
 
     def estimate(self, x_s: Tensor, x0_hat: Tensor, s: int) -> Draw:
-        """The draw for which D(x0_hat, s, draw) = x_s, s >= 1; only of a degradation that is `estimable`."""
-        raise NotImplementedError(f"{self.kind} declares itself estimable, and cannot estimate")
+        """Compute the draw for which D(x0_hat, s, draw) = x_s, for s >= 1. Call it only if `estimable` is True."""
+        raise NotImplementedError(f"{self.kind} declares itself estimable, but does not implement estimate")
 
     def blend(self, kept: Draw, new: Draw, s: int, s_next: int, eta: float) -> Draw:
-        """The draw of D(., s_next) that is part `kept`, part `new` (A.8); only of one that is `gaussian`."""
-        raise NotImplementedError(f"{self.kind} declares itself Gaussian, and cannot blend")
+        """Mix `kept` and `new` into a draw of D(., s_next), with more of `new` for a larger eta (A.8).
+
+        Call it only if `gaussian` is True.
+        """
+        raise NotImplementedError(f"{self.kind} declares itself Gaussian, but does not implement blend")
 
     def __call__(self, x0: Tensor, t: int | Tensor, draw: Draw | None = None) -> Tensor:
-        """D(x0, t): a new tensor of the shape, dtype and device of x0; differentiable in x0.
+        """Degrade images: compute D(x0, t), differentiable in x0.
 
-        x0: (B, C, H, W), floating, in [-1, 1] by convention. t: an int for the whole batch or int64 (B,), 0..T, on the
-        device of x0; severities may differ within the batch. draw: what `draw(seeds)` made for these images.
         Half-precision images are degraded in float32 and rounded once.
-        ValueError for a wrong shape, dtype, device, t or draw. On a GPU a tensor t is checked on the device, without
-        waiting for it: an out-of-range value then stops the program at its next synchronisation.
+
+        Args:
+            x0: Floating (B, C, H, W), in [-1, 1] by convention.
+            t: The severity, 0..T. Either an int for the whole batch, or int64 (B,) on the device of x0. Severities may
+                differ within a batch.
+            draw: The result of `draw(seeds)` for these images. None if the degradation is deterministic.
+
+        Returns:
+            A new tensor of the shape, dtype and device of x0.
+
+        Raises:
+            ValueError: If a shape, dtype, device, severity or the draw is wrong. On a GPU, a tensor t is checked on the
+                device and nothing waits for the check. An out-of-range value then stops the program at its next
+                synchronisation.
         """
         return self._checked(x0, t, draw, quantize=self.config.quantize)
 
     def exact(self, x0: Tensor, t: int | Tensor, draw: Draw | None = None) -> Tensor:
-        """D(x0, t) without the truncation of `quantize`: what samplers step with."""
+        """Compute D(x0, t) without the truncation of `quantize`. Samplers step with it."""
         return self._checked(x0, t, draw, quantize=False)
 
     @abstractmethod
     def _degrade(self, x0: Tensor, t: int | Tensor, draw: Draw | None) -> Tensor:
-        """D(x0, t) for checked inputs, x0 of float32 or float64, outside autocast.
+        """Compute D(x0, t) for checked inputs, with x0 of float32 or float64, outside autocast.
 
-        What it returns where t = 0 is replaced by x0.
+        For images with t = 0 the caller replaces the result by x0.
         """
 
     def _draw_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The fields of the draw that this configuration leaves to chance, with their shapes for one image."""
+        """Return the fields of the draw that this configuration leaves to chance, with the shape for one image."""
         return {}
 
     def _checked(self, x0: Tensor, t: int | Tensor, draw: Draw | None, quantize: bool) -> Tensor:
@@ -154,11 +184,11 @@ class Degradation(ABC):
         with torch.autocast(x0.device.type, enabled=False):
             degraded = self._degrade(x0.to(computing_dtype(x0.dtype)), t, draw)
             degraded = (truncate_to_8_bit(degraded) if quantize else degraded).to(x0.dtype)
-        # Imposed, not hoped for: reduced-precision matmuls (TF32) and formulas that miss x at t = 0 would break it.
+        # D(x, 0) = x is enforced here, because reduced-precision matmuls (TF32) and some formulas miss x at t = 0.
         return degraded if clean is None else torch.where(clean, x0, degraded)
 
     def check_images(self, name: str, images: Tensor) -> None:
-        """ValueError unless `images` is a floating (B, C, H, W) tensor of this degradation's image shape."""
+        """Raise ValueError unless `images` is a floating (B, C, H, W) tensor of this degradation's image shape."""
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
             expected = ", ".join(str(size) for size in self.image_shape)
             raise ValueError(f"{name} of shape {tuple(images.shape)}: must be (B, {expected})")
@@ -169,17 +199,20 @@ class Degradation(ABC):
         shapes = self._draw_shapes()
         if not shapes:
             if draw is not None:
-                raise ValueError(f"draw = {type(draw).__name__}(...): {self.kind} is deterministic; allowed: None")
+                raise ValueError(
+                    f"draw = {type(draw).__name__}(...): must be None, because {self.kind} is deterministic"
+                )
             return
         if not isinstance(draw, self.draw_type):
             shown = "None" if draw is None else f"{type(draw).__name__}(...)"
             raise ValueError(
-                f"draw = {shown}: this {self.kind} is random; hand in draw(seeds), a {self.draw_type.__name__}"
+                f"draw = {shown}: must be a {self.draw_type.__name__}, because this {self.kind} is random. "
+                "draw(seeds) makes it."
             )
         for field in fields(draw):
             value, shape = getattr(draw, field.name), shapes.get(field.name)
             if (value is None) != (shape is None):
-                needs = "set by the configuration; allowed: None" if shape is None else f"must be (B, *{shape})"
+                needs = "must be None, because the configuration sets it" if shape is None else f"must be (B, *{shape})"
                 raise ValueError(f"draw.{field.name} = {'None' if value is None else 'Tensor'}: {needs}")
             if shape is None:
                 continue
@@ -198,7 +231,7 @@ class Degradation(ABC):
         return severity
 
     def _check_tensor(self, t: Tensor, x0: Tensor) -> bool:
-        """Whether t may contain a 0, which costs a look only where looking is free."""
+        """Check a tensor of severities. Return False only if it certainly contains no 0."""
         if t.dtype != torch.int64 or t.shape != x0.shape[:1]:
             raise ValueError(f"t of dtype {t.dtype} and shape {tuple(t.shape)}: must be int64 ({len(x0)},)")
         if t.device != x0.device:
@@ -213,7 +246,7 @@ class Degradation(ABC):
 
 
 def check_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
-    """(C, H, W) as a tuple; ValueError unless it is three positive integers."""
+    """Return (C, H, W) as a tuple. Raise ValueError unless it is three positive integers."""
     shape = tuple(image_shape)
     if len(shape) != 3 or not all(isinstance(size, int) and size >= 1 for size in shape):
         raise ValueError(f"image_shape = {image_shape!r}: must be (C, H, W), three positive integers")
@@ -221,10 +254,16 @@ def check_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def check_range(name: str, values: Tensor, low: int, high: int) -> bool:
-    """Whether integers in low..high may contain `low`. ValueError, on the CPU, where any is out of range.
+    """Check that integers lie in low..high, and tell whether `low` may be among them.
 
-    Looks at values only where that is free. On a GPU the check is made on the device, without waiting for it: a wrong
-    value then stops the program at its next synchronisation.
+    Values are read only if reading them is free, which it is on the CPU outside of compilation. Otherwise the device
+    checks the values and nothing waits for the check: a wrong value stops the program at its next synchronisation.
+
+    Returns:
+        False only if the values were read and `low` is not among them.
+
+    Raises:
+        ValueError: If a value is out of range and was read.
     """
     if values.device.type == "cpu" and not torch.compiler.is_compiling() and len(values):
         least, most = (int(bound) for bound in values.aminmax())
@@ -237,14 +276,14 @@ def check_range(name: str, values: Tensor, low: int, high: int) -> bool:
 
 
 def per_image(values: Tensor) -> Tensor:
-    """One number for each image, (B,), or one for all, (), in a shape that multiplies (B, C, H, W)."""
+    """Reshape one number per image, (B,), or one number for all, (), so that it multiplies (B, C, H, W)."""
     return values.reshape(-1, 1, 1, 1)
 
 
 def computing_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The precision in which a degradation works: float64 for float64 images, float32 for all others.
+    """Return the precision in which a degradation works: float64 for float64 images, float32 for all others.
 
-    Half-precision images are degraded in float32 and rounded once: TACoS takes differences of neighbouring severities,
-    which half-precision tables would drown.
+    Half-precision images are degraded in float32 and rounded once. TACoS takes differences of neighbouring severities,
+    and the rounding errors of half-precision tables would be larger than these differences.
     """
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -18,12 +18,16 @@ from coldtune.diffusion.schedules import SigmaConfig
 
 
 class BlurConfig(DegradationConfig):
-    """D(x, t) = G_t * ... * G_1 * x with kernels G of `kernel_size` taps a side and standard deviation sigma_t.
+    """D(x, t) = G_t * ... * G_1 * x, with kernels G of `kernel_size` taps a side and standard deviation sigma_t.
 
-    kernel_size: odd, at least 3; at most 2n+1 (circular) or 2n-1 (reflect) for the smaller image side n.
-    padding: circular keeps the channel means exactly; reflect (the edge not repeated) moves them a little.
-    collapse_final: D(x, T) is the channel means' constant image, as generation from a colour needs (5.2).
-    The weaker the end, the better every conditional FID: compare blurs of equal `leftover` only.
+    The weaker the end of a blur, the better every conditional FID. Compare only blurs of equal `leftover`.
+
+    Attributes:
+        kernel_size: Odd and at least 3. At most 2n+1 (circular) or 2n-1 (reflect) for the smaller image side n.
+        padding: "circular" keeps the channel means exactly. "reflect" mirrors the image at its edge, without repeating
+            the edge pixel, and moves the channel means a little.
+        sigma: The standard deviation of each step's kernel, in pixels.
+        collapse_final: Make D(x, T) the constant image of the channel means, as generation from a colour needs (5.2).
     """
 
     kind: Literal["blur"] = "blur"
@@ -46,10 +50,10 @@ class BlurConfig(DegradationConfig):
 
 
 class Blur(Separable):
-    """Blur in closed form, against t n^2 k^2 multiply-adds of convolving t times.
+    """Gaussian blur in closed form. Convolving t times instead would cost t n^2 k^2 multiply-adds.
 
-    A_t is the product of t single steps along one axis. All steps share an eigenbasis V, so A_t = V diag(lambda_t) V^-1
-    with lambda_t the running product of the kernels' frequency responses, in float64.
+    A_t is the product of t single steps along one axis. All steps share an eigenbasis V, so A_t = V diag(lambda_t)
+    V^-1. lambda_t is the running product of the kernels' frequency responses, computed in float64.
     """
 
     config_type: ClassVar[type[DegradationConfig]] = BlurConfig
@@ -62,11 +66,14 @@ class Blur(Separable):
 
     @property
     def leftover(self) -> float:
-        """How much of the slowest mode survives D(., T): see `leftover` of this module."""
+        """The share of the slowest mode that survives D(., T). The function `leftover` of this module explains it."""
         return leftover(self.config, self.image_shape)
 
     def lost(self, t: int, draw: Draw | None = None) -> Tensor:
-        """The share of white noise's energy, its mean aside, that is blurred away: 1 - mean of squared eigenvalues."""
+        """Return the share of white noise's energy, without its mean, that is blurred away.
+
+        It is 1 minus the mean of the squared eigenvalues.
+        """
         kept = [self._eigenvalues(n)[t] ** 2 for n in self.image_shape[1:]]
         energies = (kept[0][:, None] * kept[1]).flatten()[1:]
         if not len(energies) or (self.config.collapse_final and t == self.steps):
@@ -74,7 +81,7 @@ class Blur(Separable):
         return 1 - energies.mean()
 
     def _eigenvalues(self, n: int) -> Tensor:
-        """lambda_0..lambda_T of an axis of n pixels, the constant's first: float64 (T+1, n)."""
+        """Return lambda_0..lambda_T of an axis of n pixels, the constant's eigenvalue first: float64 (T+1, n)."""
         single = response(self._sigma, self.config.kernel_size, frequencies(n, self.config.padding))
         return torch.cat((torch.ones(1, n, dtype=torch.float64, device="cpu"), single)).cumprod(dim=0)
 
@@ -88,27 +95,30 @@ class Blur(Separable):
 
 
 def leftover(config: BlurConfig | Mapping[str, Any], image_shape: Sequence[int]) -> float:
-    """How much of the slowest mode survives the whole blur: the second-largest |eigenvalue| of A_T, 0..1.
+    """Return how much of the slowest mode survives the whole blur: the second-largest |eigenvalue| of A_T, 0..1.
 
-    In closed form from the kernels' frequency response, in float64; of an image that is not square, its longer side's
-    (all modes of both axes count). 0 with collapse_final. Two blurs of equal leftover end about equally hard, whatever
-    their T, kernel, schedule and rate: the condition for comparing their FIDs.
+    Two blurs of equal leftover end about equally hard, whatever their T, kernel, schedule and rate. Equal leftovers are
+    the condition for comparing their FIDs.
+
+    The value comes in closed form from the kernels' frequency response, in float64. If the image is not square, the
+    longer side decides, because all modes of both axes count. With `collapse_final` the value is 0.
     """
     config = parse(BlurConfig, config, where="degradation")
     return 0.0 if config.collapse_final else math.exp(log_leftover(config, check_image_shape(image_shape)))
 
 
 def log_leftover(config: BlurConfig, image_shape: tuple[int, int, int]) -> float:
-    """Natural logarithm of what survives the path of single steps (collapse_final left aside)."""
+    """Return the natural logarithm of the leftover of the single steps. `collapse_final` is ignored."""
     _check_kernel_fits(config, image_shape)
     return max(_log_survival(config, n) for n in set(image_shape[1:]))
 
 
 def _log_survival(config: BlurConfig, n: int) -> float:
-    """Of one axis of n pixels. The first frequency is the constant image's, which survives whole."""
+    """Return the logarithm for one axis of n pixels."""
     if n == 1:
         return -math.inf
     sigma = config.sigma.values(config.steps)
+    # The first frequency belongs to the constant image, which survives as a whole.
     steps = response(sigma, config.kernel_size, frequencies(n, config.padding)[1:])
     return float(steps.abs().log().sum(dim=0).max())
 

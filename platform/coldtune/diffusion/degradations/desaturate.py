@@ -13,13 +13,16 @@ from coldtune.diffusion.degradations.tables import Table
 
 
 class DesaturateConfig(DegradationConfig):
-    """D(x, t) = (1 - t/T) x + (t/T) mean of x over its channels. The paper: T = 50 for CIFAR-10, 20 for CelebA."""
+    """D(x, t) = (1 - t/T) x + (t/T) m, with m the mean of x over its channels.
+
+    The paper uses T = 50 for CIFAR-10 and T = 20 for CelebA.
+    """
 
     kind: Literal["desaturate"] = "desaturate"
 
 
 class Desaturate(Degradation):
-    """Desaturation of images with at least two channels. Table: one number for each t."""
+    """Desaturation of images with at least two channels. Its table holds a number for each t."""
 
     config_type: ClassVar[type[DegradationConfig]] = DesaturateConfig
 
@@ -30,7 +33,7 @@ class Desaturate(Degradation):
         self._greyness = Table(lambda: torch.linspace(0, 1, self.steps + 1, dtype=torch.float64, device="cpu"))
 
     def lost(self, t: int, draw: Draw | None = None) -> Tensor:
-        """The share of each pixel's distance from grey: t / T."""
+        """Return the share of each pixel's distance from grey that is gone: t / T."""
         return torch.tensor(t / self.steps, dtype=torch.float64)
 
     def _degrade(self, x0: Tensor, t: int | Tensor, draw: Draw | None) -> Tensor:

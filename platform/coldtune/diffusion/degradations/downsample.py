@@ -1,4 +1,4 @@
-"""Downsampling: half the resolution at each step, shown at full size (the paper's 4.3, 5.3, A.3)."""
+"""Downsampling: each step halves the resolution, and the result is shown at full size (the paper's 4.3, 5.3, A.3)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from torch import Tensor
 from coldtune.diffusion.degradations.base import DegradationConfig, Draw
 from coldtune.diffusion.degradations.separable import Separable
 
-# Keys' cubic kernel with a = -0.75 at half a pixel and at one and a half: what halving without antialiasing weighs by.
+# The weights of halving without antialiasing: Keys' cubic kernel with a = -0.75 at distances of 1/2 and 3/2 pixels.
 _CUBIC = (-0.09375, 0.59375, 0.59375, -0.09375)
 
 
 class DownsampleConfig(DegradationConfig):
-    """D(x, t) has 2^t x 2^t blocks of one value each: T = 3 takes 32 px to 4 x 4, 6 takes 128 px to 2 x 2.
+    """D(x, t) has 2^t x 2^t blocks of a single value each. T = 3 takes 32 px to 4 x 4, and T = 6 takes 128 px to 2 x 2.
 
-    method: bicubic is the authors' sequence, bicubic to n / 2^t (a = -0.75, no antialiasing, edges repeated) and
-    nearest up again, one step after the other; area takes the blocks' means. They differ in the first step alone:
-    bicubic sharpens a little where area averages.
+    Attributes:
+        method: "bicubic" is the authors' sequence: at each step, bicubic to n / 2^t (a = -0.75, no antialiasing, edges
+            repeated) and nearest up again. "area" takes the means of the blocks. The two differ only in the first step,
+            where bicubic sharpens a little and area averages.
     """
 
     kind: Literal["downsample"] = "downsample"
@@ -28,10 +29,10 @@ class DownsampleConfig(DegradationConfig):
 
 
 class Downsample(Separable):
-    """Downsampling at the same cost for every t. Not continuous in t: each step takes three quarters of what is left.
+    """Downsampling at the same cost for every t. It is not continuous in t: each step takes three quarters of the rest.
 
-    From the second step on bicubic sees blocks of equal pixels, of which it takes the mean: so D(x, t) is the mean over
-    2^(t-1) x 2^(t-1) blocks of the image once halved.
+    From the second step on, bicubic sees blocks of equal pixels and takes their mean. So D(x, t) is the mean over
+    2^(t-1) x 2^(t-1) blocks of the image that was halved once.
     """
 
     config_type: ClassVar[type[DegradationConfig]] = DownsampleConfig
@@ -45,16 +46,16 @@ class Downsample(Separable):
             if n % block:
                 allowed = (n & -n).bit_length() - 1
                 raise ValueError(
-                    f"degradation.steps = {config.steps}: {n} px can be halved {allowed} times; "
-                    f"allowed: 1 to {allowed}, or sides divisible by {block}"
+                    f"degradation.steps = {config.steps}: {n} px can be halved {allowed} times. "
+                    f"Take at most {allowed} steps, or image sides divisible by {block}."
                 )
 
     def low_resolution(self, t: int) -> tuple[int, int]:
-        """Rows and columns of blocks of D(., t)."""
+        """Return the number of rows and columns of blocks of D(., t)."""
         return self.image_shape[1] >> t, self.image_shape[2] >> t
 
     def lost(self, t: int, draw: Draw | None = None) -> Tensor:
-        """The share of the dimensions that is gone: 1 - 4^-t."""
+        """Return the share of the dimensions that is gone: 1 - 4^-t."""
         return torch.tensor(1 - 4.0**-t, dtype=torch.float64)
 
     def _build(self, n: int) -> Tensor:
@@ -67,12 +68,12 @@ class Downsample(Separable):
 
 
 def _block_means(small: int, n: int) -> Tensor:
-    """Means of `small` equal blocks of an axis: float64 (small, n)."""
+    """Return the matrix that takes the means of `small` equal blocks of an axis: float64 (small, n)."""
     return torch.eye(small, dtype=torch.float64, device="cpu").repeat_interleave(n // small, dim=1) * (small / n)
 
 
 def _halve_bicubic(n: int) -> Tensor:
-    """Bicubic interpolation of an axis at 2i + 1/2, edge pixels repeated outside: float64 (n/2, n)."""
+    """Return the matrix of bicubic interpolation at 2i + 1/2, with repeated edge pixels: float64 (n/2, n)."""
     matrix = torch.zeros(n // 2, n, dtype=torch.float64, device="cpu")
     row = torch.arange(n // 2, device="cpu")
     for offset, weight in zip((-1, 0, 1, 2), _CUBIC, strict=True):

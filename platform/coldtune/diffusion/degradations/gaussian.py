@@ -1,4 +1,4 @@
-"""The truncated Gaussian kernel of a blur: its weights, its spectrum, the basis in which it is diagonal."""
+"""The truncated Gaussian kernel of a blur: its weights, its spectrum, and the basis in which it is diagonal."""
 
 from __future__ import annotations
 
@@ -12,33 +12,56 @@ Padding = Literal["circular", "reflect"]
 
 
 def kernel_1d(sigma: Tensor, size: int) -> Tensor:
-    """Normalised weights exp(-i^2 / 2 sigma^2), |i| <= (size-1)/2: float64 (T, size) for sigma (T,) in pixels.
+    """Return the normalised weights exp(-i^2 / 2 sigma^2) for |i| <= (size-1)/2.
 
-    A size below about 6 sigma truncates: the blur is then weaker than sigma says (11 taps of sigma 7 act like 3.04).
+    A size below about 6 sigma truncates the kernel, and the blur is then weaker than sigma says. For example, 11 taps
+    of sigma 7 blur like sigma 3.04.
+
+    Args:
+        sigma: (T,), in pixels.
+        size: The number of taps, odd.
+
+    Returns:
+        float64 (T, size).
     """
     weights = torch.exp(-0.5 * (_offsets(size) / sigma[:, None]) ** 2)
     return weights / weights.sum(dim=1, keepdim=True)
 
 
 def response(sigma: Tensor, size: int, frequency: Tensor) -> Tensor:
-    """The kernels' frequency responses sum_i g_i cos(i w): float64 (T, F) for sigma (T,), w (F,) in radians a pixel.
+    """Return the kernels' frequency responses sum_i g_i cos(i w).
 
-    1 at w = 0; negative at some high frequencies where the kernel is truncated.
+    The response is 1 at w = 0. It is negative at some high frequencies if the kernel is truncated.
+
+    Args:
+        sigma: (T,), in pixels.
+        size: The number of taps, odd.
+        frequency: w, (F,), in radians per pixel.
+
+    Returns:
+        float64 (T, F).
     """
     return kernel_1d(sigma, size) @ torch.cos(_offsets(size)[:, None] * frequency)
 
 
 def frequencies(n: int, padding: Padding) -> Tensor:
-    """The frequencies w_j, j = 0..n-1, of the eigenbasis, in radians a pixel: float64 (n,), the constant's 0 first."""
+    """Return the frequencies w_j of the eigenbasis for j = 0..n-1, in radians per pixel: float64 (n,).
+
+    The first frequency is the constant's, 0.
+    """
     return torch.arange(n, dtype=torch.float64, device="cpu") * (2 * math.pi / _period(n, padding))
 
 
 def eigenbasis(n: int, padding: Padding) -> tuple[Tensor, Tensor]:
-    """The basis V in which filtering an axis of n padded pixels with any symmetric kernel is diagonal.
+    """Return the basis V in which filtering an axis of n padded pixels with any symmetric kernel is diagonal.
 
-    Returns V, eigenvectors in columns, and V^-1, both float64 (n, n): the filter's matrix is V diag(response(w)) V^-1.
-    circular wraps around: V is cos + sin of w_j i, w_j = 2 pi j / n (Hartley's basis). reflect mirrors at the edge
-    pixel without repeating it: V is cos of w_j i, w_j = pi j / (n-1) (the cosine transform of type I; n >= 2).
+    For circular padding, V is cos + sin of w_j i with w_j = 2 pi j / n (Hartley's basis). For reflect padding, which
+    mirrors at the edge pixel without repeating it, V is cos of w_j i with w_j = pi j / (n-1). That is the cosine
+    transform of type I, and it needs n >= 2.
+
+    Returns:
+        V with the eigenvectors in its columns, and V^-1. Both are float64 (n, n). The matrix of a filter is V
+        diag(response(w)) V^-1.
     """
     period = _period(n, padding)
     index = torch.arange(n, dtype=torch.int64, device="cpu")
@@ -53,12 +76,15 @@ def eigenbasis(n: int, padding: Padding) -> tuple[Tensor, Tensor]:
 
 
 def largest_size(n: int, padding: Padding) -> int:
-    """The largest odd kernel whose padding an axis of n pixels can supply: a radius of n wrapped, n - 1 mirrored."""
+    """Return the largest odd kernel whose padding an axis of n pixels can supply.
+
+    Its radius is n if the padding wraps around, and n - 1 if the padding mirrors.
+    """
     return 2 * (n if padding == "circular" else n - 1) + 1
 
 
 def _period(n: int, padding: Padding) -> int:
-    """After how many pixels the padded axis repeats."""
+    """Return the number of pixels after which the padded axis repeats."""
     return n if padding == "circular" else 2 * (n - 1)
 
 

@@ -1,4 +1,4 @@
-"""D(x, t) = sqrt(abar_t) x + sqrt(1 - abar_t) z: from the image to something else, drawn once per image (5.1, 5.3)."""
+"""D(x, t) = sqrt(abar_t) x + sqrt(1 - abar_t) z: a blend of the image with a draw z (the paper's 5.1, 5.3)."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ from coldtune.diffusion.schedules import cosine_alpha_bar
 
 
 class InterpolationConfig(DegradationConfig):
-    """schedule: cosine is Nichol and Dhariwal's abar_t, which the authors use; abar_T is about 1e-7, not 0."""
+    """The keys of every degradation that blends an image with a draw.
+
+    Attributes:
+        schedule: "cosine" is Nichol and Dhariwal's abar_t, which the authors use. Its abar_T is about 1e-7, not 0.
+    """
 
     schedule: Literal["cosine"] = "cosine"
 
 
 @dataclass(frozen=True)
 class InterpolationDraw(Draw):
-    """z: what the image turns into, (B, C, H, W)."""
+    """z: the end of each image's path, (B, C, H, W)."""
 
     z: Tensor
 
 
 class Interpolation(Degradation):
-    """sqrt(abar_t) x + sqrt(1 - abar_t) z; the tables are two numbers for each t."""
+    """The base class of sqrt(abar_t) x + sqrt(1 - abar_t) z. Its tables hold two numbers for each t."""
 
     draw_type: ClassVar[type[InterpolationDraw]]
     estimable: ClassVar[bool] = True
@@ -43,10 +47,10 @@ class Interpolation(Degradation):
 
     @abstractmethod
     def draw(self, seeds: Tensor) -> InterpolationDraw:
-        """What each image turns into."""
+        """Make z, the end of each image's path."""
 
     def estimate(self, x_s: Tensor, x0_hat: Tensor, s: int) -> InterpolationDraw:
-        """z_hat = (x_s - sqrt(abar_s) x0_hat) / sqrt(1 - abar_s) (5.1, A.6), in float32 for half precision."""
+        """Compute z_hat = (x_s - sqrt(abar_s) x0_hat) / sqrt(1 - abar_s) (5.1, A.6), in float32 for half precision."""
         assert 1 <= s <= self.steps
         dtype = computing_dtype(x_s.dtype)
         x_s, x0_hat = x_s.to(dtype), x0_hat.to(dtype)

@@ -17,7 +17,10 @@ _Z = draws.stream("degradation/noise/z")
 
 
 class NoiseConfig(InterpolationConfig):
-    """D(x, t) = sqrt(abar_t) x + sqrt(1 - abar_t) z with z ~ N(0, I). The authors: cosine, T = 200."""
+    """D(x, t) = sqrt(abar_t) x + sqrt(1 - abar_t) z, with z ~ N(0, I).
+
+    The authors use the cosine schedule and T = 200.
+    """
 
     kind: Literal["noise"] = "noise"
 
@@ -28,24 +31,25 @@ class NoiseDraw(InterpolationDraw):
 
 
 class Noise(Interpolation):
-    """Standard diffusion's forward process, written as the paper's D. Tables: two numbers for each t."""
+    """The forward process of standard diffusion, written as the paper's D. Its tables hold two numbers for each t."""
 
     config_type: ClassVar[type[DegradationConfig]] = NoiseConfig
     draw_type: ClassVar[type[InterpolationDraw]] = NoiseDraw
     gaussian: ClassVar[bool] = True
 
     def draw(self, seeds: Tensor) -> InterpolationDraw:
-        """Noise for each image, float32."""
+        """Make standard Gaussian noise for each image, as float32."""
         return NoiseDraw(draws.normal(seeds, _Z, self.image_shape))
 
     def lost(self, t: int, draw: Draw | None = None) -> Tensor:
-        """The noise's share of the energy, 1 - abar_t."""
+        """Return the noise's share of the energy, 1 - abar_t."""
         return torch.as_tensor(1 - self.alpha_bar[t])
 
     def blend(self, kept: Draw, new: Draw, s: int, s_next: int, eta: float) -> NoiseDraw:
-        """z' with sqrt(1 - abar_next) z' = sqrt(1 - abar_next - sigma^2) z_kept + sigma z_new: equation 12 of DDIM.
+        """Return z' with sqrt(1 - abar_next) z' = sqrt(1 - abar_next - sigma^2) z_kept + sigma z_new.
 
-        sigma = eta sqrt((1 - abar_next) / (1 - abar_s)) sqrt(1 - abar_s / abar_next): eta 0 is DDIM, 1 is DDPM (A.8).
+        This is equation 12 of DDIM, with sigma = eta sqrt((1 - abar_next) / (1 - abar_s)) sqrt(1 - abar_s / abar_next).
+        An eta of 0 is DDIM, and an eta of 1 is DDPM (A.8).
         """
         assert isinstance(kept, NoiseDraw)
         assert isinstance(new, NoiseDraw)

@@ -1,4 +1,4 @@
-"""Snow after ImageNet-C: flakes that grow denser and are blown further (the paper's A.5)."""
+"""Snow after ImageNet-C: the flakes grow denser and the wind blows them further (the paper's A.5)."""
 
 from __future__ import annotations
 
@@ -22,28 +22,35 @@ _ZOOM, _TAPS = 2.5, 11
 
 
 class RangeConfig(Config):
-    """From `start` at t = 1 to `end` at t = T, in equal steps; with T = 1 only `start` counts."""
+    """A value that goes from `start` at t = 1 to `end` at t = T in equal steps. If T = 1, only `start` counts."""
 
     start: float
     end: float
 
     def values(self, steps: int) -> Tensor:
-        """The values for t = 1..steps, float64 (steps,)."""
+        """Return the values for t = 1..steps: float64 (steps,)."""
         return torch.linspace(self.start, self.end, steps, dtype=torch.float64, device="cpu")
 
 
 class SnowConfig(DegradationConfig):
     """D(x, t) = clip(x + S_t + S_t', 0, 1), in the unit range, with S_t' the pattern S_t rotated by 180 degrees.
 
-    S_t: a seed matrix of N(mean, sd), a corner of it zoomed 2.5 times, what is below threshold_t set to 0, clipped to
-    [0, 1], then blurred along one direction by 11 taps of a Gaussian of motion_sigma_t pixels, zeros outside.
-    threshold: falls from t = 1 to T, so that flakes only appear; the paper 1.15 to .7 (CIFAR-10), to .55 (CelebA).
-    motion_sigma: in pixels; how windy it looks. The paper .05 to 16, to 20; T = 200 for both.
-    mean, sd: of the seed matrix; the brighter, the more flakes at one threshold.
-    crop, zoom: which part is zoomed, and how: the paper says the upper-left corner and splines; the authors' code takes
-    the center and linear interpolation.
-    shared: one pattern for all images of a batch, as the authors draw it: the first image's. What an image gets then
-    depends on how images are batched, so trials are no longer compared on equal draws.
+    S_t starts as a seed matrix of N(mean, sd). A part of it is zoomed 2.5 times, values below threshold_t become 0, and
+    the result is clipped to [0, 1]. Then it is blurred along rows or columns by 11 taps of a Gaussian of motion_sigma_t
+    pixels, with zeros outside.
+
+    Attributes:
+        threshold: It falls from t = 1 to T, so that flakes only appear. The paper: 1.15 to 0.7 (CIFAR-10), 1.15 to 0.55
+            (CelebA), both with T = 200.
+        motion_sigma: How far the wind blows the flakes, in pixels. The paper: 0.05 to 16 (CIFAR-10), 0.05 to 20
+            (CelebA).
+        mean: Of the seed matrix. A brighter seed has more flakes at the same threshold.
+        sd: Of the seed matrix.
+        crop: The part of the seed matrix that is zoomed. The paper takes the upper-left corner, the authors' code the
+            center.
+        zoom: The interpolation of the zoom. The paper takes splines ("cubic"), the authors' code "linear".
+        shared: Use the pattern of the first image for all images of a batch, as the authors do. The snow of an image
+            then depends on how images are batched, so trials are no longer compared on equal draws.
     """
 
     kind: Literal["snow"] = "snow"
@@ -59,7 +66,7 @@ class SnowConfig(DegradationConfig):
     @classmethod
     def _snow_grows_denser(cls, value: RangeConfig) -> RangeConfig:
         if value.start < value.end:
-            raise ValueError(f"start = {value.start}, end = {value.end}: must not rise, or flakes would vanish again")
+            raise ValueError(f"start = {value.start}, end = {value.end}: must not rise, because flakes must not vanish")
         return value
 
     @field_validator("motion_sigma")
@@ -72,7 +79,12 @@ class SnowConfig(DegradationConfig):
 
 @dataclass(frozen=True)
 class SnowDraw(Draw):
-    """seed: the seed matrices, (B, H, W). vertical: whether the wind blows along columns, bool (B,)."""
+    """The random part of snow.
+
+    Attributes:
+        seed: The seed matrices, (B, H, W).
+        vertical: True if the wind blows along columns, bool (B,).
+    """
 
     seed: Tensor
     vertical: Tensor
@@ -81,8 +93,8 @@ class SnowDraw(Draw):
 class Snow(Degradation):
     """Snow at the same cost for every t: level t needs no other level.
 
-    Tables: (T+1) n^2 numbers for each different side n (0.8 MB at 32 px, 13 MB at 128 px for T = 200 in float32).
-    An image costs about 4 n^3 multiply-adds, whatever its channels.
+    The tables take (T+1) n^2 numbers for each different image side n. In float32 and for T = 200 that is 0.8 MB at 32
+    px and 13 MB at 128 px. An image costs about 4 n^3 multiply-adds, whatever its number of channels.
     """
 
     config_type: ClassVar[type[DegradationConfig]] = SnowConfig
@@ -98,11 +110,11 @@ class Snow(Degradation):
 
     @property
     def per_image(self) -> bool:
-        """Not where one pattern is shared."""
+        """False if the whole batch shares a pattern."""
         return not self.config.shared
 
     def draw(self, seeds: Tensor) -> SnowDraw:
-        """A seed matrix, float32, and a direction for each image."""
+        """Draw a seed matrix, as float32, and a direction for each image."""
         if self.config.shared:
             seeds = seeds[:1].expand(len(seeds))
         _, height, width = self.image_shape
@@ -110,21 +122,21 @@ class Snow(Degradation):
         return SnowDraw(seed, draws.integers(seeds, _VERTICAL, 0, 2).bool())
 
     def pattern(self, t: int | Tensor, draw: SnowDraw, dtype: torch.dtype = torch.float32) -> Tensor:
-        """S_t, (B, H, W), t = 1..T, on the device of the draw."""
+        """Return S_t for t = 1..T: (B, H, W), on the device of the draw."""
         flakes = self._flakes(t, draw, dtype)
-        # A table's first entry is the identity: one product each way serves both directions of the wind.
+        # Entry 0 of a table is the identity. So the same two products serve both directions of the wind.
         vertical = draw.vertical.to(torch.int64)
         down, across = (self._motion[n] for n in self.image_shape[1:])
         return down.at(t * vertical, flakes) @ flakes @ across.at(t * (1 - vertical), flakes).mT
 
     def lost(self, t: int, draw: Draw | None = None) -> Tensor:
-        """The mean brightness of the flakes before the wind blows them, at t >= 1: (B,)."""
+        """Return the mean brightness of the flakes before the wind blows them: (B,), 0 at t = 0."""
         assert isinstance(draw, SnowDraw)
         flakes = self._flakes(max(t, 1), draw.to("cpu"), torch.float64).mean(dim=(1, 2))
         return flakes if t else torch.zeros_like(flakes)
 
     def _flakes(self, t: int | Tensor, draw: SnowDraw, dtype: torch.dtype) -> Tensor:
-        """The zoomed seed where it reaches the threshold, clipped to [0, 1]."""
+        """Return the zoomed seed with everything below the threshold set to 0, clipped to [0, 1]."""
         seed = draw.seed.to(dtype)
         rows, columns = (self._zoom[n].on(seed.device, dtype) for n in self.image_shape[1:])
         zoomed = rows @ seed @ columns.mT
@@ -138,7 +150,7 @@ class Snow(Degradation):
         return ((x0 + 1) / 2 + snow).clamp(0, 1) * 2 - 1
 
     def _build_zoom(self, n: int) -> Tensor:
-        """Crop and zoom of an axis of n pixels: float64 (n, n)."""
+        """Make the matrix that crops and zooms an axis of n pixels: float64 (n, n)."""
         from scipy.ndimage import zoom  # takes a while to import
 
         size = math.ceil(n / _ZOOM)
@@ -151,7 +163,7 @@ class Snow(Degradation):
         return matrix
 
     def _build_motion(self, n: int) -> Tensor:
-        """The wind along an axis of n pixels: float64 (T+1, n, n), the identity first."""
+        """Make the matrices of the wind along an axis of n pixels: float64 (T+1, n, n), the identity first."""
         kernels = kernel_1d(self.config.motion_sigma.values(self.steps), _TAPS)
         pixel = torch.arange(n, device="cpu")
         offset = pixel[:, None] - pixel + _TAPS // 2

@@ -1,4 +1,4 @@
-"""Priors: how x_T is drawn where no image is degraded, one file each; `build_prior` makes one."""
+"""Priors: distributions of x_T for generation, each in its own file. `build_prior` makes them."""
 
 from coldtune.diffusion.priors.base import Prior, PriorConfig, Start, State
 from coldtune.diffusion.priors.color import ColorPrior, ColorPriorConfig

@@ -1,4 +1,4 @@
-"""One random colour: for masks that fade to one (the paper's 5.3)."""
+"""A prior of random colours, for masks that fade to a colour (the paper's 5.3)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ _IMAGE = draws.stream("prior/color/image")
 
 
 class ColorPriorConfig(PriorConfig):
-    """colors: uniform over the degradation's color_range, which the restorer was trained on; or empirical, the mean
-    colours of training images picked at random: likelier ones, of which it saw fewer.
+    """The configuration of a prior of random colours.
+
+    Attributes:
+        colors: "uniform" is uniform over the degradation's color_range, on which the restorer was trained. "empirical"
+            takes the mean colours of training images picked at random. They are likelier colours, but the restorer saw
+            fewer of them.
     """
 
     kind: Literal["color"] = "color"
@@ -25,9 +29,10 @@ class ColorPriorConfig(PriorConfig):
 
 
 class ColorPrior(Prior):
-    """x_T is flat, of one random colour, and the draw holds that colour (and a random centre, where there is one).
+    """A prior whose x_T is flat, of a random colour.
 
-    That is the law of D(x, T) for a reversed mask with uniform colours; a forward one leaves a little of x at the rim.
+    The draw holds the colour, and also a random centre if D has one. For a reversed mask with uniform colours, that is
+    exactly the law of D(x, T). A forward mask leaves a little of x at the rim.
     """
 
     config_type: ClassVar[type[PriorConfig]] = ColorPriorConfig
@@ -36,15 +41,15 @@ class ColorPrior(Prior):
     def __init__(self, config: ColorPriorConfig, d: Degradation) -> None:
         super().__init__(config, d)
         if not (isinstance(d, Mask) and d.config.fill == "color"):
-            raise ValueError(f"prior.kind = 'color': starts a mask with fill = 'color', not {d.config!r}")
+            raise ValueError(f"prior.kind = 'color': needs a mask with fill = 'color', not {d.config!r}")
 
     @property
     def learns(self) -> bool:
-        """Only of empirical colours."""
+        """True for empirical colours."""
         return self.config.colors == "empirical"
 
     def fit(self, images: Tensor, seed: int = 0) -> State:
-        """means (N, C), float64: the channel means of every training image; nothing for uniform colours."""
+        """Return the channel means of every training image as `means` (N, C), or nothing for uniform colours."""
         return {"means": channel_means(images, self.d)} if self.learns else {}
 
     def _start(self, seeds: Tensor, state: State, images: Tensor | None) -> tuple[Tensor, Draw | None]:

@@ -1,4 +1,4 @@
-"""One Gaussian over small images: for degradations that end in a few blocks (the paper's 5.3)."""
+"""A prior of a Gaussian over small images, for degradations that end in a few blocks (the paper's 5.3)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _PIXELS = draws.stream("prior/gaussian/pixels")
 
 
 class GaussianPriorConfig(PriorConfig):
-    """The size of the small images is that at which the degradation ends: 2 x 2 in the paper."""
+    """The configuration of a Gaussian over small images. The degradation decides their size: 2 x 2 in the paper."""
 
     kind: Literal["gaussian"] = "gaussian"
 
 
 class GaussianPrior(Prior):
-    """x_T is made of blocks, their values from one Gaussian fitted to those of the training images' D(x, T).
+    """A prior whose x_T is made of blocks. Their values come from a Gaussian fitted to D(x, T) of the training images.
 
-    With C channels of s x s blocks it has C s^2 dimensions and needs a good many more images than that. Values are not
-    clamped to [-1, 1].
+    With C channels of s x s blocks, the Gaussian has C s^2 dimensions and needs many more images than that. The values
+    are not clamped to [-1, 1].
     """
 
     config_type: ClassVar[type[PriorConfig]] = GaussianPriorConfig
@@ -34,22 +34,27 @@ class GaussianPrior(Prior):
     def __init__(self, config: PriorConfig, d: Degradation) -> None:
         super().__init__(config, d)
         if not isinstance(d, Downsample):
-            raise ValueError(f"prior.kind = 'gaussian': models what downsample ends at, not {d.kind}")
+            raise ValueError(f"prior.kind = 'gaussian': models the end of downsample, not of {d.kind}")
         self.small = (d.image_shape[0], *d.low_resolution(d.steps))
 
     @property
     def learns(self) -> bool:
-        """Always."""
+        """True: the mean and the covariance come from images."""
         return True
 
     def fit(self, images: Tensor, seed: int = 0) -> State:
-        """mean (k,) and factor (k, k), float64, k = C s^2: the factor times its transpose is the covariance (N - 1)."""
+        """Fit the Gaussian to the blocks of D(x, T).
+
+        Returns:
+            `mean` (k,) and `factor` (k, k) with k = C s^2. The factor times its transpose is the covariance, with N - 1
+            in the denominator.
+        """
         rows, columns = (n // size for n, size in zip(self.d.image_shape[1:], self.small[1:], strict=True))
         degraded = (self.d.exact(chunk.double(), self.d.steps) for chunk in chunks(images, self.d))
         values = torch.cat([x[:, :, ::rows, ::columns].flatten(1) for x in degraded])
         if len(values) < 2:
             raise ValueError("prior.kind = 'gaussian': needs at least 2 training images")
-        # A root by eigenvalues: the covariance is singular where pixels never change, or images are few.
+        # Cholesky would fail here: the covariance is singular if some pixels never change or if images are few.
         eigenvalues, vectors = torch.linalg.eigh(torch.cov(values.T).reshape(values.shape[1], -1))
         return {"mean": values.mean(dim=0), "factor": (vectors * eigenvalues.clamp(min=0).sqrt()).contiguous()}
 

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians over mean colours: for degradations that end in one colour (the paper's 5.2)."""
+"""A prior of Gaussian mixtures over mean colours, for degradations that end in one colour (the paper's 5.2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ _COMPONENT, _COLOR = draws.stream("prior/gmm/component"), draws.stream("prior/gm
 
 
 class GmmPriorConfig(PriorConfig):
-    """components: of the mixture; the paper's 1 is a Gaussian, more follow the colours of a dataset more closely."""
+    """The configuration of a mixture of Gaussians over mean colours.
+
+    Attributes:
+        components: The number of Gaussians. The paper's 1 is a single Gaussian. More components follow the colours of a
+            dataset more closely.
+    """
 
     kind: Literal["gmm"] = "gmm"
     components: int = Field(default=1, ge=1)
@@ -24,10 +29,11 @@ class GmmPriorConfig(PriorConfig):
 
 
 class GmmPrior(Prior):
-    """x_T is flat, its colour from a Gaussian mixture fitted to the training images' channel means.
+    """A prior whose x_T is flat, with a colour from a Gaussian mixture.
 
-    That is the law of D(x, T) where D ends at the channel means: blur with circular padding and a leftover of about 0,
-    or with collapse_final. Colours are not clamped to [-1, 1].
+    The mixture is fitted to the channel means of the training images. That is the law of D(x, T) if D ends at the
+    channel means: a blur with circular padding and a leftover of about 0, or a blur with collapse_final. Colours are
+    not clamped to [-1, 1].
     """
 
     config_type: ClassVar[type[PriorConfig]] = GmmPriorConfig
@@ -36,24 +42,30 @@ class GmmPrior(Prior):
     def __init__(self, config: GmmPriorConfig, d: Degradation) -> None:
         super().__init__(config, d)
         if d.random:
-            raise ValueError(f"prior.kind = 'gmm': models what ends at its own mean colour; this {d.kind} is random")
+            raise ValueError(
+                f"prior.kind = 'gmm': models images that end at their own mean colour, but this {d.kind} is random"
+            )
 
     @property
     def learns(self) -> bool:
-        """Always."""
+        """True: the mixture comes from images."""
         return True
 
     def fit(self, images: Tensor, seed: int = 0) -> State:
-        """weights (k,), means (k, C), factors (k, C, C), float64: lower triangular roots of the covariances.
+        """Fit the mixture by expectation maximisation.
 
-        By expectation maximisation (scikit-learn's, full covariances, tolerance 1e-3, best of 3 starts).
+        It is scikit-learn's, with full covariances, a tolerance of 1e-3, and the best of 3 starts.
+
+        Returns:
+            `weights` (k,), `means` (k, C) and `factors` (k, C, C). The factors are lower triangular roots of the
+            covariances.
         """
         from sklearn.mixture import GaussianMixture  # takes a second to import
 
         means = channel_means(images, self.d)
         if len(means) < max(2, self.config.components):
             raise ValueError(
-                f"prior.components = {self.config.components}: needs at least as many training images, and 2; "
+                f"prior.components = {self.config.components}: needs at least as many training images, and at least 2, "
                 f"not {len(means)}"
             )
         mixture = GaussianMixture(self.config.components, n_init=3, random_state=seed).fit(means.numpy())

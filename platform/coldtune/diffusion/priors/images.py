@@ -1,4 +1,4 @@
-"""Degraded real images: for conditional runs, restoring rather than generating (the paper's 4)."""
+"""A prior of degraded real images, for conditional runs, which restore images and do not generate any (section 4)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from coldtune.diffusion.priors.base import Prior, PriorConfig, State
 
 
 class DataPriorConfig(PriorConfig):
-    """x_T is as the restorer was trained on it, 8-bit truncation included."""
+    """The configuration of a start from real images. x_T is as training degrades it, 8-bit truncation included."""
 
     kind: Literal["data"] = "data"
 
 
 class DataPrior(Prior):
-    """x_T = D(x, T, draw) of the images that are handed to `start`: the empirical law of the degradation's end."""
+    """A prior with x_T = D(x, T, draw) of the images passed to `start`: the empirical law of the degradation's end."""
 
     config_type: ClassVar[type[PriorConfig]] = DataPriorConfig
     takes_images: ClassVar[bool] = True
@@ -27,6 +27,6 @@ class DataPrior(Prior):
         assert images is not None
         check_images_of("images", images, self.d.image_shape)
         if len(images) != len(seeds):
-            raise ValueError(f"images: {len(images)} for {len(seeds)} seeds; must be as many")
+            raise ValueError(f"images: {len(images)} for {len(seeds)} seeds, but there must be one image per seed")
         draw = self.d.draw(seeds)
         return self.d(to_range(images.to(seeds.device)), self.d.steps, draw), draw

@@ -1,4 +1,4 @@
-"""Which priors there are. A new one is a file, and a line here."""
+"""The registry of priors. A new prior is a file, an import and a line here."""
 
 from __future__ import annotations
 
@@ -25,17 +25,25 @@ PRIORS: dict[str, type[Prior]] = {
 
 
 def build_prior(config: Mapping[str, Any] | PriorConfig, d: Degradation) -> Prior:
-    """The prior that `config` describes, for images that end as `d` leaves them.
+    """Build the prior that `config` describes, for the end of the degradation `d`.
 
-    config: a mapping with `kind` and the keys of that kind, or its configuration object.
-    ValueError naming the key, the value and what is allowed, also where the prior is not that of such a degradation.
+    Args:
+        config: A mapping with `kind` and the keys of that kind, or the configuration object of a prior.
+        d: The degradation whose x_T the prior draws.
+
+    Raises:
+        ValueError: If the configuration is not valid, or if the prior does not fit the end of `d`. The message names
+            the key, the value and what is allowed.
     """
     parsed = prior_config(config)
     return PRIORS[parsed.kind](parsed, d)
 
 
 def prior_config(config: Mapping[str, Any] | PriorConfig) -> PriorConfig:
-    """The checked configuration of one prior; whether it fits a degradation is checked when it is built."""
+    """Check a configuration and return it as an object.
+
+    `build_prior` checks whether the prior fits a degradation.
+    """
     kind = config.kind if isinstance(config, PriorConfig) else config.get("kind")
     if kind not in PRIORS:
         raise ValueError(f"prior.kind = {kind!r}: allowed: {', '.join(sorted(PRIORS))}")

@@ -1,0 +1,175 @@
+"""How much of an image is left at t = T, and how to choose a schedule that leaves a given amount.
+
+The weaker the end of a degradation, the better every conditional FID. A search over schedules therefore fixes the
+leftover at T and varies only the path to it. For every point of the search, `start_for_leftover` computes the first
+value of the schedule from the other settings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from coldtune.diffusion.degradations.base import DegradationConfig, check_image_shape
+from coldtune.diffusion.degradations.blur import BlurConfig, log_leftover
+from coldtune.diffusion.degradations.mask import Mask, MaskConfig
+from coldtune.diffusion.degradations.registry import build_degradation, degradation_config
+
+ImageShape = tuple[int, int, int]
+
+# Far below the pixel grid a kernel is the identity. Far above its own size a kernel is flat.
+_SMALLEST_SIGMA = 1e-2
+_LARGEST_SIGMA_IN_KERNELS = 1e3
+# A mask of a hundredth of a pixel takes only the centre pixel. A mask of a hundred image sides leaves nothing.
+_SMALLEST_BETA = 1e-2
+_LARGEST_BETA_IN_IMAGES = 1e2
+# Bisection stops here, well below the 6 significant digits of the result.
+_RELATIVE_WIDTH = 1e-8
+
+
+class OutOfReachError(ValueError):
+    """An error for a leftover that no start > 0 can produce, given the rest of a valid configuration."""
+
+
+def start_for_leftover(
+    config: DegradationConfig | Mapping[str, Any], image_shape: Sequence[int], leftover: float
+) -> float:
+    """Find the start of a degradation's schedule that leaves `leftover` of an image at t = T.
+
+    The start is `sigma.start` for a blur and `beta.start` for a mask. A larger start degrades more, so it is found by
+    bisection. All other settings of `config` are kept: they change the path of the degradation, never its end.
+
+    Args:
+        config: The degradation. The start that it contains does not matter.
+        image_shape: (C, H, W).
+        leftover: What is left at T, between 0 and 1, as `leftover_of` measures it.
+
+    Returns:
+        The start, rounded to 6 significant digits.
+
+    Raises:
+        OutOfReachError: If no start > 0 leads to `leftover`. The message shows the range that can be reached. Its
+            lower end exists because a few small kernels leave something even if they are flat. Its upper end exists
+            because a schedule that grows by a fixed amount per step degrades the image even from a start of 0.
+        ValueError: If the end of this degradation does not depend on a start: a kind other than blur and mask, a blur
+            with `collapse_final`, a mask with `order = "reverse"`.
+    """
+    parsed = degradation_config(config)
+    if parsed.kind not in STARTS:
+        raise ValueError(
+            f"degradation.kind = {parsed.kind!r}: its end does not follow from a start; allowed: {_kinds()}"
+        )
+    shape = check_image_shape(image_shape)
+    if not 0 < leftover < 1:
+        raise ValueError(f"leftover = {leftover}: must be between 0 and 1, both excluded")
+    return STARTS[parsed.kind][1](parsed, shape, leftover)
+
+
+def leftover_of(config: DegradationConfig | Mapping[str, Any], image_shape: Sequence[int]) -> float:
+    """Return how much of an image a degradation leaves at t = T, as `Blur.leftover` and `Mask.leftover` measure it.
+
+    Raises:
+        ValueError: If this kind of degradation defines no leftover.
+    """
+    value = getattr(build_degradation(config, image_shape), "leftover", None)
+    if value is None:
+        raise ValueError(
+            f"degradation.kind = {degradation_config(config).kind!r}: has no leftover; allowed: {_kinds()}"
+        )
+    return float(value)
+
+
+def _kinds() -> str:
+    return ", ".join(STARTS)
+
+
+# --- blur
+
+
+def _blur_start(config: BlurConfig, image_shape: ImageShape, leftover: float) -> float:
+    if config.collapse_final:
+        raise ValueError("degradation.collapse_final = True: nothing is left over at T, whatever sigma.start")
+    setting = (
+        f"T = {config.steps}, kernel_size = {config.kernel_size}, {config.sigma.schedule} rate = {config.sigma.rate} "
+        f"at {image_shape[1]}x{image_shape[2]} px"
+    )
+
+    def log_left(start: float) -> float:
+        sigma = config.sigma.model_copy(update={"start": start})
+        return log_leftover(config.model_copy(update={"sigma": sigma}), image_shape)
+
+    return _solve(log_left, _sigma_bracket(config), leftover, setting)
+
+
+def _sigma_bracket(config: BlurConfig) -> tuple[float, float]:
+    """Return the smallest and the largest sigma.start worth trying, such that every sigma of the path is positive."""
+    growth = (config.sigma.rate or 0.0) * (config.steps - 1)
+    largest = _LARGEST_SIGMA_IN_KERNELS * config.kernel_size
+    match config.sigma.schedule:
+        case "linear":
+            return max(-growth, 0.0) + _SMALLEST_SIGMA, largest + max(-growth, 0.0)
+        case "exponential":
+            return _SMALLEST_SIGMA * math.exp(-max(growth, 0.0)), largest * math.exp(-min(growth, 0.0))
+        case "constant":
+            return _SMALLEST_SIGMA, largest
+
+
+# --- mask
+
+
+def _mask_start(config: MaskConfig, image_shape: ImageShape, leftover: float) -> float:
+    if config.order == "reverse":
+        raise ValueError("degradation.order = 'reverse': nothing is left over at T, whatever beta.start")
+    # Every beta must be positive, so masks that shrink have to start above the total that they shrink by.
+    shrinking = max(-config.beta.step * (config.steps - 1), 0.0)
+    bracket = (shrinking + _SMALLEST_BETA, shrinking + _LARGEST_BETA_IN_IMAGES * max(image_shape[1:]))
+    setting = (
+        f"T = {config.steps}, beta.step = {config.beta.step:g}, center = {config.center!r} "
+        f"at {image_shape[1]}x{image_shape[2]} px"
+    )
+
+    def log_left(start: float) -> float:
+        beta = config.beta.model_copy(update={"start": start})
+        left = Mask(config.model_copy(update={"beta": beta}), image_shape).leftover
+        return math.log(left) if left > 0 else -math.inf
+
+    return _solve(log_left, bracket, leftover, setting)
+
+
+STARTS: dict[str, tuple[str, Callable[[Any, ImageShape, float], float]]] = {
+    "blur": ("sigma.start", _blur_start),
+    "mask": ("beta.start", _mask_start),
+}
+"""For each kind whose end follows from a single number: the key of that number, and the function that solves for it."""
+
+
+# --- bisection
+
+
+def _solve(log_left: Callable[[float], float], bracket: tuple[float, float], leftover: float, setting: str) -> float:
+    """Find the start at which `log_left` equals log(leftover), by bisection to 6 significant digits.
+
+    Args:
+        log_left: The logarithm of the leftover as a function of the start. It must fall over `bracket`.
+        bracket: The smallest and the largest start to try, both positive.
+        leftover: The target.
+        setting: What is kept fixed, for the message.
+
+    Raises:
+        OutOfReachError: If the target lies outside the values at the two ends of `bracket`.
+    """
+    low, high = bracket
+    target, most, least = math.log(leftover), log_left(low), log_left(high)
+    if not least <= target <= most:
+        raise OutOfReachError(
+            f"leftover = {leftover:g}: out of reach of {setting}, whose reachable range is {math.exp(least):.3g} to "
+            f"{math.exp(most):.3g}"
+        )
+    while high / low > 1 + _RELATIVE_WIDTH:
+        middle = math.sqrt(low * high)
+        if log_left(middle) > target:
+            low = middle
+        else:
+            high = middle
+    return float(f"{math.sqrt(low * high):.6g}")
