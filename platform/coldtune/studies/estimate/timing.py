@@ -26,14 +26,14 @@ class Timing:
 
     Attributes:
         images_per_s: Images per second in training.
-        evaluations_per_s: Evaluations of the network per second in sampling, one image each.
+        evaluations_per_s: Evaluations of the network per second in sampling, counted in images.
     """
 
     images_per_s: float
     evaluations_per_s: float
 
     def seconds(self, trial: TrialConfig, num_images: int) -> float:
-        """Return the seconds of a trial's training and of sampling with its sampler and the baselines, on an empty store."""
+        """Return the seconds of a trial: its training, and sampling with its sampler and the baselines."""
         steps = int(trial.degradation["steps"])
         evaluations = sum(nfe(sampler, steps) for sampler in (trial.sampler, *BASELINES.values()))
         return self.training_s(trial) + num_images * evaluations / self.evaluations_per_s
@@ -65,10 +65,8 @@ def time_base(trial: TrialConfig, dataset: Dataset, source: Dataset | None = Non
     )  # fmt: skip
     train(task, _NoCheckpoints(), lambda *_: None, device=device)
     # The fastest of a few, because other work on the machine can only make a step slower.
-    images_per_s = max(
-        train(task, _NoCheckpoints(), lambda *_: None, device=device).images_per_s for _ in range(_REPEATS)
-    )
-    return Timing(images_per_s, _evaluations_per_s(trial, dataset, device))
+    runs = [train(task, _NoCheckpoints(), lambda *_: None, device=device) for _ in range(_REPEATS)]
+    return Timing(max(run.images_per_s for run in runs), _evaluations_per_s(trial, dataset, device))
 
 
 def _evaluations_per_s(trial: TrialConfig, dataset: Dataset, device: str) -> float:
