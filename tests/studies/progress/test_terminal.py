@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from coldtune.stages.trial import parse_trial
-from coldtune.studies.progress import terminal as live
+from coldtune.studies.progress import terminal
 from coldtune.studies.progress.overhead import WallTime
 from coldtune.studies.progress.terminal import View
 from coldtune.studies.trials.ledger import TrialRequest
@@ -42,11 +42,11 @@ def test_a_trial_that_is_pruned_ends_with_what_it_was_worth() -> None:
         made.asked(asked(0))
         made.progressed(0, training(50))
         made.progressed(0, {"stage": "sample_50", "step": 50, "steps": 100, "share": 0.5})
-        assert made.running[0].share == 0.45, "judging on the way is no progress"
+        assert made.progress.trials[0].share == 0.45, "judging on the way is no progress"
         assert made.running[0].text == "sampling at step 50 / 100, to be judged there"
         made.progressed(0, at_rung(50, 0.3))
         made.pruned(0, 50)
-    assert made.ended == 1
+    assert made.progress.ended == 1
     assert made.best is None
     assert "trial   0  pruned at step 50 of 100: KID 0.3   T 20, rate 0.05" in text_of(console)
 
@@ -78,7 +78,7 @@ def text_of(console: Console) -> str:
 
 
 def test_a_log_gets_a_line_for_what_happens_and_one_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "_LOG_SECONDS", 0.0)
+    monkeypatch.setattr(terminal, "_LOG_SECONDS", 0.0)
     console = Console(file=io.StringIO(), width=200)
     with view(console) as made:
         made.asked(asked(0))
@@ -136,7 +136,7 @@ def test_the_eta_counts_only_what_this_run_did(monkeypatch: pytest.MonkeyPatch) 
     clock[0] = 10.0
     made.progressed(0, training(100))
     # 10 s for .45 of a trial; .1 of this one and three whole ones are left.
-    assert made._seconds_left() == pytest.approx(10 * 3.1 / 0.45)
+    assert made.progress.seconds_left() == pytest.approx(10 * 3.1 / 0.45)
 
 
 def test_the_eta_of_trials_that_find_their_training_counts_them_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,10 +149,10 @@ def test_the_eta_of_trials_that_find_their_training_counts_them_whole(monkeypatc
         clock[0] += 5.0
         made.completed(number, {"metrics": {"fid": 1.0}})
     # Two trials of four in 10 s; those to come may find theirs too.
-    assert made._seconds_left() == pytest.approx(10.0)
+    assert made.progress.seconds_left() == pytest.approx(10.0)
 
 
 def test_a_resumed_study_with_nothing_reported_has_no_eta(tmp_path: Path) -> None:
     made = view(Console(file=io.StringIO()))
     made.asked(asked(0))
-    assert made._seconds_left() is None
+    assert made.progress.seconds_left() is None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coldtune.studies.progress.events import Events
-from coldtune.studies.progress.terminal import _clock
+from coldtune.studies.progress.terminal import clock
 from coldtune.studies.search.pruner import Rung
 from coldtune.studies.worker.job import RUNG
 
@@ -45,7 +45,7 @@ class WallTime(Events):
         elapsed, rest = time.monotonic() - self.begun, self.overhead_percent()
         trials = f"{self.trials} trial{'s' * (self.trials != 1)}"
         return (
-            f"{trials} in {_clock(elapsed)}, {self.slots} at once: {100 - rest:.0f} % training, sampling and "
+            f"{trials} in {clock(elapsed)}, {self.slots} at once: {100 - rest:.0f} % training, sampling and "
             f"measuring, {rest:.0f} % starting processes, importing, waiting and bookkeeping"
         )
 

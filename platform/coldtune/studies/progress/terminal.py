@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: one live view in a terminal, a line now and then in a log."""
+"""The progress view: a live display in a terminal, and a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from coldtune.studies.progress.eta import StudyProgress
 from coldtune.studies.progress.events import Events
 from coldtune.studies.search.pruner import Rung
 from coldtune.studies.trials.ledger import TrialRequest
 from coldtune.studies.worker.job import RUNG
 
-_TRAINING_SHARE = 0.9  # of a trial's progress; the rest is sampling and measuring
 _LOG_SECONDS = 15.0
 _SHOWN_ENDED = 5
 
 
 @dataclass
 class _Running:
+    """A running trial as it is shown."""
+
     point: Mapping[str, Any]
-    again: bool = False
-    share: float = 0.0
-    start: float | None = None  # its share when first heard of: what a resumed trial had done before
     text: str = "waiting for a place"
-    images_per_s: float = 0.0
 
 
 @dataclass
 class View(Events):
-    """Progress, rate, ETA and the best so far of `total` trials, of which `ended` had ended before."""
+    """A view of a run: progress, rate, ETA and the best trial so far.
+
+    Attributes:
+        total: How many trials the study shall have.
+        ended: How many of them had ended before.
+        best: Value and number of the best trial so far.
+    """
 
     console: Console
     name: str
@@ -49,9 +53,8 @@ class View(Events):
     recent: list[Text] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.progress = StudyProgress(self.total, self.ended)
         self._begun = time.monotonic()
-        self._first_report: float | None = None
-        self._done = 0.0
         self._logged = 0.0
         self._lock = threading.Lock()
         self._live: Live | None = None
@@ -70,7 +73,8 @@ class View(Events):
     def asked(self, asked: TrialRequest) -> None:
         """Show a trial that starts."""
         with self._lock:
-            self.running[asked.number] = _Running(asked.point, asked.again)
+            self.running[asked.number] = _Running(asked.point)
+            self.progress.begin(asked.number, asked.again)
         self._say(f"trial {asked.number} {'goes on' if asked.again else 'starts'}: {_point(asked.point)}")
 
     def started(self, number: int) -> None:
@@ -83,30 +87,27 @@ class View(Events):
         if "micro_batch" in result:
             self.notice(f"trial {number}: out of memory; goes on with {result['micro_batch']:.0f} images at a time")
         with self._lock:
-            trial = self.running[number]
-            if result["stage"] == "waiting":
-                trial.text = f"waiting for {result['for']}"
-                return
-            stage, _, at_rung = result["stage"].partition("_")
-            if stage != "sample" or at_rung:
-                trial.share = _TRAINING_SHARE * result["step"] / result["steps"]
-            if stage == RUNG:
-                trial.text = str(Rung.of(result))
-            elif at_rung:
-                trial.images_per_s = 0.0
-                trial.text = f"sampling at step {result['step']:,} / {result['steps']:,}, to be judged there"
-            elif stage == "train":
-                trial.images_per_s = float(result.get("images_per_s", 0.0))
-                if "loss" in result:  # a validation may be due without it
-                    trial.text = f"training {result['step']:>6,} / {result['steps']:,}  loss {result['loss']:.4f}"
-            else:
-                trial.share = _TRAINING_SHARE + (1 - _TRAINING_SHARE) * float(result.get("share", 0.0))
-                trial.images_per_s = 0.0
-                trial.text = "sampling and measuring"
-            if trial.start is None:
-                # A training that was found is no work of an earlier run: the trials to come may find theirs too.
-                trial.start = 0.0 if stage == "sample" and not trial.again else trial.share
-                self._first_report = self._first_report or time.monotonic()
+            self._show_stage(number, result)
+
+    def _show_stage(self, number: int, result: Mapping[str, Any]) -> None:
+        trial, progress = self.running[number], self.progress
+        stage, _, at_rung = result["stage"].partition("_")
+        step, steps = result["step"], result["steps"]
+        if stage == "waiting":
+            trial.text = f"waiting for {result['for']}"
+        elif stage == RUNG:
+            progress.trained(number, step / steps)
+            trial.text = str(Rung.of(result))
+        elif at_rung:
+            progress.trained(number, step / steps, images_per_s=0.0, sampling=True)
+            trial.text = f"sampling at step {step:,} / {steps:,}, to be judged there"
+        elif stage == "train":
+            progress.trained(number, step / steps, float(result.get("images_per_s", 0.0)))
+            if "loss" in result:  # a validation may report without it
+                trial.text = f"training {step:>6,} / {steps:,}  loss {result['loss']:.4f}"
+        else:
+            progress.sampled(number, float(result.get("share", 0.0)))
+            trial.text = "sampling and measuring"
 
     def completed(self, number: int, result: Mapping[str, Any]) -> None:
         """Show a trial's value, and whether it is the best so far."""
@@ -120,23 +121,30 @@ class View(Events):
         self._ended(number, f"failed: {reason.splitlines()[0][:120]}", "red")
 
     def pruned(self, number: int, step: int) -> None:
-        """Show at which rung a trial ended, and what it was worth there."""
+        """Show at which rung a trial ended, and its value there."""
         self._ended(number, f"pruned {self.running[number].text}", "yellow")
 
     def lost(self, number: int) -> None:
-        """Show that another driver goes on with a trial."""
+        """Show that another driver took a trial over."""
         with self._lock:
             self.running.pop(number)
+            self.progress.leave(number)
         self._say(f"trial {number}: another driver took it over while this one was stopped")
 
     def elsewhere(self, ended: int, running: int, best: tuple[float, int] | None) -> None:
-        """Count what other drivers did: trials `ended` in all, how many of them are `running`, and the best of all."""
+        """Count the work of other drivers.
+
+        Args:
+            ended: How many trials of the study have ended in all.
+            running: How many trials other drivers run.
+            best: Value and number of the best trial of all drivers.
+        """
         with self._lock:
-            self._done += max(0, ended - self.ended)
-            self.ended, self._elsewhere, self.best = ended, running, best
+            self.progress.count(ended)
+            self._elsewhere, self.best = running, best
 
     def restarted(self, number: int) -> None:
-        """Show that a trial's process died, and that nothing is lost by it."""
+        """Show that a trial's process died, and that the trial loses nothing."""
         with self._lock:
             self.running[number].text = "its process died; starting again"
         self._say(f"trial {number}: its process died; it goes on from its last checkpoint")
@@ -148,7 +156,7 @@ class View(Events):
         self._say(text)
 
     def tick(self) -> None:
-        """In a log, a line now and then."""
+        """Print a line now and then, if the output is a log."""
         if self._live is None and time.monotonic() - self._logged >= _LOG_SECONDS and (self.running or self._elsewhere):
             self._logged = time.monotonic()
             trials = "; ".join(f"trial {n} {t.text}" for n, t in sorted(self.running.items()))
@@ -157,8 +165,7 @@ class View(Events):
     def _ended(self, number: int, text: str, style: str) -> None:
         with self._lock:
             trial = self.running.pop(number)
-            self.ended += 1
-            self._done += 1.0 - (trial.start or 0.0)
+            self.progress.end(number)
             line = Text(f"trial {number:>3}  {text}   {_point(trial.point)}", style=style)
             self.recent = [*self.recent, line][-_SHOWN_ENDED:]
         self._say(line.plain)
@@ -168,37 +175,27 @@ class View(Events):
             self.console.print(Text(text), soft_wrap=True)
 
     def _headline(self) -> str:
-        elapsed = time.monotonic() - self._begun
-        parts = [f"{self.ended} of {self.total} trials"]
+        parts = [f"{self.progress.ended} of {self.total} trials"]
         if self._elsewhere:
             parts.append(f"{self._elsewhere} run by other drivers")
         if self.best:
             parts.append(f"best {self.metric.upper()} {self.best[0]:.4g} (trial {self.best[1]})")
-        if rate := sum(trial.images_per_s for trial in self.running.values()):
+        if rate := self.progress.images_per_s():
             parts.append(f"{rate:,.0f} images/s")
-        parts.append(f"elapsed {_clock(elapsed)}")
-        if (left := self._seconds_left()) is not None:
-            parts.append(f"ETA {_clock(left)}")
+        parts.append(f"elapsed {clock(time.monotonic() - self._begun)}")
+        if (left := self.progress.seconds_left()) is not None:
+            parts.append(f"ETA {clock(left)}")
         return ", ".join(parts)
-
-    def _seconds_left(self) -> float | None:
-        """From the rate since the first report of this run, over work done in this run."""
-        if self._first_report is None:
-            return None
-        shares = [(trial.share, trial.start or 0.0) for trial in self.running.values()]
-        done = self._done + sum(share - start for share, start in shares)
-        left = (self.total - self.ended) - sum(share for share, _ in shares)
-        elapsed = time.monotonic() - self._first_report
-        return elapsed * left / done if done > 0.02 else None
 
     def _render(self) -> RenderableType:
         with self._lock:
-            share = (self.ended + sum(trial.share for trial in self.running.values())) / max(self.total, 1)
             whole, rows = Table.grid(), Table.grid(padding=(0, 2))  # a bar alone ends without a line break
-            whole.add_row(ProgressBar(total=1.0, completed=share, width=min(80, self.console.width)))
+            share, width = self.progress.share(), min(80, self.console.width)
+            whole.add_row(ProgressBar(total=1.0, completed=share, width=width))
             for number, trial in sorted(self.running.items()):
-                rate = f"{trial.images_per_s:,.0f} images/s" if trial.images_per_s else ""
-                bar = ProgressBar(total=1.0, completed=trial.share, width=24)
+                progress = self.progress.trials[number]
+                rate = f"{progress.images_per_s:,.0f} images/s" if progress.images_per_s else ""
+                bar = ProgressBar(total=1.0, completed=progress.share, width=24)
                 rows.add_row(f"trial {number:>3}", bar, trial.text, rate, Text(_point(trial.point), style="dim"))
             return Group(
                 Text(f"{self.name}: {self._headline()}", style="bold"),
@@ -208,11 +205,12 @@ class View(Events):
             )
 
 
-def _point(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in point.items())
-
-
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a duration as m:ss or h:mm:ss."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _point(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in point.items())
