@@ -1,4 +1,4 @@
-"""What Tune's loop tells a driver between its trials, and what it may not print or keep."""
+"""Tune's callbacks: they pass events on, end Tune's loop, and keep Tune silent."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from coldtune.studies.progress.events import Events, StoppedError
 
 
 class Ticker(NotPickled, tune.Callback):  # type: ignore[misc]
-    """Hands Tune's loop on as events, and ends it: when `stop` is set, or something has failed."""
+    """A callback that passes Tune's events on, and ends Tune's loop if `stop` is set or something has failed."""
 
     def __init__(self, events: Events, search: StudySearcher, stop: threading.Event) -> None:
         self._events, self._search, self._stop = events, search, stop
-        self._ended: list[Any] = []  # to be forgotten when Tune's other callbacks have seen them
+        self._ended: list[Any] = []  # forgotten after Tune's other callbacks have seen them
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial has its place."""
+        """Report that a trial has its resources."""
         self._events.started(trial.config["number"])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died, and is started again."""
+        """Report that a trial's process died and is started again."""
         number = trial.config["number"]
         self._search.deaths[number] += 1
-        if number in self._search.late:  # its next process shall only say so
+        if number in self._search.late:  # its next process only reports this reason
             trial.set_config({**trial.config, "late": self._search.late[number]})
         else:
             self._events.restarted(number)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial ended."""
+        """Mark the trial, so that it is forgotten at the end of this step."""
         self._ended.append(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial ended as its process died once too often."""
+        """Mark a trial whose process died too often, so that it is forgotten at the end of this step."""
         self._ended.append(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Tick. KeyboardInterrupt, the only way out of Tune's loop, where the study ends."""
+        """Run the periodic work, and raise KeyboardInterrupt if the study ends. Tune's loop has no other way out."""
         while self._ended:
             _forget(self._ended.pop())
         try:
@@ -52,20 +52,20 @@ class Ticker(NotPickled, tune.Callback):  # type: ignore[misc]
 
 
 def _forget(trial: Any) -> None:
-    """Drop what Tune would keep of a trial that ended, and nothing reads: statistics of every number it reported."""
+    """Drop the statistics that Tune keeps of every number of an ended trial. Nothing reads them."""
     kept = trial.run_metadata
     kept.metric_analysis, kept.metric_n_steps, kept.last_result = {}, {}, {}
-    trial.config.clear()  # Tune has another name for the same
+    trial.config.clear()  # Tune has a second reference to this mapping
     trial.evaluated_params.clear()
     trial.invalidate_json_state()
 
 
 class Silent(NotPickled, tune.ProgressReporter):  # type: ignore[misc]
-    """A progress reporter that reports nothing: the view does."""
+    """A progress reporter that reports nothing, because the view shows the progress."""
 
     def should_report(self, trials: list[Any], done: bool = False) -> bool:
-        """Never."""
+        """Return False, so that Tune never reports."""
         return False
 
     def report(self, trials: list[Any], done: bool, *sys_info: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing. Tune requires this method."""

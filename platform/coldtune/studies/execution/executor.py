@@ -1,4 +1,4 @@
-"""Ray Tune as the executor of a study: it runs what the ledger asks and reports what became of it."""
+"""Ray Tune as the executor of a study: it runs the trials that the ledger asks, and reports their ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def execute(
     ledger: Ledger,
     events: Events,
     job: Callable[[TrialRequest], TrialJob],
-    room: Capacity,
+    capacity: Capacity,
     trials: int,
     scratch: Path,
     trial: Callable[[Mapping[str, Any]], None] = coldtune_trial,
@@ -29,12 +29,19 @@ def execute(
 ) -> None:
     """Run trials on the connected cluster until `trials` of the study have ended.
 
-    room: how many run at once; a trial whose place is taken (by another study, say) waits for it. scratch: a folder
-    for Tune's own working files, which nothing is ever read from. trial: what runs one trial in its process, and
-    reports as `coldtune_trial` does. retries: how often a trial whose process died is started again. Raises
-    KeyboardInterrupt on SIGINT, between two events (a second SIGINT: at once), and StoppedError as `events` do, and
-    leaves the running trials to the end of the connection: they lose nothing that a checkpoint does not hold, and
-    whoever sent the signal may not wait for long.
+    After an interruption the running trials are left to the end of the connection, because the sender of a signal may
+    not wait for long. They resume from their last checkpoint. Work after it is repeated.
+
+    Args:
+        job: Makes the job of each trial that is asked.
+        capacity: How many trials run at the same time. A trial waits if another study uses its resources.
+        scratch: A folder for Tune's working files, from which nothing is ever read.
+        trial: Runs one trial in its process, and reports as `coldtune_trial` does.
+        retries: How often a trial whose process died is started again.
+
+    Raises:
+        KeyboardInterrupt: On SIGINT, between two events. A second SIGINT raises at once.
+        StoppedError: If a listener of `events` raises it.
     """
     from ray import tune
 
@@ -42,11 +49,11 @@ def execute(
     from coldtune.studies.execution.searcher import RungScheduler, StudySearcher
 
     stop = threading.Event()
-    # Tune starts the processes of a custom searcher's trials one after another; the searcher itself keeps the limit.
+    # By default Tune starts the processes of a custom searcher's trials one after another. The searcher has a limit.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(trials)
-    search = StudySearcher(ledger, events, job, room, trials)
+    search = StudySearcher(ledger, events, job, capacity, trials)
     tuner = tune.Tuner(
-        _trainable(trial, room.slots),
+        _trainable(trial, capacity.slots),
         tune_config=tune.TuneConfig(
             search_alg=search,
             scheduler=RungScheduler(search),
@@ -75,9 +82,9 @@ def execute(
 
 
 def _trainable(trial: Callable[[Mapping[str, Any]], None], slots: TrialResources) -> Any:
-    """The trainable as a class of its own name, under which the dashboard lists its actors.
+    """Wrap `trial` in a class with our own name, under which the dashboard lists the actors.
 
-    Tune would show a function's as `ImplicitFunc`, and those of `tune.with_resources` as `ResourceTrainable`.
+    Tune would list a function as `ImplicitFunc`, and a function with resources as `ResourceTrainable`.
     """
     from ray.tune.trainable.function_trainable import wrap_function
 
@@ -91,14 +98,14 @@ def _resources(slots: TrialResources) -> Any:
     from ray import tune
 
     if slots.workers > 1:
-        # The workers have a placement group of their own; the trial itself only waits for them.
+        # The workers have a placement group of their own, and the trial itself only waits for them.
         return tune.PlacementGroupFactory([{"memory": 1}])
     return tune.PlacementGroupFactory([{"CPU": slots.cpus} | ({"GPU": slots.gpus} if slots.gpus else {})])
 
 
 @contextmanager
 def _on_sigint(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` on SIGINT, from then on raise KeyboardInterrupt as usual. Tune's own handler must be off."""
+    """Set `stop` on the first SIGINT. Later ones raise KeyboardInterrupt as usual. Tune's own handler must be off."""
 
     def handle(*_: object) -> None:
         signal.signal(signal.SIGINT, before)

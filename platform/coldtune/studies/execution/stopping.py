@@ -1,4 +1,4 @@
-"""When a trial is tried again, and when a study stops by itself rather than burn its budget."""
+"""The conditions under which a study stops by itself, before it burns its budget."""
 
 from __future__ import annotations
 
@@ -11,44 +11,47 @@ from coldtune.studies.progress.events import Events, StoppedError
 from coldtune.studies.worker.timeout import spoken
 
 STOPPED = 3
-"""The exit code of a study that stopped by itself: its trials fail, or the cluster has become too small."""
+"""The exit code of a study that stopped because its trials fail, or because the cluster is too small."""
 
 
 class StopConditions(Events):
-    """Stops a study (StoppedError out of `tick`) whose trials all fail, or that has no room for a long time.
+    """A listener that stops a study whose trials all fail, or for which the cluster is too small for a long time.
 
-    say: shows a person a sentence.
+    The study stops by a StoppedError from `tick`.
+
+    Args:
+        say: Shows a sentence to the user.
     """
 
-    def __init__(self, limits: Limits, room: Capacity, say: Callable[[str], None]) -> None:
-        self._limits, self._room, self._say = limits, room, say
+    def __init__(self, limits: Limits, capacity: Capacity, say: Callable[[str], None]) -> None:
+        self._limits, self._capacity, self._say = limits, capacity, say
         self._failed, self._why = 0, ""
         self._told = False
 
     def completed(self, number: int, result: Mapping[str, Any]) -> None:
-        """A trial that ends well begins the count anew."""
+        """Reset the count of failures."""
         self._failed = 0
 
     def pruned(self, number: int, step: int) -> None:
-        """So does one that was well enough to be judged."""
+        """Reset the count of failures, because a pruned trial ran well enough to be measured."""
         self._failed = 0
 
     def failed(self, number: int, reason: str) -> None:
-        """Count it."""
+        """Count the failure."""
         self._failed, self._why = self._failed + 1, reason
 
     def tick(self) -> None:
-        """Look at both limits."""
+        """Check both limits."""
         if 0 < self._limits.max_failures <= self._failed:
             raise StoppedError(
                 f"the last {self._failed} trials failed, one after the other; the last one: "
                 f"{self._why.splitlines()[0][:300]} (--max-failures {self._limits.max_failures})"
             )
-        empty = self._room.empty_for()
+        empty = self._capacity.empty_for()
         if empty > self._limits.patience:
-            raise StoppedError(f"the cluster is too small: {self._room}, for {spoken(self._limits.patience)} now")
+            raise StoppedError(f"the cluster is too small: {self._capacity}, for {spoken(self._limits.patience)} now")
         if empty and not self._told:
-            self._say(f"waiting for nodes: {self._room}; ends in {spoken(self._limits.patience)} unless they come")
+            self._say(f"waiting for nodes: {self._capacity}; ends in {spoken(self._limits.patience)} unless they come")
         elif self._told and not empty:
             self._say("the cluster has room again")
         self._told = bool(empty)

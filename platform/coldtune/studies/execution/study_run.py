@@ -1,4 +1,4 @@
-"""Running the trials that a study lacks on the cluster, and what comes after the last one."""
+"""One driver's run of a study: the missing trials on the cluster, then the wrap-up."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from typing import Any
 from rich.console import Console
 
 from coldtune import tracking
-from coldtune.studies.execution import cluster
-from coldtune.studies.execution import dispatch as tasks
+from coldtune.studies.execution import cluster, dispatch
 from coldtune.studies.execution.executor import execute
 from coldtune.studies.execution.joined import JoinedDrivers, wait_for_others
-from coldtune.studies.execution.ray_watchdog import ray_places, watch
+from coldtune.studies.execution.ray_watchdog import ray_endpoints, watch
 from coldtune.studies.execution.stopping import StopConditions
-from coldtune.studies.preflight import nodes as reach
+from coldtune.studies.preflight import nodes
 from coldtune.studies.preflight.capacity import Capacity, TrialResources, plan
 from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.preflight.options import RunOptions
@@ -42,17 +41,21 @@ def run_trials(
     console: Console,
     close: Callable[[bool], None],
 ) -> bool:
-    """Run the trials that are missing, then measure the best one on test; False where it was interrupted.
+    """Run the missing trials, then measure the best trial on test.
 
-    close: says how a study ended, and how to resume it; for an end that does not come back here.
+    Args:
+        close: Prints the end of a study and how to resume it. It is used if the process must exit from here.
+
+    Returns:
+        True if all trials ended, False if the run was interrupted.
     """
-    tags = tasks.tags(checked)
+    tags = dispatch.tags(checked)
     records = _records(checked, ledger, target, tags)
     run = _Run(checked, ledger, options, target, console, records, tags)
     try:
         with (
             cluster.connect(checked.folder.name) as context,
-            watch(ray_places(context["own"]), partial(run.farewell, close, context["own"])),
+            watch(ray_endpoints(context["own"]), partial(run.end_without_ray, close, context["own"])),
             run.shown,
         ):
             return run.on(context)
@@ -71,7 +74,7 @@ def run_trials(
 
 @dataclass(frozen=True)
 class _Run:
-    """One driver's run of a study. shown: holds the view while trials run."""
+    """One driver's run of a study. `shown` is open while the view is on the screen."""
 
     checked: Checked
     ledger: Ledger
@@ -83,30 +86,30 @@ class _Run:
     shown: ExitStack = field(default_factory=ExitStack)
 
     def on(self, context: dict[str, Any]) -> bool:
-        """Run on the cluster of this context of Ray's; False where trials are still missing."""
+        """Run on the connected cluster. Return False if trials are still missing at the end."""
         checked, options = self.checked, self.options
-        reach.check(tasks.needs(checked, options, self.target))
-        slots = plan(cluster.nodes(), options.workers, options.gpus_per_trial, checked.trials)
-        room = Capacity(slots, checked.trials, cluster.nodes)
-        opening.running(self.console, slots, context)
+        nodes.check(dispatch.needs(checked, options, self.target))
+        resources = plan(cluster.nodes(), options.workers, options.gpus_per_trial, checked.trials)
+        capacity = Capacity(resources, checked.trials, cluster.nodes)
+        opening.running(self.console, resources, context)
         _interrupt_on_sigterm()
         view = self._view()
-        job = tasks.jobs(checked, options, slots, self.tags)
-        spent = WallTime(slots.count, options.begun)
+        job = dispatch.jobs(checked, options, resources, self.tags)
+        wall_time = WallTime(resources.count, options.begun)
         self.shown.enter_context(view)
-        missing = not self._all_ended()  # none is, where a driver died between the last trial and the end
-        self._execute(job, room, view, spent)
+        missing = not self._all_ended()  # False if an earlier driver finished the trials but died before the wrap-up
+        self._execute(job, capacity, view, wall_time)
         self.shown.close()
         if missing:
-            self.console.print(f"\n{spent}", highlight=False)
+            self.console.print(f"\n{wall_time}", highlight=False)
         if not self.records.leads():
             return True
         if missing:
-            self.records.parent.metrics({"overhead_percent": spent.overhead_percent()}, self.ledger.finished())
+            self.records.parent.metrics({"overhead_percent": wall_time.overhead_percent()}, self.ledger.finished())
         if not self._all_ended():
             self.records.interrupted(self.ledger.live())
             return False
-        self._end(job, slots)
+        self._wrap_up(job, resources)
         return True
 
     def _all_ended(self) -> bool:
@@ -124,26 +127,31 @@ class _Run:
             best=(best.values[0], best.number) if best else None,
         )
 
-    def _execute(self, job: tasks.Jobs, room: Capacity, view: View, spent: WallTime) -> None:
-        """Run trials until none is left to ask, for this driver or after others have died."""
+    def _execute(self, job: dispatch.Jobs, capacity: Capacity, view: View, wall_time: WallTime) -> None:
+        """Run trials until nothing is left to ask, including the trials of other drivers that die meanwhile."""
         ledger, trials, limits = self.ledger, self.checked.trials, self.options.limits
-        together = JoinedDrivers(ledger, view)
-        events = EventBroadcast([self.records, view, spent, StopConditions(limits, room, view.notice), together])
-        more = ledger.wanted(trials) > 0 or wait_for_others(ledger, together, trials)
+        others = JoinedDrivers(ledger, view)
+        events = EventBroadcast([self.records, view, wall_time, StopConditions(limits, capacity, view.notice), others])
+        more = ledger.wanted(trials) > 0 or wait_for_others(ledger, others, trials)
         while more:
-            execute(ledger, events, job, room, trials, self.options.home / "ray", retries=limits.retries)
-            more = wait_for_others(ledger, together, trials)
+            execute(ledger, events, job, capacity, trials, self.options.home / "ray", retries=limits.retries)
+            more = wait_for_others(ledger, others, trials)
 
-    def _end(self, job: tasks.Jobs, slots: TrialResources) -> None:
-        """What the driver that leads does once all trials have ended."""
+    def _wrap_up(self, job: dispatch.Jobs, resources: TrialResources) -> None:
+        """Measure the best trial on test and write the table. Only the leading driver does, after the last trial."""
         if self.checked.space.size is None:
-            tasks.on_test(self.checked, self.ledger, self.records, job, slots, self.console)
+            dispatch.on_test(self.checked, self.ledger, self.records, job, resources, self.console)
         for path in closing.write_table(self.checked.folder, self.ledger):
             self.records.parent.artifact(path)
         self.records.finished()
 
-    def farewell(self, close: Callable[[bool], None], own: bool, why: str) -> None:
-        """End a run whose Ray died (own: started by this driver), in the little time that is left."""
+    def end_without_ray(self, close: Callable[[bool], None], own: bool, why: str) -> None:
+        """Mark the runs as interrupted and print how to resume, after Ray died.
+
+        Args:
+            own: True if this driver started Ray.
+            why: What died, as a sentence.
+        """
         self.shown.close()
         again = "" if own else "; start the cluster again before you resume"
         self.console.print(f"\n[red]{why}, and its trials with it{again}[/]", highlight=False)
@@ -153,27 +161,27 @@ class _Run:
 
 
 def _records(checked: Checked, ledger: Ledger, target: tracking.Target, tags: Mapping[str, object]) -> MlflowRuns:
-    """The study's records, begun where this driver leads."""
+    """Return the study's MLflow records. Only the leading driver writes to the study's own run."""
     spool, of_study = checked.folder.spool, {**tags, "protocol": checked.protocol.key}
     records = MlflowRuns(ledger, checked.folder.name, spool, target, of_study)
     if records.leads():
         records.settle()
-        records.parent.params({"objective": _and(checked.spec), **_imported(ledger)})
-        records.parent.tags({"trials": checked.trials})  # a larger number extends the study; parameters stay
+        records.parent.params({"objective": _objective_names(checked.spec), **_imported(ledger)})
+        records.parent.tags({"trials": checked.trials})  # no parameter, because the number can grow
         records.parent.artifact(checked.folder.path / "spec.yaml")
     return records
 
 
 def _interrupt_on_sigterm() -> None:
-    """`ray job stop` and schedulers send SIGTERM: end as on Ctrl-C, saying how to resume."""
+    """Treat SIGTERM, which `ray job stop` and schedulers send, like Ctrl-C."""
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
 def _imported(ledger: Ledger) -> dict[str, object]:
-    """How many trials came from other studies, and from which: they have no run of their own in this one."""
+    """Return how many trials were imported, and from which studies. Imported trials have no run in this study."""
     origins = Counter(trial.user_attrs[IMPORTED_FROM]["study"] for trial in imported(ledger.trials()))
     return {"imported_trials": ledger.imported(), "imported_from": dict(origins)} if origins else {}
 
 
-def _and(spec: StudySpec) -> str:
+def _objective_names(spec: StudySpec) -> str:
     return ", ".join(objective.metric for objective in spec.objectives)

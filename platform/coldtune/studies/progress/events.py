@@ -1,4 +1,4 @@
-"""What happens while a study runs, and who listens."""
+"""The events of a running study, and their listeners."""
 
 from __future__ import annotations
 
@@ -11,45 +11,48 @@ if TYPE_CHECKING:
 
 
 class StoppedError(Exception):
-    """A study that ends before its last trial, by its own limits; its text says why."""
+    """Raised if a study ends before its last trial because of its own limits. The text says why."""
 
 
 class Events:
-    """What the executor tells while it runs; a study's view and records override what they need."""
+    """A listener to the events of a running study.
+
+    Every method does nothing. The view and the records override the events that they need.
+    """
 
     def asked(self, asked: TrialRequest) -> None:
-        """A trial was handed to the cluster, which may have to find room for it."""
+        """Handle a trial that was handed to the cluster, where it may have to wait for resources."""
 
     def started(self, number: int) -> None:
-        """A trial has its place and begins."""
+        """Handle a trial that has its resources and begins."""
 
     def progressed(self, number: int, result: Mapping[str, Any]) -> None:
-        """A running trial reported (see `coldtune_trial`)."""
+        """Handle a report of a running trial (see `coldtune_trial`)."""
 
     def completed(self, number: int, result: Mapping[str, Any]) -> None:
-        """A trial has its values, and the ledger knows them."""
+        """Handle a finished trial, after the ledger has recorded its values."""
 
     def failed(self, number: int, reason: str) -> None:
-        """A trial failed, and the ledger knows why."""
+        """Handle a failed trial, after the ledger has recorded the reason."""
 
     def pruned(self, number: int, step: int) -> None:
-        """A trial ended at a rung, and the ledger knows it."""
+        """Handle a trial that was pruned at a rung, after the ledger has recorded it."""
 
     def lost(self, number: int) -> None:
-        """Another driver took a trial over, and says what becomes of it."""
+        """Handle a trial that another driver took over. That driver tells its end."""
 
     def restarted(self, number: int) -> None:
-        """A trial's process died; the cluster starts it again, and it goes on from its last checkpoint."""
+        """Handle a trial whose process died. The cluster starts it again, and it resumes from its last checkpoint."""
 
     def tick(self) -> None:
-        """Called several times a second, whether or not anything happened. A StoppedError ends the study."""
+        """Run periodic work. Called several times a second. A StoppedError ends the study."""
 
 
 _EVENTS = [name for name in vars(Events) if not name.startswith("_")]
 
 
 class EventBroadcast(Events):
-    """Several listeners as one: each hears of everything, in the order in which they are given."""
+    """A listener that passes every event on to several listeners, in their order."""
 
     def __init__(self, listeners: Sequence[Events]) -> None:
         self._listeners = listeners

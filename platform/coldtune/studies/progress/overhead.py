@@ -13,9 +13,11 @@ from coldtune.studies.worker.job import RUNG
 
 
 class WallTime(Events):
-    """Where the wall time of a run went: training, sampling and measuring, or everything else.
+    """The wall time of a run, split into work (training, sampling, measuring) and overhead.
 
-    begun: when the command began (of `time.monotonic`); its imports, its checks and the start of Ray are no work.
+    Args:
+        slots: How many trials run at the same time.
+        begun: When the command began, by `time.monotonic`. Imports, checks and the start of Ray count as overhead.
     """
 
     def __init__(self, slots: int, begun: float) -> None:
@@ -23,22 +25,22 @@ class WallTime(Events):
         self._at_rung: dict[int, float] = {}
 
     def progressed(self, number: int, result: Mapping[str, Any]) -> None:
-        """Remember what a trial has computed up to a rung, since it may end there."""
+        """Remember the work of a trial up to a rung, because the trial may end there."""
         if result["stage"] == RUNG:
             self._at_rung[number] = _computed(Rung.of(result).stages)
 
     def pruned(self, number: int, step: int) -> None:
-        """Add the seconds of the stages that this trial computed."""
+        """Add the seconds of the stages that the trial computed."""
         self.work += self._at_rung[number]
         self.trials += 1
 
     def completed(self, number: int, result: Mapping[str, Any]) -> None:
-        """Add the seconds of the stages that this trial computed."""
+        """Add the seconds of the stages that the trial computed."""
         self.work += _computed(result["stages"])
         self.trials += 1
 
     def overhead_percent(self) -> float:
-        """The share of the slots' wall time so far that was not training, sampling or measuring, 0..100."""
+        """Return the share of the wall time of all slots that was not work, 0..100."""
         return 100 * max(0.0, 1 - self.work / (self.slots * (time.monotonic() - self.begun)))
 
     def __str__(self) -> str:
@@ -51,5 +53,5 @@ class WallTime(Events):
 
 
 def _computed(stages: Sequence[Sequence[Any]]) -> float:
-    """Seconds of the stages that were not found in the store."""
+    """Return the seconds of the stages that were not found in the store."""
     return sum(float(seconds) for _, _, found, seconds in stages if not found)
