@@ -37,8 +37,8 @@ from coldtune.metrics import (
     ProtocolConfig,
     Reference,
     build_extractor,
+    estimates,
     frechet_distance,
-    frechet_interval,
     judge,
     reference_features,
     reference_statistics,
@@ -92,7 +92,7 @@ def finishes(dim: int) -> dict[str, Callable[[], float]]:
         return float(metric.compute())
 
     def with_influences() -> float:
-        return frechet_interval(reference, x).value
+        return estimates(x, None, reference, ["fid"])["fid"].interval.value
 
     return {
         OURS: lambda: frechet_distance(reference, moments),

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coldtune.metrics import FeatureMoments, Reference, frechet_distance, frechet_interval
+from coldtune.metrics import FeatureMoments, Reference, estimates, frechet_distance
 from coldtune.metrics.frechet import factor
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.npz"
@@ -151,7 +151,7 @@ def test_small_eigenvalues_keep_their_digits() -> None:
     shift, cross = a.mean(0) - b.mean(0), torch.linalg.svdvals(factors[0] @ factors[1].T).sum()
     expected = float(shift @ shift + sum((x * x).sum() for x in factors) - 2 * cross)
     assert _distance(a, b) == pytest.approx(expected, rel=1e-10)
-    assert frechet_interval(Reference.of(a), b).value == pytest.approx(expected, rel=1e-10)
+    assert estimates(b, None, Reference.of(a), ["fid"])["fid"].interval.value == pytest.approx(expected, rel=1e-10)
 
 
 def test_wrong_input() -> None:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coldtune.metrics import ImageScores, mse, psnr, rmse, ssim
+from coldtune.metrics import mse, psnr, rmse, ssim
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.npz"
 
@@ -74,26 +74,6 @@ def test_rmse_takes_one_root_over_all_images() -> None:
     np.testing.assert_allclose(mse(a, b), [0, 0.64], rtol=1e-6)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("batch_size", [1, 2, 4, 50])
-def test_streaming_in_any_batches_and_order_gives_the_same_numbers(channels: int, batch_size: int) -> None:
-    a, b = _pair(channels=channels)
-    scores, backwards = ImageScores(), ImageScores()
-    for first, second in zip(a.split(batch_size), b.split(batch_size), strict=True):
-        scores.update(first, second)
-    backwards.update(a.flip(0)[:4], b.flip(0)[:4])
-    rest = ImageScores()
-    rest.update(a.flip(0)[4:], b.flip(0)[4:])
-    backwards.merge(rest)
-    assert scores.n == backwards.n == 9
-    for one in (scores, backwards):
-        assert one.ssim == pytest.approx(float(ssim(a, b).mean()), rel=1e-9)
-        assert one.rmse == pytest.approx(rmse(a, b), rel=1e-9)
-        assert one.psnr == pytest.approx(-20 * math.log10(rmse(a, b)), rel=1e-9)
-    torch.testing.assert_close(scores.per_image["mse"], mse(a, b))
-    torch.testing.assert_close(backwards.per_image["ssim"], ssim(a, b).flip(0))
-
-
 def test_images_smaller_than_the_window_are_refused() -> None:
     small = torch.zeros(2, 1, 10, 16)
     with pytest.raises(ValueError, match="at least 11 pixels, its window; got 10x16"):
@@ -120,5 +100,3 @@ def test_other_forms_and_ranges_are_refused() -> None:
         rmse((a * 255).to(torch.uint8), b)
     with pytest.raises(ValueError, match="two equal shapes"):
         ssim(a, b[:3])
-    with pytest.raises(ValueError, match="no images were compared"):
-        _ = ImageScores().rmse

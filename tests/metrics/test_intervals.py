@@ -14,7 +14,6 @@ from coldtune.metrics import (
     estimates,
     frechet_distance,
     frechet_influences,
-    frechet_interval,
     jackknife_interval,
     kid,
     kid_influences,
@@ -31,6 +30,10 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def _sets(n: int, m: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
     return _random(n, dim) @ (_random(dim, dim, seed=1) / 2) + 0.3, _random(m, dim, seed=2) + 0.1
+
+
+def _fid_interval(reference: Reference, features: torch.Tensor) -> Interval:
+    return estimates(features, None, reference, ["fid"])["fid"].interval
 
 
 def _weighted(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
@@ -53,7 +56,7 @@ def test_influences_are_the_derivative_by_each_images_weight(n: int, m: int, dim
     reference = Reference.of(y)
     assert _weighted(x.numpy(), y.numpy(), np.full(n, 1 / n)) == pytest.approx(frechet_distance(reference, x), rel=1e-8)
     influences = frechet_influences(reference, x)
-    assert frechet_interval(reference, x).value == pytest.approx(frechet_distance(reference, x), rel=1e-8)
+    assert _fid_interval(reference, x).value == pytest.approx(frechet_distance(reference, x), rel=1e-8)
     for i in range(min(n, 12)):
         step = 1e-5 * (np.eye(n)[i] - 1 / n)
         above, below = (_weighted(x.numpy(), y.numpy(), 1 / n + sign * step) for sign in (1, -1))
@@ -100,7 +103,7 @@ def test_dead_features_change_nothing(dead: int) -> None:
 
 def test_constant_images_have_an_interval_without_width() -> None:
     reference = Reference.of(_random(50, 4))
-    interval = frechet_interval(reference, torch.full((20, 4), 0.25, dtype=torch.float64))
+    interval = _fid_interval(reference, torch.full((20, 4), 0.25, dtype=torch.float64))
     assert interval.low == pytest.approx(interval.value, rel=1e-9)
     assert interval.high == pytest.approx(interval.value, rel=1e-9)
 
@@ -110,7 +113,7 @@ def _coverage(dim: int, n: int, runs: int, shift: float, scale: float) -> tuple[
     mix = _random(dim, dim, seed=10**6) / dim**0.5
     reference = Reference.of(_random(20 * dim, dim, seed=10**6 + 1) @ mix)
     intervals = [
-        frechet_interval(reference, scale * _random(n, dim, seed=s) @ mix + shift / dim**0.5) for s in range(runs)
+        _fid_interval(reference, scale * _random(n, dim, seed=s) @ mix + shift / dim**0.5) for s in range(runs)
     ]
     values = torch.tensor([interval.value for interval in intervals], dtype=torch.float64)
     stated = torch.tensor([(interval.high - interval.value) / norm.ppf(0.975) for interval in intervals])
@@ -217,7 +220,7 @@ def test_a_bootstrap_of_fid_would_not_hold_its_own_estimate() -> None:
     generator = torch.Generator().manual_seed(0)
     resampled = [frechet_distance(reference, x[torch.randint(256, (256,), generator=generator)]) for _ in range(30)]
     assert min(resampled) > frechet_distance(reference, x)
-    interval = frechet_interval(reference, x)
+    interval = _fid_interval(reference, x)
     assert interval.low < interval.value < interval.high
 
 

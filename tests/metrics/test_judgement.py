@@ -14,81 +14,108 @@ from coldtune.metrics import (
     Judgement,
     MemoryCache,
     Observations,
+    Protocol,
     ProtocolConfig,
+    Reference,
     build_extractor,
     compare,
     distances,
+    estimates,
     extract_features,
+    frechet_distance,
     frechet_influences,
-    frechet_interval,
     image_scores,
-    image_set_metrics,
     judge,
     judge_observed,
     reference_features,
     reference_statistics,
     resolve,
+    rmse,
+    ssim,
 )
 
 
-def noisy(images: torch.Tensor, sd: float, seed: int = 0) -> torch.Tensor:
+def _noisy(images: torch.Tensor, sd: float, seed: int = 0) -> torch.Tensor:
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)) * sd
     return (images + noise).round().clamp(0, 255).to(torch.uint8)
 
 
-def judged(digits: Dataset, sd: float, seed: int = 0, **config: object) -> Judgement:
+def _judged(digits: Dataset, sd: float, seed: int = 0, **config: object) -> Judgement:
+    """Judge the split with noise of `sd` grey levels by every distance."""
     extractor, cache = build_extractor("digits"), MemoryCache()
     protocol = resolve(ProtocolConfig.model_validate(config), extractor, digits)
     images = digits.split(protocol.split).images
     clean = images[protocol.image_indices()]
     reference = reference_statistics(extractor, images, protocol, cache)
     features = reference_features(extractor, images, protocol, cache)
-    return judge(noisy(clean, sd, seed), clean, extractor, reference, protocol, features, tuple(DISTANCES))
+    return judge(_noisy(clean, sd, seed), clean, extractor, reference, protocol, features, tuple(DISTANCES))
 
 
-def test_values_are_those_of_the_single_functions(digits: Dataset) -> None:
-    judgement = judged(digits, 20)
+def _corners() -> Extractor:
+    """Return an extractor of four pixels: its features are exact, because no network rounds them."""
+    return Extractor(
+        "corners", lambda images: images[:, 0, ::15, ::15].flatten(1).double() / 255, 4, "0" * 64, "as given"
+    )
+
+
+def _noise_protocol(count: int, channels: int = 1, dim: int = 4) -> Protocol:
+    return Protocol(
+        extractor="corners", extractor_sha256="0" * 64, extractor_input="as given", dim=dim, dataset="noise",
+        dataset_fingerprint="1" * 64, image_shape=(channels, 16, 16), resize="none", split="test", num_images=count,
+        reference_images=count, seed=0,
+    )  # fmt: skip
+
+
+def _noise_images(count: int = 61, channels: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randint(0, 200, (count, channels, 16, 16), generator=generator, dtype=torch.uint8)
+    return clean + torch.randint(0, 50, clean.shape, generator=generator, dtype=torch.uint8), clean
+
+
+def test_judge_values_equal_single_functions(digits: Dataset) -> None:
+    judgement = _judged(digits, 20)
     extractor, images = build_extractor("digits"), digits.split("validation").images
-    made, features = noisy(images, 20), extract_features(build_extractor("digits"), images)
-    protocol = judgement.protocol
+    made, protocol = _noisy(images, 20), judgement.protocol
+    features, reference_vectors = extract_features(extractor, made), extract_features(extractor, images)
     reference = reference_statistics(extractor, images, protocol, MemoryCache())
-    expected = distances(extract_features(extractor, made), features)
-    expected |= image_set_metrics(made, images, extractor, reference)
-    values = {name: value.value for name, value in judgement.values.items()}
-    assert values == pytest.approx(expected, rel=1e-9)
-    interval = frechet_interval(reference, extract_features(extractor, made))
+    error = rmse(made.double() / 255, images.double() / 255)
+    expected = distances(features, reference_vectors) | {
+        "fid": frechet_distance(reference, features),
+        "ssim": float(ssim(made.double() / 255, images.double() / 255).mean()),
+        "rmse": error,
+        "psnr": -20 * math.log10(error),
+    }
+    assert {name: value.value for name, value in judgement.values.items()} == pytest.approx(expected, rel=1e-9)
+    interval = estimates(features, None, reference, ["fid"])["fid"].interval
     fid = judgement.values["fid"]
     assert (fid.low, fid.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
-    torch.testing.assert_close(
-        judgement.influences["fid"], frechet_influences(reference, extract_features(extractor, made))
-    )
+    torch.testing.assert_close(judgement.influences["fid"], frechet_influences(reference, features))
     for value in judgement.values.values():
         assert (value.n, value.protocol) == (len(images), protocol)
 
 
-def test_intervals_hold_their_value(digits: Dataset) -> None:
-    values = judged(digits, 20).values
+def test_judge_intervals_contain_value(digits: Dataset) -> None:
+    values = _judged(digits, 20).values
     assert set(values) == {*DISTANCES, "ssim", "rmse", "psnr"}
-    for name in values:
-        low, high = values[name].low, values[name].high
-        assert low is not None
-        assert high is not None
-        assert low < values[name].value < high
-    # psnr = -20 log10(rmse), so the bounds of one are those of the other, in reverse.
-    rmse, psnr = values["rmse"], values["psnr"]
-    assert rmse.low is not None
-    assert psnr.high == pytest.approx(-20 * math.log10(rmse.low), rel=1e-12)
+    for value in values.values():
+        assert value.low is not None
+        assert value.high is not None
+        assert value.low < value.value < value.high
+    # psnr = -20 log10(rmse), so the bounds of one metric are those of the other, in reverse.
+    assert values["rmse"].low is not None
+    assert values["psnr"].high == pytest.approx(-20 * math.log10(values["rmse"].low), rel=1e-12)
 
 
-def test_the_originals_themselves(digits: Dataset, tmp_path: Path) -> None:
-    judgement = judged(digits, 0)
+def test_judge_originals_are_perfect(digits: Dataset, tmp_path: Path) -> None:
+    judgement = _judged(digits, 0)
     values = judgement.values
     assert values["fid"].value < 1e-6
     assert values["mind"].value == 0
     assert (values["precision"].value, values["recall"].value) == (1, 1)
+    assert values["ssim"].value == pytest.approx(1, rel=1e-12)
     assert values["rmse"].value == 0
     assert values["psnr"].value == math.inf
-    # More like the reference than a second sample of it could be: KID counts no image against itself.
+    # KID compares no image with itself, so the reference is closer to itself than a second sample could be.
     assert values["kid"].value < 0
     for value in values.values():
         assert value.low is not None
@@ -100,7 +127,18 @@ def test_the_originals_themselves(digits: Dataset, tmp_path: Path) -> None:
     json.loads((tmp_path / "metrics.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
-def test_one_wrong_image_among_perfect_ones_has_an_interval(digits: Dataset) -> None:
+def test_judge_constant_images_fid_has_closed_form(digits: Dataset) -> None:
+    extractor, images = build_extractor("digits"), digits.split("validation").images
+    protocol = resolve(ProtocolConfig(), extractor, digits)
+    reference = reference_statistics(extractor, images, protocol, MemoryCache())
+    judgement = judge(torch.full_like(images, 60), images, extractor, reference, protocol)
+    # Without spread, only the shift of the means and the reference's own variance remain.
+    shift = extractor(torch.full_like(images[:1], 60))[0] - reference.mean
+    expected = float(shift @ shift + reference.covariance.trace())
+    assert judgement.values["fid"].value == pytest.approx(expected, rel=1e-6)
+
+
+def test_judge_one_wrong_image_has_finite_psnr_with_infinite_bound(digits: Dataset) -> None:
     extractor, images = build_extractor("digits"), digits.split("validation").images
     protocol = resolve(ProtocolConfig(), extractor, digits)
     reference = reference_statistics(extractor, images, protocol, MemoryCache())
@@ -117,7 +155,15 @@ def test_one_wrong_image_among_perfect_ones_has_an_interval(digits: Dataset) -> 
     assert compare(judgement, judgement, "rmse").better is None
 
 
-def test_progress_is_the_share_of_images(digits: Dataset) -> None:
+def test_judge_generated_images_have_no_image_scores() -> None:
+    images, clean = _noise_images()
+    protocol = _noise_protocol(61).model_copy(update={"task": "generated"})
+    judgement = judge(images, None, _corners(), Reference.of(_corners()(clean)), protocol)
+    assert set(judgement.values) == {"fid"}
+    assert judgement.per_image == {}
+
+
+def test_judge_progress_is_share_of_images(digits: Dataset) -> None:
     extractor, images = build_extractor("digits"), digits.split("validation").images
     protocol, seen = resolve(ProtocolConfig(), extractor, digits), []
     reference = reference_statistics(extractor, images, protocol, MemoryCache())
@@ -125,8 +171,8 @@ def test_progress_is_the_share_of_images(digits: Dataset) -> None:
     assert seen == [min(end, len(images)) / len(images) for end in range(100, len(images) + 100, 100)]
 
 
-def test_every_distance_is_compared_in_pairs(digits: Dataset) -> None:
-    a, b = judged(digits, 15), judged(digits, 45)
+def test_compare_distances_are_paired_by_image(digits: Dataset) -> None:
+    a, b = _judged(digits, 15), _judged(digits, 45)
     for name in DISTANCES:
         comparison = compare(a, b, name)
         assert comparison.better == "A", name
@@ -137,17 +183,17 @@ def test_every_distance_is_compared_in_pairs(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5])
-def test_observed_in_any_shares_and_order(digits: Dataset, share: float) -> None:
+def test_judge_observed_any_shares_and_order_same_values(digits: Dataset, share: float) -> None:
     extractor, images = build_extractor("digits"), digits.split("validation").images
     protocol = resolve(ProtocolConfig(), extractor, digits)
     reference = reference_statistics(extractor, images, protocol, MemoryCache())
     features = reference_features(extractor, images, protocol, MemoryCache())
-    made, numbers = noisy(images, 30), protocol.image_indices()
+    made, numbers = _noisy(images, 30), protocol.image_indices()
     whole = judge(made, images, extractor, reference, protocol, features, tuple(DISTANCES))
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
     observations = Observations(extractor.dim, pairs=True)
     for rows in order.split(max(int(share * len(images)), 1)):
-        # The same features, so that what is compared is the gathering and not the rounding of float32 in batches.
+        # The same features, so that the test compares the gathering and not how float32 rounds in batches.
         known = extract_features(extractor, made)[rows]
         observations.update(numbers[rows], known, image_scores(made[rows], images[rows]))
     again = judge_observed(observations, reference, protocol, features, tuple(DISTANCES))
@@ -156,19 +202,34 @@ def test_observed_in_any_shares_and_order(digits: Dataset, share: float) -> None
         assert (again.values[name].low, again.values[name].high) == pytest.approx((value.low, value.high), rel=1e-9)
 
 
-def test_batches_leave_no_trace(digits: Dataset) -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 7, 61, 500])
+def test_judge_any_batch_size_same_values(channels: int, batch_size: int) -> None:
+    images, clean = _noise_images(channels=channels)
+    reference, protocol = Reference.of(_corners()(clean)), _noise_protocol(61, channels)
+    judgement = judge(images, clean, _corners(), reference, protocol, batch_size=batch_size)
+    error = rmse(images.double() / 255, clean.double() / 255)
+    expected = {
+        "fid": frechet_distance(reference, _corners()(images)),
+        "ssim": float(ssim(images.double() / 255, clean.double() / 255).mean()),
+        "rmse": error,
+        "psnr": -20 * math.log10(error),
+    }
+    assert {name: value.value for name, value in judgement.values.items()} == pytest.approx(expected, rel=1e-9)
+
+
+def test_judge_batch_size_of_network_same_values(digits: Dataset) -> None:
     extractor, images = build_extractor("digits"), digits.split("validation").images
     protocol = resolve(ProtocolConfig(), extractor, digits)
     reference = reference_statistics(extractor, images, protocol, MemoryCache())
-    made = noisy(images, 30)
-    one, other = (judge(made, images, extractor, reference, protocol, batch_size=size) for size in (50, 1000))
-    assert set(one.values) == {"fid", "ssim", "rmse", "psnr"}
-    assert {name: value.value for name, value in one.values.items()} == pytest.approx(
-        {name: value.value for name, value in other.values.items()}, rel=1e-6
+    made = _noisy(images, 30)
+    small, large = (judge(made, images, extractor, reference, protocol, batch_size=size) for size in (50, 1000))
+    assert {name: value.value for name, value in small.values.items()} == pytest.approx(
+        {name: value.value for name, value in large.values.items()}, rel=1e-6
     )
 
 
-def test_features_of_the_reference_are_extracted_once(digits: Dataset) -> None:
+def test_reference_features_are_extracted_once(digits: Dataset) -> None:
     extractor, cache, seen = build_extractor("digits"), MemoryCache(), []
     counting = Extractor(
         "digits", lambda images: (seen.append(len(images)), extractor(images))[1], 64, extractor.sha256, extractor.input
@@ -183,7 +244,7 @@ def test_features_of_the_reference_are_extracted_once(digits: Dataset) -> None:
         reference_features(counting, images[:10], first, cache)
 
 
-def test_what_is_wrong_is_said_before_anything_is_extracted(digits: Dataset) -> None:
+def test_judge_wrong_arguments_are_refused_before_extraction(digits: Dataset) -> None:
     good, images, seen = build_extractor("digits"), digits.split("validation").images, []
     counting = Extractor("digits", lambda batch: (seen.append(1), good(batch))[1], 64, good.sha256, good.input)
     protocol = resolve(ProtocolConfig(), good, digits)
@@ -198,7 +259,7 @@ def test_what_is_wrong_is_said_before_anything_is_extracted(digits: Dataset) -> 
     assert not seen
 
 
-def test_wrong_input(digits: Dataset) -> None:
+def test_judge_wrong_input_is_refused(digits: Dataset) -> None:
     extractor, images = build_extractor("digits"), digits.split("validation").images
     protocol = resolve(ProtocolConfig(), extractor, digits)
     reference = reference_statistics(extractor, images, protocol, MemoryCache())
@@ -210,25 +271,32 @@ def test_wrong_input(digits: Dataset) -> None:
         judge(images, images, extractor, reference, protocol, names=["fid", "kid"])
     with pytest.raises(ValueError, match="an original per image"):
         judge(images, images[:10], extractor, reference, protocol)
+    with pytest.raises(ValueError, match=r"allowed is uint8 .* an original per image"):
+        judge(images, images.float(), extractor, reference, protocol)
+    with pytest.raises(ValueError, match=r"allowed is uint8 \(B, C, H, W\)"):
+        judge(images.float(), images, extractor, reference, protocol)
     test = resolve(ProtocolConfig(split="test"), extractor, digits)
     theirs = digits.split("test").images
     with pytest.raises(ValueError, match="the reference was made under another protocol"):
         judge(theirs, theirs, extractor, reference, test)
+    noise, clean = _noise_images()
+    with pytest.raises(ValueError, match="features of 4 dimensions against a reference of 3"):
+        judge(noise, clean, _corners(), Reference.of(_corners()(clean)[:, :3]), _noise_protocol(61))
 
 
-def test_a_judgement_is_read_back_as_it_was_written(digits: Dataset, tmp_path: Path) -> None:
-    judgement = judged(digits, 20)
+def test_judgement_load_equals_saved(digits: Dataset, tmp_path: Path) -> None:
+    judgement = _judged(digits, 20)
     judgement.save(tmp_path)
     read = Judgement.load(tmp_path)
     assert read.protocol == judgement.protocol
     assert read.values == judgement.values
-    for mine, other in ((judgement.influences, read.influences), (judgement.per_image, read.per_image)):
-        assert set(mine) == set(other)
-        for name, tensor in mine.items():
-            assert torch.equal(tensor, other[name])
+    for saved, loaded in ((judgement.influences, read.influences), (judgement.per_image, read.per_image)):
+        assert set(saved) == set(loaded)
+        for name, tensor in saved.items():
+            assert torch.equal(tensor, loaded[name])
 
 
-def test_generated_images_may_outnumber_the_split(digits: Dataset) -> None:
+def test_resolve_generated_images_may_outnumber_split(digits: Dataset) -> None:
     extractor = build_extractor("digits")
     config = ProtocolConfig(num_images=500)
     with pytest.raises(ValueError, match=r"num_images = 500: the validation split .* has 363"):

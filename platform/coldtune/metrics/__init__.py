@@ -2,16 +2,14 @@
 
 from coldtune.metrics.cache import Cache, MemoryCache
 from coldtune.metrics.distances import DISTANCES, Estimate, distances, estimates
-from coldtune.metrics.evaluate import image_set_metrics
 from coldtune.metrics.extractors import Extractor, build_extractor, extract_features, extract_moments
 from coldtune.metrics.fid_infinity import fid_infinity, fid_infinity_estimate
 from coldtune.metrics.frechet import Reference, frechet_distance, reference_features, reference_statistics
-from coldtune.metrics.image import ImageScores, image_scores, mse, psnr, rmse, ssim
+from coldtune.metrics.image import image_scores, mse, psnr, rmse, ssim
 from coldtune.metrics.intervals import (
     Interval,
     bootstrap_mean,
     frechet_influences,
-    frechet_interval,
     jackknife_interval,
     share_interval,
 )
@@ -32,7 +30,6 @@ __all__ = [
     "Estimate",
     "Extractor",
     "FeatureMoments",
-    "ImageScores",
     "Interval",
     "Judgement",
     "MemoryCache",
@@ -55,9 +52,7 @@ __all__ = [
     "fid_infinity_estimate",
     "frechet_distance",
     "frechet_influences",
-    "frechet_interval",
     "image_scores",
-    "image_set_metrics",
     "jackknife_interval",
     "judge",
     "judge_observed",

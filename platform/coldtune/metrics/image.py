@@ -60,57 +60,6 @@ def image_scores(images: Tensor, clean: Tensor) -> dict[str, Tensor]:
     return {"ssim": ssim(a, b), "mse": mse(a, b)}
 
 
-class ImageScores:
-    """SSIM and squared error of pairs, one batch at a time, kept for each image (16 bytes each).
-
-    The means below do not depend on batches or their order; the values of each image serve intervals and paired tests.
-    """
-
-    def __init__(self) -> None:
-        self._ssim: list[Tensor] = []
-        self._mse: list[Tensor] = []
-
-    def update(self, a: Tensor, b: Tensor) -> None:
-        """Add pairs (B, C, H, W) in [0, 1]. ValueError as `ssim` and for NaN, naming how many images."""
-        self._ssim.append(ssim(a, b).cpu())
-        self._mse.append(mse(a, b).cpu())
-
-    def merge(self, other: ImageScores) -> None:
-        """Add what `other` holds, behind what is here."""
-        self._ssim += other._ssim
-        self._mse += other._mse
-
-    @property
-    def n(self) -> int:
-        """How many pairs were counted."""
-        return sum(len(part) for part in self._mse)
-
-    @property
-    def per_image(self) -> dict[str, Tensor]:
-        """`ssim` and `mse` of each pair (n,), float64, in the order they came in. ValueError when there are none."""
-        if not self._mse:
-            raise ValueError("no images were compared")
-        return {"ssim": torch.cat(self._ssim), "mse": torch.cat(self._mse)}
-
-    @property
-    def ssim(self) -> float:
-        """Mean over the images."""
-        return float(self.per_image["ssim"].mean())
-
-    @property
-    def rmse(self) -> float:
-        """One root of the mean over everything."""
-        return float(self.per_image["mse"].mean().sqrt())
-
-    @property
-    def psnr(self) -> float:
-        """Of the set, dB: 10 log10(1 / mean squared error over everything) = -20 log10(rmse).
-
-        Not the mean of each image's: that one is infinite as soon as one image is restored exactly.
-        """
-        return float(-10 * self.per_image["mse"].mean().log10())
-
-
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Both in float64, checked: equal shapes (B, C, H, W), finite, in [0, 1]."""
     if a.shape != b.shape or a.ndim != 4 or len(a) == 0:

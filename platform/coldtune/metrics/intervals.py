@@ -45,19 +45,6 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
-def frechet_interval(reference: Reference, features: Tensor) -> Interval:
-    """FID of features (N, d) with its 95 % interval by the infinitesimal jackknife.
-
-    It covers the expectation of FID at this N over sets of images from the same model, with the reference fixed: not
-    FID at infinite N, from which that expectation differs by the bias (see `fid_infinity`), so it says how far another
-    N images would move the value. Where the model's distribution is (nearly) the reference's, the first derivative
-    vanishes and the interval is wider than it need be, by up to about 1.6 at d = 64 and N = 4 d, where it covers
-    95-100 % in the simulations of tests/metrics/test_intervals.py. A percentile bootstrap is wrong here: a resample
-    holds 63 % of the images, so its FID has the bias of a smaller N, and the interval may lie above its own estimate.
-    """
-    return jackknife_interval(*frechet_estimate(reference, features)).within(0.0, math.inf)
-
-
 def frechet_influences(reference: Reference, features: Tensor) -> Tensor:
     """Each image's influence on FID, float64 (N,), sum 0: the derivative of FID as weight moves to that image.
 
@@ -70,6 +57,13 @@ def frechet_influences(reference: Reference, features: Tensor) -> Tensor:
     T is the optimal map from N(m, S) to N(r, R), with the inverse on the range: reweighting does not leave it, so this
     holds for N <= d too. One eigendecomposition and one pass, in place of N leave-one-out distances (to which it
     is (N - 1) times the decrease, up to 1/N). Errors as `frechet_distance`.
+
+    `jackknife_interval` of them covers the expectation of FID at this N over sets of images from the same model, with
+    the reference fixed. It does not cover FID at infinite N, from which that expectation differs by the bias (see
+    `fid_infinity`). If the model's distribution is (nearly) the reference's, the first derivative vanishes and the
+    interval is wider than necessary, by up to about 1.6 at d = 64 and N = 4 d. It covers 95-100 % there in the
+    simulations of tests/metrics/test_intervals.py. A percentile bootstrap is wrong here: a resample holds 63 % of the
+    images, so its FID has the bias of a smaller N, and the interval may lie above its own estimate.
     """
     return frechet_estimate(reference, features)[1]
 
