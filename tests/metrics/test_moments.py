@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +28,7 @@ def _streamed(features: torch.Tensor, sizes: list[int]) -> FeatureMoments:
 
 @given(cuts=st.lists(st.integers(0, 97), max_size=12), order=st.randoms(use_true_random=False))
 @settings(max_examples=30, deadline=None)
-def test_any_batches_in_any_order_give_numpys_covariance(cuts: list[int], order: object) -> None:
+def test_moments_any_batches_and_order_equal_numpy(cuts: list[int], order: object) -> None:
     features = _features(97, offset=1e4)
     edges = [0, *sorted(cuts), 97]
     rows = list(range(97))
@@ -42,39 +40,26 @@ def test_any_batches_in_any_order_give_numpys_covariance(cuts: list[int], order:
     np.testing.assert_allclose(moments.covariance, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
-def test_a_mean_far_above_the_spread_does_not_cancel() -> None:
+def test_moments_mean_far_above_spread_keeps_digits() -> None:
     # E[x^2] - E[x]^2 would be off by about 1e14 * 1e-16.
     integers = torch.arange(100, dtype=torch.float64)[:, None] % 2 + 1e7
     moments = _streamed(integers, [7] * 14 + [2])
     assert float(moments.covariance) == pytest.approx(100 * 0.25 / 99, rel=1e-9)
 
 
-def test_merging_shards_equals_one_pass() -> None:
-    features = _features(50, offset=3.0)
-    left, right = FeatureMoments.of(features[:11]), FeatureMoments.of(features[11:])
-    left.merge(right)
-    left.merge(FeatureMoments(DIM))
-    whole = FeatureMoments.of(features)
-    assert left.n == whole.n
-    torch.testing.assert_close(left.mean, whole.mean, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(left.covariance, whole.covariance, rtol=1e-11, atol=1e-11)
-    with pytest.raises(ValueError, match="3 dimensions cannot be merged into moments of 5"):
-        left.merge(FeatureMoments(3))
-
-
-def test_float32_features_are_summed_in_float64() -> None:
+def test_moments_float32_features_are_summed_in_float64() -> None:
     features = _features(2000, offset=100.0).float()
     expected = np.cov(features.double().numpy(), rowvar=False)
     np.testing.assert_allclose(_streamed(features, [16] * 125).covariance, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_constant_features_have_zero_covariance() -> None:
+def test_moments_constant_features_have_zero_covariance() -> None:
     moments = _streamed(torch.full((30, DIM), 0.1, dtype=torch.float64), [7, 7, 7, 9])
     assert float(moments.covariance.abs().max()) < 1e-30
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
-def test_features_that_are_not_finite_are_counted_and_refused(wrong: float) -> None:
+def test_moments_not_finite_features_are_counted_and_refused(wrong: float) -> None:
     features = _features(10)
     features[[2, 5, 7], [0, 1, 1]] = wrong
     features[2] = wrong
@@ -85,43 +70,15 @@ def test_features_that_are_not_finite_are_counted_and_refused(wrong: float) -> N
 
 
 @pytest.mark.parametrize("features", [torch.zeros(4, 3), torch.zeros(4), torch.zeros(4, DIM, dtype=torch.int64)])
-def test_features_of_another_form_are_refused(features: torch.Tensor) -> None:
+def test_moments_wrong_shape_or_dtype_is_refused(features: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"allowed are floating tensors \(B, 5\)"):
         FeatureMoments(DIM).update(features)
 
 
-def test_too_few_vectors_are_refused() -> None:
+def test_moments_too_few_vectors_are_refused() -> None:
     moments = FeatureMoments(DIM)
     with pytest.raises(ValueError, match="0 feature vectors"):
         _ = moments.mean
     moments.update(_features(1))
     with pytest.raises(ValueError, match="at least 2 feature vectors, got 1"):
         _ = moments.covariance
-
-
-def _reduce(rank: int, meeting_place: str, out: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting_place}", rank=rank, world_size=2)
-    features = _features(31, offset=2.0)
-    moments = FeatureMoments.of(features[:9] if rank == 0 else features[9:])
-    moments.all_reduce()
-    np.savez(f"{out}/{rank}.npz", n=moments.n, mean=moments.mean, covariance=moments.covariance)
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_reduce_to_the_moments_of_all(tmp_path: Path) -> None:
-    mp.spawn(_reduce, args=(str(tmp_path / "meet"), str(tmp_path)), nprocs=2)
-    whole = FeatureMoments.of(_features(31, offset=2.0))
-    first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
-    for name in ("n", "mean", "covariance"):
-        np.testing.assert_array_equal(first[name], second[name])
-    assert int(first["n"]) == 31
-    np.testing.assert_allclose(first["mean"], whole.mean, rtol=1e-12)
-    np.testing.assert_allclose(first["covariance"], whole.covariance, rtol=1e-10, atol=1e-12)
-
-
-def test_without_a_process_group_reducing_changes_nothing() -> None:
-    moments = FeatureMoments.of(_features(12))
-    before = moments.covariance.clone()
-    moments.all_reduce()
-    assert moments.n == 12
-    torch.testing.assert_close(moments.covariance, before, rtol=0, atol=0)
