@@ -16,9 +16,10 @@ from torch import Tensor
 
 from coldtune.metrics.distances import distances
 from coldtune.metrics.fid_infinity import fid_infinity
-from coldtune.metrics.frechet import Reference, frechet_distance
+from coldtune.metrics.frechet import frechet_distance
 from coldtune.metrics.kid import kernel
 from coldtune.metrics.mind import DIRECTIONS, unit_vectors
+from coldtune.metrics.reference import Reference
 
 METRICS = ("fid", "fid_infinity", "kid", "mind")
 BLOCK = 2048

@@ -23,8 +23,8 @@ from coldtune.data import Dataset
 from coldtune.diffusion import draws
 from coldtune.metrics import build_extractor
 from coldtune.metrics.extractors import extract_features
-from coldtune.metrics.frechet import frechet_distance
-from coldtune.metrics.intervals import frechet_influences, jackknife_interval
+from coldtune.metrics.frechet import frechet_distance, frechet_influences
+from coldtune.metrics.intervals import jackknife_interval
 
 SIZES = (0.5, 1.0, 2.0, 4.0, 10.0)  # N / d
 WITH_INTERVALS = (4.0, 10.0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coldtune.metrics import FeatureMoments, Reference, estimates, frechet_distance
-from coldtune.metrics.frechet import factor
+from coldtune.metrics.reference import factor
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.npz"
 Matrix = torch.Tensor

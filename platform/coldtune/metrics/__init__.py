@@ -4,12 +4,11 @@ from coldtune.metrics.cache import Cache, MemoryCache
 from coldtune.metrics.distances import DISTANCES, Estimate, distances, estimates
 from coldtune.metrics.extractors import Extractor, build_extractor, extract_features, extract_moments
 from coldtune.metrics.fid_infinity import fid_infinity, fid_infinity_estimate
-from coldtune.metrics.frechet import Reference, frechet_distance, reference_features, reference_statistics
+from coldtune.metrics.frechet import frechet_distance, frechet_influences
 from coldtune.metrics.image import image_scores, mse, psnr, rmse, ssim
 from coldtune.metrics.intervals import (
     Interval,
     bootstrap_mean,
-    frechet_influences,
     jackknife_interval,
     share_interval,
 )
@@ -21,6 +20,7 @@ from coldtune.metrics.observations import Observations
 from coldtune.metrics.paired import Comparison, compare, wilcoxon
 from coldtune.metrics.precision_recall import precision_recall, precision_recall_influences
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, resolve
+from coldtune.metrics.reference import Reference, reference_features, reference_statistics
 from coldtune.metrics.values import Value, check_objective, check_same, difference, same
 
 __all__ = [

@@ -10,11 +10,12 @@ from functools import cached_property
 from torch import Tensor
 
 from coldtune.metrics.fid_infinity import fid_infinity, fid_infinity_estimate
-from coldtune.metrics.frechet import Reference, frechet_distance
-from coldtune.metrics.intervals import Interval, frechet_estimate, jackknife_interval, share_interval
+from coldtune.metrics.frechet import frechet_distance, frechet_estimate
+from coldtune.metrics.intervals import Interval, jackknife_interval, share_interval
 from coldtune.metrics.kid import kid, kid_estimate
 from coldtune.metrics.mind import mind, mind_estimate
 from coldtune.metrics.precision_recall import precision_recall, precision_recall_influences
+from coldtune.metrics.reference import Reference
 
 
 @dataclass(frozen=True, eq=False)

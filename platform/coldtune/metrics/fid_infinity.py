@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from coldtune.diffusion import draws
-from coldtune.metrics.frechet import Reference, frechet_distance
-from coldtune.metrics.intervals import frechet_estimate
+from coldtune.metrics.frechet import frechet_distance, frechet_estimate
 from coldtune.metrics.moments import check_features
+from coldtune.metrics.reference import Reference
 
 PARTS = 8
 _ORDER = draws.stream("metrics/fid_infinity/order")

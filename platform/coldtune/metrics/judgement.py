@@ -16,10 +16,10 @@ from torch import Tensor
 from coldtune.config import parse, plain
 from coldtune.metrics.distances import check_distances, estimates
 from coldtune.metrics.extractors import Extractor, batches
-from coldtune.metrics.frechet import Reference, check_extractor
 from coldtune.metrics.intervals import Interval, bootstrap_mean
 from coldtune.metrics.observations import Observations
 from coldtune.metrics.protocol import Protocol
+from coldtune.metrics.reference import Reference, check_extractor
 from coldtune.metrics.values import Value
 
 IMAGE_SCORES = {

@@ -9,9 +9,9 @@ from torch import Tensor
 class FeatureMoments:
     """A streaming mean and covariance of feature vectors.
 
-    It keeps the count n, the mean and the scatter M = sum (f - mean)(f - mean)^T. A batch is added by the pairwise update
-    of Chan, Golub and LeVeque (1979), M = M_a + M_b + (mean_b - mean_a)(mean_b - mean_a)^T n_a n_b / n, which never
-    subtracts two large sums. So any batch size and any order produce the same moments to about 1e-12 relative, even if
+    It keeps the count n, the mean and the scatter M = sum (f - mean)(f - mean)^T. A batch is added by the pairwise
+    update of Chan, Golub and LeVeque (1979), M = M_a + M_b + (mean_b - mean_a)(mean_b - mean_a)^T n_a n_b / n. It never
+    subtracts two large sums, so any batch size and any order produce the same moments to about 1e-12 relative, even if
     the mean is far larger than the spread.
     """
 
