@@ -2,92 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from torch import Tensor
 
-from coldtune.metrics.fid_infinity import fid_infinity, fid_infinity_estimate
-from coldtune.metrics.frechet import frechet_distance, frechet_estimate
-from coldtune.metrics.intervals import Interval, jackknife_interval, share_interval
-from coldtune.metrics.kid import kid, kid_estimate
-from coldtune.metrics.mind import mind, mind_estimate
-from coldtune.metrics.precision_recall import precision_recall, precision_recall_influences
+from coldtune.metrics.descriptors import FeatureSets
+from coldtune.metrics.intervals import Interval
 from coldtune.metrics.reference import Reference
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureSets:
-    """What the distances are of: features (N, d), the reference's (M, d), its moments, and a seed."""
-
-    features: Tensor
-    of_reference: Tensor | None
-    reference: Reference
-    seed: int
-
-    @property
-    def reference_features(self) -> Tensor:
-        """The reference's features, where they are at hand."""
-        assert self.of_reference is not None, "distances() asks for them"
-        return self.of_reference
-
-    @cached_property
-    def precision_recall(self) -> tuple[float, float]:
-        """Both at once, because they share the search for neighbours."""
-        return precision_recall(self.features, self.reference_features)
-
-    @cached_property
-    def precision_recall_influences(self) -> tuple[Tensor, Tensor]:
-        """Of both at once."""
-        return precision_recall_influences(self.features, self.reference_features)
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How one distance is taken: its value alone, or with each image's influence (N,) on it; and where it lies."""
-
-    value: Callable[[FeatureSets], float]
-    estimate: Callable[[FeatureSets], tuple[float, Tensor]]
-    least: float = 0.0
-    most: float = math.inf
-    of_moments: bool = False  # whether it needs no features of the reference
-
-
-# another distance is one entry here
-DISTANCES = {
-    "fid": Distance(
-        lambda sets: frechet_distance(sets.reference, sets.features),
-        lambda sets: frechet_estimate(sets.reference, sets.features),
-        of_moments=True,
-    ),
-    "fid_infinity": Distance(
-        lambda sets: fid_infinity(sets.features, sets.reference, sets.seed),
-        lambda sets: fid_infinity_estimate(sets.features, sets.reference, sets.seed),
-        least=-math.inf,
-        of_moments=True,
-    ),
-    "kid": Distance(
-        lambda sets: kid(sets.features, sets.reference_features),
-        lambda sets: kid_estimate(sets.features, sets.reference_features),
-        least=-math.inf,
-    ),
-    "mind": Distance(
-        lambda sets: mind(sets.features, sets.reference_features, sets.seed),
-        lambda sets: mind_estimate(sets.features, sets.reference_features, sets.seed),
-    ),
-    "precision": Distance(
-        lambda sets: sets.precision_recall[0],
-        lambda sets: (sets.precision_recall[0], sets.precision_recall_influences[0]),
-        most=1.0,
-    ),
-    "recall": Distance(
-        lambda sets: sets.precision_recall[1],
-        lambda sets: (sets.precision_recall[1], sets.precision_recall_influences[1]),
-        most=1.0,
-    ),
-}
+from coldtune.metrics.registry import DISTANCES
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,9 +63,7 @@ def estimates(
 def _estimate(name: str, sets: FeatureSets) -> Estimate:
     distance = DISTANCES[name]
     value, influences = distance.estimate(sets)
-    if name == "precision":
-        return Estimate(share_interval(value, len(influences)), influences)
-    return Estimate(jackknife_interval(value, influences).within(distance.least, distance.most), influences)
+    return Estimate(distance.interval(value, influences).within(*distance.bounds), influences)
 
 
 def check_distances(reference_features: Tensor | None, reference: Reference | None, names: Sequence[str]) -> None:
@@ -150,7 +71,7 @@ def check_distances(reference_features: Tensor | None, reference: Reference | No
     if unknown := [name for name in names if name not in DISTANCES]:
         raise ValueError(f"distances {', '.join(map(repr, unknown))}: allowed are {', '.join(DISTANCES)}")
     if reference_features is None:
-        if missing := [name for name in names if not DISTANCES[name].of_moments]:
+        if missing := [name for name in names if DISTANCES[name].needs_reference_features]:
             raise ValueError(f"{', '.join(missing)}: needs the features of the reference's images (reference_features)")
         if reference is None:
             raise ValueError("neither reference_features nor reference given: one of them is needed")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from coldtune.diffusion import draws
+from coldtune.metrics.descriptors import Distance
 from coldtune.metrics.frechet import frechet_distance, frechet_estimate
 from coldtune.metrics.moments import check_features
 from coldtune.metrics.reference import Reference
@@ -90,3 +93,12 @@ def intercept_weights(x: Tensor) -> Tensor:
     """The weights w (K,), sum 1, with which that value is w . y."""
     centred = x - x.mean()
     return 1 / len(x) - x.mean() * centred / (centred @ centred)
+
+
+FID_INFINITY = Distance(
+    value=lambda sets: fid_infinity(sets.features, sets.reference, sets.seed),
+    estimate=lambda sets: fid_infinity_estimate(sets.features, sets.reference, sets.seed),
+    bounds=(-math.inf, math.inf),
+    needs_reference_features=False,
+    images_per_dim=4,
+)

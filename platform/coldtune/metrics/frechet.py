@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from coldtune.metrics.descriptors import Distance
 from coldtune.metrics.moments import FeatureMoments, to_float64
 from coldtune.metrics.reference import Reference, eigenvalue_roots
 
@@ -102,3 +103,11 @@ def _transport(half: Tensor, values: Tensor) -> Tensor:
     inverse = torch.where(values > least, values.rsqrt(), 0.0)
     transport: Tensor = (half * inverse) @ half.T
     return transport
+
+
+FID = Distance(
+    value=lambda sets: frechet_distance(sets.reference, sets.features),
+    estimate=lambda sets: frechet_estimate(sets.reference, sets.features),
+    needs_reference_features=False,
+    images_per_dim=4,
+)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from coldtune.metrics.descriptors import ImageScore, PerImageScore
 from coldtune.metrics.moments import to_float64
 
 WINDOW = 11  # pixels; with SIGMA, K1 and K2 the constants of Wang et al. (2004)
@@ -50,16 +53,6 @@ def rmse(a: Tensor, b: Tensor) -> float:
     return float(mse(a, b).mean().sqrt())
 
 
-def image_scores(images: Tensor, clean: Tensor) -> dict[str, Tensor]:
-    """`ssim` and `mse` (B,) of each uint8 image (B, C, H, W) against its original. ValueError for other forms."""
-    if clean.dtype != torch.uint8 or clean.shape != images.shape:
-        raise ValueError(
-            f"clean = {clean.dtype} {tuple(clean.shape)}: allowed is uint8 {tuple(images.shape)}, an original per image"
-        )
-    a, b = to_float64(images) / 255, to_float64(clean) / 255
-    return {"ssim": ssim(a, b), "mse": mse(a, b)}
-
-
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Both in float64, checked: equal shapes (B, C, H, W), finite, in [0, 1]."""
     if a.shape != b.shape or a.ndim != 4 or len(a) == 0:
@@ -85,3 +78,15 @@ def _windows(x: Tensor) -> Tensor:
     planes = x.flatten(0, 1)[:, None]
     planes = F.conv2d(F.conv2d(planes, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
     return planes.view(*x.shape[:2], *planes.shape[-2:])
+
+
+def _decibels(error: float) -> float:
+    return -10 * math.log10(error) if error > 0 else math.inf
+
+
+_SSIM = PerImageScore("ssim", ssim, higher_is_better=True)
+_MSE = PerImageScore("mse", mse)
+
+SSIM = ImageScore(_SSIM, of_mean=lambda mean: mean, higher_is_better=True)
+RMSE = ImageScore(_MSE, of_mean=math.sqrt)
+PSNR = ImageScore(_MSE, of_mean=_decibels, higher_is_better=True)

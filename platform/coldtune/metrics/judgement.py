@@ -20,13 +20,8 @@ from coldtune.metrics.intervals import Interval, bootstrap_mean
 from coldtune.metrics.observations import Observations
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.reference import Reference, check_extractor
+from coldtune.metrics.registry import IMAGE_SCORES
 from coldtune.metrics.values import Value
-
-IMAGE_SCORES = {
-    "ssim": "ssim",
-    "rmse": "mse",
-    "psnr": "mse",
-}  # of the set, and the per-image score that it is a mean of
 
 VALUES_FILE, IMAGES_FILE = "metrics.json", "images.safetensors"
 
@@ -139,20 +134,13 @@ def judge_observed(
     return Judgement(protocol, values, {name: estimate.influences for name, estimate in found.items()}, per_image)
 
 
-def score_of(name: str, mean: float) -> float:
-    """The set's `ssim`, `rmse` or `psnr` (dB; infinite for equal sets) from the mean of its per-image score."""
-    if name == "psnr":
-        return -10 * math.log10(mean) if mean > 0 else math.inf
-    return math.sqrt(mean) if name == "rmse" else mean
-
-
 def score_intervals(per_image: Mapping[str, Tensor], seed: int) -> dict[str, Interval]:
     """`ssim`, `rmse` and `psnr` with intervals, from the per-image scores; {} from none."""
     means = {name: bootstrap_mean(values, seed) for name, values in per_image.items()}
     return {
-        name: means[score].map(lambda mean, name=name: score_of(name, mean))  # type: ignore[misc]
+        name: means[score.per_image.name].map(score.of_mean)
         for name, score in IMAGE_SCORES.items()
-        if score in means
+        if score.per_image.name in means
     }
 
 

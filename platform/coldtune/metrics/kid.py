@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from coldtune.metrics.descriptors import Distance
 from coldtune.metrics.moments import feature_sets
 
 BLOCK = 2048  # rows and columns of the kernel held at a time: 32 MB
@@ -57,3 +60,10 @@ def _row_means_within(x: Tensor, block: int) -> Tensor:
     """Mean over j != i of k(x_i, x_j): (N,)."""
     own = ((x * x).sum(1) / x.shape[1] + 1) ** 3
     return (_row_means(x, x, block) * len(x) - own) / (len(x) - 1)
+
+
+KID = Distance(
+    value=lambda sets: kid(sets.features, sets.reference_features),
+    estimate=lambda sets: kid_estimate(sets.features, sets.reference_features),
+    bounds=(-math.inf, math.inf),
+)

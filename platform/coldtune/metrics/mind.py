@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from coldtune.diffusion import draws
+from coldtune.metrics.descriptors import Distance
 from coldtune.metrics.moments import feature_sets
 
 DIRECTIONS = 1000
@@ -107,3 +108,9 @@ def _quantile_pairs(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
     ends: Tensor = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()  # type: ignore[no-untyped-call]
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     return starts // m, starts // n, (ends - starts).double() / (n * m)
+
+
+MIND = Distance(
+    value=lambda sets: mind(sets.features, sets.reference_features, sets.seed),
+    estimate=lambda sets: mind_estimate(sets.features, sets.reference_features, sets.seed),
+)

@@ -9,13 +9,21 @@ import torch
 from torch import Tensor
 
 from coldtune.metrics.extractors import Extractor
-from coldtune.metrics.image import image_scores
 from coldtune.metrics.moments import check_features, to_float64
+from coldtune.metrics.registry import per_image_scores
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-SCORES = ("ssim", "mse")
+
+def image_scores(images: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    """`ssim` and `mse` (B,) of each uint8 image (B, C, H, W) against its original. ValueError for other forms."""
+    if clean.dtype != torch.uint8 or clean.shape != images.shape:
+        raise ValueError(
+            f"clean = {clean.dtype} {tuple(clean.shape)}: allowed is uint8 {tuple(images.shape)}, an original per image"
+        )
+    a, b = to_float64(images) / 255, to_float64(clean) / 255
+    return {name: score.compute(a, b) for name, score in per_image_scores().items()}
 
 
 class Observations:
@@ -28,7 +36,7 @@ class Observations:
 
     def __init__(self, dim: int, pairs: bool) -> None:
         """Start empty; dim: of one feature vector; pairs: whether every image has its `ssim` and `mse`, too."""
-        self.dim, self._names = dim, SCORES if pairs else ()
+        self.dim, self._names = dim, tuple(per_image_scores()) if pairs else ()
         self._numbers: list[Tensor] = []
         self._rows: list[Tensor] = []
 

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from coldtune.metrics.distances import DISTANCES
 from coldtune.metrics.intervals import LEVEL, RESAMPLES, Interval, jackknife_interval, resampled_means
-from coldtune.metrics.judgement import IMAGE_SCORES, Judgement, score_of
+from coldtune.metrics.judgement import Judgement
 from coldtune.metrics.protocol import Protocol
+from coldtune.metrics.registry import DISTANCES, IMAGE_SCORES, higher_is_better, label, per_image_scores
 from coldtune.metrics.values import check_same
-
-HIGHER_IS_BETTER = frozenset({"ssim", "psnr", "precision", "recall"})
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Comparison:
         """The name of the better one; None where the interval holds 0."""
         if not self.difference.excludes_zero:
             return None
-        return self.a if (self.difference.value > 0) == (self.metric in HIGHER_IS_BETTER) else self.b
+        return self.a if (self.difference.value > 0) == higher_is_better(self.metric) else self.b
 
     def __str__(self) -> str:
         """As a sentence: `A is better than B: FID -1.4, 95 % CI [-1.9, -0.8], N = 10,000, same seeds`."""
@@ -51,8 +49,7 @@ class Comparison:
             self.b: f"{self.a} is worse than {self.b}",
             None: f"{self.a} and {self.b} cannot be told apart",
         }[self.better]
-        name = self.metric.upper().replace("_", "-")
-        text = f"{verdict}: {name} {value}, 95 % CI [{low}, {high}], N = {n:,}, same seeds"
+        text = f"{verdict}: {label(self.metric)} {value}, 95 % CI [{low}, {high}], N = {n:,}, same seeds"
         if self.metric == "fid" and n < least:
             text += f" (N < 4 d = {least:,}: FID may prefer the over-smoothed one)"
         return text
@@ -64,7 +61,7 @@ class Comparison:
         """
         if self.p_value is None or self.score is None:
             return ""
-        side = "larger" if self.score in HIGHER_IS_BETTER else "smaller"
+        side = "larger" if per_image_scores()[self.score].higher_is_better else "smaller"
         share = f"{self.wins:,} of {self.protocol.num_images:,} images"
         return f"{self.score.upper()} is {side} for {self.a} on {share}, Wilcoxon p = {self.p_value:.1g}"
 
@@ -85,7 +82,7 @@ def compare(a: Judgement, b: Judgement, metric: str = "fid", names: tuple[str, s
     if metric not in allowed:
         raise ValueError(f"metric = {metric!r}: both have intervals of {', '.join(allowed) or 'nothing'}")
     if metric in IMAGE_SCORES:
-        score: str | None = IMAGE_SCORES[metric]
+        score: str | None = IMAGE_SCORES[metric].per_image.name
         difference = _of_scores(a, b, metric)
     else:
         score = "mse" if "mse" in a.per_image and "mse" in b.per_image else None
@@ -94,7 +91,7 @@ def compare(a: Judgement, b: Judgement, metric: str = "fid", names: tuple[str, s
     if score is None:
         return Comparison(metric, *names, difference, a.protocol)
     x, y = a.per_image[score], b.per_image[score]
-    wins = int(((x > y) if score in HIGHER_IS_BETTER else (x < y)).sum())
+    wins = int(((x > y) if per_image_scores()[score].higher_is_better else (x < y)).sum())
     return Comparison(metric, *names, difference, a.protocol, score, wilcoxon(x, y), wins)
 
 
@@ -113,17 +110,19 @@ def wilcoxon(x: Tensor, y: Tensor) -> float:
 
 
 def _has(judgement: Judgement, metric: str) -> bool:
-    return metric in judgement.influences or IMAGE_SCORES.get(metric) in judgement.per_image
+    score = IMAGE_SCORES.get(metric)
+    return metric in judgement.influences or (score is not None and score.per_image.name in judgement.per_image)
 
 
 def _of_scores(a: Judgement, b: Judgement, metric: str) -> Interval:
     """Difference of a score of the sets, by a bootstrap that resamples pairs."""
     seed, score = a.protocol.seed, IMAGE_SCORES[metric]
+    per_image = score.per_image.name
     value = a.values[metric] - b.values[metric]
     if not math.isfinite(value):
         raise ValueError(f"metric = {metric!r}: infinite for images without any error; compare by rmse")
-    means = [resampled_means(judgement.per_image[score], seed, RESAMPLES).tolist() for judgement in (a, b)]
-    samples = [score_of(metric, x) - score_of(metric, y) for x, y in zip(*means, strict=True)]
+    means = [resampled_means(judgement.per_image[per_image], seed, RESAMPLES).tolist() for judgement in (a, b)]
+    samples = [score.of_mean(x) - score.of_mean(y) for x, y in zip(*means, strict=True)]
     if not all(map(math.isfinite, samples)):
         raise ValueError(f"metric = {metric!r}: infinite wherever the few images with an error are left out; take rmse")
     tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from coldtune.metrics.descriptors import Distance, FeatureSets
+from coldtune.metrics.intervals import Interval, share_interval
 from coldtune.metrics.moments import feature_sets
 
 NEIGHBOURS = 3
@@ -130,3 +132,30 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     squares = (x * x).sum(1)[:, None] + (y * y).sum(1)
     distances = torch.addmm(squares, x, y.T, alpha=-2)
     return distances.masked_fill_(distances < squares.mul_(1e-13), 0.0)
+
+
+def _values(sets: FeatureSets) -> tuple[float, float]:
+    return precision_recall(sets.features, sets.reference_features)
+
+
+def _influences(sets: FeatureSets) -> tuple[Tensor, Tensor]:
+    return precision_recall_influences(sets.features, sets.reference_features)
+
+
+def _wilson(share: float, influences: Tensor) -> Interval:
+    return share_interval(share, len(influences))
+
+
+PRECISION = Distance(
+    value=lambda sets: sets.once(_values)[0],
+    estimate=lambda sets: (sets.once(_values)[0], sets.once(_influences)[0]),
+    interval=_wilson,  # precision is a share of independent images
+    bounds=(0.0, 1.0),
+    higher_is_better=True,
+)
+RECALL = Distance(
+    value=lambda sets: sets.once(_values)[1],
+    estimate=lambda sets: (sets.once(_values)[1], sets.once(_influences)[1]),
+    bounds=(0.0, 1.0),
+    higher_is_better=True,
+)

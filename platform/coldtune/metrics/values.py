@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coldtune.metrics.protocol import Protocol
+from coldtune.metrics.registry import DISTANCES, label
 
 
 def difference(a: Protocol, b: Protocol) -> dict[str, tuple[Any, Any]]:
@@ -41,15 +42,17 @@ def check_objective(protocol: Protocol, metric: str = "fid") -> None:
     FID's bias falls as 1/N and grows with the model's spread, so of two close models it can rank the over-smoothed one
     first. 4 d is a floor, not a guarantee (benchmarks/2026-11-23-small-n-ranking.md).
     """
-    n, least = min(protocol.num_images, protocol.reference_images), 4 * protocol.dim
-    if metric.rpartition("/")[2].startswith("fid") and n < least:
+    name = metric.rpartition("/")[2]
+    factor = DISTANCES[name].images_per_dim if name in DISTANCES else 0
+    n, least = min(protocol.num_images, protocol.reference_images), factor * protocol.dim
+    if n < least:
         few = f"protocol.num_images = {n}"
         if n < protocol.num_images:
             few = f"the {protocol.split} split of {protocol.dataset!r} has {n} images to compare with"
         raise ValueError(
-            f"{few}: FID as an objective needs N >= 4 d = {least} with {protocol.extractor!r} "
+            f"{few}: {label(name)} as an objective needs N >= {factor} d = {least} with {protocol.extractor!r} "
             f"(d = {protocol.dim}), because below that it can rank over-smoothed images first; judge more images, or "
-            f"take an extractor with d <= {n // 4}"
+            f"take an extractor with d <= {n // factor}"
         )
 
 

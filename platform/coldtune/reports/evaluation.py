@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coldtune.config import plain
-from coldtune.metrics import Comparison, Judgement, Protocol, Value, check_same
-from coldtune.metrics.paired import HIGHER_IS_BETTER
+from coldtune.metrics import Comparison, Judgement, Protocol, Value, check_same, higher_is_better
 from coldtune.reports.tables import ANY_WIDTH, MISSING, Printed
 
 NFE = "nfe"
@@ -166,7 +165,7 @@ def _foot(protocol: Protocol, nfe: bool) -> list[str]:
 
 def _head(name: str) -> str:
     head = HEADS.get(name, name.upper())
-    return head if name == NFE else f"{head} {'↑' if name in HIGHER_IS_BETTER else '↓'}"
+    return head if name == NFE else f"{head} {'↑' if higher_is_better(name) else '↓'}"
 
 
 def _nfe(count: int | None) -> Printed:

@@ -12,9 +12,8 @@ import torch
 from coldtune import data, environment, tracking
 from coldtune.config import parse
 from coldtune.data import DataConfig, Dataset
-from coldtune.metrics import DISTANCES, build_extractor, check_objective, resolve
+from coldtune.metrics import DISTANCES, IMAGE_SCORES, build_extractor, check_objective, resolve
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
-from coldtune.metrics.judgement import IMAGE_SCORES
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
 from coldtune.stages.trial import parse_trial
 from coldtune.store.location import StoreAt

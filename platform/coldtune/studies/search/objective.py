@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from coldtune.config import Config
-from coldtune.metrics.paired import HIGHER_IS_BETTER
+from coldtune.metrics import higher_is_better
 
 
 class Objective(Config):
@@ -18,7 +18,7 @@ class Objective(Config):
 
     @model_validator(mode="after")
     def _towards_better(self) -> Objective:
-        better = "maximize" if self.metric in HIGHER_IS_BETTER else "minimize"
+        better = "maximize" if higher_is_better(self.metric) else "minimize"
         if self.direction != better:
             raise ValueError(
                 f"direction = {self.direction!r}: {self.metric} is better the other way; allowed: {better}"
