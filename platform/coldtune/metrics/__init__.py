@@ -1,4 +1,4 @@
-"""How images are judged: features, distances between sets of images, image by image scores, and the protocol."""
+"""Judging images: features, distances between sets of images, image scores, and the protocol."""
 
 from coldtune.metrics.cache import Cache, MemoryCache
 from coldtune.metrics.descriptors import Distance, ImageScore, PerImageScore

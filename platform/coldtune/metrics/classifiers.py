@@ -1,9 +1,12 @@
-"""The small classifiers that judge digits, MNIST and CIFAR-10: trained by `train_classifier`, shipped in weights/.
+"""The small classifiers that extract features of digits, MNIST and CIFAR-10.
 
-`digits`: 1 channel, 16x16; trained on 1,076 of scikit-learn's digits; 99.2 % right on its 358 test images.
-`mnist`: 1 channel, 32x32; trained on 50,000 of MNIST's training images; 99.6 % right on its 10,000 test images.
-`cifar10`: 3 channels, 32x32; trained on 40,000 of CIFAR-10's training images; 89.3 % right on its 10,000 test images.
-Beside each file of weights a JSON states its SHA-256, the data, the training and these measurements.
+`train_classifier` trains them, and their weights ship in weights/:
+
+- `digits`: 1 channel, 16x16, trained on 1,076 of scikit-learn's digits, 99.2 % right on its 358 test images.
+- `mnist`: 1 channel, 32x32, trained on 50,000 of MNIST's training images, 99.6 % right on its 10,000 test images.
+- `cifar10`: 3 channels, 32x32, trained on 40,000 of CIFAR-10's training images, 89.3 % right on its 10,000 test images.
+
+A JSON file beside each file of weights states the SHA-256, the data, the training and these measurements.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 class ClassifierConfig(Config):
-    """Shape of a classifier: input (channels, size, size), one block per width, each halving the image."""
+    """The shape of a classifier, with input (channels, size, size).
+
+    It has a block for each width, and each block after the first halves the image.
+    """
 
     channels: int = Field(ge=1)
     size: int = Field(ge=8)
@@ -34,15 +40,15 @@ class ClassifierConfig(Config):
 
     @property
     def dim(self) -> int:
-        """Length of the feature vector: the last width."""
+        """The length of the feature vector, which is the last width."""
         return self.widths[-1]
 
 
 class Classifier(nn.Module):
     """A small convolutional classifier.
 
-    Blocks of two 3x3 convolutions with batch norm and ReLU, average pooling between them; the features are the last
-    block's spatial mean, the logits one linear layer on them.
+    Each block has two 3x3 convolutions with batch norm and ReLU. Average pooling separates the blocks. The features are
+    the spatial mean of the last block, and a linear layer maps them to the logits.
     """
 
     def __init__(self, config: ClassifierConfig) -> None:
@@ -59,15 +65,16 @@ class Classifier(nn.Module):
         self.head = nn.Linear(before, config.num_classes)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Uint8 (B, C, H, W) of any size -> float (B, C, size, size) in [-1, 1], bilinear with antialiasing.
+        """Resize uint8 (B, C, H, W) of any size to float (B, C, size, size) in [-1, 1], bilinear with antialiasing.
 
-        ValueError for another number of channels.
+        Raises:
+            ValueError: If the number of channels differs from the classifier's.
         """
         config = self.config
         if images.shape[1] != config.channels:
             raise ValueError(
                 f"images of {images.shape[1]} channels: this classifier takes {config.channels}; choose another "
-                f"protocol.extractor (shipped: {', '.join(EXTRACTORS)}; or module:attribute of your own)"
+                f"protocol.extractor (shipped: {', '.join(EXTRACTORS)}), or module:attribute of your own"
             )
         x = images.to(self.head.weight.dtype) / 127.5 - 1
         if x.shape[-2:] != (config.size, config.size):
@@ -75,22 +82,22 @@ class Classifier(nn.Module):
         return x
 
     def features(self, images: Tensor) -> Tensor:
-        """Uint8 images (B, C, H, W) -> features (B, dim)."""
+        """Return the features (B, dim) of uint8 images (B, C, H, W)."""
         return self.features_of(self.prepare(images))
 
     def features_of(self, x: Tensor) -> Tensor:
-        """Prepared images (B, C, size, size) in [-1, 1] -> features (B, dim)."""
+        """Return the features (B, dim) of prepared images (B, C, size, size) in [-1, 1]."""
         out: Tensor = self.blocks(x).mean((2, 3))
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """Prepared images (B, C, size, size) in [-1, 1] -> logits (B, num_classes)."""
+        """Return the logits (B, num_classes) of prepared images (B, C, size, size) in [-1, 1]."""
         logits: Tensor = self.head(self.features_of(x))
         return logits
 
 
 class _Features(nn.Module):
-    """A classifier's features as a module of their own, so that an Extractor can move it between devices."""
+    """A classifier's features as a module, so that an Extractor can move it between devices."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -101,43 +108,51 @@ class _Features(nn.Module):
 
 
 def digits() -> Extractor:
-    """The classifier of handwritten digits (d = 64)."""
+    """Return the extractor of handwritten digits (d = 64)."""
     return load_classifier("digits")
 
 
 def mnist() -> Extractor:
-    """The classifier of MNIST (d = 64)."""
+    """Return the extractor of MNIST (d = 64)."""
     return load_classifier("mnist")
 
 
 def cifar10() -> Extractor:
-    """The classifier of CIFAR-10 (d = 96), for small colour images: an objective needs 384, not Inception's 8,192."""
+    """Return the extractor of CIFAR-10 (d = 96), for small colour images.
+
+    FID as an objective needs 384 images with it, and 8,192 with Inception.
+    """
     return load_classifier("cifar10")
 
 
 def load_classifier(name: str, folder: Path = WEIGHTS) -> Extractor:
-    """The extractor of folder/NAME.safetensors; errors as in `load_network`."""
+    """Return the extractor of folder/NAME.safetensors. It raises the errors of `load_network`."""
     classifier, sha256 = load_network(name, folder)
     size = classifier.config.size
     return Extractor(name, _Features(classifier), classifier.config.dim, sha256, f"bilinear antialias to {size}x{size}")
 
 
 def load_network(name: str, folder: Path = WEIGHTS) -> tuple[Classifier, str]:
-    """The classifier of folder/NAME.safetensors with the SHA-256 of that file, checked against folder/NAME.json.
+    """Load the classifier of folder/NAME.safetensors and check the file against folder/NAME.json.
 
-    ValueError where a file is missing, or the weights' bytes are not the ones that were measured.
+    Returns:
+        The classifier, and the SHA-256 of the file of weights.
+
+    Raises:
+        ValueError: If a file is missing, or the SHA-256 differs from the stated SHA-256, so that the stated accuracy
+            belongs to other weights.
     """
     weights, card = folder / f"{name}.safetensors", folder / f"{name}.json"
     for path in (weights, card):
         if not path.is_file():
-            raise ValueError(f"extractor {name!r}: {path} is missing; install coldtune again, or train it anew")
+            raise ValueError(f"extractor {name!r}: {path} is missing. Install coldtune again, or train it anew")
     stated = json.loads(card.read_text())
     data = weights.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != stated["sha256"]:
         raise ValueError(
             f"extractor {name!r}: {weights} has SHA-256 {sha256}, its JSON states {stated['sha256']}: the file is "
-            f"damaged or another one; install coldtune again, or train it anew"
+            f"damaged or was replaced. Install coldtune again, or train it anew"
         )
     classifier = Classifier(ClassifierConfig.model_validate(stated["network"]))
     classifier.load_state_dict(load(data))
@@ -145,7 +160,7 @@ def load_network(name: str, folder: Path = WEIGHTS) -> tuple[Classifier, str]:
 
 
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
-    """Share of uint8 images (N, C, H, W) whose largest logit is the label's."""
+    """Return the share of uint8 images (N, C, H, W) whose largest logit belongs to their label."""
     classifier.eval()
     with torch.no_grad():
         hits = [

@@ -1,4 +1,4 @@
-"""Distances between two sets of features by name, with intervals, on features that were extracted once."""
+"""Distances between two sets of features by name, alone or with intervals, from features that were extracted once."""
 
 from __future__ import annotations
 
@@ -28,13 +28,25 @@ def distances(
     names: Sequence[str] = tuple(DISTANCES),
     seed: int = 0,
 ) -> dict[str, float]:
-    """The distances called `names` of features (N, d) from reference features (M, d), as {name: value} in that order.
+    """Return the distances called `names` between features (N, d) and reference features (M, d).
 
-    reference: the moments of the reference features where they are at hand (`reference_statistics`); None takes them
-    here. With them, FID and FID-infinity need no reference features (None).
-    seed: of FID-infinity's subsets and MIND's directions, the protocol's, so that all trials share them.
-    Precision and recall are better the larger they are, all others the smaller.
-    ValueError for an unknown name, reference features that are missing or not those of `reference`, and as each.
+    Precision and recall are better if they are larger, all other distances if they are smaller.
+
+    Args:
+        features: The features of the judged images.
+        reference_features: The features of the reference's images. FID and FID-infinity also accept None, if
+            `reference` is given.
+        reference: The moments of the reference features (`reference_statistics`). None computes them here.
+        names: The distances to compute, which also sets the order of the result.
+        seed: Draws the subsets of FID-infinity and the directions of MIND. Pass the protocol's seed, so that all trials
+            share them.
+
+    Returns:
+        The distance of each name.
+
+    Raises:
+        ValueError: If a name is unknown, if reference features are missing or are not those of `reference`, or if a
+            distance refuses its input.
     """
     sets = _sets(features, reference_features, reference, names, seed)
     return {name: DISTANCES[name].value(sets) for name in names}
@@ -47,14 +59,17 @@ def estimates(
     names: Sequence[str] = tuple(DISTANCES),
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """`distances` with their intervals, which cover the distance's expectation over sets of N images of one model.
+    """Return the distances called `names` with their intervals.
 
-    The reference is taken as fixed in all of them: they do not say what another sample of clean images would change.
-    From the influences of the images (`frechet_influences`, `fid_infinity_estimate`, `kid_influences`,
-    `mind_influences`, `precision_recall_influences` say how); precision, a share of independent images, has Wilson's
-    interval. In the simulations of tests/metrics/test_intervals.py those of FID-infinity are up to 1.3 times as wide as
-    need be, those of recall 1.3 to 2 times; recall's has no width where no single image matters.
-    Arguments and errors as `distances`.
+    An interval covers the distance's expectation over sets of N images of the same model. All intervals take the
+    reference as fixed, so they do not say how much another sample of clean images would change.
+
+    The intervals follow from the images' influences (for example `frechet_influences`). Precision is a share of
+    independent images and has Wilson's interval. In the simulations of tests/metrics/test_intervals.py, intervals of
+    FID-infinity are up to 1.3 times too wide, and those of recall 1.3 to 2 times. The interval of recall has no width
+    if no single image matters.
+
+    Arguments and errors are those of `distances`.
     """
     sets = _sets(features, reference_features, reference, names, seed)
     return {name: _estimate(name, sets) for name in names}
@@ -67,14 +82,14 @@ def _estimate(name: str, sets: FeatureSets) -> Estimate:
 
 
 def check_distances(reference_features: Tensor | None, reference: Reference | None, names: Sequence[str]) -> None:
-    """ValueError where `distances` of these names could not be taken from this reference."""
+    """Raise ValueError if `distances` cannot compute these names from this reference."""
     if unknown := [name for name in names if name not in DISTANCES]:
         raise ValueError(f"distances {', '.join(map(repr, unknown))}: allowed are {', '.join(DISTANCES)}")
     if reference_features is None:
         if missing := [name for name in names if DISTANCES[name].needs_reference_features]:
             raise ValueError(f"{', '.join(missing)}: needs the features of the reference's images (reference_features)")
         if reference is None:
-            raise ValueError("neither reference_features nor reference given: one of them is needed")
+            raise ValueError("neither reference_features nor reference given: pass at least one of them")
     elif reference is not None and reference.n != len(reference_features):
         raise ValueError(f"{len(reference_features)} reference features, but moments of {reference.n}: not one set")
 
@@ -84,6 +99,6 @@ def _sets(
 ) -> FeatureSets:
     check_distances(reference_features, reference, names)
     if reference is None:
-        assert reference_features is not None
+        assert reference_features is not None, "checked above"
         reference = Reference.of(reference_features)
     return FeatureSets(features, reference_features, reference, seed)

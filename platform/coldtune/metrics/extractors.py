@@ -1,4 +1,4 @@
-"""Feature extractors: uint8 images in, float64 feature vectors out. To ship another: one line in EXTRACTORS."""
+"""Feature extractors: uint8 images in, float64 feature vectors out. A line in EXTRACTORS ships another extractor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from coldtune.memory import Batches
 from coldtune.metrics.moments import FeatureMoments, check_features, float64_device, to_float64
 
-# name -> where it is made; imported when it is asked for
+# name -> module:function that makes the extractor. The module is imported on demand, because networks import slowly.
 EXTRACTORS = {
     "digits": "coldtune.metrics.classifiers:digits",
     "mnist": "coldtune.metrics.classifiers:mnist",
@@ -27,44 +27,59 @@ EXTRACTORS = {
 
 
 class Extractor:
-    """A network that turns images into the feature vectors of a protocol.
-
-    name: as in the configuration. dim: length d of a vector. sha256: identifies the weights (for the shipped ones it is
-    that of the file's bytes). input: how an image reaches the network (size, resize), in words; part of the protocol.
-    """
+    """A network that turns images into the feature vectors of a protocol."""
 
     def __init__(self, name: str, network: Callable[[Tensor], Tensor], dim: int, sha256: str, input: str) -> None:
-        """`network` maps uint8 (B, C, H, W) to floating (B, dim) on the same device."""
+        """Wrap a network.
+
+        Args:
+            name: The extractor's name in the configuration.
+            network: Maps uint8 (B, C, H, W) to floating (B, dim) on the same device.
+            dim: The length d of a feature vector.
+            sha256: Identifies the weights. For a shipped extractor it is the hash of the file of weights.
+            input: How an image reaches the network (size, resize), in words. It is part of the protocol.
+        """
         self.name, self.dim, self.sha256, self.input = name, dim, sha256, input
         self._network = network
         self._batches = Batches(sys.maxsize, f"extractor {name}")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (B, dim), float64, of uint8 images (B, C, H, W), on the images' device where it has float64.
+        """Return the features (B, dim), float64, of uint8 images (B, C, H, W).
 
-        Runs in evaluation mode, without gradients, autocast or TF32; in smaller batches, with a warning, where memory
-        runs out. ValueError for images of another form and for features that are not finite.
+        The network runs in evaluation mode, without gradients, autocast or TF32. If memory runs out, it continues in
+        smaller batches, with a warning. The features are on the images' device, or on the CPU if that has no float64.
+
+        Raises:
+            ValueError: If the images have another shape or dtype, or if features are not finite.
         """
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(f"images = {images.dtype} {tuple(images.shape)}: allowed is uint8 (B, C, H, W)")
         if isinstance(self._network, nn.Module):
             self._network.eval().to(images.device)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False), _full_precision():
-            parts = self._batches.run(images, self._network) or [self._network(images)]  # of none, too
+            parts = self._batches.run(images, self._network) or [self._network(images)]  # also for an empty batch
             features = torch.cat(parts)
         check_features(features, self.dim)
         return to_float64(features)
 
 
 def build_extractor(name: str) -> Extractor:
-    """The extractor called `name`: one of EXTRACTORS, or `module:attribute`.
+    """Return the extractor called `name`.
 
-    The attribute is a callable with an int attribute `dim` that maps uint8 (B, C, H, W) to floating (B, dim), or a
-    class or function that makes one when called without arguments. An attribute `sha256` of it is taken as it is;
-    without one it is the hash of the source file that defines it and, for an nn.Module, of its parameters and buffers:
-    so give it a `sha256` where something else matters too (weights that are read when it runs, a helper in another
-    file). An attribute `input` says in words how it resizes, for the protocol's record.
-    ValueError for a name that is neither, or an attribute that is no extractor.
+    Your own extractor is a callable with an int attribute `dim` that maps uint8 (B, C, H, W) to floating (B, dim).
+    Two more attributes are optional:
+
+    - `sha256` (str) identifies the extractor. By default it is the hash of the source file that defines the callable
+      and, for an nn.Module, of its parameters and buffers. Set it if anything else matters, for example weights that
+      are read at run time, or code in another file.
+    - `input` (str) says in words how the extractor resizes, for the protocol's record.
+
+    Args:
+        name: A key of EXTRACTORS, or `module:attribute`. The attribute is the callable itself, or a class or function
+            that returns it when called without arguments.
+
+    Raises:
+        ValueError: If the name is unknown, or the attribute cannot be imported or is no extractor.
     """
     if ":" not in name and name not in EXTRACTORS:
         raise ValueError(f"extractor = {name!r}: allowed are {', '.join(EXTRACTORS)}, or module:attribute of your own")
@@ -79,7 +94,7 @@ def build_extractor(name: str) -> Extractor:
 def extract_features(
     extractor: Extractor, images: Tensor, batch_size: int = 256, device: torch.device | str | None = None
 ) -> Tensor:
-    """Features (N, dim), float64, on the CPU, of uint8 images (N, C, H, W); `device` is where the network runs."""
+    """Return the features (N, dim), float64, on the CPU, of uint8 images (N, C, H, W). The network runs on `device`."""
     parts = [extractor(batch).cpu() for batch in batches(images, batch_size, device)]
     return torch.cat(parts) if parts else torch.empty(0, extractor.dim, dtype=torch.float64)
 
@@ -87,7 +102,7 @@ def extract_features(
 def extract_moments(
     extractor: Extractor, images: Tensor, batch_size: int = 256, device: torch.device | str | None = None
 ) -> FeatureMoments:
-    """Moments of the features of uint8 images (N, C, H, W), without holding the features themselves."""
+    """Return the moments of the features of uint8 images (N, C, H, W), without keeping the features in memory."""
     moments = FeatureMoments(extractor.dim, float64_device(torch.device(device) if device else images.device))
     for batch in batches(images, batch_size, device):
         moments.update(extractor(batch))
@@ -95,20 +110,20 @@ def extract_moments(
 
 
 def batches(images: Tensor, batch_size: int, device: torch.device | str | None = None) -> Iterator[Tensor]:
-    """Consecutive batches of images (N, ...), moved to `device` (None: left where they are)."""
+    """Yield consecutive batches of images (N, ...), moved to `device` unless it is None."""
     if batch_size < 1:
         raise ValueError(f"batch_size = {batch_size}: allowed are integers of at least 1")
     for batch in torch.split(images, batch_size):
         yield batch if device is None else batch.to(device, non_blocking=True)
 
 
-def _load(name: str, place: str) -> Any:
-    module_name, _, attribute = place.partition(":")
+def _load(name: str, path: str) -> Any:
+    module_name, _, attribute = path.partition(":")
     try:
         made = getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:
-        where = "looked for among what is installed and in the folders that the environment variable PYTHONPATH names"
-        raise ValueError(f"extractor = {name!r}: cannot be imported: {error}; {where}") from error
+        searched = "Install it, or add its folder to the environment variable PYTHONPATH"
+        raise ValueError(f"extractor = {name!r}: cannot be imported: {error}. {searched}") from error
     except (ImportError, AttributeError) as error:
         raise ValueError(f"extractor = {name!r}: cannot be imported: {error}") from error
     if inspect.isclass(made) or not hasattr(made, "dim"):
@@ -119,7 +134,7 @@ def _load(name: str, place: str) -> Any:
 
 
 def _fingerprint(made: Any) -> str:
-    """SHA-256 over the source file of the object's class or function, then over a module's state."""
+    """Return the SHA-256 of the source file of the object's class or function, and of a module's state."""
     code = made if inspect.isfunction(made) else type(made)
     sha = hashlib.sha256(Path(inspect.getfile(code)).read_bytes())
     if isinstance(made, nn.Module):
@@ -131,7 +146,7 @@ def _fingerprint(made: Any) -> str:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """IEEE float32 in matrix products and convolutions, and deterministic convolutions; restores what was set."""
+    """Use IEEE float32 and deterministic convolutions, and restore the settings afterwards."""
     convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     settings: list[tuple[Any, str, Any]] = [
         (torch.backends.cuda.matmul, "fp32_precision", "ieee"),

@@ -1,4 +1,4 @@
-"""FID extrapolated to infinitely many images: the part of FID's bias that N images cause, taken away."""
+"""FID extrapolated to infinitely many images, which removes the part of FID's bias that is due to N."""
 
 from __future__ import annotations
 
@@ -18,18 +18,24 @@ _ORDER = draws.stream("metrics/fid_infinity/order")
 
 
 def fid_infinity(features: Tensor, reference: Reference, seed: int = 0) -> float:
-    """FID of features (N, d) extrapolated to N = infinity (Chong and Forsyth, 2020, section 3.1).
+    """Return the FID of features (N, d) extrapolated to N = infinity (Chong and Forsyth, 2020, section 3.1).
 
-    The bias of FID is c / n + O(1 / n^2), with a c of its own for every model. The set, shuffled by `seed`, is cut into
-    k equal parts for k = 1, 2, ..., as long as a part holds n >= 2 d vectors (at most PARTS); FID, averaged over the
-    parts, is a straight line in 1 / n, and the value is that line at 1 / n = 0. Where the paper takes one random subset
-    for each n, every vector is used at every n here, which lowers the variance for as many eigendecompositions.
+    The bias of FID is c / n + O(1 / n^2), and c differs between models. So the set is shuffled by `seed` and cut into k
+    equal parts for k = 1, 2, ..., as long as a part has n >= 2 d vectors (at most PARTS). The FID averaged over the
+    parts is a straight line in 1 / n, and the value is that line at 1 / n = 0. The paper takes one random subset for
+    each n. Here every vector is used at every n, which lowers the variance for as many eigendecompositions.
 
-    The reference stays the same for every n, so the bias of its own size stays too, equal for all models. With N < 4 d
-    there are still two points, but on the bent part of the curve, so a bias of unknown sign remains. The noise is
-    larger than FID's, because a line is carried beyond its points; near 0 the value can be slightly negative.
-    The value depends on `seed` and, through the shuffle, on the order of the vectors; at equal order and seed the parts
-    of two models hold the same images. ValueError below 4 vectors, and as `frechet_distance`.
+    The reference is the same for every n, so the bias of its own size remains, equal for all models. With N < 4 d there
+    are still two points, but they lie on the bent part of the curve, so a bias of unknown sign remains. The noise is
+    larger than FID's, because a line is extended beyond its points. Near 0 the value can be slightly negative.
+
+    Args:
+        features: The features of the judged images. Their order matters, because it enters the shuffle.
+        reference: The moments of the reference's features.
+        seed: Shuffles the vectors. At equal order and seed, the parts of two models contain the same images.
+
+    Raises:
+        ValueError: If there are fewer than 4 vectors, or `frechet_distance` refuses them.
     """
     check_features(features, reference.dim)
     sizes, values = fid_at_sizes(features, reference, seed)
@@ -37,15 +43,15 @@ def fid_infinity(features: Tensor, reference: Reference, seed: int = 0) -> float
 
 
 def fid_infinity_estimate(features: Tensor, reference: Reference, seed: int = 0) -> tuple[float, Tensor]:
-    """`fid_infinity` with each image's influence on it, float64 (N,), sum 0.
+    """Return `fid_infinity` and each image's influence on it, float64 (N,), sum 0.
 
-    The value is a combination of FIDs of parts with coefficients that N alone determines, so its influences are the
-    same combination of the parts' own, each N / n times as large for a part of n images. As for FID, the interval from
-    them covers the expectation at this N with the reference fixed; of the bias that a bent line leaves they know
-    nothing.
+    The value is a combination of FIDs of parts with coefficients that N alone determines. So its influences are the
+    same combination of the parts' influences, each N / n times as large for a part of n images. As for FID, the
+    interval from them covers the expectation at this N with the reference fixed. It does not include the bias that a
+    bent line leaves.
     """
     check_features(features, reference.dim)
-    levels = cut(len(features), reference.dim, seed)
+    levels = shuffled_parts(len(features), reference.dim, seed)
     weights = intercept_weights(1 / _sizes(levels))
     value, influences = 0.0, torch.zeros(len(features), dtype=torch.float64, device=features.device)
     for weight, level in zip(weights.tolist(), levels, strict=True):
@@ -58,8 +64,8 @@ def fid_infinity_estimate(features: Tensor, reference: Reference, seed: int = 0)
 
 
 def fid_at_sizes(features: Tensor, reference: Reference, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """The points of that line: sizes n, descending from N, and the mean FID of the parts of each; float64 (K,) both."""
-    levels = cut(len(features), reference.dim, seed)
+    """Return the points of that line, float64 (K,): the sizes n, descending from N, and the mean FID of the parts."""
+    levels = shuffled_parts(len(features), reference.dim, seed)
     values = [
         sum(frechet_distance(reference, features[rows.to(features.device)]) for rows in level) / len(level)
         for level in levels
@@ -67,30 +73,34 @@ def fid_at_sizes(features: Tensor, reference: Reference, seed: int = 0) -> tuple
     return _sizes(levels), torch.tensor(values, dtype=torch.float64)
 
 
-def cut(count: int, dim: int, seed: int) -> list[tuple[Tensor, ...]]:
-    """For k = 1, 2, ...: which of `count` vectors each of the k parts holds. ValueError below 4 vectors."""
+def shuffled_parts(count: int, dim: int, seed: int) -> list[tuple[Tensor, ...]]:
+    """Return, for k = 1, 2, ..., the rows of each of the k parts.
+
+    Raises:
+        ValueError: If `count` is below 4.
+    """
     if count < 4:
         raise ValueError(f"{count} features: FID-infinity needs at least 4, and 4 d for its line to be straight")
     order = torch.argsort(draws.derive(seed, _ORDER, torch.arange(count)))
-    return [torch.split(order[: count // k * k], count // k) for k in range(1, parts(count, dim) + 1)]
+    return [torch.split(order[: count // k * k], count // k) for k in range(1, part_count(count, dim) + 1)]
 
 
 def _sizes(levels: list[tuple[Tensor, ...]]) -> Tensor:
     return torch.tensor([len(level[0]) for level in levels], dtype=torch.float64)
 
 
-def parts(count: int, dim: int) -> int:
-    """Into how many parts at most `count` vectors are cut: 2..PARTS, each of at least 2 dim where possible."""
+def part_count(count: int, dim: int) -> int:
+    """Return the largest number of parts, 2..PARTS, such that each part has at least 2 dim vectors if possible."""
     return min(max(count // (2 * dim), 2), PARTS)
 
 
 def intercept(x: Tensor, y: Tensor) -> float:
-    """Value at x = 0 of the least-squares line through points (K,), K >= 2."""
+    """Return the value at x = 0 of the least-squares line through points (K,), K >= 2."""
     return float(intercept_weights(x) @ y)
 
 
 def intercept_weights(x: Tensor) -> Tensor:
-    """The weights w (K,), sum 1, with which that value is w . y."""
+    """Return the weights w (K,), sum 1, for which that value is w . y."""
     centred = x - x.mean()
     return 1 / len(x) - x.mean() * centred / (centred @ centred)
 
@@ -98,7 +108,7 @@ def intercept_weights(x: Tensor) -> Tensor:
 FID_INFINITY = Distance(
     value=lambda sets: fid_infinity(sets.features, sets.reference, sets.seed),
     estimate=lambda sets: fid_infinity_estimate(sets.features, sets.reference, sets.seed),
-    bounds=(-math.inf, math.inf),
+    bounds=(-math.inf, math.inf),  # the extrapolated value may be negative
     needs_reference_features=False,
     images_per_dim=4,
 )

@@ -1,4 +1,4 @@
-"""Image by image comparison in [0, 1] units: SSIM, PSNR, RMSE. Computed in float64, so batches do not show."""
+"""Comparison of image pairs in [0, 1] units: SSIM, PSNR, RMSE. Float64, so that the batch size changes no digit."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ from torch.nn import functional as F
 from coldtune.metrics.descriptors import ImageScore, PerImageScore
 from coldtune.metrics.moments import to_float64
 
-WINDOW = 11  # pixels; with SIGMA, K1 and K2 the constants of Wang et al. (2004)
-SIGMA = 1.5
+# The constants of Wang et al. (2004).
+WINDOW = 11  # pixels
+SIGMA = 1.5  # pixels
 K1, K2 = 0.01, 0.03
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity (Wang et al., 2004) of each pair: (B,), float64, 1 where the images are equal.
+    """Return the structural similarity (Wang et al., 2004) of each pair: (B,), float64, 1 for equal images.
 
-    a, b: (B, C, H, W) in [0, 1]. An 11x11 Gaussian window of standard deviation 1.5, only windows that lie inside the
-    image, data range 1, mean over windows and channels. ValueError for images smaller than 11 pixels.
+    It takes an 11x11 Gaussian window of standard deviation 1.5, only windows inside the image, data range 1, and the
+    mean over windows and channels.
+
+    Args:
+        a: Images (B, C, H, W) in [0, 1].
+        b: Images of the same shape and range.
+
+    Raises:
+        ValueError: If the images are smaller than 11 pixels, differ in shape, or are not finite in [0, 1].
     """
     a, b = _pair(a, b)
     if min(a.shape[-2:]) < WINDOW:
@@ -38,23 +46,23 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def mse(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared error of each pair (B,), float64; a, b: (B, C, H, W) in [0, 1]."""
+    """Return the mean squared error of each pair, float64 (B,), for images (B, C, H, W) in [0, 1]."""
     a, b = _pair(a, b)
     return ((a - b) ** 2).mean((1, 2, 3))
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal to noise ratio of each pair (B,), float64, in dB: 10 log10(1 / mse); infinite for equal images."""
+    """Return the peak signal to noise ratio of each pair in dB, 10 log10(1 / mse), float64 (B,). Equal images: inf."""
     return -10 * mse(a, b).log10()
 
 
 def rmse(a: Tensor, b: Tensor) -> float:
-    """Root of the mean squared error over all images, channels and pixels: one root, as in the paper's tables."""
+    """Return the root of the mean squared error over all images, channels and pixels, as in the paper's tables."""
     return float(mse(a, b).mean().sqrt())
 
 
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float64, checked: equal shapes (B, C, H, W), finite, in [0, 1]."""
+    """Return both in float64, after checking that the shapes (B, C, H, W) are equal and the values finite in [0, 1]."""
     if a.shape != b.shape or a.ndim != 4 or len(a) == 0:
         raise ValueError(
             f"images {tuple(a.shape)} and {tuple(b.shape)}: allowed are two equal shapes (B, C, H, W), B >= 1"
@@ -71,7 +79,7 @@ def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _windows(x: Tensor) -> Tensor:
-    """Gaussian-weighted mean over every 11x11 window inside x: (B, C, H, W) -> (B, C, H-10, W-10)."""
+    """Return the Gaussian-weighted mean of every 11x11 window inside x: (B, C, H, W) -> (B, C, H-10, W-10)."""
     offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
     weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     weights = weights / weights.sum()
@@ -81,6 +89,10 @@ def _windows(x: Tensor) -> Tensor:
 
 
 def _decibels(error: float) -> float:
+    """Return the PSNR of a set from its mean squared error: infinite for equal sets.
+
+    The mean of the images' PSNRs would be infinite as soon as one image is restored exactly.
+    """
     return -10 * math.log10(error) if error > 0 else math.inf
 
 

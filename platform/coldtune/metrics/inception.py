@@ -1,6 +1,6 @@
 """The Inception network of FID: the TensorFlow weights of 2015-12-05 in PyTorch, by the torch-fidelity package.
 
-The file of weights is found, or downloaded once, and its SHA-256 checked before anything of it is loaded.
+The file of weights is found or downloaded once. Its SHA-256 is checked before anything is loaded from it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,20 @@ INPUT = "1 channel repeated to 3, bilinear to 299x299 as TensorFlow 1 does it (t
 
 
 def inception() -> Extractor:
-    """The Inception network of Heusel et al. (2017), d = 2048: the features before its last layer (pool3).
+    """Return the Inception network of Heusel et al. (2017), d = 2048: the features before its last layer (pool3).
 
-    Weights: the file that the environment variable COLDTUNE_INCEPTION names; else the one in torch hub's cache, where
-    torch-fidelity keeps the same file; else downloaded there, 96 MB. An objective needs N >= 4 d = 8,192 images, and
-    one CPU thread judges about 5 images a second, so without a GPU the classifiers are the judges to search with.
-    ValueError where the weights cannot be had, naming the ways, or are other ones.
+    The weights come from the first of these places:
+
+    1. The file that the environment variable COLDTUNE_INCEPTION names.
+    2. The cache of torch hub, which torch-fidelity also uses for this file.
+    3. The published address, from which they are downloaded into that cache (96 MB).
+
+    FID as an objective needs N >= 4 d = 8,192 images, and one CPU thread processes about 5 images a second. Without a
+    GPU, search with a classifier instead.
+
+    Raises:
+        ValueError: If there are no weights, or other weights than those published. The message names the ways to
+            provide them.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
@@ -37,49 +45,57 @@ def inception() -> Extractor:
 
 
 def load_inception(path: Path, sha256: str = SHA256) -> Extractor:
-    """The extractor of the weights in `path`. ValueError where the file's SHA-256 is another one than `sha256`."""
+    """Return the extractor of the weights in `path`. Raises ValueError if the file's SHA-256 is not `sha256`."""
     data = path.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
         raise ValueError(
-            f"extractor 'inception': {path} has SHA-256 {found}, published is {sha256}: the file is damaged or another "
-            f"one; delete it to download it anew, or name the right one in {VARIABLE}"
+            f"extractor 'inception': {path} has SHA-256 {actual}, published is {sha256}: the file is damaged or was "
+            f"replaced. Delete it to download it anew, or name the right file in {VARIABLE}"
         )
     return Extractor("inception", _Pool3(_network(data)), DIM, sha256, INPUT)
 
 
 def weights_file(named: str | None, folder: Path, address: str, sha256: str = SHA256) -> Path:
-    """The file of weights: the one that the user `named`, else the one in `folder`, downloaded from `address`.
+    """Return the file of weights: the file that the user named, or else a file in `folder`, downloaded if necessary.
 
-    A file in `folder` that is not the published one is downloaded again. Several processes may ask at once. ValueError
-    where a named file is absent, or the download fails.
+    Several processes may call this at the same time.
+
+    Args:
+        named: The file that the user named, or None.
+        folder: The folder of the downloaded file. A file whose hash is not `sha256` is downloaded again.
+        address: The published address.
+        sha256: The published hash.
+
+    Raises:
+        ValueError: If the named file is absent, or the download fails.
     """
     from coldtune.data.download import Remote, fetch
     from coldtune.data.progress import show
 
     if named:
         if not Path(named).is_file():
-            raise ValueError(f"{VARIABLE} = {named!r}: no such file; allowed is {_what(address, sha256)}")
+            raise ValueError(f"{VARIABLE} = {named!r}: no such file; allowed is {_published(address, sha256)}")
         return Path(named)
     target = folder / address.rpartition("/")[2]
-    if _holds(target, sha256):
+    if _has_hash(target, sha256):
         return target
     try:
         with show(True) as bars:
             return fetch(Remote(target.name, (address,), "sha256", sha256), folder, bars)
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"extractor 'inception': {error}. Either put {_what(address, sha256)} into {folder}, or anywhere and name "
-            f"it in the environment variable {VARIABLE}; another extractor needs no download (protocol.extractor: "
+            f"extractor 'inception': {error}. Put {_published(address, sha256)} into {folder}, or anywhere else and "
+            f"name it in the environment variable {VARIABLE}. Other extractors need no download (protocol.extractor: "
             f"{', '.join(name for name in EXTRACTORS if name != 'inception')})"
         ) from error
 
 
-def _what(address: str, sha256: str) -> str:
+def _published(address: str, sha256: str) -> str:
     return f"the file published at {address} (SHA-256 {sha256})"
 
 
-def _holds(path: Path, sha256: str) -> bool:
+def _has_hash(path: Path, sha256: str) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -87,11 +103,11 @@ def _holds(path: Path, sha256: str) -> bool:
 
 
 def _network(data: bytes) -> nn.Module:
-    """torch-fidelity's network with the weights in `data`, which hold tensors and nothing that runs."""
+    """Return torch-fidelity's network with the weights in `data`. Raises an error if `data` contains code."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    torch.load(io.BytesIO(data), weights_only=True)  # the class itself would load anything, so this comes first
-    file: IO[bytes] = io.BytesIO(data)  # the very bytes that were checked
+    torch.load(io.BytesIO(data), weights_only=True)  # refuses code, which the class below would run
+    file: IO[bytes] = io.BytesIO(data)  # from memory, so that nobody can replace the file after the check
     network: nn.Module = FeatureExtractorInceptionV3("inception", [str(DIM)], feature_extractor_weights_path=file)
     return network
 
@@ -102,7 +118,7 @@ class _Pool3(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Uint8 (B, 1 or 3, H, W) -> (B, 2048). ValueError for other numbers of channels."""
+        """Map uint8 (B, 1 or 3, H, W) to (B, 2048). Raises ValueError for other numbers of channels."""
         if images.shape[1] not in (1, 3):
             raise ValueError(f"images of {images.shape[1]} channels: inception takes 1 or 3; choose another extractor")
         features: Tensor = self.network(images.expand(-1, 3, -1, -1))[0]

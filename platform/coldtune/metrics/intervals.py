@@ -16,7 +16,7 @@ from coldtune.metrics.moments import to_float64
 LEVEL = 0.95
 RESAMPLES = 2000
 _QUANTILE = NormalDist().inv_cdf((1 + LEVEL) / 2)  # 1.96
-_DRAWN = 1 << 20  # resampled indices held at a time: 8 MB
+_DRAWN = 1 << 20  # resampled indices in memory at a time: 8 MB
 _BOOTSTRAP = draws.stream("metrics/bootstrap")
 
 
@@ -29,55 +29,68 @@ class Interval:
     high: float
 
     def map(self, function: Callable[[float], float]) -> Interval:
-        """The interval of a monotone function of the estimate, such as the root of a mean squared error."""
+        """Return the interval of a monotone function of the estimate, such as the root of a mean squared error."""
         low, high = sorted((function(self.low), function(self.high)))
         return Interval(function(self.value), low, high)
 
-    def within(self, least: float, most: float) -> Interval:
-        """The interval with its bounds in [least, most], where the estimated quantity lies."""
-        return Interval(self.value, max(self.low, least), min(self.high, most))
+    def within(self, low: float, high: float) -> Interval:
+        """Return the interval with its bounds cut to [low, high], the range of the estimated quantity."""
+        return Interval(self.value, max(self.low, low), min(self.high, high))
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether both bounds lie on one side of 0."""
+        """True if both bounds lie on one side of 0."""
         return self.low > 0 or self.high < 0
 
 
 def jackknife_interval(value: float, influences: Tensor) -> Interval:
-    """value +- 1.96 standard errors, of influences (N,) of mean 0: variance sum(influences^2) / (N (N - 1)).
+    """Return value +- 1.96 standard errors, with the variance sum(influences^2) / (N (N - 1)).
 
-    Also for the difference of two values on the same images: hand in the difference of their influences.
-    ValueError below 2 images.
+    Args:
+        value: The estimate, or the difference of two estimates on the same images.
+        influences: Each image's influence (N,) on the value, mean 0. The influences of a difference are the difference
+            of the influences.
+
+    Raises:
+        ValueError: If there are fewer than 2 images.
     """
     count = len(influences)
     if count < 2:
         raise ValueError(f"{count} influences: an interval needs at least 2 images")
     error = float(((influences**2).sum() / (count * (count - 1))).sqrt())
-    reach = _QUANTILE * error
-    return Interval(value, value - reach, value + reach)
+    half_width = _QUANTILE * error
+    return Interval(value, value - half_width, value + half_width)
 
 
 def share_interval(share: float, count: int) -> Interval:
-    """A share of `count` independent images with Wilson's (1927) interval, which has a width at 0 and 1 too.
+    """Return a share of `count` independent images with Wilson's (1927) interval, which has a width even at 0 and 1.
 
-    At a share of 1 its lower bound is 1 / (1 + 3.84 / count): with 100 images 0.963. ValueError for a share outside
-    [0, 1] and below 1 image.
+    At a share of 1 its lower bound is 1 / (1 + 3.84 / count), for example 0.963 with 100 images.
+
+    Raises:
+        ValueError: If the share is outside [0, 1], or there is no image.
     """
     if not 0 <= share <= 1 or count < 1:
         raise ValueError(f"share = {share} of {count} images: allowed are 0..1 of at least 1")
     spread = _QUANTILE**2 / count
     middle = (share + spread / 2) / (1 + spread)
-    reach = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
-    return Interval(share, min(middle - reach, share), max(middle + reach, share)).within(0.0, 1.0)
+    half_width = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
+    return Interval(share, min(middle - half_width, share), max(middle + half_width, share)).within(0.0, 1.0)
 
 
 def bootstrap_mean(values: Tensor, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """Mean over images of values (N,), with its percentile bootstrap interval.
+    """Return the mean over images of values (N,), with its percentile bootstrap interval.
 
-    The resamples are those of (seed, N), the same for all models: two means at one seed are resampled alike. The
-    interval is that of the mean over images of this kind, at the same protocol. Narrower intervals need more images;
-    more resamples only steady the bounds (at 2,000 by about 1/30 of the interval's half width).
-    ValueError below 2 values, for values that are not finite, and below 100 resamples.
+    The interval is that of the mean over images of this kind, under the same protocol.
+
+    Args:
+        values: A number for each image.
+        seed: Draws the resamples together with N, so that two models at one seed are resampled alike.
+        resamples: The number of resamples. More resamples only steady the bounds (at 2,000 they vary by about 1/30 of
+            the interval's half width). Narrower intervals need more images.
+
+    Raises:
+        ValueError: If there are fewer than 2 values, a value is not finite, or there are fewer than 100 resamples.
     """
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"values {tuple(values.shape)}: a bootstrap needs (N,) with N >= 2, one for each image")
@@ -91,7 +104,7 @@ def bootstrap_mean(values: Tensor, seed: int = 0, resamples: int = RESAMPLES) ->
 
 
 def resampled_means(values: Tensor, seed: int, resamples: int) -> Tensor:
-    """The mean of each resample of values (N,), drawn with replacement: (resamples,)."""
+    """Return the mean of each resample of values (N,), drawn with replacement: (resamples,)."""
     count = len(values)
     seeds = draws.derive(seed, _BOOTSTRAP, torch.arange(resamples))
     chunks = torch.split(seeds, max(_DRAWN // count, 1))

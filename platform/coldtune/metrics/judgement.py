@@ -1,4 +1,4 @@
-"""One set of images judged: values with intervals, and per image what a paired comparison needs."""
+"""The judgement of a set of images: values with intervals, and the numbers per image that a paired comparison needs."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ VALUES_FILE, IMAGES_FILE = "metrics.json", "images.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What one set of images is worth under one protocol.
+    """The metrics of a set of images under one protocol.
 
-    values: by metric, each with N, its protocol and its 95 % interval.
-    influences: of the distances, each image's influence (N,), sum 0.
-    per_image: `ssim` and `mse` of each pair (N,), empty for generation.
-    Influences and scores are in the order of `protocol.image_indices()`, so that two judgements under one protocol pair
-    image by image.
+    Influences and scores are in the order of `protocol.image_indices()`, so that two judgements under one protocol are
+    paired image by image.
+
+    Attributes:
+        protocol: The protocol of all values.
+        values: The value of each metric, with N, its protocol and its 95 % interval.
+        influences: Each image's influence (N,), sum 0, on each distance.
+        per_image: The per-image scores (`ssim`, `mse`), (N,) each. Empty for generated images.
     """
 
     protocol: Protocol
@@ -43,9 +46,9 @@ class Judgement:
     per_image: Mapping[str, Tensor] = field(default_factory=dict)
 
     def save(self, directory: Path) -> None:
-        """Write metrics.json (values, N, intervals, protocol) and images.safetensors (what is known of each image)."""
+        """Write metrics.json (values, N, intervals, protocol) and images.safetensors (influences and scores)."""
         values = {
-            name: {"value": _written(v.value), "low": _written(v.low), "high": _written(v.high), "n": v.n}
+            name: {"value": _to_json(v.value), "low": _to_json(v.low), "high": _to_json(v.high), "n": v.n}
             for name, v in self.values.items()
         }
         record = {"values": values, "protocol": plain(self.protocol), "protocol_key": self.protocol.key}
@@ -56,11 +59,15 @@ class Judgement:
 
     @classmethod
     def load(cls, directory: Path) -> Judgement:
-        """What `save` wrote; ValueError where it cannot be read."""
+        """Read the files that `save` wrote.
+
+        Raises:
+            ValueError: If metrics.json is no JSON, or its protocol is not one of this version.
+        """
         record = json.loads((directory / VALUES_FILE).read_text())
         protocol = parse(Protocol, record["protocol"], "protocol")
         values = {
-            name: Value(name, float(v["value"]), v["n"], protocol, _read(v["low"]), _read(v["high"]))
+            name: Value(name, float(v["value"]), v["n"], protocol, _from_json(v["low"]), _from_json(v["high"]))
             for name, v in record["values"].items()
         }
         parts: dict[str, dict[str, Tensor]] = {"influence": {}, "score": {}}
@@ -82,16 +89,29 @@ def judge(
     device: torch.device | str | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Judgement:
-    """The distances called `names`, and SSIM, RMSE and PSNR against `clean`, of uint8 images (N, C, H, W).
+    """Judge images by the distances called `names`, and by every image score if their originals are given.
 
-    Features are extracted once for all distances. clean: the originals in the same order, or None for generation.
-    reference_features: (M, d), needed by all distances but FID and FID-infinity (`reference_features` finds them).
-    Intervals: of the distances as `estimates`, of the scores by a bootstrap under the protocol's seed; all for N images
-    and a fixed reference. batch_size changes nothing but memory. progress is called after each batch with the share of
-    images seen, up to 1.0; what follows is arithmetic on features.
-    Where processes share the images, see `Observations` and `judge_observed`.
-    ValueError, before anything is extracted, where the images, the extractor or the reference are not the protocol's
-    or reference features are missing; and as each metric.
+    Features are extracted once for all distances. The intervals of distances are those of `estimates`. Image scores
+    have a bootstrap interval under the protocol's seed. All intervals hold for N images and a fixed reference.
+
+    If several processes share the images, use `Observations` and `judge_observed` instead.
+
+    Args:
+        images: The judged images, uint8 (N, C, H, W), in the order of `protocol.image_indices()`.
+        clean: The originals in the same order, or None for generated images.
+        extractor: The extractor that the protocol names.
+        reference: The reference's moments (`reference_statistics`).
+        protocol: The protocol of the judgement.
+        reference_features: The reference's features (M, d) (`reference_features`). FID and FID-infinity need none.
+        names: The distances to compute.
+        batch_size: The number of images in a batch. It affects only the memory used.
+        device: Runs the network. None uses the images' device.
+        progress: Called after each batch with the share of extracted images, up to 1.0. Only arithmetic on features
+            follows.
+
+    Raises:
+        ValueError: Before anything is extracted, if the images, the extractor or the reference are not those of the
+            protocol, or reference features are missing. Later, if a metric refuses its input.
     """
     check_extractor(extractor, protocol)
     if len(images) != protocol.num_images:
@@ -117,25 +137,29 @@ def judge_observed(
     reference_features: Tensor | None = None,
     names: Sequence[str] = ("fid",),
 ) -> Judgement:
-    """`judge` of what was seen of the images of `protocol.image_indices()`, by one process or by several (`reduce`).
+    """Judge images that a process or several processes have observed (see `Observations.reduce`).
 
-    It does not depend on who saw which image in which batch. Arguments and errors as `judge`; ValueError too where
-    images are missing or were seen twice.
+    The result does not depend on which process observed an image, or in which batch. Arguments and errors are those of
+    `judge`.
+
+    Raises:
+        ValueError: Also if images of `protocol.image_indices()` are missing or were observed twice.
     """
     _check_reference(reference, protocol)
     features, per_image = observations.ordered(protocol.image_indices())
-    found = estimates(features, reference_features, reference, names, protocol.seed)
-    intervals = {name: estimate.interval for name, estimate in found.items()}
+    by_distance = estimates(features, reference_features, reference, names, protocol.seed)
+    intervals = {name: estimate.interval for name, estimate in by_distance.items()}
     intervals |= score_intervals(per_image, protocol.seed)
     values = {
         name: Value(name, interval.value, protocol.num_images, protocol, interval.low, interval.high)
         for name, interval in intervals.items()
     }
-    return Judgement(protocol, values, {name: estimate.influences for name, estimate in found.items()}, per_image)
+    influences = {name: estimate.influences for name, estimate in by_distance.items()}
+    return Judgement(protocol, values, influences, per_image)
 
 
 def score_intervals(per_image: Mapping[str, Tensor], seed: int) -> dict[str, Interval]:
-    """`ssim`, `rmse` and `psnr` with intervals, from the per-image scores; {} from none."""
+    """Return the image scores (`ssim`, `rmse`, `psnr`) with intervals that these per-image scores determine."""
     means = {name: bootstrap_mean(values, seed) for name, values in per_image.items()}
     return {
         name: means[score.per_image.name].map(score.of_mean)
@@ -146,13 +170,15 @@ def score_intervals(per_image: Mapping[str, Tensor], seed: int) -> dict[str, Int
 
 def _check_reference(reference: Reference, protocol: Protocol) -> None:
     if reference.key not in ("", protocol.reference_key):
-        raise ValueError("the reference was made under another protocol: take `reference_statistics` of this one")
+        raise ValueError(
+            "the reference was made under another protocol: compute `reference_statistics` under this protocol"
+        )
 
 
-def _written(number: float | None) -> float | str | None:
-    """A number as JSON has it, which knows no infinity: PSNR's is written "inf"."""
+def _to_json(number: float | None) -> float | str | None:
+    """Return a number as JSON has it. JSON knows no infinity, so an infinite PSNR becomes "inf"."""
     return number if number is None or math.isfinite(number) else str(number)
 
 
-def _read(number: float | str | None) -> float | None:
+def _from_json(number: float | str | None) -> float | None:
     return None if number is None else float(number)

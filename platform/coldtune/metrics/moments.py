@@ -1,4 +1,4 @@
-"""Mean and covariance of features, one batch at a time, in float64."""
+"""Mean and covariance of features, batch by batch, in float64."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FeatureMoments:
         """Create moments of no vectors.
 
         Args:
-            dim: The length of one feature vector.
+            dim: The length of a feature vector.
             device: The device that stores the sums. It must have float64.
         """
         self.n = 0
@@ -28,14 +28,14 @@ class FeatureMoments:
 
     @classmethod
     def of(cls, features: Tensor) -> FeatureMoments:
-        """Return the moments of one tensor of features (N, dim)."""
+        """Return the moments of features (N, dim)."""
         moments = cls(features.shape[-1], features.device)
         moments.update(features)
         return moments
 
     @property
     def dim(self) -> int:
-        """The length of one feature vector."""
+        """The length of a feature vector."""
         return self._mean.numel()
 
     @property

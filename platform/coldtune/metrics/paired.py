@@ -1,4 +1,4 @@
-"""Two runs on the same images and seeds: is one better, by how much, and how sure is that?"""
+"""Paired comparison of two runs on the same images and seeds: which is better, by how much, and how sure is that?"""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ from coldtune.metrics.values import check_same
 
 @dataclass(frozen=True)
 class Comparison:
-    """A against B by one metric under one protocol.
+    """The comparison of A with B by one metric under one protocol.
 
-    difference: A - B with its 95 % interval. p_value: two-sided, of Wilcoxon's signed-rank test on the per-image
-    `score` (`mse` or `ssim`), None for generation, where no image has a loss of its own. wins: on how many images A's
-    score is the better one.
+    Attributes:
+        metric: The metric.
+        a: The name of A.
+        b: The name of B.
+        difference: A - B with its 95 % interval.
+        protocol: The protocol of both.
+        score: The per-image score (`mse` or `ssim`) that p_value and wins refer to. None for generated images, because
+            no such image has a score.
+        p_value: The two-sided p-value of Wilcoxon's signed-rank test on that score, or None.
+        wins: The number of images whose score is better for A, or None.
     """
 
     metric: str
@@ -35,13 +42,13 @@ class Comparison:
 
     @property
     def better(self) -> str | None:
-        """The name of the better one; None where the interval holds 0."""
+        """The name of the better run, or None if the interval contains 0."""
         if not self.difference.excludes_zero:
             return None
         return self.a if (self.difference.value > 0) == higher_is_better(self.metric) else self.b
 
     def __str__(self) -> str:
-        """As a sentence: `A is better than B: FID -1.4, 95 % CI [-1.9, -0.8], N = 10,000, same seeds`."""
+        """Return a sentence: `A is better than B: FID -1.4, 95 % CI [-1.9, -0.8], N = 10,000, same seeds`."""
         n, least = self.protocol.num_images, 4 * self.protocol.dim
         value, low, high = _rounded(self.difference)
         verdict = {
@@ -55,9 +62,9 @@ class Comparison:
         return text
 
     def per_image(self) -> str:
-        """What the images say one by one; empty for generation.
+        """Return a sentence about the single images, or "" for generated images.
 
-        `MSE is smaller for A on 6,012 of 10,000 images, Wilcoxon p = 2e-11`.
+        For example `MSE is smaller for A on 6,012 of 10,000 images, Wilcoxon p = 2e-11`.
         """
         if self.p_value is None or self.score is None:
             return ""
@@ -67,15 +74,28 @@ class Comparison:
 
 
 def compare(a: Judgement, b: Judgement, metric: str = "fid", names: tuple[str, str] = ("A", "B")) -> Comparison:
-    """A - B by `metric` (a distance, `ssim`, `rmse` or `psnr`), paired image by image.
+    """Compare two sets of images, pairing image i of `a` with image i of `b`.
 
-    Under one protocol image i of A and image i of B come from the same original and the same draw, so what makes an
-    image hard cancels in the difference: the interval is that of the differences of influences (of distances) or of
-    means on the same resamples (of scores), far narrower than two intervals side by side. As for one value, it is
-    about this N: FID's bias cancels only as far as it is the same for both, which below N = 4 d it is not.
-    The interval is that of one comparison planned beforehand: the best of many trials looks better than it is, so
-    judge the chosen one anew (on the test split).
-    ValueError for unequal protocols, naming what differs, and for a metric that one of them lacks or that is infinite.
+    Under one protocol both images come from the same original and the same draw. The difficulty of an image therefore
+    cancels in the difference, and the interval is far narrower than two separate intervals. For a distance it is the
+    interval of the differences of influences. For an image score it is that of the means on the same resamples.
+
+    As for a single value, the interval is about this N. FID's bias cancels only as far as it is the same for both,
+    which it is not below N = 4 d. The interval is also that of a comparison planned beforehand. The best of many trials
+    looks better than it is, so judge the chosen trial anew on the test split.
+
+    Args:
+        a: The judgement of A.
+        b: The judgement of B.
+        metric: A distance ("fid", "kid", "mind") or an image score ("ssim", "rmse", "psnr").
+        names: The names of A and B in sentences.
+
+    Returns:
+        The difference A - B with its 95 % interval.
+
+    Raises:
+        ValueError: If the protocols differ (the message names the parts), a judgement lacks the metric, or the metric
+            is infinite.
     """
     check_same([a.protocol, b.protocol])
     allowed = [name for name in (*DISTANCES, *IMAGE_SCORES) if _has(a, name) and _has(b, name)]
@@ -96,9 +116,13 @@ def compare(a: Judgement, b: Judgement, metric: str = "fid", names: tuple[str, s
 
 
 def wilcoxon(x: Tensor, y: Tensor) -> float:
-    """Two-sided p-value of Wilcoxon's signed-rank test on pairs (N,): is the difference symmetric about 0?
+    """Return the two-sided p-value of Wilcoxon's signed-rank test on pairs (N,).
 
-    Pairs without a difference are left out; 1 where none has one. ValueError for unequal shapes.
+    The test asks whether the difference is symmetric about 0. It ignores pairs without a difference, and returns 1 if
+    no pair differs.
+
+    Raises:
+        ValueError: If the shapes differ.
     """
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"losses {tuple(x.shape)} and {tuple(y.shape)}: allowed are two equal shapes (N,)")
@@ -115,7 +139,7 @@ def _has(judgement: Judgement, metric: str) -> bool:
 
 
 def _of_scores(a: Judgement, b: Judgement, metric: str) -> Interval:
-    """Difference of a score of the sets, by a bootstrap that resamples pairs."""
+    """Return the difference of an image score, with a bootstrap interval that resamples pairs."""
     seed, score = a.protocol.seed, IMAGE_SCORES[metric]
     per_image = score.per_image.name
     value = a.values[metric] - b.values[metric]
@@ -124,14 +148,19 @@ def _of_scores(a: Judgement, b: Judgement, metric: str) -> Interval:
     means = [resampled_means(judgement.per_image[per_image], seed, RESAMPLES).tolist() for judgement in (a, b)]
     samples = [score.of_mean(x) - score.of_mean(y) for x, y in zip(*means, strict=True)]
     if not all(map(math.isfinite, samples)):
-        raise ValueError(f"metric = {metric!r}: infinite wherever the few images with an error are left out; take rmse")
+        raise ValueError(
+            f"metric = {metric!r}: infinite in resamples without the few images that have an error; compare by rmse"
+        )
     tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
     low, high = torch.quantile(torch.tensor(samples, dtype=torch.float64), tails).tolist()
     return Interval(value, low, high)
 
 
 def _rounded(interval: Interval) -> tuple[str, str, str]:
-    """Value, low and high to the first or second digit of the half width; a bound that excludes 0 is not shown as 0."""
+    """Round value, low and high to the first or second digit of the half width.
+
+    A bound that excludes 0 is not shown as 0, because the verdict rests on it.
+    """
     half = (interval.high - interval.low) / 2
     if half == 0:
         return f"{interval.value:.3g}", f"{interval.low:.3g}", f"{interval.high:.3g}"

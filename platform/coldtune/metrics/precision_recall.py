@@ -1,4 +1,4 @@
-"""Improved precision and recall: how many generated features lie where real ones do, and the reverse."""
+"""Improved precision and recall: the share of generated features that lie among real features, and the reverse."""
 
 from __future__ import annotations
 
@@ -10,19 +10,29 @@ from coldtune.metrics.intervals import Interval, share_interval
 from coldtune.metrics.moments import feature_sets
 
 NEIGHBOURS = 3
-BLOCK = 2048  # rows and columns of the distances held at a time: 32 MB
+BLOCK = 2048  # rows and columns of the distances in memory at a time: 32 MB
 
 
 def precision_recall(
     features: Tensor, reference_features: Tensor, neighbours: int = NEIGHBOURS, block: int = BLOCK
 ) -> tuple[float, float]:
-    """Precision and recall, both in [0, 1], of features (N, d) against (M, d) (Kynkaanniemi et al., 2019, eq. 1-2).
+    """Return precision and recall, both in [0, 1] (Kynkaanniemi et al., 2019, eq. 1-2).
 
-    The manifold of a set is the union of balls around its vectors, each as large as the distance to its k-th nearest
-    other vector. Precision is the share of the features that lie on the reference's manifold (fidelity: blur lowers
-    it); recall the share of the reference that lies on the features' (variety). Swapping the sets swaps the two.
-    The balls shrink as sets grow and one outlier makes a large one, so compare at equal N, M and k only. A larger k
-    makes both larger. ValueError where a set has k vectors or fewer.
+    The manifold of a set is the union of balls around its vectors. The radius of a ball is the distance to the k-th
+    nearest other vector. Precision is the share of the features that lie on the reference's manifold (fidelity: blur
+    lowers it). Recall is the share of the reference that lies on the features' manifold (variety). Swapping the sets
+    swaps the two numbers.
+
+    The balls shrink as sets grow, and an outlier has a large ball. So compare at equal N, M and k only.
+
+    Args:
+        features: The features (N, d) of the judged images.
+        reference_features: The features (M, d) of the reference's images.
+        neighbours: The paper's k. A larger k makes both numbers larger.
+        block: Distances are computed in pieces of block x block, which bound the memory.
+
+    Raises:
+        ValueError: If a set has k vectors or fewer.
     """
     x, y = _sets(features, reference_features, neighbours, 1)
     precise = on_manifold(x, y, radii(y, neighbours, block), block)
@@ -33,13 +43,16 @@ def precision_recall(
 def precision_recall_influences(
     features: Tensor, reference_features: Tensor, neighbours: int = NEIGHBOURS, block: int = BLOCK
 ) -> tuple[Tensor, Tensor]:
-    """Each image's influence on precision and on recall, float64 (N,) each, mean 0, with the reference fixed.
+    """Return each image's influence on precision and on recall, float64 (N,) each, mean 0, with the reference fixed.
 
-    Precision is a mean over the images, and these are its terms. Recall has no derivative, so they are the jackknife's:
-    N - 1 times what it falls by when the image is left out (its ball goes, and balls that reached for it as one of
-    their k nearest grow). The variance from them is, on average, not below the true one (Efron and Stein, 1981), for a
-    set of N - 1. Neither says what another reference would change. ValueError as `precision_recall`, and for k + 1
-    features, of which none can be left out.
+    Precision is a mean over the images, and its influences are the terms of that mean. Recall has no derivative, so its
+    influences are those of the jackknife: N - 1 times the decrease of recall if the image is left out. Its ball is then
+    missing, and balls that had it among their k nearest vectors grow. On average, the variance from these influences is
+    not below the true variance for a set of N - 1 (Efron and Stein, 1981).
+
+    Raises:
+        ValueError: If `precision_recall` refuses the sets, or there are only k + 1 features, so that no image can be
+            left out.
     """
     x, y = _sets(features, reference_features, neighbours, 2)
     precise = on_manifold(x, y, radii(y, neighbours, block), block).double()
@@ -49,30 +62,30 @@ def precision_recall_influences(
 
 
 def radii(x: Tensor, neighbours: int, block: int = BLOCK) -> Tensor:
-    """Squared distance of each vector (N, d) to its k-th nearest other one: (N,)."""
+    """Return the squared distance of each vector (N, d) to its k-th nearest other vector: (N,)."""
     return nearest(x, neighbours, block)[0][:, -1]
 
 
 def nearest(x: Tensor, neighbours: int, block: int = BLOCK) -> tuple[Tensor, Tensor]:
-    """Squared distances of each vector (N, d) to its k nearest other ones, ascending, and their rows: (N, k) both."""
-    found = []
+    """Return the squared distances of each vector (N, d) to its k nearest others, ascending, and their rows: (N, k)."""
+    blocks = []
     for start in range(0, len(x), block):
         rows = x[start : start + block]
-        best, places = x.new_empty(len(rows), 0), torch.empty(len(rows), 0, dtype=torch.int64, device=x.device)
+        best, columns = x.new_empty(len(rows), 0), torch.empty(len(rows), 0, dtype=torch.int64, device=x.device)
         for column in range(0, len(x), block):
             distances = squared_distances(rows, x[column : column + block])
-            if column == start:  # blocks of rows and columns are cut alike, so a vector meets itself here only
+            if column == start:  # rows and columns have the same blocks, so a vector meets itself only here
                 distances.fill_diagonal_(torch.inf)
             near, order = distances.topk(min(neighbours, distances.shape[1]), largest=False)
-            best, places = torch.cat([best, near], 1), torch.cat([places, column + order], 1)
+            best, columns = torch.cat([best, near], 1), torch.cat([columns, column + order], 1)
             best, order = best.topk(min(neighbours, best.shape[1]), largest=False)
-            places = places.gather(1, order)
-        found.append((best, places))
-    return torch.cat([best for best, _ in found]), torch.cat([places for _, places in found])
+            columns = columns.gather(1, order)
+        blocks.append((best, columns))
+    return torch.cat([best for best, _ in blocks]), torch.cat([columns for _, columns in blocks])
 
 
 def on_manifold(x: Tensor, centres: Tensor, squared_radii: Tensor, block: int = BLOCK) -> Tensor:
-    """Whether each vector (N, d) lies in at least one ball: bool (N,); centres (M, d), squared_radii (M,)."""
+    """Return which vectors (N, d) lie in at least one ball, bool (N,), for centres (M, d) and squared radii (M,)."""
     result = []
     for rows in torch.split(x, block):
         inside = torch.zeros(len(rows), dtype=torch.bool, device=x.device)
@@ -83,15 +96,18 @@ def on_manifold(x: Tensor, centres: Tensor, squared_radii: Tensor, block: int = 
 
 
 def _left_out(x: Tensor, centres: Tensor, neighbours: int, block: int) -> Tensor:
-    """By how many more of the vectors x (M, d) lie on the manifold of `centres` (N, d) without each of these: (N,)."""
-    distances, places = nearest(centres, neighbours + 1, block)
-    squared_radii, grown, reached_for = distances[:, -2], distances[:, -1], places[:, :-1]
+    """Return how many more of the vectors x (M, d) lie on the manifold if a centre is left out, for each centre: (N,).
+
+    A ball whose k nearest vectors include the left-out centre grows to its (k + 1)-th nearest vector.
+    """
+    distances, rows_of_nearest = nearest(centres, neighbours + 1, block)
+    squared_radii, grown, nearest_rows = distances[:, -2], distances[:, -1], rows_of_nearest[:, :-1]
     change = centres.new_zeros(len(centres))
     for rows in torch.split(x, block):
         count, only, larger = _balls_around(rows, centres, squared_radii, grown, block)
         row, ball = larger[:, count[larger[0]] <= 1]
-        # Without `centre` the ball reaches further and holds the vector `row`: once for each such pair.
-        pairs = torch.stack([row[:, None].expand(-1, neighbours), reached_for[ball]]).flatten(1)
+        # Without `centre` the ball grows and contains the vector `row`. Several balls can, so each pair counts once.
+        pairs = torch.stack([row[:, None].expand(-1, neighbours), nearest_rows[ball]]).flatten(1)
         row, centre = torch.unique(pairs, dim=1)
         change += torch.bincount(centre[count[row] == 0], minlength=len(centres))
         kept = torch.zeros(len(rows), dtype=torch.bool, device=x.device)
@@ -103,8 +119,12 @@ def _left_out(x: Tensor, centres: Tensor, neighbours: int, block: int) -> Tensor
 def _balls_around(
     rows: Tensor, centres: Tensor, squared_radii: Tensor, grown: Tensor, block: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """How many balls hold each row (B,), the last of them (B,), and the pairs (2, P) of rows and balls that would hold
-    it only at the squared radius `grown`."""
+    """Find the balls around each row (B, d).
+
+    Returns:
+        How many balls contain each row (B,), the last of these balls (B,), and the pairs of rows and balls (2, P) such
+        that the ball contains the row only at the squared radius `grown`.
+    """
     count = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
     last, larger = count.clone(), []
     for start in range(0, len(centres), block):
@@ -125,9 +145,9 @@ def _sets(features: Tensor, reference_features: Tensor, neighbours: int, more: i
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i - y_j|^2 of (N, d) and (M, d): (N, M), by one matrix product.
+    """Return |x_i - y_j|^2, (N, M), of sets (N, d) and (M, d), by one matrix product.
 
-    What is below the rounding of that product is 0, so that copies of a vector are at distance 0 of each other.
+    Values below the rounding of that product become 0, so that copies of a vector are at distance 0 from each other.
     """
     squares = (x * x).sum(1)[:, None] + (y * y).sum(1)
     distances = torch.addmm(squares, x, y.T, alpha=-2)

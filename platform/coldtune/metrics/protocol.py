@@ -1,4 +1,4 @@
-"""The protocol: everything that a metric's value depends on besides the images judged."""
+"""The protocol: everything that a metric's value depends on besides the judged images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from coldtune.metrics.extractors import Extractor
 if TYPE_CHECKING:
     from coldtune.data import Dataset
 
-VERSION = 1  # raised whenever the same protocol would give another value
+VERSION = 1  # increase it if a change of the code changes any value under the same protocol
 
 Task = Literal["restored", "generated"]
-LEAST_IMAGES = 5  # what every metric needs: recall leaves one image out and looks at three neighbours of another
+LEAST_IMAGES = 5  # enough for every metric: recall leaves an image out and needs 3 neighbours of another image
 
 _REFERENCE_PARTS = (
     "version", "extractor", "extractor_sha256", "extractor_input", "dim", "dataset", "dataset_fingerprint",
@@ -27,16 +27,18 @@ _REFERENCE_PARTS = (
 
 
 class ProtocolConfig(Config):
-    """How trials are judged, as the user writes it (`protocol:`).
+    """The section `protocol:` of a user's configuration, which says how trials are judged.
 
-    extractor: one that is shipped (see `coldtune.metrics.EXTRACTORS`), or `module:attribute` of your own. Distances of
-      different extractors have different scales and orders.
-    split: the images that are restored and judged, and the reference. Objectives use `validation`; keep `test` for the
-      final figure of the chosen trial.
-    num_images: N, how many images of the split are judged; None is all of them. Images that are generated from a prior
-      rather than restored may be more than the split has. A smaller N is faster and noisier, and FID rises with falling
-      N (an objective needs N >= 4 d, see `check_objective`).
-    seed: of the choice of images and of every draw made while judging: the same for all trials, so they are paired.
+    Attributes:
+        extractor: A shipped extractor (a key of `coldtune.metrics.extractors.EXTRACTORS`), or `module:attribute` of
+            your own. Distances of different extractors have different scales and rank models differently.
+        split: The split whose images are restored and judged, and whose clean images are the reference. Objectives use
+            `validation`. Keep `test` for the final figure of the chosen trial.
+        num_images: N, the number of judged images. None judges the whole split. Generated images, which begin at a
+            prior, may outnumber the split. A smaller N is faster and noisier, and FID rises as N falls (an objective
+            needs N >= 4 d, see `check_objective`).
+        seed: Chooses the images, and seeds every draw made while judging. It is the same for all trials, so that they
+            are paired.
     """
 
     extractor: str = Field("digits", pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$")
@@ -46,10 +48,11 @@ class ProtocolConfig(Config):
 
 
 class Protocol(Config):
-    """The resolved protocol, stored with every value. Two values compare only where all of it is equal (`key`).
+    """The resolved protocol, which is stored with every value. Values compare only if all parts are equal (`key`).
 
-    task: `restored` images began as degraded images of the split and are judged pair by pair, too; `generated` ones
-    began at a prior, or come from elsewhere.
+    Attributes:
+        task: `restored` images began as degraded images of the split, and are also judged pair by pair. `generated`
+            images began at a prior, or come from elsewhere.
     """
 
     extractor: str
@@ -72,16 +75,16 @@ class Protocol(Config):
 
     @property
     def key(self) -> str:
-        """SHA-256 of all parts, 64 hex digits."""
+        """The SHA-256 of all parts, 64 hex digits."""
         return digest(self)
 
     @property
     def reference_key(self) -> str:
-        """SHA-256 of the parts that determine the reference: protocols that differ only in N or seed share it."""
+        """The SHA-256 of the parts that determine the reference. Protocols that differ only in N or seed share it."""
         return digest({name: getattr(self, name) for name in _REFERENCE_PARTS})
 
     def describe(self) -> str:
-        """One line for a table's foot."""
+        """Return the line that stands under a table."""
         images = f"{self.num_images:,}" if self.task == "restored" else f"{self.num_images:,} generated, against those"
         return (
             f"{self.extractor} features (d = {self.dim}, sha256 {self.extractor_sha256[:12]}), "
@@ -91,10 +94,11 @@ class Protocol(Config):
         )
 
     def image_indices(self) -> Tensor:
-        """The number of each image judged, int64 (num_images,), ascending; seeds of its draws are made from it.
+        """Return the number of each judged image, int64 (num_images,), ascending. It seeds the image's draws.
 
-        Of restored ones these are positions in the split: the num_images of smallest SHA-256 of (seed, position), so a
-        smaller N judges a subset of a larger N. Generated ones count from 0.
+        Generated images are numbered from 0. The number of a restored image is its position in the split. The protocol
+        judges the num_images positions of smallest SHA-256 of (seed, position), so a smaller N judges a subset of a
+        larger N.
         """
         size = self.reference_images
         if self.num_images == size or self.task == "generated":
@@ -104,9 +108,12 @@ class Protocol(Config):
 
 
 def resolve(config: ProtocolConfig, extractor: Extractor, dataset: Dataset, task: Task = "restored") -> Protocol:
-    """The protocol of `config` with this extractor on this dataset.
+    """Return the protocol of `config` with this extractor on this dataset.
 
-    The reference is all of the split's clean images. ValueError where fewer than num_images are there to be restored.
+    The reference is all clean images of the split.
+
+    Raises:
+        ValueError: If images are restored, and the split has fewer than num_images.
     """
     size = len(dataset.split(config.split).images)
     count = config.num_images or size

@@ -1,4 +1,4 @@
-"""What generated images are compared with: the moments and the features of the reference's images."""
+"""The reference, to which judged images are compared: the moments and the features of a split's clean images."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from coldtune.metrics.protocol import Protocol
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a set of images is compared with: the moments of the reference's features.
+    """The moments of the features of the reference's images, all float64.
 
-    mean (d,), covariance (d, d) with n - 1, and root, a factor of it (root root^T = covariance, see `factor`): all
-    float64. n is the number of reference images; key the hash of all that determined them (`Protocol.reference_key`),
-    empty where made by hand.
+    Attributes:
+        mean: The mean (d,).
+        covariance: The covariance (d, d), divided by n - 1.
+        root: A factor (d, d) of the covariance, so that root root^T = covariance (see `covariance_factor`).
+        n: The number of reference images.
+        key: The hash of everything that determined the moments (`Protocol.reference_key`), or "" for moments that were
+            made by hand.
     """
 
     mean: Tensor
@@ -30,14 +34,14 @@ class Reference:
 
     @classmethod
     def of(cls, features: Tensor | FeatureMoments, key: str = "") -> Reference:
-        """Reference of features (N, d), or of moments already taken."""
+        """Return the Reference of features (N, d) or of their moments."""
         moments = features if isinstance(features, FeatureMoments) else FeatureMoments.of(features)
         covariance = moments.covariance
-        return cls(moments.mean, covariance, factor(covariance, moments.n - 1), moments.n, key)
+        return cls(moments.mean, covariance, covariance_factor(covariance, moments.n - 1), moments.n, key)
 
     @property
     def dim(self) -> int:
-        """Length of one feature vector."""
+        """The length of a feature vector."""
         return self.mean.numel()
 
 
@@ -50,23 +54,31 @@ def reference_statistics(
     device: torch.device | str | None = None,
     features: Tensor | None = None,
 ) -> Reference:
-    """The Reference of uint8 images (N, C, H, W) under `protocol`; extracted once (on `device`), then found in `cache`.
+    """Return the Reference of a split's clean images, computed once and then found in `cache`.
 
-    features: those of the images (`reference_features`), where they are at hand, so that nothing is extracted twice.
-    ValueError where the extractor or the number of images is not the one that the protocol names.
+    Args:
+        extractor: The extractor that the protocol names.
+        images: All images of the split, uint8 (N, C, H, W).
+        protocol: The protocol that names the reference.
+        cache: Stores the moments under the protocol's `reference_key`.
+        batch_size: The number of images in a batch. It affects only the memory used.
+        device: Runs the network. None uses the images' device.
+        features: The features of the images (`reference_features`) if they are known. Nothing is extracted then.
+
+    Raises:
+        ValueError: If the extractor or the number of images differs from those that the protocol names.
     """
     _check_reference(extractor, images, protocol)
 
     def build() -> dict[str, Tensor]:
-        made = Reference.of(
-            features if features is not None else extract_moments(extractor, images, batch_size, device)
-        )
-        tensors = {"mean": made.mean, "covariance": made.covariance, "root": made.root}
+        known = features if features is not None else extract_moments(extractor, images, batch_size, device)
+        reference = Reference.of(known)
+        tensors = {"mean": reference.mean, "covariance": reference.covariance, "root": reference.root}
         return {name: tensor.cpu() for name, tensor in tensors.items()}
 
     key = protocol.reference_key
-    found = cache.get("reference", key, build)
-    return Reference(found["mean"], found["covariance"], found["root"], len(images), key)
+    tensors = cache.get("reference", key, build)
+    return Reference(tensors["mean"], tensors["covariance"], tensors["root"], len(images), key)
 
 
 def reference_features(
@@ -77,9 +89,10 @@ def reference_features(
     batch_size: int = 256,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Features (M, d), float64, of the reference's images, for KID, MIND, precision and recall; found in `cache`.
+    """Return the features (M, d), float64, of a split's clean images, computed once and then found in `cache`.
 
-    Apart from the moments, because they grow with M: 16 kB an image at d = 2048. Errors as `reference_statistics`.
+    KID, MIND, precision and recall need them. They are stored apart from the moments, because they grow with M: 16 kB
+    for each image at d = 2048. Arguments and errors are those of `reference_statistics`.
     """
     _check_reference(extractor, images, protocol)
 
@@ -90,7 +103,7 @@ def reference_features(
 
 
 def check_extractor(extractor: Extractor, protocol: Protocol) -> None:
-    """ValueError where the extractor, weights included, is not the one that the protocol names."""
+    """Raise ValueError if the protocol names another extractor, or other weights."""
     if extractor.sha256 != protocol.extractor_sha256 or extractor.name != protocol.extractor:
         raise ValueError(
             f"extractor = {extractor.name!r} ({extractor.sha256[:12]}): the protocol names "
@@ -104,12 +117,13 @@ def _check_reference(extractor: Extractor, images: Tensor, protocol: Protocol) -
         raise ValueError(f"{len(images)} reference images: the protocol names {protocol.reference_images}")
 
 
-def factor(matrix: Tensor, rank: int | None = None) -> Tensor:
-    """The F with F F^T = matrix, for a covariance (d, d) of rank at most `rank`: eigenvectors times roots, descending.
+def covariance_factor(matrix: Tensor, rank: int | None = None) -> Tensor:
+    """Return F with F F^T = matrix, for a covariance (d, d) of rank at most `rank`.
 
-    With it F^T S F falls from its first row to its last, and an eigensolver that reduces it in that order keeps small
-    eigenvalues to digits of their own. With the symmetric root all are off by 1e-16 of the largest, their roots by up
-    to 1e-8: at d = 2048, with a spread that falls as 1 / k, FID was off by 1.3e-8 with that root and by 7e-13 with F.
+    F is eigenvectors times roots of eigenvalues, descending. So F^T S F falls from its first row to its last, and an
+    eigensolver that reduces it in that order computes small eigenvalues to full relative precision. With the symmetric
+    root every eigenvalue is off by 1e-16 of the largest eigenvalue, and its root by up to 1e-8. At d = 2048, with a
+    spread that falls as 1 / k, FID was off by 1.3e-8 with the symmetric root and by 7e-13 with F.
     """
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
     columns: Tensor = (vectors * eigenvalue_roots(values, rank)).flip(1)
@@ -117,10 +131,11 @@ def factor(matrix: Tensor, rank: int | None = None) -> Tensor:
 
 
 def eigenvalue_roots(eigenvalues: Tensor, rank: int | None) -> Tensor:
-    """Square roots of ascending eigenvalues: 0 for negative ones and for all but the `rank` largest.
+    """Return the square roots of ascending eigenvalues, with 0 for negative values and for all but the `rank` largest.
 
     Eigenvalues that are zero in exact arithmetic come out as +-1e-16 of the largest, so each root would be off by 1e-8
-    of its root. A threshold would cut true small ones too; the rank of a covariance, n - 1, is known.
+    of the largest root. A threshold would also cut small eigenvalues that are real. The rank of a covariance, n - 1, is
+    known instead.
     """
     roots = eigenvalues.clamp(min=0).sqrt()
     if rank is not None and rank < len(roots):

@@ -27,7 +27,7 @@ IMAGE_SCORES: dict[str, ImageScore] = {
 
 
 def higher_is_better(metric: str) -> bool:
-    """Return True if a larger value of the metric is better; False for names outside the registry, such as `nfe`."""
+    """Return True if larger values of the metric are better, and False for names outside the registry (`nfe`)."""
     found = DISTANCES.get(metric) or IMAGE_SCORES.get(metric)
     return found is not None and found.higher_is_better
 

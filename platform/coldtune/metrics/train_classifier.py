@@ -1,8 +1,8 @@
 """Train one of the shipped classifiers: `python -m coldtune.metrics.train_classifier digits --out DIR`.
 
-Writes DIR/NAME.safetensors and DIR/NAME.json (SHA-256, data, training, accuracy on the test split). Trains on the
-training split only; the recipe is fixed beforehand, so neither validation nor test images chose anything. One thread
-and one seed: the same machine and the same torch give the same bytes.
+Writes DIR/NAME.safetensors and DIR/NAME.json (SHA-256, data, training, accuracy on the test split). It trains on the
+training split only, and the recipe is fixed beforehand, so validation and test images have no influence on the weights.
+It uses one thread and one seed, so the same machine with the same torch writes the same bytes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained, on which data, how long.
+    """The dataset, the network and the training of a classifier.
 
-    shift: images are moved by up to so many pixels, whole ones, because interpolation would blur them and teach the
-    judge to overlook blur. photos: the border that a shift uncovers is the image mirrored, not its darkest value, and
-    half of the images are mirrored from left to right. bfloat16: of convolutions in training only, twice as fast.
+    Attributes:
+        shift: Images are moved by up to this many whole pixels. Interpolation would blur them, and the classifier would
+            learn to overlook blur.
+        photos: True fills the border that a shift uncovers with the mirrored image instead of the darkest value, and
+            mirrors half of the images from left to right.
+        bfloat16: Computes convolutions in bfloat16 while training, which is twice as fast.
     """
 
     dataset: str
@@ -55,7 +58,7 @@ RECIPES = {
 
 
 def train(recipe: Recipe, images: Tensor, labels: Tensor, seed: int = 0) -> Classifier:
-    """A classifier trained on uint8 images (N, C, H, W) and int64 labels (N,): AdamW, one cosine cycle with warm-up."""
+    """Train a classifier on uint8 images (N, C, H, W) and int64 labels (N,): AdamW, warm-up and one cosine cycle."""
     torch.manual_seed(seed)
     classifier = Classifier(recipe.network)
     generator = torch.Generator().manual_seed(seed)
@@ -81,24 +84,24 @@ def train(recipe: Recipe, images: Tensor, labels: Tensor, seed: int = 0) -> Clas
     return classifier.eval()
 
 
-def shifted(x: Tensor, most: int, generator: torch.Generator, reflect: bool = False) -> Tensor:
-    """Each image (B, C, H, W) moved by whole pixels, uniform in -most..most.
+def shifted(x: Tensor, largest: int, generator: torch.Generator, reflect: bool = False) -> Tensor:
+    """Return each image (B, C, H, W) moved by whole pixels, uniform in -largest..largest.
 
-    What that uncovers is the darkest value, -1, or the image mirrored at its edge (`reflect`).
+    The uncovered border is filled with the darkest value, -1, or with the image mirrored at its edge (`reflect`).
     """
     height, width = x.shape[-2:]
-    padded = F.pad(x, (most,) * 4, mode="reflect") if reflect else F.pad(x, (most,) * 4, value=-1.0)
-    offsets = torch.randint(0, 2 * most + 1, (len(x), 2), generator=generator).tolist()
+    padded = F.pad(x, (largest,) * 4, mode="reflect") if reflect else F.pad(x, (largest,) * 4, value=-1.0)
+    offsets = torch.randint(0, 2 * largest + 1, (len(x), 2), generator=generator).tolist()
     return torch.stack([image[:, r : r + height, c : c + width] for image, (r, c) in zip(padded, offsets, strict=True)])
 
 
 def mirrored(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image (B, C, H, W) mirrored from left to right or not, with equal chances."""
+    """Return each image (B, C, H, W), mirrored from left to right with probability 1/2."""
     return torch.where(torch.rand(len(x), generator=generator)[:, None, None, None] < 0.5, x.flip(-1), x)
 
 
 def write(name: str, classifier: Classifier, facts: dict[str, object], out: Path) -> None:
-    """Write the weights and the JSON that states what they are."""
+    """Write the weights, and the JSON that states their hash, their network and `facts`."""
     out.mkdir(parents=True, exist_ok=True)
     data = save({key: tensor.contiguous() for key, tensor in classifier.state_dict().items()})
     (out / f"{name}.safetensors").write_bytes(data)
@@ -107,14 +110,14 @@ def write(name: str, classifier: Classifier, facts: dict[str, object], out: Path
 
 
 def main() -> None:
-    """Prepare the data, train, measure, write."""
+    """Prepare the data, train the classifier, measure its accuracy and write it."""
     from coldtune.data import DataConfig, prepare
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=sorted(RECIPES))
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the weights (default: the package's own)")
-    parser.add_argument("--home", type=Path, default=Path("runs"), help="where prepared data is kept (default: ./runs)")
-    parser.add_argument("--data-dir", type=Path, help="where the dataset's original files are")
+    parser.add_argument("--home", type=Path, default=Path("runs"), help="folder of prepared data (default: ./runs)")
+    parser.add_argument("--data-dir", type=Path, help="folder of the dataset's original files")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     recipe = RECIPES[arguments.name]

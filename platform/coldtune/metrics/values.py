@@ -1,4 +1,4 @@
-"""Values of metrics, and the rule that values of different protocols never meet."""
+"""Values of metrics, and the rule that values under different protocols are never compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coldtune.metrics.registry import DISTANCES, label
 
 
 def difference(a: Protocol, b: Protocol) -> dict[str, tuple[Any, Any]]:
-    """The parts in which two protocols differ, with both values; empty where they are the same."""
+    """Return the parts in which two protocols differ, with both values. Equal protocols: an empty dict."""
     return {
         name: (getattr(a, name), getattr(b, name))
         for name in Protocol.model_fields
@@ -20,14 +20,14 @@ def difference(a: Protocol, b: Protocol) -> dict[str, tuple[Any, Any]]:
 
 
 def same(a: Protocol, b: Protocol) -> bool:
-    """Whether values under `a` and values under `b` may be compared."""
+    """Return True if values under `a` and values under `b` may be compared."""
     return a.key == b.key
 
 
 def check_same(protocols: Iterable[Protocol]) -> None:
-    """ValueError naming every part that differs, unless all protocols are the same.
+    """Raise ValueError, which names every part that differs, unless all protocols are the same.
 
-    Call it before values are compared, ranked, averaged or put into one column of a table.
+    Call this before values are compared, ranked, averaged or put into the same column of a table.
     """
     items = list(protocols)
     for other in items[1:]:
@@ -37,10 +37,14 @@ def check_same(protocols: Iterable[Protocol]) -> None:
 
 
 def check_objective(protocol: Protocol, metric: str = "fid") -> None:
-    """ValueError where `metric` under `protocol` would mislead a search: FID with fewer than 4 d images.
+    """Raise ValueError if `metric` under `protocol` would mislead a search: FID with fewer than 4 d images.
 
-    FID's bias falls as 1/N and grows with the model's spread, so of two close models it can rank the over-smoothed one
-    first. 4 d is a floor, not a guarantee (benchmarks/2026-11-23-small-n-ranking.md).
+    FID's bias falls as 1/N and grows with the model's spread. So with few images it can rank an over-smoothed model
+    before a close sharper model. 4 d is a floor, not a guarantee (benchmarks/2026-11-23-small-n-ranking.md).
+
+    Args:
+        protocol: The protocol of the search.
+        metric: The objective. A prefix such as "sampled/" is ignored.
     """
     name = metric.rpartition("/")[2]
     factor = DISTANCES[name].images_per_dim if name in DISTANCES else 0
@@ -51,16 +55,24 @@ def check_objective(protocol: Protocol, metric: str = "fid") -> None:
             few = f"the {protocol.split} split of {protocol.dataset!r} has {n} images to compare with"
         raise ValueError(
             f"{few}: {label(name)} as an objective needs N >= {factor} d = {least} with {protocol.extractor!r} "
-            f"(d = {protocol.dim}), because below that it can rank over-smoothed images first; judge more images, or "
+            f"(d = {protocol.dim}), because below that it can rank over-smoothed images first. Judge more images, or "
             f"take an extractor with d <= {n // factor}"
         )
 
 
 @dataclass(frozen=True)
 class Value:
-    """A metric's value with all that makes it comparable; `low` and `high` bound its 95 % interval where one is known.
+    """A metric's value with everything that makes it comparable.
 
-    Ordering and subtraction refuse (ValueError) values of other metrics or other protocols.
+    Ordering and subtraction raise ValueError for values of other metrics or other protocols.
+
+    Attributes:
+        metric: The metric's name in the registry.
+        value: The metric of the whole set of images.
+        n: The number of images.
+        protocol: The protocol under which the images were judged.
+        low: The lower bound of the 95 % interval, or None if no interval is known.
+        high: The upper bound.
     """
 
     metric: str
