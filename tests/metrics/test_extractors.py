@@ -25,12 +25,12 @@ def _images(n: int = 20, channels: int = 1, size: int = 16) -> torch.Tensor:
     return torch.randint(0, 256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
 
 
-def test_the_shipped_weights_are_what_is_registered() -> None:
+def test_extractors_shipped_weights_are_registered() -> None:
     assert set(SHIPPED) == {name for name, place in EXTRACTORS.items() if place.startswith("coldtune.metrics.classif")}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_weights_are_small_hashed_and_good(name: str) -> None:
+def test_extractors_shipped_weights_are_small_hashed_and_accurate(name: str) -> None:
     data = (WEIGHTS / f"{name}.safetensors").read_bytes()
     card = json.loads((WEIGHTS / f"{name}.json").read_text())
     extractor = build_extractor(name)
@@ -40,7 +40,7 @@ def test_shipped_weights_are_small_hashed_and_good(name: str) -> None:
     assert card["accuracy"]["test"] >= {"digits": 0.97, "mnist": 0.99, "cifar10": 0.85}[name]
 
 
-def test_the_stated_accuracy_of_digits_is_the_measured_one(digits: Dataset) -> None:
+def test_digits_stated_accuracy_equals_measured(digits: Dataset) -> None:
     card = json.loads((WEIGHTS / "digits.json").read_text())
     assert card["dataset"]["fingerprint"] == digits.fingerprint, "the split changed: train the classifier anew"
     head = load_network("digits")[0].head
@@ -52,13 +52,13 @@ def test_the_stated_accuracy_of_digits_is_the_measured_one(digits: Dataset) -> N
     assert card["images"] == digits.sizes
 
 
-def test_the_judge_sees_blur_and_ranks_it(digits: Dataset) -> None:
+def test_digits_ranks_blur_above_noise_floor(digits: Dataset) -> None:
     images, extractor = digits.split("validation").images, build_extractor("digits")
     reference = Reference.of(extract_features(extractor, images))
     blurred = [gaussian_blur(images.float(), 9, sd).round().to(torch.uint8) for sd in (0.5, 1.0, 1.5, 2.0, 4.0)]
     distances = [frechet_distance(reference, extract_moments(extractor, images)) for images in blurred]
     assert distances == sorted(distances)
-    # A judge is of use where its noise floor (two clean sets) lies far below what it has to tell apart.
+    # A useful extractor has a noise floor (two clean sets) far below the differences that it must measure.
     floor = frechet_distance(reference, extract_moments(extractor, digits.split("test").images))
     assert floor < distances[1] < 0.2 * distances[-1]
 
@@ -68,7 +68,7 @@ CHANNELS = {"digits": 1, "mnist": 1, "cifar10": 3}
 
 @pytest.mark.parametrize("size", [16, 8, 28, 33])
 @pytest.mark.parametrize("name", SHIPPED)
-def test_features_of_any_size(name: str, size: int) -> None:
+def test_extractor_any_image_size_is_accepted(name: str, size: int) -> None:
     extractor = build_extractor(name)
     features = extractor(_images(3, CHANNELS[name], size))
     assert features.shape == (3, extractor.dim)
@@ -76,14 +76,14 @@ def test_features_of_any_size(name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_constant_image_keeps_its_features_at_every_size(name: str) -> None:
+def test_extractor_constant_image_same_features_at_every_size(name: str) -> None:
     extractor, channels = build_extractor(name), CHANNELS[name]
     small, large = (extractor(torch.full((1, channels, size, size), 77, dtype=torch.uint8)) for size in (16, 61))
     torch.testing.assert_close(small, large, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 20])
-def test_batches_and_order_do_not_change_features(batch_size: int) -> None:
+def test_extract_features_any_batches_and_order_same_features(batch_size: int) -> None:
     extractor, images = build_extractor("digits"), _images()
     whole = extract_features(extractor, images)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
@@ -93,7 +93,7 @@ def test_batches_and_order_do_not_change_features(batch_size: int) -> None:
     torch.testing.assert_close(moments.mean, whole.mean(0), rtol=1e-6, atol=1e-6)
 
 
-def test_features_hold_no_gradients_and_settings_are_restored() -> None:
+def test_extractor_settings_are_restored_and_features_have_no_gradient() -> None:
     torch.backends.cudnn.benchmark = True
     try:
         precision = torch.backends.cuda.matmul.fp32_precision
@@ -108,7 +108,7 @@ def test_features_hold_no_gradients_and_settings_are_restored() -> None:
     torch.testing.assert_close(inside, build_extractor("digits")(_images()), rtol=0, atol=0)
 
 
-def test_a_judge_computes_in_full_precision_whatever_is_set_outside() -> None:
+def test_extractor_tf32_and_autocast_outside_are_ignored() -> None:
     matmul, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv
     before, seen = (matmul.fp32_precision, convolutions.fp32_precision), []
 
@@ -132,7 +132,7 @@ REAL = os.environ.get("COLDTUNE_TEST_DATA")
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL, reason="needs the published files: COLDTUNE_TEST_DATA=DIR with MNIST/raw and cifar10")
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_the_stated_accuracy_is_that_on_the_published_test_images(name: str, tmp_path: Path) -> None:
+def test_classifier_stated_accuracy_equals_published_test_images(name: str, tmp_path: Path) -> None:
     card = json.loads((WEIGHTS / f"{name}.json").read_text())
     data = prepare({"name": name, "image_size": 32}, tmp_path, REAL)
     assert card["dataset"]["fingerprint"] == data.fingerprint, "the split changed: train the classifier anew"
@@ -141,7 +141,7 @@ def test_the_stated_accuracy_is_that_on_the_published_test_images(name: str, tmp
     assert found == pytest.approx(card["accuracy"]["test"], abs=5e-4)
 
 
-def test_colour_is_judged_by_colour() -> None:
+def test_cifar10_swapped_channels_change_features() -> None:
     extractor, images = build_extractor("cifar10"), _images(6, channels=3)
     swapped = extractor(images.flip(1))
     assert float((swapped - extractor(images)).abs().max()) > 0.01
@@ -149,7 +149,7 @@ def test_colour_is_judged_by_colour() -> None:
         extractor(_images(6))
 
 
-def test_images_of_another_form_are_refused() -> None:
+def test_extractor_wrong_images_are_refused() -> None:
     extractor = build_extractor("digits")
     with pytest.raises(
         ValueError, match=r"images of 3 channels: this classifier takes 1; choose another protocol\.ext"
@@ -170,7 +170,7 @@ def copied(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_damaged_file_of_weights_is_refused(copied: Path) -> None:
+def test_load_classifier_damaged_weights_are_refused(copied: Path) -> None:
     assert load_classifier("digits", copied).sha256 == build_extractor("digits").sha256
     file = copied / "digits.safetensors"
     data = bytearray(file.read_bytes())
@@ -230,7 +230,7 @@ def _users(attribute: str) -> Extractor:
     return build_extractor(f"users_own_extractor:{attribute}")
 
 
-def test_a_users_own_extractor(users_module: Path) -> None:
+def test_build_extractor_users_module_is_loaded(users_module: Path) -> None:
     _write(users_module)
     for extractor in (_users("Means"), _users("instance")):
         features = extractor(_images(channels=3))
@@ -241,7 +241,7 @@ def test_a_users_own_extractor(users_module: Path) -> None:
     assert (signed.sha256, signed.input) == ("my weights, version 3", "nearest to 8x8")
 
 
-def test_a_users_weights_and_code_are_both_in_the_hash(users_module: Path) -> None:
+def test_build_extractor_hash_covers_users_weights_and_code(users_module: Path) -> None:
     _write(users_module)
     first = _users("Means").sha256
     assert _users("instance").sha256 == first
@@ -254,7 +254,7 @@ def test_a_users_weights_and_code_are_both_in_the_hash(users_module: Path) -> No
     assert _users("Means").sha256 != first
 
 
-def test_features_that_are_not_finite_are_refused(users_module: Path) -> None:
+def test_extractor_not_finite_features_are_refused(users_module: Path) -> None:
     _write(users_module)
     images = _images().clamp(min=1)
     images[[3, 11]] = 0
@@ -266,12 +266,12 @@ def test_features_that_are_not_finite_are_refused(users_module: Path) -> None:
     ("name", "message"),
     [
         ("inceptoin", "'inceptoin': allowed are digits, mnist"),
-        ("no_such_module_of_mine:Net", "cannot be imported: No module named 'no_such_module_of_mine'; .* PYTHONPATH"),
+        ("no_such_module_of_mine:Net", "cannot be imported: No module named 'no_such_module_of_mine'. .* PYTHONPATH"),
         ("users_own_extractor:Absent", "cannot be imported: module 'users_own_extractor' has no attribute 'Absent'"),
         ("users_own_extractor:nothing", "a callable with an int attribute dim"),
     ],
 )
-def test_names_that_are_no_extractor(users_module: Path, name: str, message: str) -> None:
+def test_build_extractor_wrong_name_is_refused(users_module: Path, name: str, message: str) -> None:
     _write(users_module)
     with pytest.raises(ValueError, match=message):
         build_extractor(name)

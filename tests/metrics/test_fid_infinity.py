@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from coldtune.metrics import Reference, fid_infinity, fid_infinity_estimate, frechet_distance
-from coldtune.metrics.fid_infinity import cut, fid_at_sizes, intercept, parts
+from coldtune.metrics.fid_infinity import fid_at_sizes, intercept, part_count, shuffled_parts
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def weighted_frechet(x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> float:
-    """The Frechet distance with weights on x; its cross term is the sum of singular values of the centred sets."""
+def _weighted_frechet(x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> float:
+    """Return the Frechet distance with weights on x. Its cross term sums the singular values of the centred sets."""
     n, m = len(x), len(y)
     mean = weights @ x
     a = (weights * n / (n - 1)).sqrt()[:, None] * (x - mean)
@@ -22,30 +22,30 @@ def weighted_frechet(x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) ->
 
 
 def _standard(dim: int) -> Reference:
-    """The exact moments of N(0, 1), so that the only bias is that of the judged set."""
+    """Return the exact moments of N(0, 1), so that all bias comes from the judged set."""
     eye = torch.eye(dim, dtype=torch.float64)
     return Reference(torch.zeros(dim, dtype=torch.float64), eye, eye, n=10**9)
 
 
-def test_the_intercept_of_points_on_a_line() -> None:
+def test_intercept_points_on_a_line_is_exact() -> None:
     x = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
     assert intercept(x, 3 - 2 * x) == pytest.approx(3, rel=1e-12)
 
 
-def test_the_intercept_is_that_of_least_squares() -> None:
+def test_intercept_equals_torch_lstsq() -> None:
     x, y = _random(9, seed=1).abs(), _random(9, seed=2)
     solved = torch.linalg.lstsq(torch.stack([torch.ones_like(x), x], 1), y[:, None]).solution
     assert intercept(x, y) == pytest.approx(float(solved[0]), rel=1e-10)
 
 
 @pytest.mark.parametrize(("count", "dim", "expected"), [(4, 64, 2), (256, 64, 2), (384, 64, 3), (10**5, 64, 8)])
-def test_parts_hold_two_vectors_for_each_dimension(count: int, dim: int, expected: int) -> None:
-    assert parts(count, dim) == expected
+def test_part_count_keeps_two_vectors_per_dimension(count: int, dim: int, expected: int) -> None:
+    assert part_count(count, dim) == expected
 
 
 @pytest.mark.parametrize("place", range(24))
-def test_every_image_counts_once_at_every_size(place: int) -> None:
-    # Against N(0, 0), a part with one 1 among n - 1 zeros has mean^2 + variance = 1/n^2 + 1/n, other parts have 0.
+def test_fid_at_sizes_each_image_counts_once_per_size(place: int) -> None:
+    # Against N(0, 0), the part with a 1 among n - 1 zeros has mean^2 + variance = 1/n^2 + 1/n. Other parts have 0.
     features, zero = torch.zeros(24, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     features[place] = 1
     sizes, values = fid_at_sizes(features, Reference(zero[0], zero, zero, n=10**9), seed=7)
@@ -54,7 +54,7 @@ def test_every_image_counts_once_at_every_size(place: int) -> None:
         assert float(values[k - 1]) == pytest.approx((1 / (24 / k) ** 2 + 1 / (24 / k)) / k, rel=1e-9)
 
 
-def test_less_biased_than_fid_where_the_truth_is_known() -> None:
+def test_fid_infinity_known_distance_is_less_biased_than_fid() -> None:
     # N(0.2, 1) against the exact N(0, 1) in 16 dimensions: the distance is 16 * 0.04 = 0.64.
     dim, count, runs = 16, 128, 60
     sets = [_random(count, dim, seed=seed) + 0.2 for seed in range(runs)]
@@ -65,27 +65,27 @@ def test_less_biased_than_fid_where_the_truth_is_known() -> None:
     assert float(plain.mean()) > 0.64 + 4 * float(plain.std()) / runs**0.5
 
 
-def test_seeds_shuffle_and_nothing_else_does() -> None:
+def test_fid_infinity_depends_only_on_seed() -> None:
     features, reference = _random(100, 4) + 0.1, _standard(4)
     assert fid_infinity(features, reference, 3) == fid_infinity(features, reference, 3)
     assert fid_infinity(features, reference, 3) != fid_infinity(features, reference, 4)
 
 
-def test_scale() -> None:
+def test_fid_infinity_scale_squares() -> None:
     features = _random(100, 4)
     reference, doubled = Reference.of(_random(90, 4, seed=1)), Reference.of(2 * _random(90, 4, seed=1))
     assert fid_infinity(2 * features, doubled) == pytest.approx(4 * fid_infinity(features, reference), rel=1e-9)
 
 
 @pytest.mark.parametrize(("count", "dim"), [(20, 2), (23, 3), (9, 6)])
-def test_influences_are_the_derivative_by_each_images_weight(count: int, dim: int) -> None:
+def test_fid_infinity_influences_equal_numerical_derivative(count: int, dim: int) -> None:
     x, y = _random(count, dim) * 1.2 + 0.3, _random(40, dim, seed=1)
-    reference, levels = Reference.of(y), cut(count, dim, seed=3)
+    reference, levels = Reference.of(y), shuffled_parts(count, dim, seed=3)
     inverse = 1 / torch.tensor([float(len(level[0])) for level in levels], dtype=torch.float64)
 
     def value(weights: torch.Tensor) -> float:
         means = [
-            sum(weighted_frechet(x[rows], y, weights[rows] / weights[rows].sum()) for rows in level) / len(level)
+            sum(_weighted_frechet(x[rows], y, weights[rows] / weights[rows].sum()) for rows in level) / len(level)
             for level in levels
         ]
         return intercept(inverse, torch.tensor(means, dtype=torch.float64))
@@ -101,7 +101,7 @@ def test_influences_are_the_derivative_by_each_images_weight(count: int, dim: in
     assert float(influences.sum()) == pytest.approx(0, abs=1e-9 * float(influences.abs().sum()))
 
 
-def test_wrong_input() -> None:
+def test_fid_infinity_wrong_input_is_refused() -> None:
     with pytest.raises(ValueError, match="3 features: FID-infinity needs at least 4"):
         fid_infinity(_random(3, 4), _standard(4))
     with pytest.raises(ValueError, match=r"allowed are floating tensors \(B, 4\)"):

@@ -1,4 +1,4 @@
-"""Sets that break judges: fewer images than dimensions, no spread, no images, features that are not finite."""
+"""Degenerate sets: fewer images than dimensions, no spread, no images, features that are not finite."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _assert_sound(judgement: Judgement) -> None:
 
 
 @pytest.mark.parametrize("n", [5, 20, 63])
-def test_fewer_images_than_dimensions(digits: Dataset, n: int) -> None:
+def test_judge_fewer_images_than_dimensions_is_finite(digits: Dataset, n: int) -> None:
     images = digits.split("validation").images
     generator = torch.Generator().manual_seed(0)
     noise = 40 * torch.randn(images.shape, generator=generator)
@@ -57,21 +57,21 @@ def test_fewer_images_than_dimensions(digits: Dataset, n: int) -> None:
 
 
 @pytest.mark.parametrize("shade", [0, 128, 255])
-def test_constant_images_in_every_metric(digits: Dataset, shade: int) -> None:
+def test_judge_constant_images_every_metric_is_finite(digits: Dataset, shade: int) -> None:
     judgement = _judged(digits, torch.full_like(digits.split("validation").images, shade))
     _assert_sound(judgement)
     values = judgement.values
-    # All features are one point: nothing of the reference lies in its ball of radius 0, and no image differs.
+    # All features are the same point. No reference vector lies in its ball of radius 0, and all images are alike.
     assert values["recall"].value == 0
     assert values["precision"].value in (0, 1)
     for name in ("fid", "fid_infinity", "kid", "mind"):
         assert values[name].value > 0
         assert values[name].low == pytest.approx(values[name].high, rel=1e-6), name
-    # FID does not depend on N where there is no bias.
+    # Without spread FID has no bias, so it does not depend on N.
     assert values["fid_infinity"].value == pytest.approx(values["fid"].value, rel=1e-6)
 
 
-def test_two_points() -> None:
+def test_estimates_two_points_are_finite() -> None:
     x = torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(10, 1)
     for name, estimate in estimates(x, x + 1, None).items():
         interval = estimate.interval
@@ -81,7 +81,7 @@ def test_two_points() -> None:
 
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("name", list(DISTANCES))
-def test_features_that_are_not_finite_are_counted(name: str, wrong: float) -> None:
+def test_estimates_not_finite_features_are_counted(name: str, wrong: float) -> None:
     x, y = _random(30, 4), _random(40, 4, seed=1)
     broken = x.clone()
     broken[[2, 9, 11], 1] = wrong
@@ -91,7 +91,7 @@ def test_features_that_are_not_finite_are_counted(name: str, wrong: float) -> No
         estimates(y, broken, names=[name])
 
 
-def test_a_network_that_breaks_stops_the_judgement(digits: Dataset) -> None:
+def test_judge_network_with_not_finite_features_is_refused(digits: Dataset) -> None:
     good, images = build_extractor("digits"), digits.split("validation").images
     dark = int((images[:100].amin((1, 2, 3)) == images[:100].amax((1, 2, 3))).sum())
     made = images.clone()
@@ -107,7 +107,7 @@ def test_a_network_that_breaks_stops_the_judgement(digits: Dataset) -> None:
         judge(made, images, extractor, reference, protocol, batch_size=100)
 
 
-def test_no_images(digits: Dataset) -> None:
+def test_judge_no_images_is_refused(digits: Dataset) -> None:
     extractor = build_extractor("digits")
     assert extract_features(extractor, torch.empty(0, 1, 16, 16, dtype=torch.uint8)).shape == (0, 64)
     with pytest.raises(ValueError, match="0 images: the protocol judges num_images = 363"):
@@ -115,7 +115,7 @@ def test_no_images(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 100], ids=["cut", "overwritten"])
-def test_a_damaged_reference_in_the_store_is_built_again(digits: Dataset, tmp_path: Path, damage: bytes) -> None:
+def test_reference_statistics_damaged_store_entry_is_rebuilt(digits: Dataset, tmp_path: Path, damage: bytes) -> None:
     images = digits.split("validation").images
     whole = _judged(digits, images.flip(0), StoreCache(Store(tmp_path)))
     files = list(tmp_path.rglob("*.safetensors"))

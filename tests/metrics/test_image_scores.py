@@ -20,7 +20,7 @@ def _pair(n: int = 9, channels: int = 1, size: int = 16) -> tuple[torch.Tensor, 
     return a, (a + 0.2 * torch.rand(a.shape, generator=generator)).clamp(0, 1)
 
 
-def test_golden_values() -> None:
+def test_image_scores_equal_golden_values() -> None:
     golden = np.load(GOLDEN)
     a, b = torch.from_numpy(golden["a"]), torch.from_numpy(golden["b"])
     np.testing.assert_allclose(ssim(a, b), golden["ssim_per_image"], rtol=2e-6)
@@ -30,14 +30,14 @@ def test_golden_values() -> None:
 
 @given(st.floats(0, 1), st.floats(0, 1))
 @settings(max_examples=30, deadline=None)
-def test_ssim_of_constant_images_is_its_luminance_term(a: float, b: float) -> None:
+def test_ssim_constant_images_equal_luminance_term(a: float, b: float) -> None:
     expected = (2 * a * b + 1e-4) / (a * a + b * b + 1e-4)
     got = ssim(*(torch.full((2, 3, 11, 13), value, dtype=torch.float64) for value in (a, b)))
     np.testing.assert_allclose(got, [expected] * 2, rtol=1e-9)
 
 
-def test_ssim_of_a_single_window_is_the_formula() -> None:
-    # At 11x11 there is one window: the means are sums over it with the normalised 2-D Gaussian.
+def test_ssim_single_window_equals_formula() -> None:
+    # An 11x11 image has a single window, so the means are sums over it with the normalised 2-D Gaussian.
     a, b = (image.double() for image in _pair(1, size=11))
     axis = torch.arange(11).double() - 5
     weight = torch.exp(-(axis[:, None] ** 2 + axis**2) / (2 * 1.5**2))
@@ -51,7 +51,7 @@ def test_ssim_of_a_single_window_is_the_formula() -> None:
     assert float(ssim(a, b)) == pytest.approx(float(expected), rel=1e-10)
 
 
-def test_identities() -> None:
+def test_image_scores_equal_images_are_perfect() -> None:
     a, b = _pair(channels=3)
     torch.testing.assert_close(ssim(a, a), torch.ones(9).double())
     torch.testing.assert_close(ssim(a, b), ssim(b, a))
@@ -60,13 +60,13 @@ def test_identities() -> None:
     assert float(ssim(a, 1 - a).max()) < 0
 
 
-def test_a_shift_of_a_tenth_is_20_db() -> None:
+def test_psnr_shift_of_a_tenth_is_20_db() -> None:
     a = torch.full((3, 1, 12, 12), 0.25, dtype=torch.float64)
     assert rmse(a, a + 0.1) == pytest.approx(0.1, rel=1e-12)
     torch.testing.assert_close(psnr(a, a + 0.1), torch.full((3,), 20.0).double())
 
 
-def test_rmse_takes_one_root_over_all_images() -> None:
+def test_rmse_takes_root_over_all_images() -> None:
     a = torch.zeros(2, 1, 12, 12)
     b = a.clone()
     b[1] = 0.8
@@ -74,14 +74,14 @@ def test_rmse_takes_one_root_over_all_images() -> None:
     np.testing.assert_allclose(mse(a, b), [0, 0.64], rtol=1e-6)
 
 
-def test_images_smaller_than_the_window_are_refused() -> None:
+def test_ssim_images_smaller_than_window_are_refused() -> None:
     small = torch.zeros(2, 1, 10, 16)
     with pytest.raises(ValueError, match="at least 11 pixels, its window; got 10x16"):
         ssim(small, small)
     assert rmse(small, small) == 0
 
 
-def test_images_that_are_not_finite_are_counted() -> None:
+def test_image_scores_not_finite_images_are_counted() -> None:
     a, b = _pair()
     broken = b.clone()
     broken[[1, 4, 8], 0, 3, 3] = torch.tensor([float("nan"), float("inf"), float("nan")])
@@ -92,7 +92,7 @@ def test_images_that_are_not_finite_are_counted() -> None:
             score(broken, b)
 
 
-def test_other_forms_and_ranges_are_refused() -> None:
+def test_image_scores_wrong_range_dtype_or_shape_is_refused() -> None:
     a, b = _pair()
     with pytest.raises(ValueError, match=r"lie in \[-1, 1\].*allowed is \[0, 1\]"):
         rmse(a.round() * 2 - 1, b)

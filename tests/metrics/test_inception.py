@@ -1,4 +1,4 @@
-"""The Inception extractor on random weights in the right shape: the published ones are a download of 96 MB."""
+"""The Inception extractor on random weights in the right shape: the published weights are a download of 96 MB."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = _Blank("random", ["2048"], feature_extractor_weights_path=empty)
     for parameter in network.parameters():
-        if parameter.ndim == 4:  # torch's default shrinks the features to nothing over so many layers
+        if parameter.ndim == 4:  # torch's default shrinks the features to 0 over so many layers
             torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
     path = tmp_path_factory.mktemp("inception") / NAME
     torch.save(network.state_dict(), path)
@@ -51,33 +51,33 @@ def _images(n: int, channels: int, size: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
 
 
-def test_features_are_those_of_torch_fidelity(weights: Path) -> None:
+def test_inception_features_equal_torch_fidelity(weights: Path) -> None:
     extractor = load_inception(weights, _hash(weights))
     theirs = FeatureExtractorInceptionV3("theirs", ["2048"], feature_extractor_weights_path=str(weights))
     images = _images(4, 3)
     expected = theirs(images)[0].double()
-    assert float(expected.std()) > 0.01, "the random network gives features to compare"
+    assert float(expected.std()) > 0.01, "the random network has features to compare"
     torch.testing.assert_close(extractor(images), expected, rtol=1e-6, atol=1e-6)
     # float32 convolutions round by the size of the batch
     torch.testing.assert_close(extract_features(extractor, images.flip(0), 1).flip(0), expected, rtol=1e-4, atol=1e-4)
     assert (extractor.name, extractor.dim, extractor.sha256) == ("inception", 2048, _hash(weights))
 
 
-def test_one_channel_counts_as_grey(weights: Path) -> None:
+def test_inception_one_channel_equals_three_grey_channels(weights: Path) -> None:
     extractor, grey = load_inception(weights, _hash(weights)), _images(2, 1, size=28)
     torch.testing.assert_close(extractor(grey), extractor(grey.repeat(1, 3, 1, 1)), rtol=0, atol=0)
     with pytest.raises(ValueError, match="images of 2 channels: inception takes 1 or 3"):
         extractor(_images(2, 2))
 
 
-def test_other_weights_are_refused_before_they_are_loaded(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inception_other_weights_are_refused_by_hash(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(weights))
     with pytest.raises(ValueError, match=rf"weights\.pth has SHA-256 {_hash(weights)}, published is {SHA256}"):
         build_extractor("inception")
     assert f"-{SHA256[:8]}.pth" in URL_INCEPTION_V3
 
 
-def test_a_file_that_runs_code_is_refused_even_under_the_right_hash(tmp_path: Path) -> None:
+def test_inception_file_with_code_is_refused_despite_right_hash(tmp_path: Path) -> None:
     class Runs:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]
@@ -90,7 +90,7 @@ def test_a_file_that_runs_code_is_refused_even_under_the_right_hash(tmp_path: Pa
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[str]]]:
-    """Address of a server and the paths it was asked for: /cut/ announces everything and sends half."""
+    """Yield the address of a server and the requested paths. Below /cut/ it announces all bytes and sends half."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -113,7 +113,7 @@ def server() -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-def test_the_weights_are_downloaded_once(server: tuple[str, list[str]], tmp_path: Path) -> None:
+def test_weights_file_is_downloaded_once(server: tuple[str, list[str]], tmp_path: Path) -> None:
     address, asked = server
     for _ in range(2):
         path = weights_file(None, tmp_path, f"{address}/{NAME}", HASH)
@@ -126,7 +126,7 @@ def test_the_weights_are_downloaded_once(server: tuple[str, list[str]], tmp_path
 
 
 @pytest.mark.parametrize(("place", "reason"), [("cut", "sha256 is"), ("absent", "HTTP Error 404")])
-def test_a_failed_download_leaves_nothing(
+def test_weights_file_failed_download_leaves_no_file(
     server: tuple[str, list[str]], tmp_path: Path, place: str, reason: str
 ) -> None:
     address = f"{server[0]}/{place}/{NAME}"
@@ -135,7 +135,7 @@ def test_a_failed_download_leaves_nothing(
     assert not [path for path in tmp_path.iterdir() if NAME in path.name and path.suffix != ".lock"]
 
 
-def test_offline_both_ways_are_named(tmp_path: Path) -> None:
+def test_weights_file_offline_names_ways_out(tmp_path: Path) -> None:
     address = f"http://127.0.0.1:9/{NAME}"
     with pytest.raises(ValueError, match="could not be downloaded") as failure:
         weights_file(None, tmp_path / "hub", address, HASH)
@@ -143,7 +143,7 @@ def test_offline_both_ways_are_named(tmp_path: Path) -> None:
         assert part in str(failure.value)
 
 
-def test_a_named_file_is_taken_without_a_download(tmp_path: Path) -> None:
+def test_weights_file_named_file_needs_no_download(tmp_path: Path) -> None:
     (tmp_path / "mine").write_bytes(b"1")
     assert weights_file(str(tmp_path / "mine"), tmp_path, "http://127.0.0.1:9/x", HASH) == tmp_path / "mine"
     with pytest.raises(ValueError, match=rf"{VARIABLE} = '.*/absent': no such file; allowed is the file published at"):

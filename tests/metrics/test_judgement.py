@@ -150,7 +150,9 @@ def test_judge_one_wrong_image_has_finite_psnr_with_infinite_bound(digits: Datas
     assert psnr.high == math.inf
     assert psnr.low is not None
     assert psnr.low < psnr.value < math.inf
-    with pytest.raises(ValueError, match="infinite wherever the few images with an error are left out; take rmse"):
+    with pytest.raises(
+        ValueError, match="infinite in resamples without the few images that have an error; compare by rmse"
+    ):
         compare(judgement, judgement, "psnr")
     assert compare(judgement, judgement, "rmse").better is None
 

@@ -18,8 +18,8 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 100))
 @settings(max_examples=60, deadline=None)
-def test_one_dimension_is_the_optimal_assignment(n: int, m: int, seed: int) -> None:
-    # Every point repeated until both sets have lcm(n, m) points of equal mass: then transport is an assignment.
+def test_wasserstein_one_dimension_equals_optimal_assignment(n: int, m: int, seed: int) -> None:
+    # Repeat the points until both sets have lcm(n, m) points of equal mass. Then the transport is an assignment.
     x, y = _random(n, 1, seed=seed), _random(m, 1, seed=seed + 1000)
     least = math.lcm(n, m)
     costs = (x.repeat_interleave(least // n, 0) - y.repeat_interleave(least // m, 0).T) ** 2
@@ -27,32 +27,32 @@ def test_one_dimension_is_the_optimal_assignment(n: int, m: int, seed: int) -> N
     assert float(squared_wasserstein(x, y)) == pytest.approx(float(costs[rows, columns].mean()), rel=1e-10)
 
 
-def test_a_shifted_set_is_three_squared_shifts_away() -> None:
+def test_mind_shifted_set_has_closed_form() -> None:
     x, shift = _random(50, 8), torch.linspace(-1, 2, 8).double()
-    # Shifting a set moves every sorted projection alike: exactly 3 d mean (u . shift)^2, for each choice of directions.
+    # A shift moves all sorted projections equally, so the value is exactly 3 d mean (u . shift)^2 for any directions.
     exact = 3 * 8 * float(((unit_vectors(5, 1000, 8) @ shift) ** 2).mean())
     assert mind(x, x + shift, seed=5) == pytest.approx(exact, rel=1e-10)
-    # (u . shift)^2 has a relative standard deviation below 2^(1/2): five of them for 20,000 directions.
+    # (u . shift)^2 has a relative standard deviation below 2^(1/2). Allow five of them for 20,000 directions.
     assert mind(x, x + shift, directions=20_000) == pytest.approx(3 * float(shift @ shift), rel=5 * 0.01)
 
 
-def test_shifted_gaussians() -> None:
+def test_mind_shifted_gaussians_near_three_squared_shifts() -> None:
     shift = torch.full((4,), 2.0, dtype=torch.float64)
     value = mind(_random(2000, 4), _random(2000, 4, seed=1) + shift, directions=2000)
     assert value == pytest.approx(3 * 16, rel=0.15)  # noise of the directions 3 %, of the means 2 %
 
 
-def test_scaled_sets() -> None:
-    # u . (s x) = s u . x: the distance of x and s x is (s - 1)^2 times the mean square of the projections.
+def test_mind_scaled_set_has_closed_form() -> None:
+    # u . (s x) = s u . x, so the distance of x and s x is (s - 1)^2 times the mean square of the projections.
     x = _random(60, 5)
     projected = x @ unit_vectors(0, 1000, 5).T
     assert mind(x, 3 * x) == pytest.approx(3 * 5 * 4 * float((projected**2).mean()), rel=1e-10)
 
 
-def test_directions_are_uniform() -> None:
+def test_unit_vectors_are_uniform() -> None:
     units = unit_vectors(0, 20_000, 6)
     torch.testing.assert_close(units.norm(dim=1), torch.ones(20_000, dtype=torch.float64))
-    # Covariance 1/6; its entries have a standard deviation below 1/6 / 20000^(1/2) * 2 = 0.0024.
+    # The covariance is 1/6. Its entries have a standard deviation below 1/6 / 20000^(1/2) * 2 = 0.0024.
     torch.testing.assert_close(units.T @ units / 20_000, torch.eye(6, dtype=torch.float64) / 6, rtol=0, atol=0.012)
     assert float(units.mean(0).abs().max()) < 5 * (1 / 6 / 20_000) ** 0.5
     # More directions continue fewer.
@@ -61,43 +61,43 @@ def test_directions_are_uniform() -> None:
 
 
 @pytest.mark.parametrize(("n", "m"), [(40, 40), (40, 27)])
-def test_symmetry_order_and_chunks(n: int, m: int) -> None:
+def test_mind_swapped_reordered_or_chunked_same_value(n: int, m: int) -> None:
     x, y = _random(n, 3), _random(m, 3, seed=1) + 1
     assert mind(x, y) == pytest.approx(mind(y, x), rel=1e-12)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(2))
     assert mind(x[order], y) == pytest.approx(mind(x, y), rel=1e-12)
     assert mind(x, x[order]) == 0
-    # A mean over directions: that of 130 is made of those of 65 and the next 65, however they are cut into chunks.
+    # The value is a mean over directions, so it is the mean of 130 single directions, whatever the chunks.
     units = unit_vectors(0, 130, 3)
     single = torch.stack([squared_wasserstein(x @ unit[:, None], y @ unit[:, None]) for unit in units])
     assert mind(x, y, directions=130) == pytest.approx(9 * float(single.mean()), rel=1e-12)
 
 
-def test_repeated_sets_are_the_same_distribution() -> None:
+def test_mind_repeated_set_same_value() -> None:
     x, y = _random(12, 4), _random(12, 4, seed=1)
     assert mind(x.repeat(3, 1), y) == pytest.approx(mind(x, y), rel=1e-10)
     assert mind(x.repeat(2, 1), x) == 0
 
 
 def _mean_mind(n: int, spread: float) -> float:
-    """Of 40 pairs of sets, N(0, spread^2) against N(0, 1) in 4 dimensions: 3 d (spread - 1)^2 without bias."""
+    """Return the mean MIND of 40 pairs, N(0, spread^2) and N(0, 1) in 4 dimensions: 3 d (spread - 1)^2 without bias."""
     values = [mind(spread * _random(n, 4, seed=s), _random(n, 4, seed=500 + s), directions=50) for s in range(40)]
     return sum(values) / 40
 
 
-def test_the_bias_falls_with_n() -> None:
+def test_mind_bias_falls_with_n() -> None:
     assert _mean_mind(50, 1.0) > 4 * _mean_mind(400, 1.0) > 0
 
 
-def test_the_bias_grows_with_the_models_spread() -> None:
-    # Both are 12 * 0.4^2 from the reference, one by less spread and one by more; at a small N the first looks nearer.
+def test_mind_bias_grows_with_spread() -> None:
+    # Both models are 12 * 0.4^2 from the reference, with less spread and with more. At small N the first looks nearer.
     assert 1.92 < _mean_mind(30, 0.6) < 0.9 * _mean_mind(30, 1.4)
     assert _mean_mind(3000, 0.6) == pytest.approx(1.92, rel=0.05)
     assert _mean_mind(3000, 1.4) == pytest.approx(1.92, rel=0.05)
 
 
 def _weighted(x: torch.Tensor, weights: torch.Tensor, y: torch.Tensor) -> float:
-    """Squared 2-Wasserstein distance on a line of x (N,) with weights from y (M,) with equal ones, by its quantiles."""
+    """Return the squared 2-Wasserstein distance on a line of x (N,) with weights and y (M,) with equal weights."""
     order = x.argsort()
     ends_x, ends_y = weights[order].cumsum(0), torch.arange(1, len(y) + 1) / torch.tensor(len(y), dtype=torch.float64)
     ends = torch.cat([ends_x, ends_y]).clamp(max=1).sort().values
@@ -109,7 +109,7 @@ def _weighted(x: torch.Tensor, weights: torch.Tensor, y: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize(("n", "m"), [(9, 9), (9, 14), (15, 6)])
-def test_influences_are_the_derivative_by_each_images_weight(n: int, m: int) -> None:
+def test_mind_influences_equal_numerical_derivative(n: int, m: int) -> None:
     x, y = _random(n, 3), _random(m, 3, seed=1) + 0.5
     influences = mind_influences(x, y, seed=2, directions=20)
     units = unit_vectors(2, 20, 3)
@@ -126,7 +126,7 @@ def test_influences_are_the_derivative_by_each_images_weight(n: int, m: int) -> 
     assert float(influences.sum()) == pytest.approx(0, abs=1e-9)
 
 
-def test_the_variance_from_influences_is_that_over_draws() -> None:
+def test_mind_influences_variance_equals_variance_over_draws() -> None:
     y = _random(500, 4, seed=9)
     values, variances = [], []
     for seed in range(200):
@@ -137,13 +137,13 @@ def test_the_variance_from_influences_is_that_over_draws() -> None:
     assert sum(variances) / 200 == pytest.approx(float(torch.tensor(values).var()), rel=0.4)
 
 
-def test_influences_follow_their_images() -> None:
+def test_mind_influences_follow_image_order() -> None:
     x, y = _random(60, 3), _random(50, 3, seed=1) + 1
     order = torch.randperm(60, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(mind_influences(x[order], y), mind_influences(x, y)[order], rtol=1e-9, atol=1e-9)
 
 
-def test_wrong_input() -> None:
+def test_mind_wrong_input_is_refused() -> None:
     with pytest.raises(ValueError, match="directions = 0: allowed are integers of at least 1"):
         mind(_random(5, 3), _random(5, 3), directions=0)
     with pytest.raises(ValueError, match="1 features: this distance needs at least 2"):

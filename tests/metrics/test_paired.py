@@ -73,16 +73,16 @@ def _comparison(metric: str, value: float, low: float, high: float, n: int = 10_
         (("fid", 0.0, 0.0, 0.0), "A and B cannot be told apart: FID 0, 95 % CI [0, 0], N = 10,000, same seeds"),
     ],
 )
-def test_plain_sentences(comparison: tuple[str, float, float, float], sentence: str) -> None:
+def test_comparison_str_is_plain_sentence(comparison: tuple[str, float, float, float], sentence: str) -> None:
     assert str(_comparison(*comparison)) == sentence
 
 
-def test_a_bound_that_excludes_zero_is_not_shown_as_zero() -> None:
+def test_comparison_bound_that_excludes_zero_is_not_shown_as_zero() -> None:
     sentence = str(_comparison("fid", -2.0, -4.0, -0.04))
     assert re.search(r"is better .* \[-4\.00?, -0\.04\]", sentence)
 
 
-def test_few_images_are_said_to_be_few() -> None:
+def test_comparison_fid_below_4d_says_so() -> None:
     assert str(_comparison("fid", -1.4, -1.9, -0.8, n=255)).endswith(
         "N = 255, same seeds (N < 4 d = 256: FID may prefer the over-smoothed one)"
     )
@@ -90,13 +90,13 @@ def test_few_images_are_said_to_be_few() -> None:
     assert "over-smoothed" not in str(_comparison("rmse", -1.4, -1.9, -0.8, n=255))
 
 
-def test_what_the_images_say_one_by_one() -> None:
+def test_comparison_per_image_is_plain_sentence() -> None:
     comparison = _comparison("fid", -1.4, -1.9, -0.8, score="mse", p_value=2.3e-11, wins=6012)
     assert comparison.per_image() == "MSE is smaller for A on 6,012 of 10,000 images, Wilcoxon p = 2e-11"
     assert _comparison("fid", -1.4, -1.9, -0.8).per_image() == ""
 
 
-def test_the_difference_and_its_interval_are_those_of_the_influences() -> None:
+def test_compare_distance_interval_follows_from_influences() -> None:
     reference = Reference.of(_random(500, 4))
     x, y = _random(300, 4, seed=1) + 0.3, _random(300, 4, seed=1) * 1.1
     a, b = _of_features(x, reference), _of_features(y, reference)
@@ -113,7 +113,7 @@ def test_the_difference_and_its_interval_are_those_of_the_influences() -> None:
 
 
 def _paired_coverage(dim: int, n: int, runs: int) -> tuple[int, float]:
-    """Hits of the paired interval on the mean difference, and how much wider two separate intervals are."""
+    """Return how many paired intervals contain the mean difference, and how much wider two separate intervals are."""
     reference = Reference.of(_random(20 * dim, dim, seed=10**6))
     comparisons, widths = [], []
     for seed in range(runs):
@@ -127,7 +127,7 @@ def _paired_coverage(dim: int, n: int, runs: int) -> tuple[int, float]:
     return sum(item.low <= expected <= item.high for item in comparisons), sum(widths) / runs
 
 
-def test_coverage_of_the_paired_difference() -> None:
+def test_compare_interval_covers_paired_difference() -> None:
     hits, wider = _paired_coverage(dim=4, n=400, runs=300)
     assert hits >= binom.ppf(1e-3, 300, 0.95)
     assert wider > 1.5
@@ -135,13 +135,13 @@ def test_coverage_of_the_paired_difference() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [256, 640])
-def test_coverage_of_the_paired_difference_in_64_dimensions(n: int) -> None:
+def test_compare_interval_covers_paired_difference_in_64_dimensions(n: int) -> None:
     hits, wider = _paired_coverage(dim=64, n=n, runs=300)
     assert hits >= binom.ppf(1e-3, 300, 0.95)
     assert wider > 1.5
 
 
-def test_a_run_against_itself() -> None:
+def test_compare_run_with_itself_has_no_difference() -> None:
     judgement = _of_losses(_random(50).abs())
     comparison = compare(judgement, judgement, "rmse")
     assert comparison.difference == Interval(0, 0, 0)
@@ -149,8 +149,8 @@ def test_a_run_against_itself() -> None:
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("rmse", -1), ("ssim", 1), ("psnr", 1)])
-def test_scores_are_resampled_in_pairs(metric: str, sign: int) -> None:
-    # Images differ by a factor of 100 in difficulty, models by 2 %: hopeless side by side, plain in pairs.
+def test_compare_image_scores_are_resampled_in_pairs(metric: str, sign: int) -> None:
+    # Images differ by a factor of 100 in difficulty, models by 2 %. Only a paired comparison can tell them apart.
     mse = torch.exp(_random(400) * 1.5)
     a, b = _of_losses(0.01 * mse), _of_losses(0.0102 * mse * torch.exp(0.02 * _random(400, seed=1)))
     comparison = compare(a, b, metric)
@@ -162,7 +162,7 @@ def test_scores_are_resampled_in_pairs(metric: str, sign: int) -> None:
     assert comparison.difference.low < comparison.difference.value < comparison.difference.high
 
 
-def test_the_interval_of_a_mean_difference_is_the_textbook_one() -> None:
+def test_compare_ssim_interval_equals_textbook() -> None:
     a, b = (_of_losses(0.5 + 0.05 * _random(2000, seed=seed)) for seed in (0, 1))
     differences = a.per_image["ssim"] - b.per_image["ssim"]
     error = float(differences.std()) / 2000**0.5
@@ -171,7 +171,7 @@ def test_the_interval_of_a_mean_difference_is_the_textbook_one() -> None:
     assert interval.value - interval.low == pytest.approx(1.96 * error, abs=0.25 * error)
 
 
-def test_wilcoxon_against_its_normal_approximation() -> None:
+def test_wilcoxon_equals_normal_approximation() -> None:
     x, y = _random(200), _random(200, seed=1) + 0.2
     difference = (x - y).numpy()
     plus = rankdata(np.abs(difference))[difference > 0].sum()
@@ -184,14 +184,14 @@ def test_wilcoxon_against_its_normal_approximation() -> None:
 
 
 @pytest.mark.parametrize(("part", "value"), [("seed", 1), ("split", "test"), ("num_images", 49), ("resize", "area")])
-def test_unequal_protocols_are_refused_and_named(part: str, value: object) -> None:
+def test_compare_unequal_protocols_are_refused_by_part(part: str, value: object) -> None:
     a = _of_losses(_random(50).abs())
     b = dataclasses.replace(a, protocol=a.protocol.model_copy(update={part: value}))
     with pytest.raises(ValueError, match=f"cannot be compared; they differ in {part} "):
         compare(a, b, "rmse")
 
 
-def test_metrics_without_an_interval_are_refused() -> None:
+def test_compare_metric_without_interval_is_refused() -> None:
     a = _of_losses(_random(50).abs())
     with pytest.raises(ValueError, match=r"metric = 'recall': both have intervals of ssim, rmse, psnr"):
         compare(a, a, "recall")

@@ -64,12 +64,12 @@ OTHERS: dict[str, Any] = {
 }
 
 
-def test_every_part_is_tried() -> None:
+def test_protocol_others_list_every_part() -> None:
     assert set(OTHERS) == set(Protocol.model_fields)
 
 
 @pytest.mark.parametrize("part", sorted(OTHERS))
-def test_every_part_changes_the_key_and_is_named(part: str) -> None:
+def test_protocol_any_part_changes_key_and_is_named(part: str) -> None:
     a, b = _protocol(), _protocol(**{part: OTHERS[part]})
     assert a.key != b.key
     assert not same(a, b)
@@ -78,7 +78,7 @@ def test_every_part_changes_the_key_and_is_named(part: str) -> None:
         check_same([a, _protocol(), b])
 
 
-def test_equal_protocols_have_one_key_also_after_json() -> None:
+def test_protocol_json_round_trip_same_key() -> None:
     a = _protocol()
     again = Protocol.model_validate_json(a.model_dump_json())
     assert same(a, again)
@@ -88,7 +88,7 @@ def test_equal_protocols_have_one_key_also_after_json() -> None:
     check_same([])
 
 
-def test_resolving_names_the_extractor_and_the_data(digits: Dataset) -> None:
+def test_resolve_records_extractor_and_data(digits: Dataset) -> None:
     extractor = build_extractor("digits")
     protocol = resolve(ProtocolConfig(num_images=100, seed=5), extractor, digits)
     assert (protocol.extractor_sha256, protocol.dim) == (extractor.sha256, 64)
@@ -118,12 +118,12 @@ def test_resolving_names_the_extractor_and_the_data(digits: Dataset) -> None:
         ({"extractor": "a b"}, "protocol.extractor = 'a b'"),
     ],
 )
-def test_wrong_configurations_name_the_key(given: dict[str, Any], message: str) -> None:
+def test_protocol_config_wrong_value_names_key(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message.replace(".", r"\.")):
         parse(ProtocolConfig, given, "protocol")
 
 
-def test_fewer_images_are_a_subset_of_more() -> None:
+def test_image_indices_fewer_images_are_subset_of_more() -> None:
     few = _protocol(num_images=50).image_indices()
     many = _protocol(num_images=200).image_indices()
     everything = _protocol(num_images=360).image_indices()
@@ -136,7 +136,7 @@ def test_fewer_images_are_a_subset_of_more() -> None:
     assert abs(float(few.double().mean()) - 179.5) < 60
 
 
-def test_an_objective_needs_four_images_for_each_dimension() -> None:
+def test_check_objective_fid_needs_four_images_per_dimension() -> None:
     check_objective(_protocol(num_images=256))
     check_objective(_protocol(num_images=10), metric="ssim")
     with pytest.raises(ValueError, match=r"num_images = 255: FID as an objective needs N >= 4 d = 256"):
@@ -151,7 +151,7 @@ def test_an_objective_needs_four_images_for_each_dimension() -> None:
         check_objective(_protocol(num_images=512, reference_images=200, task="generated"))
 
 
-def test_the_reference_is_built_once_and_shared_by_protocols_that_differ_in_n_or_seed(digits: Dataset) -> None:
+def test_reference_statistics_protocols_differing_in_n_or_seed_share_reference(digits: Dataset) -> None:
     extractor, cache, seen = build_extractor("digits"), MemoryCache(), []
     counting = Extractor(
         "digits", lambda images: (seen.append(len(images)), extractor(images))[1], 64, extractor.sha256, extractor.input
@@ -171,11 +171,11 @@ def test_the_reference_is_built_once_and_shared_by_protocols_that_differ_in_n_or
 
 
 @pytest.mark.parametrize("part", sorted(set(OTHERS) - {"num_images", "seed", "rounding", "task"}))
-def test_what_determines_the_reference_is_in_its_key(part: str) -> None:
+def test_protocol_reference_key_covers_every_part_of_reference(part: str) -> None:
     assert _protocol().reference_key != _protocol(**{part: OTHERS[part]}).reference_key
 
 
-def test_values_compare_only_under_one_protocol() -> None:
+def test_value_other_protocol_or_metric_is_refused() -> None:
     a, b = Value("fid", 1.0, 300, _protocol()), Value("fid", 2.5, 300, _protocol())
     assert a < b
     assert b > a
@@ -189,7 +189,7 @@ def test_values_compare_only_under_one_protocol() -> None:
         _ = a < Value("ssim", 0.9, 300, _protocol())
 
 
-def test_importing_metrics_imports_no_slow_or_forbidden_package(tmp_path: Path) -> None:
+def test_import_metrics_loads_no_slow_or_forbidden_package(tmp_path: Path) -> None:
     import subprocess
     import sys
 
@@ -202,7 +202,7 @@ def test_importing_metrics_imports_no_slow_or_forbidden_package(tmp_path: Path) 
     assert done.stdout.strip() == "[]"
 
 
-def test_features_at_hand_give_the_same_reference(digits: Dataset) -> None:
+def test_reference_statistics_given_features_same_reference(digits: Dataset) -> None:
     extractor, images = build_extractor("digits"), digits.split("validation").images
     protocol = resolve(ProtocolConfig(), extractor, digits)
     seen = []

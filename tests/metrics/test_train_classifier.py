@@ -13,7 +13,7 @@ from coldtune.metrics.classifiers import WEIGHTS, accuracy, load_classifier
 from coldtune.metrics.train_classifier import RECIPES, mirrored, shifted, train, write
 
 
-def test_a_short_training_learns_repeats_and_is_read_back(digits: Dataset, tmp_path: Path) -> None:
+def test_train_short_recipe_learns_and_repeats_exactly(digits: Dataset, tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPES["digits"], epochs=3)
     data, test = digits.split("train"), digits.split("test")
     first, again = (train(recipe, data.images, data.labels, seed=4) for _ in range(2))
@@ -26,7 +26,7 @@ def test_a_short_training_learns_repeats_and_is_read_back(digits: Dataset, tmp_p
         torch.testing.assert_close(features, first.features(test.images).double(), rtol=1e-5, atol=1e-5)
 
 
-def test_images_are_moved_by_whole_pixels() -> None:
+def test_shifted_moves_by_whole_pixels() -> None:
     x = torch.arange(2.0, 27.0).view(1, 1, 5, 5).repeat(200, 1, 1, 1)
     moved = shifted(x, 1, torch.Generator().manual_seed(0))
     padded = torch.nn.functional.pad(x[:1], (1, 1, 1, 1), value=-1.0)
@@ -36,10 +36,10 @@ def test_images_are_moved_by_whole_pixels() -> None:
     assert min(found) > 0
 
 
-def test_photographs_are_moved_and_mirrored_without_a_dark_border() -> None:
+def test_shifted_and_mirrored_photos_have_no_dark_border() -> None:
     x = torch.arange(1.0, 26.0).view(1, 1, 5, 5).repeat(200, 1, 1, 1)
     moved = shifted(x, 1, torch.Generator().manual_seed(0), reflect=True)
-    # A shift by one shows the second row again: [2, 1, 2, 3, 4] where it came from the left.
+    # A shift by 1 repeats the second value: [2, 1, 2, 3, 4] if the border is on the left.
     row = x[0, 0, 2].tolist()
     windows = [row, [row[1], *row[:-1]], [*row[1:], row[-2]]]
     allowed = [[value + rows for value in window] for window in windows for rows in (-5, 0, 5)]
@@ -52,9 +52,9 @@ def test_photographs_are_moved_and_mirrored_without_a_dark_border() -> None:
 
 
 @pytest.mark.slow
-def test_the_recipe_gives_the_shipped_classifier(digits: Dataset) -> None:
+def test_train_full_recipe_equals_shipped_accuracy(digits: Dataset) -> None:
     data, test = digits.split("train"), digits.split("test")
     classifier = train(RECIPES["digits"], data.images, data.labels)
     card = json.loads((WEIGHTS / "digits.json").read_text())
-    # Another machine or torch rounds differently: the same accuracy within its own standard error of 0.6 %.
+    # Another machine or torch rounds differently, so expect the same accuracy within its standard error of 0.6 %.
     assert accuracy(classifier, test.images, test.labels) == pytest.approx(card["accuracy"]["test"], abs=0.012)
