@@ -6,12 +6,14 @@ import argparse
 import ast
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from coldtune.cli.job import parser
 from coldtune.diffusion.degradations import DEGRADATIONS
 from coldtune.metrics import build_extractor
 from coldtune.stages.trial import TrialConfig, short_name
+from coldtune.studies.preflight.options import Limits, RunOptions, seconds
 from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.build import build_spec
 
@@ -124,16 +127,61 @@ def test_hooks_are_valid_and_download_nothing():
 # --- documents
 
 
-@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")) + sorted((ROOT / "dashboards").glob("*.md")), ids=str)
-def test_links_lead_somewhere(document):
-    links = re.findall(r"\]\(([^)\s]+)\)", document.read_text())
-    targets = [link.partition("#")[0] for link in links if "://" not in link]
-    assert [target for target in targets if target and not (document.parent / target).exists()] == []
+GUIDES = sorted((ROOT / "docs").rglob("*.md"))
+DOCUMENTS = [
+    *GUIDES,
+    *sorted(path for folder in (".", "benchmarks", "dashboards") for path in ROOT.glob(f"{folder}/*.md")),
+]
+STUDIES = ROOT / "docs" / "studies.md"
 
 
-def test_readme_lists_the_flags_of_every_job():
-    rows = re.findall(r"^\| `(--[\w-]+)([^`]*)` \|", README.read_text(), re.MULTILINE)
-    shown = {flag: value.strip() for flag, value in rows}
+def anchors(document: Path) -> set[str]:
+    """Return the names by which GitHub links to the headings of a document."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_document_links_lead_to_a_file_and_a_heading(document):
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_guide_begins_with_its_readers_and_its_use(guide):
+    title, empty, readers, use = guide.read_text().splitlines()[:4]
+    assert title.startswith("# ")
+    assert empty == ""
+    assert readers.startswith("For everyone who ")
+    assert use.startswith("Afterwards you ")
+
+
+def test_readme_has_at_most_250_lines():
+    assert len(README.read_text().splitlines()) <= 250
+
+
+@pytest.mark.parametrize("document", [CONTRIBUTING, ROOT / "docs" / "architecture.md"], ids=lambda path: path.stem)
+def test_document_names_source_files_that_exist(document):
+    source = ROOT / "platform" / "coldtune"
+    names = re.findall(r"`([\w/]+/[\w]+\.py)`", document.read_text())
+    roots = (ROOT, source, source / "studies")
+    missing = [name for name in names if not any((root / name).exists() for root in roots)]
+    assert set(missing) <= {"jobs/sweep_pixelate.py"}, "the recipe's own job is not in the repository"
+
+
+def option_rows() -> dict[str, tuple[str, str]]:
+    """Return (value, default) of every flag in the table of options."""
+    rows = re.findall(r"^\| `(--[\w-]+)([^`]*)` \| ([^|]*)\|", STUDIES.read_text(), re.MULTILINE)
+    return {flag: (value.strip(), default.strip()) for flag, value, default in rows}
+
+
+def test_table_of_options_has_every_flag_of_a_job():
     actions = parser("", trials=8)._actions
     flags = {
         next(name for name in action.option_strings if name.startswith("--")): (
@@ -141,38 +189,68 @@ def test_readme_lists_the_flags_of_every_job():
         )
         for action in actions
     }
-    assert shown == flags
+    assert {flag: value for flag, (value, _) in option_rows().items()} == flags
+
+
+def test_table_of_options_has_the_default_of_every_number():
+    rows, compared = option_rows(), 0
+    for option in [*fields(RunOptions), *fields(Limits)]:
+        flag, default = option.metadata.get("flag"), option.default
+        if flag is not None and isinstance(default, int | float) and not isinstance(default, bool):
+            shown = rows[flag.name][1]
+            assert (seconds(flag.name, shown) if shown[-1:] == "m" else float(shown)) == default
+            compared += 1
+    assert compared >= 5
 
 
 def parser_of(job: str) -> argparse.ArgumentParser:
     return paper_job.parser("") if job == "paper_table.py" else parser("", trials=8)
 
 
-def test_commands_of_the_readme_are_understood():
-    of_jobs = commands(README, "uv run jobs/") + [
-        words[words.index("python") + 1 :] for words in commands(README, "uv run ray job submit")
-    ]
-    assert len(of_jobs) > 5
+def test_commands_of_jobs_in_the_documents_are_parsed():
+    of_jobs = [words for document in (README, *GUIDES) for words in commands(document, "uv run jobs/")]
+    for document in (README, *GUIDES):
+        submitted = commands(document, "uv run ray job submit")
+        of_jobs += [words[words.index("python") + 1 :] for words in submitted]
+    assert len(of_jobs) > 15
     for script, *arguments in of_jobs:
         assert ROOT / "jobs" / Path(script).name in JOBS
         parser_of(Path(script).name).parse_args(arguments)
-    of_cli = commands(README, "uv run coldtune")
-    assert len(of_cli) > 3
+
+
+def test_commands_of_coldtune_in_the_documents_are_parsed():
+    of_cli = [words for document in (README, *GUIDES) for words in commands(document, "uv run coldtune")]
+    assert len(of_cli) > 15
     for arguments in of_cli:
         cli._parser().parse_args(arguments)
 
 
-def test_the_readmes_example_restores_images(tmp_path):
-    (tmp_path / "example.py").write_text(examples(README)["library"])
-    done = run(sys.executable, "example.py", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    rmse = {name: float(value) for name, _, value in (line.split() for line in done.stdout.splitlines())}
+def test_readme_example_space_builds(tmp_path):
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "space.yaml").write_text(block)
+    spec = build_spec("example", tmp_path / "space.yaml")
+    assert build_space(spec.space, spec.base, presets.image_shape(spec.base)).feasible_share() > 0
+
+
+def test_readme_example_code_prints_the_result_in_its_comment(tmp_path, capsys):
+    code = examples(README)["brief"]
+    (tmp_path / "example.py").write_text(code)
+    runpy.run_path(str(tmp_path / "example.py"))
+    assert capsys.readouterr().out.strip() == re.search(r"# a perfect restorer: (\S+)", code)[1]
+
+
+def test_library_page_example_restores_images(tmp_path, monkeypatch, capsys):
+    (tmp_path / "example.py").write_text(examples(ROOT / "docs" / "library.md")["library"])
+    monkeypatch.chdir(tmp_path)  # the example prepares its data in ./runs
+    runpy.run_path("example.py")
+    lines = capsys.readouterr().out.splitlines()
+    rmse = {name: float(value) for name, _, value in map(str.split, lines)}
     assert max(rmse["direct"], rmse["tacos"]) < rmse["degraded"]
 
 
 @pytest.fixture(scope="module")
 def with_pixelate(tmp_path_factory) -> Path:
-    """A copy of the source in which somebody did what CONTRIBUTING.md says."""
+    """Return a copy of the source in which the recipe of CONTRIBUTING.md was followed."""
     copy = tmp_path_factory.mktemp("contribution")
     shutil.copytree(ROOT / "platform", copy / "platform", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
@@ -189,7 +267,7 @@ def with_pixelate(tmp_path_factory) -> Path:
     return copy
 
 
-def test_the_contributed_degradation_passes_its_tests(with_pixelate):
+def test_contributed_degradation_passes_its_tests(with_pixelate):
     done = run(
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=with_pixelate,
         PYTHONPATH=str(with_pixelate / "platform"),
@@ -198,7 +276,7 @@ def test_the_contributed_degradation_passes_its_tests(with_pixelate):
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 20
 
 
-def test_the_contributed_degradation_can_be_searched(with_pixelate):
+def test_contributed_degradation_can_be_searched(with_pixelate):
     script = (
         "from pathlib import Path; from coldtune.studies.spec.build import build_spec; "
         "from coldtune.studies.space.validate import build_space; "
@@ -209,7 +287,7 @@ def test_the_contributed_degradation_can_be_searched(with_pixelate):
     assert (done.stdout.strip(), done.stderr) == ("1.0", "")
 
 
-def test_the_contributed_files_are_as_the_linter_wants_them(with_pixelate):
+def test_contributed_files_pass_the_linter(with_pixelate):
     files = [name for name in examples(CONTRIBUTING) if name.endswith(".py")]
     assert len(files) == 2
     for verb in (["check"], ["format", "--check"]):

@@ -1,4 +1,4 @@
-"""docs/search-spaces.md: every space on it is built, and what the page says of it holds."""
+"""docs/search-spaces.md: every space on the page builds, and has the properties that the page claims."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADS = (
 
 
 def blocks(root: Path) -> list[tuple[str, str]]:
-    """Each YAML block of the page with the heading that it stands under."""
+    """Return each YAML block of the page with its heading."""
     found, head = [], ""
     for part in re.split(r"^## ", (root / "docs/search-spaces.md").read_text(), flags=re.MULTILINE)[1:]:
         head = part.splitlines()[0]
@@ -36,7 +36,7 @@ def blocks(root: Path) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def spaces(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[StudySpec, Space]]:
-    """Every space of the page, built as a job builds it."""
+    """Build every space of the page, as a job builds it."""
     made = []
     for _, text in blocks(root):
         file = tmp_path_factory.mktemp("page") / "space.yaml"
@@ -52,13 +52,13 @@ def points(space: Space, count: int = 60) -> list[dict]:
     return list(itertools.islice(filter(space.feasible, drawn), count))
 
 
-def test_every_block_is_one_that_is_looked_at(root: Path) -> None:
+def test_page_has_a_space_under_each_heading(root: Path) -> None:
     assert tuple(head for head, _ in blocks(root)) == HEADS
     for _, text in blocks(root):
         assert set(yaml.safe_load(text)) & {"vary", "variants"}
 
 
-def test_every_space_may_be_asked(spaces: list[tuple[StudySpec, Space]]) -> None:
+def test_page_spaces_have_points_that_resolve(spaces: list[tuple[StudySpec, Space]]) -> None:
     for spec, space in spaces:
         assert space.feasible(space.first)
         listed = listed_points(space, spec.search, spec.seed)
@@ -66,7 +66,7 @@ def test_every_space_may_be_asked(spaces: list[tuple[StudySpec, Space]]) -> None
             space.resolve(point)
 
 
-def test_the_samplers_are_a_grid_of_one_restorer(spaces: list[tuple[StudySpec, Space]]) -> None:
+def test_sampler_grid_shares_one_restorer(spaces: list[tuple[StudySpec, Space]]) -> None:
     spec, space = spaces[1]
     assert [objective.metric for objective in spec.objectives] == ["fid", "nfe"]
     trials = [space.resolve(point) for point in space.grid()]
@@ -74,7 +74,7 @@ def test_the_samplers_are_a_grid_of_one_restorer(spaces: list[tuple[StudySpec, S
     assert len({(trial.model_copy(update={"sampler": trials[0].sampler})).model_dump_json() for trial in trials}) == 1
 
 
-def test_nested_conditions(spaces: list[tuple[StudySpec, Space]]) -> None:
+def test_nested_conditions_leave_out_keys_without_effect(spaces: list[tuple[StudySpec, Space]]) -> None:
     _, space = spaces[2]
     shapes = {(point["variant"], frozenset(point) - {"variant"}) for point in points(space, 120)}
     assert shapes == {
@@ -88,23 +88,23 @@ def test_nested_conditions(spaces: list[tuple[StudySpec, Space]]) -> None:
         assert ("eta" in point) == (point.get("draw") == "estimated")
 
 
-def test_variants_are_asked_in_order(spaces: list[tuple[StudySpec, Space]]) -> None:
+def test_variants_are_asked_in_the_written_order(spaces: list[tuple[StudySpec, Space]]) -> None:
     spec, space = spaces[3]
     asked = [space.resolve(point) for point in listed_points(space, spec.search, spec.seed) or ()]
     assert [trial.degradation["kind"] for trial in asked] == ["blur", "noise", "blur"]
     assert [trial.restorer.size for trial in asked] == ["micro", "micro", "tiny"]
 
 
-def test_what_is_held_is_held(spaces: list[tuple[StudySpec, Space]]) -> None:
+def test_derived_values_keep_the_leftover(spaces: list[tuple[StudySpec, Space]]) -> None:
     for i in (4, 9):
         spec, space = spaces[i]
         held = leftover_of(spec.base["degradation"], SHAPE)
         for point in points(space, 20):
             assert leftover_of(space.resolve(point).degradation, SHAPE) == pytest.approx(held, rel=1e-3)
-        assert space.feasible_share() < 1, "the page says that some of it cannot be asked"
+        assert space.feasible_share() < 1, "the page says that a part of the space cannot be asked"
 
 
-def test_the_budget_is_kept(spaces: list[tuple[StudySpec, Space]]) -> None:
+def test_constraint_on_nfe_is_never_exceeded(spaces: list[tuple[StudySpec, Space]]) -> None:
     for i, most in ((5, 20), (9, 30)):
         _, space = spaces[i]
         costs = [nfe(trial.sampler, trial.degradation["steps"]) for trial in map(space.resolve, points(space))]
@@ -112,23 +112,25 @@ def test_the_budget_is_kept(spaces: list[tuple[StudySpec, Space]]) -> None:
         assert len(set(costs)) > 2
 
 
-def test_the_first_points_come_first(spaces: list[tuple[StudySpec, Space]]) -> None:
+def test_first_points_follow_the_base(spaces: list[tuple[StudySpec, Space]]) -> None:
     assert [(point["T"], point["sampler"]) for point in spaces[6][1].enqueued] == [
         (20, "tacos"), (40, "tacos"), (10, "naive")
     ]  # fmt: skip
     assert [point["sampler"] for point in spaces[9][1].enqueued] == ["tacos", "naive", "direct"]
-    assert "num_steps" not in spaces[9][1].enqueued[2], "it has no effect on direct restoration"
+    assert "num_steps" not in spaces[9][1].enqueued[2], "num_steps has no effect on direct restoration"
 
 
-def test_every_rung_decides(spaces: list[tuple[StudySpec, Space]]) -> None:
+def test_rungs_of_the_halving_all_decide(spaces: list[tuple[StudySpec, Space]]) -> None:
     spec, _ = spaces[8]
     check_pruning(spec)
     assert spec.base["rungs"]["steps"] == spec.pruning.halvings(spec.base["rungs"]["steps"]) == [75, 150]
 
 
-def test_generation_leaves_nothing(spaces: list[tuple[StudySpec, Space]]) -> None:
+def test_generation_space_leaves_at_most_a_thousandth(spaces: list[tuple[StudySpec, Space]]) -> None:
     _, space = spaces[7]
     left = [leftover_of(space.resolve(point).degradation, SHAPE) for point in points(space)]
     assert max(left) <= 1e-3
     rng = random.Random(0)
-    assert not all(space.feasible(space.sample(rng)) for _ in range(60)), "without the constraint some would leave more"
+    assert not all(space.feasible(space.sample(rng)) for _ in range(60)), (
+        "without the constraint some points would leave more"
+    )
