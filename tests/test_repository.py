@@ -175,6 +175,14 @@ def test_document_names_source_files_that_exist(document):
     assert set(missing) <= {"jobs/sweep_pixelate.py"}, "the recipe's own job is not in the repository"
 
 
+def test_architecture_page_names_classes_that_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    source = "".join(path.read_text() for path in (ROOT / "platform" / "coldtune").rglob("*.py"))
+    names = set(re.findall(r"`([A-Z][a-z]+[A-Z]\w+)", text))
+    assert len(names) > 10
+    assert {name for name in names if f"class {name}" not in source} <= {"SystemExit", "TrialRecord", "StudyRecord"}
+
+
 def option_rows() -> dict[str, tuple[str, str]]:
     """Return (value, default) of every flag in the table of options."""
     rows = re.findall(r"^\| `(--[\w-]+)([^`]*)` \| ([^|]*)\|", STUDIES.read_text(), re.MULTILINE)
