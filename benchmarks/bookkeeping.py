@@ -132,6 +132,7 @@ def trivial_trial(config: Mapping[str, Any]) -> None:
 
     from coldtune.config import parse
     from coldtune.stages.trial import flat
+    from coldtune.studies.storage.outcome import Effort, StoredStage, TrialOutcome
     from coldtune.studies.worker.job import TrialJob
     from coldtune.tracking import Tracker
 
@@ -142,13 +143,18 @@ def trivial_trial(config: Mapping[str, Any]) -> None:
             tracker.params(flat(job.trial))
             tracker.metrics(metrics, 1)
             tracker.tags({"protocol": "0" * 64})
-    stages = [[stage, "0" * 64, False, 0.0] for stage in ("train", "sample", "measure")]
+    stages = tuple(StoredStage(stage, "0" * 64, False, 0.0) for stage in ("train", "sample", "measure"))
     paths = dict.fromkeys(("degraded", "direct", "sampled"), "/" + "0" * 100)
-    outcome = {
-        "metrics": metrics, "protocol": {"split": "validation", "num_images": 100}, "stages": stages, "images": paths,
-        "measured": paths, "checkpoint": "/" + "0" * 100, "rungs": {}, "seconds": 0.0,
-    }  # fmt: skip
-    tune.report({"state": "complete", "outcome": json.dumps(outcome)})
+    outcome = TrialOutcome(
+        metrics=metrics,
+        protocol={"split": "validation", "num_images": 100},
+        stages=stages,
+        images=paths,
+        measured=paths,
+        checkpoint="/" + "0" * 100,
+        effort=Effort(seconds=0.0),
+    )
+    tune.report({"state": "complete", "outcome": outcome.to_json()})
 
 
 def run_ours(
@@ -294,12 +300,13 @@ def filled(algorithm: str, count: int, folder: Path) -> Any:
 
     from coldtune.studies.storage.backends import open_storage
     from coldtune.studies.storage.journal import together
+    from coldtune.studies.storage.outcome import TrialOutcome
     from coldtune.studies.trials.ledger import Ledger
 
     folder.mkdir(exist_ok=True)
     space, rng = make_space(), random.Random(0)
     ledger = Ledger(NAME, make_spec(algorithm), space, open_storage(folder))
-    ledger.complete(ledger.ask().number, {"fid": value(0)}, {})  # the base, which is asked as it is
+    ledger.complete(ledger.ask().number, TrialOutcome({"fid": value(0)}))  # the base, which is asked as it is
     with together(ledger.study._storage):
         for number in range(1, count):
             point = space.sample(rng)
@@ -310,6 +317,8 @@ def filled(algorithm: str, count: int, folder: Path) -> Any:
 
 def asks(scratch: Path) -> None:
     """What it takes to ask, by how many trials there are: the suggestion, and the rest of the ledger's work."""
+    from coldtune.studies.storage.outcome import TrialOutcome
+
     print(
         "\n| algorithm | trials there | suggestion, ms | the rest of an ask, ms | a tell, ms |\n" + "| --: " * 5 + "|"
     )
@@ -322,7 +331,7 @@ def asks(scratch: Path) -> None:
             clock.timed("tell", ledger, "complete")
             for _ in range(REPEATS):
                 clock.ended()
-                ledger.complete(ledger.ask().number, {"fid": 1.5}, {"seconds": 1.0})
+                ledger.complete(ledger.ask().number, TrialOutcome({"fid": 1.5}))
             clock.ended()
             clock.stop()
             spent = [

@@ -17,6 +17,7 @@ from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.training.loop import train
 
@@ -67,7 +68,7 @@ def make(home: Path, digits_home: Path) -> Finished:
         asked = ledger.ask()
         assert asked.number == number
         outcome = Chain(asked.config, dataset, Store(home / "store")).run(train, lambda *_: None)
-        ledger.complete(asked.number, outcome.metrics, {"protocol": plain(outcome.protocol)})
+        ledger.complete(asked.number, TrialOutcome(outcome.metrics, plain(outcome.protocol)))
         configs.append(asked.config)
         outcomes.append(outcome)
     ledger.fail(ledger.ask().number, "RuntimeError: boom")

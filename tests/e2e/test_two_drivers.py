@@ -16,8 +16,6 @@ import pytest
 from e2e_lab import Lab, Running, Runs, checkpoints_of, flags, study_of
 from optuna.trial import TrialState
 
-from coldtune.studies.storage.record import OWNER
-
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(3600)]
 
 
@@ -30,7 +28,8 @@ def sweep(lab: Lab, home: Path, *arguments: str) -> Running:
 def owners(home: Path, *states: TrialState) -> dict[int, str]:
     study = study_of(home)
     trials = study.get_trials(states=states or None) if study else []
-    return {trial.number: trial.system_attrs[OWNER] for trial in trials if OWNER in trial.system_attrs}
+    owner = "coldtune:owner"
+    return {trial.number: trial.system_attrs[owner] for trial in trials if owner in trial.system_attrs}
 
 
 def token_of(home: Path, driver: Running) -> str:

@@ -50,7 +50,7 @@ def test_rungs_are_parts_of_the_stage() -> None:
 
 
 def test_the_sentence_adds_up() -> None:
-    trials = [{"found": {"train": 1, "sample": 3}, "saved": 40.4}, {"found": {"train": 1}, "saved": 20.0}, {}]
+    trials = [({"train": 1, "sample": 3}, 40.4), ({"train": 1}, 20.0), ({}, 0.0)]
     assert saved(trials) == "Found in the store, not done again: 2 trainings, 3 samplings, 0:01:00 of work"
-    assert saved([{}, {"found": {}, "saved": 0.0}]) == ""
-    assert saved([{"found": {}, "saved": 9.0}]).endswith("parts of trainings, 0:00:09 of work")
+    assert saved([({}, 0.0), ({}, 0.0)]) == ""
+    assert saved([({}, 9.0)]).endswith("parts of trainings, 0:00:09 of work")

@@ -80,10 +80,9 @@ def made(digits_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     ledger.study.enqueue_trial({"lr": 0.002})
     asked = [ledger.ask() for _ in range(2)]
     outcomes = [_run(job(home, folder, dataset, one), lambda *_: None) for one in asked]
-    told = {key: value for key, value in outcomes[0].items() if key != "metrics"}
-    assert ledger.complete(0, outcomes[0]["metrics"], told) is None
+    assert ledger.complete(0, outcomes[0]) is None
     ledger.fail(1, "RuntimeError: the last of its stages")
-    return Study(home, folder, asked[0], asked[1], outcomes[0]["metrics"])
+    return Study(home, folder, asked[0], asked[1], outcomes[0].metrics)
 
 
 def job(home: Path, folder: StudyFolder, dataset: Dataset, asked: TrialRequest) -> TrialJob:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from coldtune.stages.chain import StageRecord
@@ -63,13 +63,16 @@ def share(records: Iterable[StageRecord], me: str | None = None) -> Share:
     return Share(own, dict(found), spared, before)
 
 
-def saved(trials: Iterable[Mapping[str, Any]]) -> str:
-    """A sentence on what trials found, each by its attributes `found` and `saved`; empty where they found nothing."""
+def saved(trials: Iterable[tuple[Mapping[str, int], float]]) -> str:
+    """Return a sentence on what trials found in the store, or "" if they found nothing.
+
+    trials: For each trial, how many of each stage it found, and the seconds that this saved.
+    """
     counts: Counter[str] = Counter()
     seconds = 0.0
-    for trial in trials:
-        counts.update(trial.get("found", {}))
-        seconds += trial.get("saved", 0.0)
+    for found, spared in trials:
+        counts.update(found)
+        seconds += spared
     known = ((counts[stage], word) for stage, word in _WORDS.items())
     listed = ", ".join(f"{count} {word}{'s' * (count > 1)}" for count, word in known if count)
     if not listed and seconds < 1:

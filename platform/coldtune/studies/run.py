@@ -30,7 +30,7 @@ from coldtune.studies.search.paired_test import judgements_of
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.errors import StorageGoneError
-from coldtune.studies.storage.record import TRIALS
+from coldtune.studies.storage.record import StudyRecord, write_study
 from coldtune.studies.trials.ledger import Ledger, open_study
 from coldtune.studies.trials.setup import check_judge, check_spec
 
@@ -107,7 +107,8 @@ def _joining(checked: Checked, study: optuna.Study, hold: DriverLease, options: 
     """A driver that joins runs the study as whoever leads does, for the same number of trials."""
     if not set_up_by_others(study, hold):
         return checked
-    trials = int(study.user_attrs[TRIALS])
+    trials = StudyRecord.of(study).trials
+    assert trials is not None, "whoever leads has set the study up"
     if options.trials not in (None, trials):
         raise ValueError(f"--trials {options.trials}: joins a study of {trials} trials; extend it once it has them")
     return replace(checked, trials=trials)
@@ -119,7 +120,7 @@ def _write_start(checked: Checked, options: RunOptions, ledger: Ledger) -> None:
     if checked.folder.exists and not ledger.hold.leads():
         return
     if ledger.hold.leads():
-        ledger.study.set_user_attr(TRIALS, checked.trials)
+        write_study(ledger.study, trials=checked.trials)
     start = {
         "trials": max(checked.trials, ledger.finished()),
         "fingerprint": checked.dataset.fingerprint,

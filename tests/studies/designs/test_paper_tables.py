@@ -20,6 +20,7 @@ from coldtune.stages.trial import parse_trial
 from coldtune.studies.designs.paper_table import build, described, fill, plan
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.trials.ledger import Ledger
 
 DATASETS = ("digits", "mnist", "cifar10", "celeba", "afhq")
@@ -192,7 +193,7 @@ def finish(made: Ledger, folder: Path, fids: dict[str, float], keep: bool = True
         Judgement(PROTOCOL, {"fid": value}, {"fid": influence}).save(place)
         measured[images] = str(place if keep else place / "gone")
     flat = {f"fid{'' if images == 'sampled' else f'_{images}'}": fid for images, fid in fids.items()}
-    made.complete(asked.number, flat, {"protocol": plain(PROTOCOL), "measured": measured})
+    made.complete(asked.number, TrialOutcome(flat, plain(PROTOCOL), measured=measured))
     return asked.number
 
 

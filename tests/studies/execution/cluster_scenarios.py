@@ -33,6 +33,7 @@ from coldtune.studies.preflight.options import Limits
 from coldtune.studies.progress.events import EventBroadcast, Events, StoppedError
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
+from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.studies.worker.job import TrialJob
 from coldtune.studies.worker.timeout import TrialTimeout
@@ -60,11 +61,11 @@ def counting_trial(config: Mapping[str, Any]) -> None:
     reached = int(mine.read_text()) if mine.exists() else 0
     note(event="begins", step=reached)
     if "late" in config:
-        tune.report({"state": "failed", "outcome": json.dumps({"reason": config["late"]})})
+        tune.report({"state": "failed", "reason": config["late"]})
         return
     if number in job["trial"]["fail"]:
         note(event="fails")
-        tune.report({"state": "failed", "outcome": json.dumps({"reason": "ValueError: told to fail"})})
+        tune.report({"state": "failed", "reason": "ValueError: told to fail"})
         return
     if number in job["trial"]["hang"]:
         with TrialTimeout(0.5, partial(_force, tune.report), grace=0.5):
@@ -79,7 +80,7 @@ def counting_trial(config: Mapping[str, Any]) -> None:
             os._exit(1)
         tune.report({"state": "running", "stage": "train", "step": step, "steps": STEPS, "loss": 0.0})
     note(event="ends")
-    tune.report({"state": "complete", "outcome": json.dumps({"metrics": {"fid": float(number)}, "stages": []})})
+    tune.report({"state": "complete", "outcome": TrialOutcome({"fid": float(number)}).to_json()})
 
 
 class Seen(Events):
@@ -92,7 +93,7 @@ class Seen(Events):
     def restarted(self, number: int) -> None:
         self.restarts[number] += 1
 
-    def completed(self, number: int, result: Mapping[str, Any]) -> None:
+    def completed(self, number: int, outcome: TrialOutcome) -> None:
         self.ended[number] += 1
 
     def failed(self, number: int, reason: str) -> None:

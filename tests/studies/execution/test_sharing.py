@@ -19,7 +19,8 @@ from coldtune.studies.progress.events import Events
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
-from coldtune.studies.storage.record import TRIALS
+from coldtune.studies.storage.outcome import TrialOutcome
+from coldtune.studies.storage.record import write_study
 from coldtune.studies.trials.ledger import Ledger, open_study
 
 Join = Callable[[], Ledger]
@@ -31,7 +32,7 @@ def driver(spec: StudySpec, space: Space, folder: Path, url: str | None, stack: 
     hold = stack.enter_context(held(board, "study", join=True))
     assert together.set_up_by_others(open_study("study", spec, storage), hold) != hold.leads()
     made = Ledger("study", spec, space, storage, hold=hold)
-    made.study.set_user_attr(TRIALS, 9)
+    write_study(made.study, trials=9)
     return made
 
 
@@ -51,7 +52,7 @@ def die(ledger: Ledger) -> None:
 
 
 def end(ledger: Ledger, number: int) -> None:
-    ledger.complete(number, {"fid": float(number), "ssim": 0.5}, {})
+    ledger.complete(number, TrialOutcome({"fid": float(number), "ssim": 0.5}))
 
 
 def test_all_together_ask_as_many_as_wanted(join: Join) -> None:

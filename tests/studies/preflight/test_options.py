@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from coldtune.studies.execution.stopping import StopConditions
 from coldtune.studies.preflight.options import Limits, RunOptions, seconds
 from coldtune.studies.progress.events import StoppedError
+from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.worker.timeout import LateError, TrialTimeout, spoken
 
 
@@ -115,7 +116,7 @@ def stops(empty: float = 0.0, **limits: Any) -> tuple[StopConditions, list[str],
 def test_failures_in_a_row_stop_a_study_and_others_do_not() -> None:
     made, _, _ = stops(max_failures=3)
     for ending in "ffcffcff":
-        made.failed(0, "ValueError: bad") if ending == "f" else made.completed(0, {})
+        made.failed(0, "ValueError: bad") if ending == "f" else made.completed(0, TrialOutcome())
         made.tick()
     made.failed(7, "ValueError: worse\nand more")
     with pytest.raises(StoppedError, match=r"last 3 trials failed.*: ValueError: worse \(--max-failures 3\)$"):

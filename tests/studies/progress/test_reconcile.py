@@ -22,6 +22,7 @@ from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.tracking import Target, Tracker, drain
 from coldtune.tracking.spool import Spool, run_file
@@ -33,6 +34,7 @@ from test_reconcile import ledger_of, spec_of
 from coldtune.studies.drivers import election as hold
 from coldtune.studies.drivers.registry import FolderRegistry
 from coldtune.studies.spec.folder import StudyFolder
+from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.tracking import Tracker
 
 for name in sys.argv[2:]:
@@ -46,7 +48,7 @@ for name in sys.argv[2:]:
         if value is None:
             ledger.fail(number, "RuntimeError: boom")
         elif value is not ...:
-            ledger.complete(number, {"fid": value}, {})
+            ledger.complete(number, TrialOutcome({"fid": value}))
     os.write(tracker._spool._file, b'{"op":"metrics","step":20,"val')
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -113,7 +115,7 @@ def test_the_next_driver_ends_what_the_killed_one_left_open(target: Target, stud
     number = ledger.ask().number
     with Tracker(folder.spool, study, number) as tracker:
         tracker.metrics({"loss": 0.5}, 20)
-    ledger.complete(number, {"fid": 1.0}, {})
+    ledger.complete(number, TrialOutcome({"fid": 1.0}))
     records = MlflowRuns(ledger, study, folder.spool, target, {})
     records.finished()
     assert records.close(60) == 0

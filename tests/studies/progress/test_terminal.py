@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from coldtune.stages.trial import parse_trial
 from coldtune.studies.progress import terminal
 from coldtune.studies.progress.overhead import WallTime
 from coldtune.studies.progress.terminal import View
+from coldtune.studies.storage.outcome import Rung, StoredStage, TrialOutcome
 from coldtune.studies.trials.ledger import TrialRequest
 
 
@@ -32,8 +32,9 @@ def training(step: int) -> dict:
 
 
 def at_rung(step: int, kid: float) -> dict:
-    so_far = {"metric": "kid", "stages": [["train_50", "k/50", False, 3.0], ["train_20", "k/20", True, 9.0]]}
-    return {"stage": "rung", "step": step, "steps": 100, "rung/kid": kid, "so_far": json.dumps(so_far)}
+    stages = (StoredStage("train_50", "k/50", False, 3.0), StoredStage("train_20", "k/20", True, 9.0))
+    rung = Rung(step, 100, "kid", {"kid": kid}, stages)
+    return {"stage": "rung", "step": step, "steps": 100, "rung": rung.to_json()}
 
 
 def test_a_trial_that_is_pruned_ends_with_what_it_was_worth() -> None:
@@ -64,8 +65,8 @@ def test_what_was_not_work_since_the_command_began_is_overhead(monkeypatch: pyte
     monkeypatch.setattr(time, "monotonic", lambda: 1100.0)
     spent = WallTime(2, 1000.0)
     for number in (0, 1):
-        stages = [["train", "k", False, 55.0], ["sample", "k", True, 50.0], ["measure", "k", False, 5.0]]
-        spent.completed(number, {"stages": stages})
+        rows = [("train", "k", False, 55.0), ("sample", "k", True, 50.0), ("measure", "k", False, 5.0)]
+        spent.completed(number, TrialOutcome(stages=tuple(StoredStage(*row) for row in rows)))
     spent.failed(2, "boom")
     assert spent.overhead_percent() == pytest.approx(40.0)
     assert "2 trials in 1:40, 2 at once: 60 % training" in str(spent)
@@ -86,7 +87,7 @@ def test_a_log_gets_a_line_for_what_happens_and_one_now_and_then(monkeypatch: py
         made.tick()
         made.progressed(0, training(50))
         made.tick()
-        made.completed(0, {"metrics": {"fid": 1.5}})
+        made.completed(0, TrialOutcome({"fid": 1.5}))
         made.asked(asked(1, again=True))
         made.failed(1, "OSError: [Errno 5] boom\nand more")
     text = text_of(console)
@@ -118,12 +119,12 @@ def test_the_best_is_the_smallest_fid_and_the_largest_ssim() -> None:
     made = view(console)
     for number, fid in enumerate((2.0, 1.0, 3.0)):
         made.asked(asked(number))
-        made.completed(number, {"metrics": {"fid": fid}})
+        made.completed(number, TrialOutcome({"fid": fid}))
     assert made.best == (1.0, 1)
     made = View(console=console, name="s", total=4, ended=0, metric="ssim", minimize=False)
     for number, ssim in enumerate((0.2, 0.9, 0.5)):
         made.asked(asked(number))
-        made.completed(number, {"metrics": {"ssim": ssim}})
+        made.completed(number, TrialOutcome({"ssim": ssim}))
     assert made.best == (0.9, 1)
 
 
@@ -147,7 +148,7 @@ def test_the_eta_of_trials_that_find_their_training_counts_them_whole(monkeypatc
         made.asked(asked(number))
         made.progressed(number, {"stage": "sample", "step": 100, "steps": 100, "share": 0.0})
         clock[0] += 5.0
-        made.completed(number, {"metrics": {"fid": 1.0}})
+        made.completed(number, TrialOutcome({"fid": 1.0}))
     # Two trials of four in 10 s; those to come may find theirs too.
     assert made.progress.seconds_left() == pytest.approx(10.0)
 

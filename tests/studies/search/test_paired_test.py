@@ -15,11 +15,11 @@ from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import Value
 from coldtune.store.store import Store
 from coldtune.studies.search.paired_test import judgements_of, worse_image_by_image
-from coldtune.studies.search.pruner import Rung
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.outcome import Rung, StoredStage, TrialOutcome
 from coldtune.studies.trials.ledger import Ledger
 
 N = 64
@@ -85,12 +85,12 @@ def climb(ledger: Ledger, store: Store, kid: float, spread: float) -> bool:
     number = ledger.ask().number
     key = f"judged{number}"
     store.put("measure", key, lambda folder: judgement(kid, spread, seed=number).save(folder))
-    stages = [["train_100", "k/100", False, 1.0], ["measure_100", key, False, 1.0]]
+    stages = (StoredStage("train_100", "k/100", False, 1.0), StoredStage("measure_100", key, False, 1.0))
     rung = Rung(100, 400, "kid", {"kid": kid}, stages)
     if ledger.prunes(number, rung):
         ledger.prune(number, rung)
         return True
-    ledger.complete(number, {"fid": kid}, {"stages": stages})
+    ledger.complete(number, TrialOutcome({"fid": kid}, stages=stages, rungs={100: {"kid": kid}}))
     return False
 
 

@@ -17,7 +17,6 @@ from optuna.trial import TrialState
 
 from coldtune.config import parse
 from coldtune.studies.search.objective import Objective
-from coldtune.studies.search.pruner import Rung
 from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.space import Space
@@ -25,6 +24,7 @@ from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.outcome import Effort, Rung, StoredStage, TrialOutcome
 from coldtune.studies.trials.ledger import Ledger
 
 STEPS = ["training.steps=400", "rungs.steps=[100, 200]"]
@@ -50,7 +50,8 @@ def open_ledger(spec: StudySpec, folder: Path, url: str | None = None) -> Ledger
 
 
 def rung(step: int, **values: float) -> Rung:
-    return Rung(step, 400, "kid", values, [[f"train_{step}", f"{'0' * 64}/{step}", False, 2.0]], {"seconds": 3.0}, 2.0)
+    stages = (StoredStage(f"train_{step}", f"{'0' * 64}/{step}", False, 2.0),)
+    return Rung(step, 400, "kid", values, stages, Effort(seconds=3.0), 2.0)
 
 
 def race(ledger: Ledger, kids: Sequence[float], steps: Sequence[int] = (100, 200)) -> list[int | None]:
@@ -64,7 +65,7 @@ def climb(ledger: Ledger, number: int, kid: float, steps: Sequence[int] = (100, 
         if ledger.prunes(number, at):
             ledger.prune(number, at)
             return step
-    ledger.complete(number, {"fid": kid, "ssim": 1 - kid}, {})
+    ledger.complete(number, TrialOutcome({"fid": kid, "ssim": 1 - kid}, rungs={step: {"kid": kid} for step in steps}))
     return None
 
 
@@ -174,7 +175,7 @@ def test_a_driver_that_dies_at_a_rung_decides_the_same_again(
                 pruned = step
                 break
         if pruned is None:
-            ledger.complete(number, {"fid": kid}, {})
+            ledger.complete(number, TrialOutcome({"fid": kid}, rungs={step: {"kid": kid} for step in (100, 200)}))
         ended.append(pruned)
     assert ended == whole
     trials = open_ledger(spec, tmp_path / "broken").trials()
@@ -301,7 +302,7 @@ def worth(ledger: Ledger, values: Mapping[str, float], steps: Sequence[int] = (1
         if ledger.prunes(number, at := rung(step, **values)):
             ledger.prune(number, at)
             return step
-    ledger.complete(number, {"fid": values["kid"], **values}, {})
+    ledger.complete(number, TrialOutcome({"fid": values["kid"], **values}, rungs=dict.fromkeys(steps, values)))
     return None
 
 

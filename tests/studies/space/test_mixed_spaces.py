@@ -25,6 +25,7 @@ from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.space import Space
 from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.training.config import TrainingConfig
 from coldtune.training.loop import train
@@ -150,7 +151,7 @@ def test_a_small_sweep_trains_once_for_each(dataset: Dataset, tmp_path: Path) ->
         asked = ledger.ask()
         points.append(asked.point)
         outcome = Chain(asked.config, dataset, store).run(counted, lambda *_: None)
-        ledger.complete(asked.number, outcome.metrics, {})
+        ledger.complete(asked.number, TrialOutcome(outcome.metrics))
     longest: dict[tuple, int] = {}
     for point in points:
         what = (point["lr"], point["kernel"])

@@ -17,6 +17,7 @@ from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.space import Space
 from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.trials.ledger import Ledger
 
 SHAPE = (1, 16, 16)
@@ -52,7 +53,7 @@ def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
 def test_each_is_asked_once_in_order_also_when_the_driver_dies_in_between(tmp_path: Path) -> None:
     first = ledger(tmp_path)
     assert [first.ask().point["variant"] for _ in range(2)] == ["as it is", "naive"]
-    first.complete(1, {"fid": 1.0}, {})
+    first.complete(1, TrialOutcome({"fid": 1.0}))
     again = ledger(tmp_path)  # the first trial was not told: it is taken up again before the third is asked
     assert again.interrupted() == [0]
     asked = [again.ask(), again.ask()]

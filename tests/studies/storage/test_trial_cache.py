@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.storage.trial_cache import AskedPoints, Trials, point_name
 from coldtune.studies.trials.ledger import Ledger
 
@@ -30,7 +31,7 @@ def act(ledger: Ledger, rng: random.Random) -> None:
     number = rng.choice(running)
     what = rng.random()
     if what < 0.6:
-        ledger.complete(number, {"fid": rng.choice([1.0, 2.0, rng.random()]), "ssim": 0.5}, {"seconds": 1.0})
+        ledger.complete(number, TrialOutcome({"fid": rng.choice([1.0, 2.0, rng.random()]), "ssim": 0.5}))
     elif what < 0.8:
         ledger.fail(number, "RuntimeError: boom")
     elif what < 0.9:

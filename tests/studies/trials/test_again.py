@@ -24,7 +24,8 @@ from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.backends import open_storage
-from coldtune.studies.storage.record import TRIALS
+from coldtune.studies.storage.outcome import TrialOutcome
+from coldtune.studies.storage.record import write_study
 from coldtune.studies.trials.importing import Importer, gather
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.studies.trials.setup import Imports
@@ -56,11 +57,11 @@ def begin(home: Path, name: str, ended: int = 0, imports: tuple[str, ...] = (), 
     }  # fmt: skip
     folder.save(spec, start)
     ledger = Ledger(name, spec, space, open_storage(folder.path), imports=found, fingerprint=dataset.fingerprint)
-    ledger.study.set_user_attr(TRIALS, 3)
+    write_study(ledger.study, trials=3)
     for _ in range(ended):
         number = ledger.ask().number
         judged = protocol.model_copy(update={"extractor_sha256": weights or protocol.extractor_sha256})
-        ledger.complete(number, {"fid": 9.0 - number}, {"protocol": plain(judged)})
+        ledger.complete(number, TrialOutcome({"fid": 9.0 - number}, plain(judged)))
     return ledger
 
 

@@ -22,7 +22,7 @@ from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
-from coldtune.studies.storage.record import IMPORTED_FROM
+from coldtune.studies.storage.outcome import StoredStage, TrialOutcome
 from coldtune.studies.trials.importing import FIRST, Importer, gather, is_ready
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.studies.trials.setup import Imports
@@ -59,12 +59,13 @@ class Begun:
             asked = self.ledger.ask()
             assert asked is not None
             key = self.importer.meaning(asked.config)
-            attributes = {
-                "protocol": plain(self.importer.protocol),
-                "stages": [["measure", key, False, 1.0]],
-                "checkpoint": f"/store/train/{asked.number}",
-            }
-            self.ledger.complete(asked.number, {"fid": fid(asked.point), "kid": -fid(asked.point)}, attributes)
+            outcome = TrialOutcome(
+                metrics={"fid": fid(asked.point), "kid": -fid(asked.point)},
+                protocol=plain(self.importer.protocol),
+                stages=(StoredStage("measure", key, False, 1.0),),
+                checkpoint=f"/store/train/{asked.number}",
+            )
+            self.ledger.complete(asked.number, outcome)
         return self
 
     @property
@@ -114,7 +115,7 @@ def test_a_narrower_space_takes_over_what_lies_in_it(begin: Callable[..., Begun]
     assert [trial.number for trial in taken] == list(range(len(fit)))
     for trial, source in zip(taken, fit, strict=True):
         assert (trial.params, trial.values) == (source.params, source.values)
-        assert trial.user_attrs[IMPORTED_FROM] == {"study": "wide", "trial": source.number}
+        assert trial.user_attrs["imported_from"] == {"study": "wide", "trial": source.number}
         for key in ("metrics", "protocol", "stages", "checkpoint"):
             assert trial.user_attrs[key] == source.user_attrs[key]
         assert trial.distributions == {name: narrow.importer.space.distributions[name] for name in trial.params}
@@ -253,7 +254,7 @@ def test_importing_is_done_once_and_goes_on_where_it_was_cut_off(
     new = begin("new", NARROW, imports=("old",))
     assert is_ready(StudyFolder(old.folder.home, "new"), None)
     fit = [trial.number for trial in old.complete if inside(trial)]
-    assert [trial.user_attrs[IMPORTED_FROM]["trial"] for trial in new.complete] == fit
+    assert [trial.user_attrs["imported_from"]["trial"] for trial in new.complete] == fit
     old.end(of_steps, 3)
     before = (folder / "journal.log").read_bytes()
     again = new.again()

@@ -18,6 +18,7 @@ from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.trials.ledger import Ledger
 
 
@@ -45,8 +46,8 @@ def ledger(spec: StudySpec, place: Place | Path) -> Ledger:
     return Ledger("study", spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(place.folder, place.url))
 
 
-def values(fid: float) -> dict[str, float]:
-    return {"fid": fid, "ssim": 0.5}
+def outcome(fid: float) -> TrialOutcome:
+    return TrialOutcome({"fid": fid, "ssim": 0.5})
 
 
 def test_the_first_trial_is_the_base(spec: StudySpec, tmp_path: Path) -> None:
@@ -59,12 +60,12 @@ def test_the_first_trial_is_the_base(spec: StudySpec, tmp_path: Path) -> None:
 def test_what_was_told_is_there_for_the_next_process(spec: StudySpec, place: Place) -> None:
     first = ledger(spec, place)
     for fid in (3.0, 1.0, 2.0):
-        first.complete(first.ask().number, values(fid), {"seconds": 5.0})
+        first.complete(first.ask().number, outcome(fid))
     first.fail(first.ask().number, "RuntimeError: boom")
     again = ledger(spec, place)
     assert again.finished() == 4
     assert again.best().number == 1
-    assert again.best().user_attrs["metrics"] == values(1.0)
+    assert again.best().user_attrs["metrics"] == {"fid": 1.0, "ssim": 0.5}
     assert again.trials()[3].user_attrs["reason"] == "RuntimeError: boom"
     assert again.wanted(6) == 2
 
@@ -72,7 +73,7 @@ def test_what_was_told_is_there_for_the_next_process(spec: StudySpec, place: Pla
 def test_interrupted_trials_come_first_under_their_own_numbers(spec: StudySpec, place: Place) -> None:
     first = ledger(spec, place)
     asked = [first.ask() for _ in range(3)]
-    first.complete(1, values(1.0), {})
+    first.complete(1, outcome(1.0))
     again = ledger(spec, place)
     assert again.interrupted() == [0, 2]
     taken = [again.ask() for _ in range(3)]
@@ -86,7 +87,7 @@ def test_interrupted_trials_come_first_under_their_own_numbers(spec: StudySpec, 
 def test_an_objective_that_is_not_finite_is_a_failure(spec: StudySpec, place: Place, fid: float) -> None:
     made = ledger(spec, place)
     number = made.ask().number
-    assert made.complete(number, values(fid), {}) == f"fid is {fid}"
+    assert made.complete(number, outcome(fid)) == f"fid is {fid}"
     assert made.best() is None
     assert made.finished() == 1
     assert made.trials()[0].user_attrs["reason"] == f"fid is {fid}"
@@ -96,7 +97,7 @@ def test_the_best_of_a_score_to_maximise(root: Path, place: Place, spec: StudySp
     objective = {"metric": "ssim", "direction": "maximize"}
     made = ledger(spec.model_copy(update={"objective": parse(type(spec.objective), objective)}), place)
     for ssim in (0.2, 0.9, 0.5):
-        made.complete(made.ask().number, {"ssim": ssim}, {})
+        made.complete(made.ask().number, TrialOutcome({"ssim": ssim}))
     assert made.best().number == 1
 
 
@@ -112,7 +113,7 @@ def test_a_database_holds_the_study_too(spec: StudySpec, tmp_path: Path) -> None
     url = f"sqlite:///{tmp_path}/optuna.db"
     space = Space(spec.space, spec.base, (1, 16, 16))
     first = Ledger("study", spec, space, open_storage(tmp_path, url))
-    first.complete(first.ask().number, values(1.0), {})
+    first.complete(first.ask().number, outcome(1.0))
     assert Ledger("study", spec, space, open_storage(tmp_path, url)).finished() == 1
 
 
@@ -156,7 +157,7 @@ def test_a_study_asks_the_same_in_a_database_as_in_a_journal_also_after_a_kill(
                 asked = made.ask()
                 assert asked.again
             points[-1].append(asked.point)
-            made.complete(asked.number, values(asked.point["T"] / 7 + number % 3), {"seconds": 1.0})
+            made.complete(asked.number, outcome(asked.point["T"] / 7 + number % 3))
     assert points[0] == points[1]
 
 
@@ -174,7 +175,7 @@ def test_random_search_asks_the_same_in_a_database_whatever_ends_first(
                 new = made.ask()
                 asked[new.number] = new.point
                 running.append(new.number)
-            made.complete(running.pop(len(asked) % at_once), values(1.0), {})
+            made.complete(running.pop(len(asked) % at_once), outcome(1.0))
         points.append(asked)
     assert points[0] == points[1]
 
@@ -186,12 +187,13 @@ from coldtune.studies.trials.ledger import Ledger
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.outcome import Effort, TrialOutcome
 
 folder, url = Path(sys.argv[1]), sys.argv[2] or None
 spec = StudySpec.load(folder)
 made = Ledger("study", spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(folder, url))
 for number in range(3):
-    made.complete(made.ask().number, {"fid": 3.0 - number}, {"seconds": 1.0})
+    made.complete(made.ask().number, TrialOutcome({"fid": 3.0 - number}, effort=Effort(seconds=1.0)))
 print(made.ask().number, made.ask().number, flush=True)
 time.sleep(600)
 """
@@ -224,11 +226,11 @@ def test_of_several_objectives_the_front_is_what_no_other_beats(root: Path, tmp_
     made = ledger(spec, place)
     told = [(3.0, 10.0), (1.0, 40.0), (2.0, 20.0), (2.5, 20.0), (4.0, 10.0), (1.0, 41.0)]
     for fid, nfe in told:
-        made.complete(made.ask().number, {"fid": fid, "nfe": nfe}, {})
+        made.complete(made.ask().number, TrialOutcome({"fid": fid, "nfe": nfe}))
     assert [trial.number for trial in made.front()] == [1, 2, 0]
     assert made.best().number == 1
     number = made.ask().number
-    assert made.complete(number, {"fid": 1.0}, {}) == "nfe is nan"
+    assert made.complete(number, TrialOutcome({"fid": 1.0})) == "nfe is nan"
     again = ledger(spec, place)
     assert [trial.number for trial in again.front()] == [1, 2, 0]
     assert spec.name != two(root, tmp_path, "{metric: fid}").name
@@ -238,7 +240,7 @@ def test_one_objective_has_a_front_of_its_best(spec: StudySpec, tmp_path: Path) 
     made = ledger(spec, tmp_path)
     assert made.front() == []
     for fid in (3.0, 1.0, 2.0):
-        made.complete(made.ask().number, values(fid), {})
+        made.complete(made.ask().number, outcome(fid))
     assert [trial.number for trial in made.front()] == [1]
 
 
@@ -255,7 +257,8 @@ def test_every_search_takes_two_objectives(root: Path, tmp_path: Path, algorithm
     asked = []
     for number in range(8):
         asked.append(made.ask())
-        made.complete(number, {"fid": float(asked[-1].point["T"]), "nfe": 50.0 - asked[-1].point["T"]}, {})
+        steps = asked[-1].point["T"]
+        made.complete(number, TrialOutcome({"fid": float(steps), "nfe": 50.0 - steps}))
     assert len(made.front()) == len({a.point["T"] for a in asked}) or len(made.front()) == 8
 
 
@@ -304,5 +307,5 @@ def test_a_failure_that_a_killed_driver_had_begun_to_tell_leaves_no_reason(spec:
     first = ledger(spec, tmp_path)
     first._running[first.ask().number].set_user_attr("reason", "RuntimeError: boom")
     again = ledger(spec, tmp_path)
-    again.complete(again.ask().number, values(1.0), {})
+    again.complete(again.ask().number, outcome(1.0))
     assert again.trials()[0].user_attrs["reason"] == ""

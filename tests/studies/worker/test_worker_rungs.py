@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -18,7 +17,8 @@ from coldtune.stages.rungs import stand_in
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.store import Store
 from coldtune.studies.search.paired_test import judgements_of
-from coldtune.studies.search.pruner import Rung, _measured
+from coldtune.studies.search.pruner import _measured
+from coldtune.studies.storage.outcome import Rung, TrialOutcome
 from coldtune.studies.worker.job import RUNG, TrialJob
 from coldtune.studies.worker.timeout import TrialTimeout
 from coldtune.studies.worker.trial import _run
@@ -56,7 +56,7 @@ def stopped_at(job: TrialJob, step: int) -> Rung:
 
     def report(result: Mapping[str, Any]) -> None:
         if result["stage"] == RUNG:
-            rungs.append(Rung.of(flattened(result)))
+            rungs.append(Rung.from_json(flattened(result)["rung"]))
             if result["step"] == step:
                 sys.exit(0)
 
@@ -84,8 +84,8 @@ def test_a_trial_that_ends_at_a_rung_left_all_its_records(job: TrialJob) -> None
     assert (rung.step, rung.steps, rung.metric) == (4, 6, "kid")
     assert logged(job, "loss") == [1, 2, 3, 4]
     assert logged(job, "rung_kid") == [2, 4]
-    assert rung.attributes["seconds"] >= rung.training_seconds > 0
-    assert rung.attributes["trained"] == pytest.approx(rung.training_seconds)
+    assert rung.effort.seconds >= rung.training_seconds > 0
+    assert rung.effort.trained == pytest.approx(rung.training_seconds)
     assert str(rung) == f"at step 4 of 6: KID {rung.values['kid']:.4g}"
     # What fronts of several objectives and image by image comparisons need.
     assert {stand_in(metric, "kid") for metric in ("fid", "ssim", "nfe", "recall")} <= rung.values.keys()
@@ -104,7 +104,7 @@ def test_a_trial_that_comes_to_a_rung_again_says_the_same(job: TrialJob) -> None
     assert again.values == first.values
     assert all(found for _, _, found, _ in again.stages)
     assert again.training_seconds > 0, "as its checkpoint remembers"
-    assert again.attributes["trained"] == again.training_seconds, "its own work, taken up again"
+    assert again.effort.trained == again.training_seconds, "its own work, taken up again"
     assert logged(job, "loss") == [1, 2]
     assert logged(job, "rung_kid") == [2]
 
@@ -116,8 +116,8 @@ def test_a_promoted_trial_goes_on_from_the_rung(job: TrialJob, capsys: pytest.Ca
     outcome = _run(promoted, lambda r: trained.append(r["step"]) if r.get("stage") == "train" else None, unlimited())
     assert set(trained) == {5, 6}, "only what lies beyond the rung is trained"
     assert logged(promoted, "loss") == [1, 2, 3, 4, 5, 6], "its run shows the whole curve"
-    assert list(outcome["rungs"]) == ["2", "4"]
-    assert json.loads(json.dumps(outcome)) == outcome, "it travels to the driver as text"
+    assert list(outcome.rungs) == [2, 4]
+    assert TrialOutcome.from_json(outcome.to_json()) == outcome, "the driver reads the outcome as it was"
 
 
 def test_where_the_judge_is_another_one_nothing_is_trained(job: TrialJob) -> None:

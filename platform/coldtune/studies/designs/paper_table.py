@@ -13,12 +13,13 @@ from coldtune import presets
 from coldtune.config import parse, plain
 from coldtune.data.registry import channels
 from coldtune.dotted import leaves, set_key
-from coldtune.metrics import Judgement, Protocol, Value, compare
+from coldtune.metrics import Judgement, Value, compare
 from coldtune.reports.paper.tables import FilledTable, PaperColumn, PaperTable, heading, tables
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.studies.space.config import VARIANT, SpaceConfig
 from coldtune.studies.spec.build import change
 from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.training.config import TrainingConfig
 
@@ -160,13 +161,14 @@ def _cell(ledger: Ledger, column: PaperColumn, trial: FrozenTrial | None) -> Val
     if trial is None or trial.state in (TrialState.RUNNING, TrialState.WAITING):
         return "not measured yet"
     if trial.state != TrialState.COMPLETE:
-        return f"trial {trial.number} failed: {trial.user_attrs.get('reason', 'no reason known')}"
+        return f"trial {trial.number} failed: {TrialRecord.of(trial).reason or 'no reason known'}"
     judged = _judgement(ledger, trial, column.of)
     if judged is not None and column.metric in judged.values:
         return judged.values[column.metric]
     suffix = "" if column.of == "sampled" else f"_{column.of}"
-    protocol = parse(Protocol, trial.user_attrs["protocol"])
-    value = trial.user_attrs["metrics"].get(f"{column.metric}{suffix}")
+    record = TrialRecord.of(trial)
+    value, protocol = record.metrics.get(f"{column.metric}{suffix}"), record.judged_under
+    assert protocol is not None, f"trial {trial.number} has completed"
     if value is None:
         return f"{column.metric.upper()} is not defined for {protocol.task} images"
     return Value(column.metric, value, protocol.num_images, protocol)
@@ -175,7 +177,7 @@ def _cell(ledger: Ledger, column: PaperColumn, trial: FrozenTrial | None) -> Val
 def _judgement(ledger: Ledger, trial: FrozenTrial, images: str) -> Judgement | None:
     """What the store still knows of a set of images; None where its entry was removed or moved."""
     try:
-        return Judgement.load(ledger.recorded(trial.user_attrs["measured"][images]))
+        return Judgement.load(ledger.recorded(TrialRecord.of(trial).measured[images]))
     except (KeyError, OSError, ValueError):
         return None
 

@@ -8,9 +8,8 @@ from rich.console import Console
 
 import coldtune
 from coldtune import tracking
-from coldtune.config import parse, plain
+from coldtune.config import plain
 from coldtune.diffusion import build_degradation, source_of
-from coldtune.metrics.protocol import Protocol
 from coldtune.store.provenance import git_commit
 from coldtune.studies.preflight import nodes as reach
 from coldtune.studies.preflight.capacity import TrialResources
@@ -18,7 +17,7 @@ from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.progress.mlflow_runs import MlflowRuns
 from coldtune.studies.space.config import VARIANT
-from coldtune.studies.storage.record import PROMOTED
+from coldtune.studies.storage.record import StudyRecord, TestResult, write_study
 from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.studies.worker.job import TrialJob
 
@@ -51,7 +50,7 @@ def jobs(checked: Checked, options: RunOptions, slots: TrialResources, tags: Map
         source = source_of(asked.config.degradation)
         named: dict[str, object] = {VARIANT: asked.point[VARIANT]} if VARIANT in asked.point else {}
         if asked.promoted_from is not None:
-            named[PROMOTED] = asked.promoted_from
+            named["promoted_from"] = asked.promoted_from
         return TrialJob(
             study=checked.folder.name,
             number=asked.number,
@@ -79,7 +78,8 @@ def on_test(
 ) -> None:
     """Measure the best trial once on the test split, where one completed."""
     best = ledger.best()
-    if best is None or ledger.study.user_attrs.get("test", {}).get("trial") == best.number:
+    tested = StudyRecord.of(ledger.study).test
+    if best is None or (tested is not None and tested.trial == best.number):
         return
     import ray
 
@@ -90,6 +90,7 @@ def on_test(
     remote = ray.remote(measure_on_test).options(num_cpus=slots.cpus, num_gpus=slots.gpus, name="coldtune_test")
     with console.status(f"measuring trial {best.number}, the best, on the test split"):
         values, protocol = ray.get(remote.remote(plain(job(asked))))
-    ledger.study.set_user_attr("test", {"trial": best.number, "metrics": values, "protocol": protocol})
+    result = TestResult(best.number, values, protocol)
+    write_study(ledger.study, test=result)
     records.parent.metrics({f"test_{key}": value for key, value in values.items()}, ledger.finished())
-    records.parent.tags({"best_trial": best.number, "test_protocol": parse(Protocol, protocol).key})
+    records.parent.tags({"best_trial": best.number, "test_protocol": result.judged_under.key})

@@ -9,7 +9,7 @@ from optuna.study import Study
 from coldtune.studies.drivers.election import DriverLease
 from coldtune.studies.progress.events import Events
 from coldtune.studies.progress.terminal import View
-from coldtune.studies.storage.record import READY, TRIALS
+from coldtune.studies.storage.record import StudyRecord
 from coldtune.studies.trials.ledger import Ledger
 
 _LOOK_S = 2.0  # between two looks at the other drivers
@@ -34,7 +34,8 @@ class JoinedDrivers(Events):
 def set_up_by_others(study: Study, hold: DriverLease) -> bool:
     """Wait until whoever leads has set the study up; False where this driver leads, and has to do it itself."""
     while not hold.leads():
-        if study.user_attrs.get(READY) and TRIALS in study.user_attrs:
+        record = StudyRecord.of(study)
+        if record.ready and record.trials is not None:
             return True
         time.sleep(_LOOK_S / 10)
     return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from ray.tune.search import Searcher
 from coldtune.config import plain
 from coldtune.studies.preflight.capacity import Capacity
 from coldtune.studies.progress.events import Events
-from coldtune.studies.search.pruner import Rung
 from coldtune.studies.storage.errors import StorageGoneError
+from coldtune.studies.storage.outcome import Rung, TrialOutcome
 from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.studies.worker.job import LATE, RUNG, RUNNING, TrialJob
 
@@ -72,7 +72,7 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
         if result["state"] == RUNNING and result.get("stage") != RUNG:
             self._events.progressed(self.numbers[trial_id], result)
         elif result["state"] == LATE:
-            self.late[self.numbers[trial_id]] = json.loads(result["outcome"])["reason"]
+            self.late[self.numbers[trial_id]] = result["reason"]
 
     def prunes(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether the trial ends with this report, one from a rung."""
@@ -80,7 +80,7 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
             return False
         try:
             self._events.progressed(self.numbers[trial_id], result)
-            rung = Rung.of(result)
+            rung = Rung.from_json(result["rung"])
             if self._ledger.prunes(self.numbers[trial_id], rung):
                 self.pruned[trial_id] = rung
         except Exception as failure:  # Tune would count the trial as failed and go on
@@ -95,31 +95,28 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
         number = self.numbers.pop(trial_id)
         try:
             times = self.deaths[number] + 1
-            died = {"reason": self.late.get(number, f"its process died {times} time{'s' * (times != 1)}")}
-            outcome = json.loads(result["outcome"]) if result and state != RUNNING else died
-            self._tell(number, "pruned" if rung else state, {"rung": rung} if rung else outcome)
+            died = self.late.get(number, f"its process died {times} time{'s' * (times != 1)}")
+            if self._ledger.lost(number):
+                self._ledger.drop(number)
+                self._events.lost(number)
+            elif rung is not None:
+                self._ledger.prune(number, rung)
+                self._events.pruned(number, rung.step)
+            elif result and state == "complete":
+                self._complete(number, TrialOutcome.from_json(result["outcome"]))
+            else:
+                self._fail(number, result["reason"] if result and state != RUNNING else died)
         except Exception as failure:  # Tune would log it and go on
             self.failure = self.failure or failure
 
-    def _tell(self, number: int, state: str, outcome: Mapping[str, Any]) -> None:
-        """Tell the ledger, then the listeners, what became of a trial."""
-        if self._ledger.lost(number):
-            self._ledger.drop(number)
-            self._events.lost(number)
-            return
-        if state == "complete":
-            attributes = {key: value for key, value in outcome.items() if key != "metrics"}
-            reason = self._ledger.complete(number, outcome["metrics"], attributes)
-            if reason is None:
-                self._events.completed(number, outcome)
-                return
-        elif state == "pruned":
-            self._ledger.prune(number, outcome["rung"])
-            self._events.pruned(number, outcome["rung"].step)
-            return
+    def _complete(self, number: int, outcome: TrialOutcome) -> None:
+        if (reason := self._ledger.complete(number, outcome)) is None:
+            self._events.completed(number, outcome)
         else:
-            reason = outcome["reason"]
-            self._ledger.fail(number, reason)
+            self._events.failed(number, reason)
+
+    def _fail(self, number: int, reason: str) -> None:
+        self._ledger.fail(number, reason)
         self._events.failed(number, reason)
 
     def save(self, checkpoint_path: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from coldtune.studies.preflight.capacity import Capacity
 from coldtune.studies.preflight.options import Limits
 from coldtune.studies.progress.events import Events, StoppedError
+from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.worker.timeout import spoken
 
 STOPPED = 3
@@ -28,7 +28,7 @@ class StopConditions(Events):
         self._failed, self._why = 0, ""
         self._told = False
 
-    def completed(self, number: int, result: Mapping[str, Any]) -> None:
+    def completed(self, number: int, outcome: TrialOutcome) -> None:
         """Reset the count of failures."""
         self._failed = 0
 

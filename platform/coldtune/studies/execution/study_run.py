@@ -29,7 +29,7 @@ from coldtune.studies.progress.mlflow_runs import MlflowRuns
 from coldtune.studies.progress.overhead import WallTime
 from coldtune.studies.progress.terminal import View
 from coldtune.studies.spec.study import StudySpec
-from coldtune.studies.storage.record import IMPORTED_FROM, imported
+from coldtune.studies.storage.record import TrialRecord, imported
 from coldtune.studies.trials.ledger import Ledger
 
 
@@ -179,7 +179,8 @@ def _interrupt_on_sigterm() -> None:
 
 def _imported(ledger: Ledger) -> dict[str, object]:
     """Return how many trials were imported, and from which studies. Imported trials have no run in this study."""
-    origins = Counter(trial.user_attrs[IMPORTED_FROM]["study"] for trial in imported(ledger.trials()))
+    records = (TrialRecord.of(trial) for trial in imported(ledger.trials()))
+    origins = Counter(record.imported_from.study for record in records if record.imported_from)
     return {"imported_trials": ledger.imported(), "imported_from": dict(origins)} if origins else {}
 
 

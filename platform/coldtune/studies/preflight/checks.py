@@ -26,7 +26,7 @@ from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
-from coldtune.studies.storage.record import PROMOTED
+from coldtune.studies.storage.record import promoted_from
 from coldtune.studies.trials.importing import Importer, gather, is_ready
 from coldtune.studies.trials.setup import Imports
 
@@ -141,7 +141,7 @@ def _promoted(spec: StudySpec, folder: StudyFolder, options: RunOptions) -> int:
     if spec.pruning.kind == "none" or not folder.exists:
         return 0
     study = optuna.load_study(study_name=folder.name, storage=open_storage(folder.path, options.storage))
-    return sum(PROMOTED in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+    return sum(promoted_from(trial) is not None for trial in study.get_trials(deepcopy=False))
 
 
 def _source(name: str, spec: StudySpec, dataset: Dataset, options: RunOptions) -> Dataset:

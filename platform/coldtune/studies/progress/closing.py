@@ -11,20 +11,17 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune import tracking
-from coldtune.config import parse
 from coldtune.environment import runner
 from coldtune.metrics import Judgement, compare
-from coldtune.metrics.protocol import Protocol
 from coldtune.reports.paper.text import TerminalTable, latex, markdown
 from coldtune.reports.tables import markdown_table, trial_table
-from coldtune.stages.reuse import saved
 from coldtune.studies.designs.paper_table import fill
-from coldtune.studies.progress.savings import not_trained
+from coldtune.studies.progress.savings import not_trained, saved_by
 from coldtune.studies.progress.table import _best_numbers, _columns, rows
 from coldtune.studies.progress.text import _line, _with_interval
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.backends import dashboard_command
-from coldtune.studies.storage.record import IMPORTED_FROM, PROMOTED
+from coldtune.studies.storage.record import StudyRecord, TrialRecord, promoted_from
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.tracking import Target
 
@@ -45,7 +42,7 @@ def closing(
         ("look closer", f"{runner()}coldtune study show {folder.name} --home {shlex.quote(str(folder.home))}"),
         ("judge further", f"{runner()}coldtune evaluate {folder.name} --home {shlex.quote(str(folder.home))}"),
     ]
-    taken = {trial.user_attrs.get(PROMOTED) for trial in ledger.trials()}
+    taken = {promoted_from(trial) for trial in ledger.trials()}
     if pruned := [t.number for t in ledger.trials() if t.state == TrialState.PRUNED and t.number not in taken]:
         promote = f"{runner()}coldtune study promote {folder.name} {pruned[-1]} --home {shlex.quote(str(folder.home))}"
         commands.append(("take further", promote))
@@ -90,35 +87,30 @@ def print_table(console: Console, ledger: Ledger) -> None:
     best = ledger.best()
     if best is None:
         return
-    for line in (_found(ledger), not_trained(ledger)):
+    for line in (saved_by(ledger.trials()), not_trained(ledger)):
         if line:
             console.print(line, highlight=False)
     if line := _against_runner_up(ledger, best):
         console.print(line, highlight=False)
-    images = best.user_attrs.get("images", {})
-    if test := ledger.study.user_attrs.get("test"):
-        protocol = parse(Protocol, test["protocol"])
+    record = TrialRecord.of(best)
+    if test := StudyRecord.of(ledger.study).test:
+        protocol = test.judged_under
         shown = dict.fromkeys(["fid", ledger.spec.objective.metric, "ssim", "rmse"])
-        values = ", ".join(_with_interval(key, test["metrics"]) for key in shown if key in test["metrics"])
+        values = ", ".join(_with_interval(key, test.metrics) for key in shown if key in test.metrics)
         console.print(
-            f"Trial {test['trial']}, measured once on test: {values} (N = {protocol.num_images:,}, "
+            f"Trial {test.trial}, measured once on test: {values} (N = {protocol.num_images:,}, "
             f"protocol {protocol.key[:12]})",
             highlight=False,
         )
-    if images:
-        _line(console, "its images", images["sampled"])
-        _line(console, "its restorer", best.user_attrs["checkpoint"])
-
-
-def _found(ledger: Ledger) -> str:
-    """What the study's own trials found; an imported one is another study's."""
-    return saved(trial.user_attrs for trial in ledger.trials() if IMPORTED_FROM not in trial.user_attrs)
+    if record.images:
+        _line(console, "its images", record.images["sampled"])
+        _line(console, "its restorer", str(record.checkpoint))
 
 
 def write_table(folder: StudyFolder, ledger: Ledger) -> list[Path]:
     """Write the study's table into its folder: as Markdown, one of the paper's also as LaTeX; gives the files."""
     if ledger.spec.table is None:
-        found = _found(ledger)
+        found = saved_by(ledger.trials())
         table = markdown_table(rows(ledger), _best_numbers(ledger), _columns(ledger))
         texts = {"table.md": table + (f"- {found}\n" if found else "")}
     else:
@@ -135,7 +127,7 @@ def _against_runner_up(ledger: Ledger, best: FrozenTrial) -> str:
     if second is None or len(ledger.spec.objectives) > 1 or second.params == best.params:
         return ""
     try:
-        folders = [ledger.recorded(trial.user_attrs["measured"]["sampled"]) for trial in (best, second)]
+        folders = [ledger.recorded(TrialRecord.of(trial).measured["sampled"]) for trial in (best, second)]
         a, b = (Judgement.load(folder) for folder in folders)
         names = (f"Trial {best.number}", f"trial {second.number}")
         return str(compare(a, b, ledger.spec.objective.metric, names))

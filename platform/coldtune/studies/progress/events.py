@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coldtune.studies.storage.outcome import TrialOutcome
     from coldtune.studies.trials.ledger import TrialRequest
 
 
@@ -29,7 +30,7 @@ class Events:
     def progressed(self, number: int, result: Mapping[str, Any]) -> None:
         """Handle a report of a running trial (see `coldtune_trial`)."""
 
-    def completed(self, number: int, result: Mapping[str, Any]) -> None:
+    def completed(self, number: int, outcome: TrialOutcome) -> None:
         """Handle a finished trial, after the ledger has recorded its values."""
 
     def failed(self, number: int, reason: str) -> None:

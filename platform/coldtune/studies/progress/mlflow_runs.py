@@ -10,10 +10,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from coldtune.stages.reuse import saved
 from coldtune.studies.progress.events import Events
 from coldtune.studies.progress.reconcile import settle
-from coldtune.studies.storage.record import IMPORTED_FROM, imported
+from coldtune.studies.progress.savings import saved_by
+from coldtune.studies.storage.outcome import TrialOutcome
+from coldtune.studies.storage.record import TrialRecord, imported, is_imported
 from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.tracking import NOTE, Drainer, Target, Tracker
 from coldtune.tracking.prometheus import StudyMetrics
@@ -54,7 +55,7 @@ class MlflowRuns(Events):
         for count, trial in enumerate(sorted(ended, key=lambda t: (t.datetime_complete, t.number)), 1):
             if trial.state == TrialState.COMPLETE:
                 best = trial if best is None else min(best, trial, key=self.ledger.rank)
-            spared += trial.user_attrs.get("saved", 0.0)
+            spared += TrialRecord.of(trial).effort.saved or 0.0
             if best is not None:
                 self._note_best(best, count, spared)
 
@@ -67,9 +68,9 @@ class MlflowRuns(Events):
         """Count it as running."""
         self._count()
 
-    def completed(self, number: int, result: Mapping[str, Any]) -> None:
+    def completed(self, number: int, outcome: TrialOutcome) -> None:
         """End its run, and note the best so far on the study's run: one step for each trial that ended, however."""
-        self._saved += result.get("saved", 0.0)
+        self._saved += outcome.effort.saved or 0.0
         self._ended(number, "finished")
 
     def tick(self) -> None:
@@ -99,9 +100,9 @@ class MlflowRuns(Events):
 
     def pruned(self, number: int, step: int) -> None:
         """End its run as pruned, with the rung at which it was."""
-        told = self.ledger.trials()[number].user_attrs
-        self._saved += told.get("saved", 0.0)
-        self._ended(number, "pruned", told["reason"])
+        record = TrialRecord.of(self.ledger.trials()[number])
+        self._saved += record.effort.saved or 0.0
+        self._ended(number, "pruned", record.reason)
 
     def interrupted(self, numbers: Iterable[int]) -> None:
         """Mark the runs of trials that did not end as interrupted: they may be taken up again.
@@ -116,7 +117,7 @@ class MlflowRuns(Events):
     def finished(self) -> None:
         """End the study's run, and whichever of its trials' still goes on; say what its trials found in the store."""
         self._settle()
-        if found := saved(trial.user_attrs for trial in self._own()):
+        if found := saved_by(self.ledger.trials()):
             self.parent.tags({NOTE: found})
         self.parent.end("finished")
 
@@ -131,10 +132,10 @@ class MlflowRuns(Events):
 
     def _own(self) -> list[FrozenTrial]:
         """The trials that this study asked."""
-        return [trial for trial in self.ledger.trials() if IMPORTED_FROM not in trial.user_attrs]
+        return [trial for trial in self.ledger.trials() if not is_imported(trial)]
 
     def _saved_so_far(self) -> float:
-        return sum(float(trial.user_attrs.get("saved", 0.0)) for trial in self._own())
+        return sum(TrialRecord.of(trial).effort.saved or 0.0 for trial in self._own())
 
     def _note_best(self, best: FrozenTrial, ended: int, spared: float) -> None:
         """The best after `ended` trials, and the seconds saved so far; what an earlier driver noted stays."""

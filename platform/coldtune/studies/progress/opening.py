@@ -18,7 +18,7 @@ from coldtune.studies.estimate.cost import count_trainings, describe_variants
 from coldtune.studies.preflight.capacity import TrialResources
 from coldtune.studies.progress.text import _line, _objectives
 from coldtune.studies.spec import pruning_checks as pruning
-from coldtune.studies.storage.record import IMPORTED
+from coldtune.studies.storage.record import StudyRecord
 from coldtune.studies.trials.ledger import Ledger
 
 
@@ -40,7 +40,7 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
     if space.size is not None:
         trains = describe_variants(space, checked.dataset, checked.sources, checked.store)
     lines = [*described(checked.spec), ("asks", asks)]
-    lines += [("imports", f"{study}: {said}") for study, said in ledger.study.user_attrs.get(IMPORTED, {}).items()]
+    lines += [("imports", f"{study}: {said}") for study, said in StudyRecord.of(ledger.study).imported.items()]
     if ledger.hold is not None and (others := ledger.hold.others()):
         lines.append(("joins", ", ".join(map(str, others))))
     kept, rungs = space.config.constrain, pruning.described(checked.spec, checked.protocol.num_images)

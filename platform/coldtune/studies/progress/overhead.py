@@ -8,7 +8,7 @@ from typing import Any
 
 from coldtune.studies.progress.events import Events
 from coldtune.studies.progress.terminal import clock
-from coldtune.studies.search.pruner import Rung
+from coldtune.studies.storage.outcome import Rung, StoredStage, TrialOutcome
 from coldtune.studies.worker.job import RUNG
 
 
@@ -27,16 +27,16 @@ class WallTime(Events):
     def progressed(self, number: int, result: Mapping[str, Any]) -> None:
         """Remember the work of a trial up to a rung, because the trial may end there."""
         if result["stage"] == RUNG:
-            self._at_rung[number] = _computed(Rung.of(result).stages)
+            self._at_rung[number] = _computed(Rung.from_json(result["rung"]).stages)
 
     def pruned(self, number: int, step: int) -> None:
         """Add the seconds of the stages that the trial computed."""
         self.work += self._at_rung[number]
         self.trials += 1
 
-    def completed(self, number: int, result: Mapping[str, Any]) -> None:
+    def completed(self, number: int, outcome: TrialOutcome) -> None:
         """Add the seconds of the stages that the trial computed."""
-        self.work += _computed(result["stages"])
+        self.work += _computed(outcome.stages)
         self.trials += 1
 
     def overhead_percent(self) -> float:
@@ -52,6 +52,6 @@ class WallTime(Events):
         )
 
 
-def _computed(stages: Sequence[Sequence[Any]]) -> float:
+def _computed(stages: Sequence[StoredStage]) -> float:
     """Return the seconds of the stages that were not found in the store."""
-    return sum(float(seconds) for _, _, found, seconds in stages if not found)
+    return sum(stage.seconds for stage in stages if not stage.found)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
+from coldtune.studies.storage.record import TrialRecord, is_imported
 from coldtune.tracking import Status, Tracker
 from coldtune.tracking.spool import STUDY, Spool, run_file, sizes
 
@@ -49,9 +50,9 @@ def mend(spool: Path) -> int:
 
 def _settled(trial: FrozenTrial, study: str, spool: Path) -> bool:
     status, wanted = Spool(spool, run_file(trial.number)).status(), ENDS[trial.state]
-    unheard = trial.state != TrialState.FAIL or "imported_from" in trial.user_attrs
+    unheard = trial.state != TrialState.FAIL or is_imported(trial)
     if status == wanted or (status is None and unheard):
         return False
     with Tracker(spool, study, trial.number, running=False) as tracker:
-        tracker.end(wanted, trial.user_attrs.get("reason") if trial.state != TrialState.COMPLETE else None)
+        tracker.end(wanted, (TrialRecord.of(trial).reason or None) if trial.state != TrialState.COMPLETE else None)
     return True

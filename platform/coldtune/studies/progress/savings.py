@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from coldtune.studies.storage.record import STAGES
+from coldtune.stages.reuse import saved
+from coldtune.studies.storage.outcome import StoredStage
+from coldtune.studies.storage.record import StoppedTraining, TrialRecord, is_imported
 from coldtune.studies.trials.ledger import Ledger
 
 
@@ -18,17 +20,18 @@ def not_trained(ledger: Ledger) -> str:
     of the missing steps at the measured rate of each training up to its rung.
     """
     pruned, trained = 0, dict[str, int]()
-    cut: dict[str, dict[str, Any]] = {}
+    cut: dict[str, StoppedTraining] = {}
     for trial in ledger.trials():
-        key, step = _training(trial.user_attrs.get(STAGES, ()))
+        record = TrialRecord.of(trial)
+        key, step = _training(record.stages)
         trained[key] = max(step, trained.get(key, 0))
-        if trial.state == TrialState.PRUNED:
+        if trial.state == TrialState.PRUNED and record.training is not None:
             pruned += 1
-            cut[key] = trial.user_attrs["training"]
+            cut[key] = record.training
     if not pruned:
         return ""
-    missing = {key: training["steps"] - max(trained[key], training["step"]) for key, training in cut.items()}
-    seconds = sum(missing[key] * training["seconds"] / training["step"] for key, training in cut.items())
+    missing = {key: training.steps - max(trained[key], training.step) for key, training in cut.items()}
+    seconds = sum(missing[key] * training.seconds / training.step for key, training in cut.items())
     steps = sum(missing.values())
     whole = steps + sum(trained.values())
     return (
@@ -37,7 +40,13 @@ def not_trained(ledger: Ledger) -> str:
     )
 
 
-def _training(stages: Any) -> tuple[str, int]:
+def saved_by(trials: Iterable[FrozenTrial]) -> str:
+    """Return a sentence on what a study's own trials found in the store, or "" if they found nothing."""
+    efforts = (TrialRecord.of(trial).effort for trial in trials if not is_imported(trial))
+    return saved((effort.found, effort.saved or 0.0) for effort in efforts)
+
+
+def _training(stages: Iterable[StoredStage]) -> tuple[str, int]:
     """The key of a trial's training, and how far it came."""
-    names = [str(key).rpartition("/") for stage, key, *_ in stages if str(stage).partition("_")[0] == "train"]
+    names = [stage.key.rpartition("/") for stage in stages if stage.stage.partition("_")[0] == "train"]
     return max(((key, int(step)) for key, _, step in names), key=lambda found: found[1], default=("", 0))

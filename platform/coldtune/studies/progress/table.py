@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-from coldtune.config import parse
-from coldtune.metrics.protocol import Protocol
 from coldtune.reports.tables import COLUMNS, Column, TrialRow
 from coldtune.studies.progress.text import _upper
-from coldtune.studies.storage.record import IMPORTED_FROM, PROMOTED
+from coldtune.studies.storage.outcome import Effort
+from coldtune.studies.storage.record import TrialRecord, is_imported
 from coldtune.studies.trials.ledger import Ledger
 
 _STATES = {
@@ -29,41 +27,39 @@ def rows(ledger: Ledger) -> list[TrialRow]:
 
 
 def _row(trial: FrozenTrial, interrupted: Collection[int]) -> TrialRow:
-    attributes = trial.user_attrs
-    metrics = dict(attributes.get("metrics", {}))
-    if "fid" in metrics:
-        metrics["fid_sampled"] = metrics["fid"]
-        metrics["fid_reach"] = metrics["fid_high"] - metrics["fid"] if "fid_high" in metrics else None
-    protocol = attributes.get("protocol")
+    record = TrialRecord.of(trial)
+    metrics: dict[str, float | None] = dict(record.metrics)
+    if "fid" in record.metrics:
+        metrics["fid_sampled"] = record.metrics["fid"]
+        high = record.metrics.get("fid_high")
+        metrics["fid_reach"] = None if high is None else high - record.metrics["fid"]
     return TrialRow(
         number=trial.number,
         state=_state(trial, interrupted),
         params=trial.params,
         metrics=metrics,
-        seconds=attributes.get("seconds"),
-        note=_note(trial),
-        train=_trained(attributes),
-        saved=attributes.get("saved"),
-        protocol=parse(Protocol, protocol) if protocol else None,
+        seconds=record.effort.seconds,
+        note=_note(record),
+        train=_trained(record.effort),
+        saved=record.effort.saved,
+        protocol=record.judged_under,
     )
 
 
-def _trained(attributes: Mapping[str, Any]) -> float | str | None:
-    """Seconds of a trial's own training, or that it was found."""
-    seconds: float | None = attributes.get("trained")
-    return "found" if seconds is None and attributes.get("found", {}).get("train") else seconds
+def _trained(effort: Effort) -> float | str | None:
+    """Return the seconds of a trial's own training, or "found"."""
+    return "found" if effort.trained is None and effort.found.get("train") else effort.trained
 
 
-def _note(trial: FrozenTrial) -> str:
-    """Why it failed, where it was pruned, what it was promoted from."""
-    reason = str(trial.user_attrs.get("reason", ""))
-    if (before := trial.user_attrs.get(PROMOTED)) is not None:
-        return f"promoted from trial {before}" + (f"; {reason}" if reason else "")
-    return reason
+def _note(record: TrialRecord) -> str:
+    """Return why a trial failed, where it was pruned, and which trial it continues."""
+    if record.promoted_from is not None:
+        return f"promoted from trial {record.promoted_from}" + (f"; {record.reason}" if record.reason else "")
+    return record.reason
 
 
 def _state(trial: FrozenTrial, interrupted: Collection[int]) -> str:
-    if IMPORTED_FROM in trial.user_attrs:
+    if is_imported(trial):
         return "imported"
     return "interrupted" if trial.number in interrupted else _STATES[trial.state]
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from coldtune.studies.progress.eta import StudyProgress
 from coldtune.studies.progress.events import Events
-from coldtune.studies.search.pruner import Rung
+from coldtune.studies.storage.outcome import Rung, TrialOutcome
 from coldtune.studies.trials.ledger import TrialRequest
 from coldtune.studies.worker.job import RUNG
 
@@ -97,7 +97,7 @@ class View(Events):
             trial.text = f"waiting for {result['for']}"
         elif stage == RUNG:
             progress.trained(number, step / steps)
-            trial.text = str(Rung.of(result))
+            trial.text = str(Rung.from_json(result["rung"]))
         elif at_rung:
             progress.trained(number, step / steps, images_per_s=0.0, sampling=True)
             trial.text = f"sampling at step {step:,} / {steps:,}, to be judged there"
@@ -109,9 +109,9 @@ class View(Events):
             progress.sampled(number, float(result.get("share", 0.0)))
             trial.text = "sampling and measuring"
 
-    def completed(self, number: int, result: Mapping[str, Any]) -> None:
+    def completed(self, number: int, outcome: TrialOutcome) -> None:
         """Show a trial's value, and whether it is the best so far."""
-        value = float(result["metrics"][self.metric])
+        value = float(outcome.metrics[self.metric])
         if self.best is None or (value < self.best[0] if self.minimize else value > self.best[0]):
             self.best = (value, number)
         self._ended(number, f"{self.metric.upper()} {value:.4g}", "green" if self.best[1] == number else "")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from optuna.storages import BaseStorage
 from optuna.study import Study
@@ -19,35 +17,8 @@ from coldtune.studies.search.paired_test import Find, worse_image_by_image
 from coldtune.studies.search.pareto import goes_on
 from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.storage.journal import together
-from coldtune.studies.storage.record import PROMOTED, RUNGS, STAGES
-
-_DECIDED = "pruning"
-
-
-@dataclass(frozen=True)
-class Rung:
-    """What a trial reports from a rung.
-
-    step of `steps` of its training; the rung metric, and values by metric; the stages so far as the store knows them;
-    attributes of the trial, should it end here; seconds of its training from its first step on, whoever trained it.
-    """
-
-    step: int
-    steps: int
-    metric: str
-    values: Mapping[str, float]
-    stages: Sequence[Sequence[Any]] = ()
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    training_seconds: float = 0.0
-
-    @classmethod
-    def of(cls, result: Mapping[str, Any]) -> Self:
-        """From a worker's report as Tune hands it on: nested keys are flattened."""
-        values = {key.partition("/")[2]: float(value) for key, value in result.items() if key.startswith("rung/")}
-        return cls(step=result["step"], steps=result["steps"], values=values, **json.loads(result["so_far"]))
-
-    def __str__(self) -> str:
-        return f"at step {self.step:,} of {self.steps:,}: {self.metric.upper()} {self.values[self.metric]:.4g}"
+from coldtune.studies.storage.outcome import Rung, StoredStage
+from coldtune.studies.storage.record import Decision, TrialRecord, promoted_from, write_decisions, write_rung
 
 
 class RungJudge:
@@ -68,27 +39,26 @@ class RungJudge:
 
     def prunes(self, trial: Trial, rung: Rung) -> bool:
         """Whether the trial ends at this rung."""
-        step, decided = str(rung.step), trial.user_attrs.get(_DECIDED, {})
-        if step not in decided:
+        decisions = dict(TrialRecord.of(trial).decisions)
+        if rung.step not in decisions:
             self._note(trial, rung)
-            decided[step] = self._decide(trial, rung)
-            trial.set_user_attr(_DECIDED, decided)
-        for key, value in decided[step]["notes"].items():
+            decisions[rung.step] = self._decide(trial, rung)
+            write_decisions(trial, decisions)
+        for key, value in decisions[rung.step].notes.items():
             self.study._storage.set_trial_system_attr(trial._trial_id, key, value)
-        return bool(decided[step]["prune"])
+        return decisions[rung.step].prune
 
     def _note(self, trial: Trial, rung: Rung) -> None:
         with together(self.study._storage):
-            trial.set_user_attr(RUNGS, {**trial.user_attrs.get(RUNGS, {}), str(rung.step): dict(rung.values)})
-            trial.set_user_attr(STAGES, rung.stages)
+            write_rung(trial, rung)
             if len(self.objectives) == 1 and rung.step not in self._frozen(trial).intermediate_values:
                 # Optuna's pruners and TPE take the study's direction for the rung's, where less is better.
                 sign = 1 if self.objectives[0].direction == "minimize" else -1
                 trial.report(sign * rung.values[self.rungs.metric], rung.step)
 
-    def _decide(self, trial: Trial, rung: Rung) -> dict[str, Any]:
-        if self.pruning.kind == "none" or PROMOTED in trial.user_attrs:
-            return {"prune": False, "notes": {}}
+    def _decide(self, trial: Trial, rung: Rung) -> Decision:
+        if self.pruning.kind == "none" or promoted_from(trial) is not None:
+            return Decision(prune=False, notes={})
         others = self._others(trial, rung.step)
         notes: dict[str, Any] = {}
         if len(self.objectives) > 1:
@@ -99,7 +69,7 @@ class RungJudge:
             prune = self._worse_than_the_best(rung)
         else:
             prune, notes = self._by_optuna(trial)
-        return {"prune": bool(prune) and len(others) >= self.pruning.startup, "notes": notes}
+        return Decision(bool(prune) and len(others) >= self.pruning.startup, notes)
 
     def _by_optuna(self, trial: Trial) -> tuple[bool, dict[str, Any]]:
         view, storage = copy.copy(self.study), _Notes(self.study._storage)
@@ -109,7 +79,7 @@ class RungJudge:
     def _behind_the_fronts(self, rung: Rung, others: Sequence[FrozenTrial]) -> bool:
         if rung.step not in self.pruning.halvings(self.rungs.steps):
             return False
-        theirs = [self._vector(other.user_attrs[RUNGS][str(rung.step)]) for other in others]
+        theirs = [self._vector(TrialRecord.of(other).rungs[rung.step]) for other in others]
         return not goes_on(self._vector(rung.values), theirs, self.pruning.reduction_factor)
 
     def _vector(self, values: Mapping[str, float]) -> list[float]:
@@ -123,7 +93,7 @@ class RungJudge:
             best = self.study.best_trial
         except ValueError:  # none has finished
             return False
-        keys = [_measured(stages, rung.step) for stages in (rung.stages, best.user_attrs.get(STAGES, ()))]
+        keys = [_measured(stages, rung.step) for stages in (rung.stages, TrialRecord.of(best).stages)]
         judged = [self.find(key) for key in keys if key is not None]
         if len(judged) < 2 or judged[0] is None or judged[1] is None:
             return False
@@ -134,9 +104,7 @@ class RungJudge:
         return [
             other
             for other in self.study.get_trials(deepcopy=False)
-            if other.number != trial.number
-            and str(step) in other.user_attrs.get(RUNGS, {})
-            and PROMOTED not in other.user_attrs
+            if other.number != trial.number and step in TrialRecord.of(other).rungs and promoted_from(other) is None
         ]
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
@@ -157,6 +125,6 @@ class _Notes:
         return getattr(self._storage, name)
 
 
-def _measured(stages: Sequence[Sequence[Any]], step: int) -> str | None:
+def _measured(stages: Sequence[StoredStage], step: int) -> str | None:
     """The store's key of the Judgement at a rung."""
-    return next((str(key) for stage, key, *_ in stages if stage == f"measure_{step}"), None)
+    return next((stage.key for stage in stages if stage.stage == f"measure_{step}"), None)

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from coldtune.studies.search.config import SearchConfig, trial_seed
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.space.space import Space
-from coldtune.studies.storage.record import PROMOTED
+from coldtune.studies.storage.record import promoted_from
 from coldtune.studies.storage.trial_cache import AskedPoints, point_name
 
 _TRIES = 200  # of the chosen algorithm; then uniform draws, which reach any feasible part of the space
@@ -58,7 +58,7 @@ class FeasibleSampler(BaseSampler):
     ) -> dict[str, Any]:
         """A feasible point; of variants and of a grid, the one whose turn it is."""
         known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        if PROMOTED in trial.user_attrs:
+        if promoted_from(trial) is not None:
             return known
         if self.listed is not None:
             place = trial.number - self._left_out - _promoted_before(study, trial.number)
@@ -129,7 +129,7 @@ class FeasibleSampler(BaseSampler):
 
 def _promoted_before(study: Study, number: int) -> int:
     trials = _whole(study).get_trials(deepcopy=False)
-    return sum(PROMOTED in trial.user_attrs for trial in trials if trial.number < number)
+    return sum(promoted_from(trial) is not None for trial in trials if trial.number < number)
 
 
 def _whole(study: Study) -> Study:

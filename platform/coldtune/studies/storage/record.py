@@ -1,32 +1,242 @@
-"""The attributes that a study and its trials keep in their Optuna storage."""
+"""The records that a study and its trials keep in Optuna's storage.
+
+This module and `outcome` are the only places that know the names of the stored attributes. A new attribute is a new
+field there. Storages outlive versions of coldtune, so a stored name never changes its meaning, and a field whose
+attribute is missing has a default.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
-from optuna.trial import FrozenTrial
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial
 
-PROMOTED = "promoted_from"
-"""The user attribute of a trial that takes a pruned one further: that one's number."""
+from coldtune.config import parse
+from coldtune.metrics.protocol import Protocol
+from coldtune.studies.storage.outcome import Rung, TrialOutcome, outcome_fields
+
+_OWNER = "coldtune:owner"  # a system attribute; all other names below are user attributes
 
 
-RUNGS, STAGES = "rungs", "stages"
+class StoppedTraining(NamedTuple):
+    """How far the training of a pruned trial came: the step and seconds reached, and its planned number of steps."""
+
+    step: int
+    steps: int
+    seconds: float
 
 
-SPEC, FINGERPRINT, IMPORTED, READY = "spec", "fingerprint", "imported", "ready"
-"""The study's user attributes: its spec as JSON, its pixels, what it imported in words, and that all of it is there."""
+class Origin(NamedTuple):
+    """The trial of another study from which an imported trial was copied."""
 
-TRIALS = "trials"
-"""Another of them: how many trials there shall be."""
+    study: str
+    trial: int
 
-IMPORTED_FROM = "imported_from"
-"""The user attribute of an imported trial: {"study": NAME, "trial": NUMBER}."""
+
+class Decision(NamedTuple):
+    """Whether a trial ends at a rung, and the system attributes that Optuna's pruner set while deciding."""
+
+    prune: bool
+    notes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TrialRecord(TrialOutcome):
+    """Everything that a trial keeps in the storage, beside its number, state, parameters and values.
+
+    A trial that has not completed has only a part of an outcome.
+
+    reason: Why the trial failed, or at which rung it was pruned.
+    training: How far the training of a pruned trial came.
+    decisions: By step, the decision at that rung.
+    why: Why the trial was enqueued before the search chooses points.
+    promoted_from: The number of the pruned trial that this trial continues.
+    imported_from: The trial of another study that this trial copies.
+    """
+
+    reason: str = ""
+    training: StoppedTraining | None = None
+    decisions: Mapping[int, Decision] = field(default_factory=dict)
+    why: str = ""
+    promoted_from: int | None = None
+    imported_from: Origin | None = None
+
+    @classmethod
+    def of(cls, trial: FrozenTrial | Trial) -> TrialRecord:
+        """Read the record of a trial."""
+        stored = trial.user_attrs
+        training, origin = stored.get("training"), stored.get("imported_from")
+        return cls(
+            **outcome_fields(stored),
+            reason=stored.get("reason", ""),
+            training=None if training is None else StoppedTraining(**training),
+            decisions={int(step): Decision(**each) for step, each in stored.get("pruning", {}).items()},
+            why=stored.get("why", ""),
+            promoted_from=stored.get("promoted_from"),
+            imported_from=None if origin is None else Origin(**origin),
+        )
+
+
+_IMPORTED_KEYS = (
+    "metrics", "protocol", "stages", "images", "measured", "checkpoint", "rungs", "seconds", "trained", "training",
+    "reason",
+)  # fmt: skip
+
+
+def attributes_of_import(trial: FrozenTrial, study: str, comparable_rungs: bool) -> dict[str, Any]:
+    """Return the user attributes of a copy of `trial` in another study.
+
+    The copy leaves out what holds in its own study only, for example the seconds saved.
+
+    Args:
+        study: The name of the study of `trial`.
+        comparable_rungs: Whether the trial was judged at its rungs as the other study's trials are.
+    """
+    stored = trial.user_attrs
+    kept = {key: stored[key] for key in _IMPORTED_KEYS if key in stored and (key != "rungs" or comparable_rungs)}
+    return {**kept, "imported_from": stored.get("imported_from", {"study": study, "trial": trial.number})}
+
+
+def attributes_of_enqueued(why: str) -> dict[str, Any]:
+    """Return the user attributes of a point that is asked before the search chooses, because of `why`."""
+    return {"why": why}
+
+
+def attributes_of_promoted(number: int) -> dict[str, Any]:
+    """Return the user attributes of a trial that continues the pruned trial `number`."""
+    return {"promoted_from": number}
+
+
+def owned_by(token: str) -> dict[str, str]:
+    """Return the system attribute that names the driver of a trial (`coldtune.studies.drivers.election`)."""
+    return {_OWNER: token}
+
+
+def owner_of(trial: FrozenTrial) -> str | None:
+    """Return the token of the driver that runs or ran a trial."""
+    owner: str | None = trial.system_attrs.get(_OWNER)
+    return owner
+
+
+def promoted_from(trial: FrozenTrial | Trial) -> int | None:
+    """Return the number of the pruned trial that `trial` continues, without reading the whole record."""
+    number: int | None = trial.user_attrs.get("promoted_from")
+    return number
+
+
+def is_imported(trial: FrozenTrial) -> bool:
+    """Return whether a trial was copied from another study, without reading the whole record."""
+    return "imported_from" in trial.user_attrs
 
 
 def imported(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Those of `trials` that came from other studies."""
-    return [trial for trial in trials if IMPORTED_FROM in trial.user_attrs]
+    """Return the trials that were copied from other studies."""
+    return [trial for trial in trials if is_imported(trial)]
 
 
-OWNER = "coldtune:owner"
-"""The system attribute of a trial that says which driver runs it (`coldtune.studies.drivers.election`)."""
+def write_outcome(trial: Trial, outcome: TrialOutcome) -> None:
+    """Store the outcome of a trial."""
+    for key, value in outcome.attributes().items():
+        trial.set_user_attr(key, value)
+
+
+def write_reason(trial: Trial, reason: str) -> None:
+    """Store why a trial failed or was pruned."""
+    trial.set_user_attr("reason", reason)
+
+
+def write_rung(trial: Trial, rung: Rung) -> None:
+    """Store the values of a trial at a rung, beside those of earlier rungs."""
+    trial.set_user_attr("rungs", {**trial.user_attrs.get("rungs", {}), str(rung.step): dict(rung.values)})
+    trial.set_user_attr("stages", [list(stage) for stage in rung.stages])
+
+
+def write_decisions(trial: Trial, decisions: Mapping[int, Decision]) -> None:
+    """Store the decisions at a trial's rungs."""
+    trial.set_user_attr("pruning", {str(step): decision._asdict() for step, decision in decisions.items()})
+
+
+def write_pruned(trial: Trial, rung: Rung) -> None:
+    """Store at which rung a trial ended, and its work up to there."""
+    trial.set_user_attr("reason", str(rung))
+    for key, value in asdict(rung.effort).items():
+        trial.set_user_attr(key, value)
+    trial.set_user_attr("training", StoppedTraining(rung.step, rung.steps, rung.training_seconds)._asdict())
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """The metrics of the best trial on the test split, and the plain values of their protocol."""
+
+    __test__ = False  # pytest would collect it
+
+    trial: int
+    metrics: Mapping[str, float]
+    protocol: Mapping[str, Any]
+
+    @property
+    def judged_under(self) -> Protocol:
+        """The protocol of the metrics."""
+        return parse(Protocol, self.protocol, "protocol")
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """Everything that a study keeps in the storage, beside its trials.
+
+    spec: The plain values of its spec.
+    fingerprint: The fingerprint of its dataset.
+    imported: By name of another study, how many of its trials were imported, as text.
+    ready: Whether the study is completely set up, including its imports.
+    trials: How many trials it shall have.
+    """
+
+    spec: Mapping[str, Any] | None = None
+    fingerprint: str | None = None
+    imported: Mapping[str, str] = field(default_factory=dict)
+    ready: bool = False
+    trials: int | None = None
+    test: TestResult | None = None
+
+    @classmethod
+    def of(cls, study: Study) -> StudyRecord:
+        """Read the record of a study."""
+        stored = study.user_attrs
+        spec, test = stored.get("spec"), stored.get("test")
+        return cls(
+            spec=None if spec is None else json.loads(spec),
+            fingerprint=stored.get("fingerprint"),
+            imported=stored.get("imported", {}),
+            ready=bool(stored.get("ready")),
+            trials=stored.get("trials"),
+            test=None if test is None else TestResult(**test),
+        )
+
+
+def write_study(
+    study: Study,
+    *,
+    spec: Mapping[str, Any] | None = None,
+    fingerprint: str | None = None,
+    imported: Mapping[str, str] | None = None,
+    ready: bool | None = None,
+    trials: int | None = None,
+    test: TestResult | None = None,
+) -> None:
+    """Store the given parts of a study's record (see `StudyRecord`), and leave the others as they are."""
+    # The spec is text, because a space is walked in the order in which its file lists the keys.
+    given = {
+        "spec": None if spec is None else json.dumps(spec),
+        "fingerprint": fingerprint,
+        "imported": None if imported is None else dict(imported),
+        "ready": ready,
+        "trials": trials,
+        "test": None if test is None else asdict(test),
+    }
+    for key, value in given.items():
+        if value is not None:
+            study.set_user_attr(key, value)

@@ -13,7 +13,6 @@ says more about a machine or a version than about a point. Neither are trials th
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,26 +37,13 @@ from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import JOURNAL, open_storage
-from coldtune.studies.storage.record import FINGERPRINT, IMPORTED_FROM, READY, RUNGS, SPEC
+from coldtune.studies.storage.record import StudyRecord, TrialRecord, attributes_of_import
 from coldtune.studies.storage.trial_cache import point_name
 from coldtune.studies.trials.setup import Imports
 
 FIRST = 5
 """How many points whose training only has to go on are tried first: few, so that most of the search is the search's."""
 
-_KEPT = (
-    "metrics",
-    "protocol",
-    "stages",
-    "images",
-    "measured",
-    "checkpoint",
-    RUNGS,
-    "seconds",
-    "trained",
-    "training",
-    "reason",
-)
 _PRUNERS = "completed_rung_"  # the notes of Optuna's successive halving on a trial, by which it knows its rivals
 
 
@@ -189,19 +175,17 @@ def _ended(trial: FrozenTrial, found: SourceStudy, target: Importer) -> TrialCon
         raise UnfitError("failed")
     if not trial.state.is_finished():
         raise UnfitError("had not ended")
-    if protocol := trial.user_attrs.get("protocol"):
-        parts = difference(parse(Protocol, protocol), target.protocol)
-        if parts:
-            listed = ", ".join(f"{name} {theirs}, here {mine}" for name, (theirs, mine) in parts.items())
-            raise UnfitError(f"were judged under another protocol ({listed})")
+    record = TrialRecord.of(trial)
+    if (protocol := record.judged_under) and (parts := difference(protocol, target.protocol)):
+        listed = ", ".join(f"{name} {theirs}, here {mine}" for name, (theirs, mine) in parts.items())
+        raise UnfitError(f"were judged under another protocol ({listed})")
     config = found.space.resolve(trial.params)
-    made = [key for stage, key, *_ in trial.user_attrs.get("stages", ()) if stage == "measure"]
+    made = [stage.key for stage in record.stages if stage.stage == "measure"]
     if made and made[0] != target.meaning(config):
         raise UnfitError("were made by another version of coldtune, or drew from other images")
     if trial.state == TrialState.PRUNED and not _judges_alike(config, found, target):
         raise UnfitError("were pruned at other rungs, or by another objective")
-    metrics = trial.user_attrs.get("metrics", {})
-    missing = [one.metric for one in target.spec.objectives if one.metric not in metrics]
+    missing = [one.metric for one in target.spec.objectives if one.metric not in record.metrics]
     if missing and trial.state == TrialState.COMPLETE:
         raise UnfitError(f"have no {', '.join(missing)}")
     return config
@@ -218,23 +202,19 @@ def _taken(
     trial: FrozenTrial, point: dict[str, Any], config: TrialConfig, found: SourceStudy, target: Importer
 ) -> FrozenTrial:
     """The trial as one of the new study's, finished as it was."""
-    attributes = {key: trial.user_attrs[key] for key in _KEPT if key in trial.user_attrs}
+    record, comparable = TrialRecord.of(trial), _judges_alike(config, found, target)
     notes = {key: value for key, value in trial.system_attrs.items() if key.startswith(_PRUNERS)}
-    if not _judges_alike(config, found, target):
-        attributes.pop(RUNGS, None)
-    if RUNGS not in attributes or found.spec.pruning != target.spec.pruning:
+    if not (comparable and record.rungs) or found.spec.pruning != target.spec.pruning:
         notes = {}
-    origin = trial.user_attrs.get(IMPORTED_FROM, {"study": found.name, "trial": trial.number})
     complete = trial.state == TrialState.COMPLETE
-    metrics = attributes.get("metrics", {})
     return create_trial(
         state=trial.state,
-        values=[metrics[one.metric] for one in target.spec.objectives] if complete else None,
+        values=[record.metrics[one.metric] for one in target.spec.objectives] if complete else None,
         params=point,
         distributions={name: target.space.distributions[name] for name in point},
-        user_attrs={**attributes, IMPORTED_FROM: origin},
+        user_attrs=attributes_of_import(trial, found.name, comparable),
         system_attrs={**notes, **(target.spec.search.first_generation() if complete else {})},
-        intermediate_values=trial.intermediate_values if RUNGS in attributes else {},
+        intermediate_values=trial.intermediate_values if comparable else {},
     )
 
 
@@ -246,7 +226,7 @@ def _once(point: Mapping[str, Any], gathered: _Gathered) -> None:
 
 def _order(trial: FrozenTrial, spec: StudySpec) -> tuple[float, ...]:
     """The better, the smaller, by this study's first objective; one that was pruned comes last."""
-    value = trial.user_attrs.get("metrics", {}).get(spec.objective.metric)
+    value = TrialRecord.of(trial).metrics.get(spec.objective.metric)
     if trial.state != TrialState.COMPLETE or value is None:
         return (1.0, 0.0)
     return (0.0, value if spec.objective.direction == "minimize" else -value)
@@ -282,10 +262,11 @@ def _find(name: str, target: Importer, folder: StudyFolder, url: str | None) -> 
         spec, fingerprint = other.spec(), start["fingerprint"]
     else:
         study = _load(name, open_storage(folder.path, url)) if url else None
-        if study is None or SPEC not in study.user_attrs:
+        record = StudyRecord.of(study) if study else StudyRecord()
+        if study is None or record.spec is None:
             raise ValueError(f"--import {name}: there is no such study; {_there(folder, url)}")
-        spec = parse(StudySpec, json.loads(study.user_attrs[SPEC]))
-        fingerprint = study.user_attrs.get(FINGERPRINT, target.dataset.fingerprint)
+        spec = parse(StudySpec, record.spec)
+        fingerprint = record.fingerprint or target.dataset.fingerprint
     if fingerprint != target.dataset.fingerprint:
         theirs = f"{spec.base['data']['name']} (fingerprint {fingerprint[:12]})"
         mine = f"{target.dataset.name} ({target.dataset.fingerprint[:12]})"
@@ -299,7 +280,7 @@ def is_ready(folder: StudyFolder, url: str | None) -> bool:
     if url is None and not (folder.path / JOURNAL).exists():
         return False
     study = _load(folder.name, open_storage(folder.path, url))
-    return study is not None and bool(study.user_attrs.get(READY))
+    return study is not None and StudyRecord.of(study).ready
 
 
 def _load(name: str, storage: BaseStorage) -> optuna.Study | None:

@@ -19,13 +19,24 @@ from coldtune.store.location import StoreAt
 from coldtune.store.store import Store
 from coldtune.studies.drivers.election import DriverLease
 from coldtune.studies.search.paired_test import Find
-from coldtune.studies.search.pruner import Rung, RungJudge
+from coldtune.studies.search.pruner import RungJudge
 from coldtune.studies.search.sampler import FeasibleSampler
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.pruning_checks import rungs_of
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.journal import together
-from coldtune.studies.storage.record import OWNER, PROMOTED, imported
+from coldtune.studies.storage.outcome import Rung, TrialOutcome
+from coldtune.studies.storage.record import (
+    TrialRecord,
+    attributes_of_promoted,
+    imported,
+    owned_by,
+    owner_of,
+    promoted_from,
+    write_outcome,
+    write_pruned,
+    write_reason,
+)
 from coldtune.studies.storage.trial_cache import Trials
 from coldtune.studies.trials.setup import Imports, set_up
 
@@ -145,7 +156,7 @@ class Ledger:
         with together(self.study._storage):
             point = self.space.walk(trial._suggest)
         self._running[trial.number] = trial
-        return TrialRequest(trial.number, point, self.space.resolve(point), again, trial.user_attrs.get(PROMOTED))
+        return TrialRequest(trial.number, point, self.space.resolve(point), again, promoted_from(trial))
 
     def prunes(self, number: int, rung: Rung) -> bool:
         """Note what a running trial is worth at a rung; gives whether it ends there (the same when asked again)."""
@@ -155,10 +166,7 @@ class Ledger:
         """Tell that a trial ended at a rung; of one objective, Optuna takes the rung's value for its value."""
         trial = self._running.pop(number)
         with together(self.study._storage):
-            trial.set_user_attr("reason", str(rung))
-            for key, value in rung.attributes.items():
-                trial.set_user_attr(key, value)
-            trial.set_user_attr("training", {"step": rung.step, "steps": rung.steps, "seconds": rung.training_seconds})
+            write_pruned(trial, rung)
             self.study.tell(trial, state=TrialState.PRUNED)
 
     def promote(self, number: int) -> int:
@@ -172,19 +180,19 @@ class Ledger:
             pruned = ", ".join(str(n) for n, trial in trials.items() if trial.state == TrialState.PRUNED) or "none"
             state = trials[number].state.name.lower() if number in trials else "not there"
             raise ValueError(f"trial {number}: is {state}; only a pruned trial is promoted (there are: {pruned})")
-        if again := [n for n, trial in trials.items() if trial.user_attrs.get(PROMOTED) == number]:
+        if again := [n for n, trial in trials.items() if promoted_from(trial) == number]:
             raise ValueError(f"trial {number}: is promoted already, as trial {again[0]}")
-        self.study.enqueue_trial(trials[number].params, user_attrs={PROMOTED: number})
-        return next(t.number for t in reversed(self.trials()) if t.user_attrs.get(PROMOTED) == number)
+        self.study.enqueue_trial(trials[number].params, user_attrs=attributes_of_promoted(number))
+        return next(t.number for t in reversed(self.trials()) if promoted_from(t) == number)
 
     def most(self) -> int | None:
         """How many trials there can be, promoted ones included; None where a search may go on."""
-        promoted = sum(PROMOTED in trial.user_attrs for trial in self.trials())
+        promoted = sum(promoted_from(trial) is not None for trial in self.trials())
         return None if self.points is None else self.points + promoted
 
     def promoted_ahead(self) -> int:
         """How many promoted trials wait to be asked."""
-        return sum(trial.state == TrialState.WAITING and PROMOTED in trial.user_attrs for trial in self.trials())
+        return sum(t.state == TrialState.WAITING and promoted_from(t) is not None for t in self.trials())
 
     def _new(self) -> Trial:
         """What `Study.ask` gives, which goes through all trials each time to look for one that was enqueued."""
@@ -193,7 +201,7 @@ class Ledger:
             self._own(trial)
             return trial
         self.study._thread_local.cached_all_trials = None
-        mine = {OWNER: self.hold.token} if self.hold is not None else {}
+        mine = owned_by(self.hold.token) if self.hold is not None else {}
         made = create_trial(state=TrialState.RUNNING, system_attrs=mine)
         return Trial(self.study, self.study._storage.create_new_trial(self.study._study_id, made))
 
@@ -213,7 +221,7 @@ class Ledger:
     def lost(self, number: int) -> bool:
         """Whether another driver took this trial over, because this process had been stopped for so long."""
         trial = self.study._storage.get_trial(self._running[number]._trial_id)
-        return self.hold is not None and (trial.state.is_finished() or _owner(trial) != self.hold.token)
+        return self.hold is not None and (trial.state.is_finished() or owner_of(trial) != self.hold.token)
 
     def drop(self, number: int) -> None:
         """Leave a trial to the driver that took it over."""
@@ -221,37 +229,36 @@ class Ledger:
 
     def _own(self, trial: Trial | FrozenTrial) -> None:
         if self.hold is not None and not self.reading:
-            self.study._storage.set_trial_system_attr(trial._trial_id, OWNER, self.hold.token)
+            for key, value in owned_by(self.hold.token).items():
+                self.study._storage.set_trial_system_attr(trial._trial_id, key, value)
 
     def _abandoned(self, trial: FrozenTrial) -> bool:
         """Whether nobody runs this trial. One without an owner may have been asked this very moment."""
         if self.hold is None:
             return True
-        if (owner := _owner(trial)) is not None:
+        if (owner := owner_of(trial)) is not None:
             return owner == self.hold.token or not self.hold.alive(owner)
         since = self._unowned.setdefault(trial.number, time.monotonic())
         return not self.hold.others() or time.monotonic() - since > self.hold.seconds
 
-    def complete(self, number: int, values: Mapping[str, float], attributes: Mapping[str, Any]) -> str | None:
+    def complete(self, number: int, outcome: TrialOutcome) -> str | None:
         """Tell a trial's values; gives the reason where it must count as failed (an objective that is not finite)."""
-        told = {objective.metric: values.get(objective.metric, math.nan) for objective in self.spec.objectives}
+        told = {objective.metric: outcome.metrics.get(objective.metric, math.nan) for objective in self.spec.objectives}
         if bad := [f"{metric} is {value}" for metric, value in told.items() if not math.isfinite(value)]:
             self.fail(number, ", ".join(bad))
             return ", ".join(bad)
         trial = self._running.pop(number)
         with together(self.study._storage):
-            if trial.user_attrs.get("reason"):
-                trial.set_user_attr("reason", "")  # of a failure that an earlier driver died telling
-            trial.set_user_attr("metrics", dict(values))
-            for key, value in attributes.items():
-                trial.set_user_attr(key, value)
+            if TrialRecord.of(trial).reason:
+                write_reason(trial, "")  # of a failure that an earlier driver died telling
+            write_outcome(trial, outcome)
             self.study.tell(trial, list(told.values()))
         return None
 
     def fail(self, number: int, reason: str) -> None:
         """Tell that a trial failed, and why."""
         trial = self._running.pop(number)
-        trial.set_user_attr("reason", reason)
+        write_reason(trial, reason)
         self.study.tell(trial, state=TrialState.FAIL)
 
     def trials(self) -> list[FrozenTrial]:
@@ -299,10 +306,6 @@ def open_study(name: str, spec: StudySpec, storage: BaseStorage) -> optuna.Study
 
 def _runs(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.RUNNING
-
-
-def _owner(trial: FrozenTrial) -> str | None:
-    return trial.system_attrs.get(OWNER)
 
 
 def _name_objectives(study: optuna.Study, spec: StudySpec) -> None:

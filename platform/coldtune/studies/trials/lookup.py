@@ -21,6 +21,7 @@ from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.location import StoreAt
 from coldtune.store.store import Store
 from coldtune.studies.spec.folder import StudyFolder, studies
+from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.studies.trials.reading import read
 
@@ -79,7 +80,7 @@ def _trial(ledger: Ledger, study: str, number: int) -> FrozenTrial:
     trial = trials[number]
     if trial.state != TrialState.COMPLETE:
         states = {TrialState.FAIL: "failed", TrialState.PRUNED: "was pruned"}
-        reason = f" ({trial.user_attrs['reason']})" if "reason" in trial.user_attrs else ""
+        reason = f" ({reason})" if (reason := TrialRecord.of(trial).reason) else ""
         state = states.get(trial.state, "has not finished")
         raise ValueError(f"{study}/{number}: {state}{reason}; only finished trials can be judged")
     return trial

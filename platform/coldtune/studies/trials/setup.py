@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import difference
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec, another
-from coldtune.studies.storage.record import FINGERPRINT, IMPORTED, IMPORTED_FROM, READY, SPEC
+from coldtune.studies.storage.record import StudyRecord, TrialRecord, attributes_of_enqueued, imported, write_study
 from coldtune.studies.storage.trial_cache import point_name
 
 
@@ -33,29 +32,27 @@ def set_up(study: Study, spec: StudySpec, space: Space, imports: Imports, finger
 
     Done again after it was cut off, it adds what is missing, and nothing twice. One that is ready stays as it is.
     """
-    if study.user_attrs.get(READY):
+    if StudyRecord.of(study).ready:
         return
-    study.set_user_attr(SPEC, json.dumps(plain(spec)))  # in its own order: a space is walked as it is written
-    if fingerprint is not None:
-        study.set_user_attr(FINGERPRINT, fingerprint)
+    write_study(study, spec=plain(spec), fingerprint=fingerprint)
     there = study.get_trials(deepcopy=False)
-    known = {json.dumps(trial.user_attrs[IMPORTED_FROM]) for trial in there if IMPORTED_FROM in trial.user_attrs}
+    known = {TrialRecord.of(trial).imported_from for trial in imported(there)}
     for trial in imports.trials:
-        if json.dumps(trial.user_attrs[IMPORTED_FROM]) not in known:
+        if TrialRecord.of(trial).imported_from not in known:
             study.add_trial(trial)
     points = {point_name(_point(trial)) for trial in [*there, *imports.trials]}
     for point, why in [*_first(space), *imports.first]:
         if point_name(point) not in points:
             points.add(point_name(point))
-            study.enqueue_trial(dict(point), user_attrs={"why": why})
-    study.set_user_attr(IMPORTED, dict(imports.said))
-    study.set_user_attr(READY, True)
+            study.enqueue_trial(dict(point), user_attrs=attributes_of_enqueued(why))
+    write_study(study, imported=imports.said)
+    write_study(study, ready=True)  # last, because a setup that was cut off before is repeated
 
 
 def check_spec(study: Study, spec: StudySpec) -> None:
     """ValueError naming the differences where the storage holds another study of this name."""
-    written = study.user_attrs.get(SPEC)
-    if written is not None and (differences := spec.differences(parse(StudySpec, json.loads(written)))):
+    written = StudyRecord.of(study).spec
+    if written is not None and (differences := spec.differences(parse(StudySpec, written))):
         raise ValueError(another(study.study_name, "its storage", differences))
 
 
@@ -64,8 +61,9 @@ def check_judge(name: str, trials: Iterable[FrozenTrial], protocol: Protocol) ->
 
     The spec names a judge; what that name stands for may have changed since (its weights, a user's own code).
     """
-    judged = next((trial.user_attrs["protocol"] for trial in trials if "protocol" in trial.user_attrs), None)
-    if judged is not None and (parts := difference(parse(Protocol, judged, "protocol"), protocol)):
+    records = (TrialRecord.of(trial) for trial in trials)
+    judged = next((record.judged_under for record in records if record.protocol is not None), None)
+    if judged is not None and (parts := difference(judged, protocol)):
         listed = ", ".join(f"{part} ({theirs!r}, now {mine!r})" for part, (theirs, mine) in parts.items())
         raise ValueError(
             f"--study {name}: its trials were judged under another protocol, with which new ones cannot be compared: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -12,6 +11,7 @@ from coldtune.config import plain
 from coldtune.stages.reuse import Share, share
 from coldtune.stages.rungs import worth
 from coldtune.stages.trial import VARIANT, flat
+from coldtune.studies.storage.outcome import Effort, Rung, StoredStage, TrialOutcome
 from coldtune.studies.worker.job import RUNG, RUNNING, TrialJob
 from coldtune.studies.worker.timeout import TrialTimeout
 from coldtune.tracking import NOTE, Tracker
@@ -84,39 +84,42 @@ class Reporting:
         """What the trial is worth at a rung, and all that its records need should it end there."""
         values, parts = self._worth(judgement, chain.nfe), self._parts(chain, chain.records)
         self._tracker.metrics({f"rung_{metric}": value for metric, value in values.items() if metric != "nfe"}, step)
-        so_far = {
-            "metric": self._job.trial.rungs.metric,
-            "stages": _stages(chain.records),
-            "attributes": self._attributes(parts),
-            "training_seconds": sum(r.earlier + r.seconds for r in chain.records if r.stage.startswith("train")),
-        }
+        rung = Rung(
+            step=step,
+            steps=self._steps,
+            metric=self._job.trial.rungs.metric,
+            values=values,
+            stages=_stages(chain.records),
+            effort=self._effort(parts),
+            training_seconds=sum(r.earlier + r.seconds for r in chain.records if r.stage.startswith("train")),
+        )
         at = {"state": RUNNING, "stage": RUNG, "step": step, "steps": self._steps}
         self._deadline.pause()  # a trial that ends here stays in this report until its process takes another
-        self._report({**at, "rung": values, "so_far": json.dumps(so_far)})
+        self._report({**at, "rung": rung.to_json()})
         self._deadline.resume()
 
-    def completed(self, chain: Chain, outcome: Outcome) -> dict[str, Any]:
-        """Leave the trial's values and artifacts on its run; gives what the study keeps of it."""
+    def completed(self, chain: Chain, outcome: Outcome) -> TrialOutcome:
+        """Log the trial's values and artifacts on its run, and return what its study stores."""
         parts = self._parts(chain, outcome.stages)
-        attributes = self._attributes(parts)
-        self._leave(chain, outcome, parts, attributes["seconds"])
+        effort = self._effort(parts)
+        self._leave(chain, outcome, parts, effort)
         address = chain.store.files.address
-        return {
-            "metrics": dict(outcome.metrics),
-            "protocol": plain(outcome.protocol),
-            "stages": _stages(outcome.stages),
-            "images": {name: address(path) for name, path in outcome.images.items()},
-            "measured": {name: address(path) for name, path in outcome.measured.items()},
-            "checkpoint": address(outcome.checkpoint),
-            "rungs": {str(step): self._worth(judged, outcome.nfe) for step, judged in outcome.rungs.items()},
-            **attributes,
-        }
+        return TrialOutcome(
+            metrics=outcome.metrics,
+            protocol=plain(outcome.protocol),
+            stages=_stages(outcome.stages),
+            images={name: address(path) for name, path in outcome.images.items()},
+            measured={name: address(path) for name, path in outcome.measured.items()},
+            checkpoint=address(outcome.checkpoint),
+            rungs={step: self._worth(judged, outcome.nfe) for step, judged in outcome.rungs.items()},
+            effort=effort,
+        )
 
-    def _leave(self, chain: Chain, outcome: Outcome, parts: Share, seconds: float) -> None:
+    def _leave(self, chain: Chain, outcome: Outcome, parts: Share, effort: Effort) -> None:
         from coldtune.studies.worker.artifacts import leave
 
         by_stage = {f"seconds_{record.stage}": record.seconds for record in outcome.stages if not record.found}
-        took = {**by_stage, "seconds": seconds, "seconds_saved": parts.saved}
+        took = {**by_stage, "seconds": effort.seconds or 0.0, "seconds_saved": parts.saved}
         self._tracker.metrics({**outcome.metrics, **took}, self._steps)
         self._tracker.tags({**_protocol_and_stages(outcome), NOTE: parts.describe()})
         leave(self._tracker, self._job.trial, chain, outcome)
@@ -127,15 +130,14 @@ class Reporting:
     def _parts(self, chain: Chain, records: Iterable[StageRecord]) -> Share:
         return share(records, me=chain.store.by if self._job.again else None)
 
-    def _attributes(self, parts: Share) -> dict[str, Any]:
-        """What the table shows of the trial's work up to now."""
-        elapsed = time.time() - self._started
-        own = {"trained": parts.own.get("train"), "saved": parts.saved, "seconds": elapsed + parts.before}
-        return {"found": dict(parts.found), **own}
+    def _effort(self, parts: Share) -> Effort:
+        """Return the trial's work up to now."""
+        seconds = time.time() - self._started + parts.before
+        return Effort(found=parts.found, trained=parts.own.get("train"), saved=parts.saved, seconds=seconds)
 
 
-def _stages(records: Iterable[StageRecord]) -> list[list[Any]]:
-    return [[record.stage, record.key, record.found, record.seconds] for record in records]
+def _stages(records: Iterable[StageRecord]) -> tuple[StoredStage, ...]:
+    return tuple(StoredStage(record.stage, record.key, record.found, record.seconds) for record in records)
 
 
 def _protocol_and_stages(outcome: Outcome) -> dict[str, object]:

@@ -19,6 +19,7 @@ from coldtune.studies.worker.timeout import LateError, TrialTimeout
 if TYPE_CHECKING:
     from coldtune.stages.chain import Chain
     from coldtune.stages.trial import TrialConfig
+    from coldtune.studies.storage.outcome import TrialOutcome
 
 TRAINABLE = "coldtune_trial"
 """The trainable's name, under which its actors appear in Ray's dashboard."""
@@ -46,30 +47,30 @@ def coldtune_trial(config: Mapping[str, Any]) -> None:
         if "late" in config:
             raise LateError(config["late"])
         with deadline:
-            state, outcome = "complete", _run(job, report, deadline)
+            last = {"state": "complete", "outcome": _run(job, report, deadline).to_json()}
     except SystemExit:  # raised by the report after which Tune stops the trial
         print(f"=== study {job.study}, trial {job.number}: stopped", flush=True)
         raise
     except LateError as error:
-        state, outcome = "failed", {"reason": str(error)}
+        last = {"state": "failed", "reason": str(error)}
     except Exception as error:
         traceback.print_exc()
-        state, outcome = "failed", {"reason": f"{type(error).__name__}: {error}"}
-    print(f"=== study {job.study}, trial {job.number}: {state}", flush=True)
-    tune.report({"state": state, "outcome": json.dumps(outcome)})
+        last = {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
+    print(f"=== study {job.study}, trial {job.number}: {last['state']}", flush=True)
+    tune.report(last)
 
 
 def _force(report: Callable[[dict[str, Any]], object], reason: str) -> None:
     """End this process, whatever hangs in it; the driver hears why."""
     print(f"{reason}, and does not end by itself: its process ends", flush=True)
     threading.Timer(10.0, os._exit, [1]).start()  # where even the report hangs
-    report({"state": LATE, "outcome": json.dumps({"reason": reason})})
+    report({"state": LATE, "reason": reason})
     os._exit(1)
 
 
 def _run(
     job: TrialJob, report: Callable[[dict[str, Any]], object], deadline: TrialTimeout | None = None
-) -> dict[str, Any]:
+) -> TrialOutcome:
     """Bring the trial's stages about; gives what the study keeps of it."""
     import torch
 
