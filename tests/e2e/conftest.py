@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
-from e2e_lab import JOB, Lab, Unbroken, dashboard_of, flags, study_of, through_uv, trainings_of
+from e2e_lab import JOB, Lab, Unbroken, dashboard_of, flags, python_through_uv, study_of, trainings_of
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unbroken]:
     lab = Lab(tmp_path_factory.mktemp("unbroken"))
     home = lab.path / "home"
     try:
-        run = lab.start([*through_uv(), JOB, "--home", str(home), "--trials", "3", *flags()])
+        run = lab.start([*python_through_uv(), JOB, "--home", str(home), "--trials", "3", *flags()])
 
         def scrape() -> list[str]:
             lines = lab.prometheus()
@@ -53,7 +53,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unbroken]:
                 maps = {m.path for m in process.memory_maps() if Path(m.path).name.startswith("libtorch_cpu")}
                 torch[" ".join(process.cmdline()).startswith("ray::")] |= maps
                 listening[f"{process.name()} {process.pid}"] = {socket.laddr.ip for socket in sockets}
-        code = run.ended()
+        code = run.wait()
         yield Unbroken(
             home=home,
             code=code,

@@ -45,8 +45,8 @@ def test_kill_interrupt_and_resume(lab: Lab, unbroken: Unbroken) -> None:
     run = lab.sweep(home, "--trials", "3", *flags())
     run.until("the middle of a trial", lambda: in_mid_trial(home))
     run.process.kill()
-    assert run.ended() == -signal.SIGKILL
-    lab.nothing_runs()  # no orphans, though nobody was left to end them
+    assert run.wait() == -signal.SIGKILL
+    lab.wait_until_empty()  # no orphans, though nobody was left to end them
 
     study, files, runs, caught = study_of(home), checkpoints_of(home), Runs(home), caught_by(home)
     assert caught
@@ -58,8 +58,8 @@ def test_kill_interrupt_and_resume(lab: Lab, unbroken: Unbroken) -> None:
     going_on = {f"=== study {study.study_name}, trial {number} (goes on)" for number in interrupted}
     run.until("an interrupted trial", lambda: going_on & {line for log in lab.trial_logs() for line in log})
     run.process.send_signal(signal.SIGINT)
-    assert run.ended() == 130, run.text
-    lab.nothing_runs()
+    assert run.wait() == 130, run.text
+    lab.wait_until_empty()
     # The trial that was almost through may end before the signal arrives: what the study says counts.
     again = {trial.number for trial in study_of(home).get_trials(states=[TrialState.RUNNING])}
     assert again
@@ -74,8 +74,8 @@ def test_kill_interrupt_and_resume(lab: Lab, unbroken: Unbroken) -> None:
     # What it printed resumes it.
     (command,) = re.findall(r"^  resume +(.+)$", run.text, re.MULTILINE)
     run = lab.start(shlex.split(command))
-    assert run.ended() == 0, run.text
-    lab.nothing_runs()
+    assert run.wait() == 0, run.text
+    lab.wait_until_empty()
 
     # As many trials as an unbroken study has, the same ones, with the same values, in the same runs as before.
     study, whole, after = study_of(home), unbroken.study, Runs(home)
@@ -112,8 +112,8 @@ def test_a_trial_whose_process_is_killed_goes_on_by_itself(lab: Lab) -> None:
     (actor,) = [process for process in lab.processes() if title(process).startswith("ray::coldtune_trial")]
     actor.kill()
     (reached,) = caught_by(home).values()
-    assert run.ended() == 0, run.text
-    lab.nothing_runs()
+    assert run.wait() == 0, run.text
+    lab.wait_until_empty()
     assert "trial 0: its process died; it goes on from its last checkpoint" in run.text
     assert "Traceback" not in run.text
     assert [trial.state for trial in study_of(home).trials] == [TrialState.COMPLETE]

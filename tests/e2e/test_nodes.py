@@ -30,7 +30,7 @@ def start_head(lab: Lab) -> str:
     options = ["--num-cpus=0", "--include-dashboard=false"]
     given = [*options, *(f"--{name}={value}" for name, value in ports.items())]
     run = lab.start(["ray", "start", "--head", *given])
-    assert run.ended() == 0, run.text
+    assert run.wait() == 0, run.text
     return f"127.0.0.1:{port}"
 
 
@@ -45,7 +45,7 @@ def start_node(lab: Lab, head: str, hidden: Path | None = None) -> None:
         mount = f"mount -t tmpfs tmpfs {shlex.quote(str(hidden))} && exec {shlex.join(command)}"
         command = ["unshare", "-m", "sh", "-c", mount]
     run = lab.start(command)
-    assert run.ended() == 0, run.text
+    assert run.wait() == 0, run.text
 
 
 def sweep(lab: Lab, head: str, home: Path) -> tuple[int, str]:
@@ -53,7 +53,7 @@ def sweep(lab: Lab, head: str, home: Path) -> tuple[int, str]:
         ["python", JOB, "--home", str(home), "--trials", "1", *flags()],
         RAY_ADDRESS=head,
     )
-    return run.ended(), run.text
+    return run.wait(), run.text
 
 
 def test_a_node_that_does_not_share_the_home_is_refused_before_anything_is_spent(lab: Lab) -> None:
@@ -72,11 +72,11 @@ def test_a_node_that_does_not_share_the_home_is_refused_before_anything_is_spent
         assert not list(home.glob("store/*/*"))
         assert not list(home.glob(".seen*"))
 
-        lab.end()
+        lab.kill_all()
         head = start_head(lab)
         start_node(lab, head)
         code, said = sweep(lab, head, home)
         assert code == 0, said
         assert [t.state for t in study_of(home).trials if t.state != TrialState.WAITING] == [TrialState.COMPLETE]
     finally:
-        lab.end()
+        lab.kill_all()

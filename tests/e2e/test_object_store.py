@@ -38,13 +38,13 @@ def test_a_study_in_a_bucket(lab: Lab, s3: servers.S3, monkeypatch: pytest.Monke
     run = lab.sweep(home, *arguments)
     run.until("a checkpoint in the bucket", lambda: any(0 < step < LAST for step in steps()))
     run.process.kill()
-    run.ended()
-    lab.nothing_runs()
+    run.wait()
+    lab.wait_until_empty()
     trained = {key for key, step in checkpoints() if int(step) == LAST}
 
     run = lab.sweep(home, *arguments, "--resume")
-    assert run.ended() == 0, run.text
-    lab.nothing_runs()
+    assert run.wait() == 0, run.text
+    lab.wait_until_empty()
     assert f"finished work to s3://{bucket}/cold/store" in run.text
     study = study_of(home)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
@@ -59,7 +59,7 @@ def test_a_study_in_a_bucket(lab: Lab, s3: servers.S3, monkeypatch: pytest.Monke
     # Another process, which knows the home only, finds restorers and images in the bucket.
     def coldtune(*words: str) -> str:
         done = lab.start([sys.executable, "-m", "coldtune", *words, "--home", str(home)])
-        assert done.ended() == 0, done.text
+        assert done.wait() == 0, done.text
         return done.text
 
     judged = lab.path / "judged.json"

@@ -37,8 +37,8 @@ def row(home: Path, number: str) -> list[str]:
 def test_two_tables(lab: Lab) -> None:
     home = lab.path / "home"
     run = ask(lab, home, "4")
-    assert run.ended() == 0, run.text
-    lab.nothing_runs()
+    assert run.wait() == 0, run.text
+    lab.wait_until_empty()
     assert "interrupted" not in run.text
     assert "2 trainings of 4 steps of 8 images" in run.text, "what it costs is said"
     assert run.text.index("2 trainings of") < run.text.index("trial 0")
@@ -62,8 +62,8 @@ def test_two_tables(lab: Lab) -> None:
     assert text == written.read_text()
 
     second = ask(lab, home, "A.7")
-    assert second.ended() == 0, second.text
-    lab.nothing_runs()
+    assert second.wait() == 0, second.text
+    lab.wait_until_empty()
     assert "through the network and back; in the store already; " in second.text
     (found,) = trials_of(home, "A.7")
     assert {stage: was_found for stage, _, was_found, _ in found.user_attrs["stages"]}["train"]
@@ -73,6 +73,6 @@ def test_two_tables(lab: Lab) -> None:
 
 def test_what_is_not_possible_is_said_before_anything_starts(lab: Lab) -> None:
     run = lab.start([sys.executable, "jobs/paper_table.py", "--table", "5", "--home", str(lab.path / "home")])
-    assert run.ended() == 2
+    assert run.wait() == 2
     assert run.text.startswith("error: --table 5 --dataset digits: its images have one channel")
     assert not (lab.path / "home").exists()

@@ -32,7 +32,7 @@ def test_what_another_trial_beats_in_both_objectives_is_pruned(lab: Lab) -> None
     run = lab.start(
         [*lab.study("fronts", SPACE), "--home", str(home), "--set", *SETTINGS], RAY_ADDRESS=head.address, **LOOPBACK
     )
-    assert run.ended() == 0, run.text
+    assert run.wait() == 0, run.text
     head.close()
 
     trials = study_of(home).trials

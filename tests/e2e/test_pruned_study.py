@@ -29,8 +29,8 @@ def test_pruned_trials_end_there_and_one_is_promoted(lab: Lab) -> None:
     home = lab.path / "home"
     command = [*lab.study("prunes", SPACE), "--home", str(home), "--set", *SETTINGS]
     run = lab.start(command)
-    assert run.ended() == 0, run.text
-    lab.nothing_runs()
+    assert run.wait() == 0, run.text
+    lab.wait_until_empty()
     study, runs = study_of(home), Runs(home)
     trials = study.trials
     assert [trial.state for trial in trials].count(TrialState.COMPLETE) + len(pruned_of(study)) == 4
@@ -52,7 +52,7 @@ def test_pruned_trials_end_there_and_one_is_promoted(lab: Lab) -> None:
 
     # The same again: nothing happens, nothing changes.
     run = lab.start([*command, "--resume"])
-    assert run.ended() == 0, run.text
+    assert run.wait() == 0, run.text
     assert study_of(home).trials == trials
     assert "trial 0 starts" not in run.text
 
@@ -60,18 +60,18 @@ def test_pruned_trials_end_there_and_one_is_promoted(lab: Lab) -> None:
     number = pruned_of(study)[0].number
     reached, rung = key_of(trials[number]), trials[number].last_step
     before = checkpoints_of(home)[reached]
-    assert lab.start(["coldtune", "store", "gc", "--home", str(home), "--older", "0", "--yes"]).ended() == 0
+    assert lab.start(["coldtune", "store", "gc", "--home", str(home), "--older", "0", "--yes"]).wait() == 0
     assert checkpoints_of(home)[reached].keys() >= {rung}
 
     # Promoted, it goes on from its rung and is not pruned again.
     promote = ["coldtune", "study", "promote", study.study_name, str(number), "--home", str(home)]
     run = lab.start(promote)
-    assert run.ended() == 0, run.text
+    assert run.wait() == 0, run.text
     (resume,) = re.findall(r"run it +(.+)$", run.text, re.MULTILINE)
     assert "--trials 5" in resume
     run = lab.start(shlex.split(resume))
-    assert run.ended() == 0, run.text
-    lab.nothing_runs()
+    assert run.wait() == 0, run.text
+    lab.wait_until_empty()
     study, runs = study_of(home), Runs(home)
     promoted = study.trials[4]
     assert (promoted.state, promoted.user_attrs["promoted_from"]) == (TrialState.COMPLETE, number)

@@ -15,11 +15,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.slow]
 
 def ended_well(lab: Lab, run: Running, what: str) -> str:
     """The command that resumes, as printed by a run that lost a process of Ray."""
-    assert run.ended() == 130, run.text
+    assert run.wait() == 130, run.text
     assert re.search(rf"Ray's {what} \(127\.0\.0\.1:\d+\) died, and its trials with it", run.text), run.text
     assert "interrupted with 0 of 2 trials ended; nothing is lost" in run.text
     assert "Traceback" not in run.text
-    lab.nothing_runs()
+    lab.wait_until_empty()
     (command,) = re.findall(r"^  resume +(.+)$", run.text, re.MULTILINE)
     return str(command)
 
@@ -29,7 +29,7 @@ def test_the_driver_outlives_neither_for_long(lab: Lab) -> None:
     endless = {"training.steps": 50_000, "training.validate_every": 0, "training.checkpoint_every": 10}
     run = lab.sweep(home, "--trials", "2", *flags(**endless))
     run.until("two trainings", lambda: len(checkpoints_of(home)) == 2)
-    (raylet,) = lab.named("raylet")
+    (raylet,) = lab.processes_named("raylet")
     raylet.kill()
     command = ended_well(lab, run, "raylet")
     assert [trial.state for trial in study_of(home).trials] == [TrialState.RUNNING] * 2
@@ -45,7 +45,7 @@ def test_the_driver_outlives_neither_for_long(lab: Lab) -> None:
         return all(max(reached.get(key, [0])) > step for key, step in caught.items())
 
     run.until("what was caught goes on", goes_on)
-    (gcs,) = lab.named("gcs_server")
+    (gcs,) = lab.processes_named("gcs_server")
     gcs.kill()
     ended_well(lab, run, "GCS")
     assert checkpoints_of(home).keys() == caught.keys(), "no trial but the two"
@@ -55,10 +55,10 @@ def test_a_ray_that_does_not_come_up_is_said_in_a_line(lab: Lab) -> None:
     home, deep = lab.path / "home", lab.ray / ("x" * 110)  # too long a path for Ray's sockets
     deep.mkdir()
     run = lab.start([sys.executable, JOB, "--home", str(home), "--trials", "2", *flags()], RAY_TMPDIR=str(deep))
-    assert run.ended() == 130, run.text
+    assert run.wait() == 130, run.text
     assert re.search(r"^Ray did not start on this machine \(.*AF_UNIX path length", run.text, re.MULTILINE)
     assert "Traceback" not in run.text
     assert re.findall(r"^  resume +(.+)$", run.text, re.MULTILINE)
-    lab.nothing_runs()
+    lab.wait_until_empty()
     (parent,) = Runs(home).parents
     assert (parent.info.status, parent.data.tags["coldtune.state"]) == ("KILLED", "interrupted")

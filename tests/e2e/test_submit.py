@@ -87,9 +87,9 @@ def cluster(lab: Lab) -> Iterator[Cluster]:
         cwd=clone,
         RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
     )
-    assert head.ended() == 0, head.text
+    assert head.wait() == 0, head.text
     yield Cluster(lab, clone, f"http://127.0.0.1:{dashboard}")
-    lab.end()
+    lab.kill_all()
 
 
 def test_kill_edit_and_submit_again(lab: Lab, cluster: Cluster) -> None:
@@ -105,7 +105,7 @@ def test_kill_edit_and_submit_again(lab: Lab, cluster: Cluster) -> None:
     study = study_of(home)
     assert cluster.job("first")["metadata"] == {"job_name": study.study_name, "study": study.study_name}
     lab.post(cluster.dashboard, "/api/jobs/first/stop")  # what `ray job stop` sends
-    run.ended()
+    run.wait()
     assert cluster.job("first")["status"] == "STOPPED"
     assert cluster.said("first edit", run) == {str(cluster.clone / EDITED)}
     cluster.idle()
@@ -117,7 +117,7 @@ def test_kill_edit_and_submit_again(lab: Lab, cluster: Cluster) -> None:
     run, before = cluster.submit("second", "--working-dir", "."), newest()
     run.until("another checkpoint", lambda: newest() > before)
     psutil.Process(int(cluster.job("second")["driver_info"]["pid"])).kill()
-    assert run.ended() != 0
+    assert run.wait() != 0
     assert cluster.job("second")["status"] == "FAILED"
     (ran,) = cluster.said("second edit", run)
     assert "/runtime_resources/" in ran, "Ray's copy, though another coldtune is installed"
@@ -126,7 +126,7 @@ def test_kill_edit_and_submit_again(lab: Lab, cluster: Cluster) -> None:
     # Once more, to the end.
     cluster.edit("third edit")
     run = cluster.submit("third")
-    assert run.ended() == 0, run.text
+    assert run.wait() == 0, run.text
     assert cluster.job("third")["status"] == "SUCCEEDED"
     assert cluster.said("third edit", run) == {str(cluster.clone / EDITED)}
     study, runs = study_of(home), Runs(home)

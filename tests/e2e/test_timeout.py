@@ -14,8 +14,8 @@ def test_a_study_of_endless_trials(lab: Lab) -> None:
     endless = {"training.steps": 50_000, "training.validate_every": 7, "training.checkpoint_every": 5}
     limits = ["--trial-timeout", "10s", "--max-failures", "4"]
     run = lab.sweep(home, "--trials", "30", *limits, *flags(**endless))
-    assert run.ended() == 3, run.text
-    lab.nothing_runs()
+    assert run.wait() == 3, run.text
+    lab.wait_until_empty()
     study, runs = study_of(home), Runs(home)
     failed = study.get_trials(states=[TrialState.FAIL])
     assert len(failed) >= 4

@@ -49,7 +49,7 @@ def test_a_second_driver_joins_and_takes_over_when_the_first_is_killed(lab: Lab)
     first.until("its place", lambda: list(home.glob("studies/*/drivers/driver:*")))
     second = sweep(lab, home, *trials, "--join")  # at once, since both take a while to start Ray
     refused = sweep(lab, home, *trials)
-    assert refused.ended() == 2, refused.text
+    assert refused.wait() == 2, refused.text
     assert re.search(
         rf"is being run by process {first.process.pid} on .*kill -INT {first.process.pid}.*--join", refused.text
     )
@@ -59,10 +59,10 @@ def test_a_second_driver_joins_and_takes_over_when_the_first_is_killed(lab: Lab)
     one, two = (token_of(home, driver) for driver in (first, second))
     left = [number for number, owner in owners(home, TrialState.RUNNING).items() if owner == one]
     os.killpg(first.process.pid, signal.SIGKILL)
-    assert first.ended() == -signal.SIGKILL
+    assert first.wait() == -signal.SIGKILL
 
-    assert second.ended() == 0, second.text
-    lab.nothing_runs()
+    assert second.wait() == 0, second.text
+    lab.wait_until_empty()
     study, runs = study_of(home), Runs(home)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6, "no more and no less than asked for"
     owned = owners(home)
@@ -81,8 +81,8 @@ def test_two_studies_on_one_store_train_once_what_they_share(lab: Lab) -> None:
     home = lab.path / "home"
     each = [sweep(lab, home, "--trials", "3", "--study", name, *flags(**{"search.startup": startup}))
             for name, startup in (("a", 8), ("b", 9))]  # fmt: skip
-    assert [run.ended() for run in each] == [0, 0], "\n".join(run.text for run in each)
-    lab.nothing_runs()
+    assert [run.wait() for run in each] == [0, 0], "\n".join(run.text for run in each)
+    lab.wait_until_empty()
     both = [study_of(home, name).trials for name in ("a", "b")]
     assert [trial.params for trial in both[0]] == [trial.params for trial in both[1]]
     assert [trial.values for trial in both[0]] == [trial.values for trial in both[1]]
@@ -95,7 +95,7 @@ def test_two_studies_on_one_store_train_once_what_they_share(lab: Lab) -> None:
 
     before = checkpoints_of(home)
     gone = lab.start([sys.executable, "-m", "coldtune", "store", "gc", "--yes", "--older", "0", "--home", str(home)])
-    assert gone.ended() == 0, gone.text
+    assert gone.wait() == 0, gone.text
     last = {key: {max(steps): steps[max(steps)]} for key, steps in before.items()}
     assert checkpoints_of(home) == last, "gc takes checkpoints on the way, and nothing that either study needs"
     for trial in [*both[0], *both[1]]:

@@ -26,8 +26,8 @@ def test_a_sweep_over_two_workers(lab: Lab) -> None:
         return []
 
     run.until("the second trial's training in the dashboard", lambda: wanted in train_runs())
-    assert run.ended() == 0, run.text
-    lab.nothing_runs()
+    assert run.wait() == 0, run.text
+    lab.wait_until_empty()
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
     assert "1 at once, 2 workers each" in run.text
     runs = Runs(home)

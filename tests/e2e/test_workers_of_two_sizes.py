@@ -27,8 +27,8 @@ def test_trials_of_two_and_of_three_workers_on_four_cpus(lab: Lab) -> None:
     head.start()
     two = sweep(lab, head, "two", SPACE + PRUNED, 2)
     three = sweep(lab, head, "three", SPACE, 3)
-    assert two.ended() == 0, two.text
-    assert three.ended() == 0, three.text
+    assert two.wait() == 0, two.text
+    assert three.wait() == 0, three.text
     head.close()
 
     # Neither fits beside the other, so each must have waited: "2 at once" of two workers fill the cluster.
