@@ -29,8 +29,8 @@ settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (a minute each)")
-    parser.addoption("--heavy", action="store_true", help="also run the tests marked heavy (several minutes each)")
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (more than 20 seconds each)")
+    parser.addoption("--heavy", action="store_true", help="also run the tests marked heavy (minutes each)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
