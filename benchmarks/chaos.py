@@ -2,11 +2,12 @@
 
     uv run benchmarks/chaos.py [--kills 40] [--seed 0] [--record FILE] [--page FILE] [--scenarios tpe,random,...]
 
-What is killed (SIGKILL): the driver, a trial's process, one of two that train a trial, the raylet, the MLflow server,
-PostgreSQL. Each study is killed up to `--per-study` times, resumed with the command that it prints, and compared at
-its end: tests/chaos says how. Prints what it does, a progress bar with rate and ETA, and Markdown tables at the end.
+SIGKILL goes to the driver, a trial's process, a process of two that train a trial together, the raylet, the MLflow
+server or PostgreSQL. Each study is killed up to `--per-study` times, resumed with the command that it prints, and
+compared at its end. tests/chaos holds the checks. The script prints each step, a progress bar with rate and ETA, and
+Markdown tables at the end.
 
-A record file takes what was done, episode by episode: the same command again goes on where it was stopped.
+A record file keeps each finished episode. After an interruption, the same command continues with the next episode.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / name) for name in ("chaos", "e2e", "")]
 
 from chaos_episode import Episode, episode, unbroken  # noqa: E402
-from chaos_plan import KINDS, SCENARIOS, Dice, Scenario  # noqa: E402
+from chaos_plan import KINDS, SCENARIOS, KillChooser, Scenario  # noqa: E402
 from chaos_servers import MissingError, Mlflow, Postgres  # noqa: E402
 from chaos_study import Kill  # noqa: E402
 
@@ -39,7 +40,7 @@ from coldtune.store.provenance import git_commit, made  # noqa: E402
 
 
 class Record:
-    """What was done so far: a file of JSON, replaced as a whole after each episode."""
+    """The finished episodes in a JSON file, which is replaced as a whole after each episode."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self.path = path
@@ -69,8 +70,8 @@ class Record:
         scratch.replace(self.path)
 
 
-class Fire:
-    """Episodes until there are enough kills."""
+class ChaosRun:
+    """A series of episodes that ends when there are enough kills."""
 
     def __init__(self, options: argparse.Namespace, record: Record, console: Console) -> None:
         self.options, self.record, self.console = options, record, console
@@ -109,21 +110,21 @@ class Fire:
     def _episode(self) -> None:
         number = len(self.record.episodes)
         hits = Counter(kill.kind for kill in self.record.kills)
-        dice = Dice(Random(self.record.tree["seed"] * 1000 + number), hits)
+        chooser = KillChooser(Random(self.record.tree["seed"] * 1000 + number), hits)
         scenario = self._scenario(hits)
         wanted = self._unbroken(scenario)
         self.console.print(f"episode {number}: {scenario.name}, seed {self.record.tree['seed']}")
         most = min(self.options.per_study, self.options.kills - len(self.record.kills))
         name, folder = f"{scenario.name}-{self.folder.name}-{number}", self.folder / str(number)
-        done = episode(scenario, wanted, dice, folder, self.mlflow, self.postgres, name, most, self._say)
+        done = episode(scenario, wanted, chooser, folder, self.mlflow, self.postgres, name, most, self._say)
         self.record.add(done)
         outcome = done.trouble or ("identical" if scenario.identical else "as many trials, each ended once")
         self._say(f"{len(done.kills)} kills in {done.seconds:.0f} s: {outcome}")
 
     def _scenario(self, hits: Counter[str]) -> Scenario:
-        """The one that can be hit in what was hit least; of those, the one that ran least."""
+        """Choose, of the scenarios that can lose the kind killed least so far, the scenario that ran least."""
         ran = Counter(each.scenario for each in self.record.episodes)
-        share = Dice(Random(0), hits).share
+        share = KillChooser(Random(0), hits).share
         least = min(share(kind) for kind in KINDS if any(kind in each.kinds for each in self.scenarios))
         short = [each for each in self.scenarios if any(share(kind) == least for kind in each.kinds)]
         return min(short, key=lambda each: ran[each.name])
@@ -143,7 +144,7 @@ class Fire:
 
 
 def page(record: Record, command: str) -> str:
-    """Markdown: what was run where, a table of kinds, one of studies, and every kill."""
+    """Return the Markdown page: commit and machine, a table of kinds, a table of studies, and a table of kills."""
     machine, kills = made(), record.kills
     commits = ", ".join(commit[:7] for commit in record.tree["commits"])
     lines = [
@@ -151,14 +152,13 @@ def page(record: Record, command: str) -> str:
         f"Commit {commits}. Machine: {machine['cpus']} CPUs ({machine['device']}), Python {machine['python']}. "
         f"{len(kills)} kills in {len(record.episodes)} studies, "
         f"{sum(each.seconds for each in record.episodes) / 60:.0f} minutes.\n",
-        "| killed | kills | trials that had ended | server away, s | until it went on, s: median (longest) | studies "
-        "gone wrong |",
+        "| killed | kills | trials ended | server down, s | until progress, s: median (longest) | failed studies |",
         "| :-- | --: | :-- | --: | --: | --: |",
-        *(_kind(kind, record) for kind in KINDS),
+        *(_kind_row(kind, record) for kind in KINDS),
         "\n| study | trials | episodes | kills | at the end |",
         "| :-- | :-- | --: | --: | :-- |",
-        *(_scenario(name, record) for name in record.tree["unbroken"]),
-        "\n| # | study | killed | trials ended | it was | went on after, s |",
+        *(_scenario_row(name, record) for name in record.tree["unbroken"]),
+        "\n| # | study | killed | trials ended | state | progress after, s |",
         "| --: | :-- | :-- | --: | :-- | --: |",
         *(
             f"| {number} | {kill.scenario} | {kill.kind} | {kill.ended} | {kill.doing} | {kill.seconds:g} |"
@@ -168,7 +168,7 @@ def page(record: Record, command: str) -> str:
     return "\n".join(lines)
 
 
-def _kind(kind: str, record: Record) -> str:
+def _kind_row(kind: str, record: Record) -> str:
     hits = [kill for kill in record.kills if kill.kind == kind]
     if not hits:
         return f"| {kind} | 0 | | | | |"
@@ -181,7 +181,7 @@ def _kind(kind: str, record: Record) -> str:
     )
 
 
-def _scenario(name: str, record: Record) -> str:
+def _scenario_row(name: str, record: Record) -> str:
     scenario = SCENARIOS[name]
     mine = [each for each in record.episodes if each.scenario == name]
     held = sum(not each.trouble for each in mine)
@@ -202,7 +202,7 @@ def main() -> None:
     console = Console()
     record = Record(options.record, options.seed)
     console.print(f"seed {record.tree['seed']}; {len(record.kills)} kills recorded in {options.record} so far")
-    Fire(options, record, console).run()
+    ChaosRun(options, record, console).run()
     text = page(record, " ".join(["uv run benchmarks/chaos.py", *sys.argv[1:]]))
     print(text)
     if options.page:

@@ -1,10 +1,10 @@
-"""Shared fixtures; nothing here needs the network or anything outside the repository."""
+"""Shared fixtures. They need neither the network nor files outside the repository."""
 
 from __future__ import annotations
 
 import os
 
-# Before torch is imported: small tensors gain nothing from threads, and a busy machine makes them wait for each other.
+# Set before torch is imported. Threads do not speed up small tensors, and on a busy machine they wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import itertools
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 _NAMES = itertools.count()
 ROOT = Path(__file__).resolve().parents[1]
 
-# How long an example takes says something about the machine, nothing about what is tested.
+# The time that an example takes depends on the machine, so it must not decide whether a test passes.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (a minute each)")
-    parser.addoption("--heavy", action="store_true", help="also run the tests marked heavy (several minutes each)")
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (more than 20 seconds each)")
+    parser.addoption("--heavy", action="store_true", help="also run the tests marked heavy (minutes each)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -43,13 +43,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The repository."""
+    """The root folder of the repository."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def digits_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which the digits are prepared; for reading, or for entries that no other test looks at."""
+    """A home in which the digits are prepared. Tests may read it and add entries of their own."""
     from coldtune.data import DataConfig, prepare
 
     home = tmp_path_factory.mktemp("home")
@@ -59,7 +59,7 @@ def digits_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Target:
-    """An MLflow database in SQLite, made once because that takes seconds. Each test uses a study of its own."""
+    """An MLflow database in SQLite, made once because that takes seconds. Each test uses its own study."""
     from coldtune.tracking import default_uri, prepare
 
     home = tmp_path_factory.mktemp("mlflow")
@@ -86,11 +86,11 @@ def _server(make: Callable[[], Any]) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[servers.Postgres]:
-    """A PostgreSQL server; `postgres.database()` gives the URL of an empty database of a test's own."""
+    """A PostgreSQL server. `postgres.database()` creates a database and returns its URL."""
     yield from _server(servers.Postgres)
 
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[servers.S3]:
-    """An S3 server; `s3.url(s3.bucket())` is a place for a store of a test's own."""
+    """An S3 server. `s3.url(s3.bucket())` is the URL of an empty store."""
     yield from _server(servers.S3)

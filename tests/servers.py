@@ -1,4 +1,4 @@
-"""Real servers for tests, each started on a loopback port of its own and ended with its fixture."""
+"""Real servers for tests. Each listens on its own loopback port and ends with its fixture."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from pathlib import Path
 
 import psutil
 
-PATIENCE = 300.0  # seconds until a server that must come up is given up; machines may be busy
-_BINARIES = "/usr/lib/postgresql/*/bin"  # where Debian keeps what it leaves out of PATH
+PATIENCE = 300.0  # seconds to wait for a server to come up; long, because the machine may be busy
+_BINARIES = "/usr/lib/postgresql/*/bin"  # Debian keeps initdb and postgres outside PATH
 
 
 _PORTS = range(20_000, 32_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports for servers of a test's own.
+    """Return distinct ports on which nothing listens now.
 
-    Not what the kernel gives to whoever asks for any: that it gives to others, too, connections included, in the time
-    until the server is there or while it is away.
+    The ports lie below the range from which the kernel chooses. The kernel may hand its own choice to any process, also
+    as the local port of a connection, before the server has started or while the server is down.
     """
     ports: list[int] = []
     with contextlib.ExitStack() as stack:
@@ -42,7 +42,7 @@ def free_ports(count: int) -> list[int]:
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 ports.append(port)
-    raise AssertionError(f"no {count} ports are free")
+    raise AssertionError(f"fewer than {count} ports are free")
 
 
 def free_port() -> int:
@@ -51,20 +51,20 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def refusing_port() -> Iterator[int]:
-    """A port that refuses connections: taken, so that nobody else comes to listen there, but not listened on."""
+    """Yield a port that refuses connections: it is bound, so that no other process can listen there."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
 
 
 class MissingError(Exception):
-    """What a server needs is not on this machine: a reason to skip."""
+    """A program or package that a server needs is not installed, so tests that use the server are skipped."""
 
 
 class Postgres:
-    """A PostgreSQL of its own: password authentication, a folder that disappears, and a process that may be killed.
+    """A PostgreSQL server with password authentication and a temporary folder, which tests may kill.
 
-    Run by root, it runs as `postgres` or `nobody`, since PostgreSQL refuses root.
+    If root runs the tests, the server runs as `postgres` or `nobody`, because PostgreSQL refuses to run as root.
     """
 
     USER = "coldtune"
@@ -72,16 +72,16 @@ class Postgres:
     def __init__(self) -> None:
         self.bin = _postgres_binaries()
         self.password, self.port = secrets.token_hex(16), free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # pytest's folders are closed to other users
+        self.folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # other users cannot enter pytest's folders
         self.process: subprocess.Popen[bytes] | None = None
         self._names = itertools.count()
-        self._user = _unprivileged() if os.geteuid() == 0 else None
+        self._user = _unprivileged_user() if os.geteuid() == 0 else None
         if self._user:
             shutil.chown(self.folder, self._user)
         self._initialise()
 
     def start(self) -> None:
-        """Start it, or start it again after `kill` on the same data; returns when it answers."""
+        """Start the server and wait until it answers. After `kill`, it starts again on the same data."""
         options = [
             "-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
             "-c", "fsync=off", "-c", "shared_buffers=16MB",
@@ -89,27 +89,27 @@ class Postgres:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             self.process = self._popen("postgres", "-D", str(self.folder / "data"), *options)
-            if _answers(self._ready, self.process, deadline):
+            if _comes_up(self._ready, self.process, deadline):
                 return
-            time.sleep(0.1)  # a killed one's children may still hold its memory
+            time.sleep(0.1)  # children of a killed server may still hold its shared memory
         raise AssertionError(f"PostgreSQL did not start:\n{self.log}")
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel does when memory runs out: what was committed is there after `start`.
+        """Kill the server with SIGKILL, as the kernel does when memory runs out. Committed data survives.
 
-        Returns when nothing answers any more: the processes of open connections live on until they notice.
+        Waits until the processes of open connections have ended too, because they answer until they notice the kill.
         """
         assert self.process is not None
-        left = psutil.Process(self.process.pid).children()
+        children = psutil.Process(self.process.pid).children()
         self.process.kill()
         self.process.wait()
         deadline = time.monotonic() + PATIENCE
-        while any(map(_lives, left)):
-            assert time.monotonic() < deadline, f"still there: {left}"
+        while any(map(_lives, children)):
+            assert time.monotonic() < deadline, f"these processes have not ended: {children}"
             time.sleep(0.01)
 
     def database(self) -> str:
-        """The URL of a new, empty database."""
+        """Create an empty database and return its URL."""
         import psycopg
 
         name = f"study_{next(self._names)}"
@@ -119,7 +119,7 @@ class Postgres:
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)  # ends connections, and itself
+            self.process.send_signal(signal.SIGINT)  # PostgreSQL's "fast shutdown": it closes open connections
             try:
                 self.process.wait(30)
             except subprocess.TimeoutExpired:
@@ -136,11 +136,11 @@ class Postgres:
         secret.write_text(self.password)
         if self._user:
             shutil.chown(secret, self._user)
-        done = self._popen(
+        initdb = self._popen(
             "initdb", "-D", str(self.folder / "data"), "-U", self.USER, "--pwfile", str(secret), "--no-sync",
             "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C",
         )  # fmt: skip
-        assert done.wait(PATIENCE) == 0, self.log
+        assert initdb.wait(PATIENCE) == 0, self.log
 
     def _popen(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -163,7 +163,7 @@ class Postgres:
 
 
 class S3:
-    """moto's S3 server: buckets in memory, any key is let in."""
+    """moto's S3 server. It keeps buckets in memory and accepts any key."""
 
     KEY = "testing"
 
@@ -180,21 +180,22 @@ class S3:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client has in its environment."""
+        """The environment variables that a client needs."""
         credentials = {"AWS_ACCESS_KEY_ID": self.KEY, "AWS_SECRET_ACCESS_KEY": self.KEY}
         return {**credentials, "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
 
     def start(self) -> None:
+        """Start the server and wait until it answers."""
         with (self.folder / "s3.log").open("ab") as log:
             command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=os.environ | self.environment, start_new_session=True
             )
         deadline = time.monotonic() + PATIENCE
-        assert _answers(self._ready, self.process, deadline), (self.folder / "s3.log").read_text()
+        assert _comes_up(self._ready, self.process, deadline), (self.folder / "s3.log").read_text()
 
     def bucket(self) -> str:
-        """The name of a new bucket."""
+        """Create a bucket and return its name."""
         name = f"bucket-{next(self._names)}"
         request = urllib.request.Request(f"http://{self.endpoint}/{name}", method="PUT")
         urllib.request.urlopen(request, timeout=PATIENCE).close()
@@ -210,14 +211,14 @@ class S3:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _ready(self) -> bool:
-        with contextlib.suppress(OSError):  # refused, or no answer for so long
+        with contextlib.suppress(OSError):  # refused, or no answer within the timeout
             urllib.request.urlopen(f"http://{self.endpoint}/moto-api/", timeout=10).close()
             return True
         return False
 
 
-def _answers(ready: Callable[[], bool], process: subprocess.Popen[bytes], deadline: float) -> bool:
-    """Whether a server came up before it ended or time ran out."""
+def _comes_up(ready: Callable[[], bool], process: subprocess.Popen[bytes], deadline: float) -> bool:
+    """Return True once the server is ready, and False if its process ends or the deadline passes first."""
     while time.monotonic() < deadline and process.poll() is None:
         if ready():
             return True
@@ -236,19 +237,19 @@ def _postgres_binaries() -> Path:
         import psycopg  # noqa: F401
     except ImportError as error:
         raise MissingError(f"psycopg is not installed ({error})") from None
-    if found := shutil.which("initdb"):
-        return Path(found).parent
+    if initdb := shutil.which("initdb"):
+        return Path(initdb).parent
     folders: Sequence[Path] = sorted(Path("/").glob(_BINARIES.lstrip("/")))
     if not folders:
         raise MissingError("PostgreSQL is not installed (Debian: apt-get install postgresql)")
     return folders[-1]
 
 
-def _unprivileged() -> str:
+def _unprivileged_user() -> str:
     import pwd
 
     names = {entry.pw_name for entry in pwd.getpwall()}
     for name in ("postgres", "nobody"):
         if name in names:
             return name
-    raise MissingError("PostgreSQL does not run as root, and there is neither a user postgres nor nobody")
+    raise MissingError("PostgreSQL does not run as root, and this machine has no user `postgres` or `nobody`")

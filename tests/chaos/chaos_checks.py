@@ -1,4 +1,4 @@
-"""What must hold of a study that was killed and resumed: against the unbroken one, and by itself."""
+"""Checks of a study that was killed and resumed, by itself and against an unbroken study."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ARTIFACTS = {"config.yaml", "grid.png", "strip.png"}
 
 
 def table(study: Study) -> list[dict[str, Any]]:
-    """The study's trials as their storage has them, floats as they are; last, the best one on test."""
+    """Return the study's trials with exact floats, as stored. The last row is the best trial on the test split."""
     stored = storage_of(study)
     rows = [
         {
@@ -48,7 +48,7 @@ def storage_of(study: Study) -> optuna.Study:
 
 
 def check(study: Study, unbroken: list[dict[str, Any]]) -> None:
-    """Trouble naming what is wrong, where anything is."""
+    """Raise TroubleError, naming the first difference, if the study is not as it should be."""
     found = table(study)
     _expect("how the trials ended", {t["state"] for t in found} - {state.name for state in STATES}, set())
     if study.scenario.identical:
@@ -61,7 +61,7 @@ def check(study: Study, unbroken: list[dict[str, Any]]) -> None:
 
 
 def _runs(study: Study) -> None:
-    """One run each, in its trial's state, with all that its trial measured, once."""
+    """Check that each trial has a single run in the same state, with each of its measurements once."""
     from mlflow import MlflowClient
 
     client = MlflowClient(study.mlflow.uri)
@@ -94,7 +94,7 @@ def _run(client: Any, run: Any, trial: FrozenTrial, scenario: Scenario) -> None:
 
 
 def _counts(ended: list[FrozenTrial]) -> list[int]:
-    """A point for each trial that ended, from the first one on that completed: before it, there is no best."""
+    """Return the counts of ended trials at which the study's curve has a point, from the first complete trial on."""
     order = sorted(ended, key=lambda trial: (trial.datetime_complete, trial.number))
     first = next(count for count, trial in enumerate(order, 1) if trial.state == TrialState.COMPLETE)
     return list(range(first, len(order) + 1))

@@ -1,4 +1,4 @@
-"""An episode: one study, killed again and again until it has its trials, and then compared with the unbroken one."""
+"""An episode: a study is killed until it has its trials, and is then compared with an unbroken study."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from chaos_checks import check, table
-from chaos_plan import Dice, Scenario
+from chaos_plan import KillChooser, Scenario
 from chaos_servers import Mlflow, Postgres
-from chaos_study import Kill, Study, finish, strike, study_of
+from chaos_study import Kill, Study, finish, kill_and_restore, study_of
 
 Say = Callable[[str], None]
 
 
 @dataclass
 class Episode:
-    """What became of one. trouble: "" where everything held."""
+    """The record of an episode. `trouble` is empty if all checks passed."""
 
     scenario: str
     seconds: float = 0.0
@@ -27,7 +27,7 @@ class Episode:
 
 
 def unbroken(scenario: Scenario, folder: Path, mlflow: Mlflow, postgres: Postgres | None, name: str) -> list[Any]:
-    """The table of the study that nobody kills; it must pass the same checks."""
+    """Run the study without kills and return its table. The study must pass the same checks."""
     with study_of(scenario, folder, mlflow, postgres, name) as study:
         study.start()
         finish(study)
@@ -39,43 +39,43 @@ def unbroken(scenario: Scenario, folder: Path, mlflow: Mlflow, postgres: Postgre
 def episode(
     scenario: Scenario,
     wanted: list[Any],
-    dice: Dice,
+    chooser: KillChooser,
     folder: Path,
     mlflow: Mlflow,
     postgres: Postgres | None,
     name: str,
-    most: int,
+    max_kills: int,
     say: Say,
 ) -> Episode:
-    """At most `most` kills of one study, each at an instant that the dice say after it went on from the last."""
+    """Run a study and kill it up to `max_kills` times. The chooser picks the kind and time of each kill."""
     since, done = time.monotonic(), Episode(scenario.name)
     try:
         with study_of(scenario, folder, mlflow, postgres, name) as study:
             done.kills = study.kills
             study.start()
-            while len(done.kills) < most and (kill := _next(study, dice, say)) is not None:
-                say(f"{kill.kind} ({kill.ended} trials ended, {kill.doing}): went on after {kill.seconds:g} s")
+            while len(done.kills) < max_kills and (kill := _next(study, chooser, say)) is not None:
+                say(f"{kill.kind} ({kill.ended} trials ended, {kill.doing}): continued after {kill.seconds:g} s")
             finish(study)
             check(study, wanted)
-    except Exception as trouble:  # whatever it is: it belongs in the record, and the next study may tell more
+    except Exception as trouble:  # any error belongs in the record, and the next episode still runs
         done.trouble = f"{type(trouble).__name__}: {trouble}"
     done.seconds = round(time.monotonic() - since, 1)
     return done
 
 
-def _next(study: Study, dice: Dice, say: Say) -> Kill | None:
-    """The next kill; None where the study ended before."""
-    kind = dice.kind(study.scenario, study.alive_deaths())
+def _next(study: Study, chooser: KillChooser, say: Say) -> Kill | None:
+    """Wait for the next kill and do it. Return None if the study ends before."""
+    kind = chooser.kind(study.scenario, study.alive_deaths())
     if kind is None:
         return None
-    wait, outage = dice.instant(study.scenario), dice.outage()
+    wait, outage = chooser.delay(study.scenario), chooser.outage()
     say(f"next: {kind} in {wait:.1f} s")
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline and not study.over:
         time.sleep(0.05)
     if study.over:
         return None
-    kill = strike(study, kind, outage)
+    kill = kill_and_restore(study, kind, outage)
     if kill is not None:
-        dice.hits[kind] += 1
+        chooser.hits[kind] += 1
     return kill

@@ -1,4 +1,4 @@
-"""Which studies are killed, in what ways, and how often: small ones, each with the promise that it has to keep."""
+"""The small studies that are killed, the processes that are killed, and the choice of the next kill."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from random import Random
 from typing import Any
 
 KINDS = ("driver", "trial", "worker", "raylet", "mlflow", "postgres")
-"""What is killed: the job's process, a trial's, one of several that train a trial, Ray's on a node, a server's."""
+"""The processes that are killed. `worker` trains a trial together with others. `raylet` is Ray's process on a node."""
 
 COSTLY = {"driver": 1.0, "raylet": 1.0, "worker": 1.0}
-"""Kinds after which much has to start again: hit less often than the others, which weigh `_CHEAP`."""
+"""Kinds after which much has to start again, so they are killed less often than the others, which weigh `_CHEAP`."""
 
 _CHEAP = 1.5
-_DEATHS = 2  # of a trial's processes in one run of the driver: one more, and the trial counts as failed
+_DEATHS = 2  # processes of a trial that may die under the same driver; a third death makes the trial fail
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A study.
+    """A study to be killed.
 
-    identical: whether it must end with the table of the unbroken one, bit for bit; else with as many trials.
-    head: CPUs of a Ray head that runs beside it; None where the study starts its own Ray. span: seconds of a quiet
-    machine over which the instants of kills are spread.
+    Attributes:
+        identical: True if the study must end with the same table, bit for bit, as an unbroken study. If False, it must
+            end with the same number of trials.
+        head: CPUs of a Ray head that runs beside the study, or None if the study starts its own Ray.
+        span: Kills come at random within so many seconds after the study has started or continued.
     """
 
     name: str
@@ -38,12 +40,12 @@ class Scenario:
 
     @property
     def alone(self) -> bool:
-        """Whether one trial runs at a time, on the machines of this test."""
+        """True if trials run one after another on the machine of this test."""
         return self.workers > 1 or self.head == 1
 
     @property
     def steps(self) -> int:
-        """Of each training."""
+        """The number of steps of each training."""
         return int(self.settings.get("training.steps", 60))
 
 
@@ -72,30 +74,30 @@ SCENARIOS = {
 
 
 @dataclass
-class Dice:
-    """What is killed next, and when: from one seed, printed, but for what the machine does in between."""
+class KillChooser:
+    """The random choice of kills. The same seed makes the same choices, up to the timing of the machine."""
 
     random: Random
     hits: Counter[str] = field(default_factory=Counter)
     wanted: tuple[str, ...] = KINDS
 
     def kind(self, scenario: Scenario, deaths: int) -> str | None:
-        """A kind that this study can lose, of those whose turn it is."""
-        able = [kind for kind in scenario.kinds if kind in self.wanted]
-        able = [kind for kind in able if kind not in ("trial", "worker") or deaths < _DEATHS]
-        if not able:
+        """Choose the next kind to kill, among the kinds that this study can lose and that were killed least so far."""
+        possible = [kind for kind in scenario.kinds if kind in self.wanted]
+        possible = [kind for kind in possible if kind not in ("trial", "worker") or deaths < _DEATHS]
+        if not possible:
             return None
-        least = min(map(self.share, able))
-        return self.random.choice([kind for kind in able if self.share(kind) == least])
+        least = min(map(self.share, possible))
+        return self.random.choice([kind for kind in possible if self.share(kind) == least])
 
     def share(self, kind: str) -> float:
-        """How often it was hit, of how often it shall be."""
+        """Return the kills of a kind so far, relative to the weight of the kind."""
         return self.hits[kind] / COSTLY.get(kind, _CHEAP)
 
-    def instant(self, scenario: Scenario) -> float:
-        """Seconds from when the study last went on."""
+    def delay(self, scenario: Scenario) -> float:
+        """Choose the seconds until the next kill."""
         return self.random.uniform(0, scenario.span)
 
     def outage(self) -> float:
-        """Seconds that a server stays away."""
+        """Choose the seconds for which a killed server stays down."""
         return self.random.uniform(0.5, 8)

@@ -1,4 +1,4 @@
-"""What a study stands on, and loses: an MLflow server, a PostgreSQL, a Ray head that outlives its drivers."""
+"""The servers that a study uses and loses: MLflow, PostgreSQL, and a Ray head that outlives its drivers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["LOOPBACK", "Head", "MissingError", "Mlflow", "Postgres"]
 
 
 class Mlflow:
-    """An MLflow server of one worker on a port of its own, killed and started again on the same database."""
+    """An MLflow server with a single worker. After a kill it starts again on the same port and database."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
@@ -27,7 +27,7 @@ class Mlflow:
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Start the server and wait until it answers."""
         stores = ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
         stores += ["--artifacts-destination", str(self.folder / "artifacts")]
         where = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
@@ -40,7 +40,7 @@ class Mlflow:
         wait_for("the MLflow server", self._answers, self._lives)
 
     def kill(self) -> None:
-        """SIGKILL to all of its processes."""
+        """Kill all processes of the server with SIGKILL."""
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)

@@ -1,8 +1,7 @@
-"""One study under fire: started and resumed as a user does, looked at from outside, killed from outside."""
+"""A study that is started and resumed as a user does, and watched and killed from outside."""
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import signal
@@ -25,7 +24,13 @@ _NAMES = {"trial": "ray::coldtune_trial", "worker": "ray::RayTrainWorker"}
 
 @dataclass
 class Kill:
-    """One that was done, and where the study was; seconds: until it went on, from the restart of a killed server."""
+    """A kill, and the state of the study at that moment.
+
+    Attributes:
+        ended: The number of trials that had finished.
+        seconds: The time until the study made progress again, counted from the restart of a killed server.
+        outage: Seconds for which a killed server stayed down.
+    """
 
     kind: str
     scenario: str
@@ -37,7 +42,7 @@ class Kill:
 
 @dataclass
 class Study:
-    """A scenario's study in a home of its own, and the process that runs it now."""
+    """A scenario's study in its own home, and the process that runs it now."""
 
     scenario: Scenario
     lab: Lab
@@ -63,10 +68,13 @@ class Study:
         self.begin([sys.executable, str(JOB), *map(str, flags), "--set", *settings])
 
     def resume(self) -> None:
-        """Go on as its last words say; a driver that was killed had none, then with the command it was started by."""
+        """Resume the study with the command that its driver printed.
+
+        A driver that was killed printed no command, so the command that started it is used.
+        """
         printed = re.findall(r"^ +resume +(.+)$", self.run.text, re.MULTILINE)
         command = shlex.split(printed[-1]) if printed else self.command
-        there = (self.home / "studies" / self.name / "spec.yaml").exists()  # it may have been killed before that
+        there = (self.home / "studies" / self.name / "spec.yaml").exists()  # the driver may have died before writing it
         self.begin([*command, "--resume"] if there and "--resume" not in command else command)
 
     def begin(self, command: list[str]) -> None:
@@ -76,31 +84,31 @@ class Study:
 
     @property
     def over(self) -> bool:
-        """Whether the driver has ended, by whatever."""
+        """True if the driver has ended, for any reason."""
         return self.run.process.poll() is not None
 
     def refused(self) -> bool:
-        """Whether the driver missed a server, or Ray's head, before it had begun: it says so, and spends nothing."""
+        """Return True if the driver refused to start because a server or Ray's head did not answer."""
         said = ("cannot be ", "error: RAY_ADDRESS = ")
-        return self.over and self.run.ended() == 2 and any(words in self.run.text for words in said)
+        return self.over and self.run.wait() == 2 and any(words in self.run.text for words in said)
 
     def entries(self) -> set[str]:
-        """What its store holds: it grows while the study goes on."""
+        """Return the entries of the study's store. New entries show that the study makes progress."""
         return {str(path) for path in self.home.glob("store/*/**/manifest.json")}
 
     def runs_ended(self) -> int:
-        """Trials that finished, by their spools."""
+        """Return the number of trials whose spools say that they finished."""
         return sum(
             '"op":"end","status":"interrupted"' not in text and '"op":"end"' in text
             for text in (line_of(path) for path in self.home.glob("studies/*/spool/trial-*.jsonl"))
         )
 
     def alive_deaths(self) -> int:
-        """How often, at most, a process of one of the running trials has died under this driver."""
+        """Return an upper bound of the deaths of any running trial's processes under this driver."""
         return 0 if self.scenario.alone and self.runs_ended() > self.died_at else self.deaths
 
     def doing(self) -> str:
-        """Where the study is, in a word or two."""
+        """Describe the state of the study in a few words."""
         if not self.victims("trial"):
             return "starting" if not self.runs_ended() else "between processes"
         reached: dict[str, int] = {}
@@ -112,15 +120,15 @@ class Study:
         return "sampling or starting a trial"
 
     def victims(self, kind: str) -> list[psutil.Process]:
-        """The processes of that kind that there are now."""
+        """Return the living processes of a kind."""
         if kind == "driver":
             return [] if self.over else [psutil.Process(self.run.process.pid)]
         if kind == "raylet":
-            return self.lab.named("raylet")
+            return self.lab.processes_named("raylet")
         return [process for process in self.lab.processes() if title(process).startswith(_NAMES[kind])]
 
     def leftovers(self) -> list[str]:
-        """Processes of an ended driver that are still there; of a head, only those that work for someone."""
+        """Return the titles of processes that outlived their driver. A head's own and idle processes do not count."""
         titles = [title(process) for process in self.lab.processes()]
         return [each for each in titles if not self.head or (each.startswith("ray::") and "IDLE" not in each)]
 
@@ -129,7 +137,7 @@ class Study:
 
 
 def line_of(path: Path) -> str:
-    """The last word of a spool about how its run stands."""
+    """Return the last line of a spool that changes the status of its run."""
     found = ""
     with suppress(OSError):
         for line in path.read_text().splitlines():
@@ -139,15 +147,16 @@ def line_of(path: Path) -> str:
 
 
 class TroubleError(AssertionError):
-    """The study did not survive."""
+    """The study did not survive its kills."""
 
 
-def strike(study: Study, kind: str, outage: float) -> Kill | None:
-    """Kill one `kind` of the study, put back what a person would, and wait until the study goes on or has ended.
+def kill_and_restore(study: Study, kind: str, outage: float) -> Kill | None:
+    """Kill a process of the given kind, restore what a person would restore, and wait for progress or the end.
 
-    None where the study ended before there was anything to kill.
+    Returns:
+        The kill, or None if the study ended before there was a process to kill.
     """
-    if (kill := _killed(study, kind)) is None:
+    if (kill := _kill(study, kind)) is None:
         return None
     study.kills.append(kill)
     before = study.entries()
@@ -168,8 +177,8 @@ def strike(study: Study, kind: str, outage: float) -> Kill | None:
     return kill
 
 
-def _killed(study: Study, kind: str) -> Kill | None:
-    """Kill one, and say where the study was; None where it ended before."""
+def _kill(study: Study, kind: str) -> Kill | None:
+    """Kill a process of the given kind and describe the study's state. Return None if the study ends before."""
     server: Any = {"mlflow": study.mlflow, "postgres": study.postgres}.get(kind)
     victims: list[psutil.Process] = []
     if server is None:
@@ -189,8 +198,8 @@ def _killed(study: Study, kind: str) -> Kill | None:
 
 
 def _driver_died(study: Study, kind: str) -> bool:
-    """Wait for the end of the driver; False where it had come to its own end before it noticed."""
-    code = study.run.ended()
+    """Wait for the end of the driver. Return False if it had finished its study before it noticed the kill."""
+    code = study.run.wait()
     wanted = -signal.SIGKILL if kind == "driver" else 130
     if code not in (wanted, 0) and not study.refused():
         raise TroubleError(f"after a kill of {kind} the driver ended with {code}, not {wanted}:\n{study.run.text}")
@@ -203,31 +212,27 @@ def _driver_died(study: Study, kind: str) -> bool:
 
 @contextmanager
 def study_of(scenario: Scenario, folder: Path, mlflow: Mlflow, postgres: Postgres | None, name: str) -> Iterator[Study]:
-    """A study that was not started yet; all of its processes end with the block."""
+    """Yield a study that is not started yet, and kill all its processes at the end."""
     folder.mkdir(parents=True)
     lab = Lab(folder)
-    lab.env["RAY_worker_niceness"] = "0"  # by default trials stand back behind whatever else a machine does
+    lab.env["RAY_worker_niceness"] = "0"  # by default trials yield to every other process of the machine
     try:
         head = Head(lab, scenario.head) if scenario.head else None
         if head:
             head.start()
         yield Study(scenario, lab, mlflow, name, postgres if scenario.postgres else None, head)
     finally:
-        lab.end()
+        lab.kill_all()
         lab.close()
 
 
 def finish(study: Study) -> None:
-    """Wait for the study's own end, as one that has its trials, with nothing left running."""
-    code = study.run.ended()
+    """Wait until the study has finished all its trials and none of its processes runs."""
+    code = study.run.wait()
     if code != 0:
         raise TroubleError(f"the study ended with {code}:\n{study.run.text}")
     study.wait(f"the end of {study.leftovers()}", lambda: not study.leftovers())
-    if "wait in" in study.run.text:  # it ended while the tracking server was away
+    if "wait in" in study.run.text:  # the study ended while the tracking server was down
         sync = study.lab.start(["coldtune", "tracking", "sync", "--home", str(study.home)])
-        if sync.ended() != 0:
-            raise TroubleError(f"what had waited was not delivered:\n{sync.text}")
-
-
-def start_file(study: Study) -> dict[str, Any]:
-    return dict(json.loads((study.home / "studies" / study.name / "start.json").read_text()))
+        if sync.wait() != 0:
+            raise TroubleError(f"waiting records were not delivered:\n{sync.text}")

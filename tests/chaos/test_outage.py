@@ -1,11 +1,13 @@
-"""Servers that stay away for longer: trials go on without MLflow; without its database a study says how to resume."""
+"""Longer outages of servers.
+
+Trials continue without MLflow. Without its database a study ends and prints how to resume it.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,16 +22,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(1800)]
 SETTINGS = {"search.algorithm": "random"}
 
 
-@pytest.fixture
-def mlflow(tmp_path: Path) -> Iterator[Mlflow]:
-    server = Mlflow(tmp_path / "mlflow")
-    server.start()
-    yield server
-    server.close()
-
-
 def begun(study: Study) -> set[int]:
-    """Trials of which anything was measured."""
+    """Return the trials that have reported a loss."""
     spools = study.home.glob("studies/*/spool/trial-*.jsonl")
     return {int(path.stem.removeprefix("trial-")) for path in spools if '"loss"' in path.read_text()}
 
@@ -39,37 +33,35 @@ def ended(study: Study) -> set[int]:
     return {int(path.stem.removeprefix("trial-")) for path in spools if '"op":"end"' in path.read_text()}
 
 
-def test_trials_go_on_without_mlflow_and_a_sync_delivers_what_the_last_driver_could_not(
-    tmp_path: Path, mlflow: Mlflow
-) -> None:
+def test_trials_without_mlflow_continue_and_sync_delivers_their_records(tmp_path: Path, mlflow: Mlflow) -> None:
     with study_of(Scenario("away", 6, (), SETTINGS), tmp_path / "study", mlflow, None, "away") as study:
         study.start()
         study.run.until("a training", lambda: begun(study))
         mlflow.kill()
         before = begun(study)
-        study.run.until("trials that began and ended without it", lambda: len(ended(study) - before) >= 2)
+        study.run.until("two trials that began and ended without MLflow", lambda: len(ended(study) - before) >= 2)
         assert study.run.text.count("does not take what is sent") == 1, study.run.text
         mlflow.start()
         seen = ended(study)
         mlflow.kill()
-        study.run.until("another", lambda: study.over or ended(study) - seen)
-        assert study.run.ended() == 0, study.run.text
+        study.run.until("another ended trial", lambda: study.over or ended(study) - seen)
+        assert study.run.wait() == 0, study.run.text
         assert re.search(r"[\d,]+ bytes of this study's records wait in ", study.run.text)
-        study.wait("the end of all", lambda: not study.leftovers())
+        study.wait("the end of all processes", lambda: not study.leftovers())
 
-        # A line that a dying process left torn, then the server is back: one command delivers it all.
+        # A dying process leaves a torn line. Once the server is back, a single command delivers all whole records.
         with (study.home / "studies" / "away" / "spool" / "trial-0005.jsonl").open("ab") as file:
             file.write(b'{"op":"metrics","st')
         mlflow.start()
         sync = study.lab.start(["coldtune", "tracking", "sync", "--home", str(study.home)])
-        assert sync.ended() == 0, sync.text
+        assert sync.wait() == 0, sync.text
         assert re.search(r"away: [\d,]+ records of \d runs delivered; nothing waits", sync.text), sync.text
         check(study, table(study))
-        in_order(study)
+        check_times(study)
 
 
-def in_order(study: Study) -> None:
-    """What is on the server was measured in the order of its steps, whenever it was sent."""
+def check_times(study: Study) -> None:
+    """Check that the server has each record with the time of its measurement, not of its delivery."""
     from mlflow import MlflowClient
 
     client = MlflowClient(study.mlflow.uri)
@@ -79,12 +71,12 @@ def in_order(study: Study) -> None:
         rows = sorted((row.step, row.timestamp) for row in history)
         assert [when for _, when in rows] == sorted(when for _, when in rows)
         path = study.home / "studies" / study.name / "spool" / f"trial-{int(run.data.tags['coldtune.trial']):04d}.jsonl"
-        whole = (line for line in path.read_text().splitlines() if line.endswith("}"))  # one was torn above
+        whole = (line for line in path.read_text().splitlines() if line.endswith("}"))  # the test tears one line
         records = [json.loads(line) for line in whole if '"op":"metrics"' in line]
         assert rows == [(record["step"], record["time"]) for record in records if "loss" in record["values"]]
 
 
-def test_a_study_whose_database_stays_away_says_how_to_resume_it(
+def test_study_without_database_prints_how_to_resume(
     tmp_path: Path, mlflow: Mlflow, postgres: servers.Postgres
 ) -> None:
     scenario = Scenario("gone", 4, (), SETTINGS, postgres=True)
@@ -94,8 +86,8 @@ def test_a_study_whose_database_stays_away_says_how_to_resume_it(
         study.run.until("a finished trial", lambda: ended(study))
         postgres.kill()
         try:
-            assert study.run.ended() == 130, study.run.text
-            study.wait("the end of all", lambda: not study.leftovers())
+            assert study.run.wait() == 130, study.run.text
+            study.wait("the end of all processes", lambda: not study.leftovers())
         finally:
             postgres.start()
         assert re.search(r"--storage postgresql\S+: does not answer \(.+\); trying again for 2 s", study.run.text)

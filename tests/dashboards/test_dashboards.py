@@ -1,3 +1,5 @@
+"""The Grafana dashboard and the Prometheus configuration name only metrics that coldtune exports."""
+
 from __future__ import annotations
 
 import json
@@ -36,7 +38,7 @@ def queries() -> Iterator[str]:
     yield from (item["query"]["query"] for item in dashboard()["templating"]["list"] if item["type"] == "query")
 
 
-def test_every_expression_names_only_metrics_and_tags_that_are_defined() -> None:
+def test_dashboard_expressions_use_defined_metrics_and_tags() -> None:
     seen = set()
     for expression in [*expressions(), *queries()]:
         bare = re.sub(r'"[^"]*"', '""', expression)
@@ -48,13 +50,13 @@ def test_every_expression_names_only_metrics_and_tags_that_are_defined() -> None
     assert seen == set(DEFINED)
 
 
-def test_every_state_that_is_asked_for_exists() -> None:
-    asked = {state for expression in expressions() for state in re.findall(r'state="(\w+)"', expression)}
-    assert asked
-    assert asked <= set(STATES)
+def test_dashboard_expressions_use_defined_states() -> None:
+    used = {state for expression in expressions() for state in re.findall(r'state="(\w+)"', expression)}
+    assert used
+    assert used <= set(STATES)
 
 
-def test_study_trial_and_data_source_are_variables_and_used() -> None:
+def test_dashboard_variables_filter_every_expression() -> None:
     content = dashboard()
     variables = {item["name"]: item for item in content["templating"]["list"]}
     assert set(variables) == {"datasource", "study", "trial"}
@@ -67,7 +69,7 @@ def test_study_trial_and_data_source_are_variables_and_used() -> None:
     assert all(source == {"type": "prometheus", "uid": "${datasource}"} for source in sources)
 
 
-def test_panels_have_identities_and_do_not_overlap() -> None:
+def test_dashboard_panels_have_unique_ids_and_do_not_overlap() -> None:
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()
@@ -79,26 +81,26 @@ def test_panels_have_identities_and_do_not_overlap() -> None:
         taken |= cells
 
 
-def test_the_readme_lists_every_metric() -> None:
+def test_readme_of_dashboards_lists_every_metric() -> None:
     readme = (DASHBOARDS / "README.md").read_text()
     for metric in METRICS:
         assert f"| `{metric.exported}` | {', '.join(metric.tags)} |" in readme
 
 
-def test_prometheus_finds_the_nodes_through_rays_file() -> None:
+def test_prometheus_config_reads_rays_discovery_file() -> None:
     (job,) = yaml.safe_load((DASHBOARDS / "prometheus.yml").read_text())["scrape_configs"]
     assert job["file_sd_configs"][0]["files"] == ["/tmp/ray/prom_metrics_service_discovery.json"]
 
 
 @needs_promtool
-def test_prometheus_accepts_the_configuration() -> None:
+def test_prometheus_config_passes_promtool() -> None:
     command = ["promtool", "check", "config", str(DASHBOARDS / "prometheus.yml")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 @needs_promtool
-def test_prometheus_can_parse_every_expression(tmp_path: Path) -> None:
+def test_dashboard_expressions_pass_promtool(tmp_path: Path) -> None:
     rules = [{"record": f"panel_{i}", "expr": expression} for i, expression in enumerate(expressions())]
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
     command = ["promtool", "check", "rules", str(tmp_path / "rules.yml")]

@@ -1,4 +1,4 @@
-"""One unbroken sweep that several tests look at, and places to run others; all of it on loopback."""
+"""A sweep without interruptions that several tests share, and a lab for each other sweep. All listen on loopback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
-from e2e_lab import JOB, Lab, Unbroken, dashboard_of, flags, study_of, through_uv, trainings_of
+from e2e_lab import JOB, Lab, Unbroken, dashboard_of, flags, python_through_uv, study_of, trainings_of
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unbroken]:
-    """Three trials, started as a newcomer does (through uv where there is uv)."""
+    """A study of three trials, started as a newcomer does and watched while it runs."""
     lab = Lab(tmp_path_factory.mktemp("unbroken"))
     home = lab.path / "home"
     try:
-        run = lab.start([*through_uv(), JOB, "--home", str(home), "--trials", "3", *flags()])
+        run = lab.start([*python_through_uv(), JOB, "--home", str(home), "--trials", "3", *flags()])
 
         def scrape() -> list[str]:
             lines = lab.prometheus()
@@ -36,24 +36,26 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unbroken]:
         dashboard = dashboard_of(run.text)
 
         def ask() -> dict[str, Any]:
-            with contextlib.suppress(OSError, LookupError, TypeError):  # it may be too busy to answer in whole
+            with contextlib.suppress(
+                OSError, LookupError, TypeError
+            ):  # a busy dashboard answers with errors or in part
                 return {"jobs": lab.get(dashboard, "/api/jobs/"), "actors": lab.actors(dashboard)}
             return {}
 
         seen = {
             "prometheus": prometheus,
-            **run.until("what the dashboard lists", ask),
+            **run.until("the dashboard's lists", ask),
             "early_logs": lab.trial_logs(),
         }
         listening: dict[str, set[str]] = {}
-        torch: dict[bool, set[str]] = {True: set(), False: set()}  # files, by whether a worker has loaded them
+        torch: dict[bool, set[str]] = {True: set(), False: set()}  # the libraries of workers (True) and of others
         for process in lab.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):  # some live for a moment only
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended in the meantime
                 sockets = [c for c in process.net_connections("tcp") if c.status == "LISTEN"]
                 maps = {m.path for m in process.memory_maps() if Path(m.path).name.startswith("libtorch_cpu")}
                 torch[" ".join(process.cmdline()).startswith("ray::")] |= maps
                 listening[f"{process.name()} {process.pid}"] = {socket.laddr.ip for socket in sockets}
-        code = run.ended()
+        code = run.wait()
         yield Unbroken(
             home=home,
             code=code,

@@ -1,4 +1,7 @@
-"""Real sweeps in processes of their own, and what they leave behind: read as a user would, from outside."""
+"""Real sweeps in their own processes, and readers of the files that they leave behind.
+
+The readers look at a study from outside, as a user would.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ import psutil
 
 from servers import free_ports
 
-__all__ = ["free_ports"]  # as all that these tests need
+__all__ = ["free_ports"]  # so that these tests need a single import
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = "jobs/sweep_blur.py"
-# Small, but long enough to be caught in the middle: what is caught is a file or a line, never a moment.
+# Short trainings that can still be interrupted in the middle. Tests wait for a file or a line, never for a duration.
 SETTINGS = {
     "training.steps": 240,
     "training.batch_size": 16,
@@ -35,7 +38,7 @@ SETTINGS = {
     "training.checkpoint_every": 20,
     "training.validate_every": 120,
 }
-PATIENCE = 1200.0  # seconds until something that must happen is given up; machines may be busy
+PATIENCE = 1200.0  # seconds to wait for an expected event; long, because the machine may be busy
 _MARK = "COLDTUNE_E2E"
 _STUDY = """
 from pathlib import Path
@@ -45,11 +48,11 @@ main({name!r}, Path({file!r}), "A study of a test.")
 
 
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Without it Ray replaces a loopback address by the machine's own, for the head and for whoever connects to it."""
+"""Without this setting, Ray replaces a loopback address by the machine's own, for its head and for its clients."""
 
 
-def through_uv() -> list[str]:
-    """How a newcomer starts a script: through uv, where there is uv."""
+def python_through_uv() -> list[str]:
+    """Return the command that starts a script as a newcomer does: through uv, if uv is installed."""
     uv = shutil.which("uv")
     return [uv, "run", "--no-project", "--python", sys.executable] if uv else [sys.executable]
 
@@ -59,21 +62,33 @@ def flags(**settings: Any) -> list[str]:
 
 
 def wait_for(
-    what: str | Callable[[], str], condition: Callable[[], Any], over: Callable[[], bool] = lambda: False
+    event: str | Callable[[], str], condition: Callable[[], Any], over: Callable[[], bool] = lambda: False
 ) -> Any:
-    """The first true value of `condition`; AssertionError where it has none though nothing more comes: it is `over`."""
+    """Wait until a condition holds.
+
+    Args:
+        event: The name of the awaited event, for the error message.
+        condition: Called again and again until it returns a true value.
+        over: Returns True once the event can no longer happen. The condition is then checked a last time.
+
+    Returns:
+        The first true value of `condition`.
+
+    Raises:
+        AssertionError: If the condition still does not hold after `over` or PATIENCE.
+    """
     deadline = time.monotonic() + PATIENCE
     while True:
         last = over() or time.monotonic() > deadline
         if value := condition():
             return value
         if last:
-            raise AssertionError(f"waited in vain for {what if isinstance(what, str) else what()}")
+            raise AssertionError(f"waited in vain for {event if isinstance(event, str) else event()}")
         time.sleep(0.1)
 
 
 def title(process: psutil.Process) -> str:
-    """The command line by which a process is known; empty where it has ended."""
+    """Return the command line of a process, or an empty string if the process has ended."""
     with contextlib.suppress(psutil.Error):
         return " ".join(process.cmdline()) or process.name()
     return ""
@@ -81,37 +96,40 @@ def title(process: psutil.Process) -> str:
 
 @dataclass
 class Running:
-    """A command that was started, and what it printed so far."""
+    """A command that was started, and the file that takes its output."""
 
     process: subprocess.Popen[bytes]
     output: Path
 
     @property
     def text(self) -> str:
-        return self.output.read_text(errors="replace")  # a character may be half written
+        return self.output.read_text(errors="replace")  # the last character may be half written
 
-    def until(self, what: str, condition: Callable[[], Any]) -> Any:
-        """Wait for a condition that must become true before the command ends."""
+    def until(self, event: str, condition: Callable[[], Any]) -> Any:
+        """Wait for a condition that must become true before the command ends, and return its value."""
 
-        def found() -> str:
-            return f"{what}; exit code {self.process.poll()}, output:\n{self.text}"
+        def described() -> str:
+            return f"{event}; exit code {self.process.poll()}, output:\n{self.text}"
 
-        return wait_for(found, condition, lambda: self.process.poll() is not None)
+        return wait_for(described, condition, lambda: self.process.poll() is not None)
 
-    def ended(self) -> int:
-        """Its exit code."""
+    def wait(self) -> int:
+        """Wait for the end of the command and return its exit code."""
         try:
             return self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"does not end; so far:\n{self.text}") from None
+            raise AssertionError(f"the command does not end; its output so far:\n{self.text}") from None
 
 
 class Lab:
-    """A user's home and a place for Ray's files; every process that is started here can be told by a mark."""
+    """A user's home, a folder for Ray's files, and the processes that were started here.
+
+    A variable in their environment marks these processes, so that the lab finds them even after their parent has ended.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.mark = path, uuid.uuid4().hex
-        self.ray = Path(tempfile.mkdtemp(prefix="ct", dir="/tmp"))  # paths of sockets must be short
+        self.ray = Path(tempfile.mkdtemp(prefix="ct", dir="/tmp"))  # the paths of Ray's sockets must be short
         self.user = path / "user"
         self.user.mkdir(parents=True)
         foreign = ("RAY_", "COLDTUNE_", "MLFLOW_", "UV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
@@ -136,56 +154,59 @@ class Lab:
         return self.start([sys.executable, JOB, "--home", str(home), *arguments])
 
     def study(self, name: str, space: str) -> list[str]:
-        """The command of a job of its own with that space (YAML), to which flags are added."""
+        """Write a job with the given search space (YAML) and return its command, to which flags can be added."""
         job, file = self.path / f"{name}.py", self.path / f"{name}.yaml"
         job.write_text(_STUDY.format(name=name, file=str(file)))
         file.write_text(space)
-        return [*through_uv(), str(job)]
+        return [*python_through_uv(), str(job)]
 
     def session(self) -> Path:
         return self.ray / "ray" / "session_latest"
 
     def processes(self) -> list[psutil.Process]:
-        """The processes that were started here, by whatever way, and still are."""
-        found = []
+        """Return the living processes that were started here, directly or by others."""
+        mine = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+                    mine.append(process)
+        return mine
 
-    def named(self, name: str) -> list[psutil.Process]:
-        """Those of a program."""
-        found = []
+    def processes_named(self, name: str) -> list[psutil.Process]:
+        """Return the living processes of a program."""
+        matching = []
         for process in self.processes():
-            with contextlib.suppress(psutil.Error):  # ended in the meantime
+            with contextlib.suppress(psutil.Error):  # it may have ended in the meantime
                 if process.name() == name:
-                    found.append(process)
-        return found
+                    matching.append(process)
+        return matching
 
-    def nothing_runs(self) -> None:
-        """Wait until no process is left: an orphan fails here."""
+    def wait_until_empty(self) -> None:
+        """Wait until no process is left. An orphan makes the test fail here."""
         wait_for(lambda: f"the end of {[title(process) for process in self.processes()]}", lambda: not self.processes())
 
-    def end(self) -> list[str]:
-        """Kill what still runs, by its id, and give the names: Ray's head does not end with its last job."""
-        names = []
+    def kill_all(self) -> list[str]:
+        """Kill the processes that still run, each by its id, and return their titles.
+
+        A Ray head that `ray start` started does not end with its last job, so tests call this to end it.
+        """
+        titles = []
         while left := self.processes():
-            names += [title(process) for process in left]
+            titles += [title(process) for process in left]
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
             psutil.wait_procs(left, timeout=20)
-        return names
+        return titles
 
     def close(self) -> None:
-        """Leave nothing behind, and fail if the test had."""
-        names = self.end()
+        """Remove processes and Ray's files, and fail if the test has left a process behind."""
+        titles = self.kill_all()
         shutil.rmtree(self.ray, ignore_errors=True)
-        assert not names, f"left over: {names}"
+        assert not titles, f"processes left over: {titles}"
 
     def get(self, dashboard: str, path: str) -> Any:
-        """JSON of Ray's dashboard."""
+        """Send a GET request to Ray's dashboard and return the JSON of its answer."""
         return self._ask("GET", dashboard + path)
 
     def post(self, dashboard: str, path: str) -> Any:
@@ -202,7 +223,7 @@ class Lab:
         return listed
 
     def prometheus(self) -> list[str]:
-        """This platform's lines at all the places that Ray's service discovery names; none while Ray starts."""
+        """Return coldtune's lines from all addresses in Ray's service discovery. There are none while Ray starts."""
         lines: list[str] = []
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             for entry in json.loads((self.session() / "prom_metrics_service_discovery.json").read_text()):
@@ -212,7 +233,7 @@ class Lab:
         return [line for line in lines if line.startswith("ray_coldtune_")]
 
     def trial_logs(self) -> list[list[str]]:
-        """The lines of each actor's log, without Ray's own (they start with a colon)."""
+        """Return the lines of each trial process's log, without Ray's own lines, which start with a colon."""
         paths = sorted(self.session().glob("logs/worker-*.out"))
         logs = [path.read_text(errors="replace").splitlines() for path in paths]
         return [
@@ -221,14 +242,14 @@ class Lab:
 
 
 class Head:
-    """Ray's head, started in a lab by `ray start` on free ports with `cpus` CPUs."""
+    """A Ray head with `cpus` CPUs, started in a lab by `ray start` on free ports."""
 
     def __init__(self, lab: Lab, cpus: int) -> None:
         self.lab, self.cpus = lab, cpus
         self.address = ""
 
     def start(self) -> None:
-        """Returns when `ray start` does."""
+        """Start the head and wait until `ray start` has returned."""
         port, agent, client, metrics = free_ports(4)
         ports = {"port": port, "dashboard-agent-listen-port": agent, "ray-client-server-port": client}
         ports |= {"metrics-export-port": metrics, "min-worker-port": 0, "max-worker-port": 0}
@@ -237,18 +258,18 @@ class Head:
             ["ray", "start", "--head", *options, *(f"--{name}={value}" for name, value in ports.items())],
             **LOOPBACK,
         )
-        assert run.ended() == 0, run.text
+        assert run.wait() == 0, run.text
         self.address = f"127.0.0.1:{port}"
 
     def close(self) -> None:
-        """End what is left of it."""
-        self.lab.end()
+        """Kill the processes of the head that still run."""
+        self.lab.kill_all()
         time.sleep(0.1)
 
 
 @dataclass
 class Unbroken:
-    """A finished sweep, and what was seen from outside while it ran."""
+    """A finished sweep, and observations from outside while it ran."""
 
     home: Path
     code: int
@@ -265,21 +286,22 @@ class Unbroken:
 
 
 def trainings_of(prometheus: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Of each trial whose training shows whole: what it shows, by the metric's name."""
-    found: dict[str, dict[str, float]] = {}
+    """Return the gauges of each trial that exports loss, step and speed, as trial -> name of the gauge -> value."""
+    gauges: dict[str, dict[str, float]] = {}
     for line in prometheus:
         if match := re.match(r'ray_coldtune_(training_loss|training_step|images_per_second)\{.*\btrial="(\d+)"', line):
-            found.setdefault(match[2], {})[match[1]] = float(line.rpartition(" ")[2])
-    return {trial: values for trial, values in found.items() if len(values) == 3}
+            gauges.setdefault(match[2], {})[match[1]] = float(line.rpartition(" ")[2])
+    return {trial: values for trial, values in gauges.items() if len(values) == 3}
 
 
 def dashboard_of(text: str) -> str:
-    found = re.search(r"dashboard (http://127\.0\.0\.1:\d+)", text)
-    return found[1] if found else ""
+    """Return the dashboard's address as a job has printed it, or an empty string before that."""
+    match = re.search(r"dashboard (http://127\.0\.0\.1:\d+)", text)
+    return match[1] if match else ""
 
 
 def study_of(home: Path, name: str = "*") -> Any:
-    """The Optuna study of the one study (of that name) in a home, or None while there is none."""
+    """Return the single Optuna study (of that name) in a home, or None if it does not exist yet."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -294,16 +316,22 @@ def study_of(home: Path, name: str = "*") -> Any:
 
 
 def checkpoints_of(home: Path) -> dict[str, dict[int, float]]:
-    """Training key -> step -> when its checkpoint was published."""
-    found: dict[str, dict[int, float]] = {}
+    """Return the time at which each checkpoint was published, as training key -> step -> time."""
+    checkpoints: dict[str, dict[int, float]] = {}
     for manifest in home.glob("store/train/*/*/manifest.json"):
         with contextlib.suppress(FileNotFoundError):
-            found.setdefault(manifest.parts[-3], {})[int(manifest.parts[-2])] = manifest.stat().st_mtime
-    return found
+            checkpoints.setdefault(manifest.parts[-3], {})[int(manifest.parts[-2])] = manifest.stat().st_mtime
+    return checkpoints
+
+
+def interrupted_checkpoints(home: Path) -> dict[str, int]:
+    """Return the last checkpoint of each training that has not finished, as training key -> step."""
+    last = {key: max(steps) for key, steps in checkpoints_of(home).items()}
+    return {key: step for key, step in last.items() if step < SETTINGS["training.steps"]}
 
 
 class Runs:
-    """The MLflow tree of the one study in a home."""
+    """The MLflow runs of the single study in a home: its parent run, and a child run for each trial."""
 
     def __init__(self, home: Path) -> None:
         from mlflow import MlflowClient
@@ -314,10 +342,10 @@ class Runs:
         self.parents = [run for run in runs if run.data.tags["coldtune.kind"] == "study"]
         children = [run for run in runs if run.data.tags["coldtune.kind"] == "trial"]
         self.trials = {int(run.data.tags["coldtune.trial"]): run for run in children}
-        assert len(self.trials) == len(children), "a trial has one run"
+        assert len(self.trials) == len(children), "a trial has a single run"
 
     def steps(self, trial: int, metric: str) -> list[int]:
-        """The steps at which a metric was logged, in order; twice what was done twice."""
+        """Return the steps at which a metric was logged, in order. A step that was logged twice appears twice."""
         history = self.client.get_metric_history(self.trials[trial].info.run_id, metric)
         return sorted(row.step for row in history)
 

@@ -1,4 +1,4 @@
-"""Ended in mid-trial by kill -9 and then by Ctrl-C, a study goes on and ends as if nothing had happened."""
+"""Studies whose driver or trial process is killed, or that end with Ctrl-C, resume and end as if undisturbed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from e2e_lab import SETTINGS, Lab, Runs, Unbroken, checkpoints_of, flags, study_of, title
+from e2e_lab import SETTINGS, Lab, Runs, Unbroken, checkpoints_of, flags, interrupted_checkpoints, study_of, title
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 
@@ -19,48 +19,77 @@ LAST = SETTINGS["training.steps"]
 
 
 def key_of(trial: FrozenTrial) -> str:
-    """The training key of a finished trial."""
+    """Return the training key of a finished trial."""
     return Path(trial.user_attrs["checkpoint"]).parent.name
 
 
-def caught_by(home: Path) -> dict[str, int]:
-    """Training key -> last checkpoint of what is being trained."""
-    return {key: max(steps) for key, steps in checkpoints_of(home).items() if max(steps) < LAST}
+def trains(home: Path) -> bool:
+    """Return True if a trial has a checkpoint and at least half of its training before it."""
+    return any(0 < step <= LAST // 2 for step in interrupted_checkpoints(home).values())
 
 
-def in_mid_trial(home: Path) -> bool:
-    """Whether a trial has finished, its run being in MLflow, while another has a checkpoint and much to do."""
+def trains_after_finished_trial(home: Path) -> bool:
+    """Return True if a trial has finished, with its run in MLflow, and another trial is in mid-training."""
     study = study_of(home)
-    done = [trial.number for trial in study.get_trials(states=[TrialState.COMPLETE])] if study else []
+    finished = [trial.number for trial in study.get_trials(states=[TrialState.COMPLETE])] if study else []
     try:
-        if not done or not Runs(home).trials.keys() >= set(done):
+        if not finished or not Runs(home).trials.keys() >= set(finished):
             return False
     except MlflowException:  # the driver may keep its database locked for a while
         return False
-    return any(0 < reached <= LAST // 2 for reached in caught_by(home).values())
+    return trains(home)
 
 
-def test_kill_interrupt_and_resume(lab: Lab, unbroken: Unbroken) -> None:
+def check_steps(runs: Runs, trial: int, reached: int) -> None:
+    """Check that MLflow has each step, and that no step before the checkpoint at `reached` was trained twice."""
+    steps = runs.steps(trial, "loss")
+    assert [step for step in steps if step <= reached] == list(range(10, reached + 1, 10))
+    assert set(steps) == set(range(10, LAST + 1, 10))
+
+
+def test_trial_killed_with_its_driver_resumes_to_same_result(lab: Lab, unbroken: Unbroken) -> None:
+    home = lab.path / "home"
+    run = lab.sweep(home, "--trials", "1", *flags())
+    run.until("a checkpoint", lambda: trains(home))
+    run.process.kill()
+    assert run.wait() == -signal.SIGKILL
+    lab.wait_until_empty()  # Ray and the trial end without their driver
+    (reached,) = interrupted_checkpoints(home).values()
+
+    run = lab.sweep(home, "--trials", "1", *flags(), "--resume")
+    assert run.wait() == 0, run.text
+    lab.wait_until_empty()
+    (trial,), runs = study_of(home).trials, Runs(home)
+    assert trial.state == TrialState.COMPLETE
+    same = unbroken.study.trials[0]
+    assert (trial.params, trial.user_attrs["metrics"]) == (same.params, same.user_attrs["metrics"])
+    assert {run.info.status for run in [*runs.parents, *runs.trials.values()]} == {"FINISHED"}
+    check_steps(runs, 0, reached)
+
+
+@pytest.mark.slow
+def test_study_killed_then_interrupted_resumes_to_same_results(lab: Lab, unbroken: Unbroken) -> None:
     home = lab.path / "home"
     run = lab.sweep(home, "--trials", "3", *flags())
-    run.until("the middle of a trial", lambda: in_mid_trial(home))
+    run.until("the middle of a trial", lambda: trains_after_finished_trial(home))
     run.process.kill()
-    assert run.ended() == -signal.SIGKILL
-    lab.nothing_runs()  # no orphans, though nobody was left to end them
+    assert run.wait() == -signal.SIGKILL
+    lab.wait_until_empty()  # Ray and the trials end without their driver
 
-    study, files, runs, caught = study_of(home), checkpoints_of(home), Runs(home), caught_by(home)
+    study, files, runs = study_of(home), checkpoints_of(home), Runs(home)
+    caught = interrupted_checkpoints(home)
     assert caught
     finished = study.get_trials(states=[TrialState.COMPLETE])
     interrupted = {trial.number for trial in study.get_trials(states=[TrialState.RUNNING])}
 
-    # The same again; Ctrl-C once an interrupted trial goes on.
+    # The same command resumes. Ctrl-C follows once an interrupted trial continues.
     run = lab.sweep(home, "--trials", "3", *flags(), "--resume")
     going_on = {f"=== study {study.study_name}, trial {number} (goes on)" for number in interrupted}
     run.until("an interrupted trial", lambda: going_on & {line for log in lab.trial_logs() for line in log})
     run.process.send_signal(signal.SIGINT)
-    assert run.ended() == 130, run.text
-    lab.nothing_runs()
-    # The trial that was almost through may end before the signal arrives: what the study says counts.
+    assert run.wait() == 130, run.text
+    lab.wait_until_empty()
+    # A trial that was almost finished may end before the signal arrives, so the study says which trials are left.
     again = {trial.number for trial in study_of(home).get_trials(states=[TrialState.RUNNING])}
     assert again
     assert again <= {0, 1, 2} - {trial.number for trial in finished}
@@ -71,13 +100,13 @@ def test_kill_interrupt_and_resume(lab: Lab, unbroken: Unbroken) -> None:
     for ended in (parent, *(trials[number] for number in again)):
         assert (ended.info.status, ended.data.tags["coldtune.state"]) == ("KILLED", "interrupted")
 
-    # What it printed resumes it.
+    # The command that the study printed resumes it.
     (command,) = re.findall(r"^  resume +(.+)$", run.text, re.MULTILINE)
     run = lab.start(shlex.split(command))
-    assert run.ended() == 0, run.text
-    lab.nothing_runs()
+    assert run.wait() == 0, run.text
+    lab.wait_until_empty()
 
-    # As many trials as an unbroken study has, the same ones, with the same values, in the same runs as before.
+    # The study has the same trials with the same values as an unbroken study, in the same runs as before.
     study, whole, after = study_of(home), unbroken.study, Runs(home)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
     assert [trial.params for trial in study.trials] == [trial.params for trial in whole.trials]
@@ -88,37 +117,33 @@ def test_kill_interrupt_and_resume(lab: Lab, unbroken: Unbroken) -> None:
     assert all(after.trials[number].info.run_id == before.info.run_id for number, before in runs.trials.items())
     assert {run.info.status for run in [*after.parents, *after.trials.values()]} == {"FINISHED"}
 
-    # What had finished was not run again: neither its files nor its records are newer.
+    # Finished trials were not run again: neither their files nor their records are newer.
     for trial in finished:
         now, key = study.trials[trial.number], key_of(trial)
         assert checkpoints_of(home)[key][LAST] == files[key][LAST]
         assert (now.datetime_complete, now.user_attrs) == (trial.datetime_complete, trial.user_attrs)
         assert after.steps(trial.number, "loss") == list(range(10, LAST + 1, 10))
 
-    # What was caught went on from its checkpoint: no step before that was trained, or logged, twice; none is missing.
-    went_on = {key_of(study.trials[number]): number for number in interrupted}
-    assert caught.keys() <= went_on.keys()
+    # Interrupted trials continued from their checkpoints.
+    number_of = {key_of(study.trials[number]): number for number in interrupted}
+    assert caught.keys() <= number_of.keys()
     for key, reached in caught.items():
-        steps = after.steps(went_on[key], "loss")
-        assert [step for step in steps if step <= reached] == list(range(10, reached + 1, 10))
-        assert set(steps) == set(range(10, LAST + 1, 10))
+        check_steps(after, number_of[key], reached)
 
 
 @pytest.mark.slow
-def test_a_trial_whose_process_is_killed_goes_on_by_itself(lab: Lab) -> None:
+def test_trial_whose_process_is_killed_continues_from_checkpoint(lab: Lab) -> None:
     home = lab.path / "home"
     run = lab.sweep(home, "--trials", "1", *flags())
-    run.until("a checkpoint", lambda: any(0 < reached <= LAST // 2 for reached in caught_by(home).values()))
+    run.until("a checkpoint", lambda: trains(home))
     (actor,) = [process for process in lab.processes() if title(process).startswith("ray::coldtune_trial")]
     actor.kill()
-    (reached,) = caught_by(home).values()
-    assert run.ended() == 0, run.text
-    lab.nothing_runs()
+    (reached,) = interrupted_checkpoints(home).values()
+    assert run.wait() == 0, run.text
+    lab.wait_until_empty()
     assert "trial 0: its process died; it goes on from its last checkpoint" in run.text
     assert "Traceback" not in run.text
     assert [trial.state for trial in study_of(home).trials] == [TrialState.COMPLETE]
     runs = Runs(home)
     assert runs.trials[0].info.status == "FINISHED"
-    steps = runs.steps(0, "loss")
-    assert [step for step in steps if step <= reached] == list(range(10, reached + 1, 10)), "not trained again"
-    assert set(steps) == set(range(10, LAST + 1, 10))
+    check_steps(runs, 0, reached)

@@ -1,4 +1,4 @@
-"""A cluster of two nodes: one of them with another view of the file system, and then with the same."""
+"""A cluster of two nodes: first a node that does not see the home, and then a node that does."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(3600)]
 
 
 def may_mount() -> bool:
-    """Whether this process may give another one a file system of its own."""
+    """Return True if this process may start another process with its own mounts."""
     if os.geteuid() != 0 or not shutil.which("unshare"):
         return False
-    tried = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False)
-    return tried.returncode == 0
+    mounted = subprocess.run(
+        ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
+    )
+    return mounted.returncode == 0
 
 
 def start_head(lab: Lab) -> str:
@@ -30,12 +32,12 @@ def start_head(lab: Lab) -> str:
     options = ["--num-cpus=0", "--include-dashboard=false"]
     given = [*options, *(f"--{name}={value}" for name, value in ports.items())]
     run = lab.start(["ray", "start", "--head", *given])
-    assert run.ended() == 0, run.text
+    assert run.wait() == 0, run.text
     return f"127.0.0.1:{port}"
 
 
 def start_node(lab: Lab, head: str, hidden: Path | None = None) -> None:
-    """Another node, on which `hidden` is an empty folder of its own."""
+    """Start a second node. On this node `hidden` is an empty folder of its own."""
     agent, metrics = free_ports(2)
     ports = {"dashboard-agent-listen-port": agent, "metrics-export-port": metrics}
     ports |= {"min-worker-port": 0, "max-worker-port": 0}
@@ -45,7 +47,7 @@ def start_node(lab: Lab, head: str, hidden: Path | None = None) -> None:
         mount = f"mount -t tmpfs tmpfs {shlex.quote(str(hidden))} && exec {shlex.join(command)}"
         command = ["unshare", "-m", "sh", "-c", mount]
     run = lab.start(command)
-    assert run.ended() == 0, run.text
+    assert run.wait() == 0, run.text
 
 
 def sweep(lab: Lab, head: str, home: Path) -> tuple[int, str]:
@@ -53,12 +55,12 @@ def sweep(lab: Lab, head: str, home: Path) -> tuple[int, str]:
         ["python", JOB, "--home", str(home), "--trials", "1", *flags()],
         RAY_ADDRESS=head,
     )
-    return run.ended(), run.text
+    return run.wait(), run.text
 
 
-def test_a_node_that_does_not_share_the_home_is_refused_before_anything_is_spent(lab: Lab) -> None:
+def test_node_without_shared_home_is_refused_before_training(lab: Lab) -> None:
     if not may_mount():
-        pytest.skip("another view of the file system takes root and the right to mount")
+        pytest.skip("hiding a folder from a node needs root and the right to mount")
     home = lab.path / "home"
     home.mkdir()
     try:
@@ -72,11 +74,11 @@ def test_a_node_that_does_not_share_the_home_is_refused_before_anything_is_spent
         assert not list(home.glob("store/*/*"))
         assert not list(home.glob(".seen*"))
 
-        lab.end()
+        lab.kill_all()
         head = start_head(lab)
         start_node(lab, head)
         code, said = sweep(lab, head, home)
         assert code == 0, said
         assert [t.state for t in study_of(home).trials if t.state != TrialState.WAITING] == [TrialState.COMPLETE]
     finally:
-        lab.end()
+        lab.kill_all()

@@ -1,4 +1,4 @@
-"""A study whose finished work lies in a bucket: killed in mid-training, resumed from there, and evaluated."""
+"""A study that keeps its store in a bucket is killed while it trains, resumed from the bucket, and evaluated."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 LAST = SETTINGS["training.steps"]
 
 
-def test_a_study_in_a_bucket(lab: Lab, s3: servers.S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_study_in_bucket_killed_is_resumed_from_bucket(
+    lab: Lab, s3: servers.S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lab.env |= s3.environment
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     bucket, home = s3.bucket(), lab.path / "home"
     url = s3.url(bucket, "cold/store")
-    files = Store(StoreAt(url, str(lab.path / "looking"))).files
+    files = Store(StoreAt(url, str(lab.path / "observer"))).files
 
     def checkpoints() -> list[list[str]]:
-        """Training key and step of each."""
+        """Return the training key and step of each checkpoint."""
         return [name.split("/")[:2] for name in files.tree("train") or {} if name.endswith("/manifest.json")]
 
     def steps() -> list[int]:
@@ -38,13 +40,13 @@ def test_a_study_in_a_bucket(lab: Lab, s3: servers.S3, monkeypatch: pytest.Monke
     run = lab.sweep(home, *arguments)
     run.until("a checkpoint in the bucket", lambda: any(0 < step < LAST for step in steps()))
     run.process.kill()
-    run.ended()
-    lab.nothing_runs()
+    run.wait()
+    lab.wait_until_empty()
     trained = {key for key, step in checkpoints() if int(step) == LAST}
 
     run = lab.sweep(home, *arguments, "--resume")
-    assert run.ended() == 0, run.text
-    lab.nothing_runs()
+    assert run.wait() == 0, run.text
+    lab.wait_until_empty()
     assert f"finished work to s3://{bucket}/cold/store" in run.text
     study = study_of(home)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
@@ -56,10 +58,10 @@ def test_a_study_in_a_bucket(lab: Lab, s3: servers.S3, monkeypatch: pytest.Monke
     training = {stage: found for stage, _, found, _ in recorded["stages"]}
     assert training["train"] is (recorded["checkpoint"].split("/")[-2] in trained)
 
-    # Another process, which knows the home only, finds restorers and images in the bucket.
+    # Other processes know only the home, and find restorers and images in the bucket.
     def coldtune(*words: str) -> str:
         done = lab.start([sys.executable, "-m", "coldtune", *words, "--home", str(home)])
-        assert done.ended() == 0, done.text
+        assert done.wait() == 0, done.text
         return done.text
 
     judged = lab.path / "judged.json"
@@ -70,4 +72,4 @@ def test_a_study_in_a_bucket(lab: Lab, s3: servers.S3, monkeypatch: pytest.Monke
     assert re.search(rf"its restorer +s3://{bucket}/cold/store/train/\w+/00000{LAST}", shown)
     assert f"s3://{bucket}/cold/store" in coldtune("store", "ls")
     coldtune("store", "gc", "--older", "0", "--yes")
-    assert sorted(steps()) == [LAST, LAST], "what the trials passed on the way is gone, what they are is not"
+    assert sorted(steps()) == [LAST, LAST], "gc removes intermediate checkpoints and keeps final ones"

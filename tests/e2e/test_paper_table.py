@@ -1,4 +1,4 @@
-"""Tables of the paper as a newcomer asks for them: four short trials, and a second table that finds what it needs."""
+"""Two tables of the paper: four short trials, and a second table that reuses a training of the first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.slow]
 SETTINGS = ["training.steps=4", "training.batch_size=8", "degradation.steps=5", "protocol.num_images=40"]
 
 
-def ask(lab: Lab, home: Path, number: str) -> Running:
+def start(lab: Lab, home: Path, number: str) -> Running:
     job = [sys.executable, "jobs/paper_table.py", "--home", str(home), "--table", number]
     return lab.start([*job, "--set", *SETTINGS], COLUMNS="160")
 
@@ -28,19 +28,19 @@ def trials_of(home: Path, number: str) -> list[FrozenTrial]:
 
 
 def row(home: Path, number: str) -> list[str]:
-    """Our cells in the Markdown, without their intervals."""
+    """Return our cells of the Markdown table, without their intervals."""
     (path,) = home.glob(f"studies/paper_table_{number}_*/table.md")
     (line,) = re.findall(r"^\| digits, ours \| (.+) \|$", path.read_text(), re.MULTILINE)
     return [cell.partition(" ")[0] for cell in line.split(" | ")]
 
 
-def test_two_tables(lab: Lab) -> None:
+def test_paper_table_second_table_reuses_training_of_first(lab: Lab) -> None:
     home = lab.path / "home"
-    run = ask(lab, home, "4")
-    assert run.ended() == 0, run.text
-    lab.nothing_runs()
+    run = start(lab, home, "4")
+    assert run.wait() == 0, run.text
+    lab.wait_until_empty()
     assert "interrupted" not in run.text
-    assert "2 trainings of 4 steps of 8 images" in run.text, "what it costs is said"
+    assert "2 trainings of 4 steps of 8 images" in run.text, "the cost is printed"
     assert run.text.index("2 trainings of") < run.text.index("trial 0")
     trials = {trial.params["variant"]: trial for trial in trials_of(home, "4")}
     assert [trial.state for trial in trials.values()] == [TrialState.COMPLETE] * 4
@@ -61,9 +61,9 @@ def test_two_tables(lab: Lab) -> None:
     (written,) = home.glob("studies/*/table.md")
     assert text == written.read_text()
 
-    second = ask(lab, home, "A.7")
-    assert second.ended() == 0, second.text
-    lab.nothing_runs()
+    second = start(lab, home, "A.7")
+    assert second.wait() == 0, second.text
+    lab.wait_until_empty()
     assert "through the network and back; in the store already; " in second.text
     (found,) = trials_of(home, "A.7")
     assert {stage: was_found for stage, _, was_found, _ in found.user_attrs["stages"]}["train"]
@@ -71,8 +71,8 @@ def test_two_tables(lab: Lab) -> None:
     assert row(home, "A.7") == [f"{broken['fid_direct']:.2f}", f"{broken['fid']:.2f}"]
 
 
-def test_what_is_not_possible_is_said_before_anything_starts(lab: Lab) -> None:
+def test_paper_table_impossible_dataset_is_refused_before_start(lab: Lab) -> None:
     run = lab.start([sys.executable, "jobs/paper_table.py", "--table", "5", "--home", str(lab.path / "home")])
-    assert run.ended() == 2
+    assert run.wait() == 2
     assert run.text.startswith("error: --table 5 --dataset digits: its images have one channel")
     assert not (lab.path / "home").exists()

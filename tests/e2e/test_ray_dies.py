@@ -1,4 +1,4 @@
-"""The raylet of the driver's node is killed, then the GCS: the driver ends by itself and says how to go on."""
+"""The raylet of the driver's node is killed, then the GCS. The driver ends by itself and prints how to resume."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from optuna.trial import TrialState
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.slow]
 
 
-def ended_well(lab: Lab, run: Running, what: str) -> str:
-    """The command that resumes, as printed by a run that lost a process of Ray."""
-    assert run.ended() == 130, run.text
-    assert re.search(rf"Ray's {what} \(127\.0\.0\.1:\d+\) died, and its trials with it", run.text), run.text
+def resume_command(lab: Lab, run: Running, lost: str) -> str:
+    """Wait for the end of a run that lost a process of Ray, and return the command that it printed to resume."""
+    assert run.wait() == 130, run.text
+    assert re.search(rf"Ray's {lost} \(127\.0\.0\.1:\d+\) died, and its trials with it", run.text), run.text
     assert "interrupted with 0 of 2 trials ended; nothing is lost" in run.text
     assert "Traceback" not in run.text
-    lab.nothing_runs()
+    lab.wait_until_empty()
     (command,) = re.findall(r"^  resume +(.+)$", run.text, re.MULTILINE)
     return str(command)
 
 
-def test_the_driver_outlives_neither_for_long(lab: Lab) -> None:
+def test_driver_without_raylet_or_gcs_ends_and_prints_resume(lab: Lab) -> None:
     home = lab.path / "home"
     endless = {"training.steps": 50_000, "training.validate_every": 0, "training.checkpoint_every": 10}
     run = lab.sweep(home, "--trials", "2", *flags(**endless))
     run.until("two trainings", lambda: len(checkpoints_of(home)) == 2)
-    (raylet,) = lab.named("raylet")
+    (raylet,) = lab.processes_named("raylet")
     raylet.kill()
-    command = ended_well(lab, run, "raylet")
+    command = resume_command(lab, run, "raylet")
     assert [trial.state for trial in study_of(home).trials] == [TrialState.RUNNING] * 2
     runs = Runs(home)
     for each in [*runs.parents, *runs.trials.values()]:
@@ -40,25 +40,25 @@ def test_the_driver_outlives_neither_for_long(lab: Lab) -> None:
     caught = {key: max(steps) for key, steps in checkpoints_of(home).items()}
     run = lab.start(shlex.split(command))
 
-    def goes_on() -> bool:
+    def progress() -> bool:
         reached = checkpoints_of(home)
         return all(max(reached.get(key, [0])) > step for key, step in caught.items())
 
-    run.until("what was caught goes on", goes_on)
-    (gcs,) = lab.named("gcs_server")
+    run.until("progress of both trainings", progress)
+    (gcs,) = lab.processes_named("gcs_server")
     gcs.kill()
-    ended_well(lab, run, "GCS")
-    assert checkpoints_of(home).keys() == caught.keys(), "no trial but the two"
+    resume_command(lab, run, "GCS")
+    assert checkpoints_of(home).keys() == caught.keys(), "both trainings continue and no other starts"
 
 
-def test_a_ray_that_does_not_come_up_is_said_in_a_line(lab: Lab) -> None:
-    home, deep = lab.path / "home", lab.ray / ("x" * 110)  # too long a path for Ray's sockets
+def test_driver_if_ray_does_not_start_prints_reason_and_resume(lab: Lab) -> None:
+    home, deep = lab.path / "home", lab.ray / ("x" * 110)  # this path is too long for Ray's sockets
     deep.mkdir()
     run = lab.start([sys.executable, JOB, "--home", str(home), "--trials", "2", *flags()], RAY_TMPDIR=str(deep))
-    assert run.ended() == 130, run.text
+    assert run.wait() == 130, run.text
     assert re.search(r"^Ray did not start on this machine \(.*AF_UNIX path length", run.text, re.MULTILINE)
     assert "Traceback" not in run.text
     assert re.findall(r"^  resume +(.+)$", run.text, re.MULTILINE)
-    lab.nothing_runs()
+    lab.wait_until_empty()
     (parent,) = Runs(home).parents
     assert (parent.info.status, parent.data.tags["coldtune.state"]) == ("KILLED", "interrupted")

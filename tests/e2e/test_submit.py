@@ -1,4 +1,7 @@
-"""Submitted to a running cluster, both ways: ended, edited and submitted again, it goes on, with the edited code."""
+"""A job that is submitted to a running cluster, with and without a working directory.
+
+After each interruption the code is edited and submitted again. The study continues, with the edited code.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +36,14 @@ LAST = SETTINGS["training.steps"]
 
 @dataclass
 class Cluster:
-    """A head with a token, started in a clone of the repository."""
+    """A Ray head with a token, started in a copy of the repository."""
 
     lab: Lab
     clone: Path
     dashboard: str
 
     def submit(self, name: str, *flags_: str) -> Running:
-        """`ray job submit` of two trials from the clone; `name` is the submission's id."""
+        """Submit two trials from the copy by `ray job submit`. `name` becomes the id of the submission."""
         command = ["ray", "job", "submit", "--submission-id", name, *flags_, "--", "python", JOB, "--trials", "2"]
         return self.lab.start([*command, *flags()], cwd=self.clone, RAY_ADDRESS=self.dashboard)
 
@@ -50,19 +53,19 @@ class Cluster:
         return job
 
     def edit(self, text: str) -> None:
-        """Let the clone's workers say which code they are."""
+        """Make the copy's workers print `text` and the file of the code that they run."""
         path = self.clone / EDITED
         original = (ROOT / EDITED).read_text()
         path.write_text(f"{original}\n\nprint('===', {text!r}, __file__, flush=True)\n")
 
     def said(self, text: str, driver: Running) -> set[str]:
-        """Where the code lies that the driver and its actors ran after the edit `text`."""
+        """Return the files of the code that the driver and its actors ran after the edit `text`."""
         lines = [*driver.text.splitlines(), *(line for log in self.lab.trial_logs() for line in log)]
         head = f"=== {text} "
         return {line.removeprefix(head) for line in lines if line.startswith(head)}
 
     def idle(self) -> None:
-        """Wait until no trial runs: an actor that outlives its driver fails here."""
+        """Wait until no trial runs. An actor that outlives its driver makes the test fail here."""
         titles = lambda: [title(process) for process in self.lab.processes()]  # noqa: E731
         wait_for("the end of the trials", lambda: not any(each.startswith("ray::coldtune") for each in titles()))
 
@@ -75,7 +78,7 @@ def cluster(lab: Lab) -> Iterator[Cluster]:
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", ".gitignore"):
         shutil.copy(ROOT / name, clone / name)
-    # The literal submission writes to ./runs, the other to the user's coldtune-runs: here these are one place.
+    # Without a working directory a submission writes to ./runs, else to the user's coldtune-runs. A link joins the two.
     (clone / "runs").mkdir()
     (lab.user / "coldtune-runs").symlink_to(clone / "runs")
 
@@ -87,46 +90,46 @@ def cluster(lab: Lab) -> Iterator[Cluster]:
         cwd=clone,
         RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
     )
-    assert head.ended() == 0, head.text
+    assert head.wait() == 0, head.text
     yield Cluster(lab, clone, f"http://127.0.0.1:{dashboard}")
-    lab.end()
+    lab.kill_all()
 
 
-def test_kill_edit_and_submit_again(lab: Lab, cluster: Cluster) -> None:
+def test_submitted_study_edited_and_resubmitted_continues_with_edited_code(lab: Lab, cluster: Cluster) -> None:
     home = cluster.clone / "runs"
 
     def newest() -> float:
         return max((when for steps in checkpoints_of(home).values() for when in steps.values()), default=0.0)
 
-    # The literal submission, stopped in mid-trial.
+    # First submission, without a working directory: stopped while it trains.
     cluster.edit("first edit")
     run = cluster.submit("first")
     run.until("a checkpoint", newest)
     study = study_of(home)
     assert cluster.job("first")["metadata"] == {"job_name": study.study_name, "study": study.study_name}
-    lab.post(cluster.dashboard, "/api/jobs/first/stop")  # what `ray job stop` sends
-    run.ended()
+    lab.post(cluster.dashboard, "/api/jobs/first/stop")  # the request that `ray job stop` sends
+    run.wait()
     assert cluster.job("first")["status"] == "STOPPED"
     assert cluster.said("first edit", run) == {str(cluster.clone / EDITED)}
     cluster.idle()
     caught = {key: max(steps) for key, steps in checkpoints_of(home).items()}
     assert min(caught.values()) < LAST
 
-    # Edited, and submitted with a working directory; its driver is killed.
+    # Second submission, edited and with a working directory: its driver is killed.
     cluster.edit("second edit")
     run, before = cluster.submit("second", "--working-dir", "."), newest()
     run.until("another checkpoint", lambda: newest() > before)
     psutil.Process(int(cluster.job("second")["driver_info"]["pid"])).kill()
-    assert run.ended() != 0
+    assert run.wait() != 0
     assert cluster.job("second")["status"] == "FAILED"
     (ran,) = cluster.said("second edit", run)
-    assert "/runtime_resources/" in ran, "Ray's copy, though another coldtune is installed"
+    assert "/runtime_resources/" in ran, "the job runs Ray's copy, although another coldtune is installed"
     cluster.idle()
 
-    # Once more, to the end.
+    # Third submission: it runs to its end.
     cluster.edit("third edit")
     run = cluster.submit("third")
-    assert run.ended() == 0, run.text
+    assert run.wait() == 0, run.text
     assert cluster.job("third")["status"] == "SUCCEEDED"
     assert cluster.said("third edit", run) == {str(cluster.clone / EDITED)}
     study, runs = study_of(home), Runs(home)

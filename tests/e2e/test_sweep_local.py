@@ -1,4 +1,4 @@
-"""A sweep on this machine, as a newcomer runs it: what it prints, writes and shows while it runs."""
+"""A sweep on this machine, started as a newcomer does: its output, its files, and its pages while it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 REPORTS = list(range(10, SETTINGS["training.steps"] + 1, 10))
 
 
-def test_it_ends_well_and_says_what_to_do_next(unbroken: Unbroken) -> None:
+def test_sweep_end_prints_table_and_next_commands(unbroken: Unbroken) -> None:
     assert unbroken.code == 0, unbroken.text
     assert [trial.state for trial in unbroken.study.trials] == [TrialState.COMPLETE] * 3
     for trial in unbroken.study.trials:
@@ -28,10 +28,10 @@ def test_it_ends_well_and_says_what_to_do_next(unbroken: Unbroken) -> None:
     assert f"Trial {best.number}, measured once on test: FID" in unbroken.text
     assert f"sqlite:///{unbroken.home}/mlflow.db" in unbroken.text
     assert f"coldtune study show {unbroken.study.study_name}" in unbroken.text
-    assert "--trials 11" in unbroken.text, "how to extend it"
+    assert "--trials 11" in unbroken.text, "the command that extends the study"
 
 
-def test_mlflow_has_one_parent_and_a_run_for_each_trial(unbroken: Unbroken) -> None:
+def test_mlflow_has_parent_run_and_child_run_per_trial(unbroken: Unbroken) -> None:
     runs = Runs(unbroken.home)
     (parent,) = runs.parents
     assert parent.info.status == "FINISHED"
@@ -64,7 +64,7 @@ def test_mlflow_has_one_parent_and_a_run_for_each_trial(unbroken: Unbroken) -> N
         assert runs.steps(trial.number, "val_loss") == [120, 240]
 
 
-def test_each_run_keeps_its_configuration_pictures_and_weights(unbroken: Unbroken, tmp_path: Path) -> None:
+def test_mlflow_run_of_trial_keeps_config_images_and_weights(unbroken: Unbroken, tmp_path: Path) -> None:
     runs = Runs(unbroken.home)
     for number, run in runs.trials.items():
         assert runs.artifacts(number) == {"config.yaml", "grid.png", "strip.png", "weights/ema.safetensors"}
@@ -75,12 +75,12 @@ def test_each_run_keeps_its_configuration_pictures_and_weights(unbroken: Unbroke
             assert all(weights.get_tensor(name).isfinite().all() for name in weights.keys())  # noqa: SIM118
 
 
-def test_workers_run_in_the_drivers_environment(unbroken: Unbroken) -> None:
-    assert unbroken.workers_torch, "torch is loaded"
+def test_workers_use_the_drivers_environment(unbroken: Unbroken) -> None:
+    assert unbroken.workers_torch, "a worker has loaded torch"
     assert unbroken.workers_torch == unbroken.drivers_torch
 
 
-def test_everything_listens_on_loopback_only(unbroken: Unbroken) -> None:
+def test_all_processes_listen_on_loopback_only(unbroken: Unbroken) -> None:
     assert sum(map(len, unbroken.listening.values())) >= 5, "Ray's head, raylet, dashboard, agents and workers"
     for process, addresses in unbroken.listening.items():
         for address in map(ipaddress.ip_address, addresses):
@@ -88,7 +88,7 @@ def test_everything_listens_on_loopback_only(unbroken: Unbroken) -> None:
             assert (mapped or address).is_loopback, f"{process} listens on {address}"
 
 
-def test_the_dashboard_shows_the_study_and_its_trials_by_name(unbroken: Unbroken) -> None:
+def test_ray_dashboard_shows_study_and_trials_by_name(unbroken: Unbroken) -> None:
     (job,) = unbroken.jobs
     assert job["metadata"]["job_name"] == job["metadata"]["study"] == unbroken.study.study_name
     assert {actor["class_name"] for actor in unbroken.actors} == {"coldtune_trial"}
@@ -96,27 +96,27 @@ def test_the_dashboard_shows_the_study_and_its_trials_by_name(unbroken: Unbroken
     assert {actor["repr_name"] for actor in started} == {"coldtune_trial"}
 
 
-def test_each_actors_log_begins_every_trial_with_its_number(unbroken: Unbroken) -> None:
+def test_trial_log_names_each_trial_at_start_and_end(unbroken: Unbroken) -> None:
     begins = f"=== study {unbroken.study.study_name}, trial "
-    assert any(line.startswith(begins) for log in unbroken.early_logs for line in log[:1]), "while it runs"
-    told = []
+    assert any(line.startswith(begins) for log in unbroken.early_logs for line in log[:1]), "while the sweep runs"
+    logged = []
     for log in unbroken.logs:
         lines = [line for line in log if line.startswith("===")]
-        assert log[0] == lines[0], "nothing before"
+        assert log[0] == lines[0], "no line before the first trial"
         for first, last in zip(lines[::2], lines[1::2], strict=True):
             assert last == f"{first}: complete"
-            told.append(int(first.removeprefix(begins)))
-    assert sorted(told) == [0, 1, 2]
+            logged.append(int(first.removeprefix(begins)))
+    assert sorted(logged) == [0, 1, 2]
 
 
-def test_prometheus_has_the_study_and_its_trials_while_it_runs(unbroken: Unbroken) -> None:
+def test_prometheus_shows_study_and_trials_while_sweep_runs(unbroken: Unbroken) -> None:
     def values(name: str, *tags: str) -> list[float]:
         wanted = (f'study="{unbroken.study.study_name}"', *tags)
         lines = [x for x in unbroken.prometheus if x.startswith(f"ray_coldtune_{name}{{")]
         return [float(line.rpartition(" ")[2]) for line in lines if all(tag in line for tag in wanted)]
 
     (running,) = values("trials", 'state="running"')
-    assert running in (1.0, 2.0, 3.0), "as many as there are CPUs, once they are asked"
+    assert running in (1.0, 2.0, 3.0), "a trial runs on each CPU, and at most three trials exist"
     assert values("trials", 'state="failed"') == [0.0]
     trainings = trainings_of([line for line in unbroken.prometheus if f'study="{unbroken.study.study_name}"' in line])
     assert trainings.keys() & {"0", "1", "2"} == trainings.keys() != set()

@@ -1,4 +1,4 @@
-"""Several drivers at once, each with a Ray of its own: on one study, and on two studies that share a store."""
+"""Several drivers at once, each with its own Ray: on a single study, and on two studies that share a store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(3600)]
 
 
 def sweep(lab: Lab, home: Path, *arguments: str) -> Running:
-    """A driver whose Ray shares nothing with another's."""
+    """Start a driver whose Ray shares nothing with other drivers."""
     ray = tempfile.mkdtemp(prefix="t", dir=lab.ray)
     return lab.start([sys.executable, "jobs/sweep_blur.py", "--home", str(home), *arguments], RAY_TMPDIR=ray)
 
@@ -33,7 +33,7 @@ def owners(home: Path, *states: TrialState) -> dict[int, str]:
 
 
 def token_of(home: Path, driver: Running) -> str:
-    """Of a driver that is running the study."""
+    """Return the token of a driver that runs the study."""
     (note,) = [
         note
         for note in home.glob("studies/*/drivers/driver:*")
@@ -42,31 +42,33 @@ def token_of(home: Path, driver: Running) -> str:
     return note.name.partition(":")[2]
 
 
-def test_a_second_driver_joins_and_takes_over_when_the_first_is_killed(lab: Lab) -> None:
+def test_joined_driver_takes_over_trials_of_killed_driver(lab: Lab) -> None:
     home, trials = lab.path / "home", ["--trials", "6", *flags(**{"training.steps": 360})]
     first = sweep(lab, home, *trials)
-    first.until("its place", lambda: list(home.glob("studies/*/drivers/driver:*")))
-    second = sweep(lab, home, *trials, "--join")  # at once, since both take a while to start Ray
+    first.until("the first driver's file", lambda: list(home.glob("studies/*/drivers/driver:*")))
+    second = sweep(lab, home, *trials, "--join")  # at once, because both drivers take a while to start Ray
     refused = sweep(lab, home, *trials)
-    assert refused.ended() == 2, refused.text
+    assert refused.wait() == 2, refused.text
     assert re.search(
         rf"is being run by process {first.process.pid} on .*kill -INT {first.process.pid}.*--join", refused.text
     )
 
-    second.until("trials of both", lambda: len(set(owners(home, TrialState.RUNNING).values())) == 2)
+    second.until("running trials of both drivers", lambda: len(set(owners(home, TrialState.RUNNING).values())) == 2)
     assert re.search(rf"joins +process {first.process.pid} on ", second.text)
     one, two = (token_of(home, driver) for driver in (first, second))
     left = [number for number, owner in owners(home, TrialState.RUNNING).items() if owner == one]
     os.killpg(first.process.pid, signal.SIGKILL)
-    assert first.ended() == -signal.SIGKILL
+    assert first.wait() == -signal.SIGKILL
 
-    assert second.ended() == 0, second.text
-    lab.nothing_runs()
+    assert second.wait() == 0, second.text
+    lab.wait_until_empty()
     study, runs = study_of(home), Runs(home)
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6, "no more and no less than asked for"
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6, "exactly as many as requested"
     owned = owners(home)
     assert set(owned.values()) <= {one, two}
-    assert two in {owned[number] for number in left}, "taken up; one that ended before the kill stays the first's"
+    assert two in {owned[number] for number in left}, (
+        "the second driver took over; a trial that ended before the kill stays with the first driver"
+    )
     assert study.user_attrs["test"]["trial"] == study.best_trial.number
     (parent,) = runs.parents
     assert sorted(runs.trials) == list(range(6))
@@ -75,28 +77,26 @@ def test_a_second_driver_joins_and_takes_over_when_the_first_is_killed(lab: Lab)
     assert parent.data.metrics["best_fid"] == study.best_value
 
 
-def test_two_studies_on_one_store_train_once_what_they_share(lab: Lab) -> None:
-    """Both begin with the base and the same random points: they differ in when the model takes over."""
+def test_two_studies_sharing_a_store_train_common_trials_once(lab: Lab) -> None:
+    """Both studies begin with the base and the same random points. They differ only in `search.startup`."""
     home = lab.path / "home"
     each = [sweep(lab, home, "--trials", "3", "--study", name, *flags(**{"search.startup": startup}))
             for name, startup in (("a", 8), ("b", 9))]  # fmt: skip
-    assert [run.ended() for run in each] == [0, 0], "\n".join(run.text for run in each)
-    lab.nothing_runs()
+    assert [run.wait() for run in each] == [0, 0], "\n".join(run.text for run in each)
+    lab.wait_until_empty()
     both = [study_of(home, name).trials for name in ("a", "b")]
     assert [trial.params for trial in both[0]] == [trial.params for trial in both[1]]
     assert [trial.values for trial in both[0]] == [trial.values for trial in both[1]]
     made = Counter(str(key) for trial in [*both[0], *both[1]] for stage, key, found, _ in stages(trial) if not found)
     wanted = {str(key) for trial in both[0] for _, key, *_ in stages(trial)}
     assert set(made) == wanted
-    assert set(made.values()) == {1}, (
-        "each training, sampling and measurement was made by one study, the other found it"
-    )
+    assert set(made.values()) == {1}, "one study makes each training, sampling and measurement, the other reuses it"
 
     before = checkpoints_of(home)
-    gone = lab.start([sys.executable, "-m", "coldtune", "store", "gc", "--yes", "--older", "0", "--home", str(home)])
-    assert gone.ended() == 0, gone.text
+    gc = lab.start([sys.executable, "-m", "coldtune", "store", "gc", "--yes", "--older", "0", "--home", str(home)])
+    assert gc.wait() == 0, gc.text
     last = {key: {max(steps): steps[max(steps)]} for key, steps in before.items()}
-    assert checkpoints_of(home) == last, "gc takes checkpoints on the way, and nothing that either study needs"
+    assert checkpoints_of(home) == last, "gc removes intermediate checkpoints, and nothing that either study needs"
     for trial in [*both[0], *both[1]]:
         paths = [trial.user_attrs["checkpoint"], *trial.user_attrs["images"].values()]
         assert all(Path(path).is_dir() for path in [*paths, *trial.user_attrs["measured"].values()])

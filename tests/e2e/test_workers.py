@@ -1,4 +1,4 @@
-"""`--workers 2`: a sweep whose trials train over Ray Train, on exactly the two CPUs that one trial needs."""
+"""A sweep with `--workers 2`, whose trials train over Ray Train on exactly the two CPUs that a trial needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.slow]
 
 
-def test_a_sweep_over_two_workers(lab: Lab) -> None:
+def test_sweep_with_two_workers_trains_over_ray_train(lab: Lab) -> None:
     home = lab.path / "home"
     settings = {"training.steps": 20, "training.checkpoint_every": 10, "training.validate_every": 20}
     run = lab.sweep(home, "--trials", "2", "--workers", "2", *flags(**settings))
@@ -20,14 +20,14 @@ def test_a_sweep_over_two_workers(lab: Lab) -> None:
     wanted = f"{study.study_name}-trial-1"
 
     def train_runs() -> list[str]:
-        with contextlib.suppress(OSError):  # the dashboard has none to list before the first began
+        with contextlib.suppress(OSError):  # the dashboard has no list before the first training starts
             listed = lab.get(dashboard_of(run.text), "/api/train/v2/runs/v1")["train_runs"]
             return [each["name"] for each in listed]
         return []
 
     run.until("the second trial's training in the dashboard", lambda: wanted in train_runs())
-    assert run.ended() == 0, run.text
-    lab.nothing_runs()
+    assert run.wait() == 0, run.text
+    lab.wait_until_empty()
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
     assert "1 at once, 2 workers each" in run.text
     runs = Runs(home)

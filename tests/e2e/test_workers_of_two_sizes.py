@@ -1,4 +1,4 @@
-"""Two studies on one cluster whose trials need more than half of it each: nobody waits for ever, and pruning works."""
+"""Two studies on one cluster, each with trials that fill it: neither study blocks the other, and pruning works."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(1800)]
 
-# The base learns; the others do not, and come to the rung after it.
+# Only the base learns. The other learning rates are too small, and their trials reach the rung later.
 SPACE = """
 base: digits-quick
 vary:
@@ -22,16 +22,16 @@ PRUNED = "rungs: {steps: [20], num_images: 64}\npruning: {kind: successive_halvi
 SETTINGS = ["training.steps=40", "training.batch_size=12", "training.report_every=10", "training.checkpoint_every=20"]
 
 
-def test_trials_of_two_and_of_three_workers_on_four_cpus(lab: Lab) -> None:
+def test_trials_of_two_and_three_workers_share_four_cpus(lab: Lab) -> None:
     head = Head(lab, 4)
     head.start()
     two = sweep(lab, head, "two", SPACE + PRUNED, 2)
     three = sweep(lab, head, "three", SPACE, 3)
-    assert two.ended() == 0, two.text
-    assert three.ended() == 0, three.text
+    assert two.wait() == 0, two.text
+    assert three.wait() == 0, three.text
     head.close()
 
-    # Neither fits beside the other, so each must have waited: "2 at once" of two workers fill the cluster.
+    # Trials of the two studies do not fit side by side, so each study must have waited for the other.
     assert "2 at once, 2 workers each" in two.text
     assert "1 at once, 3 workers each" in three.text
     home = lab.path / "three"
@@ -45,7 +45,7 @@ def test_trials_of_two_and_of_three_workers_on_four_cpus(lab: Lab) -> None:
     assert pruned, two.text
     for trial in trials:
         last = 20 if trial.number in pruned else 40
-        assert runs.steps(trial.number, "loss") == list(range(10, last + 1, 10)), "its workers stopped at the rung"
+        assert runs.steps(trial.number, "loss") == list(range(10, last + 1, 10)), "its workers stop at the rung"
         assert max(checkpoints_of(home)[trained(trial)]) == last
     assert {run.info.status for run in [*runs.parents, *runs.trials.values()]} == {"FINISHED"}
 
@@ -56,5 +56,5 @@ def sweep(lab: Lab, head: Head, name: str, space: str, workers: int) -> Running:
 
 
 def trained(trial) -> str:
-    """Its training's key, which the keys of all its checkpoints begin with."""
+    """Return the key of a trial's training, with which the keys of all its checkpoints begin."""
     return next(Path(key).parent.name for stage, key, *_ in trial.user_attrs["stages"] if stage.startswith("train"))
