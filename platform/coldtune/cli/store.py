@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coldtune.cli.common import Commands, home_of, store_of, with_store
+from coldtune.durations import format_age
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,7 +132,7 @@ def _gc(options: argparse.Namespace, console: Console) -> int:
     gone = list(sweep(store, found)) if options.yes else found
     table = _table(store.at.shown, ("what",), ("size", "work"), ("why",))
     for one in gone:
-        table.add_row(_short(one.name), _size(one.bytes), _seconds(one.seconds), one.why)
+        table.add_row(_short(one.name), _size(one.bytes), format_age(one.seconds), one.why)
     if gone:
         console.print(table, highlight=False)
     stays = sum(item.bytes for item in inventory(store)) - (0 if options.yes else _bytes(gone))
@@ -204,7 +205,7 @@ def _figures(items: Sequence[Item]) -> tuple[str, str, str]:
     for item in items:
         whole = item.name.rpartition("/")[0] if item.key.rpartition("/")[2].isdigit() else item.name
         work[whole] = max(item.seconds, work.get(whole, 0.0))
-    return _size(_bytes(items)), _seconds(age), _seconds(sum(work.values()))
+    return _size(_bytes(items)), format_age(age), format_age(sum(work.values()))
 
 
 def _bytes(items: Sequence[Item] | Sequence[Waste]) -> int:
@@ -226,11 +227,3 @@ def _size(size: float) -> str:
             return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:,.3g} TB"
-
-
-def _seconds(seconds: float) -> str:
-    for unit, long in (("s", 60), ("min", 60), ("h", 48)):
-        if seconds < long - 0.5:
-            return f"{seconds:.{1 if seconds < 9.95 else 0}f} {unit}"
-        seconds /= 24 if unit == "h" else 60
-    return f"{seconds:,.0f} d"

@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from coldtune.durations import DAY_S
 from coldtune.store.local_files import WRITING
 
 LIMIT_GB = 20.0
 ATTEMPT = re.compile(r"_[0-9a-f]{32}")
-_DAY_S = 86400.0  # what was used within it is never trimmed: somebody may still want to open it
 _TRIM_S = 60.0
 
 
@@ -80,8 +80,11 @@ class Copies:
         path.mkdir(parents=True)
         return path
 
-    def trim(self, every_s: float = _TRIM_S, unused_s: float = _DAY_S) -> None:
-        """Remove what is beyond the limit, and what killed processes left; at most once in `every_s`."""
+    def trim(self, every_s: float = _TRIM_S, unused_s: float = DAY_S) -> None:
+        """Remove what is beyond the limit, and what killed processes left; at most once in `every_s`.
+
+        unused_s: what was used within it stays, because somebody may still want to open it.
+        """
         if time.monotonic() - self._trimmed < every_s:
             return
         self._trimmed, before = time.monotonic(), time.time() - unused_s

@@ -12,11 +12,10 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
+from coldtune.durations import DAY_S
 from coldtune.store.local_files import Marks
 from coldtune.store.manifest import MANIFEST, outline, read_manifest, verify
 from coldtune.store.store import Store
-
-DAY_S = 86400.0
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from coldtune.data import Dataset
 from coldtune.diffusion import build_degradation, nfe, source_of
+from coldtune.durations import format_estimate
 from coldtune.metrics import build_extractor, resolve
 from coldtune.stages.chain import BASELINES
 from coldtune.stages.keys import sample_key, train_key
@@ -44,9 +45,10 @@ class CostEstimate:
         work = self.training_s + self.sampling_s
         wall = max(work / slots, self.longest_s)
         return (
-            f"{_counted(self.trials, 'trial')}: {_counted(self.trainings, 'training')} ({clock(self.training_s)}) and "
-            f"{_counted(self.samplings, 'sampling')} ({clock(self.sampling_s)}), "
-            f"about {clock(wall)} with {slots} at once"
+            f"{_counted(self.trials, 'trial')}: "
+            f"{_counted(self.trainings, 'training')} ({format_estimate(self.training_s)}) and "
+            f"{_counted(self.samplings, 'sampling')} ({format_estimate(self.sampling_s)}), "
+            f"about {format_estimate(wall)} with {slots} at once"
         )
 
 
@@ -99,14 +101,6 @@ def count_trainings(space: Space, dataset: Dataset, sources: Mapping[str, Datase
         return None
     points = [{VARIANT: name} for name in space.config.variants] or [space.first]
     return len(_distinct_trainings(map(space.resolve, points), dataset, sources))
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as an estimate shows it: rounded seconds, minutes or hours."""
-    if seconds < 100:
-        return f"{max(round(seconds), 1)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
 
 
 def _distinct_trainings(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from optuna.trial import TrialState
 
+from coldtune.durations import format_work
 from coldtune.studies.storage.record import STAGES
 from coldtune.studies.trials.ledger import Ledger
 
@@ -33,7 +33,7 @@ def not_trained(ledger: Ledger) -> str:
     whole = steps + sum(trained.values())
     return (
         f"Pruned {pruned} trial{'s' * (pruned != 1)}: {steps:,} of {whole:,} steps were not trained "
-        f"({steps / whole:.0%}), {timedelta(seconds=round(seconds))} at the measured rates"
+        f"({steps / whole:.0%}), {format_work(seconds)} at the measured rates"
     )
 
 
