@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from coldtune.retrying import pauses
+
 PATIENCE_S = 120.0
+_PAUSES_S = (0.5, 10.0)  # between two tries: the first, the longest
 
 # What the stores of pyarrow.fs say in their messages; the exceptions themselves are all OSError.
 _DENIED = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "HTTP status 403", "PERMISSION_DENIED")
@@ -114,7 +116,7 @@ class Bucket:
 
     def _patiently(self, call: Callable[[], T], patience_s: float | None = None) -> T:
         deadline = time.monotonic() + (self.patience_s if patience_s is None else patience_s)
-        pause = 0.5
+        waits = pauses(*_PAUSES_S, jitter=0.5)
         while True:
             try:
                 return call()
@@ -122,8 +124,7 @@ class Bucket:
                 failure = _meant(error)
             if not isinstance(failure, PassingError) or time.monotonic() >= deadline:
                 raise failure
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, 10.0)
+            time.sleep(next(waits))
 
 
 def _meant(error: OSError) -> OSError:

@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from coldtune.processes import gone, this_process
+from coldtune.retrying import pauses
 from coldtune.store.local_files import Files
 
 _BEATS = 5  # in the time of a lease: so many may be late before it runs out
@@ -67,7 +68,7 @@ class _Lease:
     def acquire(self, done: Callable[[], bool], waiting: Callable[[str], None]) -> bool:
         """Wait until it is held (True) or `done()` (False)."""
         seen: tuple[str, bytes | None] | None = None
-        since, pause, told = time.monotonic(), _PAUSE_S[0], ""
+        since, told, waits = time.monotonic(), "", pauses(*_PAUSE_S)
         while not done():
             link, holder = self._end()
             sign = (link, self._read(f"beat-{holder['token']}") if holder else None)
@@ -80,8 +81,7 @@ class _Lease:
             if told != holder["token"]:
                 told = holder["token"]
                 waiting(f"{self.name} is being made by process {holder['pid']} on {holder['host']}; waiting for it")
-            time.sleep(pause)
-            pause = min(1.5 * pause, _PAUSE_S[1], max(float(holder["seconds"]) / _BEATS, _PAUSE_S[0]))
+            time.sleep(min(next(waits), max(float(holder["seconds"]) / _BEATS, _PAUSE_S[0])))
         return False
 
     def beat(self, stop: threading.Event) -> None:

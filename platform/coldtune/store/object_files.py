@@ -26,7 +26,6 @@ import errno
 import io
 import os
 import posixpath
-import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -35,6 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
+from coldtune.retrying import pauses
 from coldtune.store.bucket import Bucket, PassingError
 from coldtune.store.download_cache import ATTEMPT, Copies
 from coldtune.store.local_files import Marks
@@ -42,7 +42,7 @@ from coldtune.store.manifest import MANIFEST
 
 CLAIMS = ".claims"
 _STALE_S = 60.0  # after which a claim is taken for a dead process's
-_PAUSE_S = (0.05, 2.0)  # before another try where several want the same: at most, at first and later
+_PAUSES_S = (0.025, 1.0)  # before another try if several want the same, on average: the first, the longest
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,8 @@ class ObjectFiles:
         self, name: str, there: Callable[[], object | None], mine: object, commit: Callable[[], None]
     ) -> bool:
         """`commit()` unless something is there; of all that want to, one does. mine: what is `there` after it."""
-        pause, tried, deadline = _PAUSE_S[0], False, time.monotonic() + self.bucket.patience_s
+        tried, deadline = False, time.monotonic() + self.bucket.patience_s
+        waits = pauses(*_PAUSES_S, jitter=1.0)
         while True:
             if (now := there()) is not None:
                 return tried and now == mine  # the answer to our own write may have been lost
@@ -272,8 +273,7 @@ class ObjectFiles:
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     self.bucket.delete(claim)
-            time.sleep(random.uniform(0, pause))
-            pause = min(2 * pause, _PAUSE_S[1])
+            time.sleep(next(waits))
 
     def _alone(self, name: str, claim: str) -> bool:
         """Whether our claim is there and nobody else's who may still be alive."""
