@@ -24,7 +24,8 @@ from coldtune.metrics import (
     reference_statistics,
     resolve,
 )
-from coldtune.store.store import Store, StoreCache
+from coldtune.store.cache import StoreCache
+from coldtune.store.store import Store
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:

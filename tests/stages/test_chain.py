@@ -21,7 +21,8 @@ from coldtune.stages.chain import Chain, Outcome, found_only
 from coldtune.stages.keys import sample_key, train_key
 from coldtune.stages.reuse import share
 from coldtune.stages.trial import TrialConfig, parse_trial
-from coldtune.store.store import Store, StoreCheckpoints
+from coldtune.store.checkpoints import StoreCheckpoints
+from coldtune.store.store import Store
 from coldtune.training.loop import load_restorer, train
 
 

@@ -20,9 +20,11 @@ import torch
 from store_places import Bucket, Place
 
 import coldtune
+from coldtune.store.cache import StoreCache
+from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.local_files import LocalFiles
 from coldtune.store.location import StoreAt
-from coldtune.store.store import Store, StoreCache, StoreCheckpoints
+from coldtune.store.store import Store
 
 
 def write(text: str):

@@ -60,7 +60,8 @@ sys.exit(any(os.waitpid(pid, 0)[1] for pid in children))
 TRAIN = """
 import os, sys, time
 from pathlib import Path
-from coldtune.store.store import Store, StoreCheckpoints
+from coldtune.store.checkpoints import StoreCheckpoints
+from coldtune.store.store import Store
 
 where, logs, lease_s, final, seconds, count = sys.argv[1:]
 logs, lease_s, final = Path(logs), float(lease_s), int(final)

@@ -21,10 +21,11 @@ from coldtune.store import object_files as store_object
 from coldtune.store import store as store_module
 from coldtune.store.bucket import Bucket as Objects
 from coldtune.store.bucket import PassingError
+from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.download_cache import Copies
 from coldtune.store.location import StoreAt
 from coldtune.store.object_files import CLAIMS, ObjectFiles
-from coldtune.store.store import Store, StoreCheckpoints
+from coldtune.store.store import Store
 
 
 def fill(text: str):

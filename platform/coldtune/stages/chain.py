@@ -34,7 +34,9 @@ from coldtune.metrics.protocol import Protocol
 from coldtune.stages.keys import DEGRADED, PLAIN, measure_key, prior_key, sample_key, train_key
 from coldtune.stages.rungs import rungs
 from coldtune.stages.trial import TrialConfig
-from coldtune.store.store import Entry, Store, StoreCache, StoreCheckpoints
+from coldtune.store.cache import StoreCache
+from coldtune.store.checkpoints import StoreCheckpoints
+from coldtune.store.store import Entry, Store
 from coldtune.training import read_history
 from coldtune.training.loop import Report, TrainingTask, TrainResult, load_restorer
 

@@ -14,8 +14,8 @@ from coldtune.metrics import build_extractor, resolve
 from coldtune.stages.chain import BASELINES
 from coldtune.stages.keys import sample_key, train_key
 from coldtune.stages.trial import TrialConfig
+from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.location import StoreAt
-from coldtune.store.store import StoreCheckpoints
 from coldtune.studies.estimate.timing import Timing
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.space.space import Space
