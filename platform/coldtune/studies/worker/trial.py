@@ -145,7 +145,7 @@ def measure_on_test(config: Mapping[str, Any]) -> tuple[dict[str, float], dict[s
     import torch
 
     from coldtune.config import plain
-    from coldtune.stages.rungs import RungConfig
+    from coldtune.stages.trial import RungConfig
 
     job = parse(TrialJob, config)
     torch.set_num_threads(job.cpus)
