@@ -11,7 +11,7 @@ from e2e_lab import SETTINGS, Lab, flags, study_of
 from optuna.trial import TrialState
 
 import servers
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -25,7 +25,7 @@ def test_a_study_in_a_bucket(lab: Lab, s3: servers.S3, monkeypatch: pytest.Monke
         monkeypatch.setenv(name, value)
     bucket, home = s3.bucket(), lab.path / "home"
     url = s3.url(bucket, "cold/store")
-    files = Store(StoreAt(url, str(lab.path / "looking"))).files
+    files = Store(StoreLocation(url, str(lab.path / "looking"))).files
 
     def checkpoints() -> list[list[str]]:
         """Training key and step of each."""

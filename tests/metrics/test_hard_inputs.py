@@ -124,6 +124,6 @@ def test_reference_statistics_damaged_store_entry_is_rebuilt(digits: Dataset, tm
     for path in files:
         path.chmod(0o644)
         path.write_bytes(damage or path.read_bytes()[:-8])
-    with pytest.warns(UserWarning, match="is not believed"):
+    with pytest.warns(UserWarning, match="is damaged"):
         again = _judged(digits, images.flip(0), StoreCache(Store(tmp_path)))
     assert again.values == whole.values

@@ -207,7 +207,7 @@ class Chain:
         checkpoints = StoreCheckpoints(self.store.at, key, final=steps, by=self.store.by)
         with self.store.lease("train", key, done=lambda: checkpoints.has(steps)):
             path = self._train(key, checkpoints, train, report, replay, recorded)
-        self.store.used(f"train/{key}/{path.name}")
+        self.store.record_use(f"train/{key}/{path.name}")
         return path
 
     def _train(

@@ -1,4 +1,4 @@
-"""The cache of computed tensors that `coldtune.metrics` takes by argument, kept in a store."""
+"""The cache of tensors that `coldtune.metrics` takes as an argument, kept in a store."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class StoreCache:
-    """The cache that `coldtune.metrics` takes by argument, kept in a store as safetensors."""
+    """Named tensors as store entries, each a safetensors file."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     def get(self, kind: str, key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors under (kind, key), computed by `build` once."""
+        """Return the tensors under (kind, key). If the store does not hold them, compute them with `build` first."""
         from safetensors.torch import load_file, save_file
 
         def write(directory: Path) -> None:

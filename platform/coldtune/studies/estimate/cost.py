@@ -15,7 +15,7 @@ from coldtune.stages.chain import BASELINES
 from coldtune.stages.keys import sample_key, train_key
 from coldtune.stages.trial import TrialConfig
 from coldtune.store.checkpoints import StoreCheckpoints
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 from coldtune.studies.estimate.timing import Timing
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.space.space import Space
@@ -73,7 +73,9 @@ def estimate_cost(
     return CostEstimate(len(points), len(each), len(samplings), sum(each), sampling_s, max(each))
 
 
-def describe_variants(space: Space, dataset: Dataset, sources: Mapping[str, Dataset], store: StoreAt | Path) -> str:
+def describe_variants(
+    space: Space, dataset: Dataset, sources: Mapping[str, Dataset], store: StoreLocation | Path
+) -> str:
     """Return one line about the cost of all variants: trainings, the part that the store has, and evaluations.
 
     Trials that differ only in their sampler or prior share a training.
@@ -128,7 +130,7 @@ def _batch(trial: TrialConfig) -> int:
     return trial.training.batch_size * trial.training.accumulate
 
 
-def _steps_in_store(store: StoreAt | Path, key: str, trial: TrialConfig) -> int:
+def _steps_in_store(store: StoreLocation | Path, key: str, trial: TrialConfig) -> int:
     steps = trial.training.steps
     latest = StoreCheckpoints(store, key, final=steps).latest(steps)
     return latest[0] if latest else 0

@@ -106,7 +106,7 @@ def _chain(
 ) -> Chain:
     from coldtune.data import Dataset
     from coldtune.stages.chain import Chain
-    from coldtune.store.location import StoreAt
+    from coldtune.store.location import StoreLocation
     from coldtune.store.store import Store
 
     source = Dataset.open(job.source_path) if job.source_path else None
@@ -116,8 +116,8 @@ def _chain(
         waits()
 
     working = deadline.resume if deadline else lambda: None
-    place = StoreAt.in_home(Path(job.home), job.store)
-    store = Store(place, by=f"{job.study}/{job.number}", waiting=waiting, working=working)
+    place = StoreLocation.in_home(Path(job.home), job.store)
+    store = Store(place, by=f"{job.study}/{job.number}", on_wait=waiting, on_resume=working)
     return Chain(trial, Dataset.open(job.dataset_path), store, device, source)
 
 
