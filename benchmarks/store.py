@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path
 
 from coldtune.store import store as store_module
-from coldtune.store.gc import Needs, inventory, waste
-from coldtune.store.location import StoreAt
+from coldtune.store.gc import Retention, find_garbage, list_entries
+from coldtune.store.location import StoreLocation
 from coldtune.store.provenance import git_commit, made
 from coldtune.store.store import Store
 
@@ -64,7 +64,7 @@ def row(*cells: object) -> None:
 
 
 def forget() -> None:
-    store_module._BELIEVED.clear()
+    store_module._VERIFIED.clear()
 
 
 def sizes(root: Path, repeat: int) -> None:
@@ -106,15 +106,15 @@ def many(root: Path, repeat: int) -> None:
     first = timed(lambda: [store.find("many", key) for key in keys]) / len(keys)
     again = timed(lambda: [store.find("many", key) for key in keys]) / len(keys)
     missing = median(partial(store.find, "many", "none"), 50)
-    listing = median(partial(inventory, store), min(repeat, 3))
-    wasting = median(partial(waste, store, Needs(), 0), min(repeat, 3))
+    listing = median(partial(list_entries, store), min(repeat, 3))
+    wasting = median(partial(find_garbage, store, Retention(), 0), min(repeat, 3))
     row("entries", "put, each", "find, first", "find again", "missing", "`store ls` (inventory)", "`store gc` (plan)")
     row(*["--:"] * 7)
     row(f"{MANY:,}", *map(shown, (putting / MANY, first, again, missing, listing, wasting)))
 
 
 def worker(root: Path, keys: int, seconds: float, start: object, results: object) -> None:
-    store = Store(root, waiting=lambda text: None)
+    store = Store(root, on_wait=lambda text: None)
     built = 0
 
     def build(directory: Path) -> None:
@@ -176,7 +176,7 @@ def taken_over(root: Path, lease_s: float, number: signal.Signals) -> float:
     os.kill(process.pid, number)
 
     def take() -> None:
-        with Store(root, waiting=lambda text: None).lease("kind", "key"):
+        with Store(root, on_wait=lambda text: None).lease("kind", "key"):
             pass
 
     seconds = timed(take)
@@ -197,9 +197,9 @@ def alternately(places: dict[str, Store], call: Callable[[Store], object], repea
 def remote(url: str, root: Path, repeat: int) -> None:
     """A local store against one in object storage: what a trial's stages ask of either."""
     places = {
-        "local": Store(root / "local", waiting=print),
-        "object": Store(StoreAt(url, str(root / "copies")), waiting=print),
-        "object, elsewhere": Store(StoreAt(url, str(root / "others-copies")), waiting=print),
+        "local": Store(root / "local", on_wait=print),
+        "object": Store(StoreLocation(url, str(root / "copies")), on_wait=print),
+        "object, elsewhere": Store(StoreLocation(url, str(root / "others-copies")), on_wait=print),
     }
     two, keys = {name: places[name] for name in ("local", "object")}, itertools.count()
 
@@ -208,7 +208,7 @@ def remote(url: str, root: Path, repeat: int) -> None:
             pass
 
     def without_copies(store: Store) -> None:
-        store.files.forget(f"find/{size}")
+        store.files.discard_copies(f"find/{size}")
         forget()
         store.find("find", str(size))
 
@@ -244,7 +244,7 @@ def remote(url: str, root: Path, repeat: int) -> None:
     for operation, call, times in (
         ("find a missing one", lambda store: store.find("find", "none"), 20),
         ("a lease, taken and given back", hold, repeat),
-        (f"`store ls` of {2 + 2 * repeat}", inventory, repeat),
+        (f"`store ls` of {2 + 2 * repeat}", list_entries, repeat),
     ):
         taken = alternately(two, call, times)
         row(operation, "", *(shown(taken[name]) if name in taken else "-" for name in places))
@@ -263,7 +263,7 @@ def main() -> None:
         machine = made()
         print(f"Commit {git_commit()}; {machine['cpus']} CPUs ({machine['device']}), Python {machine['python']}.\n")
         if options.url:
-            StoreAt.of(options.url).check()
+            StoreLocation.of(options.url).check()
             remote(options.url, root, options.repeat)
             return
         sizes(root / "sizes", options.repeat)

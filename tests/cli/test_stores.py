@@ -11,7 +11,7 @@ import servers
 from coldtune.cli import main
 from coldtune.cli.stores import store_of_home, store_of_runs
 from coldtune.data import Dataset, prepared
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
@@ -67,7 +67,7 @@ def test_trials_in_a_bucket_are_found_by_every_command(
     home = tmp_path / "home"
     home.mkdir()
     folder = run_trials(home, digits_home, url)
-    shown = StoreAt.of(url).shown
+    shown = StoreLocation.of(url).shown
     recorded = read(folder).trials()[0].user_attrs
     assert recorded["checkpoint"].startswith(f"{shown}/train/")
     assert recorded["images"]["sampled"].startswith(f"{shown}/sample/")
@@ -85,7 +85,7 @@ def test_trials_in_a_bucket_are_found_by_every_command(
     assert command("store", "verify", "--home", home) == 0
     assert command("store", "gc", "--home", home, "--older", "0", "--yes") == 0
     assert "What studies that are not in" in capsys.readouterr().out
-    steps = [name for name in Store(StoreAt.of(url)).files.tree("train") or {} if name.endswith("/manifest.json")]
+    steps = [name for name in Store(StoreLocation.of(url)).files.tree("train") or {} if name.endswith("/manifest.json")]
     assert [name.split("/")[1] for name in steps] == ["00000004"], "not the checkpoint at 2, which it passed"
     assert command("evaluate", f"{folder.name}/1", "--home", home) == 0
 
@@ -96,14 +96,14 @@ def test_gc_of_a_bucket_keeps_what_another_homes_study_uses(
     for name in ("mine", "other"):
         (tmp_path / name).mkdir()
     run_trials(tmp_path / "other", digits_home, url)
-    before = set(Store(StoreAt.of(url)).files.tree("sample") or {})
+    before = set(Store(StoreLocation.of(url)).files.tree("sample") or {})
     assert command("store", "gc", "--home", tmp_path / "mine", "--store", url, "--older", "0", "--yes") == 0
-    assert set(Store(StoreAt.of(url)).files.tree("sample") or {}) == before
+    assert set(Store(StoreLocation.of(url)).files.tree("sample") or {}) == before
 
 
 def test_which_store_is_meant(tmp_path: Path, root: Path) -> None:
     spec = build_spec("sweep_blur", root / "search_spaces" / "blur.yaml")
-    assert store_of_home(tmp_path) == StoreAt.in_home(tmp_path, None)
+    assert store_of_home(tmp_path) == StoreLocation.in_home(tmp_path, None)
     for study, store in (("a", None), ("b", "/elsewhere/store")):
         StudyFolder(tmp_path, study).save(spec, {"store": store})
     assert store_of_runs(tmp_path, ["a/0", "a"]).path == tmp_path / "store"

@@ -11,7 +11,7 @@ from e2e_lab import SETTINGS, Lab, flags, study_of
 from optuna.trial import TrialState
 
 import servers
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -27,7 +27,7 @@ def test_study_in_bucket_killed_is_resumed_from_bucket(
         monkeypatch.setenv(name, value)
     bucket, home = s3.bucket(), lab.path / "home"
     url = s3.url(bucket, "cold/store")
-    files = Store(StoreAt(url, str(lab.path / "observer"))).files
+    files = Store(StoreLocation(url, str(lab.path / "observer"))).files
 
     def checkpoints() -> list[list[str]]:
         """Return the training key and step of each checkpoint."""

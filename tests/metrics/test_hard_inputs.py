@@ -24,7 +24,8 @@ from coldtune.metrics import (
     reference_statistics,
     resolve,
 )
-from coldtune.store.store import Store, StoreCache
+from coldtune.store.cache import StoreCache
+from coldtune.store.store import Store
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -123,6 +124,6 @@ def test_reference_statistics_damaged_store_entry_is_rebuilt(digits: Dataset, tm
     for path in files:
         path.chmod(0o644)
         path.write_bytes(damage or path.read_bytes()[:-8])
-    with pytest.warns(UserWarning, match="is not believed"):
+    with pytest.warns(UserWarning, match="is damaged"):
         again = _judged(digits, images.flip(0), StoreCache(Store(tmp_path)))
     assert again.values == whole.values

@@ -21,7 +21,8 @@ from coldtune.stages.chain import Chain, Outcome, found_only
 from coldtune.stages.keys import sample_key, train_key
 from coldtune.stages.reuse import share
 from coldtune.stages.trial import TrialConfig, parse_trial
-from coldtune.store.store import Store, StoreCheckpoints
+from coldtune.store.checkpoints import StoreCheckpoints
+from coldtune.store.store import Store
 from coldtune.training.loop import load_restorer, train
 
 
@@ -170,7 +171,7 @@ def test_the_strip_begins_degraded_and_ends_with_the_sample(first, dataset: Data
 def test_a_damaged_stage_is_computed_again_to_the_same_numbers(first, dataset: Dataset, store: Store) -> None:
     outcome, _ = run(config(), dataset, store)
     (outcome.images["sampled"] / "images.safetensors").write_bytes(b"torn")
-    with pytest.warns(UserWarning, match="not believed"):
+    with pytest.warns(UserWarning, match="is damaged"):
         again, found = run(config(), dataset, store)
     assert not found["sample"]
     assert again.metrics == first[1].metrics
@@ -320,7 +321,7 @@ def test_two_trials_that_want_the_same_training_train_once(dataset: Dataset, tmp
         return train(task, checkpoints, report)
 
     def trial(name: str, **changes) -> None:
-        store = Store(tmp_path / "store", by=f"study/{name}", waiting=lambda _: None)
+        store = Store(tmp_path / "store", by=f"study/{name}", on_wait=lambda _: None)
         outcomes[name] = Chain(config(**changes), dataset, store).run(watched, lambda *_: None)
 
     first = threading.Thread(target=trial, args=("0",))

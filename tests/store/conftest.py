@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from store_places import Bucket, Place
 
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 
 
@@ -17,7 +17,7 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("COLDTUNE_STORE_CACHE", str(tmp_path / "copies"))
-    return Bucket(StoreAt.of(s3.url(s3.bucket())), tmp_path)
+    return Bucket(StoreLocation.of(s3.url(s3.bucket())), tmp_path)
 
 
 @pytest.fixture(params=["local", "object"])
@@ -25,7 +25,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "object":
         made: Place = request.getfixturevalue("bucket")
         return made
-    return Place(StoreAt.of(tmp_path / "store"), tmp_path)
+    return Place(StoreLocation.of(tmp_path / "store"), tmp_path)
 
 
 @pytest.fixture

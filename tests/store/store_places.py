@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 from coldtune.store.object_files import ObjectFiles
 from coldtune.store.store import Store
 
@@ -22,7 +22,7 @@ class Place:
 
     kind = "local"
 
-    def __init__(self, at: StoreAt, logs: Path) -> None:
+    def __init__(self, at: StoreLocation, logs: Path) -> None:
         self.at, self.logs = at, logs
 
     def store(self, **options: Any) -> Store:
@@ -75,7 +75,7 @@ class Bucket(Place):
         """The object of a file of an entry, where there is the entry."""
         if name.startswith("."):
             return name
-        seen = self.files._objects(name.split("/")[0])
+        seen = self.files._visible(name.split("/")[0])
         file = name.partition("/")[2]
         if file in seen:
             return seen[file].name
@@ -105,4 +105,4 @@ class Bucket(Place):
 
     def forget_copies(self) -> None:
         for name in self.files.list(""):
-            self.files.copies.drop(name)
+            self.files.copies.remove(name)

@@ -20,9 +20,11 @@ import torch
 from store_places import Bucket, Place
 
 import coldtune
+from coldtune.store.cache import StoreCache
+from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.local_files import LocalFiles
-from coldtune.store.location import StoreAt
-from coldtune.store.store import Store, StoreCache, StoreCheckpoints
+from coldtune.store.location import StoreLocation
+from coldtune.store.store import Store
 
 
 def write(text: str):
@@ -166,7 +168,7 @@ def test_a_damaged_entry_is_set_aside_and_rebuilt(place: Place, damage, read_bef
 )
 def test_a_damaged_folder_is_set_aside_and_rebuilt(tmp_path: Path, damage, read_before: bool) -> None:
     assert_set_aside_and_rebuilt(
-        Place(StoreAt.of(tmp_path / "store"), tmp_path), damage, LOCAL_DAMAGE[damage], read_before
+        Place(StoreLocation.of(tmp_path / "store"), tmp_path), damage, LOCAL_DAMAGE[damage], read_before
     )
 
 
@@ -177,7 +179,7 @@ def assert_set_aside_and_rebuilt(place: Place, damage, problem: str, read_before
         let_settle(entry.path)
         assert store.find("kind", "k") is not None
     damage(place)
-    with pytest.warns(UserWarning, match=f"kind/k is not believed: {problem}"):
+    with pytest.warns(UserWarning, match=f"kind/k is damaged: {problem}"):
         assert store.find("kind", "k") is None
     assert len(place.torn()) == 1
     rebuilt, found = store.get("kind", "k", write("x"))
@@ -319,12 +321,12 @@ def test_the_manifest_counts_the_workers_of_a_distributed_training(local_store: 
 def test_users_are_recorded_once_each(store: Store) -> None:
     entry, _ = Store(store.at, by="blur-1a2b3c/0").get("train", "key/00000010", write("x"))
     Store(store.at, by="blur-1a2b3c/1").get("train", "key/00000010", write("x"))
-    store.used(entry, "blur-1a2b3c/1")
-    store.used("train/key/00000010", "a person: µ")
+    store.record_use(entry, "blur-1a2b3c/1")
+    store.record_use("train/key/00000010", "a person: µ")
     store.get("train", "key/00000010", write("x"))
     assert store.users("train", "key/00000010") == ["a person: µ", "blur-1a2b3c/0", "blur-1a2b3c/1"]
     assert store.users("train", "key") == []
-    store.drop("train", "key/00000010")
+    store.remove("train", "key/00000010")
     assert store.users("train", "key/00000010") == []
 
 
@@ -341,7 +343,7 @@ def test_a_store_that_may_only_be_read_gives_what_it_has(local_store: Store) -> 
 
 def test_put_says_what_is_in_its_way(store: Store) -> None:
     store.put("train", "key/00000010", write("x"))
-    with pytest.raises(ValueError, match=f"train/key: {store.at.shown}/train/key is in its way"):
+    with pytest.raises(ValueError, match=f"train/key: cannot be published, because {store.at.shown}/train/key exists"):
         store.put("train", "key", write("x"))
     assert store.find("train", "key/00000010") is not None
 
@@ -350,7 +352,7 @@ def test_put_replaces_a_damaged_entry_in_its_way(place: Place) -> None:
     store = place.store()
     store.put("kind", "k", write("x"))
     damage_edit(place)
-    with pytest.warns(UserWarning, match="not believed"):
+    with pytest.warns(UserWarning, match="is damaged"):
         again = store.put("kind", "k", write("x"))
     assert (again.path / "a.txt").read_text() == "x"
 
@@ -396,8 +398,8 @@ def test_a_writer_killed_in_the_middle_leaves_no_entry(store: Store) -> None:
 
 def test_drop(store: Store) -> None:
     store.put("kind", "k", write("x"))
-    store.drop("kind", "k")
-    store.drop("kind", "k")
+    store.remove("kind", "k")
+    store.remove("kind", "k")
     assert store.find("kind", "k") is None
 
 
@@ -434,7 +436,7 @@ def test_checkpoints_continue_a_shorter_training_and_keep_what_is_final(place: P
 def test_a_checkpoint_passed_on_the_way_stays_where_a_trial_ends_at_it(place: Place) -> None:
     long = StoreCheckpoints(place.at, "key", final=60)
     long.save(10, checkpoint("10"))
-    place.store().used("train/key/00000010", "another/3")
+    place.store().record_use("train/key/00000010", "another/3")
     for step in (20, 30, 40, 50, 60):
         long.save(step, checkpoint(str(step)))
     assert [long.has(step) for step in (10, 20, 30, 40, 50, 60)] == [True, False, False, True, True, True]
@@ -446,7 +448,7 @@ def test_a_torn_checkpoint_is_passed_over(place: Place) -> None:
     checkpoints.save(20, checkpoint("20"))
     place.next_moment()
     place.write("train/key/00000020/weights", b"?!")
-    with pytest.warns(UserWarning, match="not believed"):
+    with pytest.warns(UserWarning, match="is damaged"):
         assert checkpoints.latest(30)[0] == 10
 
 

@@ -19,7 +19,15 @@ from coldtune.cli import main
 from coldtune.data import Dataset, prepared
 from coldtune.stages.chain import Chain, found_only
 from coldtune.stages.keys import train_key
-from coldtune.store.gc import Item, Needs, inventory, match, mentions, sweep, waste
+from coldtune.store.gc import (
+    EntryInfo,
+    Retention,
+    find_garbage,
+    list_entries,
+    match_entry,
+    mentioned_names,
+    remove_garbage,
+)
 from coldtune.store.object_files import CLAIMS
 from coldtune.store.store import Store
 from coldtune.studies.space.space import Space
@@ -116,11 +124,11 @@ def gc(study: Study, *arguments: object) -> int:
 
 
 def entries(store: Store) -> set[str]:
-    return {item.name for item in inventory(store)}
+    return {item.name for item in list_entries(store)}
 
 
 def test_gc_keeps_what_a_finished_trial_needs_and_removes_the_rest(study: Study, capsys) -> None:
-    before, bytes_before = entries(study.store), sum(item.bytes for item in inventory(study.store))
+    before, bytes_before = entries(study.store), sum(item.bytes for item in list_entries(study.store))
     assert study.steps(study.finished) == [2, 4, 6]
     assert study.steps(study.failed) == [2, 4, 6]
     assert gc(study) == 0
@@ -129,7 +137,7 @@ def test_gc_keeps_what_a_finished_trial_needs_and_removes_the_rest(study: Study,
     assert gc(study, "--yes") == 0
     assert study.steps(study.finished) == [6]
     assert study.steps(study.failed) == []
-    bytes_after = sum(item.bytes for item in inventory(study.store))
+    bytes_after = sum(item.bytes for item in list_entries(study.store))
     assert 0 < bytes_after < 0.6 * bytes_before, "one of two trainings, without what it passed"
 
     again = Chain(study.finished.config, study.dataset, study.store).run(found_only, lambda *_: None)
@@ -146,7 +154,7 @@ def test_what_a_failed_trial_shares_with_a_finished_one_stays(study: Study) -> N
     degraded = {Path(trials[0].user_attrs[key]["degraded"]).name for key in ("images", "measured")}
     assert len(degraded) == 2
     gc(study, "--yes")
-    assert degraded <= {item.key for item in inventory(study.store)}
+    assert degraded <= {item.key for item in list_entries(study.store)}
 
 
 def test_a_trial_that_did_not_end_keeps_everything_made_since_it_began(study: Study, capsys) -> None:
@@ -200,7 +208,7 @@ def nothing(directory: Path) -> None:
 def test_a_recorded_user_counts_until_its_study_is_gone_or_its_trial_failed(study: Study) -> None:
     store = study.store
     for by in (f"{study.folder.name}/0", f"{study.folder.name}/1", "deleted/0", "evaluation of mine"):
-        store.used(store.put("sample", by.replace("/", "-").replace(" ", "-"), nothing), by)
+        store.record_use(store.put("sample", by.replace("/", "-").replace(" ", "-"), nothing), by)
     gc(study, "--yes")
     kept = {name for name in entries(store) if name.startswith("sample/")}
     assert f"sample/{study.folder.name}-0" in kept
@@ -212,30 +220,30 @@ def test_a_user_that_comes_between_the_plan_and_its_doing_saves_the_entry(place:
     store = place.store()
     for key in ("a", "b"):
         store.put("kind", key, nothing)
-    found = waste(store, Needs(), 0)
-    store.used("kind/a", "somebody")
-    assert [one.name for one in sweep(store, found)] == ["kind/b"]
+    found = find_garbage(store, Retention(), 0)
+    store.record_use("kind/a", "somebody")
+    assert [one.name for one in remove_garbage(store, found)] == ["kind/b"]
     assert entries(store) == {"kind/a"}
 
 
 def test_torn_entries_and_what_killed_processes_left_go_after_a_day(place: Place) -> None:
     store = place.store()
-    store.used(store.put("kind", "whole", nothing), "somebody")
+    store.record_use(store.put("kind", "whole", nothing), "somebody")
     torn, found_torn = ("train/key/00000010", True) if place.kind == "local" else ("", False)
     store.put("train", "key/00000010", nothing)
     place.remove("train/key/00000010/manifest.json")
     store.put("train", "key/00000020", nothing)
-    store.used("train/key/00000020", "somebody")
+    store.record_use("train/key/00000020", "somebody")
     left = {".torn/kind-k-1/a.txt", ".leases/kind+k.first", ".users/kind+gone/somebody"}
     left.add(".writing/abc/half" if place.kind == "local" else f"{CLAIMS}/kind+k._0123")
     for name in left:
         place.write(name, b"x")
     now = time.time()
-    assert [one.name for one in waste(store, Needs(), 0, now + 5)] == [torn][: int(found_torn)]
-    later = waste(store, Needs(), 0, now + 86400 + 60)
+    assert [one.name for one in find_garbage(store, Retention(), 0, now + 5)] == [torn][: int(found_torn)]
+    later = find_garbage(store, Retention(), 0, now + 86400 + 60)
     tops = {name.partition("/")[0] for name in left} | {"train"}
     assert {one.name.partition("/")[0] for one in later} == tops
-    list(sweep(store, later))
+    list(remove_garbage(store, later))
     assert entries(store) == {"kind/whole", "train/key/00000020"}
     assert not left & place.names()
     assert sum(name.startswith("train/") for name in place.names()) == 2, "the file and the manifest of the other one"
@@ -246,7 +254,7 @@ def test_a_lease_that_gives_signs_of_life_stays_however_long_it_is_held(local_st
     with local_store.lease("train", "key"):
         (local_store.root / ".leases" / "train+key.beat-x").write_text("7")
         os.utime(local_store.root / ".leases" / "train+key.beat-x", (time.time() + 86400,) * 2)
-        assert waste(local_store, Needs(), 0, time.time() + 86400 + 60) == []
+        assert find_garbage(local_store, Retention(), 0, time.time() + 86400 + 60) == []
 
 
 @OBJECT_SLOW
@@ -264,17 +272,17 @@ def test_a_gc_that_is_killed_leaves_whole_entries_and_the_next_goes_on(place: Pl
     script = (
         "import signal, sys; from coldtune.store.store import Store; from coldtune.store.gc import *\n"
         "store = Store(sys.argv[1])\n"
-        "for number, one in enumerate(sweep(store, waste(store, Needs(), 0)), 1):\n"
+        "for number, one in enumerate(remove_garbage(store, find_garbage(store, Retention(), 0)), 1):\n"
         "    if number == 5: signal.setitimer(signal.ITIMER_REAL, 0.002)\n"
     )
     process = subprocess.run([sys.executable, "-c", script, place.at.where], check=False)
     assert process.returncode == -signal.SIGALRM, "killed, not ended"
     place.come_to_rest()
-    left = inventory(store)
+    left = list_entries(store)
     assert 0 < len(left) <= count - 5
     assert all(store.find(item.kind, item.key) is not None for item in left)
-    list(sweep(store, waste(store, Needs(), 0)))
-    list(sweep(store, waste(store, Needs(), 0, time.time() + 86400 + 60)))
+    list(remove_garbage(store, find_garbage(store, Retention(), 0)))
+    list(remove_garbage(store, find_garbage(store, Retention(), 0, time.time() + 86400 + 60)))
     assert place.names() == set()
 
 
@@ -292,7 +300,7 @@ def test_an_entry_is_renamed_before_any_of_its_files_goes(tmp_path: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", killed)
         with pytest.raises(KilledError):
-            list(sweep(store, waste(store, Needs(), 0)))
+            list(remove_garbage(store, find_garbage(store, Retention(), 0)))
     assert entries(store) == set()
     assert not (tmp_path / "kind" / "k").exists()
     assert len(list((tmp_path / ".writing").iterdir())) == 1
@@ -304,33 +312,33 @@ def test_what_trials_mention_is_found_wherever_the_store_lies() -> None:
         "images": {"sampled": "/elsewhere/store/sample/def"},
         "checkpoint": "/elsewhere/store/train/abc/00000300",
     }
-    needs = Needs({name: {"study"} for name in mentions(attributes)})
+    needs = Retention({name: {"study"} for name in mentioned_names(attributes)})
     needed = [("sample", "def"), ("train", "abc/00000300")]
-    assert all(needs.of(Item(kind, key, 1, 0.0)) == {"study"} for kind, key in needed)
+    assert all(needs.users_of(EntryInfo(kind, key, 1, 0.0)) == {"study"} for kind, key in needed)
     others = [("sample", "abc"), ("train", "abc/00000200"), ("train", "ab/00000300")]
-    assert not any(needs.of(Item(kind, key, 1, 0.0)) for kind, key in others)
-    by_stage_alone = Needs({name: {"study"} for name in mentions(attributes["stages"])})
-    assert by_stage_alone.of(Item("train", "abc/00000300", 1, 0.0)) == {"study"}
+    assert not any(needs.users_of(EntryInfo(kind, key, 1, 0.0)) for kind, key in others)
+    by_stage_alone = Retention({name: {"study"} for name in mentioned_names(attributes["stages"])})
+    assert by_stage_alone.users_of(EntryInfo("train", "abc/00000300", 1, 0.0)) == {"study"}
 
 
 def test_an_entry_is_named_by_the_beginning_of_its_key() -> None:
     items = [
-        Item("train", "abc/00000100", 1, 0.0),
-        Item("train", "abc/00000200", 1, 0.0),
-        Item("sample", "abd", 1, 0.0),
+        EntryInfo("train", "abc/00000100", 1, 0.0),
+        EntryInfo("train", "abc/00000200", 1, 0.0),
+        EntryInfo("sample", "abd", 1, 0.0),
     ]
-    assert match(items, "abd") is items[2]
-    assert match(items, "train/abc/00000100") is items[0]
+    assert match_entry(items, "abd") is items[2]
+    assert match_entry(items, "train/abc/00000100") is items[0]
     with pytest.raises(ValueError, match=r"ab: 3 entries start with it(.|\n)*train/abc/00000100"):
-        match(items, "ab")
+        match_entry(items, "ab")
     with pytest.raises(ValueError, match="x: no entry's key starts with it"):
-        match(items, "x")
+        match_entry(items, "x")
 
 
 def test_ls_names_sizes_and_users(study: Study, capsys) -> None:
     assert command("store", "ls", "--home", study.home) == 0
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    items = inventory(study.store)
+    items = list_entries(study.store)
     (final,) = [line for line in lines if f"{train_key(study.finished.config, study.dataset)[:12]}/00000006" in line]
     assert final.endswith(study.folder.name)
     (other,) = [line for line in lines if f"{train_key(study.failed.config, study.dataset)[:12]}/00000006" in line]
@@ -354,7 +362,7 @@ def test_show_prints_the_manifest(study: Study, capsys) -> None:
 
 def test_verify_reads_everything(study: Study, capsys) -> None:
     assert command("store", "verify", "--home", study.home) == 0
-    number = len(inventory(study.store))
+    number = len(list_entries(study.store))
     assert f"{number} of {number} entries" in capsys.readouterr().out
     weights = next((study.home / "store" / "train").rglob("ema.safetensors"))
     content = bytearray(weights.read_bytes())

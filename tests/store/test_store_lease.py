@@ -47,7 +47,7 @@ def build(key):
         (directory / "a.txt").write_text(str(os.getpid()))
     return fill
 
-store = Store(where, lease_s=lease_s, waiting=lambda text: None)
+store = Store(where, lease_s=lease_s, on_wait=lambda text: None)
 for key in keys:
     entry, found = store.get("kind", key, build(key))
     os.write(1, f"{key} {(entry.path / 'a.txt').read_text()}\\n".encode())
@@ -60,7 +60,8 @@ sys.exit(any(os.waitpid(pid, 0)[1] for pid in children))
 TRAIN = """
 import os, sys, time
 from pathlib import Path
-from coldtune.store.store import Store, StoreCheckpoints
+from coldtune.store.checkpoints import StoreCheckpoints
+from coldtune.store.store import Store
 
 where, logs, lease_s, final, seconds, count = sys.argv[1:]
 logs, lease_s, final = Path(logs), float(lease_s), int(final)
@@ -78,7 +79,7 @@ def train(step):
         print(f"{step}:{os.getpid()}", file=log)
     print("saved", step, flush=True)
 
-store, checkpoints = Store(where, lease_s=lease_s, waiting=lambda text: None), StoreCheckpoints(where, "key", final)
+store, checkpoints = Store(where, lease_s=lease_s, on_wait=lambda text: None), StoreCheckpoints(where, "key", final)
 with store.lease("train", "key", done=lambda: checkpoints.has(final)):
     last = checkpoints.latest(final)
     if last is None or last[0] != final:
@@ -176,7 +177,7 @@ def test_a_process_that_gives_no_sign_of_life_is_taken_over_from_after_its_lease
         assert next_line(stopped) == "building\n"
         os.kill(stopped.pid, signal.SIGSTOP)
         began, said = time.monotonic(), []
-        entry, found = place.store(lease_s=lease_s, waiting=said.append).get("kind", "k", fill)
+        entry, found = place.store(lease_s=lease_s, on_wait=said.append).get("kind", "k", fill)
         assert not found
         assert time.monotonic() - began >= lease_s
         assert f"process {stopped.pid}" in said[0]
@@ -289,7 +290,7 @@ def test_of_many_threads_that_take_over_from_a_dead_host_one_holds_it_at_a_time(
 
 @OBJECT_SLOW
 def test_a_training_is_waited_for_under_its_key_and_left_when_what_is_wanted_is_there(place: Place) -> None:
-    store = place.store(waiting=silent)
+    store = place.store(on_wait=silent)
     there: list[int] = []
     said: list[bool] = []
     done: Callable[[], bool] = lambda: bool(there)  # noqa: E731

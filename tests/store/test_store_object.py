@@ -20,11 +20,12 @@ import servers
 from coldtune.store import object_files as store_object
 from coldtune.store import store as store_module
 from coldtune.store.bucket import Bucket as Objects
-from coldtune.store.bucket import PassingError
-from coldtune.store.download_cache import Copies
-from coldtune.store.location import StoreAt
+from coldtune.store.bucket import TransientError
+from coldtune.store.checkpoints import StoreCheckpoints
+from coldtune.store.download_cache import DownloadCache
+from coldtune.store.location import StoreLocation
 from coldtune.store.object_files import CLAIMS, ObjectFiles
-from coldtune.store.store import Store, StoreCheckpoints
+from coldtune.store.store import Store
 
 
 def fill(text: str):
@@ -43,7 +44,7 @@ def texts(store: Store, key: str = "k") -> tuple[str, str]:
 
 def others(bucket: Bucket, folder: Path) -> Store:
     """The same store, as another machine has it: without our copies."""
-    return Store(StoreAt(bucket.at.where, str(folder)))
+    return Store(StoreLocation(bucket.at.where, str(folder)))
 
 
 def test_of_many_that_create_one_does(bucket: Bucket, tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_of_many_that_create_one_does(bucket: Bucket, tmp_path: Path) -> None:
 def test_one_that_waits_between_its_look_and_its_claim_does_not_write(bucket: Bucket) -> None:
     """The look that found the name free is made again after the claim."""
     files, answers = bucket.files, iter([None, b"another's", b"another's"])
-    assert not files._exclusively("x", lambda: next(answers), b"mine", lambda: pytest.fail("written"))
+    assert not files._write_exclusively("x", lambda: next(answers), b"mine", lambda: pytest.fail("written"))
 
 
 def test_two_that_claim_at_once_begin_again(bucket: Bucket) -> None:
@@ -88,7 +89,7 @@ def test_the_claim_of_a_killed_process_is_ignored_after_a_while(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.files.bucket.put(f"{CLAIMS}/.leases+x._dead", b"")
-    monkeypatch.setattr(store_object, "_STALE_S", 4.0)  # half of it is how long our own claim counts
+    monkeypatch.setattr(store_object, "_CLAIM_EXPIRES_S", 4.0)  # half of it is how long our own claim counts
     time.sleep(5.1)  # the server's times are whole seconds
     assert bucket.files.create(".leases/x", b"mine")
 
@@ -105,7 +106,7 @@ class Unsteady(Objects):
             self.failures -= 1
             if self.done:
                 super().put(name, data)
-            raise PassingError("NETWORK_CONNECTION")
+            raise TransientError("NETWORK_CONNECTION")
         super().put(name, data, patience_s)
 
 
@@ -140,7 +141,7 @@ def test_a_short_outage_is_waited_out_and_a_refusal_is_not(bucket: Bucket) -> No
     real = bucket.files.bucket
     busy = "AWS Error SLOW_DOWN during PutObject operation"
     assert Objects(Failing(real.filesystem, 1, busy), real.root).get("x") == b"1"
-    with pytest.raises(PassingError, match="SLOW_DOWN"):
+    with pytest.raises(TransientError, match="SLOW_DOWN"):
         Objects(Failing(real.filesystem, 1, busy), real.root, patience_s=0.0).get("x")
     with pytest.raises(PermissionError):
         Objects(Failing(real.filesystem, 1, "AWS Error ACCESS_DENIED during HeadObject"), real.root).get("x")
@@ -159,7 +160,7 @@ def test_a_reader_sees_one_attempt_whole_whatever_others_left(bucket: Bucket, tm
     assert texts(others(bucket, tmp_path / "other")) == ("x", "x")
     assert not store.files.publish(store.files.scratch(), "kind/k")
     assert {name.split("/")[2] for name, _ in store.files.leftovers()} == {f"_{'0' * 32}", f"_{'f' * 32}"}
-    store.drop("kind", "k")
+    store.remove("kind", "k")
     assert bucket.names() == set()
 
 
@@ -172,7 +173,7 @@ def test_another_machine_reads_the_entry_and_a_damaged_copy_is_made_again(bucket
     before = (entry.path / "a.txt").stat()
     (entry.path / "a.txt").write_text("y")
     os.utime(entry.path / "a.txt", ns=(before.st_atime_ns, before.st_mtime_ns))
-    store_module._BELIEVED.clear()
+    store_module._VERIFIED.clear()
     assert texts(other) == ("x", "x"), "without a warning: the entry itself is whole"
     assert bucket.torn() == []
 
@@ -186,7 +187,7 @@ def test_what_is_published_is_not_downloaded_again(bucket: Bucket, monkeypatch: 
 
 
 def test_copies_beyond_the_limit_go_the_longest_unused_first(tmp_path: Path) -> None:
-    copies = Copies(tmp_path, limit_gb=2.5e-6)
+    copies = DownloadCache(tmp_path, limit_gb=2.5e-6)
     for number, days in enumerate((5, 3, 4, 0)):
         folder = copies.folder(f"kind/{number}", f"_{number:032d}")
         folder.mkdir(parents=True)
@@ -228,14 +229,14 @@ def strict() -> Iterator[servers.S3]:
 def test_a_place_that_can_be_used_is_left_as_it_was(bucket: Bucket, tmp_path: Path) -> None:
     bucket.at.check()
     assert bucket.names() == set()
-    StoreAt.of(tmp_path / "folder").check()
+    StoreLocation.of(tmp_path / "folder").check()
     assert not (tmp_path / "folder").exists()
 
 
 def test_a_limit_of_copies_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLDTUNE_STORE_CACHE_GB", "20GB")
     with pytest.raises(ValueError, match="COLDTUNE_STORE_CACHE_GB = '20GB': must be a number of gigabytes"):
-        StoreAt("s3://bucket/store?region=x", str(tmp_path)).check()
+        StoreLocation("s3://bucket/store?region=x", str(tmp_path)).check()
 
 
 @pytest.mark.parametrize(
@@ -248,11 +249,11 @@ def test_a_limit_of_copies_that_is_no_number(tmp_path: Path, monkeypatch: pytest
 )
 def test_a_url_that_means_nothing(url: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        StoreAt.of(url).check()
+        StoreLocation.of(url).check()
 
 
 def test_a_bucket_that_is_not_there(bucket: Bucket) -> None:
-    at = StoreAt.of(bucket.at.where.replace("s3://bucket-", "s3://another-"))
+    at = StoreLocation.of(bucket.at.where.replace("s3://bucket-", "s3://another-"))
     with pytest.raises(ValueError, match=r"--store s3://another-\d+/store: cannot be used: there is no such bucket"):
         at.check()
 
@@ -261,11 +262,11 @@ def test_credentials_that_may_not(strict: servers.S3, monkeypatch: pytest.Monkey
     for name, value in strict.environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=r"--store s3://bucket-0/store: cannot be used: .*credentials"):
-        StoreAt.of(strict.url("bucket-0")).check()
+        StoreLocation.of(strict.url("bucket-0")).check()
 
 
 @pytest.mark.slow
 def test_a_server_that_does_not_answer(bucket: Bucket) -> None:
     unreachable = r"--store s3://bucket/store: cannot be used: the server cannot be reached"
     with servers.refusing_port() as port, pytest.raises(ValueError, match=unreachable):
-        StoreAt.of(f"s3://user:secret@bucket/store?scheme=http&endpoint_override=127.0.0.1:{port}").check()
+        StoreLocation.of(f"s3://user:secret@bucket/store?scheme=http&endpoint_override=127.0.0.1:{port}").check()

@@ -125,7 +125,7 @@ def _of_images(options: argparse.Namespace) -> Evaluation:
     from coldtune.data import prepare
     from coldtune.metrics import build_extractor
     from coldtune.stages.evaluate import evaluate_images
-    from coldtune.store.store import StoreCache
+    from coldtune.store.cache import StoreCache
 
     home, device = home_of(options), _device(options.device)
     extractor = build_extractor(_judge(options))

@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from coldtune.cli.common import Commands, home_of, store_of, with_store
+from coldtune.durations import format_age
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from optuna.trial import FrozenTrial
 
-    from coldtune.store.gc import Item, Needs, Waste
+    from coldtune.store.gc import EntryInfo, Garbage, Retention
     from coldtune.store.store import Store
     from coldtune.studies.spec.folder import StudyFolder
 
@@ -47,10 +48,10 @@ def add(commands: Commands) -> None:
 
 
 def _ls(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.store.gc import inventory
+    from coldtune.store.gc import list_entries
 
     home, store = home_of(options), store_of(options)
-    items = inventory(store)
+    items = list_entries(store)
     needs, unreadable = _needs(home, store)
     shown = [item for item in items if options.kind in (None, item.kind)]
     if options.kind and not shown:
@@ -58,7 +59,7 @@ def _ls(options: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"--kind {options.kind}: no such entries in {store.at.shown} (there are: {kinds})")
     table = _table(store.at.shown, ("kind", "key"), ("size", "age", "work"), ("used by",))
     for item in sorted(shown, key=lambda item: (item.kind, -item.bytes, item.key)):
-        users = f"torn: {item.problem}" if item.problem else _studies(needs.of(item))
+        users = f"torn: {item.problem}" if item.problem else _studies(needs.users_of(item))
         table.add_row(item.kind, _short(item.key), *_figures([item]), users)
     table.add_row()
     for kind in sorted({item.kind for item in shown}):
@@ -74,11 +75,11 @@ def _ls(options: argparse.Namespace, console: Console) -> int:
 def _show(options: argparse.Namespace, console: Console) -> int:
     import yaml
 
-    from coldtune.store.gc import inventory, match
+    from coldtune.store.gc import list_entries, match_entry
     from coldtune.store.manifest import read_manifest
 
     home, store = home_of(options), store_of(options)
-    item = match(inventory(store), options.key)
+    item = match_entry(list_entries(store), options.key)
     try:
         manifest = read_manifest(store.files, item.name)
     except (OSError, ValueError):
@@ -92,7 +93,7 @@ def _show(options: argparse.Namespace, console: Console) -> int:
         **({"problem": item.problem} if item.problem else {}),
         "size": _size(item.bytes),
         "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(item.created)),
-        "used by": sorted(_needs(home, store)[0].of(item)) or "nobody",
+        "used by": sorted(_needs(home, store)[0].users_of(item)) or "nobody",
         "files": files,
         "inputs and results": manifest.get("about", {}),
         "made": manifest.get("made") or "not recorded",
@@ -103,11 +104,11 @@ def _show(options: argparse.Namespace, console: Console) -> int:
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.store.gc import check, inventory
+    from coldtune.store.gc import check_entry, list_entries
 
     store = store_of(options)
-    items = inventory(store)
-    problems = {item.name: problem for item in items if (problem := check(store, item))}
+    items = list_entries(store)
+    problems = {item.name: problem for item in items if (problem := check_entry(store, item))}
     for name, problem in problems.items():
         console.print(f"{name}: {problem}; set aside at its next use", highlight=False, soft_wrap=True)
     whole = [item for item in items if item.name not in problems]
@@ -117,7 +118,7 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
 
 def _gc(options: argparse.Namespace, console: Console) -> int:
     from coldtune.cli.stores import own
-    from coldtune.store.gc import inventory, sweep, waste
+    from coldtune.store.gc import find_garbage, list_entries, remove_garbage
 
     if not options.older >= 0:
         raise ValueError(f"--older {options.older:g}: hours, 0 or more")
@@ -127,14 +128,14 @@ def _gc(options: argparse.Namespace, console: Console) -> int:
         raise ValueError(
             "\n".join([*unreadable, "store gc: what these studies need is not known, so nothing is removed"])
         )
-    found = waste(store, needs, 3600 * options.older)
-    gone = list(sweep(store, found)) if options.yes else found
+    found = find_garbage(store, needs, 3600 * options.older)
+    gone = list(remove_garbage(store, found)) if options.yes else found
     table = _table(store.at.shown, ("what",), ("size", "work"), ("why",))
     for one in gone:
-        table.add_row(_short(one.name), _size(one.bytes), _seconds(one.seconds), one.why)
+        table.add_row(_short(one.name), _size(one.bytes), format_age(one.seconds), one.why)
     if gone:
         console.print(table, highlight=False)
-    stays = sum(item.bytes for item in inventory(store)) - (0 if options.yes else _bytes(gone))
+    stays = sum(item.bytes for item in list_entries(store)) - (0 if options.yes else _bytes(gone))
     verb = "removed" if options.yes else "would go (nothing was removed; --yes does it)"
     console.print(f"{len(gone):,} {verb}: {_size(_bytes(gone))} freed, {_size(stays)} in entries stay", highlight=False)
     if math.isfinite(needs.since):
@@ -145,7 +146,7 @@ def _gc(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _needs(home: Path, store: Store) -> tuple[Needs, list[str]]:
+def _needs(home: Path, store: Store) -> tuple[Retention, list[str]]:
     """What the studies of a home need: that of every trial that did not fail; and which of them cannot be read.
 
     Of a store that is not the home's own, other homes may be users too: what a study of theirs uses is needed.
@@ -153,7 +154,7 @@ def _needs(home: Path, store: Store) -> tuple[Needs, list[str]]:
     from optuna.trial import TrialState
 
     from coldtune.cli.stores import own
-    from coldtune.store.gc import Needs, mentions
+    from coldtune.store.gc import Retention, mentioned_names
     from coldtune.studies.spec.folder import studies
 
     mentioned: dict[str, set[str]] = {}
@@ -170,7 +171,7 @@ def _needs(home: Path, store: Store) -> tuple[Needs, list[str]]:
             if trial.state == TrialState.RUNNING and trial.datetime_start:
                 since = min(since, trial.datetime_start.timestamp() - _CLOCKS_S)
         needed = [attributes, *(trial.user_attrs for trial in trials if trial.state != TrialState.FAIL)]
-        for name in mentions(needed):
+        for name in mentioned_names(needed):
             mentioned.setdefault(name, set()).add(folder.name)
 
     def alive(by: str) -> bool:
@@ -179,7 +180,7 @@ def _needs(home: Path, store: Store) -> tuple[Needs, list[str]]:
             return not trial or not alone
         return not trial or trial not in failed[study]
 
-    return Needs(mentioned, since, alive), unreadable
+    return Retention(mentioned, since, alive), unreadable
 
 
 def _trials(folder: StudyFolder) -> tuple[Sequence[FrozenTrial], dict[str, Any]]:
@@ -197,17 +198,17 @@ def _table(title: str, left: Sequence[str], right: Sequence[str], last: Sequence
     return table
 
 
-def _figures(items: Sequence[Item]) -> tuple[str, str, str]:
+def _figures(items: Sequence[EntryInfo]) -> tuple[str, str, str]:
     """Size, age of the oldest, and work of entries (of a training once: each checkpoint holds what led to it)."""
     age = time.time() - min((item.created for item in items), default=time.time())
     work: dict[str, float] = {}
     for item in items:
         whole = item.name.rpartition("/")[0] if item.key.rpartition("/")[2].isdigit() else item.name
         work[whole] = max(item.seconds, work.get(whole, 0.0))
-    return _size(_bytes(items)), _seconds(age), _seconds(sum(work.values()))
+    return _size(_bytes(items)), format_age(age), format_age(sum(work.values()))
 
 
-def _bytes(items: Sequence[Item] | Sequence[Waste]) -> int:
+def _bytes(items: Sequence[EntryInfo] | Sequence[Garbage]) -> int:
     return sum(item.bytes for item in items)
 
 
@@ -226,11 +227,3 @@ def _size(size: float) -> str:
             return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:,.3g} TB"
-
-
-def _seconds(seconds: float) -> str:
-    for unit, long in (("s", 60), ("min", 60), ("h", 48)):
-        if seconds < long - 0.5:
-            return f"{seconds:.{1 if seconds < 9.95 else 0}f} {unit}"
-        seconds /= 24 if unit == "h" else 60
-    return f"{seconds:,.0f} d"

@@ -34,7 +34,9 @@ from coldtune.metrics.protocol import Protocol
 from coldtune.stages.keys import DEGRADED, PLAIN, measure_key, prior_key, sample_key, train_key
 from coldtune.stages.rungs import rungs
 from coldtune.stages.trial import TrialConfig
-from coldtune.store.store import Entry, Store, StoreCache, StoreCheckpoints
+from coldtune.store.cache import StoreCache
+from coldtune.store.checkpoints import StoreCheckpoints
+from coldtune.store.store import Entry, Store
 from coldtune.training import read_history
 from coldtune.training.loop import Report, TrainingTask, TrainResult, load_restorer
 
@@ -205,7 +207,7 @@ class Chain:
         checkpoints = StoreCheckpoints(self.store.at, key, final=steps, by=self.store.by)
         with self.store.lease("train", key, done=lambda: checkpoints.has(steps)):
             path = self._train(key, checkpoints, train, report, replay, recorded)
-        self.store.used(f"train/{key}/{path.name}")
+        self.store.record_use(f"train/{key}/{path.name}")
         return path
 
     def _train(

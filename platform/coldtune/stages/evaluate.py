@@ -34,8 +34,7 @@ from coldtune.reports.evaluation import JudgedSet, evaluation_record
 from coldtune.stages.chain import BASELINES, SAMPLED, Chain, found_only
 from coldtune.stages.evaluation_progress import missing, passes, to_judge, watch
 from coldtune.stages.keys import DEGRADED
-from coldtune.stages.rungs import RungConfig
-from coldtune.stages.trial import TrialConfig
+from coldtune.stages.trial import RungConfig, TrialConfig
 from coldtune.store.store import Store
 
 Split = Literal["train", "validation", "test"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from coldtune.durations import format_work
 
 if TYPE_CHECKING:
     from coldtune.stages.chain import StageRecord
@@ -77,7 +78,7 @@ def saved(trials: Iterable[tuple[Mapping[str, int], float]]) -> str:
     listed = ", ".join(f"{count} {word}{'s' * (count > 1)}" for count, word in known if count)
     if not listed and seconds < 1:
         return ""
-    work = f"{listed or 'parts of trainings'}, {timedelta(seconds=round(seconds))} of work"
+    work = f"{listed or 'parts of trainings'}, {format_work(seconds)} of work"
     return f"Found in the store, not done again: {work}"
 
 

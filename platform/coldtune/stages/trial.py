@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -14,9 +14,32 @@ from coldtune.diffusion.priors import build_prior, prior_config
 from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.dotted import leaves
-from coldtune.metrics.protocol import ProtocolConfig, Task
-from coldtune.stages.rungs import RungConfig
+from coldtune.metrics.protocol import LEAST_IMAGES, ProtocolConfig, Task
 from coldtune.training.config import TrainingConfig
+
+
+class RungConfig(Config):
+    """When and how a trial is judged before its training has ended (`rungs:`).
+
+    steps: of the training, ascending, all below training.steps; () judges at the end only. A rung costs one sampling of
+      `num_images` images with the trial's own sampler; its checkpoint stays in the store.
+    metric: `kid`, whose expectation is the same at any N and which ranked trained restorers best at few images, or
+      `mind`, which sees lost spread that KID hardly weighs, but whose bias depends on that spread: give it N >= 4 d.
+      Not FID: below 4 d its bias grows with a model's spread and can exceed the difference of close models
+      (benchmarks/2026-11-23-small-n-ranking.md).
+    num_images: N, the same images and draws for every trial; at most as many as the trial itself is judged on.
+    """
+
+    steps: tuple[int, ...] = ()
+    metric: Literal["kid", "mind"] = "kid"
+    num_images: int = Field(1000, ge=LEAST_IMAGES)
+
+    @field_validator("steps")
+    @classmethod
+    def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if list(value) != sorted(set(value)) or any(step < 1 for step in value):
+            raise ValueError("must be ascending, each step once, from 1")
+        return value
 
 
 class TrialConfig(Config):

@@ -1,1 +1,1 @@
-"""Finished work, found by what determined it: entries, leases, object storage, garbage collection."""
+"""Finished work, found by the key of its inputs: entries, leases, object storage, garbage collection."""

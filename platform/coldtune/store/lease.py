@@ -1,16 +1,16 @@
-"""Leases: of several processes that want the same work, one does it and the others wait.
+"""Leases: if several processes want the same work, one does it and the others wait.
 
-    <name>.first                 who holds it: a token, the host, the process, for how long after its last sign of life
-    <name>.after-<token>         who took it over from the holder of that token
+    <name>.first                 who holds the lease: a token, the host, the process, how long it may be silent
+    <name>.after-<token>         who took the lease over from the holder of that token
     <name>.beat-<token>          a count that the holder of that token raises while it lives
 
-The holder is the end of the chain that starts at `.first`. Each link is created exclusively, so one process alone can
-take over from a holder. Whether a holder lives is judged by whether its count changes while one watches, by the
-watcher's own clock: clocks of different hosts are never compared. A holder on the same machine whose process is gone
-is taken over from at once.
+The links form a chain that starts at `.first`, and the last link names the holder. Each link is created exclusively, so
+only one process can take over from a holder. A waiting process judges whether the holder lives by whether its count
+changes, measured with the waiting process's own clock. Clocks of different hosts are never compared. A holder on the
+same machine whose process no longer exists is replaced at once.
 
-A lease saves work; nothing depends on it for being right. A holder that was stopped for longer than its lease, and
-wakes up, publishes the same work as whoever took over from it, and the first to publish wins.
+A lease saves work, but correctness does not depend on it. A holder that is stopped for longer than its lease and then
+wakes up publishes the same work as the process that took over, and the first to publish wins.
 """
 
 from __future__ import annotations
@@ -24,52 +24,59 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from coldtune.processes import gone, this_process
-from coldtune.store.local_files import Files
+from coldtune.retrying import pauses
+from coldtune.store.files import StoreFiles
 
-_BEATS = 5  # in the time of a lease: so many may be late before it runs out
-_PAUSE_S = (0.02, 1.0)  # between two looks at another's lease: the first, the longest
+_BEATS_PER_LEASE = 5  # so a lease runs out only if this many signs of life in a row are late
+_PAUSES_S = (0.02, 1.0)  # between two looks at another's lease: the first, the longest
 
 
 @contextmanager
 def lease(
-    files: Files, name: str, seconds: float, done: Callable[[], bool], waiting: Callable[[str], None]
+    files: StoreFiles, name: str, seconds: float, done: Callable[[], bool], on_wait: Callable[[str], None]
 ) -> Iterator[bool]:
-    """Hold the lease `name` for the body: True once it is held, False where `done()` came true while waiting for it.
+    """Hold the lease `name` while the body runs.
 
-    seconds: how long others wait for a sign of life before they take over; while the body runs, a thread gives one
-    five times as often. `waiting` gets one sentence for each holder that has to be waited for, and one if the lease
-    was lost while the body ran.
+    Args:
+        seconds: How long other processes wait for a sign of life before they take over. While the body runs, a thread
+            gives a sign five times as often.
+        done: Asked while waiting. Once it returns True, waiting ends without the lease.
+        on_wait: Called with a sentence for each holder that has to be waited for, and if the lease was lost while the
+            body ran.
+
+    Yields:
+        True if the lease is held, False if `done()` became true first.
     """
-    mine = _Lease(files, name, seconds)
-    if not mine.acquire(done, waiting):
+    claim = _LeaseClaim(files, name, seconds)
+    if not claim.acquire(done, on_wait):
         yield False
         return
     stop = threading.Event()
-    beating = threading.Thread(target=mine.beat, args=(stop,), daemon=True, name=f"lease {name}")
+    beating = threading.Thread(target=claim.beat, args=(stop,), daemon=True, name=f"lease {name}")
     beating.start()
     try:
         yield True
     finally:
         stop.set()
         beating.join()
-        if not mine.release():
-            waiting(f"the lease on {name} ran out while its work was going on; another process may have done it too")
+        if not claim.release():
+            on_wait(f"the lease on {name} ran out while its work was going on; another process may have done it too")
 
 
-class _Lease:
-    """One process's wish for a lease."""
+class _LeaseClaim:
+    """The claim of one process to a lease."""
 
-    def __init__(self, files: Files, name: str, seconds: float) -> None:
+    def __init__(self, files: StoreFiles, name: str, seconds: float) -> None:
         self.files, self.name = files, name
         self.token, self.seconds = uuid.uuid4().hex, seconds
         self.me: dict[str, Any] = {**this_process(), "token": self.token, "started": time.time(), "seconds": seconds}
 
-    def acquire(self, done: Callable[[], bool], waiting: Callable[[str], None]) -> bool:
-        """Wait until it is held (True) or `done()` (False)."""
+    def acquire(self, done: Callable[[], bool], on_wait: Callable[[str], None]) -> bool:
+        """Wait until the lease is held (True) or `done()` is true (False)."""
         seen: tuple[str, bytes | None] | None = None
-        since, pause, told = time.monotonic(), _PAUSE_S[0], ""
+        since, announced, waits = time.monotonic(), "", pauses(*_PAUSES_S)
         while not done():
-            link, holder = self._end()
+            link, holder = self._next_link()
             sign = (link, self._read(f"beat-{holder['token']}") if holder else None)
             if sign != seen:
                 seen, since = sign, time.monotonic()
@@ -77,23 +84,26 @@ class _Lease:
                 if self._take(link):
                     return True
                 continue
-            if told != holder["token"]:
-                told = holder["token"]
-                waiting(f"{self.name} is being made by process {holder['pid']} on {holder['host']}; waiting for it")
-            time.sleep(pause)
-            pause = min(1.5 * pause, _PAUSE_S[1], max(float(holder["seconds"]) / _BEATS, _PAUSE_S[0]))
+            if announced != holder["token"]:
+                announced = holder["token"]
+                on_wait(f"{self.name} is being made by process {holder['pid']} on {holder['host']}; waiting for it")
+            time.sleep(min(next(waits), max(float(holder["seconds"]) / _BEATS_PER_LEASE, _PAUSES_S[0])))
         return False
 
     def beat(self, stop: threading.Event) -> None:
-        """Give signs of life until told to stop; one that fails is only late."""
+        """Give signs of life until `stop` is set. A sign that cannot be written is left out."""
         count = 0
-        while not stop.wait(self.seconds / _BEATS):
+        while not stop.wait(self.seconds / _BEATS_PER_LEASE):
             count += 1
             with suppress(OSError):
                 self.files.write(self._file(f"beat-{self.token}"), str(count).encode())
 
     def release(self) -> bool:
-        """Remove the whole chain, its start first, where it still ends here; False where another took over."""
+        """Remove the whole chain, its first link first.
+
+        Returns:
+            False, without removing the chain, if another process took the lease over.
+        """
         links, holders = self._chain()
         held = bool(holders) and holders[-1]["token"] == self.token
         for link in links if held else []:
@@ -105,14 +115,14 @@ class _Lease:
     def _take(self, link: str) -> bool:
         if not self.files.create(self._file(link), json.dumps(self.me).encode()):
             return False
-        _, holder = self._end()
+        _, holder = self._next_link()
         if holder is not None and holder["token"] == self.token:
             return True
         self.files.remove(self._file(link))  # the chain that it continued was removed in the meantime
         return False
 
-    def _end(self) -> tuple[str, Mapping[str, Any] | None]:
-        """The link by which one would take over, and the holder to take over from (None: nobody holds it)."""
+    def _next_link(self) -> tuple[str, Mapping[str, Any] | None]:
+        """Return the link by which to take the lease, and its present holder (None if the lease is free)."""
         _, holders = self._chain()
         return (f"after-{holders[-1]['token']}", holders[-1]) if holders else ("first", None)
 
@@ -120,7 +130,7 @@ class _Lease:
         links, holders, link = [], [], "first"
         while (content := self._read(link)) is not None:
             links.append(link)
-            holders.append(_parsed(content, self.seconds))
+            holders.append(_parse_link(content, self.seconds))
             link = f"after-{holders[-1]['token']}"
             if link in links:
                 break
@@ -137,8 +147,8 @@ class _Lease:
             return None
 
 
-def _parsed(content: bytes, seconds: float) -> dict[str, Any]:
-    """A link as its holder wrote it; one cut off (its writer was killed between creating and writing) has no token."""
+def _parse_link(content: bytes, seconds: float) -> dict[str, Any]:
+    """Return a link's content. A link whose writer was killed before it wrote the content gets an empty token."""
     unknown = {"token": "", "host": "an unknown host", "pid": "?", "seconds": seconds}
     try:
         return {**unknown, **json.loads(content)}

@@ -1,7 +1,4 @@
-"""All that the store asks of a file system, and the one that a path names (a local disk or NFS).
-
-`store_object` has the other one, for object storage.
-"""
+"""The store's files in a folder, on a local disk or NFS."""
 
 from __future__ import annotations
 
@@ -11,91 +8,20 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, TypeVar
 
-WRITING = ".writing"
+from coldtune.store.files import FileStats
 
-Marks = dict[str, tuple[int, ...]]
-"""Of the files below a name, by relative name: size in bytes first, then whatever else changes with the content."""
+SCRATCH = ".writing"
+"""The folder, below a store's root, of entries that are being written and of files that are being removed."""
 
+_FOLDER_TRIES = 10
 
-class Files(Protocol):
-    """Files by name, relative to the store's root, with `/` between the parts.
-
-    An entry is published as a whole, and an entry without a manifest is none. Work is always written into a local
-    folder, and read from one (`local`), because the libraries that read and write tensors want paths.
-    """
-
-    parallel: int
-    """How many calls at once make sense: 1 where each is a system call, more where each waits for a network."""
-
-    def has(self, name: str) -> bool:
-        """Whether there is such a file. Never from a cache."""
-        ...
-
-    def open(self, name: str) -> BinaryIO:
-        """A file for reading; FileNotFoundError, IsADirectoryError or NotADirectoryError where it is none."""
-        ...
-
-    def stream(self, name: str) -> BinaryIO:
-        """As `open`, but from where the file lies, never from a copy."""
-        ...
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write a small file, over one that is there."""
-        ...
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Write a small file only where there is none: exactly one of several writers gets True."""
-        ...
-
-    def list(self, folder: str) -> list[str]:
-        """The names in a folder, sorted; none where there is no folder. Never from a cache."""
-        ...
-
-    def tree(self, name: str) -> Marks | None:
-        """The files below a folder (of a file: itself, as `.`); None where there is nothing."""
-        ...
-
-    def leftovers(self) -> Iterator[tuple[str, Marks]]:
-        """What writers left that were killed, or may still be at it: a name for `remove`, and its files."""
-        ...
-
-    def scratch(self) -> Path:
-        """A fresh local folder to write into, for `publish`."""
-        ...
-
-    def publish(self, scratch: Path, name: str) -> bool:
-        """Make what was written into `scratch` appear as `name`, all or nothing; False where something is there."""
-        ...
-
-    def move(self, name: str, to: str) -> bool:
-        """Rename; False where there is nothing to rename."""
-        ...
-
-    def remove(self, name: str) -> None:
-        """Remove a file, or a folder with all that is below it, so that no reader takes the rest for the whole."""
-        ...
-
-    def local(self, name: str) -> Path:
-        """A local path at which the files below `name` can be read."""
-        ...
-
-    def forget(self, name: str) -> bool:
-        """Forget local copies of what is below `name`; False where there are none, and another look is the same."""
-        ...
-
-    def where(self, name: str) -> str:
-        """Where `name` lies, for people: a path, or a URL without credentials."""
-        ...
-
-    def address(self, path: Path) -> str:
-        """As `where`, of what `local` gave as `path`."""
-        ...
+T = TypeVar("T")
 
 
 class LocalFiles:
-    """Files under a directory, on any file system whose rename and exclusive creation are atomic (a disk, NFS)."""
+    """`StoreFiles` below a directory of a file system whose rename and exclusive creation are atomic (a disk, NFS)."""
 
     parallel = 1
 
@@ -103,7 +29,7 @@ class LocalFiles:
         self.root = root
 
     def has(self, name: str) -> bool:
-        """Whether it can be opened, which an NFS client asks the server; one that may not be read is there."""
+        """Return True if the file exists, readable or not. Opening it makes an NFS client ask the server."""
         try:
             self.open(name).close()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -113,19 +39,19 @@ class LocalFiles:
         return True
 
     def open(self, name: str) -> BinaryIO:
-        """A file for reading."""
+        """Open a file for reading."""
         return (self.root / name).open("rb")
 
     def stream(self, name: str) -> BinaryIO:
-        """A file for reading."""
+        """Open a file for reading. There are no copies, so this is the same as `open`."""
         return self.open(name)
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a small file."""
+        """Write a small file, replacing any previous content."""
         self._write(name, data, os.O_TRUNC)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a small file, created exclusively."""
+        """Write a small file with exclusive creation. Return False if it exists."""
         try:
             self._write(name, data, os.O_EXCL)
         except FileExistsError:
@@ -133,91 +59,100 @@ class LocalFiles:
         return True
 
     def list(self, folder: str) -> list[str]:
-        """The names in a folder. Reading it also makes an NFS client forget which names it believes missing."""
+        """Return the sorted names in a folder.
+
+        Reading a folder also makes an NFS client forget which names it believes to be missing.
+        """
         try:
             return sorted(os.listdir(self.root / folder))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def tree(self, name: str) -> Marks | None:
-        """Size, times of change (ns) and inode of the files below a folder."""
+    def tree(self, name: str) -> FileStats | None:
+        """Return the files below a folder with their size, modification and change times (ns) and inode."""
         top = self.root / name
         try:
-            return dict(_marks(top, "")) if top.is_dir() else {".": _mark(os.stat(top))}
+            return dict(_tree(top, "")) if top.is_dir() else {".": _stat(os.stat(top))}
         except (FileNotFoundError, NotADirectoryError):
-            return None  # another process may remove it while we read
+            return None  # another process may remove the folder while we read it
 
-    def leftovers(self) -> Iterator[tuple[str, Marks]]:
-        """The folders under `.writing`."""
-        for name in self.list(WRITING):
-            yield f"{WRITING}/{name}", self.tree(f"{WRITING}/{name}") or {}
+    def leftovers(self) -> Iterator[tuple[str, FileStats]]:
+        """Yield the folders below `.writing`."""
+        for name in self.list(SCRATCH):
+            yield f"{SCRATCH}/{name}", self.tree(f"{SCRATCH}/{name}") or {}
 
     def scratch(self) -> Path:
-        """A folder under `.writing`, so that a rename can publish it."""
-        path = self.root / WRITING / uuid.uuid4().hex
+        """Create a folder below `.writing`, on the store's own file system, so that a rename can publish it."""
+        path = self.root / SCRATCH / uuid.uuid4().hex
         path.mkdir(parents=True)
         return path
 
     def publish(self, scratch: Path, name: str) -> bool:
-        """One rename, flushed to the disk."""
+        """Rename `scratch` to `name` and flush the rename to the disk. Return False if `name` exists."""
         target = self.root / name
         try:
-            self._in_folder(name, lambda path: os.rename(scratch, path))
+            self._in_parent(name, lambda path: os.rename(scratch, path))
         except OSError:
             if not os.path.lexists(target):
                 raise
             return False
-        _sync(target.parent)
+        _flush_folder(target.parent)
         return True
 
     def move(self, name: str, to: str) -> bool:
-        """Rename a file or folder."""
+        """Rename a file or folder. Return False if it does not exist."""
         try:
-            self._in_folder(to, lambda path: os.rename(self.root / name, path))
+            self._in_parent(to, lambda path: os.rename(self.root / name, path))
         except FileNotFoundError:
             return False
         return True
 
     def remove(self, name: str) -> None:
-        """Rename, then remove: whoever is killed in between leaves rubbish in `.writing`, not half an entry."""
-        rubbish = f"{WRITING}/{uuid.uuid4().hex}"
-        if not self.move(name, rubbish):
+        """Rename a file or folder into `.writing`, then delete it there.
+
+        A process that is killed between the two leaves garbage in `.writing`, not half an entry.
+        """
+        doomed = f"{SCRATCH}/{uuid.uuid4().hex}"
+        if not self.move(name, doomed):
             return
-        path = self.root / rubbish
+        path = self.root / doomed
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-        # A folder that is now empty; the first part of a name stays.
+        # Remove parents that are now empty, but keep the first part of the name (`train`, `sample`, ...).
         for folder in [*Path(name).parents][:-2]:
             with contextlib.suppress(OSError):
                 (self.root / folder).rmdir()
 
-    def local(self, name: str) -> Path:
-        """The path itself."""
+    def local_path(self, name: str) -> Path:
+        """Return the path itself."""
         return self.root / name
 
-    def forget(self, name: str) -> bool:
-        """There are no copies."""
+    def discard_copies(self, name: str) -> bool:
+        """Return False, because there are no copies."""
         return False
 
     def where(self, name: str) -> str:
-        """The path."""
+        """Return the path as text."""
         return str(self.root / name)
 
     def address(self, path: Path) -> str:
-        """The path itself."""
+        """Return the path as text."""
         return str(path)
 
     def _write(self, name: str, data: bytes, flag: int) -> None:
-        handle = self._in_folder(name, lambda path: os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o666))
+        handle = self._in_parent(name, lambda path: os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o666))
         with os.fdopen(handle, "wb") as file:
             file.write(data)
 
-    def _in_folder(self, name: str, call: Callable[[Path], Any]) -> Any:
-        """`call(path)` in a folder that is there, though another process may be removing it as empty."""
+    def _in_parent(self, name: str, call: Callable[[Path], T]) -> T:
+        """Create the parent folder of `name` and return `call(path)`.
+
+        Another process may remove the parent as empty between the two steps, so both are repeated a few times.
+        """
         path = self.root / name
-        for _ in range(10):
+        for _ in range(_FOLDER_TRIES):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 return call(path)
@@ -227,22 +162,22 @@ class LocalFiles:
         return call(path)
 
 
-def _marks(folder: Path, prefix: str) -> Marks:
-    marks: Marks = {}
+def _tree(folder: Path, prefix: str) -> FileStats:
+    stats: FileStats = {}
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                marks |= _marks(folder / entry.name, f"{prefix}{entry.name}/")
-            else:
-                marks[prefix + entry.name] = _mark(entry.stat(follow_symlinks=entry.is_file()))
-    return marks
+                stats |= _tree(folder / entry.name, f"{prefix}{entry.name}/")
+            else:  # of a dangling link, the size of the link itself
+                stats[prefix + entry.name] = _stat(entry.stat(follow_symlinks=entry.is_file()))
+    return stats
 
 
-def _mark(stat: os.stat_result) -> tuple[int, ...]:
+def _stat(stat: os.stat_result) -> tuple[int, ...]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
-def _sync(directory: Path) -> None:
+def _flush_folder(directory: Path) -> None:
     """Make a rename in `directory` survive a power cut."""
     handle = os.open(directory, os.O_RDONLY)
     try:

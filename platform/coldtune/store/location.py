@@ -1,4 +1,4 @@
-"""Where a store lies, as text that every process can open: a folder, or a URL of object storage."""
+"""The place of a store as text that every process can open: a folder, or a URL of object storage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from coldtune.store.local_files import Files, LocalFiles
+from coldtune.store.files import StoreFiles
+from coldtune.store.local_files import LocalFiles
 
 _ALLOWED = (
     "allowed: a folder, or a URL that pyarrow.fs opens, such as s3://BUCKET/PREFIX (with ?region=..., or "
@@ -20,20 +21,27 @@ _ALLOWED = (
 
 
 @dataclass(frozen=True)
-class StoreAt:
-    """A store's place: `where` is an absolute path or a URL; copies: the folder of local copies, for a URL.
+class StoreLocation:
+    """The place of a store.
 
-    Credentials of object storage come from the environment of each process (for S3: AWS_ACCESS_KEY_ID and so on, a
+    Each process takes the credentials of object storage from its environment (for S3: AWS_ACCESS_KEY_ID and so on, a
     profile, or the machine's role), so that no file holds them.
+
+    Attributes:
+        where: An absolute path, or a URL.
+        copies: For a URL, the folder of local copies.
     """
 
     where: str
     copies: str = ""
 
     @classmethod
-    def of(cls, place: StoreAt | Path | str) -> StoreAt:
-        """From a path, or a URL whose copies go to COLDTUNE_STORE_CACHE, otherwise `~/.cache/coldtune`."""
-        if isinstance(place, StoreAt):
+    def of(cls, place: StoreLocation | Path | str) -> StoreLocation:
+        """Return the location that a path or URL names.
+
+        Local copies of a URL go to COLDTUNE_STORE_CACHE, or to `~/.cache/coldtune` if that is not set.
+        """
+        if isinstance(place, StoreLocation):
             return place
         text = str(place)
         if text.startswith("file://"):
@@ -43,19 +51,26 @@ class StoreAt:
         return cls(text, str(_copies_of(text, Path.home() / ".cache" / "coldtune")))
 
     @classmethod
-    def in_home(cls, home: Path, place: str | None) -> StoreAt:
-        """The store that `--store` means (None: `home/store`); copies: COLDTUNE_STORE_CACHE or `home/store-copies`."""
-        made = cls.of(home / "store" if place is None else place)
-        return cls(made.where, str(_copies_of(made.where, home / "store-copies"))) if made.remote else made
+    def in_home(cls, home: Path, place: str | None) -> StoreLocation:
+        """Return the location that the value of `--store` names for a home.
+
+        Args:
+            place: The value of `--store`. None means `home/store`. Local copies of a URL go to COLDTUNE_STORE_CACHE, or
+                to `home/store-copies` if that is not set.
+        """
+        location = cls.of(home / "store" if place is None else place)
+        if not location.remote:
+            return location
+        return cls(location.where, str(_copies_of(location.where, home / "store-copies")))
 
     @property
     def remote(self) -> bool:
-        """Whether it is object storage."""
+        """Whether this is object storage."""
         return "://" in self.where
 
     @property
     def shown(self) -> str:
-        """For people: the path, or the URL without credentials and query."""
+        """The location for people: the path, or the URL without credentials and query."""
         if not self.remote:
             return self.where
         parts = urlsplit(self.where)
@@ -67,18 +82,26 @@ class StoreAt:
         assert not self.remote
         return Path(self.where)
 
-    def files(self) -> Files:
-        """The files there; ValueError for a URL that means nothing."""
-        return _remote(self, os.getpid()) if self.remote else LocalFiles(self.path)
+    def files(self) -> StoreFiles:
+        """Return access to the files at this location.
+
+        Raises:
+            ValueError: If pyarrow.fs cannot open the URL.
+        """
+        return _remote_files(self, os.getpid()) if self.remote else LocalFiles(self.path)
 
     def check(self) -> None:
-        """Write, list and remove a small object, where it is object storage; ValueError where that cannot be done."""
+        """Write, list and remove a small object in object storage. Do nothing for a folder.
+
+        Raises:
+            ValueError: If any of these steps fails. The message says why, as far as the server tells.
+        """
         if not self.remote:
             return
         from coldtune.store.bucket import Bucket
 
         self.files()
-        filesystem, root = _opened(self)
+        filesystem, root = _open(self)
         bucket, name = Bucket(filesystem, root, patience_s=0.0), f".check/{uuid.uuid4().hex}"
         try:
             bucket.put(name, b"")
@@ -94,35 +117,34 @@ def _copies_of(url: str, default: Path) -> Path:
 
 
 @cache
-def _remote(at: StoreAt, pid: int) -> Files:
-    """One for each process: opening costs connections."""
+def _remote_files(location: StoreLocation, pid: int) -> StoreFiles:
+    """Open a location once in each process (`pid` is part of the cache's key), because opening costs connections."""
     from coldtune.store.bucket import Bucket
-    from coldtune.store.download_cache import Copies
+    from coldtune.store.download_cache import DownloadCache
     from coldtune.store.object_files import ObjectFiles
 
-    return ObjectFiles(Bucket(*_opened(at)), Copies(Path(at.copies)), at.shown)
+    return ObjectFiles(Bucket(*_open(location)), DownloadCache(Path(location.copies)), location.shown)
 
 
-def _opened(at: StoreAt) -> tuple[Any, str]:
-    """The file system and the path in it that the URL means."""
+def _open(location: StoreLocation) -> tuple[Any, str]:
+    """Return the pyarrow file system of a URL, and the path in it."""
     from pyarrow.fs import FileSystem
 
-    url = at.where
+    url = location.where
     if url.startswith("s3://") and "allow_delayed_open" not in url:
-        url += (
-            "&" if "?" in url else "?"
-        ) + "allow_delayed_open=true"  # a small object by one request instead of three
+        separator = "&" if "?" in url else "?"
+        url += f"{separator}allow_delayed_open=true"  # a small object then takes a single request instead of three
     try:
         filesystem, path = FileSystem.from_uri(url)
     except (ValueError, OSError) as error:  # ArrowInvalid is a ValueError
-        raise ValueError(f"--store {at.shown}: {_reason(error)}; {_ALLOWED}") from None
+        raise ValueError(f"--store {location.shown}: {_reason(error)}; {_ALLOWED}") from None
     if not path.strip("/"):
-        raise ValueError(f"--store {at.shown}: names no bucket; {_ALLOWED}")
+        raise ValueError(f"--store {location.shown}: names no bucket; {_ALLOWED}")
     return filesystem, path
 
 
 def _reason(error: Exception) -> str:
-    """The message's first line, shortened to what a person can act on."""
+    """Return the first line of an error, preceded by an explanation if the error is known."""
     text = str(error).splitlines()[0]
     for word, meaning in _MEANINGS.items():
         if word in text:

@@ -1,4 +1,4 @@
-"""An entry's manifest: what is in it, what it stands for and where it was made, to believe it by or not."""
+"""An entry's manifest: its files with their checksums, its meaning, and where it was made."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from coldtune.store.local_files import Files, Marks
+from coldtune.store.files import FileStats, StoreFiles
 from coldtune.store.provenance import made
 
 MANIFEST = "manifest.json"
 
-# What says that an entry is damaged. Any other error (too many open files, say) says nothing about it.
+# Errors that mean a damaged entry. Any other error, such as too many open files, says nothing about the entry.
 _DAMAGE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO, errno.ESTALE}
 
 
 def seal(directory: Path, kind: str, key: str, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the manifest of what is in `directory`, and flush everything to the disk."""
+    """Write the manifest of the files in `directory`, flush everything to the disk and return the manifest."""
     files = {}
     for path in sorted(p for p in directory.rglob("*") if p.is_file()):
         with path.open("rb") as handle:
@@ -44,29 +44,46 @@ def seal(directory: Path, kind: str, key: str, about: Mapping[str, Any]) -> dict
     return dict(json.loads(text))
 
 
-def read_manifest(files: Files, name: str) -> dict[str, Any]:
-    """The manifest of the entry at `name`; ValueError where it is not one, OSError where it cannot be read."""
+def read_manifest(files: StoreFiles, name: str) -> dict[str, Any]:
+    """Read the manifest of the entry `name`.
+
+    Raises:
+        ValueError: If the file is not a manifest.
+        OSError: If it cannot be read.
+    """
     with files.open(f"{name}/{MANIFEST}") as handle:
         manifest = json.loads(handle.read())
     expected = {"kind": str, "key": str, "created": int | float, "files": dict, "about": dict}
-    wrong = [key for key, kind in expected.items() if not (isinstance(manifest, dict) and _is(manifest.get(key), kind))]
+    wrong = [
+        key for key, kind in expected.items() if not (isinstance(manifest, dict) and _has_type(manifest.get(key), kind))
+    ]
     if wrong:
         raise ValueError(f"no {', '.join(wrong)} in it")
     return dict(manifest)
 
 
-def verify(files: Files, kind: str, key: str, marks: Marks, fresh: bool = False) -> tuple[str | None, dict[str, Any]]:
-    """Read and hash the whole entry: what is wrong with it (None: nothing), and its manifest.
+def verify(
+    files: StoreFiles, kind: str, key: str, stats: FileStats, fresh: bool = False
+) -> tuple[str | None, dict[str, Any]]:
+    """Read a whole entry and compare it with its manifest.
 
-    fresh: read it from where it lies, even where there is a local copy. PermissionError and such are raised: they are
-    no reason to do the work again.
+    Args:
+        stats: The entry's files, as `StoreFiles.tree` returned them.
+        fresh: Read the originals, even if there are local copies.
+
+    Returns:
+        The problem with the entry, or None, and its manifest (empty if there is a problem).
+
+    Raises:
+        OSError: If a file cannot be read for a reason that does not mean damage, such as missing permission. Such an
+            entry must not be rebuilt.
     """
     name = f"{kind}/{key}"
     try:
         manifest = read_manifest(files, name)
         if (manifest["kind"], manifest["key"]) != (kind, key):
             return f"its manifest is that of {manifest['kind']}/{manifest['key']}", {}
-        problem = outline(manifest, marks) or _contents(files, name, manifest, fresh)
+        problem = check_outline(manifest, stats) or _check_contents(files, name, manifest, fresh)
         return problem, {} if problem else manifest
     except (ValueError, KeyError, TypeError) as error:
         return f"its manifest cannot be read ({type(error).__name__}: {error})", {}
@@ -77,30 +94,31 @@ def verify(files: Files, kind: str, key: str, marks: Marks, fresh: bool = False)
         return f"{Path(str(error.filename)).name} " + ("is missing" if missing else f"cannot be read ({error})"), {}
 
 
-def outline(manifest: Mapping[str, Any], marks: Marks) -> str | None:
-    """What is wrong with the names and sizes of an entry's files, which costs no reading.
+def check_outline(manifest: Mapping[str, Any], stats: FileStats) -> str | None:
+    """Compare names and sizes of an entry's files with its manifest. Return the problem, or None. No file is read.
 
-    Hidden files that the manifest does not name are the file system's or a desktop's own (`.nfs0000...`, `.DS_Store`).
+    Hidden files that the manifest does not name are allowed. File systems and desktops create them (`.nfs0000...`,
+    `.DS_Store`).
     """
     for name, expected in manifest["files"].items():
-        if name not in marks:
+        if name not in stats:
             return f"{name} is missing"
-        if marks[name][0] != expected["bytes"]:
+        if stats[name][0] != expected["bytes"]:
             return f"{name} has not the {expected['bytes']} bytes of the manifest"
-    extra = sorted(set(marks) - {MANIFEST, *manifest["files"]})
+    extra = sorted(set(stats) - {MANIFEST, *manifest["files"]})
     if extra := [name for name in extra if not name.rpartition("/")[2].startswith(".")]:
         return f"{extra[0]} is not in its manifest"
     return None
 
 
-def _contents(files: Files, name: str, manifest: Mapping[str, Any], fresh: bool) -> str | None:
-    opened = files.stream if fresh else files.open
+def _check_contents(files: StoreFiles, name: str, manifest: Mapping[str, Any], fresh: bool) -> str | None:
+    open_file = files.stream if fresh else files.open
     for file, expected in manifest["files"].items():
-        with opened(f"{name}/{file}") as handle:
+        with open_file(f"{name}/{file}") as handle:
             if hashlib.file_digest(handle, "sha256").hexdigest() != expected["sha256"]:  # type: ignore[arg-type]
                 return f"the content of {file} is not that of the manifest"
     return None
 
 
-def _is(value: object, kind: Any) -> bool:
+def _has_type(value: object, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Where and with what a store entry is made: recorded in its manifest, never part of its key."""
+"""Where and with what software a store entry is made. Recorded in its manifest, never part of its key."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ import coldtune
 
 
 def made() -> dict[str, Any]:
-    """This machine, these versions, and how this process computes.
+    """Describe this machine, its software versions, and how this process computes.
 
-    device: the GPU that the process has used, otherwise its CPU; workers: processes of the distributed training that
-    it belongs to, 1 where it belongs to none; threads: of torch (None where torch is not loaded).
+    Returns:
+        Among others `device`, the GPU that the process has used, otherwise its CPU; `workers`, the number of processes
+        of a distributed training, otherwise 1; and `threads`, those of torch, or None if torch was not imported.
     """
     torch = sys.modules.get("torch")
     device, threads, workers, built = _cpu(), None, 1, _version("torch")
     if torch is not None:
-        built = str(torch.__version__)  # which names the CUDA version too
+        built = str(torch.__version__)  # unlike the package's version, this names the CUDA version too
         threads = torch.get_num_threads()
         if torch.cuda.is_initialized():
             device = torch.cuda.get_device_name()
@@ -35,7 +36,7 @@ def made() -> dict[str, Any]:
 
 @cache
 def git_commit() -> str | None:
-    """The commit of the running coldtune, `-dirty` where files differ from it; None outside a checkout."""
+    """Return the commit of the running coldtune, with `-dirty` if files differ from it. None outside a checkout."""
     root = Path(coldtune.__file__).parents[2]
     if not (root / ".git").exists():
         return None

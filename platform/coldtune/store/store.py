@@ -1,16 +1,17 @@
-"""The store: a directory, or a bucket, that remembers finished work under the key of what determined it.
+"""The store: a folder or a bucket that holds finished work under the key of everything that determined it.
 
     <root>/<kind>/<key>/...files, manifest.json        one entry
-    <root>/.writing/<unique>/                          an entry being written (renamed when it is whole), or rubbish
-    <root>/.leases/<kind>+<key>.*                      who is making which entry now (`store_lease`)
+    <root>/.writing/<unique>/                          an entry that is being written, or garbage
+    <root>/.leases/<kind>+<key>.*                      who is making which entry now (see `lease`)
     <root>/.users/<kind>+<key>/<user>                  who made or found which entry
-    <root>/.torn/<kind>-<key>-<unique>/                what was found damaged, kept for a look
+    <root>/.torn/<kind>-<key>-<unique>/                a damaged entry, kept for inspection
 
-An entry is believed only if its manifest names it and exactly the files that are there, each with its size and
-SHA-256: a torn, foreign or hand-edited entry is set aside with a warning and rebuilt. Entries are never changed in
-place. Each process reads and hashes an entry at its first use, and remembers that it was whole for as long as no file's
-size, times or inode change; `coldtune store verify` always reads everything. How the same looks in object storage:
-`store_object`.
+An entry is valid only if its manifest names this entry and exactly the files that exist, each with its size and
+SHA-256. A torn, foreign or edited entry is set aside with a warning and rebuilt. Entries are never changed in place.
+
+Each process reads and hashes an entry at its first use. It remembers that the entry was valid as long as no file's
+size, times or inode change. `coldtune store verify` always reads everything. `object_files` describes how the same
+layout looks in object storage.
 """
 
 from __future__ import annotations
@@ -24,32 +25,31 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote
 
+from coldtune.store.files import FileStats, StoreFiles
 from coldtune.store.lease import lease
-from coldtune.store.local_files import Files, Marks
-from coldtune.store.location import StoreAt
-from coldtune.store.manifest import MANIFEST, read_manifest, seal, verify
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from coldtune.store.location import StoreLocation
+from coldtune.store.manifest import MANIFEST, seal, verify
 
 LEASE_S = 30.0
 
-# Entries found whole by this process: by place, their files' marks and their manifest.
-_BELIEVED: dict[tuple[StoreAt, str], tuple[Marks, dict[str, Any]]] = {}
-# A file may change again without another time of change within the resolution of its file system's clock (FAT: 2 s).
+# Entries that this process verified: by location and name, the stats of their files and their manifest.
+_VERIFIED: dict[tuple[StoreLocation, str], tuple[FileStats, dict[str, Any]]] = {}
+# Within the resolution of a file system's clock (FAT: 2 s) a file may change again without a new modification time.
 _SETTLED_S = 2.0
-_TRIES = 5  # to publish where others set aside and publish at the same time
+_PUBLISH_TRIES = 5  # while other processes set aside and publish the same entry
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished, verified piece of work: its directory and what its manifest says about it.
+    """A finished, verified piece of work: its directory and the content of its manifest.
 
-    about: what whoever made it said of it (`seconds` at least); made: on which machine, with which versions.
+    Attributes:
+        about: The results that its maker recorded, at least `seconds`.
+        made: The machine and software versions (see `provenance`). Empty for entries of early stores.
     """
 
     kind: str
@@ -60,66 +60,81 @@ class Entry:
 
 
 class Store:
-    """Finished work by (kind, key) in one place, safe against kills and against concurrent writers.
+    """Finished work by (kind, key) at one location, safe against kills and concurrent writers.
 
-    kind: a short word (`train`, `sample`, ...); key: letters, digits, `-` and `/` (a checkpoint's key is
-    `<training key>/<step>`). at: a directory on any file system whose rename and exclusive creation are atomic (a local
-    disk, NFS), or a URL of object storage (`StoreAt`).
+    A kind is a short word (`train`, `sample`, ...). A key consists of letters, digits, `-` and `/`. For example, the
+    key of a checkpoint is `<training key>/<step>`.
 
-    by: who uses the store, `STUDY/TRIAL` for a trial; `get` records it with each entry, for `coldtune store ls` and
-    `gc`. lease_s: how long others wait for a sign of life of a process that makes what they want, before they take
-    over. Longer, and the work of a host that died waits longer; shorter, and a file system that hangs for a moment lets
-    two do the same work. waiting: gets a sentence where something has to be waited for (default: a warning);
-    working: called when a wait, if there was one, is over.
+    Args:
+        at: A directory on any file system whose rename and exclusive creation are atomic (a local disk, NFS), or a URL
+            of object storage (see `StoreLocation`).
+        by: Who uses the store, `STUDY/TRIAL` for a trial. `get` records this user with each entry, for
+            `coldtune store ls` and `gc`.
+        lease_s: How long other processes wait for a sign of life of a process that makes the entry they want. If it is
+            longer, the work of a host that died waits longer. If it is shorter, a file system that hangs for a moment
+            lets two processes do the same work.
+        on_wait: Called with a sentence if another process has to be waited for. By default it is a warning.
+        on_resume: Called when a wait is over, and at once if there was none.
+        files: Replaces the access to the files at `at`, for tests.
+
+    Raises:
+        ValueError: If `lease_s` is not positive, or `at` is a URL that cannot be opened.
     """
 
     def __init__(
         self,
-        at: StoreAt | Path | str,
+        at: StoreLocation | Path | str,
         *,
         by: str | None = None,
         lease_s: float = LEASE_S,
-        waiting: Callable[[str], None] | None = None,
-        working: Callable[[], None] = lambda: None,
-        files: Files | None = None,
+        on_wait: Callable[[str], None] | None = None,
+        on_resume: Callable[[], None] = lambda: None,
+        files: StoreFiles | None = None,
     ) -> None:
         if lease_s <= 0:
             raise ValueError(f"lease_s = {lease_s}: must be positive")
-        self.at = StoreAt.of(at)
-        self.files: Files = files or self.at.files()
+        self.at = StoreLocation.of(at)
+        self.files: StoreFiles = files or self.at.files()
         self.by, self.lease_s = by, lease_s
-        self.waiting = waiting or (lambda text: warnings.warn(f"store: {text}", stacklevel=5))
-        self.working = working
+        self.on_wait = on_wait or (lambda text: warnings.warn(f"store: {text}", stacklevel=5))
+        self.on_resume = on_resume
 
     @property
     def root(self) -> Path:
-        """The directory of a store that is one."""
+        """The directory of a store that is not in object storage."""
         return self.at.path
 
     def find(self, kind: str, key: str) -> Entry | None:
-        """The entry, or None where there is none or what is there cannot be believed (it is then set aside).
+        """Return an entry, or None if it does not exist or is damaged. A damaged entry is set aside.
 
-        ValueError where it may not be read: that is no reason to do the work again, or to take it from others.
+        Raises:
+            ValueError: If the entry may not be read. This is no reason to repeat the work, or to remove the entry.
         """
         name = f"{kind}/{key}"
         try:
-            marks = self.files.tree(name)
-            if marks is None or _folder_of_entries(marks):
+            stats = self.files.tree(name)
+            if stats is None or _only_contains_entries(stats):
                 return None
-            problem, manifest = self._believe(kind, key, marks)
+            problem, manifest = self._verify_once(kind, key, stats)
         except PermissionError as error:
             raise ValueError(f"store entry {name} in {self.at.shown} may not be read: {error}") from error
         if problem is None:
             return self._entry(manifest)
-        if self.files.tree(name) == marks:  # another process may have set it aside, even rebuilt it, in the meantime
+        if self.files.tree(name) == stats:  # another process may have set it aside, even rebuilt it, in the meantime
             self._set_aside(name, problem)
         return None
 
     def put(self, kind: str, key: str, write: Callable[[Path], Mapping[str, Any] | None]) -> Entry:
-        """Call `write(directory)` to fill a fresh directory, then publish it as the entry.
+        """Publish an entry, which `write(directory)` fills.
 
-        What `write` returns is kept in the manifest, and who made it. If another process published the same key first,
-        its entry stays and is returned: equal keys mean equal work.
+        If another process published the same key first, its entry stays and is returned, because equal keys mean equal
+        work.
+
+        Args:
+            write: Fills an empty directory. The mapping that it returns is kept in the manifest as `about`.
+
+        Raises:
+            ValueError: If something that is not an entry occupies the place.
         """
         scratch = self.files.scratch()
         try:
@@ -128,20 +143,24 @@ class Store:
             if about["seconds"] is None:
                 about["seconds"] = round(time.time() - started, 3)
             manifest = seal(scratch, kind, key, about)
-            for _ in range(_TRIES):
+            for _ in range(_PUBLISH_TRIES):
                 if self.files.publish(scratch, f"{kind}/{key}"):
                     return self._entry(manifest)
                 if (existing := self.find(kind, key)) is not None:
                     return existing
-                # what was there was torn, and has been set aside
+                # A damaged entry was there, and `find` has set it aside.
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        raise ValueError(f"store entry {kind}/{key}: {self.files.where(f'{kind}/{key}')} is in its way, and no entry")
+        place = self.files.where(f"{kind}/{key}")
+        raise ValueError(f"store entry {kind}/{key}: cannot be published, because {place} exists and is not an entry")
 
     def get(self, kind: str, key: str, build: Callable[[Path], Mapping[str, Any] | None]) -> tuple[Entry, bool]:
-        """The entry and whether it was found; a missing one is built by `build(directory)` first.
+        """Return an entry, after building it with `build(directory)` if it does not exist.
 
-        Of several processes that want the same one, one builds it, and the others wait and find it.
+        Of several processes that want the same entry, one builds it. The others wait and find it.
+
+        Returns:
+            The entry, and True if it was found, False if it was built here.
         """
         entry, found = self.find(kind, key), True
         while entry is None:
@@ -149,177 +168,117 @@ class Store:
                 entry = self.find(kind, key)
                 if entry is None and held:
                     entry, found = self.put(kind, key, build), False
-        self.used(entry)
+        self.record_use(entry)
         return entry, found
 
     @contextmanager
     def lease(self, kind: str, key: str, done: Callable[[], bool] = lambda: False) -> Iterator[bool]:
-        """Be the only one to make (kind, key) while the body runs; others that want the same wait here.
+        """Be the only process that makes (kind, key) while the body runs. Others that want the same wait here.
 
-        Yields True once the lease is held, or False as soon as `done()` is true (looked at before, and about once a
-        second while waiting). In either case look again first for what is wanted: it may have been made while this
-        waited. A holder that dies is taken over from within `lease_s`, at once where that can be seen. `get` does all
-        this for one entry; a training, whose checkpoints are entries, is held under its key without the step:
+        A holder that dies is replaced within `lease_s`, or at once if it ran on this machine. In either case look
+        again for the entry first, because it may have been made during the wait.
+
+        `get` does all this for one entry. A training, whose checkpoints are entries, holds a lease under its key
+        without the step:
 
             with store.lease("train", key, done=lambda: checkpoints.has(steps)):
                 last = checkpoints.latest(steps)
                 if last is None or last[0] != steps:
-                    ...train, which goes on from `last`
+                    ...  # train, starting from `last`
+
+        Args:
+            done: Asked before, and about once a second during the wait.
+
+        Yields:
+            True if the lease is held, False if `done()` became true first.
         """
-        name = f".leases/{_flat(f'{kind}/{key}')}"
-        with lease(self.files, name, self.lease_s, done, self.waiting) as held:
-            self.working()
-            self.files.list(f"{kind}/{key}".rpartition("/")[0])  # see what others published, on NFS too
+        name = f".leases/{_flatten(f'{kind}/{key}')}"
+        with lease(self.files, name, self.lease_s, done, self.on_wait) as held:
+            self.on_resume()
+            self.files.list(f"{kind}/{key}".rpartition("/")[0])  # makes an NFS client see new entries of others
             yield held
 
     def exists(self, kind: str, key: str) -> bool:
-        """Whether there is something with a manifest under this name; `find` says whether it can be believed."""
+        """Return True if there is a manifest under this name. Only `find` checks for damage."""
         return self.files.has(f"{kind}/{key}/{MANIFEST}")
 
-    def used(self, entry: Entry | str, by: str | None = None) -> None:
-        """Record that `by` (default: the store's own) made or found an entry, given as such or as `kind/key`.
+    def record_use(self, entry: Entry | str, by: str | None = None) -> None:
+        """Record that a user made or found an entry. In a read-only store, record nothing.
 
-        By `STUDY/TRIAL`, an entry counts as used until that study is deleted or the trial has failed; by any other
-        name, until the record is. In a store that may only be read, nothing is recorded.
+        If the user is `STUDY/TRIAL`, the entry counts as used until that study is deleted or that trial has failed.
+        Otherwise it counts as used until the record is deleted.
+
+        Args:
+            entry: The entry or its `kind/key`.
+            by: The user. By default the store's own.
         """
         by = by or self.by
         if not by:
             return
         name = entry if isinstance(entry, str) else f"{entry.kind}/{entry.key}"
         try:
-            self.files.write(f"{_users(name)}/{quote(by, safe='')}", f"{time.time():.0f}\n".encode())
+            self.files.write(f"{_users_folder(name)}/{quote(by, safe='')}", f"{time.time():.0f}\n".encode())
         except OSError as error:
             if error.errno not in _READ_ONLY:
                 raise
 
     def users(self, kind: str, key: str) -> list[str]:
-        """Who made or found the entry, as far as recorded."""
-        return [unquote(name) for name in self.files.list(_users(f"{kind}/{key}"))]
+        """Return the recorded users of an entry."""
+        return [unquote(name) for name in self.files.list(_users_folder(f"{kind}/{key}"))]
 
     def at_address(self, address: str) -> Path:
-        """The local folder of an entry that `files.address` named; OSError where it is gone."""
-        return self.files.local(address.removeprefix(f"{self.at.shown}/"))
+        """Return the local folder of an entry by the address that `files.address` returned.
 
-    def drop(self, kind: str, key: str) -> None:
-        """Remove an entry and the record of its users, in such a way that no reader sees half of it."""
+        Raises:
+            OSError: If the entry no longer exists.
+        """
+        return self.files.local_path(address.removeprefix(f"{self.at.shown}/"))
+
+    def remove(self, kind: str, key: str) -> None:
+        """Remove an entry and the records of its users. No reader sees half of the entry."""
         self.files.remove(f"{kind}/{key}")
-        self.files.remove(_users(f"{kind}/{key}"))
+        self.files.remove(_users_folder(f"{kind}/{key}"))
 
-    def _believe(self, kind: str, key: str, marks: Marks) -> tuple[str | None, dict[str, Any]]:
-        """What is wrong with the entry, read in full unless this process did so before and nothing has changed."""
+    def _verify_once(self, kind: str, key: str, stats: FileStats) -> tuple[str | None, dict[str, Any]]:
+        """Return the problem with an entry, or None, and its manifest.
+
+        The entry is read in full unless this process did so before and nothing has changed since.
+        """
         place = (self.at, f"{kind}/{key}")
-        known = _BELIEVED.get(place)
-        if known is not None and known[0] == marks:
+        known = _VERIFIED.get(place)
+        if known is not None and known[0] == stats:
             return None, known[1]
         now = time.time_ns()
-        problem, manifest = verify(self.files, kind, key, marks)
-        if problem is not None and self.files.forget(f"{kind}/{key}"):  # it may have been our copy that was damaged
-            problem, manifest = verify(self.files, kind, key, marks)
-        if problem is None and all(now - max(mark[1:3]) > _SETTLED_S * 1e9 for mark in marks.values()):
-            _BELIEVED[place] = (marks, manifest)
+        problem, manifest = verify(self.files, kind, key, stats)
+        if problem is not None and self.files.discard_copies(f"{kind}/{key}"):  # perhaps only our copy is damaged
+            problem, manifest = verify(self.files, kind, key, stats)
+        if problem is None and all(now - max(stat[1:3]) > _SETTLED_S * 1e9 for stat in stats.values()):
+            _VERIFIED[place] = (stats, manifest)
         return problem, manifest
 
     def _entry(self, manifest: Mapping[str, Any]) -> Entry:
         kind, key = manifest["kind"], manifest["key"]
-        return Entry(kind, key, self.files.local(f"{kind}/{key}"), manifest["about"], manifest.get("made", {}))
+        return Entry(kind, key, self.files.local_path(f"{kind}/{key}"), manifest["about"], manifest.get("made", {}))
 
     def _set_aside(self, name: str, problem: str) -> None:
         torn = f".torn/{name.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
         if self.files.move(name, torn):
-            text = f"store entry {name} is not believed: {problem}; set aside as {self.files.where(torn)}"
-            warnings.warn(text, stacklevel=3)
+            moved = f"It was moved to {self.files.where(torn)} and will be rebuilt."
+            warnings.warn(f"store entry {name} is damaged: {problem}. {moved}", stacklevel=3)
 
 
-class StoreCache:
-    """The cache that `coldtune.metrics` takes by argument, kept in a store as safetensors."""
+def _only_contains_entries(stats: FileStats) -> bool:
+    """Return True for a folder whose subfolders are entries, such as a training's folder of checkpoints.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-
-    def get(self, kind: str, key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors under (kind, key), computed by `build` once."""
-        from safetensors.torch import load_file, save_file
-
-        def write(directory: Path) -> None:
-            save_file({name: value.contiguous() for name, value in build().items()}, directory / "data.safetensors")
-
-        entry, _ = self.store.get(kind, key, write)
-        return load_file(entry.path / "data.safetensors")
-
-
-class StoreCheckpoints:
-    """The checkpoints of one training as store entries `train/<key>/<step>`; picklable, for training workers.
-
-    final: the step at which this training ends. Checkpoints at a final step stay (later stages and longer
-    trainings build on them), and so does one that somebody is recorded to use; of the others only the newest two are
-    kept. by: who trains, as in `Store`.
+    Such a folder is neither an entry nor damaged.
     """
-
-    KIND = "train"
-
-    def __init__(self, at: StoreAt | Path | str, key: str, final: int, by: str | None = None) -> None:
-        self.at, self.key, self.final, self.by = StoreAt.of(at), key, final, by
-        self._started, self._before = time.time(), 0.0
-
-    def latest(self, at_most: int) -> tuple[int, Path] | None:
-        """The newest believable checkpoint with step <= `at_most`: (step, directory)."""
-        store = Store(self.at)
-        for step in sorted(self._steps(store), reverse=True):
-            if step <= at_most and (entry := store.find(self.KIND, self._name(step))) is not None:
-                self._started, self._before = time.time(), float(entry.about["seconds"])
-                return step, entry.path
-        return None
-
-    def has(self, step: int) -> bool:
-        """Whether there is a checkpoint of `step`; a cheap look, `latest` says whether it can be believed."""
-        return Store(self.at).exists(self.KIND, self._name(step))
-
-    def seconds(self, step: int) -> float:
-        """Seconds of training that the checkpoint of `step` stands for, over all the runs that led to it."""
-        entry = Store(self.at).find(self.KIND, self._name(step))
-        return float(entry.about["seconds"]) if entry else 0.0
-
-    def maker(self, step: int) -> str | None:
-        """Who made the checkpoint of `step`, as far as recorded."""
-        entry = Store(self.at).find(self.KIND, self._name(step))
-        return entry.about.get("by") if entry else None
-
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Publish the checkpoint of `step`, filled by `write(directory)`, and drop the ones no longer needed."""
-        store = Store(self.at, by=self.by)
-
-        def fill(directory: Path) -> dict[str, Any]:
-            write(directory)
-            return {"step": step, "final": step == self.final, "seconds": self._before + time.time() - self._started}
-
-        store.put(self.KIND, self._name(step), fill)
-        passing = [s for s in sorted(self._steps(store)) if not self._stays(store, s)]
-        for old in passing[:-2]:
-            store.drop(self.KIND, self._name(old))
-
-    def _name(self, step: int) -> str:
-        return f"{self.key}/{step:08d}"
-
-    def _steps(self, store: Store) -> list[int]:
-        return [int(name) for name in store.files.list(f"{self.KIND}/{self.key}") if name.isdigit()]
-
-    def _stays(self, store: Store, step: int) -> bool:
-        try:
-            manifest = read_manifest(store.files, f"{self.KIND}/{self._name(step)}")
-        except (OSError, ValueError):
-            return True  # not ours to judge: `latest` sets torn ones aside
-        return bool(manifest["about"].get("final")) or bool(store.users(self.KIND, self._name(step)))
+    return MANIFEST not in stats and any(name.endswith(f"/{MANIFEST}") for name in stats)
 
 
-def _folder_of_entries(marks: Marks) -> bool:
-    """Whether entries lie deeper (a training's folder holds its checkpoints): then it is neither an entry nor torn."""
-    return MANIFEST not in marks and any(name.endswith(f"/{MANIFEST}") for name in marks)
-
-
-def _flat(name: str) -> str:
-    """A name as one part of another; `+` stands in no kind and no key."""
+def _flatten(name: str) -> str:
+    """Return a name as a single part of another name. No kind and no key contains `+`."""
     return name.replace("/", "+")
 
 
-def _users(name: str) -> str:
-    return f".users/{_flat(name)}"
+def _users_folder(name: str) -> str:
+    return f".users/{_flatten(name)}"

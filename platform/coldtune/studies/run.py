@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune import tracking
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 from coldtune.studies.drivers.election import DriverLease, held
 from coldtune.studies.drivers.registry import board_of
@@ -126,7 +126,7 @@ def _write_start(checked: Checked, options: RunOptions, ledger: Ledger) -> None:
         "fingerprint": checked.dataset.fingerprint,
         "command": options.command,
         **options.to_start(),
-        "store": None if checked.store == StoreAt.in_home(options.home, None) else checked.store.where,
+        "store": None if checked.store == StoreLocation.in_home(options.home, None) else checked.store.where,
     }
     checked.folder.save(checked.spec, start)
 

@@ -9,7 +9,7 @@ import pytest
 
 from coldtune.data import DataConfig, Dataset, prepare
 from coldtune.stages.keys import train_key
-from coldtune.store.store import StoreCheckpoints
+from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.studies.designs.paper_table import build
 from coldtune.studies.estimate.cost import count_trainings, describe_variants
 from coldtune.studies.space.space import Space

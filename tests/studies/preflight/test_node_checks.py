@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from coldtune.processes import this_process
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 from coldtune.studies.preflight.nodes import Needs, lacks, look, sqlite_files
 
 
 def needs(tmp_path: Path, tracking: str, storage: str | None) -> Needs:
-    return Needs({"home": tmp_path}, {}, StoreAt.of(tmp_path / "store"), tracking, storage)
+    return Needs({"home": tmp_path}, {}, StoreLocation.of(tmp_path / "store"), tracking, storage)
 
 
-def asked(tmp_path: Path, node_sees: Path, store: StoreAt | None = None) -> tuple[dict, dict[str, Path]]:
+def asked(tmp_path: Path, node_sees: Path, store: StoreLocation | None = None) -> tuple[dict, dict[str, Path]]:
     """What a node says that has `node_sees` where the driver has tmp_path."""
     token = tmp_path / ".seen-1"
     token.write_text(token.name)
-    report = look("id7", "node7", {"home": str(node_sees / token.name)}, {}, store or StoreAt.of(tmp_path))
+    report = look("id7", "node7", {"home": str(node_sees / token.name)}, {}, store or StoreLocation.of(tmp_path))
     return report, {"home": token}
 
 
@@ -46,13 +46,13 @@ def test_a_node_whose_writes_do_not_arrive(tmp_path: Path, monkeypatch) -> None:
 def test_a_dataset_that_is_another_one_there(tmp_path: Path) -> None:
     (tmp_path / "a.arrow").touch()
     names = {"dataset digits": (str(tmp_path), ["a.arrow", "b.arrow"]), "dataset mnist": (str(tmp_path), ["a.arrow"])}
-    report = look("id7", "node7", {}, names, StoreAt.of(tmp_path))
+    report = look("id7", "node7", {}, names, StoreLocation.of(tmp_path))
     (said,) = lacks(report, {})
     assert said.startswith("dataset digits: node node7 does not have it")
 
 
 def test_a_store_that_cannot_be_used_from_there(tmp_path: Path) -> None:
-    report, tokens = asked(tmp_path, tmp_path, StoreAt("nonsense://bucket", str(tmp_path)))
+    report, tokens = asked(tmp_path, tmp_path, StoreLocation("nonsense://bucket", str(tmp_path)))
     (said,) = lacks(report, tokens)
     assert said.startswith("node node7: --store nonsense://bucket: ")
 

@@ -12,42 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from coldtune.durations import parse_duration
 from coldtune.studies.execution.stopping import StopConditions
-from coldtune.studies.preflight.options import Limits, RunOptions, seconds
+from coldtune.studies.preflight.options import Limits, RunOptions
 from coldtune.studies.progress.events import StoppedError
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.worker.timeout import LateError, TrialTimeout, spoken
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("90s", 90),
-        ("30m", 1800),
-        ("2h", 7200),
-        ("1h30m", 5400),
-        ("1.5 hours", 5400),
-        ("1 h 30 min", 5400),
-        ("2D", 172800),
-    ],
-)
-def test_durations(text: str, value: float) -> None:
-    assert seconds("--trial-timeout", text) == value
-
-
-@pytest.mark.parametrize("text", ["30", "1.5", "", "half an hour", "3x", "-5m", "0s", "1h30", "m"])
-def test_what_is_no_duration_names_its_flag(text: str) -> None:
-    with pytest.raises(ValueError, match=f"^--trial-timeout {text}: ") as caught:
-        seconds("--trial-timeout", text)
-    assert ("say the unit" in str(caught.value)) == (text in ("30", "1.5"))
-
-
-@given(st.integers(1, 10**6))
-def test_a_duration_is_spoken_as_it_is_read(value: int) -> None:
-    assert seconds("", spoken(value)) == value
+from coldtune.studies.worker.timeout import LateError, TrialTimeout
 
 
 @pytest.mark.parametrize("field", ["retries", "max_failures"])
@@ -103,7 +74,7 @@ def test_options_help_names_the_real_default() -> None:
     shown = {name: found[1] for name, found in said.items() if found}
     assert shown.keys() == {"workers", "gpus_per_trial", "retries", "max_failures", "patience"}
     for name, text in shown.items():
-        assert (seconds("", text) if text[-1].isalpha() else float(text)) == defaults[name]
+        assert (parse_duration("", text) if text[-1].isalpha() else float(text)) == defaults[name]
 
 
 def stops(empty: float = 0.0, **limits: Any) -> tuple[StopConditions, list[str], SimpleNamespace]:

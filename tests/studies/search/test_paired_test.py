@@ -103,7 +103,7 @@ def test_a_trial_is_compared_with_the_best_one_so_far(spec: StudySpec, tmp_path:
     assert ended == [False, False, True, False]
     pruned = ledger.trials()[2]
     assert pruned.intermediate_values == {100: 0.6}, "one value a rung, whatever the number of images"
-    store.drop("measure", "judged1")
+    store.remove("measure", "judged1")
     assert not climb(ledger, store, 9.0, 0.1)
 
 

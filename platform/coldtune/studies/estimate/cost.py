@@ -9,12 +9,13 @@ from typing import Any
 
 from coldtune.data import Dataset
 from coldtune.diffusion import build_degradation, nfe, source_of
+from coldtune.durations import format_estimate
 from coldtune.metrics import build_extractor, resolve
 from coldtune.stages.chain import BASELINES
 from coldtune.stages.keys import sample_key, train_key
 from coldtune.stages.trial import TrialConfig
-from coldtune.store.location import StoreAt
-from coldtune.store.store import StoreCheckpoints
+from coldtune.store.checkpoints import StoreCheckpoints
+from coldtune.store.location import StoreLocation
 from coldtune.studies.estimate.timing import Timing
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.space.space import Space
@@ -44,9 +45,10 @@ class CostEstimate:
         work = self.training_s + self.sampling_s
         wall = max(work / slots, self.longest_s)
         return (
-            f"{_counted(self.trials, 'trial')}: {_counted(self.trainings, 'training')} ({clock(self.training_s)}) and "
-            f"{_counted(self.samplings, 'sampling')} ({clock(self.sampling_s)}), "
-            f"about {clock(wall)} with {slots} at once"
+            f"{_counted(self.trials, 'trial')}: "
+            f"{_counted(self.trainings, 'training')} ({format_estimate(self.training_s)}) and "
+            f"{_counted(self.samplings, 'sampling')} ({format_estimate(self.sampling_s)}), "
+            f"about {format_estimate(wall)} with {slots} at once"
         )
 
 
@@ -71,7 +73,9 @@ def estimate_cost(
     return CostEstimate(len(points), len(each), len(samplings), sum(each), sampling_s, max(each))
 
 
-def describe_variants(space: Space, dataset: Dataset, sources: Mapping[str, Dataset], store: StoreAt | Path) -> str:
+def describe_variants(
+    space: Space, dataset: Dataset, sources: Mapping[str, Dataset], store: StoreLocation | Path
+) -> str:
     """Return one line about the cost of all variants: trainings, the part that the store has, and evaluations.
 
     Trials that differ only in their sampler or prior share a training.
@@ -101,14 +105,6 @@ def count_trainings(space: Space, dataset: Dataset, sources: Mapping[str, Datase
     return len(_distinct_trainings(map(space.resolve, points), dataset, sources))
 
 
-def clock(seconds: float) -> str:
-    """Return a duration as an estimate shows it: rounded seconds, minutes or hours."""
-    if seconds < 100:
-        return f"{max(round(seconds), 1)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
-
-
 def _distinct_trainings(
     trials: Iterable[TrialConfig], dataset: Dataset, sources: Mapping[str, Dataset]
 ) -> dict[str, TrialConfig]:
@@ -134,7 +130,7 @@ def _batch(trial: TrialConfig) -> int:
     return trial.training.batch_size * trial.training.accumulate
 
 
-def _steps_in_store(store: StoreAt | Path, key: str, trial: TrialConfig) -> int:
+def _steps_in_store(store: StoreLocation | Path, key: str, trial: TrialConfig) -> int:
     steps = trial.training.steps
     latest = StoreCheckpoints(store, key, final=steps).latest(steps)
     return latest[0] if latest else 0

@@ -10,9 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from coldtune.durations import format_estimate
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.trial import short_name
-from coldtune.studies.estimate.cost import CostEstimate, clock
+from coldtune.studies.estimate.cost import CostEstimate
 from coldtune.studies.estimate.timing import Timing
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.config import VARIANT, Vary
@@ -106,7 +107,7 @@ def _points_table(space: Space, points: list[dict[str, Any]], costs: list[float]
     table = Table("", *names, "about", box=None, pad_edge=False)
     for number, (point, seconds) in enumerate(zip(points, costs, strict=True)):
         cells = [_shown(point, name) for name in names]
-        table.add_row("base" if not number else "", *cells, clock(seconds))
+        table.add_row("base" if not number else "", *cells, format_estimate(seconds))
     return table
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from coldtune.durations import format_flag
 from coldtune.studies.preflight.capacity import Capacity
 from coldtune.studies.preflight.options import Limits
 from coldtune.studies.progress.events import Events, StoppedError
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.worker.timeout import spoken
 
 STOPPED = 3
 """The exit code of a study that stopped because its trials fail, or because the cluster is too small."""
@@ -47,11 +47,11 @@ class StopConditions(Events):
                 f"the last {self._failed} trials failed, one after the other; the last one: "
                 f"{self._why.splitlines()[0][:300]} (--max-failures {self._limits.max_failures})"
             )
-        empty = self._capacity.empty_for()
+        empty, patience = self._capacity.empty_for(), format_flag(self._limits.patience)
         if empty > self._limits.patience:
-            raise StoppedError(f"the cluster is too small: {self._capacity}, for {spoken(self._limits.patience)} now")
+            raise StoppedError(f"the cluster is too small: {self._capacity}, for {patience} now")
         if empty and not self._told:
-            self._say(f"waiting for nodes: {self._capacity}; ends in {spoken(self._limits.patience)} unless they come")
+            self._say(f"waiting for nodes: {self._capacity}; ends in {patience} unless they come")
         elif self._told and not empty:
             self._say("the cluster has room again")
         self._told = bool(empty)

@@ -16,7 +16,7 @@ from coldtune.metrics import DISTANCES, IMAGE_SCORES, build_extractor, check_obj
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
 from coldtune.stages.trial import parse_trial
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 from coldtune.studies.preflight.capacity import check_gpus, plan
 from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.search.sampler import listed_points
@@ -42,7 +42,7 @@ class Checked:
     space: Space
     protocol: Protocol
     trials: int
-    store: StoreAt
+    store: StoreLocation
     imports: Imports = field(default_factory=Imports)
 
 
@@ -89,10 +89,10 @@ def _folder(spec: StudySpec, options: RunOptions) -> StudyFolder:
     return folder
 
 
-def _store(folder: StudyFolder, options: RunOptions) -> StoreAt:
+def _store(folder: StudyFolder, options: RunOptions) -> StoreLocation:
     """Where finished work is kept; ValueError where that cannot be reached or written."""
     as_before = options.store is None and folder.exists
-    store = folder.store() if as_before else StoreAt.in_home(options.home, options.store)
+    store = folder.store() if as_before else StoreLocation.in_home(options.home, options.store)
     store.check()
     return store
 

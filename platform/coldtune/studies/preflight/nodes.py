@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from coldtune.processes import here, this_process
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 
 _PATIENCE_S = 120.0  # until a node that does not answer is given up: it starts a process first
 _SEEN_S = 10.0  # that a file written elsewhere may take to appear on a network file system
@@ -29,7 +29,7 @@ class Needs:
 
     writes: Mapping[str, Path]
     reads: Mapping[str, Path]
-    store: StoreAt
+    store: StoreLocation
     tracking: str
     storage: str | None
 
@@ -103,7 +103,7 @@ def _ask(
     nodes: Sequence[Mapping[str, Any]],
     tokens: Mapping[str, str],
     names: Mapping[str, tuple[str, list[str]]],
-    store: StoreAt,
+    store: StoreLocation,
 ) -> list[dict[str, Any]]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -127,7 +127,7 @@ def _ask(
 
 
 def look(
-    node: str, name: str, tokens: Mapping[str, str], names: Mapping[str, tuple[str, list[str]]], store: StoreAt
+    node: str, name: str, tokens: Mapping[str, str], names: Mapping[str, tuple[str, list[str]]], store: StoreLocation
 ) -> dict[str, Any]:
     """On a node: what it sees of the driver's tokens and folders, and of the store; leaves tokens of its own."""
     saw = {}

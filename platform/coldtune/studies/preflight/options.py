@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)[a-z]*\s*")
-
-
-def seconds(flag: str, text: str) -> float:
-    """The duration `text` of a command line's `flag` in seconds: 90s, 30m, 1h30m, 1.5 hours. ValueError otherwise."""
-    compact = text.strip().lower()
-    parts = _PART.findall(compact)
-    if _PART.sub("", compact) or not parts:
-        unit = "; say the unit" if re.fullmatch(r"[\d.]+", compact) else ""
-        raise ValueError(f"{flag} {text}: not a duration{unit}; allowed are such as 90s, 30m, 2h, 1h30m")
-    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if total <= 0:
-        raise ValueError(f"{flag} {text}: must be longer than nothing")
-    return total
+from coldtune.durations import parse_duration
 
 
 @dataclass(frozen=True)
@@ -82,11 +67,11 @@ class Limits:
         5, "--max-failures", "in a row that stop the study (default 5; 0: never)", "N", int
     )  # fmt: skip
     trial_timeout: float | None = _option(
-        None, "--trial-timeout", "of one trial, such as 30m or 1h30m (default: none)", "TIME", read=seconds
+        None, "--trial-timeout", "of one trial, such as 30m or 1h30m (default: none)", "TIME", read=parse_duration
     )
     patience: float = _option(
         600.0, "--wait-for-nodes", "while the cluster is too small for even one trial (default 10m)", "TIME",
-        read=seconds,
+        read=parse_duration,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from coldtune import tracking
 from coldtune.stages.trial import short_name
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 from coldtune.studies.designs.paper_table import described
 from coldtune.studies.estimate.cost import count_trainings, describe_variants
 from coldtune.studies.preflight.capacity import TrialResources
@@ -88,6 +88,6 @@ def running(console: Console, slots: TrialResources, context: dict[str, Any]) ->
 
 def _places(checked: Any, home: Path, uri: str) -> str:
     folder, store = f"studies/{checked.folder.name}", checked.store
-    own = store == StoreAt.in_home(home, None)
+    own = store == StoreLocation.in_home(home, None)
     elsewhere = "" if own else f", finished work to {store.shown}"
     return f"{home} ({folder}{', store' if own else ''}, data){elsewhere}, runs to {tracking.shown(uri)}"

@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from coldtune.durations import format_clock
 from coldtune.studies.progress.events import Events
-from coldtune.studies.progress.terminal import clock
 from coldtune.studies.storage.outcome import Rung, StoredStage, TrialOutcome
 from coldtune.studies.worker.job import RUNG
 
@@ -47,7 +47,7 @@ class WallTime(Events):
         elapsed, rest = time.monotonic() - self.begun, self.overhead_percent()
         trials = f"{self.trials} trial{'s' * (self.trials != 1)}"
         return (
-            f"{trials} in {clock(elapsed)}, {self.slots} at once: {100 - rest:.0f} % training, sampling and "
+            f"{trials} in {format_clock(elapsed)}, {self.slots} at once: {100 - rest:.0f} % training, sampling and "
             f"measuring, {rest:.0f} % starting processes, importing, waiting and bookkeeping"
         )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
 
 from optuna.trial import FrozenTrial, TrialState
 
+from coldtune.durations import format_work
 from coldtune.stages.reuse import saved
 from coldtune.studies.storage.outcome import StoredStage
 from coldtune.studies.storage.record import StoppedTraining, TrialRecord, is_imported
@@ -36,7 +36,7 @@ def not_trained(ledger: Ledger) -> str:
     whole = steps + sum(trained.values())
     return (
         f"Pruned {pruned} trial{'s' * (pruned != 1)}: {steps:,} of {whole:,} steps were not trained "
-        f"({steps / whole:.0%}), {timedelta(seconds=round(seconds))} at the measured rates"
+        f"({steps / whole:.0%}), {format_work(seconds)} at the measured rates"
     )
 
 

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from coldtune.durations import format_clock
 from coldtune.studies.progress.eta import StudyProgress
 from coldtune.studies.progress.events import Events
 from coldtune.studies.storage.outcome import Rung, TrialOutcome
@@ -182,9 +183,9 @@ class View(Events):
             parts.append(f"best {self.metric.upper()} {self.best[0]:.4g} (trial {self.best[1]})")
         if rate := self.progress.images_per_s():
             parts.append(f"{rate:,.0f} images/s")
-        parts.append(f"elapsed {clock(time.monotonic() - self._begun)}")
+        parts.append(f"elapsed {format_clock(time.monotonic() - self._begun)}")
         if (left := self.progress.seconds_left()) is not None:
-            parts.append(f"ETA {clock(left)}")
+            parts.append(f"ETA {format_clock(left)}")
         return ", ".join(parts)
 
     def _render(self) -> RenderableType:
@@ -203,13 +204,6 @@ class View(Events):
                 *self.recent,
                 rows,
             )
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as m:ss or h:mm:ss."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _point(point: Mapping[str, Any]) -> str:

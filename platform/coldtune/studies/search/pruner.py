@@ -11,7 +11,8 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from coldtune.stages.rungs import RungConfig, stand_in
+from coldtune.stages.rungs import stand_in
+from coldtune.stages.trial import RungConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.paired_test import Find, worse_image_by_image
 from coldtune.studies.search.pareto import goes_on

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 from coldtune.studies.spec.study import SPEC_FILE, StudySpec, another
 from coldtune.tracking import shown
 
@@ -39,9 +39,9 @@ class StudyFolder:
         """How the study was last started: trials, dataset fingerprint, servers, command."""
         return dict(json.loads((self.path / START_FILE).read_text()))
 
-    def store(self) -> StoreAt:
+    def store(self) -> StoreLocation:
         """Where the study keeps its finished work."""
-        return StoreAt.in_home(self.home, self.start().get("store"))
+        return StoreLocation.in_home(self.home, self.start().get("store"))
 
     def check(self, spec: StudySpec, fingerprint: str) -> None:
         """ValueError naming the differences where the folder holds another study, or one on other pixels."""

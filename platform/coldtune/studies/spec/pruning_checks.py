@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from coldtune.stages.rungs import RungConfig
+from coldtune.stages.trial import RungConfig
 from coldtune.studies.search.pruning_config import PruningConfig
 
 if TYPE_CHECKING:

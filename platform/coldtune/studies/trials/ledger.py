@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from coldtune.stages.trial import TrialConfig
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 from coldtune.studies.drivers.election import DriverLease
 from coldtune.studies.search.paired_test import Find
@@ -75,7 +75,7 @@ class Ledger:
         imports: Imports | None = None,
         fingerprint: str | None = None,
         reading: bool = False,
-        store: StoreAt | None = None,
+        store: StoreLocation | None = None,
     ) -> None:
         """find: the Judgements in the store, which pruning image by image looks at. store: where finished work lies."""
         self.spec, self.space, self.store = spec, space, store

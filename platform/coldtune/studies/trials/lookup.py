@@ -18,7 +18,7 @@ from coldtune.data import Dataset, prepare, prepared
 from coldtune.diffusion import source_of
 from coldtune.stages.evaluate import Run
 from coldtune.stages.trial import TrialConfig, parse_trial
-from coldtune.store.location import StoreAt
+from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.storage.record import TrialRecord
@@ -36,7 +36,7 @@ class Home:
     path: Path
     data_dir: Path | None = None
     tracking_uri: str | None = None
-    store: StoreAt | None = None
+    store: StoreLocation | None = None
 
 
 def find_run(name: str, home: Home) -> Run:
@@ -95,7 +95,7 @@ def _of_config(tree: Mapping[str, Any], name: str, home: Home) -> Run:
 
 
 def _dataset(config: TrialConfig, name: str, home: Home) -> Dataset:
-    store = Store(home.store or StoreAt.in_home(home.path, None))
+    store = Store(home.store or StoreLocation.in_home(home.path, None))
     if not store.files.list("train"):  # before a dataset is downloaded in vain
         raise ValueError(f"{name}: {store.at.shown} holds no restorers; name the home where this trial ran with --home")
     return prepare(config.data, home.path, home.data_dir)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Self
 
+from coldtune.durations import format_flag
+
 _GRACE_S = 60.0  # for a trial to notice by itself; then its process ends, and a fresh one takes the next trial
 
 
@@ -30,7 +32,7 @@ class TrialTimeout:
     @property
     def reason(self) -> str:
         """What is said of a trial that is late."""
-        return f"ran longer than {spoken(self._seconds or 0.0)} (--trial-timeout)"
+        return f"ran longer than {format_flag(self._seconds or 0.0)} (--trial-timeout)"
 
     def ran(self) -> float:
         """Seconds that count."""
@@ -72,12 +74,3 @@ class TrialTimeout:
                 return
         if not self._closed.is_set():
             self._force(self.reason)
-
-
-def spoken(seconds: float) -> str:
-    """A duration as `--trial-timeout` takes it: 5400 is 1h30m."""
-    parts, rest = [], seconds
-    for unit, each in (("h", 3600.0), ("m", 60.0)):
-        whole, rest = divmod(rest, each)
-        parts += [f"{whole:.0f}{unit}"] if whole else []
-    return "".join([*parts, f"{rest:g}s"] if rest or not parts else parts)

@@ -107,7 +107,7 @@ def _chain(
 ) -> Chain:
     from coldtune.data import Dataset
     from coldtune.stages.chain import Chain
-    from coldtune.store.location import StoreAt
+    from coldtune.store.location import StoreLocation
     from coldtune.store.store import Store
 
     source = Dataset.open(job.source_path) if job.source_path else None
@@ -117,8 +117,8 @@ def _chain(
         waits()
 
     working = deadline.resume if deadline else lambda: None
-    place = StoreAt.in_home(Path(job.home), job.store)
-    store = Store(place, by=f"{job.study}/{job.number}", waiting=waiting, working=working)
+    place = StoreLocation.in_home(Path(job.home), job.store)
+    store = Store(place, by=f"{job.study}/{job.number}", on_wait=waiting, on_resume=working)
     return Chain(trial, Dataset.open(job.dataset_path), store, device, source)
 
 
@@ -146,7 +146,7 @@ def measure_on_test(config: Mapping[str, Any]) -> tuple[dict[str, float], dict[s
     import torch
 
     from coldtune.config import plain
-    from coldtune.stages.rungs import RungConfig
+    from coldtune.stages.trial import RungConfig
 
     job = parse(TrialJob, config)
     torch.set_num_threads(job.cpus)

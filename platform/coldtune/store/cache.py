@@ -1,0 +1,29 @@
+"""The cache of tensors that `coldtune.metrics` takes as an argument, kept in a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coldtune.store.store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class StoreCache:
+    """Named tensors as store entries, each a safetensors file."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def get(self, kind: str, key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the tensors under (kind, key). If the store does not hold them, compute them with `build` first."""
+        from safetensors.torch import load_file, save_file
+
+        def write(directory: Path) -> None:
+            save_file({name: value.contiguous() for name, value in build().items()}, directory / "data.safetensors")
+
+        entry, _ = self.store.get(kind, key, write)
+        return load_file(entry.path / "data.safetensors")
