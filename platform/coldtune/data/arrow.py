@@ -7,13 +7,14 @@ then do all pixels of the split lie side by side, as one tensor needs them. Any 
 from __future__ import annotations
 
 import mmap
-import os
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+
+from coldtune.files import open_replacement
 
 _KEY = b"coldtune"
 
@@ -26,12 +27,12 @@ def write(path: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int6
     column = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.uint8(), shape), storage)
     schema = pa.schema([("image", column.type), ("label", pa.int64())], metadata={_KEY: tag.encode()})
     batch = pa.record_batch([column, pa.array(labels)], schema=schema)
-    with path.open("wb") as file:
+    with (
+        open_replacement(path, durable=True) as file,
         # Else no column may have more than 2^31 values: photographs have more.
-        with pa.ipc.new_file(file, schema, options=pa.ipc.IpcWriteOptions(allow_64bit=True)) as writer:
-            writer.write_batch(batch)
-        file.flush()
-        os.fsync(file.fileno())
+        pa.ipc.new_file(file, schema, options=pa.ipc.IpcWriteOptions(allow_64bit=True)) as writer,
+    ):
+        writer.write_batch(batch)
 
 
 def read(path: Path, tag: str) -> tuple[torch.Tensor, torch.Tensor]:

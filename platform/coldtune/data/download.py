@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import urllib.request
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock
+from typing import BinaryIO
 
 from coldtune.data.progress import Bars
+from coldtune.files import lock_file, open_replacement
 
 _TIMEOUT_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 18
@@ -36,37 +34,32 @@ def fetch(remote: Remote, folder: Path, bars: Bars) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / remote.name
-    with FileLock(folder / f".{remote.name}.lock"):
+    with lock_file(folder / f".{remote.name}.lock"):
         if target.is_file() and _checksum(target, remote.algorithm) == remote.checksum:
             return target
         failures = []
         for address in remote.addresses:
-            scratch = folder / f".{remote.name}.{uuid.uuid4().hex}"
             try:
-                _stream(address, scratch, remote, bars)
+                with open_replacement(target, durable=True) as file:
+                    _stream(address, file, remote, bars)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 failures.append(f"{address}: {error}")
             else:
-                scratch.replace(target)
                 return target
-            finally:
-                scratch.unlink(missing_ok=True)
     raise ValueError(f"{remote.name} could not be downloaded ({'; '.join(failures)})")
 
 
-def _stream(address: str, target: Path, remote: Remote, bars: Bars) -> None:
-    """Download `address` to `target` and flush it; ValueError where its checksum is not the published one."""
+def _stream(address: str, file: BinaryIO, remote: Remote, bars: Bars) -> None:
+    """Download `address` into `file`. Raises ValueError if its checksum is not the published one."""
     request = urllib.request.Request(address, headers={"User-Agent": "coldtune"})
     digest = hashlib.new(remote.algorithm, usedforsecurity=False)
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response, target.open("wb") as file:
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
         length = response.headers.get("Content-Length")
         advance = bars.start(f"download {remote.name}", int(length) / 1e6 if length else None, "MB")
         while chunk := response.read(_CHUNK_BYTES):
             digest.update(chunk)
             file.write(chunk)
             advance(len(chunk) / 1e6)
-        file.flush()
-        os.fsync(file.fileno())
     if digest.hexdigest() != remote.checksum:
         raise ValueError(f"{remote.algorithm} is {digest.hexdigest()}, published is {remote.checksum}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from coldtune.config import Config, digest
 from coldtune.data.resize import Resize
+from coldtune.files import write_file
 
 FILE = "manifest.json"
 
@@ -41,10 +41,7 @@ class Manifest(Config):
 
     def save(self, folder: Path) -> None:
         """Write the manifest into `folder` and flush it to the disk."""
-        with (folder / FILE).open("w", encoding="utf-8") as file:
-            file.write(self.model_dump_json(indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        write_file(folder / FILE, self.model_dump_json(indent=2) + "\n", durable=True)
 
 
 def split_file(split: str) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from coldtune.config import parse
 from coldtune.data import arrow, manifest
@@ -22,6 +21,7 @@ from coldtune.data.registry import source
 from coldtune.data.source import Part, Source
 from coldtune.data.splits import SPLITS, assign
 from coldtune.data.verify import verify
+from coldtune.files import lock_file
 
 
 def prepare(
@@ -49,7 +49,7 @@ def prepare(
         folder = root / f"{_stem(config)}-{identity[:8]}"
         if dataset := _good(folder, config, identity):
             return dataset
-        with FileLock(root / f".{folder.name}.lock"):
+        with lock_file(root / f".{folder.name}.lock"):
             if dataset := _good(folder, config, identity, warn=True):
                 return dataset
             _remove_leftovers(folder)

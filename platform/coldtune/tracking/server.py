@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from coldtune.files import lock_file
 from coldtune.tracking.uris import SERVERS, TIMEOUT, UnusableError, checked, shown
 
 # An outage must cost seconds, not the four minutes of MLflow's defaults; what a user set stays.
@@ -127,6 +127,5 @@ def _only_one(uri: str) -> Iterator[None]:
     if not uri.startswith("sqlite:///"):
         yield
         return
-    with open(uri.removeprefix("sqlite:///") + ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with lock_file(Path(uri.removeprefix("sqlite:///") + ".lock")):
         yield

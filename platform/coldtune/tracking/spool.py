@@ -7,7 +7,6 @@ the server's idempotence makes harmless; the journal is the whole history of the
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -18,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from coldtune.files import lock_open_file, write_file
 
 STUDY = "study"
 SUFFIX = ".jsonl"
@@ -170,16 +171,21 @@ class Spool:
 
     def save(self, state: State) -> State:
         """Replace the delivery state (atomically); only for the holder of `lock`."""
-        temporary = self.state_path.with_suffix(f".state.{os.getpid()}")
-        temporary.write_text(json.dumps(asdict(state)))
-        os.replace(temporary, self.state_path)
+        write_file(self.state_path, json.dumps(asdict(state)))
         return state
 
     @contextmanager
     def lock(self, wait: float = 0.0) -> Iterator[bool]:
-        """Be the only one who delivers this spool; gives False where another process still is after `wait` seconds.
+        """Hold the right to deliver this spool while the block runs.
 
-        The lock is the kernel's (flock): a killed holder loses it at once.
+        The journal itself is locked, not a file beside it: thousands of trials would leave thousands of lock files.
+        A killed holder loses the lock at once.
+
+        Args:
+            wait: Seconds to wait for another process that delivers the spool.
+
+        Yields:
+            False if another process is still delivering after `wait` seconds, or if there is no journal.
         """
         try:
             file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
@@ -187,7 +193,7 @@ class Spool:
             yield False
             return
         try:
-            yield _flock(file, time.monotonic() + wait)
+            yield lock_open_file(file, wait)
         finally:
             os.close(file)
 
@@ -263,15 +269,3 @@ def _status(line: bytes) -> str | None:
     if record["op"] == "end":
         return str(record["status"])
     return "running" if record["op"] in ("resume", "create") else None
-
-
-def _flock(file: int, deadline: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.02)
-        else:
-            return True
