@@ -3,16 +3,16 @@
 `lock_file` and `lock_open_file` take the same lock, the kernel's exclusive `flock`:
 
 - The kernel releases it when the file is closed, and so also when the holder dies, whatever kills it.
-- It excludes other processes and other threads of this process. It is not reentrant: a thread that takes it twice
+- It excludes other processes and other threads of this process. It is not reentrant, so a thread that takes it twice
   waits for itself.
-- It is advisory. Only those who take it are kept out.
+- It is advisory. It excludes only those that take it too.
 - On NFS, Linux turns it into a lock at the server, so it also excludes processes on other nodes. If a node dies, the
-  server keeps the node's locks until its lease runs out (NFSv4, about 90 s) or until the node is back (NFSv3). If the
-  file system is mounted with `nolock` or `local_lock=flock`, it excludes the processes of one node only.
-- A file system that has no locks at all (some Lustre and FUSE mounts) answers with an OSError. There is no fallback
-  to a lock that is the existence of a file, because a killed holder would leave such a lock behind.
+  server keeps the node's locks until its lease runs out (NFSv4, about 90 s) or until the node is back (NFSv3). If NFS
+  is mounted with `nolock` or `local_lock=flock`, the lock does not exclude processes on other nodes.
+- Some file systems have no locks at all (some Lustre and FUSE mounts). Taking the lock then raises OSError. There is no
+  fallback to a lock file that counts as locked while it exists, because a killed holder would leave it behind.
 
-`write_file` and `open_replacement` replace a file as a whole, so a reader sees the old content or the new one.
+`write_file` and `open_replacement` replace a file atomically. A reader sees the old content or all of the new content.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import BinaryIO
 
 from filelock import lock_descriptor
 
-# A lock is usually free again after milliseconds. A lock that is held for long is asked for rarely, because on NFS
-# every attempt is a request to the server.
+# Most locks are free again after milliseconds. The pause grows for the others, because on NFS every attempt is a
+# request to the server.
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.05
 
@@ -37,8 +37,8 @@ _LONGEST_PAUSE_S = 0.05
 def lock_file(path: Path, timeout: float | None = None, *, unsupported_ok: bool = False) -> Iterator[None]:
     """Hold the lock of a lock file while the block runs.
 
-    The lock file is created if it is missing, and stays behind, empty. Whoever deletes a lock file that is held lets a
-    second holder in.
+    The lock file is created if it is missing, stays empty, and is not deleted afterwards. Never delete it while it may
+    be held, because a second process could then create and lock a new file.
 
     Args:
         path: A file that exists only to be locked. Its folder must exist. To lock a file that has content, open it and
@@ -50,7 +50,7 @@ def lock_file(path: Path, timeout: float | None = None, *, unsupported_ok: bool 
         TimeoutError: If the lock is still held elsewhere after `timeout` seconds.
         OSError: If the lock file cannot be opened, or if the file system has no locks and `unsupported_ok` is False.
     """
-    with path.open("ab") as file:  # opened for writing, because NFS gives an exclusive lock on nothing else
+    with path.open("ab") as file:  # NFS locks only files that are open for writing
         try:
             locked = lock_open_file(file.fileno(), timeout)
         except OSError:
@@ -65,8 +65,8 @@ def lock_file(path: Path, timeout: float | None = None, *, unsupported_ok: bool 
 def lock_open_file(descriptor: int, timeout: float | None = None) -> bool:
     """Lock an open file until it is closed. The file's content is neither read nor changed.
 
-    This is for a file that is locked while it is itself read and written, for example an append-only journal. A
-    separate lock file would not keep out the programs that lock the journal.
+    Use it for a file that is itself read and written under the lock, for example an append-only journal. A separate
+    lock file would double the number of files, and would not exclude other programs that lock the journal itself.
 
     Args:
         descriptor: Of a file that is open for writing. The caller closes it, which releases the lock.
@@ -90,9 +90,9 @@ def lock_open_file(descriptor: int, timeout: float | None = None) -> bool:
 
 
 def write_file(path: Path, content: str | bytes, *, durable: bool = False, private: bool = False) -> None:
-    """Write a file atomically: its readers see the old content or all of the new one, whenever the writer is killed.
+    """Write a file atomically. Even if the writer is killed, a reader sees the old content or all of the new content.
 
-    If several writers replace the same file at once, the last one wins, with its whole content.
+    If several writers replace the file at the same time, the last writer wins with its whole content.
 
     Args:
         content: The whole new content. Text is encoded as UTF-8.
@@ -117,7 +117,7 @@ def open_replacement(path: Path, *, durable: bool = False, private: bool = False
         durable: Force the content to the disk before the rename.
         private: Let nobody but the owner read the file (mode 0600).
     """
-    # A process id would not do: nodes that share a file system have the same ones, and so have two threads.
+    # A process id would not make the name unique, because nodes that share a file system use the same ids.
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
     try:

@@ -1,4 +1,4 @@
-"""Fetching a published file: checked against its published checksum, never seen half-written."""
+"""Downloads of published files, checked against their published checksums and never visible half-written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ _CHUNK_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class Remote:
-    """A published file: its name, its addresses in order of preference, its checksum by `algorithm` of hashlib."""
+    """A published file.
+
+    Attributes:
+        addresses: Its URLs, in order of preference.
+        algorithm: The hashlib algorithm of the checksum.
+        checksum: In hexadecimal digits.
+    """
 
     name: str
     addresses: tuple[str, ...]
@@ -27,10 +33,12 @@ class Remote:
 
 
 def fetch(remote: Remote, folder: Path, bars: Bars) -> Path:
-    """`remote` in `folder`: what is there if its checksum is right, else downloaded from the first address that works.
+    """Return the path of a published file in `folder`, and download it if it is missing or has another checksum.
 
-    Several processes may ask at once: one downloads, the others wait for it. Raises ValueError with what each address
-    answered where none works.
+    The addresses are tried in turn. Several processes may call this at once: one of them downloads, the others wait.
+
+    Raises:
+        ValueError: If no address works. The message has the answer of each address.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / remote.name
