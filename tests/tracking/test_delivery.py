@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from coldtune.tracking import Drainer, Target, Tracker, default_uri, drain, pending, prepare
+from coldtune.tracking.runs import Identity
 from coldtune.tracking.spool import Spool
 
 WRITER = """
@@ -267,6 +271,54 @@ def test_a_drainer_delivers_a_directory_while_it_grows(target: Target, study: st
     found = runs(target, study)
     assert [run.info.status for run in found] == ["FINISHED", "RUNNING", "RUNNING", "RUNNING"]
     assert [len(history(target, run, "loss")) for run in found[1:]] == [20, 20, 20]
+
+
+class StubbornServer:
+    """Stands for the client of a server: unreachable while `away` is set, then slow to take a study's records."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.answering = False
+
+    away = threading.Event()
+    slow = threading.Event()
+
+    def find(self, identity: Identity) -> str:
+        return "study" if identity.trial is None else "trial"
+
+    def known(self, run_id: str) -> bool:
+        return True
+
+    def reachable(self) -> bool:
+        return not self.away.is_set()
+
+    def log(self, run_id: str, records: Any) -> None:
+        if self.away.is_set():
+            raise OSError("connection refused")
+        if run_id == "study":
+            self.slow.wait(300)
+        self.answering = True
+
+
+def test_drainer_close_right_after_an_outage_delivers_the_rest(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("coldtune.tracking.drain"), "Runs", StubbornServer)
+    StubbornServer.away.set()
+    StubbornServer.slow.clear()
+    Tracker(spool_dir, "s").metrics({"loss": 1.0})
+    Tracker(spool_dir, "s", 0).metrics({"loss": 1.0})
+    target = Target("http://server", "0")
+    drainer = Drainer(spool_dir, target, interval=0.01)
+    trial = Spool(spool_dir, "trial-0000")
+    while drainer.error is None:
+        time.sleep(0.01)
+    StubbornServer.away.clear()
+    while trial.state(target.key).offset < trial.size():
+        drainer.flush(0.01)
+    assert drainer.error is not None, "the pass that delivers the trial still waits for the study's records"
+    threading.Timer(0.2, StubbornServer.slow.set).start()
+    assert drainer.close(300)
 
 
 @pytest.mark.e2e

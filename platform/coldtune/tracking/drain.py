@@ -110,11 +110,18 @@ class Drainer:
             if not left:
                 return True
             wanted = {name: wanted[name] for name in left}
-            hopeless = self.error is not None or left.keys() <= self._troubles.keys()
+            hopeless = self._in_outage() or left.keys() <= self._troubles.keys()
             if time.monotonic() >= deadline or not self._thread.is_alive() or (hopeless and not patient):
                 return False
             self._wake.set()
             time.sleep(0.05)
+
+    def _in_outage(self) -> bool:
+        """Return True if the last pass failed and the pass that is running now has no answer from the server yet.
+
+        `error` alone would not do, because a pass resets it only at its end, after it has delivered all spools.
+        """
+        return self.error is not None and not (self._runs is not None and self._runs.answering)
 
     def _loop(self) -> None:
         while not self._stop:
@@ -135,6 +142,8 @@ class Drainer:
                 self._deliver(Spool(self.directory, name), self._runs)
         except Exception as failure:
             error = _why(failure, self.target)
+            if self._runs is not None:
+                self._runs.answering = False
         if error is not None and self.error is None:
             _LOG.warning("%s; what is logged waits in %s", error, self.directory)
         elif error is None and self.error is not None:

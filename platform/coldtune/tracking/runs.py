@@ -7,7 +7,8 @@ carry the time they were measured, parameters are never changed. That is what ma
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from coldtune.tracking import server
@@ -25,6 +26,7 @@ NOTE = "mlflow.note.content"
 # Pruning is a trial's proper end (tag coldtune.state tells the two apart); KILLED may be taken up again.
 STATUSES = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 # Codes by which MLflow refuses a record for what it is; anything else may pass later.
+_GONE = "RESOURCE_DOES_NOT_EXIST"
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST", "INVALID_STATE"}
 
 
@@ -54,6 +56,7 @@ class Runs:
 
     def __init__(self, target: server.Target) -> None:
         self.target = target
+        self.answering = False  # whether the server answered the last request
         self._client = server.client(target.uri)
         self._seen: set[str] = set()
 
@@ -63,6 +66,7 @@ class Runs:
         found = self._client.search_runs(
             [self.target.experiment_id], " AND ".join(clauses), max_results=1, order_by=["attributes.start_time ASC"]
         )
+        self.answering = True
         return str(found[0].info.run_id) if found else None
 
     def create(self, identity: Identity, record: Record, parent: str | None) -> str:
@@ -88,12 +92,12 @@ class Runs:
                 params += [Param(key, value) for key, value in values]
             else:
                 tags.update(values)
-        with _errors():
+        with self._request():
             self._client.log_batch(run_id, metrics, params, [RunTag(key, value) for key, value in tags.items()])
 
     def artifact(self, run_id: str, path: str, folder: str) -> None:
         """Upload one file into a folder of the run's artifacts ("" is the root)."""
-        with _errors():
+        with self._request():
             self._client.log_artifact(run_id, path, folder or None)
 
     def end(self, run_id: str, record: Record) -> None:
@@ -102,16 +106,16 @@ class Runs:
         if reason := record.get("reason"):
             tags |= {TAG_REASON: reason, NOTE: f"**{record['status'].capitalize()}**: {reason}"}
         self.log(run_id, [{"op": "tags", "values": tags}])
-        with _errors():
+        with self._request():
             self._client.set_terminated(run_id, STATUSES[record["status"]], record["time"])
 
     def resume(self, run_id: str) -> None:
         """Set an ended run running again, and take back the reason for which it had ended."""
-        with _errors():
+        with self._request():
             run = self._client.get_run(run_id)
         tags = {TAG_STATE: "running"} | {key: "" for key in (TAG_REASON, NOTE) if TAG_REASON in run.data.tags}
         self.log(run_id, [{"op": "tags", "values": tags}])
-        with _errors():
+        with self._request():
             if run.info.status != "RUNNING":
                 self._client.update_run(run_id, status="RUNNING")
 
@@ -133,6 +137,21 @@ class Runs:
             return False
         return True
 
+    @contextmanager
+    def _request(self) -> Iterator[None]:
+        """Raise RefusedError or RunGoneError if a request will never succeed, and note whether it was answered."""
+        try:
+            yield
+        except Exception as error:
+            code = getattr(error, "error_code", None)
+            self.answering = code == _GONE or code in _REFUSALS
+            if code == _GONE:
+                raise RunGoneError(str(error)) from error
+            if code in _REFUSALS:
+                raise RefusedError(str(error).strip()[:500]) from error
+            raise
+        self.answering = True
+
     def alive(self, run_id: str) -> bool:
         """Whether the server answers, and knows this run."""
         try:
@@ -140,20 +159,6 @@ class Runs:
         except Exception:
             return False
         return True
-
-
-class _errors:  # noqa: N801 - used as a function
-    """Tell what the server refuses, for good, from what may pass later."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        code = getattr(error, "error_code", None)
-        if code == "RESOURCE_DOES_NOT_EXIST":
-            raise RunGoneError(str(error)) from error
-        if code in _REFUSALS:
-            raise RefusedError(str(error).strip()[:500]) from error
 
 
 def _user() -> str:
