@@ -1,4 +1,4 @@
-"""File locks and atomic writes, tested against other processes that are killed in the middle."""
+"""Tests of file locks and atomic writes, with other processes that are killed in the middle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from coldtune import files
 
-# Each script prints a line when it has reached the state that the test wants, and then waits to be killed.
+# Each script prints a line when it has reached the state that a test needs, and then waits until it is killed.
 HOLD_LOCK_FILE = """
 import sys, time
 from pathlib import Path
@@ -48,7 +48,7 @@ with open_replacement(Path(sys.argv[1])) as file:
 
 @contextmanager
 def process(script: str, path: Path):
-    """A process that runs `script` on `path`, and has printed its line."""
+    """Run `script` on `path` in another process until it has printed its line, and kill it at the end of the block."""
     child = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None

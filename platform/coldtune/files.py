@@ -43,7 +43,7 @@ def lock_file(path: Path, timeout: float | None = None, *, unsupported_ok: bool 
     Args:
         path: A file that exists only to be locked. Its folder must exist. To lock a file that has content, open it and
             use `lock_open_file`.
-        timeout: Seconds to wait for another holder. None waits without a limit, 0 makes one attempt.
+        timeout: Seconds to wait for another holder. None waits without a limit, 0 tries once.
         unsupported_ok: Run the block without the lock if the file system has no locks.
 
     Raises:
@@ -70,7 +70,7 @@ def lock_open_file(descriptor: int, timeout: float | None = None) -> bool:
 
     Args:
         descriptor: Of a file that is open for writing. The caller closes it, which releases the lock.
-        timeout: Seconds to wait for another holder. None waits without a limit, 0 makes one attempt.
+        timeout: Seconds to wait for another holder. None waits without a limit, 0 tries once.
 
     Returns:
         True if the lock was taken, False if it is still held elsewhere after `timeout` seconds.
@@ -97,7 +97,7 @@ def write_file(path: Path, content: str | bytes, *, durable: bool = False, priva
     Args:
         content: The whole new content. Text is encoded as UTF-8.
         durable: Force the content to the disk first. Otherwise a power cut can leave an empty file.
-        private: Let nobody but the owner read the file (mode 0600).
+        private: Only the owner may read the file (mode 0600).
 
     Raises:
         OSError: If the file cannot be written. The old file is then still there.
@@ -111,11 +111,11 @@ def open_replacement(path: Path, *, durable: bool = False, private: bool = False
     """Open a scratch file that replaces `path` when the block ends.
 
     If the block raises, the scratch file is removed and `path` stays as it was. The scratch file lies beside `path`,
-    because only a rename within one file system is atomic. A killed writer leaves it behind as `.NAME.<32 hex digits>`.
+    because a rename is atomic only within a file system. A killed writer leaves it behind as `.NAME.<32 hex digits>`.
 
     Args:
         durable: Force the content to the disk before the rename.
-        private: Let nobody but the owner read the file (mode 0600).
+        private: Only the owner may read the file (mode 0600).
     """
     # A process id would not make the name unique, because nodes that share a file system use the same ids.
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
