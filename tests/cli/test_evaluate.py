@@ -118,7 +118,7 @@ def test_an_mlflow_run_means_the_trial_whose_configuration_it_holds(finished: Fi
     assert values(record["evaluations"][0])["fid"] == finished.outcomes[1].metrics["fid"]
     with pytest.raises(ValueError, match=r"config\.yaml cannot be had.*state is 'failed'"):
         evaluate(runs["2"], home=finished.home)
-    with pytest.raises(ValueError, match=f"that of study {finished.study}; name a trial's"):
+    with pytest.raises(ValueError, match=f"that of study {finished.study}. Name the run of a trial"):
         evaluate(runs[None], home=finished.home)
     with pytest.raises(ValueError, match=r"no such MLflow run .*mlflow\.db"):
         evaluate("0" * 32, home=finished.home)

@@ -1,4 +1,4 @@
-"""Small files in the published formats, written from the formats' descriptions and not by the code under test."""
+"""Writers of small files in the published formats, from the formats' descriptions and without the code under test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MNIST_NAMES = (
 
 
 def random_images(count: int, channels: int, side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (N, C, side, side) and labels 0..9."""
+    """Return images, uint8 (N, C, side, side), and labels 0..9."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (count, channels, side, side), dtype=np.uint8), rng.integers(0, 10, count)
 
@@ -36,7 +36,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 def write_mnist(folder: Path, train: tuple, test: tuple, compressed: bool = True) -> dict[str, str]:
-    """The four files into `folder`/MNIST/raw; returns {file name: MD5}."""
+    """Write the four files into `folder`/MNIST/raw. Return {file name: MD5}."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     arrays = (train[0][:, 0], train[1], test[0][:, 0], test[1])
@@ -50,7 +50,7 @@ def write_mnist(folder: Path, train: tuple, test: tuple, compressed: bool = True
 
 
 def cifar_binaries(train: tuple, test: tuple) -> dict[str, bytes]:
-    """Contents of the six binary files: label byte, then red, green and blue planes."""
+    """Return the contents of the six binary files. Records are a label byte and the red, green and blue planes."""
     files = {}
     for number, chunk in enumerate(np.array_split(np.arange(len(train[0])), 5), start=1):
         files[f"data_batch_{number}.bin"] = _records(train[0][chunk], train[1][chunk])
@@ -69,7 +69,7 @@ def write_cifar_binaries(folder: Path, train: tuple, test: tuple) -> None:
 
 
 def write_cifar_archive(path: Path, train: tuple, test: tuple) -> str:
-    """cifar-10-binary.tar.gz as published: files in a folder, with others beside them. Returns its SHA-256."""
+    """Write cifar-10-binary.tar.gz as published, with its files in a folder beside other files. Return its SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w:gz") as archive:
         for name, data in {**cifar_binaries(train, test), "batches.meta.txt": b"airplane\n"}.items():
@@ -80,7 +80,7 @@ def write_cifar_archive(path: Path, train: tuple, test: tuple) -> str:
 
 
 def write_cifar_parquet(folder: Path, train: tuple, test: tuple, shards: int = 2) -> None:
-    """Hugging Face's layout: struct column img (bytes, path) with PNG bytes, column label, numbered shards."""
+    """Write Hugging Face's layout, numbered shards with a struct column img (PNG bytes, path) and a column label."""
     folder.mkdir(parents=True, exist_ok=True)
     for part, (images, labels), count in (("train", train, shards), ("test", test, 1)):
         for number, chunk in enumerate(np.array_split(np.arange(len(images)), count)):
@@ -103,7 +103,7 @@ def jpeg_bytes(image: np.ndarray) -> bytes:
 
 
 def photo(seed: int, width: int = 36, height: int = 44) -> np.ndarray:
-    """A smooth picture, uint8 (3, height, width), of levels 64..191, where no filter or JPEG coder clips."""
+    """Return a smooth picture, uint8 (3, height, width). Its levels 64..191 are clipped by no filter or JPEG coder."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / max(height, width)
     a, b, c = rng.uniform(-3, 3, (3, 3, 1, 1))
@@ -118,7 +118,7 @@ def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def write_zip(path: Path, files: Mapping[str, bytes]) -> None:
-    """With entries for the folders too, and macOS's copies, as published archives have them."""
+    """Write a zip archive that also has entries for folders and macOS's copies, as published archives have."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for folder in sorted({name.rpartition("/")[0] for name in files} - {""}):

@@ -1,4 +1,4 @@
-"""CelebA and AFHQ from small files in their published layouts."""
+"""Tests of CelebA and AFHQ with small files in their published layouts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from synthetic_files import jpeg_bytes, photo, png_bytes, write_tree, write_zip
 from torch.nn.functional import interpolate
 
 from coldtune.data import Dataset, prepare, prepared, verify
-from coldtune.data.files import Folder
+from coldtune.data.file_collections import FolderFiles
 from coldtune.data.prepare import SPLITS
 from coldtune.data.progress import Bars
 from coldtune.data.registry import source
@@ -42,7 +42,7 @@ def inside(folder: str, files: Mapping[str, bytes] = FACES) -> dict[str, bytes]:
 
 
 def animals(beside: str, suffix: str = "jpg", train: int = 6, test: int = 2, seed: int = 0) -> dict[str, bytes]:
-    """AFHQ's tree: `train` images of each class in train/, `test` of each in `beside`/."""
+    """Return AFHQ's tree, with `train` images of each class in train/ and `test` images of each class in `beside`/."""
     encode = jpeg_bytes if suffix == "jpg" else png_bytes
     seeds = iter(range(seed, seed + 1000))
     return {
@@ -54,7 +54,7 @@ def animals(beside: str, suffix: str = "jpg", train: int = 6, test: int = 2, see
 
 
 def encoded(dataset: Dataset, files: Mapping[str, bytes], size: int) -> dict[str, list[str]]:
-    """Names of the files behind each split's images, recognised by their pixels at their own size."""
+    """Return the names of the files of each split's images, which are recognised by their unresized pixels."""
     names = {square(decoded(data)).tobytes(): name for name, data in files.items()}
     assert dataset.image_shape == (3, size, size)
     return {
@@ -94,7 +94,7 @@ def test_celeba_keeps_the_published_partition(tmp_path: Path, folder: str, packe
     assert Dataset.open(dataset.path).fingerprint == dataset.fingerprint
 
 
-def test_folder_and_archive_wherever_they_lie_give_the_same_pixels(tmp_path: Path) -> None:
+def test_celeba_every_layout_has_the_same_fingerprint(tmp_path: Path) -> None:
     images = inside("img_align_celeba")
     write_tree(tmp_path / "a", {**images, PARTITION: LINES})
     write_zip(tmp_path / "b" / "Img" / "img_align_celeba.zip", images)
@@ -106,7 +106,7 @@ def test_folder_and_archive_wherever_they_lie_give_the_same_pixels(tmp_path: Pat
     assert a == c == d != b
 
 
-def test_pixels_are_the_middle_square_resized(tmp_path: Path) -> None:
+def test_celeba_pixels_are_the_resized_central_square(tmp_path: Path) -> None:
     write_tree(tmp_path / "files", {**inside("img_align_celeba"), PARTITION: LINES})
     dataset = prepare(celeba(), tmp_path, tmp_path / "files")
     for split in SPLITS:
@@ -117,7 +117,7 @@ def test_pixels_are_the_middle_square_resized(tmp_path: Path) -> None:
         assert (dataset.split(split).images - expected).abs().max() < 1.5
 
 
-def test_the_resize_mode_is_the_configurations(tmp_path: Path) -> None:
+def test_celeba_resize_mode_is_that_of_the_configuration(tmp_path: Path) -> None:
     write_tree(tmp_path / "files", {**inside("img_align_celeba"), PARTITION: LINES})
     dataset = prepare(celeba(12, resize="nearest"), tmp_path, tmp_path / "files")
     order = sorted((n for n, p in PUBLISHED.items() if p == "2"), key=lambda n: hashlib.sha256(FACES[n]).digest())
@@ -125,7 +125,7 @@ def test_the_resize_mode_is_the_configurations(tmp_path: Path) -> None:
     assert np.array_equal(dataset.split("test").images, expected)
 
 
-def test_without_a_partition_celeba_is_split_by_hash_and_says_so(tmp_path: Path) -> None:
+def test_celeba_without_partition_is_split_by_hash_with_a_warning(tmp_path: Path) -> None:
     write_tree(tmp_path / "files", inside("img_align_celeba"))
     with pytest.warns(UserWarning, match=f"no {PARTITION} beside .* split 60/20/20"):
         dataset = prepare(celeba(36), tmp_path, tmp_path / "files")
@@ -139,7 +139,7 @@ def test_without_a_partition_celeba_is_split_by_hash_and_says_so(tmp_path: Path)
 
 
 @pytest.mark.parametrize("folder", ["", "celeba_hq", "CelebA-HQ-img", "CelebAMask-HQ/CelebA-HQ-img"])
-def test_celeba_hq_is_a_folder_of_images(tmp_path: Path, folder: str) -> None:
+def test_celeba_hq_folder_is_found_and_read(tmp_path: Path, folder: str) -> None:
     faces = {f"{n}.png": png_bytes(photo(n, 32, 32)) for n in range(20)}
     write_tree(tmp_path / "files" / folder, faces)
     dataset = prepare(celeba(32), tmp_path, tmp_path / "files")
@@ -148,7 +148,7 @@ def test_celeba_hq_is_a_folder_of_images(tmp_path: Path, folder: str) -> None:
 
 @pytest.mark.parametrize("beside", ["val", "test"])
 @pytest.mark.parametrize("folder", ["", "afhq", "afhq_v2"])
-def test_afhq_keeps_its_test_part_and_holds_out_validation(tmp_path: Path, beside: str, folder: str) -> None:
+def test_afhq_keeps_the_test_part_and_takes_validation_out_of_train(tmp_path: Path, beside: str, folder: str) -> None:
     files = animals(beside)
     write_tree(tmp_path / "files" / folder, {**files, "LICENSE.txt": b"beside the parts, not among them"})
     dataset = prepare(afhq(40), tmp_path, tmp_path / "files")
@@ -164,7 +164,7 @@ def test_afhq_keeps_its_test_part_and_holds_out_validation(tmp_path: Path, besid
     assert verify(dataset.path).ok
 
 
-def test_an_archive_of_afhq_gives_the_same_pixels(tmp_path: Path) -> None:
+def test_afhq_folder_and_archive_have_the_same_fingerprint(tmp_path: Path) -> None:
     files = animals("test", "png")
     write_tree(tmp_path / "a" / "afhq_v2", files)
     write_zip(tmp_path / "b" / "afhq_v2.zip", inside("some/folder", files))
@@ -172,7 +172,7 @@ def test_an_archive_of_afhq_gives_the_same_pixels(tmp_path: Path) -> None:
     assert len({prepare(afhq(), tmp_path, tmp_path / where).fingerprint for where in "abc"}) == 1
 
 
-def test_three_published_parts_of_afhq_stay(tmp_path: Path) -> None:
+def test_afhq_with_three_parts_keeps_all_of_them(tmp_path: Path) -> None:
     files = {**animals("test"), **animals("val", train=0, seed=500)}
     write_tree(tmp_path / "files", files)
     names = encoded(prepare(afhq(40), tmp_path, tmp_path / "files"), files, 40)
@@ -180,7 +180,7 @@ def test_three_published_parts_of_afhq_stay(tmp_path: Path) -> None:
     assert starts == {"train": {"train"}, "validation": {"val"}, "test": {"test"}}
 
 
-def test_a_renamed_or_changed_file_is_another_source(tmp_path: Path) -> None:
+def test_identity_changes_with_file_names_and_contents(tmp_path: Path) -> None:
     files, chosen = animals("val"), source("afhq")
 
     def identity(name: str, tree: Mapping[str, bytes]) -> str:
@@ -199,7 +199,7 @@ def test_a_renamed_or_changed_file_is_another_source(tmp_path: Path) -> None:
     ("config", "address"),
     [(celeba(), "mmlab.ie.cuhk.edu.hk/projects/CelebA"), (afhq(), "github.com/clovaai/stargan-v2")],
 )
-def test_without_files_the_error_says_where_to_get_them(tmp_path: Path, config: dict, address: str) -> None:
+def test_prepare_photographs_without_files_says_how_to_get_them(tmp_path: Path, config: dict, address: str) -> None:
     with pytest.raises(
         ValueError, match=f"^{config['name']}: there is no automatic download: get .*{address}"
     ) as error:
@@ -219,7 +219,7 @@ def saved(mode: str, kind: str = "PNG", size: tuple[int, int] = (36, 44), **opti
 
 
 def sixteen_bits() -> bytes:
-    """A PNG of 8 x 8 RGB pixels of 16 bits, which Pillow reads but does not write."""
+    """Build a PNG of 8 x 8 RGB pixels of 16 bits, which Pillow can read but not write."""
     import struct
     import zlib
 
@@ -234,21 +234,21 @@ GOOD = FACES["000001.jpg"]
 BAD = [
     (GOOD[:-40], "is damaged: image file is truncated"),
     (GOOD[: len(GOOD) // 2], "cannot be read: Truncated File Read"),
-    (b"", "is no JPEG, PNG, WebP or BMP image"),
-    (b"<html>moved</html>", "is no JPEG, PNG, WebP or BMP image"),
-    (GOOD[:2] + bytes(200), "is no JPEG, PNG, WebP or BMP image|is damaged|cannot be read"),
-    (saved("P", "GIF"), "is no JPEG, PNG, WebP or BMP image"),
-    (saved("CMYK", "JPEG"), "has mode CMYK; allowed: grey, palette or RGB of 8 bits"),
-    (saved("I;16"), "has 16 bits a channel; allowed"),
-    (sixteen_bits(), "has 16 bits a channel; allowed"),
-    (saved("RGB", size=(7, 30)), "is 7 x 30 pixels; allowed: at least 8 x 8"),
+    (b"", "is not a JPEG, PNG, WebP or BMP image"),
+    (b"<html>moved</html>", "is not a JPEG, PNG, WebP or BMP image"),
+    (GOOD[:2] + bytes(200), "is not a JPEG, PNG, WebP or BMP image|is damaged|cannot be read"),
+    (saved("P", "GIF"), "is not a JPEG, PNG, WebP or BMP image"),
+    (saved("CMYK", "JPEG"), "has mode CMYK, but only grey, palette or RGB of 8 bits is allowed"),
+    (saved("I;16"), "has 16 bits a channel, but only grey"),
+    (sixteen_bits(), "has 16 bits a channel, but only grey"),
+    (saved("RGB", size=(7, 30)), "is 7 x 30 pixels, but at least 8 x 8 is needed"),
     (saved("L", transparency=saved("L")[0]), "has transparent pixels"),
 ]
 
 
 @pytest.mark.parametrize(("content", "message"), BAD, ids=range(len(BAD)))
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_bad_image_is_named_with_the_reason(tmp_path: Path, content: bytes, message: str, packed: bool) -> None:
+def test_prepare_bad_image_is_named_with_the_reason(tmp_path: Path, content: bytes, message: str, packed: bool) -> None:
     images = {**inside("img_align_celeba"), "img_align_celeba/000013.jpg": content}
     write_zip(tmp_path / "img_align_celeba.zip", images) if packed else write_tree(tmp_path, images)
     (tmp_path / PARTITION).write_bytes(LINES)
@@ -262,7 +262,7 @@ def test_a_bad_image_is_named_with_the_reason(tmp_path: Path, content: bytes, me
     ("mode", "kind"),
     [("L", "PNG"), ("L", "JPEG"), ("1", "PNG"), ("P", "PNG"), ("RGBA", "PNG"), ("RGB", "WEBP"), ("RGB", "BMP")],
 )
-def test_what_converts_without_loss_is_taken(tmp_path: Path, mode: str, kind: str) -> None:
+def test_prepare_losslessly_convertible_image_is_accepted(tmp_path: Path, mode: str, kind: str) -> None:
     content = saved(mode, kind)
     images = {**inside("img_align_celeba"), "img_align_celeba/000013.jpg": content, PARTITION: LINES}
     write_tree(tmp_path, images)
@@ -277,12 +277,12 @@ def test_what_converts_without_loss_is_taken(tmp_path: Path, mode: str, kind: st
         ({"img_align_celeba/notes.txt": b"x"}, r"img_align_celeba/notes\.txt is not an image \(\.jpg"),
         ({"img_align_celeba/new/000031.jpg": GOOD}, r"new/000031\.jpg is in a folder inside .*img_align_celeba: move"),
         ({"img_align_celeba/000031.jpg": GOOD}, rf"000031\.jpg is not in .*{PARTITION}"),
-        ({PARTITION: LINES + b"000031.jpg 2\n"}, rf"lacks 1 images of .*{PARTITION}, 000031\.jpg for one"),
+        ({PARTITION: LINES + b"000031.jpg 2\n"}, rf"lacks 1 images of .*{PARTITION}, for example 000031\.jpg"),
         ({PARTITION: LINES + b"000031.jpg 3\n"}, rf"{PARTITION}, line 31: '000031\.jpg 3'; allowed: .* 0, 1 or 2"),
         ({PARTITION: b"\xff\xd8\xff"}, rf"{PARTITION}, line 1: .*; allowed"),
     ],
 )
-def test_files_that_do_not_belong_are_refused(tmp_path: Path, change: dict[str, bytes], message: str) -> None:
+def test_celeba_unexpected_files_are_refused(tmp_path: Path, change: dict[str, bytes], message: str) -> None:
     write_tree(tmp_path, {**inside("img_align_celeba"), PARTITION: LINES, **change})
     with pytest.raises(ValueError, match=message):
         prepare(celeba(), tmp_path / "home", tmp_path)
@@ -297,7 +297,7 @@ def test_files_that_do_not_belong_are_refused(tmp_path: Path, change: dict[str, 
         ({"val/cat/Thumbs.db": b"x"}, r"val/cat/Thumbs\.db is not an image"),
     ],
 )
-def test_another_tree_than_afhqs_is_refused(tmp_path: Path, change: dict[str, bytes], message: str) -> None:
+def test_afhq_unexpected_files_are_refused(tmp_path: Path, change: dict[str, bytes], message: str) -> None:
     write_tree(tmp_path, {**animals("val"), **change})
     with pytest.raises(ValueError, match=message):
         prepare(afhq(), tmp_path / "home", tmp_path)
@@ -307,14 +307,14 @@ def test_another_tree_than_afhqs_is_refused(tmp_path: Path, change: dict[str, by
     ("left", "missing"),
     [("train", "val or test"), ("val", "train"), (("train", "val/cat", "val/dog"), "val/wild")],
 )
-def test_a_part_of_afhq_is_refused_naming_the_rest(tmp_path: Path, left: str | tuple, missing: str) -> None:
+def test_afhq_missing_part_is_named(tmp_path: Path, left: str | tuple, missing: str) -> None:
     write_zip(tmp_path / "afhq.zip", {name: data for name, data in animals("val").items() if name.startswith(left)})
-    with pytest.raises(ValueError, match=rf"afhq\.zip has a part of AFHQ only; missing: {missing}$"):
+    with pytest.raises(ValueError, match=rf"afhq\.zip lacks a part of AFHQ: {missing}$"):
         prepare(afhq(), tmp_path / "home", tmp_path)
 
 
 @pytest.mark.parametrize("at", [30, 0.5, -30])
-def test_a_damaged_archive_is_named(tmp_path: Path, at: float) -> None:
+def test_afhq_damaged_archive_is_named(tmp_path: Path, at: float) -> None:
     path = tmp_path / "afhq.zip"
     write_zip(path, animals("val"))
     data = bytearray(path.read_bytes())
@@ -328,12 +328,12 @@ def test_a_damaged_archive_is_named(tmp_path: Path, at: float) -> None:
         prepare(afhq(), tmp_path / "home", tmp_path)
 
 
-def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+def test_afhq_hidden_files_are_ignored(tmp_path: Path) -> None:
     write_tree(tmp_path, {**animals("val"), "train/cat/._flickr.jpg": b"macOS", "train/dog/.DS_Store": b"macOS"})
     assert prepare(afhq(), tmp_path / "home", tmp_path).sizes["train"] == 15
 
 
-def test_enlarging_warns(tmp_path: Path) -> None:
+def test_prepare_enlarging_images_warns(tmp_path: Path) -> None:
     write_tree(tmp_path, animals("val"))
     with warnings.catch_warnings():
         prepare(afhq(40), tmp_path / "home", tmp_path)
@@ -341,8 +341,8 @@ def test_enlarging_warns(tmp_path: Path) -> None:
         prepare(afhq(41), tmp_path / "home", tmp_path)
 
 
-def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the temporary file, whose pages would otherwise be missing when they are written to the split's file."""
+def test_prepare_full_disk_while_decoding_raises_and_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temporary file of decoded images is written with pwrite, so that a full disk is reported as an error."""
     import os
 
     def full(*_: object) -> int:
@@ -357,13 +357,13 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch:
     assert verify(prepare(afhq(), tmp_path / "home", tmp_path).path).ok
 
 
-def test_a_linked_folder_is_followed(tmp_path: Path) -> None:
+def test_folder_files_follow_symbolic_links(tmp_path: Path) -> None:
     write_tree(tmp_path / "disk", animals("val"))
     (tmp_path / "files" / "afhq").mkdir(parents=True)
     for part in ("train", "val"):
         (tmp_path / "files" / "afhq" / part).symlink_to(tmp_path / "disk" / part)
-    there = Folder.of(tmp_path / "disk").names
-    assert Folder.of(tmp_path / "files" / "afhq").names == there
+    there = FolderFiles.find(tmp_path / "disk").names
+    assert FolderFiles.find(tmp_path / "files" / "afhq").names == there
     assert (
         prepare(afhq(), tmp_path, tmp_path / "files").fingerprint
         == prepare(afhq(), tmp_path, tmp_path / "disk").fingerprint

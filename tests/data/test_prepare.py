@@ -27,13 +27,13 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture
 def copy(digits: Dataset, tmp_path: Path) -> Dataset:
-    """A prepared dataset in a home of its own, to be broken."""
+    """A copy of the prepared dataset in another home, which a test may damage."""
     path = tmp_path / "data" / digits.path.name
     shutil.copytree(digits.path, path)
     return Dataset.open(path)
 
 
-def test_digits_come_as_published_in_three_splits(tmp_path: Path) -> None:
+def test_prepare_digits_keeps_published_images_in_three_splits(tmp_path: Path) -> None:
     dataset = prepare({"name": "digits", "image_size": 8}, tmp_path)
     images = torch.cat([dataset.split(split).images for split in ("train", "validation", "test")])
     labels = torch.cat([dataset.split(split).labels for split in ("train", "validation", "test")])
@@ -49,7 +49,7 @@ def test_digits_come_as_published_in_three_splits(tmp_path: Path) -> None:
         assert len(dataset.split(split).labels.unique()) == dataset.num_classes == 10
 
 
-def test_tensors_have_the_promised_types(digits: Dataset) -> None:
+def test_split_has_documented_types_and_shape(digits: Dataset) -> None:
     split = digits.split("validation")
     assert split.images.dtype == torch.uint8
     assert split.labels.dtype == torch.int64
@@ -58,7 +58,7 @@ def test_tensors_have_the_promised_types(digits: Dataset) -> None:
     assert digits.split("validation") is split
 
 
-def test_an_index_is_the_same_image_at_every_size(tmp_path: Path) -> None:
+def test_prepare_same_index_is_same_image_at_every_size(tmp_path: Path) -> None:
     small = prepare({"name": "digits", "image_size": 8, "resize": "nearest"}, tmp_path)
     large = prepare({"name": "digits", "image_size": 16, "resize": "nearest"}, tmp_path)
     for split in small.sizes:
@@ -67,26 +67,26 @@ def test_an_index_is_the_same_image_at_every_size(tmp_path: Path) -> None:
     assert small.fingerprint != large.fingerprint
 
 
-def test_a_second_preparation_opens_the_first(digits: Dataset) -> None:
+def test_prepare_twice_writes_once(digits: Dataset) -> None:
     before = {path: path.stat().st_mtime_ns for path in digits.path.iterdir()}
     again = prepare(DIGITS, digits.path.parents[1])
     assert again.path == digits.path
     assert {path: path.stat().st_mtime_ns for path in again.path.iterdir()} == before
 
 
-def test_names_and_fingerprints_stay_from_one_version_to_the_next(digits: Dataset) -> None:
-    """As commit 14454b4 prepared them: a change would leave every home's data and stored results behind."""
+def test_prepare_folder_name_and_fingerprint_are_stable(digits: Dataset) -> None:
+    """The values are those of commit 14454b4. If they change, every home loses its prepared data and stored results."""
     assert digits.path.name == "digits-16-bilinear-2074323d"
     assert digits.fingerprint == "1d327d92ec7568d23ca8c81e1de57ea1021906d26233a8c713073d6d371997b2"
 
 
-def test_training_time_settings_prepare_nothing_anew(digits: Dataset) -> None:
+def test_prepare_augmentation_settings_reuse_the_folder(digits: Dataset) -> None:
     home = digits.path.parents[1]
     assert prepare({**DIGITS, "crop_pad": 2, "flip": True}, home).path == digits.path
     assert prepare({**DIGITS, "resize": "nearest"}, home).path != digits.path
 
 
-def test_shuffled_files_give_the_same_dataset(tmp_path: Path) -> None:
+def test_prepare_shuffled_files_have_the_same_fingerprint(tmp_path: Path) -> None:
     train, test = random_images(60, 1, 28, seed=1), random_images(20, 1, 28, seed=2)
     order = np.random.default_rng(3).permutation(60)
     write_mnist(tmp_path / "a", train, test)
@@ -100,7 +100,7 @@ def test_shuffled_files_give_the_same_dataset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [0, 1])
-def test_one_pixel_changes_the_fingerprint(tmp_path: Path, part: int) -> None:
+def test_prepare_one_changed_pixel_changes_the_fingerprint(tmp_path: Path, part: int) -> None:
     parts = [random_images(60, 1, 28, seed=1), random_images(20, 1, 28, seed=2)]
     write_mnist(tmp_path / "a", *parts)
     parts[part][0][7, 0, 3, 3] ^= 1
@@ -111,21 +111,21 @@ def test_one_pixel_changes_the_fingerprint(tmp_path: Path, part: int) -> None:
         prepare({"name": "mnist", "image_size": 28}, tmp_path)
 
 
-def test_what_is_prepared_is_found_without_its_data_dir(tmp_path: Path) -> None:
+def test_prepare_without_data_dir_finds_the_prepared_folder(tmp_path: Path) -> None:
     write_mnist(tmp_path / "files", random_images(60, 1, 28, 1), random_images(20, 1, 28, 2))
     first = prepare({"name": "mnist"}, tmp_path, tmp_path / "files")
     shutil.rmtree(tmp_path / "files")
     assert prepare({"name": "mnist"}, tmp_path).path == first.path
 
 
-def test_a_dataset_pickles_as_its_path(digits: Dataset) -> None:
+def test_dataset_is_pickled_as_its_path(digits: Dataset) -> None:
     data = pickle.dumps(digits)
     assert len(data) < 1000
     again = pickle.loads(data)
     assert torch.equal(again.split("test").images, digits.split("test").images)
 
 
-def test_any_arrow_reader_reads_the_file(digits: Dataset) -> None:
+def test_split_file_is_readable_by_any_arrow_reader(digits: Dataset) -> None:
     with pa.OSFile(str(digits.path / "test.arrow")) as file:
         table = pa.ipc.open_file(file).read_all()
     images = table["image"].combine_chunks().to_numpy_ndarray()
@@ -133,7 +133,7 @@ def test_any_arrow_reader_reads_the_file(digits: Dataset) -> None:
     assert table["label"].to_pylist() == digits.split("test").labels.tolist()
 
 
-def test_a_write_stays_in_the_tensor_that_was_written_to(copy: Dataset) -> None:
+def test_split_write_to_tensor_does_not_reach_the_file(copy: Dataset) -> None:
     before = (copy.path / "test.arrow").read_bytes()
     original = copy.split("test").images.clone()
     copy.split("test").images.zero_()
@@ -142,8 +142,8 @@ def test_a_write_stays_in_the_tensor_that_was_written_to(copy: Dataset) -> None:
 
 
 @pytest.mark.slow
-def test_a_split_of_more_than_2_to_the_31_values_is_written_and_read(tmp_path: Path) -> None:
-    """CelebA's training part has 8 * 10^9 at 128 pixels. Only the pages of two images are ever written to."""
+def test_arrow_more_than_2_to_the_31_values_round_trip(tmp_path: Path) -> None:
+    """CelebA's training part has 8 * 10^9 values at 128 pixels. Here only the pages of two images are written to."""
     shape = (2**31 // (3 * 64 * 64) + 2, 3, 64, 64)
     images = np.memmap(tmp_path / "pixels", np.uint8, "w+", shape=shape)
     images[0], images[-1] = 1, 2
@@ -156,7 +156,7 @@ def test_a_split_of_more_than_2_to_the_31_values_is_written_and_read(tmp_path: P
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc")
-def test_images_lie_on_the_shared_pages_of_the_file(copy: Dataset) -> None:
+def test_split_images_lie_on_shared_pages_of_the_file(copy: Dataset) -> None:
     images = copy.split("train").images
     assert int(images.sum()) > 0
     mapping = mapping_of(copy.path / "train.arrow", images.data_ptr())
@@ -169,7 +169,7 @@ def test_images_lie_on_the_shared_pages_of_the_file(copy: Dataset) -> None:
 
 
 def mapping_of(path: Path, address: int) -> dict[str, int]:
-    """The entry of /proc/self/smaps of `path` that holds `address`; sizes in KiB."""
+    """Return the entry of /proc/self/smaps of `path` that contains `address`. Sizes are in KiB."""
     current: dict[str, int] | None = None
     for line in Path("/proc/self/smaps").read_text().splitlines():
         head, *rest = line.split()
@@ -200,12 +200,12 @@ def truncate_arrow(path: Path) -> None:
 
 
 def zero_arrow(path: Path) -> None:
-    """The right size, but nothing in it: what some file systems leave after a power cut."""
+    """Fill the file with zeros at its size, as some file systems leave it after a power cut."""
     (path / "train.arrow").write_bytes(bytes((path / "train.arrow").stat().st_size))
 
 
 def foreign_arrow(path: Path) -> None:
-    """A whole file of the right size and shape that another dataset wrote."""
+    """Replace the file with a complete file of the same size and shape from another dataset."""
     shape = Dataset.open(path).split("train").images.shape
     arrow.write(path / "train.arrow", np.zeros(shape, np.uint8), np.zeros(shape[0], np.int64), tag="0" * 64)
 
@@ -221,7 +221,7 @@ def empty_folder(path: Path) -> None:
 
 
 def other_dataset(path: Path) -> None:
-    """A good dataset, but not the one that this folder is for."""
+    """Replace the folder with a good dataset that has another image size."""
     other = prepare({"name": "digits", "image_size": 8}, path.parents[1] / "elsewhere")
     shutil.rmtree(path)
     shutil.copytree(other.path, path)
@@ -246,9 +246,9 @@ BREAKS = [
 
 
 @pytest.mark.parametrize("break_it", BREAKS, ids=lambda function: function.__name__)
-def test_a_torn_or_foreign_folder_is_rebuilt(digits: Dataset, copy: Dataset, break_it) -> None:
+def test_prepare_torn_or_foreign_folder_is_rebuilt(digits: Dataset, copy: Dataset, break_it) -> None:
     break_it(copy.path)
-    with pytest.warns(UserWarning, match="preparing it anew"):
+    with pytest.warns(UserWarning, match="preparing it again"):
         again = prepare(DIGITS, copy.path.parents[1])
     assert again.path == copy.path
     assert again.fingerprint == digits.fingerprint
@@ -259,7 +259,7 @@ def test_a_torn_or_foreign_folder_is_rebuilt(digits: Dataset, copy: Dataset, bre
 @pytest.mark.parametrize(
     "break_it", [b for b in BREAKS if b is not other_dataset], ids=lambda function: function.__name__
 )
-def test_a_torn_folder_does_not_open_or_verify(copy: Dataset, break_it) -> None:
+def test_dataset_torn_folder_is_refused_by_open_and_verify(copy: Dataset, break_it) -> None:
     break_it(copy.path)
     with pytest.raises(ValueError, match=str(copy.path)):
         Dataset.open(copy.path).split("train")
@@ -270,7 +270,7 @@ def test_a_torn_folder_does_not_open_or_verify(copy: Dataset, break_it) -> None:
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 @pytest.mark.parametrize("column", ["images", "labels"])
-def test_verify_finds_one_changed_byte(copy: Dataset, split: str, column: str) -> None:
+def test_verify_one_changed_byte_is_found(copy: Dataset, split: str, column: str) -> None:
     assert verify(copy.path).ok
     tensor = getattr(copy.split(split), column)
     start = mapped_offset(copy.path / f"{split}.arrow", tensor)
@@ -285,7 +285,7 @@ def test_verify_finds_one_changed_byte(copy: Dataset, split: str, column: str) -
 
 
 def mapped_offset(path: Path, tensor: torch.Tensor) -> int:
-    """Where the bytes of `tensor` lie in the file."""
+    """Return the offset of the bytes of `tensor` in the file."""
     return path.read_bytes().index(tensor.numpy().tobytes())
 
 
@@ -296,7 +296,7 @@ def test_verify_reports_sizes_and_fingerprint(digits: Dataset) -> None:
     assert not verify(digits.path / "nowhere").ok
 
 
-def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = arrow.write, []
 
     def second_write_fails(path: Path, *args, **kwargs) -> None:
@@ -314,7 +314,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     assert verify(prepare(DIGITS, tmp_path).path).ok
 
 
-def test_what_a_killed_preparation_left_is_removed(digits: Dataset, tmp_path: Path) -> None:
+def test_prepare_leftovers_of_a_killed_preparation_are_removed(digits: Dataset, tmp_path: Path) -> None:
     left = tmp_path / "data" / f".{digits.path.name}.new-0123"
     left.mkdir(parents=True)
     (left / "train.arrow").write_bytes(b"half")
@@ -337,7 +337,7 @@ for home in homes:
 """
 
 
-def test_processes_that_prepare_at_once_end_with_one_good_dataset(digits: Dataset, tmp_path: Path) -> None:
+def test_prepare_by_two_processes_at_once_makes_one_dataset(digits: Dataset, tmp_path: Path) -> None:
     homes = [tmp_path / "empty", tmp_path / "torn"]
     for home in homes:
         home.mkdir()
@@ -366,14 +366,14 @@ def test_processes_that_prepare_at_once_end_with_one_good_dataset(digits: Datase
         assert not list((home / "data").glob(".*new-*"))
 
 
-def test_prepared_lists_by_name(digits: Dataset, tmp_path: Path) -> None:
+def test_prepared_lists_folders_by_dataset_name(digits: Dataset, tmp_path: Path) -> None:
     home = digits.path.parents[1]
     assert digits.path in prepared(home)
     assert digits.path in prepared(home, "digits")
     assert prepared(home, "mnist") == prepared(tmp_path) == []
 
 
-def test_a_data_dir_that_digits_ignore_is_warned_about(tmp_path: Path) -> None:
+def test_prepare_digits_with_data_dir_warns(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="is ignored"):
         prepare(DIGITS, tmp_path, tmp_path)
 
@@ -390,12 +390,12 @@ def test_a_data_dir_that_digits_ignore_is_warned_about(tmp_path: Path) -> None:
         ({"size": 16}, "data.size = 16: unknown key; allowed: .*image_size"),
     ],
 )
-def test_wrong_settings_are_named_with_what_is_allowed(tmp_path: Path, setting: dict, message: str) -> None:
+def test_prepare_wrong_setting_is_named_with_allowed_values(tmp_path: Path, setting: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         prepare(setting, tmp_path)
     assert not (tmp_path / "data").exists()
 
 
-def test_another_split_is_refused(digits: Dataset) -> None:
+def test_split_unknown_name_is_refused(digits: Dataset) -> None:
     with pytest.raises(ValueError, match="split = 'val': allowed: train, validation, test"):
         digits.split("val")

@@ -1,4 +1,4 @@
-"""Images from elsewhere: folders and array files, and all that is wrong with them."""
+"""Tests of reading images that other programs made, from folders and array files, and of the errors in them."""
 
 from __future__ import annotations
 
@@ -36,16 +36,18 @@ def folder(path: Path, images: np.ndarray = COLOUR, mode: str = "RGB") -> Path:
 
 
 @pytest.mark.parametrize(("images", "mode"), [(COLOUR, "RGB"), (GREY, "L")])
-@pytest.mark.parametrize("told", [True, False])
-def test_a_folder_gives_its_pixels_in_natural_order(tmp_path: Path, images: np.ndarray, mode: str, told: bool) -> None:
-    read, names = read_images(folder(tmp_path, images, mode), images.shape[1:] if told else None)
+@pytest.mark.parametrize("with_shape", [True, False])
+def test_read_images_folder_is_read_in_natural_order(
+    tmp_path: Path, images: np.ndarray, mode: str, with_shape: bool
+) -> None:
+    read, names = read_images(folder(tmp_path, images, mode), images.shape[1:] if with_shape else None)
     assert read.dtype == torch.uint8
     assert read.is_contiguous()
     assert np.array_equal(read, images)
     assert names == [f"{i}.png" for i in range(12)]
 
 
-def test_names_are_relative_paths_and_other_files_are_left_out(tmp_path: Path) -> None:
+def test_read_images_names_are_relative_paths_of_image_files_only(tmp_path: Path) -> None:
     order = ["2.png", "10.PNG", "a2/1.png", "a2/b.png", "a10/1.png", "z.png"]
     others = {".hidden.png": b"x", "a2/notes.txt": b"x", ".git/1.png": b"x", "__MACOSX/1.png": b"x", "labels.npy": b"x"}
     write_tree(tmp_path, {name: png_bytes(COLOUR[i]) for i, name in enumerate(order)} | others)
@@ -54,7 +56,7 @@ def test_names_are_relative_paths_and_other_files_are_left_out(tmp_path: Path) -
     assert np.array_equal(read, COLOUR[: len(order)])
 
 
-def test_every_format_is_read(tmp_path: Path) -> None:
+def test_read_images_reads_every_format(tmp_path: Path) -> None:
     image = picture(photo(1, 16, 16))
     kinds = {"a.bmp": "BMP", "b.jpeg": "JPEG", "c.jpg": "JPEG", "d.png": "PNG", "e.webp": "WEBP"}
     write_tree(tmp_path, {name: saved(image, kind, lossless=True, quality=95) for name, kind in kinds.items()})
@@ -67,7 +69,7 @@ def test_every_format_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "1"])
-def test_grey_files_are_repeated_where_the_reference_has_colours(tmp_path: Path, mode: str) -> None:
+def test_read_images_grey_files_match_grey_and_rgb_shapes(tmp_path: Path, mode: str) -> None:
     levels = GREY if mode == "L" else (GREY > 127) * np.uint8(255)
     write_tree(tmp_path, {f"{i}.png": saved(Image.fromarray(image[0]).convert(mode)) for i, image in enumerate(levels)})
     assert np.array_equal(read_images(tmp_path, (3, 16, 16))[0], levels.repeat(3, axis=1))
@@ -75,22 +77,22 @@ def test_grey_files_are_repeated_where_the_reference_has_colours(tmp_path: Path,
 
 
 @pytest.mark.parametrize("mode", ["RGB", "P", "RGBA", "LA"])
-def test_grey_in_three_channels_is_grey(tmp_path: Path, mode: str) -> None:
+def test_read_images_equal_channels_count_as_grey(tmp_path: Path, mode: str) -> None:
     path = folder(tmp_path, GREY, mode)
     assert np.array_equal(read_images(path, (1, 16, 16))[0], GREY)
 
 
-def test_one_grey_file_among_coloured_ones_is_repeated(tmp_path: Path) -> None:
+def test_read_images_grey_file_among_colours_becomes_rgb(tmp_path: Path) -> None:
     write_tree(tmp_path, {"a.png": saved(picture(GREY[0], "L")), "b.png": png_bytes(COLOUR[0])})
     assert np.array_equal(read_images(tmp_path)[0], np.stack([GREY[0].repeat(3, axis=0), COLOUR[0]]))
 
 
-def test_colours_are_refused_where_the_reference_is_grey(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"0\.png is in colour; allowed: grey images"):
+def test_read_images_colours_for_a_grey_shape_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"0\.png is in colour, but only grey images are allowed"):
         read_images(folder(tmp_path), (1, 16, 16))
 
 
-def test_an_opaque_alpha_channel_is_left_out_and_another_refused(tmp_path: Path) -> None:
+def test_read_images_only_opaque_alpha_channel_is_accepted(tmp_path: Path) -> None:
     path = folder(tmp_path, COLOUR, "RGBA")
     assert np.array_equal(read_images(path)[0], COLOUR)
     seen_through = picture(COLOUR[3], "RGBA")
@@ -100,7 +102,7 @@ def test_an_opaque_alpha_channel_is_left_out_and_another_refused(tmp_path: Path)
         read_images(path)
 
 
-def test_palettes_are_looked_up(tmp_path: Path) -> None:
+def test_read_images_palette_is_converted_to_rgb(tmp_path: Path) -> None:
     indexed = picture(COLOUR[0]).quantize(16)
     write_tree(tmp_path, {"a.png": saved(indexed), "b.png": saved(indexed)})
     read, _ = read_images(tmp_path)
@@ -113,21 +115,21 @@ def test_palettes_are_looked_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"), [("3.png", b"torn"), ("3.png", png_bytes(COLOUR[3])[:-200]), ("3.jpg", b"")]
 )
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+def test_read_images_damaged_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     write_tree(folder(tmp_path), {name: content})
-    with pytest.raises(ValueError, match=rf"{name} (is damaged|is no JPEG)"):
+    with pytest.raises(ValueError, match=rf"{name} (is damaged|is not a JPEG)"):
         read_images(tmp_path)
 
 
-def test_mixed_sizes_are_refused_naming_two_files(tmp_path: Path) -> None:
+def test_read_images_mixed_sizes_are_refused_with_two_names(tmp_path: Path) -> None:
     write_tree(folder(tmp_path), {"7.png": png_bytes(photo(0, 20, 16))})
     for shape in (None, (3, 16, 16)):
-        with pytest.raises(ValueError, match=r"0\.png is 16 x 16 pixels, .*7\.png is 20 x 16: all .* one size"):
+        with pytest.raises(ValueError, match=r"0\.png is 16 x 16 pixels, but .*7\.png is 20 x 16: .* the same size"):
             read_images(tmp_path, shape)
 
 
-def test_nothing_is_resized_unasked(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r'0\.png is 16 x 16 .* not 8 x 8 .* changes FID.* resize="bilinear"'):
+def test_read_images_other_size_without_resize_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r'0\.png is 16 x 16 .* not 8 x 8 .*changes FID.* resize="bilinear"'):
         read_images(folder(tmp_path / "a"), (3, 8, 8))
     np.save(tmp_path / "a.npy", COLOUR)
     with pytest.raises(ValueError, match=r"a\.npy: each image is 16 x 16 pixels, not 8 x 8"):
@@ -135,7 +137,7 @@ def test_nothing_is_resized_unasked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
-def test_resizing_when_asked_is_that_of_datasets(tmp_path: Path, mode: str) -> None:
+def test_read_images_resize_agrees_with_dataset_resize(tmp_path: Path, mode: str) -> None:
     from coldtune.data.resize import resize
 
     np.save(tmp_path / "a.npy", COLOUR)
@@ -143,7 +145,7 @@ def test_resizing_when_asked_is_that_of_datasets(tmp_path: Path, mode: str) -> N
         assert np.array_equal(read_images(path, (3, 8, 8), resize=mode)[0], resize(COLOUR, 8, mode))
 
 
-def test_resizing_takes_mixed_sizes_but_distorts_none(tmp_path: Path) -> None:
+def test_read_images_resize_accepts_mixed_sizes_of_equal_aspect_ratio(tmp_path: Path) -> None:
     write_tree(folder(tmp_path), {"7.png": png_bytes(photo(0, 32, 32))})
     assert read_images(tmp_path, (3, 8, 8), resize="bilinear")[0].shape == (12, 3, 8, 8)
     write_tree(tmp_path, {"8.png": png_bytes(photo(0, 32, 31))})
@@ -153,19 +155,19 @@ def test_resizing_takes_mixed_sizes_but_distorts_none(tmp_path: Path) -> None:
         read_images(tmp_path, resize="bilinear")
 
 
-def test_too_few_images_and_wrong_paths_are_refused(tmp_path: Path) -> None:
+def test_read_images_too_few_images_or_wrong_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere': no such directory; allowed: a directory of \.jpg"):
         read_images(tmp_path / "nowhere")
     write_tree(tmp_path, {"notes.txt": b"x"})
     with pytest.raises(ValueError, match="no images there; allowed"):
         read_images(tmp_path)
     write_tree(tmp_path, {"a.png": png_bytes(COLOUR[0])})
-    with pytest.raises(ValueError, match="1 image there; allowed: at least 2"):
+    with pytest.raises(ValueError, match="1 image there, but at least 2 are needed"):
         read_images(tmp_path)
     with pytest.raises(ValueError, match=r"a\.png': is not a directory"):
         read_images(tmp_path / "a.png")
     np.save(tmp_path / "a.npy", COLOUR[:1])
-    with pytest.raises(ValueError, match="1 image there; allowed: at least 2"):
+    with pytest.raises(ValueError, match="1 image there, but at least 2 are needed"):
         read_images(tmp_path / "a.npy")
 
 
@@ -179,7 +181,7 @@ def save(path: Path, **arrays: np.ndarray) -> Path:
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".safetensors"])
 @pytest.mark.parametrize("images", [COLOUR, GREY])
-def test_arrays_are_read_in_either_order_of_axes(tmp_path: Path, suffix: str, images: np.ndarray) -> None:
+def test_read_array_channels_first_or_last_are_read(tmp_path: Path, suffix: str, images: np.ndarray) -> None:
     orders = [images, images.transpose(0, 2, 3, 1), *([images[:, 0]] if len(images[0]) == 1 else [])]
     for number, array in enumerate(orders):
         for shape in (None, images.shape[1:]):
@@ -189,7 +191,7 @@ def test_arrays_are_read_in_either_order_of_axes(tmp_path: Path, suffix: str, im
             assert names == [str(i) for i in range(12)]
 
 
-def test_axes_that_read_both_ways_need_the_shape(tmp_path: Path) -> None:
+def test_read_array_ambiguous_axes_need_the_image_shape(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 256, (4, 3, 16, 3), dtype=np.uint8)
     path = save(tmp_path / "a.npy", images=array)
     with pytest.raises(ValueError, match=r"a\.npy: shape \(4, 3, 16, 3\); allowed"):
@@ -198,7 +200,7 @@ def test_axes_that_read_both_ways_need_the_shape(tmp_path: Path) -> None:
     assert np.array_equal(read_images(path, (3, 3, 16))[0], array.transpose(0, 3, 1, 2))
 
 
-def test_channels_of_arrays_convert_as_those_of_files(tmp_path: Path) -> None:
+def test_read_array_channels_are_converted_like_files(tmp_path: Path) -> None:
     assert np.array_equal(read_images(save(tmp_path / "a.npy", images=GREY), (3, 16, 16))[0], GREY.repeat(3, axis=1))
     assert np.array_equal(read_images(save(tmp_path / "b.npy", images=GREY.repeat(3, axis=1)), (1, 16, 16))[0], GREY)
     with pytest.raises(ValueError, match=r"c\.npy is in colour"):
@@ -206,13 +208,15 @@ def test_channels_of_arrays_convert_as_those_of_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["arr_0", "anything"])
-def test_the_only_array_or_the_usual_one_of_an_npz_is_taken(tmp_path: Path, key: str) -> None:
+def test_read_array_npz_key_is_chosen(tmp_path: Path, key: str) -> None:
     assert np.array_equal(read_images(save(tmp_path / "a.npz", **{key: COLOUR}))[0], COLOUR)
     both = save(tmp_path / "b.npz", **{key: COLOUR, "labels": np.arange(12)})
     if key == "arr_0":
         assert np.array_equal(read_images(both)[0], COLOUR)
     else:
-        with pytest.raises(ValueError, match=r"b\.npz .*holds the arrays anything, labels; needed: one called images"):
+        with pytest.raises(
+            ValueError, match=r"b\.npz .* its arrays are anything, labels, but .* called images is needed"
+        ):
             read_images(both)
 
 
@@ -222,7 +226,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".safetensors"])
-def test_a_bad_array_file_is_named(tmp_path: Path, suffix: str) -> None:
+def test_read_array_bad_file_is_named(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     for content in (b"", b"torn", pickle.dumps(Evil())):
         path.write_bytes(content)
@@ -233,7 +237,7 @@ def test_a_bad_array_file_is_named(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(ValueError, match=rf"a{suffix} cannot be read"):
         read_images(path)
     for wrong in (COLOUR.astype(np.float32), COLOUR.astype(np.int64)):
-        with pytest.raises(ValueError, match=rf"a{suffix}: images of dtype {wrong.dtype}; allowed: uint8"):
+        with pytest.raises(ValueError, match=rf"a{suffix}: images of dtype {wrong.dtype}, but only uint8"):
             read_images(save(path, images=wrong))
     for odd in (COLOUR[0, 0], COLOUR[:, :2], COLOUR[None]):
         with pytest.raises(ValueError, match=rf"a{suffix}: shape .*; allowed"):
@@ -241,18 +245,18 @@ def test_a_bad_array_file_is_named(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy"])
-def test_arrays_of_objects_are_not_unpickled(tmp_path: Path, suffix: str) -> None:
+def test_read_array_objects_are_not_unpickled(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"a{suffix}", images=np.array([Evil(), Evil()], dtype=object))
     with pytest.raises(ValueError, match=rf"a{suffix} cannot be read: Object arrays cannot be loaded"):
         read_images(path)
 
 
-def test_a_safetensors_file_without_images_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds the tensors x; needed: images"):
+def test_read_array_safetensors_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"its tensors are x, but images is needed"):
         read_images(save(tmp_path / "a.safetensors", x=COLOUR))
 
 
-def test_jpegs_decode_the_same_whatever_the_threads(tmp_path: Path) -> None:
+def test_read_images_threads_keep_the_order(tmp_path: Path) -> None:
     write_tree(tmp_path, {f"{i}.jpg": jpeg_bytes(photo(i, 24, 24)) for i in range(100)})
     read, names = read_images(tmp_path)
     expected = [np.asarray(Image.open(tmp_path / name)).transpose(2, 0, 1) for name in names]

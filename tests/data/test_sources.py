@@ -40,7 +40,7 @@ def pairs(images, labels) -> list[tuple[bytes, int]]:
 
 
 def assert_holds(dataset: Dataset, train: tuple, test: tuple) -> None:
-    """The images and labels as published, test kept whole, a fifth of train held out."""
+    """Assert that images and labels are the published ones, test is whole and validation is a fifth of train."""
     held = [dataset.split(split) for split in ("train", "validation")]
     images, labels = (torch.cat([getattr(split, name) for split in held]) for name in ("images", "labels"))
     assert pairs(images, labels) == pairs(*train)
@@ -50,13 +50,13 @@ def assert_holds(dataset: Dataset, train: tuple, test: tuple) -> None:
 
 @pytest.mark.parametrize("compressed", [True, False])
 @pytest.mark.parametrize("inside", ["", "MNIST", "MNIST/raw"])
-def test_mnist_files_are_found_and_read(tmp_path: Path, compressed: bool, inside: str) -> None:
+def test_mnist_every_layout_is_found_and_read(tmp_path: Path, compressed: bool, inside: str) -> None:
     write_mnist(tmp_path / "files", *GREY, compressed=compressed)
     assert_holds(prepare(MNIST, tmp_path, tmp_path / "files" / inside), *GREY)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 5), (4, 3, 2)])
-def test_idx_files_are_read_as_torchvision_reads_them(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_read_idx_agrees_with_torchvision(tmp_path: Path, shape: tuple[int, ...]) -> None:
     from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
     path = tmp_path / "some-idx-ubyte"
@@ -84,12 +84,12 @@ LAYOUTS = [layout_parquet, layout_cifar10_parquet, layout_binaries, layout_archi
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda function: function.__name__)
-def test_cifar10_is_read_from_every_layout(tmp_path: Path, layout) -> None:
+def test_cifar10_every_layout_is_read(tmp_path: Path, layout) -> None:
     layout(tmp_path / "files", *COLOUR)
     assert_holds(prepare(CIFAR, tmp_path, tmp_path / "files"), *COLOUR)
 
 
-def test_every_layout_of_cifar10_gives_the_same_fingerprint(tmp_path: Path) -> None:
+def test_cifar10_every_layout_has_the_same_fingerprint(tmp_path: Path) -> None:
     fingerprints = set()
     for layout in LAYOUTS:
         layout(tmp_path / layout.__name__, *COLOUR)
@@ -99,7 +99,7 @@ def test_every_layout_of_cifar10_gives_the_same_fingerprint(tmp_path: Path) -> N
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """Address and folder of a file server. A file NAME.cut announces more bytes than it sends; requests are logged."""
+    """Serve a folder over HTTP and log the requests. For a file NAME.cut, NAME announces more bytes than it sends."""
     root = tmp_path / "server"
     root.mkdir()
 
@@ -132,7 +132,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 @pytest.fixture
 def mnist_mirrors(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """torchvision's list of mirrors, pointed at the local server, and the checksums of the files that it offers."""
+    """Point torchvision's list of mirrors at the local server, and its checksums at the files of this server."""
     from torchvision import datasets
 
     address, root = server
@@ -148,7 +148,7 @@ def requests(server: tuple[str, Path]) -> list[str]:
     return log.read_text().split() if log.exists() else []
 
 
-def test_mnist_is_downloaded_once_where_torchvision_finds_it_too(
+def test_mnist_is_downloaded_once_into_torchvisions_folder(
     server: tuple[str, Path], mnist_mirrors: list[str], tmp_path: Path
 ) -> None:
     assert_holds(prepare(MNIST, tmp_path), *GREY)
@@ -159,7 +159,7 @@ def test_mnist_is_downloaded_once_where_torchvision_finds_it_too(
     assert prepare(MNIST, tmp_path, downloaded).fingerprint == prepare(MNIST, tmp_path).fingerprint
 
 
-def test_a_dead_or_damaged_mirror_is_passed_over(
+def test_download_dead_or_damaged_mirror_is_skipped(
     server: tuple[str, Path], mnist_mirrors: list[str], tmp_path: Path
 ) -> None:
     (server[1] / "bad").mkdir()
@@ -169,9 +169,7 @@ def test_a_dead_or_damaged_mirror_is_passed_over(
     assert_holds(prepare(MNIST, tmp_path), *GREY)
 
 
-def test_a_damaged_download_of_mnist_is_refused(
-    server: tuple[str, Path], mnist_mirrors: list[str], tmp_path: Path
-) -> None:
+def test_mnist_damaged_download_is_refused(server: tuple[str, Path], mnist_mirrors: list[str], tmp_path: Path) -> None:
     file = server[1] / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(
@@ -182,7 +180,7 @@ def test_a_damaged_download_of_mnist_is_refused(
     assert not list((tmp_path / "data").glob("mnist*"))
 
 
-def test_a_damaged_file_among_the_downloads_is_fetched_again(
+def test_download_damaged_local_file_is_fetched_again(
     server: tuple[str, Path], mnist_mirrors: list[str], tmp_path: Path
 ) -> None:
     prepare(MNIST, tmp_path)
@@ -194,7 +192,7 @@ def test_a_damaged_file_among_the_downloads_is_fetched_again(
 
 @pytest.fixture
 def cifar_archive(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The binary archive on the local server, under its checksum."""
+    """Serve the binary archive, and make its checksum the published one."""
     path = server[1] / "cifar-10-binary.tar.gz"
     checksum = write_cifar_archive(path, *COLOUR)
     remote = Remote(path.name, (f"{server[0]}{path.name}",), "sha256", checksum)
@@ -208,7 +206,7 @@ def test_cifar10_is_downloaded_once(server: tuple[str, Path], cifar_archive: Pat
     assert requests(server) == ["/cifar-10-binary.tar.gz"]
 
 
-def test_a_damaged_download_of_cifar10_is_refused(cifar_archive: Path, tmp_path: Path) -> None:
+def test_cifar10_damaged_download_is_refused(cifar_archive: Path, tmp_path: Path) -> None:
     cifar_archive.write_bytes(cifar_archive.read_bytes() + b"x")
     with pytest.raises(
         ValueError, match=r"cifar-10-binary.tar.gz could not be .*sha256 is .*, published is .*data-dir"
@@ -217,7 +215,7 @@ def test_a_damaged_download_of_cifar10_is_refused(cifar_archive: Path, tmp_path:
     assert not list((tmp_path / "data").rglob("cifar-10-binary.tar.gz"))
 
 
-def test_a_download_that_breaks_off_is_refused(cifar_archive: Path, tmp_path: Path) -> None:
+def test_download_that_breaks_off_is_refused(cifar_archive: Path, tmp_path: Path) -> None:
     cifar_archive.with_name(f"{cifar_archive.name}.cut").write_bytes(cifar_archive.read_bytes()[:5000])
     with pytest.raises(ValueError, match="could not be downloaded"):
         prepare(CIFAR, tmp_path)
@@ -227,7 +225,7 @@ def test_a_download_that_breaks_off_is_refused(cifar_archive: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("config", "files"), [(MNIST, MNIST_NAMES), (CIFAR, ("train-*.parquet", "cifar-10-binary.tar.gz"))]
 )
-def test_offline_the_error_names_both_ways(
+def test_prepare_offline_names_files_and_data_dir(
     config: dict, files: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchvision import datasets
@@ -241,7 +239,7 @@ def test_offline_the_error_names_both_ways(
 
 
 @pytest.mark.parametrize("config", [MNIST, CIFAR])
-def test_an_empty_data_dir_is_refused_and_nothing_is_downloaded(tmp_path: Path, config: dict) -> None:
+def test_prepare_empty_or_missing_data_dir_is_refused(tmp_path: Path, config: dict) -> None:
     (tmp_path / "files").mkdir()
     with pytest.raises(ValueError, match=rf"data-dir = .*files.*: no {config['name']} there; it needs"):
         prepare(config, tmp_path, tmp_path / "files")
@@ -249,22 +247,22 @@ def test_an_empty_data_dir_is_refused_and_nothing_is_downloaded(tmp_path: Path, 
         prepare(config, tmp_path, tmp_path / "nowhere")
 
 
-def test_a_part_of_the_files_is_refused_naming_the_rest(tmp_path: Path) -> None:
+def test_prepare_missing_published_files_are_named(tmp_path: Path) -> None:
     write_mnist(tmp_path, *GREY)
     (tmp_path / "MNIST" / "raw" / f"{MNIST_NAMES[3]}.gz").unlink()
-    with pytest.raises(ValueError, match=f"missing: {MNIST_NAMES[3]}"):
+    with pytest.raises(ValueError, match=f"lacks a part of MNIST: {MNIST_NAMES[3]}"):
         prepare(MNIST, tmp_path, tmp_path)
     write_cifar_parquet(tmp_path / "parquet", *COLOUR)
     (tmp_path / "parquet" / "train-00001-of-00002.parquet").unlink()
-    with pytest.raises(ValueError, match=r"missing: train-00001-of-00002\.parquet"):
+    with pytest.raises(ValueError, match=r"lacks a part of CIFAR-10: train-00001-of-00002\.parquet"):
         prepare(CIFAR, tmp_path, tmp_path / "parquet")
     write_cifar_binaries(tmp_path / "binary", *COLOUR)
     (tmp_path / "binary" / "test_batch.bin").unlink()
-    with pytest.raises(ValueError, match=r"missing: test_batch\.bin"):
+    with pytest.raises(ValueError, match=r"lacks a part of CIFAR-10: test_batch\.bin"):
         prepare(CIFAR, tmp_path, tmp_path / "binary")
 
 
-def test_pickles_of_cifar10_are_not_read(tmp_path: Path) -> None:
+def test_cifar10_pickles_are_not_read(tmp_path: Path) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     (folder / "data_batch_1").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
@@ -279,12 +277,12 @@ def test_pickles_of_cifar10_are_not_read(tmp_path: Path) -> None:
         (f"{MNIST_NAMES[0]}.gz", b"<html>", "is damaged"),
         (f"{MNIST_NAMES[0]}.gz", gzip.compress(idx_bytes(GREY[0][0][:, 0])[:-1]), "is damaged: 47,039 values"),
         (f"{MNIST_NAMES[0]}.gz", gzip.compress(b"PNG is not idx"), "not an idx file"),
-        (f"{MNIST_NAMES[0]}.gz", gzip.compress(idx_bytes(GREY[0][1])), "allowed: square grey images"),
-        (f"{MNIST_NAMES[1]}.gz", gzip.compress(idx_bytes(GREY[0][1][:-1])), "one label 0..9 for each of 60"),
-        (f"{MNIST_NAMES[1]}.gz", gzip.compress(idx_bytes(GREY[0][1] + 1)), "one label 0..9"),
+        (f"{MNIST_NAMES[0]}.gz", gzip.compress(idx_bytes(GREY[0][1])), "but square grey images"),
+        (f"{MNIST_NAMES[1]}.gz", gzip.compress(idx_bytes(GREY[0][1][:-1])), "a label 0..9 for each of 60"),
+        (f"{MNIST_NAMES[1]}.gz", gzip.compress(idx_bytes(GREY[0][1] + 1)), "a label 0..9"),
     ],
 )
-def test_a_damaged_mnist_file_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_mnist_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     write_mnist(tmp_path, *GREY)
     (tmp_path / "MNIST" / "raw" / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name}.*{message}"):
@@ -308,19 +306,19 @@ GOOD = png_bytes(COLOUR[0][0][0])
         (shard([GOOD], [1], column="image"), "columns image, label; needed: img"),
         (shard([GOOD[:200]], [1]), "cannot be decoded"),
         (shard([b"not an image"], [1]), "cannot be decoded"),
-        (shard([png_bytes(COLOUR[0][0][0][:, :16])], [1]), "image of 32 x 16; allowed: 32 x 32"),
+        (shard([png_bytes(COLOUR[0][0][0][:, :16])], [1]), "image of 32 x 16, but only 32 x 32 is allowed"),
         (shard([GOOD], [10]), r"labels 10\.\.10; allowed: 0\.\.9"),
-        (shard([], []), "holds no images"),
+        (shard([], []), "contains no images"),
     ],
 )
-def test_a_damaged_cifar10_shard_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+def test_cifar10_damaged_shard_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     write_cifar_parquet(tmp_path, *COLOUR)
     (tmp_path / "train-00000-of-00002.parquet").write_bytes(content)
     with pytest.raises(ValueError, match=f"train-00000-of-00002.parquet.*{message}"):
         prepare(CIFAR, tmp_path, tmp_path)
 
 
-def test_a_damaged_binary_file_or_archive_is_named(tmp_path: Path) -> None:
+def test_cifar10_damaged_binary_file_or_archive_is_named(tmp_path: Path) -> None:
     write_cifar_binaries(tmp_path / "binary", *COLOUR)
     file = tmp_path / "binary" / "data_batch_3.bin"
     file.write_bytes(file.read_bytes()[:-1])
@@ -338,6 +336,6 @@ REAL = os.environ.get("COLDTUNE_TEST_DATA")
 
 @pytest.mark.skipif(not REAL, reason="needs the published files: COLDTUNE_TEST_DATA=DIR with MNIST/raw and cifar10")
 @pytest.mark.parametrize(("name", "train"), [("mnist", 50_000), ("cifar10", 40_000)])
-def test_the_published_files_give_the_published_counts(tmp_path: Path, name: str, train: int) -> None:
+def test_prepare_published_files_have_the_published_counts(tmp_path: Path, name: str, train: int) -> None:
     dataset = prepare({"name": name, "image_size": 16}, tmp_path, REAL)
     assert dataset.sizes == {"train": train, "validation": 10_000, "test": 10_000}

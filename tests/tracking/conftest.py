@@ -1,4 +1,4 @@
-"""A folder for the spools of one test."""
+"""A folder for the spools of a test."""
 
 from __future__ import annotations
 

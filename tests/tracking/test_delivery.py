@@ -1,12 +1,15 @@
-"""The delivering side, on a real SQLite store."""
+"""Tests of delivery from spools to a real SQLite store."""
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from coldtune.tracking import Drainer, Target, Tracker, default_uri, drain, pending, prepare
+from coldtune.tracking.runs import Identity
 from coldtune.tracking.spool import Spool
 
 WRITER = """
@@ -36,15 +40,15 @@ tracker.close(60)
 
 
 def writer(spool: Path, target: Target, study: str, first: int, last: int) -> list[str]:
-    """The command of a process that logs steps first..last - 1 of trial 7 and ends it."""
+    """Return the command of a process that logs steps first..last - 1 of trial 7 and ends it."""
     arguments = [str(spool), target.uri, target.experiment_id, study, str(first), str(last)]
     return [sys.executable, "-c", WRITER, *arguments]
 
 
 def runs(target: Target, study: str) -> list[Run]:
-    """All runs of a study, its own first."""
-    found = MlflowClient(target.uri).search_runs([target.experiment_id], f"tags.`coldtune.study` = '{study}'")
-    return sorted(found, key=lambda run: run.data.tags.get("coldtune.trial", ""))
+    """Return all runs of a study, with the study's own run first."""
+    matches = MlflowClient(target.uri).search_runs([target.experiment_id], f"tags.`coldtune.study` = '{study}'")
+    return sorted(matches, key=lambda run: run.data.tags.get("coldtune.trial", ""))
 
 
 def history(target: Target, run: Run, key: str) -> list[tuple[int, float]]:
@@ -53,7 +57,7 @@ def history(target: Target, run: Run, key: str) -> list[tuple[int, float]]:
 
 
 def everything(target: Target, study: str) -> list[dict[str, Any]]:
-    """All that MLflow holds of a study, for comparing before and after."""
+    """Return everything that MLflow has of a study, to compare it before and after."""
     client = MlflowClient(target.uri)
     return [
         {
@@ -67,12 +71,12 @@ def everything(target: Target, study: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_trial_arrives_whole_under_its_study(target: Target, study: str, spool_dir: Path, tmp_path: Path) -> None:
+def test_drain_trial_is_complete_under_its_study(target: Target, study: str, spool_dir: Path, tmp_path: Path) -> None:
     picture = tmp_path / "grid.png"
     picture.write_bytes(b"not really a picture")
     parent = Tracker(spool_dir, study, tags={"dataset": "digits"})
     trial = Tracker(spool_dir, study, 3, name="trial 3", tags={"mlflow.source.git.commit": "abc"})
-    trial.params({f"p{i}": i for i in range(150)})  # more than MLflow takes in one request
+    trial.params({f"p{i}": i for i in range(150)})  # more than MLflow takes in a request
     for step in range(1200):
         trial.metrics({"loss": 1 / (step + 1), "images_per_s": float(step)}, step)
     trial.metrics({"fid": math.nan}, 1200)
@@ -103,7 +107,7 @@ def test_a_trial_arrives_whole_under_its_study(target: Target, study: str, spool
     assert not list(spool_dir.glob("*.files"))
 
 
-def test_times_are_those_of_the_calls_not_of_the_delivery(target: Target, study: str, spool_dir: Path) -> None:
+def test_drain_keeps_the_times_of_the_calls(target: Target, study: str, spool_dir: Path) -> None:
     tracker = Tracker(spool_dir, study)
     tracker.metrics({"fid": 1.0}, 5)
     tracker.end("finished")
@@ -115,8 +119,8 @@ def test_times_are_those_of_the_calls_not_of_the_delivery(target: Target, study:
     assert row.timestamp == metrics["time"]
 
 
-@pytest.mark.parametrize("forget", ["state", "half"])
-def test_replaying_changes_nothing(target: Target, study: str, spool_dir: Path, tmp_path: Path, forget: str) -> None:
+@pytest.mark.parametrize("lost", ["state", "half"])
+def test_drain_replay_changes_nothing(target: Target, study: str, spool_dir: Path, tmp_path: Path, lost: str) -> None:
     (tmp_path / "config.yaml").write_text("a: 1")
     with Tracker(spool_dir, study), Tracker(spool_dir, study, 0) as trial:
         trial.params({"lr": 0.1})
@@ -128,10 +132,10 @@ def test_replaying_changes_nothing(target: Target, study: str, spool_dir: Path, 
     before = everything(target, study)
     assert len(before) == 2
     spool = Spool(spool_dir, "trial-0000")
-    if forget == "state":
+    if lost == "state":
         spool.state_path.unlink()
         Spool(spool_dir, "study").state_path.unlink()
-    else:  # as if killed between sending and saying so
+    else:  # as if killed after sending the records and before saving the state
         half = spool.read(0, limit=20)[1]
         state = spool.state()
         spool.save(type(state)(state.target, state.run_id, half))
@@ -143,7 +147,9 @@ def test_replaying_changes_nothing(target: Target, study: str, spool_dir: Path, 
     ("status", "shown"),
     [("finished", "FINISHED"), ("pruned", "FINISHED"), ("failed", "FAILED"), ("interrupted", "KILLED")],
 )
-def test_statuses(target: Target, study: str, spool_dir: Path, status: Any, shown: str) -> None:
+def test_drain_status_becomes_mlflow_status(
+    target: Target, study: str, spool_dir: Path, status: Any, shown: str
+) -> None:
     Tracker(spool_dir, study).end(status, "for a reason")
     drain(spool_dir, target)
     (run,) = runs(target, study)
@@ -153,7 +159,7 @@ def test_statuses(target: Target, study: str, spool_dir: Path, status: Any, show
     assert "for a reason" in run.data.tags["mlflow.note.content"]
 
 
-def test_a_resumed_run_runs_again_and_ends_anew(target: Target, study: str, spool_dir: Path) -> None:
+def test_drain_resumed_run_is_running_and_ends_again(target: Target, study: str, spool_dir: Path) -> None:
     Tracker(spool_dir, study).end("interrupted", "SIGINT")
     drain(spool_dir, target)
     tracker = Tracker(spool_dir, study)
@@ -169,7 +175,7 @@ def test_a_resumed_run_runs_again_and_ends_anew(target: Target, study: str, spoo
     assert (run.info.status, run.info.end_time) == ("FINISHED", end["time"])
 
 
-def test_a_trial_delivered_first_makes_its_study_once(target: Target, study: str, spool_dir: Path) -> None:
+def test_drain_trial_before_its_study_makes_the_study_once(target: Target, study: str, spool_dir: Path) -> None:
     parent = Tracker(spool_dir, study, name="the study")
     with Tracker(spool_dir, study, 0, target=target) as trial:
         assert trial.flush(300)
@@ -181,7 +187,7 @@ def test_a_trial_delivered_first_makes_its_study_once(target: Target, study: str
     assert child.data.tags["mlflow.parentRunId"] == top.info.run_id == parent.run_id()
 
 
-def test_a_trial_waits_for_a_study_that_another_machine_makes(target: Target, study: str, tmp_path: Path) -> None:
+def test_drain_trial_waits_for_study_of_another_machine(target: Target, study: str, tmp_path: Path) -> None:
     Tracker(tmp_path / "here", study, 0).metrics({"loss": 1.0}, 1)
     result = drain(tmp_path / "here", target)
     assert result.pending > 0
@@ -194,9 +200,7 @@ def test_a_trial_waits_for_a_study_that_another_machine_makes(target: Target, st
     assert child.data.tags["mlflow.parentRunId"] == top.info.run_id
 
 
-def test_a_record_that_mlflow_refuses_is_set_aside_and_the_rest_arrives(
-    target: Target, study: str, spool_dir: Path
-) -> None:
+def test_drain_refused_record_is_set_aside(target: Target, study: str, spool_dir: Path) -> None:
     tracker = Tracker(spool_dir, study)
     tracker.params({"lr": 0.1})
     tracker.metrics({"loss": 1.0}, 1)
@@ -211,7 +215,7 @@ def test_a_record_that_mlflow_refuses_is_set_aside_and_the_rest_arrives(
     assert "Changing param values is not allowed" in Spool(spool_dir, "study").rejected_path.read_text()
 
 
-def test_artifacts_that_cannot_be_stored_do_not_hold_up_the_rest(study: str, target: Target, tmp_path: Path) -> None:
+def test_drain_artifact_that_cannot_be_stored_is_set_aside(study: str, target: Target, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     nowhere = prepare(target.uri, f"nowhere-{study}", tmp_path / "file" / "artifacts")
     tracker = Tracker(tmp_path / "spool", study)
@@ -224,7 +228,7 @@ def test_artifacts_that_cannot_be_stored_do_not_hold_up_the_rest(study: str, tar
     assert "file" in Spool(tmp_path / "spool", "study").rejected_path.read_text()
 
 
-def test_one_ruined_spool_does_not_hold_up_the_others(target: Target, study: str, spool_dir: Path) -> None:
+def test_drain_damaged_spool_does_not_block_others(target: Target, study: str, spool_dir: Path) -> None:
     Tracker(spool_dir, study)
     Spool(spool_dir, "trial-0000").append({"op": "metrics", "values": {"loss": 1}, "step": 0, "time": 0})
     Tracker(spool_dir, study, 1)
@@ -235,12 +239,12 @@ def test_one_ruined_spool_does_not_hold_up_the_others(target: Target, study: str
     drainer = Drainer(spool_dir, target, interval=0.05)
     Tracker(spool_dir, study, 3).metrics({"loss": 1.0}, 1)
     assert not drainer.flush(3)
-    assert drainer.error is None  # the server is well
+    assert drainer.error is None  # the server answers
     assert not drainer.close(300)
     assert [run.data.tags.get("coldtune.trial") for run in runs(target, study)] == [None, "1", "2", "3"]
 
 
-def test_a_moved_home_finds_its_runs_again(target: Target, study: str, spool_dir: Path, tmp_path: Path) -> None:
+def test_drain_moved_home_finds_its_runs(target: Target, study: str, spool_dir: Path, tmp_path: Path) -> None:
     with Tracker(spool_dir, study) as tracker:
         tracker.metrics({"loss": 1.0}, 1)
     drain(spool_dir, target)
@@ -253,7 +257,7 @@ def test_a_moved_home_finds_its_runs_again(target: Target, study: str, spool_dir
     assert history(target, run, "loss") == [(1, 1.0), (2, 2.0)]
 
 
-def test_a_drainer_delivers_a_directory_while_it_grows(target: Target, study: str, spool_dir: Path) -> None:
+def test_drainer_delivers_a_growing_directory(target: Target, study: str, spool_dir: Path) -> None:
     drainer = Drainer(spool_dir, target, interval=0.05)
     parent = Tracker(spool_dir, study)
     trials = [Tracker(spool_dir, study, number) for number in range(3)]
@@ -264,14 +268,62 @@ def test_a_drainer_delivers_a_directory_while_it_grows(target: Target, study: st
     assert all(trial.flush(0) for trial in trials)
     parent.end("finished")
     assert drainer.close(300)
-    found = runs(target, study)
-    assert [run.info.status for run in found] == ["FINISHED", "RUNNING", "RUNNING", "RUNNING"]
-    assert [len(history(target, run, "loss")) for run in found[1:]] == [20, 20, 20]
+    all_runs = runs(target, study)
+    assert [run.info.status for run in all_runs] == ["FINISHED", "RUNNING", "RUNNING", "RUNNING"]
+    assert [len(history(target, run, "loss")) for run in all_runs[1:]] == [20, 20, 20]
+
+
+class StubbornServer:
+    """A client whose server is unreachable while `away` is set, and takes a study's records only when `slow` is set."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.answering = False
+
+    away = threading.Event()
+    slow = threading.Event()
+
+    def find(self, identity: Identity) -> str:
+        return "study" if identity.trial is None else "trial"
+
+    def known(self, run_id: str) -> bool:
+        return True
+
+    def reachable(self) -> bool:
+        return not self.away.is_set()
+
+    def log(self, run_id: str, records: Any) -> None:
+        if self.away.is_set():
+            raise OSError("connection refused")
+        if run_id == "study":
+            self.slow.wait(300)
+        self.answering = True
+
+
+def test_drainer_close_right_after_an_outage_delivers_the_rest(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("coldtune.tracking.drain"), "Runs", StubbornServer)
+    StubbornServer.away.set()
+    StubbornServer.slow.clear()
+    Tracker(spool_dir, "s").metrics({"loss": 1.0})
+    Tracker(spool_dir, "s", 0).metrics({"loss": 1.0})
+    target = Target("http://server", "0")
+    drainer = Drainer(spool_dir, target, interval=0.01)
+    trial = Spool(spool_dir, "trial-0000")
+    while drainer.error is None:
+        time.sleep(0.01)
+    StubbornServer.away.clear()
+    while trial.state(target.key).offset < trial.size():
+        drainer.flush(0.01)
+    assert drainer.error is not None, "the pass that delivers the trial still waits for the study's records"
+    threading.Timer(0.2, StubbornServer.slow.set).start()
+    assert drainer.close(300)
 
 
 @pytest.mark.e2e
 @pytest.mark.timeout(1800)
-def test_two_processes_make_one_database_one_experiment_and_one_run(tmp_path: Path) -> None:
+def test_prepare_by_two_processes_makes_one_database_and_run(tmp_path: Path) -> None:
     Tracker(tmp_path / "spool", "s")
     home = Target(default_uri(tmp_path), "")
     writers = [
@@ -279,8 +331,7 @@ def test_two_processes_make_one_database_one_experiment_and_one_run(tmp_path: Pa
         for span in ((0, 100), (100, 200))
     ]
     for process in writers:
-        # Nor do MLflow and its migrations say anything.
-        assert process.communicate(timeout=800)[1] == ""
+        assert process.communicate(timeout=800)[1] == ""  # MLflow's migrations print nothing either
         assert process.returncode == 0
     target = prepare(home.uri, "coldtune", tmp_path / "artifacts")
     assert drain(tmp_path / "spool", target).pending == 0
@@ -291,12 +342,12 @@ def test_two_processes_make_one_database_one_experiment_and_one_run(tmp_path: Pa
 
 
 @pytest.mark.e2e
-def test_killed_in_mid_way_and_resumed_is_one_unbroken_run(target: Target, study: str, spool_dir: Path) -> None:
+def test_tracker_killed_and_resumed_is_one_complete_run(target: Target, study: str, spool_dir: Path) -> None:
     Tracker(spool_dir, study)
     process = subprocess.Popen(writer(spool_dir, target, study, 0, 100_000), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    # Kill it while it delivers: some is sent, some is not, as can be seen while it stands still.
-    while said := process.stdout.readline():
+    # Kill the process while it delivers. It is stopped first, to see that only a part of its records is delivered.
+    while line := process.stdout.readline():
         if Spool(spool_dir, "trial-0007").state(target.key).offset > 0:
             os.kill(process.pid, signal.SIGSTOP)
             os.waitpid(process.pid, os.WUNTRACED)
@@ -304,7 +355,7 @@ def test_killed_in_mid_way_and_resumed_is_one_unbroken_run(target: Target, study
                 break
             os.kill(process.pid, signal.SIGCONT)
     os.kill(process.pid, signal.SIGKILL)
-    reached = int((said + process.stdout.read()).split()[-1])
+    reached = int((line + process.stdout.read()).split()[-1])
     assert process.wait() == -signal.SIGKILL
     process.stdout.close()
     assert pending(spool_dir, target) > 0

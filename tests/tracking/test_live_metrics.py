@@ -1,4 +1,4 @@
-"""The gauges, read back from Ray's Prometheus endpoint."""
+"""Tests of the gauges, read from Ray's Prometheus endpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from coldtune.tracking.prometheus import BEST_FID, METRICS, STATES, StudyMetrics, TrialMetrics
 
-# A trial reports until everything is there; where it is told to, the process then waits for the trial's to go.
+# A trial reports until all gauges are exported. With an argument, the process then waits until the trial's disappear.
 STUDY = """
 import json, sys, time, urllib.request
 import ray
@@ -66,7 +66,10 @@ def value(lines: list[str], name: str, *tags: str) -> float:
 
 
 def study(*arguments: str) -> tuple[list[str], list[str]]:
-    """The endpoint's lines about us, when all are there and, with an argument, when those of the trials are gone."""
+    """Return the endpoint's lines about coldtune when all gauges are exported, and again at the end of the process.
+
+    With an argument, the process ends when the gauges of the trials have disappeared.
+    """
     environment = os.environ | {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     command = [sys.executable, "-c", STUDY, *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
@@ -83,7 +86,7 @@ def check_study(lines: list[str]) -> None:
 
 
 @pytest.mark.e2e
-def test_ray_exports_what_was_set() -> None:
+def test_gauges_set_values_are_exported_by_ray() -> None:
     lines, _ = study()
     check_study(lines)
     for trial, step in (("0", 10.0), ("1", 20.0)):
@@ -95,20 +98,20 @@ def test_ray_exports_what_was_set() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_a_studys_gauges_stay_and_those_of_a_trial_that_trains_no_more_fade() -> None:
+def test_gauges_of_an_ended_trial_disappear() -> None:
     _, later = study("fade")
     check_study(later)
     assert not [line for line in later if "ray_coldtune_training" in line or "images_per_second" in line]
 
 
-def test_without_ray_setting_a_gauge_has_no_effect() -> None:
+def test_gauges_without_ray_have_no_effect() -> None:
     TrialMetrics("s", 0).training(1, 0.5, 10.0)
     study = StudyMetrics("s")
     study.best_fid(1.0)
     study.close()
 
 
-def test_names_are_unique_and_tags_are_checked() -> None:
+def test_gauges_have_unique_names_and_checked_tags() -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     assert all("study" in metric.tags for metric in METRICS)
     with pytest.raises(AssertionError):

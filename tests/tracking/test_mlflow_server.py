@@ -1,4 +1,4 @@
-"""Against a real tracking server: outages, replays, and errors before anything is spent."""
+"""Tests with a real tracking server: outages, replays, and errors of `prepare`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow.server
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -27,7 +28,7 @@ from coldtune.tracking.uris import shown
 
 
 class Server:
-    """An MLflow server on a loopback port of its own, which a test may stop and start."""
+    """An MLflow server on a loopback port, which a test may stop and start."""
 
     def __init__(self, home: Path) -> None:
         self.port = servers.free_port()
@@ -68,14 +69,14 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # its first answers take seconds on a busy machine
+        patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # on a busy machine, its first answers take seconds
         server.start()
         yield server
     server.stop()
 
 
 def drained(spool: Path, target: Target) -> Drained:
-    """What `drain` says once a drainer in the background, which may hold a spool for a moment, has let go of all."""
+    """Drain again and again until no drainer in the background is delivering a spool. Return the last result."""
     deadline = time.monotonic() + servers.PATIENCE
     while (result := drain(spool, target)).busy:
         assert time.monotonic() < deadline
@@ -84,7 +85,7 @@ def drained(spool: Path, target: Target) -> Drained:
 
 
 def losses(target: Target, study: str) -> list[tuple[int, float]]:
-    """All losses of the one trial of a study."""
+    """Return all losses of trial 0 of a study."""
     client = MlflowClient(target.uri)
     (run,) = client.search_runs(
         [target.experiment_id], f"tags.`coldtune.study` = '{study}' and tags.coldtune.trial = '0'"
@@ -95,7 +96,7 @@ def losses(target: Target, study: str) -> list[tuple[int, float]]:
 
 @pytest.mark.e2e
 @pytest.mark.timeout(1800)
-def test_an_outage_loses_and_doubles_nothing(
+def test_drainer_outage_loses_and_doubles_nothing(
     server: Server, study: str, spool_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     target = prepare(server.uri, "coldtune", tmp_path / "unused")
@@ -112,7 +113,7 @@ def test_an_outage_loses_and_doubles_nothing(
     (tmp_path / "config.yaml").write_text("a: 1")
     trial.artifact(tmp_path / "config.yaml", "setup")
     trial.end("finished")
-    result = drained(spool_dir, target)  # what `coldtune tracking sync` finds while the server is still away
+    result = drained(spool_dir, target)  # as `coldtune tracking sync` does, while the server is still away
     assert result.error is not None
     assert result.pending == pending(spool_dir, target) > 0
     assert not drainer.flush(0)
@@ -123,8 +124,8 @@ def test_an_outage_loses_and_doubles_nothing(
     assert drainer.close(300)
     assert losses(target, study) == [(step, float(step)) for step in range(200)]
     client = MlflowClient(target.uri)
-    found = client.search_runs([target.experiment_id], f"tags.`coldtune.study` = '{study}'")
-    study_run, trial_run = sorted(found, key=lambda run: run.data.tags["coldtune.kind"])  # both may start in one ms
+    both = client.search_runs([target.experiment_id], f"tags.`coldtune.study` = '{study}'")
+    study_run, trial_run = sorted(both, key=lambda run: run.data.tags["coldtune.kind"])  # start times may be equal
     assert {trial_run.info.status, study_run.info.status} == {"FINISHED"}
     assert trial_run.info.artifact_uri.startswith("mlflow-artifacts:")
     assert [file.path for file in client.list_artifacts(trial_run.info.run_id, "setup")] == ["setup/config.yaml"]
@@ -133,7 +134,7 @@ def test_an_outage_loses_and_doubles_nothing(
 
 @pytest.mark.e2e
 @pytest.mark.timeout(1800)
-def test_a_driver_that_dies_in_an_outage_leaves_it_all_to_a_later_sync(
+def test_drain_replaced_database_receives_the_whole_history(
     server: Server, study: str, spool_dir: Path, tmp_path: Path
 ) -> None:
     target = prepare(server.uri, "coldtune", tmp_path / "unused")
@@ -146,7 +147,7 @@ def test_a_driver_that_dies_in_an_outage_leaves_it_all_to_a_later_sync(
             trial.metrics({"loss": float(step)}, step)
         trial.end("finished")
     assert pending(spool_dir, target) > 0
-    # The server comes back with an empty database: what it had been told before is told again, all of it.
+    # The server comes back with an empty database, so the whole history must be sent again.
     server.start("other.db")
     assert prepare(server.uri, "coldtune", tmp_path / "unused") == target
     result = drained(spool_dir, target)
@@ -157,14 +158,14 @@ def test_a_driver_that_dies_in_an_outage_leaves_it_all_to_a_later_sync(
     assert len(client.search_runs([target.experiment_id], clauses)) == 1
 
 
-def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_prepare_unreachable_server_is_an_error(tmp_path: Path) -> None:
     with servers.refusing_port() as port:
-        said = rf"127.0.0.1:{port}': the server cannot be reached \(connection refused\)"
-        with pytest.raises(ValueError, match=said):
+        message = rf"127.0.0.1:{port}': the server cannot be reached \(connection refused\)"
+        with pytest.raises(ValueError, match=message):
             prepare(f"http://user:secret@127.0.0.1:{port}", "coldtune", tmp_path)
 
 
-def test_a_server_that_never_answers_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_silent_server_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coldtune.tracking.uris.TIMEOUT", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -180,7 +181,7 @@ class _Silent(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_server_of_another_kind_is_an_error(tmp_path: Path) -> None:
+def test_prepare_foreign_server_is_an_error(tmp_path: Path) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Silent) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         try:
@@ -202,27 +203,27 @@ def test_a_server_of_another_kind_is_an_error(tmp_path: Path) -> None:
         ("http://[::1", "allowed: http"),
     ],
 )
-def test_an_unusable_uri_is_an_error_that_says_what_is_allowed(tmp_path: Path, uri: str, message: str) -> None:
+def test_prepare_unusable_uri_says_what_is_allowed(tmp_path: Path, uri: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         prepare(uri, "coldtune", tmp_path)
     assert str(caught.value).startswith("tracking URI = ")
     assert "secret" not in str(caught.value)
 
 
-def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
+def test_prepare_file_without_database_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("these are my notes, not a database\n" * 100)
     with pytest.raises(ValueError, match="file is not a database"):
         prepare(default_uri(tmp_path), "coldtune", tmp_path)
 
 
-def test_a_deleted_experiment_is_an_error_that_says_how_to_get_it_back(target: Target, tmp_path: Path) -> None:
+def test_prepare_deleted_experiment_says_how_to_restore_it(target: Target, tmp_path: Path) -> None:
     doomed = prepare(target.uri, "doomed", tmp_path)
     MlflowClient(target.uri).delete_experiment(doomed.experiment_id)
     with pytest.raises(ValueError, match=f"restore --experiment-id {doomed.experiment_id}"):
         prepare(target.uri, "doomed", tmp_path)
 
 
-def test_preparing_again_finds_the_same_experiment_and_keeps_relative_paths_usable(
+def test_prepare_twice_finds_the_experiment_with_absolute_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -234,19 +235,19 @@ def test_preparing_again_finds_the_same_experiment_and_keeps_relative_paths_usab
     assert location == (tmp_path / "artifacts").as_uri()
 
 
-def test_secrets_stay_out_of_what_is_shown() -> None:
+def test_shown_removes_user_names_and_passwords() -> None:
     assert shown("postgresql://me:pa55@db:5432/runs") == "postgresql://db:5432/runs"
     assert shown("no route to http://me:pa55@host:1/x or http://h/a@b") == "no route to http://host:1/x or http://h/a@b"
     assert ui_command("https://me:pa55@host") == "https://host"
 
 
-def test_the_printed_command_is_one_that_a_shell_and_mlflow_understand(tmp_path: Path) -> None:
+def test_ui_command_is_quoted_for_the_shell(tmp_path: Path) -> None:
     words = shlex.split(ui_command(default_uri(tmp_path / "my runs")))
     assert words[:4] == ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "uv", "run", "mlflow"]
     assert words[words.index("--backend-store-uri") + 1] == f"sqlite:///{tmp_path}/my runs/mlflow.db"
 
 
-def test_the_trials_page_asks_for_what_mlflow_finds(target: Target, study: str, spool_dir: Path) -> None:
+def test_trials_page_view_finds_and_sorts_the_trials(target: Target, study: str, spool_dir: Path) -> None:
     Tracker(spool_dir, study)
     for number, fid in enumerate((3.0, 1.0, 2.0)):
         Tracker(spool_dir, study, number).metrics({"fid": fid})
@@ -254,23 +255,32 @@ def test_the_trials_page_asks_for_what_mlflow_finds(target: Target, study: str, 
     page, _, query = trials_page(target, study, ["T"], ["fid", "nfe"]).partition("?")
     assert page == f"http://127.0.0.1:5000/#/experiments/{target.experiment_id}/runs"
     client = MlflowClient(target.uri)
-    kept = client.get_experiment(target.experiment_id).tags
-    asked = json.loads(kept["mlflow.sharedViewState." + dict(urllib.parse.parse_qsl(query))["viewStateShareKey"]])
-    assert asked["selectedColumns"] == ["params.`T`", "metrics.`fid`", "metrics.`nfe`"]
-    check_filter(client, target, asked["searchFilter"], asked["orderByKey"])
+    tags = client.get_experiment(target.experiment_id).tags
+    view = json.loads(tags["mlflow.sharedViewState." + dict(urllib.parse.parse_qsl(query))["viewStateShareKey"]])
+    assert view["selectedColumns"] == ["params.`T`", "metrics.`fid`", "metrics.`nfe`"]
+    check_filter(client, target, view["searchFilter"], view["orderByKey"])
 
 
-def test_where_no_view_can_be_kept_the_address_has_the_filter(target: Target, study: str, spool_dir: Path) -> None:
+def test_trials_page_tag_of_the_view_is_known_to_mlflows_pages() -> None:
+    """The tag is not documented. If MLflow's pages no longer contain it, `_save_view` can go."""
+    pages = Path(mlflow.server.__file__).parent / "js" / "build" / "static" / "js"
+    (main,) = pages.glob("main.*.js")
+    script = main.read_text()
+    assert '"mlflow.sharedViewState."' in script
+    assert '"viewStateShareKey"' in script
+
+
+def test_trials_page_without_view_has_filter_and_order(target: Target, study: str, spool_dir: Path) -> None:
     Tracker(spool_dir, study)
     for number, fid in enumerate((3.0, 1.0, 2.0)):
         Tracker(spool_dir, study, number).metrics({"fid": fid})
     drain(spool_dir, target)
-    wide = [f"parameter_{i}" for i in range(500)]  # more than a tag holds
-    asked = dict(urllib.parse.parse_qsl(trials_page(target, study, wide).partition("?")[2]))
-    assert asked["orderByAsc"] == "true"
-    check_filter(MlflowClient(target.uri), target, asked["searchFilter"], asked["orderByKey"])
+    too_many = [f"parameter_{i}" for i in range(500)]  # for the length of a tag
+    query = dict(urllib.parse.parse_qsl(trials_page(target, study, too_many).partition("?")[2]))
+    assert query["orderByAsc"] == "true"
+    check_filter(MlflowClient(target.uri), target, query["searchFilter"], query["orderByKey"])
 
 
 def check_filter(client: MlflowClient, target: Target, wanted: str, order: str) -> None:
-    found = client.search_runs([target.experiment_id], wanted, order_by=[f"{order} ASC"])
-    assert [run.data.tags["coldtune.trial"] for run in found] == ["1", "2", "0"]
+    matches = client.search_runs([target.experiment_id], wanted, order_by=[f"{order} ASC"])
+    assert [run.data.tags["coldtune.trial"] for run in matches] == ["1", "2", "0"]

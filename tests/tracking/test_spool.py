@@ -1,3 +1,5 @@
+"""Tests of the journal and delivery state on disk, with writers that are killed."""
+
 from __future__ import annotations
 
 import json
@@ -15,8 +17,8 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from coldtune.tracking.spool import Spool
-with Spool(Path(sys.argv[1]), "study").lock() as held:
-    print(held, flush=True)
+with Spool(Path(sys.argv[1]), "study").lock() as locked:
+    print(locked, flush=True)
     time.sleep(600)
 """
 
@@ -25,7 +27,7 @@ def ops(spool: Spool, offset: int = 0) -> list[str]:
     return [record["op"] for record, _ in spool.read(offset)[0]]
 
 
-def test_records_come_back_in_order_and_from_any_offset(tmp_path: Path) -> None:
+def test_spool_reads_records_in_order_from_any_offset(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "study")
     for i in range(10):
         spool.append({"op": f"op{i}"})
@@ -36,7 +38,7 @@ def test_records_come_back_in_order_and_from_any_offset(tmp_path: Path) -> None:
         assert ops(spool, offset) == [f"op{j}" for j in range(i + 1, 10)]
 
 
-def test_reading_stops_at_the_limit_and_goes_on_from_there(tmp_path: Path) -> None:
+def test_spool_read_continues_after_the_limit(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "study")
     for i in range(7):
         spool.append({"op": str(i)})
@@ -45,7 +47,7 @@ def test_reading_stops_at_the_limit_and_goes_on_from_there(tmp_path: Path) -> No
     assert ops(spool, offset) == ["3", "4", "5", "6"]
 
 
-def test_a_line_still_being_written_waits(tmp_path: Path) -> None:
+def test_spool_unfinished_line_is_read_when_it_is_complete(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "study")
     spool.append({"op": "whole"})
     with spool.path.open("ab") as file:
@@ -56,7 +58,7 @@ def test_a_line_still_being_written_waits(tmp_path: Path) -> None:
     assert ops(spool) == ["whole", "half"]
 
 
-def test_a_line_torn_by_a_crash_costs_only_itself(tmp_path: Path) -> None:
+def test_spool_torn_line_is_skipped(tmp_path: Path) -> None:
     Spool(tmp_path, "study").append({"op": "before"})
     with (tmp_path / "study.jsonl").open("ab") as file:
         file.write(b'{"op": "metrics", "val')
@@ -66,7 +68,7 @@ def test_a_line_torn_by_a_crash_costs_only_itself(tmp_path: Path) -> None:
     assert ops(spool) == ["before", "after", "later"]
 
 
-def test_the_state_survives_and_belongs_to_one_target(tmp_path: Path) -> None:
+def test_spool_state_is_saved_for_a_target(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "study")
     spool.append({"op": "create"})
     state = State(target="here", run_id="abc", offset=spool.size())
@@ -76,71 +78,71 @@ def test_the_state_survives_and_belongs_to_one_target(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"unknown": 1}', "\0\0"])
-def test_a_ruined_state_means_starting_again(tmp_path: Path, content: str) -> None:
+def test_spool_damaged_state_starts_again(tmp_path: Path, content: str) -> None:
     spool = Spool(tmp_path, "study")
     spool.append({"op": "create"})
     spool.state_path.write_text(content)
     assert spool.state("here") == State(target="here")
 
 
-def test_a_state_beyond_the_journal_means_starting_again(tmp_path: Path) -> None:
+def test_spool_state_beyond_the_journal_starts_again(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "study")
     spool.append({"op": "create"})
     spool.save(State(target="here", run_id="abc", offset=spool.size() + 1))
     assert spool.state("here") == State(target="here")
 
 
-def test_only_one_holds_the_lock_and_a_killed_holder_gives_it_up(tmp_path: Path) -> None:
+def test_spool_lock_is_exclusive_and_released_by_a_kill(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "study")
     spool.append({"op": "create"})
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "True\n"
-        with spool.lock() as held:
-            assert not held
-        spool.append({"op": "end"})  # appending goes on
+        with spool.lock() as locked:
+            assert not locked
+        spool.append({"op": "end"})  # appending needs no lock
     finally:
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
         holder.stdout.close()
-    with spool.lock(wait=30) as held:
-        assert held
-        with Spool(tmp_path, "study").lock() as again:
-            assert not again  # nor twice within a process
+    with spool.lock(wait=30) as locked:
+        assert locked
+        with Spool(tmp_path, "study").lock() as locked_twice:
+            assert not locked_twice  # the lock also excludes other users in this process
     assert ops(spool) == ["create", "end"]
 
 
-def test_there_is_nothing_to_lock_without_a_journal(tmp_path: Path) -> None:
-    with Spool(tmp_path, "study").lock() as held:
-        assert not held
+def test_spool_lock_without_journal_is_refused(tmp_path: Path) -> None:
+    with Spool(tmp_path, "study").lock() as locked:
+        assert not locked
 
 
-def test_kept_files_are_copies_under_their_own_name_until_discarded(tmp_path: Path) -> None:
+def test_spool_files_are_copied_and_removed(tmp_path: Path) -> None:
     source = tmp_path / "grid.png"
     spool = Spool(tmp_path / "spool", "trial-0000")
-    kept = []
+    copies = []
     for content in ("first", "second"):
         source.write_text(content)
-        kept.append(spool.keep(source))
-    assert [(spool.directory / path).read_text() for path in kept] == ["first", "second"]
-    assert {Path(path).name for path in kept} == {"grid.png"}
-    for path in kept:
-        spool.discard(path)
+        copies.append(spool.add_file(source))
+    assert [(spool.directory / path).read_text() for path in copies] == ["first", "second"]
+    assert {Path(path).name for path in copies} == {"grid.png"}
+    for path in copies:
+        spool.remove_file(path)
     assert list(spool.directory.iterdir()) == []
 
 
-def test_the_study_is_delivered_after_its_trials(tmp_path: Path) -> None:
+def test_sizes_lists_the_study_last(tmp_path: Path) -> None:
     for name in ("trial-0010", "trial-0002", "study"):
         Spool(tmp_path, name).append({"op": "create"})
     Spool(tmp_path, "study").reject({"op": "params"}, "why")
-    found = sizes(tmp_path)
-    assert list(found) == ["trial-0002", "trial-0010", "study"]
-    assert found["study"] == Spool(tmp_path, "study").size() > 0
+    journals = sizes(tmp_path)
+    assert list(journals) == ["trial-0002", "trial-0010", "study"]
+    assert journals["study"] == Spool(tmp_path, "study").size() > 0
     assert sizes(tmp_path / "missing") == {}
 
 
-def test_refused_records_are_kept_with_the_reason(tmp_path: Path) -> None:
+def test_spool_rejected_record_is_kept_with_the_reason(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "study")
     spool.reject({"op": "params", "values": {"lr": "1"}}, "changed")
     assert json.loads(spool.rejected_path.read_text()) == {

@@ -1,4 +1,4 @@
-"""The writing side: what gets into the journal. Nothing here touches MLflow."""
+"""Tests of the records that a tracker writes into the journal. They do not use MLflow."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def values(spool_dir: Path, op: str, name: str = "trial-0003") -> list[dict[str,
     return [record["values"] for record in journal(spool_dir, name) if record["op"] == op]
 
 
-def test_importing_tracking_imports_neither_mlflow_nor_ray() -> None:
+def test_tracking_import_loads_neither_mlflow_nor_ray() -> None:
     code = "import coldtune.tracking, sys; print(sorted({'mlflow', 'ray', 'optuna', 'torch'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
-def test_every_call_is_in_the_journal_when_it_returns(spool_dir: Path) -> None:
+def test_tracker_call_is_in_the_journal_when_it_returns(spool_dir: Path) -> None:
     tracker = Tracker(spool_dir, "s", 3, name="trial 3", tags={"dataset": "digits"})
     tracker.params({"lr": 1e-3, "schedule": "linear", "flip": True, "num_steps": None})
     tracker.metrics({"loss": 0.5, "absent": None}, step=10)
@@ -46,12 +46,12 @@ def test_every_call_is_in_the_journal_when_it_returns(spool_dir: Path) -> None:
     assert times == sorted(times)
 
 
-def test_a_resumed_run_repeats_nothing(spool_dir: Path) -> None:
+def test_tracker_resumed_run_repeats_nothing(spool_dir: Path) -> None:
     first = Tracker(spool_dir, "s", 3)
     first.params({"lr": 0.1})
     for step in range(150):
         first.metrics({"loss": 1.0, "fid": 2.0} if step % 50 == 0 else {"loss": 1.0}, step)
-    second = Tracker(spool_dir, "s", 3)  # the first was killed; its last checkpoint was at step 100
+    second = Tracker(spool_dir, "s", 3)  # the first process was killed, and its last checkpoint was at step 100
     second.params({"lr": 0.1, "seed": 7})
     for step in range(100, 200):
         second.metrics({"loss": 1.0, "fid": 2.0} if step % 50 == 0 else {"loss": 1.0}, step)
@@ -65,7 +65,7 @@ def test_a_resumed_run_repeats_nothing(spool_dir: Path) -> None:
     ]
 
 
-def test_a_changed_parameter_keeps_its_first_value_and_warns(spool_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tracker_changed_parameter_keeps_first_value(spool_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     Tracker(spool_dir, "s", 3).params({"lr": 0.1})
     with caplog.at_level(logging.WARNING, "coldtune.tracking"):
         Tracker(spool_dir, "s", 3).params({"lr": 0.2})
@@ -73,15 +73,15 @@ def test_a_changed_parameter_keeps_its_first_value_and_warns(spool_dir: Path, ca
     assert "lr" in caplog.text
 
 
-def test_another_process_can_end_a_run_without_setting_it_running(spool_dir: Path) -> None:
+def test_tracker_not_running_only_ends_the_run(spool_dir: Path) -> None:
     Tracker(spool_dir, "s", 3).metrics({"loss": 1.0}, 1)
     Tracker(spool_dir, "s", 3, running=False).end("interrupted")
-    Tracker(spool_dir, "s", 4, running=False).end("failed", "its actor died before it could say a word")
+    Tracker(spool_dir, "s", 4, running=False).end("failed", "its actor died before its first record")
     assert [record["op"] for record in journal(spool_dir)] == ["create", "metrics", "end"]
     assert [record["op"] for record in journal(spool_dir, "trial-0004")] == ["create", "end"]
 
 
-def test_numbers_that_json_lacks_survive(spool_dir: Path) -> None:
+def test_tracker_nan_and_infinities_survive(spool_dir: Path) -> None:
     Tracker(spool_dir, "s", 3).metrics({"nan": math.nan, "inf": math.inf, "neg": -math.inf}, 1)
     (logged,) = values(spool_dir, "metrics")
     assert math.isnan(float(logged["nan"]))
@@ -89,7 +89,7 @@ def test_numbers_that_json_lacks_survive(spool_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a//b", "../a", "a/./b", "loss=1", "ümläut?", "x" * 251, "/a", "a/"])
-def test_names_that_mlflow_refuses_are_refused_at_once(spool_dir: Path, name: str) -> None:
+def test_tracker_name_that_mlflow_refuses_is_refused(spool_dir: Path, name: str) -> None:
     tracker = Tracker(spool_dir, "s", 3)
     for call in (tracker.metrics, tracker.params, tracker.tags):
         with pytest.raises(ValueError, match="allowed: letters, digits"):
@@ -97,7 +97,7 @@ def test_names_that_mlflow_refuses_are_refused_at_once(spool_dir: Path, name: st
     assert [record["op"] for record in journal(spool_dir)] == ["create"]
 
 
-def test_wrong_arguments_are_named(spool_dir: Path, tmp_path: Path) -> None:
+def test_tracker_wrong_argument_is_named(spool_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='study = "it\'s": allowed'):
         Tracker(spool_dir, "it's")
     tracker = Tracker(spool_dir, "s", 3)
@@ -107,7 +107,7 @@ def test_wrong_arguments_are_named(spool_dir: Path, tmp_path: Path) -> None:
         tracker.artifact(tmp_path / "missing.png")
 
 
-def test_a_disk_that_refuses_is_a_warning_and_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tracker_unwritable_disk_warns_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     picture = tmp_path / "grid.png"
     picture.write_text("")
@@ -121,14 +121,14 @@ def test_a_disk_that_refuses_is_a_warning_and_no_error(tmp_path: Path, caplog: p
     assert caplog.text.count("cannot be used") == 1
 
 
-def test_a_copy_that_a_killed_writer_did_not_record_is_removed_by_the_next(spool_dir: Path, tmp_path: Path) -> None:
+def test_tracker_resumed_run_removes_unrecorded_files(spool_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "grid.png").write_text("whole")
     with Tracker(spool_dir, "s", 3) as tracker:
         tracker.artifact(tmp_path / "grid.png")
-    orphan = spool_dir / Spool(spool_dir, "trial-0003").keep(tmp_path / "grid.png")
-    other = spool_dir / Spool(spool_dir, "trial-0004").keep(tmp_path / "grid.png")
+    orphan = spool_dir / Spool(spool_dir, "trial-0003").add_file(tmp_path / "grid.png")
+    other = spool_dir / Spool(spool_dir, "trial-0004").add_file(tmp_path / "grid.png")
     Tracker(spool_dir, "s", 3, running=False).close()
-    assert orphan.exists(), "a driver only ends the run: its trial may be writing"
+    assert orphan.exists(), "a driver that only ends the run removes nothing, because its trial may be writing"
     Tracker(spool_dir, "s", 3).close()
     assert not orphan.exists()
     (recorded,) = [record for record in journal(spool_dir) if record["op"] == "artifact"]

@@ -7,13 +7,13 @@ from coldtune.data.dataset import Dataset, Split
 from coldtune.data.prepare import prepare, prepared
 from coldtune.data.read_images import read_images
 from coldtune.data.registry import names
-from coldtune.data.verify import Report, verify
+from coldtune.data.verify import Verification, verify
 
 __all__ = [
     "DataConfig",
     "Dataset",
-    "Report",
     "Split",
+    "Verification",
     "augment",
     "names",
     "prepare",

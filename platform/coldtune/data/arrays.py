@@ -1,4 +1,4 @@
-"""Images that come as one array in one file: .npz, .npy or .safetensors, never as a pickle."""
+"""Reading images from one file that contains them as one array. Pickles are never loaded, because they can run code."""
 
 from __future__ import annotations
 
@@ -16,10 +16,20 @@ _CHANNELS = (1, 3)
 
 
 def read_array(path: Path, image_shape: tuple[int, int, int] | None = None) -> torch.Tensor:
-    """The images in `path` as uint8 (N, C, H, W); in the file (N, C, H, W), (N, H, W, C) or (N, H, W), C 1 or 3.
+    """Read the images of a .npz, .npy or .safetensors file.
 
-    .npz: its array `images` or `arr_0`, or its only one; .safetensors: its tensor `images`. `image_shape` (C, H, W)
-    decides where the axes could be read both ways. Raises ValueError naming the file and what is wrong with it.
+    The array in the file has the shape (N, C, H, W), (N, H, W, C) or (N, H, W), with C either 1 or 3, and is uint8. A
+    .npz file is searched for the array `images`, then for `arr_0`, and otherwise must contain a single array. A
+    .safetensors file must contain the tensor `images`.
+
+    Args:
+        image_shape: (C, H, W). Only needed if the channels could be the first or the last axis of an image.
+
+    Returns:
+        uint8 (N, C, H, W).
+
+    Raises:
+        ValueError: If the file cannot be read, or its array has another type or shape. The message names the file.
     """
     from safetensors import SafetensorError
 
@@ -29,7 +39,7 @@ def read_array(path: Path, image_shape: tuple[int, int, int] | None = None) -> t
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if array.dtype != np.uint8:
-        raise ValueError(f"{path}: images of dtype {array.dtype}; allowed: uint8, 0..255")
+        raise ValueError(f"{path}: images of dtype {array.dtype}, but only uint8 in 0..255 is allowed")
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and _channels_last(path, array.shape, image_shape):
@@ -54,10 +64,10 @@ def _shape_error(path: Path, shape: tuple[int, ...]) -> ValueError:
 
 def _npz(path: Path) -> Any:
     with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
-        found = arrays.files
-        key = next((key for key in _KEYS if key in found), found[0] if len(found) == 1 else None)
+        names = arrays.files
+        key = next((key for key in _KEYS if key in names), names[0] if len(names) == 1 else None)
         if key is None:
-            raise ValueError(f"it holds the arrays {', '.join(found) or '(none)'}; needed: one called images")
+            raise ValueError(f"its arrays are {', '.join(names) or '(none)'}, but an array called images is needed")
         return arrays[key]
 
 
@@ -71,5 +81,5 @@ def _safetensors(path: Path) -> Any:
 
     with safe_open(path, framework="np") as tensors:
         if "images" not in tensors.keys():  # noqa: SIM118  (not a mapping)
-            raise ValueError(f"it holds the tensors {', '.join(tensors.keys()) or '(none)'}; needed: images")
+            raise ValueError(f"its tensors are {', '.join(tensors.keys()) or '(none)'}, but images is needed")
         return tensors.get_tensor("images")

@@ -1,13 +1,12 @@
-"""One split as one Arrow IPC file: written once, then memory-mapped into torch without a copy.
+"""A split as an Arrow IPC file, which is written once and then memory-mapped into torch without a copy.
 
-The file holds exactly one record batch (columns `image`, a fixed-shape uint8 tensor, and `label`, int64), because only
-then do all pixels of the split lie side by side, as one tensor needs them. Any Arrow reader opens it.
+The file contains exactly one record batch, because all pixels of the split must lie side by side to become one tensor.
+Its columns are `image`, a fixed-shape uint8 tensor, and `label`, int64. Any Arrow reader opens it.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,30 +14,48 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from coldtune.files import open_replacement
+
 _KEY = b"coldtune"
 
 
 def write(path: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], tag: str) -> None:
-    """Write `images` (N, C, H, W) and `labels` (N,) to `path`, flushed to the disk; `tag` says whose file this is."""
+    """Write a split to `path` and force it to the disk.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,).
+        tag: Identifies the dataset and split that the file belongs to. `read` compares it.
+    """
     shape = images.shape[1:]
-    # Not from_numpy_ndarray: it reads a permutation of the axes out of the meaningless stride of an axis of length 1.
+    # pyarrow's from_numpy_ndarray will not do: it infers an order of the axes from their strides, and the stride of an
+    # axis of length 1 means nothing.
     storage = pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), int(np.prod(shape)))
     column = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.uint8(), shape), storage)
     schema = pa.schema([("image", column.type), ("label", pa.int64())], metadata={_KEY: tag.encode()})
     batch = pa.record_batch([column, pa.array(labels)], schema=schema)
-    with path.open("wb") as file:
-        # Else no column may have more than 2^31 values: photographs have more.
-        with pa.ipc.new_file(file, schema, options=pa.ipc.IpcWriteOptions(allow_64bit=True)) as writer:
-            writer.write_batch(batch)
-        file.flush()
-        os.fsync(file.fileno())
+    with (
+        open_replacement(path, durable=True) as file,
+        # Without allow_64bit, a column may not have more than 2^31 values, and a split of photographs has more.
+        pa.ipc.new_file(file, schema, options=pa.ipc.IpcWriteOptions(allow_64bit=True)) as writer,
+    ):
+        writer.write_batch(batch)
 
 
 def read(path: Path, tag: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images uint8 (N, C, H, W) and labels int64 (N,) of `path`, on the pages of the file itself.
+    """Map a split into memory without copying it.
 
-    All processes of a machine share these pages. The mapping is copy-on-write: a write to the tensor stays in the
-    process that made it and never reaches the file. Raises ValueError where the file is torn or its tag is another.
+    The tensors lie on the pages of the file, which all processes of a machine share. The mapping is copy-on-write, so
+    a write to a tensor changes only this process's copy and never the file.
+
+    Args:
+        tag: The tag that the file was written with.
+
+    Returns:
+        Images uint8 (N, C, H, W) and labels int64 (N,).
+
+    Raises:
+        ValueError: If the file is torn or has another tag.
     """
     try:
         with path.open("rb") as file:
@@ -49,10 +66,10 @@ def read(path: Path, tag: str) -> tuple[torch.Tensor, torch.Tensor]:
                 raise ValueError(f"{path} belongs to another dataset")
             batch = reader.get_batch(0)
             tensor_type = batch.schema.field("image").type
-            places = [column.buffers()[-1].address - buffer.address for column in batch.columns]
+            offsets = [column.buffers()[-1].address - buffer.address for column in batch.columns]
         shape = (batch.num_rows, *tensor_type.shape)
-        images = torch.frombuffer(mapped, dtype=torch.uint8, count=int(np.prod(shape)), offset=places[0]).view(shape)
-        labels = torch.frombuffer(mapped, dtype=torch.int64, count=batch.num_rows, offset=places[1])
+        images = torch.frombuffer(mapped, dtype=torch.uint8, count=int(np.prod(shape)), offset=offsets[0]).view(shape)
+        labels = torch.frombuffer(mapped, dtype=torch.int64, count=batch.num_rows, offset=offsets[1])
     except (OSError, pa.ArrowException, LookupError, AttributeError) as error:
-        raise ValueError(f"{path} is not a whole Arrow file of a prepared dataset: {error}") from error
+        raise ValueError(f"{path} is not a complete Arrow file of a prepared dataset: {error}") from error
     return images, labels

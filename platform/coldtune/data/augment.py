@@ -1,4 +1,4 @@
-"""What training does to its images: random crop and mirror, decided per image by its seed."""
+"""Augmentation of training images by random crops and mirroring, decided for each image by its seed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ _FLIP = draws.stream("data/augment/flip")
 
 
 def augment(images: torch.Tensor, config: DataConfig, seeds: torch.Tensor) -> torch.Tensor:
-    """Vary training images, uint8 (B, C, H, W), in the ways that `config` asks for; same shape, dtype and device.
+    """Crop and mirror training images at random, as `config` says.
 
-    crop_pad p: frame each image with p black pixels and take the H x W window at an offset uniform in {0..2p}^2.
-    flip: mirror it left to right with probability 1/2. `seeds`, int64 (B,) on the device of the images, decide alone:
-    image i comes out the same in any batch, in any order, on any device. With both off, the images come back as they
-    are.
+    With `crop_pad` p, each image is framed with p black pixels, and the H x W window at an offset uniform in {0..2p}^2
+    is taken. With `flip`, each image is mirrored left to right with probability 1/2. The result depends on an image
+    and its seed alone, so it is the same in any batch, in any order and on any device.
+
+    Args:
+        images: uint8 (B, C, H, W).
+        seeds: int64 (B,), on the device of the images.
+
+    Returns:
+        Images of the same shape, type and device. If both settings are off, `images` itself.
     """
     if not (config.crop_pad or config.flip):
         return images

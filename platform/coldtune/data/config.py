@@ -18,21 +18,27 @@ def _known(name: str) -> str:
 
 
 class DataConfig(Config):
-    """Which images, at which size, and how training varies them.
+    """The dataset of a study, its image size, and the augmentation in training.
 
-    `name`, `image_size` and `resize` decide the prepared files; `crop_pad` and `flip` act on training batches only, so
-    changing them prepares nothing anew and leaves validation and test images alone.
+    `name`, `image_size` and `resize` determine the prepared files. `crop_pad` and `flip` act on training batches only.
+    Changing them therefore prepares nothing again and does not affect validation and test images.
     """
 
     name: Annotated[str, AfterValidator(_known)] = "digits"
     image_size: int = Field(default=16, ge=8, le=256)
-    """Height and width in pixels after resizing. Costs grow with its square; some networks need a multiple of 8."""
+    """Height and width in pixels after resizing. Costs grow with its square. Some networks need a multiple of 8."""
     resize: Resize = "bilinear"
-    """bilinear and bicubic antialias when they shrink; nearest keeps grey levels and aliases."""
+    """bilinear and bicubic antialias when they shrink an image. nearest keeps the grey levels, but aliases."""
     crop_pad: int = Field(default=0, ge=0)
-    """Training takes a random window of the image framed by so many black pixels; 0: none. 4 is usual at 32 pixels."""
+    """Width in pixels of a black frame, out of which training cuts a random window of the image's size.
+
+    0 turns cropping off. 4 is usual at 32 pixels.
+    """
     flip: bool = False
-    """Training mirrors every other image left to right, on average. Changes what digits and letters mean."""
+    """Whether training mirrors each image left to right with probability 1/2.
+
+    Leave it off for digits and letters, because mirroring changes their meaning.
+    """
 
     @field_validator("crop_pad")
     @classmethod

@@ -14,10 +14,14 @@ from coldtune.data.manifest import Manifest
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 (N, C, H, W) in canonical order, so that index i is the same image everywhere; labels int64 (N,).
+    """The images and labels of a split, in canonical order, so that index i is the same image everywhere.
 
-    Both lie on the pages of the prepared file, which all processes of a machine share. Treat them as read-only: a write
-    changes the private copy of this process alone, for everyone in it who holds this dataset.
+    Both lie on the pages of the prepared file, which all processes of a machine share. Treat them as read-only. A write
+    changes them for all users of this dataset in this process, but in no other process and not in the file.
+
+    Attributes:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,).
     """
 
     images: torch.Tensor
@@ -29,7 +33,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder that `prepare` made. Pickles as its path: a worker process opens the same files."""
+    """A folder that `prepare` made.
+
+    A dataset is pickled as its path, so a worker process that receives it opens the same files.
+    """
 
     path: Path
     manifest: Manifest
@@ -37,9 +44,12 @@ class Dataset:
 
     @classmethod
     def open(cls, path: Path | str) -> Dataset:
-        """Open a prepared folder; checks its manifest and file sizes (`verify` re-reads every pixel).
+        """Open a prepared folder, and check its manifest and the sizes of its files.
 
-        Raises ValueError where the folder is torn or is not a prepared dataset.
+        This reads no pixels (`verify` reads them all).
+
+        Raises:
+            ValueError: If the folder is torn or is not a prepared dataset.
         """
         return cls(Path(path), manifest.load(Path(path)))
 
@@ -53,28 +63,29 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the pixels after resizing, in canonical order, split by split."""
+        """The SHA-256 (hex) of the pixels after resizing, in canonical order, split by split."""
         return self.manifest.fingerprint
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """The shape (C, H, W) of each image."""
         return self.manifest.image_shape
 
     @property
     def num_classes(self) -> int:
-        """Labels are 0..num_classes-1."""
+        """The number of classes. Labels are 0..num_classes-1."""
         return self.manifest.num_classes
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Number of images of each split."""
+        """The number of images of each split."""
         return {split: record.images for split, record in self.manifest.splits.items()}
 
     def split(self, name: str) -> Split:
-        """The split "train", "validation" or "test"; opened once for each dataset object.
+        """Return the split "train", "validation" or "test". Its file is opened at the first call.
 
-        Raises ValueError for another name, and where the file is torn or belongs to another dataset.
+        Raises:
+            ValueError: If there is no such split, or if its file is torn or belongs to another dataset.
         """
         record = self.manifest.splits.get(name)
         if record is None:
@@ -83,7 +94,7 @@ class Dataset:
             images, labels = arrow.read(self.path / manifest.split_file(name), tag=record.pixels)
             if images.shape != (record.images, *self.image_shape):
                 raise ValueError(
-                    f"{self.path}: split {name} has shape {tuple(images.shape)}, its manifest says otherwise"
+                    f"{self.path}: split {name} has shape {tuple(images.shape)}, which is not its manifest's"
                 )
             self._splits[name] = Split(images, labels)
         return self._splits[name]

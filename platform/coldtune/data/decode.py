@@ -1,4 +1,4 @@
-"""Decoding one image file to 8-bit grey or RGB: what is converted is lossless, everything else is refused."""
+"""Decoding an image file to 8-bit grey or RGB. Lossless conversions are made, everything else is refused."""
 
 from __future__ import annotations
 
@@ -8,27 +8,37 @@ import zlib
 from typing import Any
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-"""Names of image files end in one of these, in lower or upper case."""
+"""The endings of image files' names, which may also be in upper case."""
 SMALLEST = 8
-"""Height and width that an image has at least, in pixels; no dataset can be prepared smaller."""
-# Pillow would try every format that it knows, some of them by starting other programs.
+"""The least height and width of an image, in pixels. No dataset can be prepared at a smaller size."""
+# By default, Pillow tries every format that it knows, and starts other programs for some of them.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _GREY, _COLOUR = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA")
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name should hold an image."""
+    """Return True if the name is that of an image file."""
     return name.lower().endswith(SUFFIXES)
 
 
 def decode(data: bytes, where: str, channels: int) -> Any:
-    """The image in `data`, a whole JPEG, PNG, WebP or BMP file, as a Pillow image of mode "L" or "RGB".
+    """Decode an image file.
 
-    channels: 1 or 3. Conversions, all without loss: palette to RGB, 1-bit to grey, grey to RGB by repeating, RGB whose
-    three channels are equal everywhere to grey, and leaving out an alpha channel that is opaque everywhere. Embedded
-    colour profiles and orientation tags are ignored. Raises ValueError naming `where` (the file) and the reason for
-    everything else: damaged or foreign files, CMYK, more than 8 bits, transparent pixels, animations, coloured images
-    where channels = 1, a side below `SMALLEST`.
+    These conversions are made, all without loss: palette to RGB, 1-bit to grey, grey to RGB by repeating the channel,
+    RGB to grey if the three channels are equal everywhere, and dropping an alpha channel that is opaque everywhere.
+    Embedded colour profiles and orientation tags are ignored.
+
+    Args:
+        data: The content of a JPEG, PNG, WebP or BMP file.
+        where: The name of the file for error messages.
+        channels: 1 or 3.
+
+    Returns:
+        A Pillow image of mode "L" or "RGB".
+
+    Raises:
+        ValueError: If the file is damaged or of another format, is an animation, has CMYK colours, more than 8 bits per
+            channel or transparent pixels, has a side below `SMALLEST`, or is in colour although `channels` is 1.
     """
     picture = open_image(io.BytesIO(data), where)
     _load(picture, where)
@@ -36,13 +46,13 @@ def decode(data: bytes, where: str, channels: int) -> Any:
 
 
 def open_image(file: Any, where: str) -> Any:
-    """A Pillow image of `file` (a path or a binary file) with its header read and checked; the pixels are not."""
+    """Open a path or a binary file as a Pillow image. Its header is read and checked, its pixels are not read yet."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         picture = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
-        raise ValueError(f"{where} is no JPEG, PNG, WebP or BMP image, or its header is damaged") from None
+        raise ValueError(f"{where} is not a JPEG, PNG, WebP or BMP image, or its header is damaged") from None
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(f"{where} cannot be read: {error}") from error
     try:
@@ -54,22 +64,22 @@ def open_image(file: Any, where: str) -> Any:
 
 
 def is_grey(picture: Any) -> bool:
-    """Whether an opened image's header says that it has no colours."""
+    """Return True if an opened image's header says that it has no colours."""
     return picture.mode in _GREY
 
 
 def _check(picture: Any, where: str) -> None:
-    # A JPEG may carry a thumbnail or a second view as another frame; of it, the first is the image.
+    # The other frames of a JPEG are a thumbnail or a second view. Its first frame is the image.
     if picture.format in ("PNG", "WEBP") and getattr(picture, "n_frames", 1) > 1:
-        raise ValueError(f"{where} is an animation of {picture.n_frames} frames; allowed: one image")
-    # Pillow calls 16-bit RGB "RGB" too, and cuts it to 8 bits.
+        raise ValueError(f"{where} is an animation of {picture.n_frames} frames, but only a single image is allowed")
+    # Pillow reports 16-bit RGB as mode "RGB" too, and silently cuts it to 8 bits.
     deep = picture.format == "PNG" and any("16" in str(tile[3]) for tile in picture.tile)
     if picture.mode not in (*_GREY, *_COLOUR) or deep:
-        what = "16 bits a channel" if deep else f"mode {picture.mode}"
-        raise ValueError(f"{where} has {what}; allowed: grey, palette or RGB of 8 bits")
+        reason = "16 bits a channel" if deep else f"mode {picture.mode}"
+        raise ValueError(f"{where} has {reason}, but only grey, palette or RGB of 8 bits is allowed")
     if min(picture.size) < SMALLEST:
         width, height = picture.size
-        raise ValueError(f"{where} is {width} x {height} pixels; allowed: at least {SMALLEST} x {SMALLEST}")
+        raise ValueError(f"{where} is {width} x {height} pixels, but at least {SMALLEST} x {SMALLEST} is needed")
 
 
 def _load(picture: Any, where: str) -> None:
@@ -82,7 +92,7 @@ def _load(picture: Any, where: str) -> None:
 def _converted(picture: Any, where: str, channels: int) -> Any:
     assert channels in (1, 3), channels
     if picture.has_transparency_data and picture.convert("RGBA").getextrema()[3] != (255, 255):
-        raise ValueError(f"{where} has transparent pixels, whose colour nobody can know; allowed: opaque images")
+        raise ValueError(f"{where} has transparent pixels, whose colour is unknown. Only opaque images are allowed")
     if is_grey(picture):
         grey = picture.convert("L")
         return grey if channels == 1 else grey.convert("RGB")
@@ -91,5 +101,7 @@ def _converted(picture: Any, where: str, channels: int) -> Any:
         return colour
     red, green, blue = (colour.getchannel(name) for name in "RGB")
     if not red.tobytes() == green.tobytes() == blue.tobytes():
-        raise ValueError(f"{where} is in colour; allowed: grey images (RGB with three equal channels counts as grey)")
+        raise ValueError(
+            f"{where} is in colour, but only grey images are allowed (RGB with three equal channels counts as grey)"
+        )
     return red

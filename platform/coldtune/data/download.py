@@ -1,18 +1,16 @@
-"""Fetching a published file: checked against its published checksum, never seen half-written."""
+"""Downloads of published files, checked against their published checksums and never visible half-written."""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import urllib.request
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock
+from typing import BinaryIO
 
 from coldtune.data.progress import Bars
+from coldtune.files import lock_file, open_replacement
 
 _TIMEOUT_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 18
@@ -20,7 +18,13 @@ _CHUNK_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class Remote:
-    """A published file: its name, its addresses in order of preference, its checksum by `algorithm` of hashlib."""
+    """A published file.
+
+    Attributes:
+        addresses: Its URLs, in order of preference.
+        algorithm: The hashlib algorithm of the checksum.
+        checksum: In hexadecimal digits.
+    """
 
     name: str
     addresses: tuple[str, ...]
@@ -29,44 +33,41 @@ class Remote:
 
 
 def fetch(remote: Remote, folder: Path, bars: Bars) -> Path:
-    """`remote` in `folder`: what is there if its checksum is right, else downloaded from the first address that works.
+    """Return the path of a published file in `folder`, and download it if it is missing or has another checksum.
 
-    Several processes may ask at once: one downloads, the others wait for it. Raises ValueError with what each address
-    answered where none works.
+    The addresses are tried in turn. Several processes may call this at once: one of them downloads, the others wait.
+
+    Raises:
+        ValueError: If no address works. The message has the answer of each address.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / remote.name
-    with FileLock(folder / f".{remote.name}.lock"):
+    with lock_file(folder / f".{remote.name}.lock"):
         if target.is_file() and _checksum(target, remote.algorithm) == remote.checksum:
             return target
         failures = []
         for address in remote.addresses:
-            scratch = folder / f".{remote.name}.{uuid.uuid4().hex}"
             try:
-                _stream(address, scratch, remote, bars)
+                with open_replacement(target, durable=True) as file:
+                    _stream(address, file, remote, bars)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 failures.append(f"{address}: {error}")
             else:
-                scratch.replace(target)
                 return target
-            finally:
-                scratch.unlink(missing_ok=True)
     raise ValueError(f"{remote.name} could not be downloaded ({'; '.join(failures)})")
 
 
-def _stream(address: str, target: Path, remote: Remote, bars: Bars) -> None:
-    """Download `address` to `target` and flush it; ValueError where its checksum is not the published one."""
+def _stream(address: str, file: BinaryIO, remote: Remote, bars: Bars) -> None:
+    """Download `address` into `file`. Raises ValueError if its checksum is not the published one."""
     request = urllib.request.Request(address, headers={"User-Agent": "coldtune"})
     digest = hashlib.new(remote.algorithm, usedforsecurity=False)
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response, target.open("wb") as file:
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
         length = response.headers.get("Content-Length")
         advance = bars.start(f"download {remote.name}", int(length) / 1e6 if length else None, "MB")
         while chunk := response.read(_CHUNK_BYTES):
             digest.update(chunk)
             file.write(chunk)
             advance(len(chunk) / 1e6)
-        file.flush()
-        os.fsync(file.fileno())
     if digest.hexdigest() != remote.checksum:
         raise ValueError(f"{remote.algorithm} is {digest.hexdigest()}, published is {remote.checksum}")
 

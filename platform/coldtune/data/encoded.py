@@ -1,4 +1,4 @@
-"""Images that come as one encoded file each, more of them than fit into memory: decoded where they are needed."""
+"""Images that are published as a file each, and decoded only when they are needed because they do not fit in memory."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ import numpy as np
 import numpy.typing as npt
 
 from coldtune.data.decode import decode
-from coldtune.data.files import Files
+from coldtune.data.file_collections import FileCollection
 from coldtune.data.progress import Advance, Bars
-from coldtune.data.resize import Resize, planes, resized
-from coldtune.data.threads import in_threads
+from coldtune.data.resize import Resize, resize_picture, to_planes
+from coldtune.data.threads import run_in_threads
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The image files `names` of `files`; `labels` int64 (N,). A part of what a source reads, as `Raw` is one.
+    """A published part of a dataset, as image files.
 
-    An image is what the largest square around the centre of its file shows (rounded towards the upper left), in
-    `channels` channels; what decoding converts and refuses is said in `decode`.
+    Each image is cropped to the largest square around its centre, rounded towards the upper left. `decode` says which
+    files are converted and which are refused.
+
+    Attributes:
+        names: The image files of this part, in `files`.
+        labels: int64 (N,).
+        channels: 1 or 3.
     """
 
-    files: Files
+    files: FileCollection
     names: Sequence[str]
     labels: npt.NDArray[np.int64]
     channels: int
@@ -39,38 +44,48 @@ class Encoded:
         assert self.labels.shape == (len(self.names),), self.labels.shape
 
     def hashes(self) -> list[bytes]:
-        """SHA-256 of each file: unlike that of its pixels, equal whichever decoder a machine has."""
-        found = [b""] * len(self.names)
-        advance = self.bars.start("read", len(found), "images")
-        with self.files.opened() as read:
+        """Return the SHA-256 of each file.
+
+        The files are hashed and not their pixels, because JPEG decoders differ from machine to machine.
+        """
+        digests = [b""] * len(self.names)
+        advance = self.bars.start("read", len(digests), "images")
+        with self.files.open() as read:
 
             def work(i: int) -> None:
-                found[i] = hashlib.sha256(read(self.names[i])).digest()
+                digests[i] = hashlib.sha256(read(self.names[i])).digest()
 
-            in_threads(len(found), work, advance)
-        return found
+            run_in_threads(len(digests), work, advance)
+        return digests
 
-    def at(
+    def load_resized(
         self, indices: npt.NDArray[np.int64], size: int, mode: Resize, scratch: Path, advance: Advance
     ) -> npt.NDArray[np.uint8]:
-        """The images at `indices`, uint8 (N, C, size, size), on the pages of a nameless file in `scratch`.
+        """Decode and resize the images at `indices`, with a warning if some of them are enlarged.
 
-        In memory are only the images that the threads are at; the file goes when the array goes. Warns where an image
-        is smaller than `size`. Raises ValueError naming the first file that is damaged or refused.
+        Memory contains only the images that the threads work on. The result lies on the pages of an unnamed file in
+        `scratch`, which disappears with the array.
+
+        Returns:
+            uint8 (N, C, size, size).
+
+        Raises:
+            ValueError: If a file is damaged or refused. The message names the first such file.
         """
         shape = (self.channels, size, size)
-        each = int(np.prod(shape))
+        image_bytes = int(np.prod(shape))
         enlarged = np.zeros(len(indices), dtype=np.bool_)
-        with self.files.opened() as read, tempfile.TemporaryFile(dir=scratch) as file:
+        with self.files.open() as read, tempfile.TemporaryFile(dir=scratch) as file:
 
             def work(i: int) -> None:
                 name = self.names[indices[i]]
-                picture = _square(decode(read(name), self.files.where(name), self.channels))
+                picture = _square(decode(read(name), self.files.describe(name), self.channels))
                 enlarged[i] = picture.size[0] < size
-                # Written, not stored into a mapping: there a full disk would end the process.
-                _write(file.fileno(), planes(resized(picture, (size, size), mode)).tobytes(), i * each)
+                # A write reports a full disk as an error. Storing into a mapping would kill the process with SIGBUS.
+                pixels = to_planes(resize_picture(picture, (size, size), mode))
+                _write(file.fileno(), pixels.tobytes(), i * image_bytes)
 
-            in_threads(len(indices), work, advance)
+            run_in_threads(len(indices), work, advance)
             if enlarged.any():
                 warnings.warn(f"data.image_size = {size}: some images are smaller and are enlarged", stacklevel=2)
             return np.memmap(file, dtype=np.uint8, mode="r+", shape=(len(indices), *shape))
@@ -84,7 +99,7 @@ def _square(picture: Any) -> Any:
 
 
 def _write(descriptor: int, data: bytes, offset: int) -> None:
-    """All of `data` at `offset`, for any number of threads."""
+    """Write all of `data` at `offset`. Threads may write to other offsets at the same time."""
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written

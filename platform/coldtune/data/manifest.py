@@ -1,9 +1,8 @@
-"""The manifest of a prepared dataset: what it was made from, and sizes and hashes to check it against."""
+"""The manifest of a prepared dataset, with its origin and the sizes and hashes to check it against."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -13,12 +12,20 @@ from pydantic import ValidationError
 
 from coldtune.config import Config, digest
 from coldtune.data.resize import Resize
+from coldtune.files import write_file
 
 FILE = "manifest.json"
 
 
 class SplitRecord(Config):
-    """One split: its number of images, the size of its file in bytes, SHA-256 of its pixels and of its labels."""
+    """The manifest's record of a split.
+
+    Attributes:
+        images: The number of images.
+        bytes: The size of the split's file.
+        pixels: The SHA-256 of the images.
+        labels: The SHA-256 of the labels.
+    """
 
     images: int
     bytes: int
@@ -27,7 +34,12 @@ class SplitRecord(Config):
 
 
 class Manifest(Config):
-    """What a prepared folder holds. `source` is the identity of the published files and of the code that read them."""
+    """The contents of a prepared folder.
+
+    Attributes:
+        source: The identity of the published files and of the code that read them (`Source.identity`).
+        fingerprint: See `fingerprint`.
+    """
 
     format: Literal["coldtune-data-1"] = "coldtune-data-1"
     name: str
@@ -40,36 +52,39 @@ class Manifest(Config):
     splits: dict[str, SplitRecord]
 
     def save(self, folder: Path) -> None:
-        """Write the manifest into `folder` and flush it to the disk."""
-        with (folder / FILE).open("w", encoding="utf-8") as file:
-            file.write(self.model_dump_json(indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Write the manifest into `folder` and force it to the disk."""
+        write_file(folder / FILE, self.model_dump_json(indent=2) + "\n", durable=True)
 
 
 def split_file(split: str) -> str:
-    """File name of a split inside the prepared folder."""
+    """Return the name of a split's file inside the prepared folder."""
     return f"{split}.arrow"
 
 
 def content_hash(tensor: torch.Tensor) -> str:
-    """SHA-256 (hex) of the bytes of a CPU tensor, in its logical order."""
+    """Return the SHA-256 (hex) of the bytes of a CPU tensor, in its logical order."""
     return hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
 def fingerprint(image_shape: tuple[int, int, int], pixels: Mapping[str, str]) -> str:
-    """The dataset's fingerprint: SHA-256 (hex) over the image shape and the pixel hash of every split.
+    """Return the dataset's fingerprint, the SHA-256 (hex) over the image shape and the pixel hash of every split.
 
-    Equal fingerprints mean: the same images, after resizing, in the same splits, at the same indices. Labels are not
-    part of it: nothing that is trained or measured on pixels alone depends on them.
+    Equal fingerprints mean the same resized images, in the same splits, at the same indices. Labels are not part of
+    the fingerprint, because training and metrics use the pixels alone.
+
+    Args:
+        pixels: {split: `content_hash` of its images}.
     """
     return digest({"image_shape": image_shape, "pixels": dict(pixels)})
 
 
 def load(folder: Path) -> Manifest:
-    """The manifest of `folder`, checked against itself and the sizes of the files beside it.
+    """Read the manifest of `folder`, and check it against itself and against the sizes of the files beside it.
 
-    Costs no reading of pixels (`verify` reads them all). Raises ValueError saying what is wrong.
+    This reads no pixels (`verify` reads them all).
+
+    Raises:
+        ValueError: If a check fails. The message says which.
     """
     path = folder / FILE
     try:
@@ -85,6 +100,6 @@ def load(folder: Path) -> Manifest:
         file = folder / split_file(split)
         size = file.stat().st_size if file.is_file() else None
         if size != record.bytes:
-            found = "missing" if size is None else f"{size:,} bytes"
-            raise ValueError(f"{file} is {found}, its manifest says {record.bytes:,} bytes")
+            actual = "missing" if size is None else f"{size:,} bytes"
+            raise ValueError(f"{file} is {actual}, its manifest says {record.bytes:,} bytes")
     return manifest

@@ -1,4 +1,4 @@
-"""Preparing a dataset: published files in, a fingerprinted and memory-mappable folder out, once for each home."""
+"""Preparation of a dataset, which turns its published files into a fingerprinted folder that can be memory-mapped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from coldtune.config import parse
 from coldtune.data import arrow, manifest
@@ -22,42 +21,50 @@ from coldtune.data.registry import source
 from coldtune.data.source import Part, Source
 from coldtune.data.splits import SPLITS, assign
 from coldtune.data.verify import verify
+from coldtune.files import lock_file
 
 
 def prepare(
     config: DataConfig | Mapping[str, Any], home: Path | str, data_dir: Path | str | None = None, progress: bool = True
 ) -> Dataset:
-    """The dataset of `config`, prepared under `home`/data if it is not there yet, and opened.
+    """Open the dataset of `config`, after preparing it under `home`/data if it is not there yet.
 
-    `data_dir` is where the published files lie; without it, what is already prepared in this home is used, else the
-    files are downloaded into `home`/data/downloads. A folder's identity is the name, the image size, the resize mode
-    and the contents of the published files: never their path or age. Any number of processes may prepare at once.
-    Memory needed: about twice the published images, and the largest split at its new size; of images that come as
-    one file each (celeba, afhq), those alone that are being decoded, but twice the largest split of disk space.
+    The prepared folder is identified by the dataset's name, the image size, the resize mode and the content of the
+    published files, never by their path or age. Any number of processes may prepare at once.
 
-    Raises ValueError where the files are missing, damaged or cannot be had, naming what would help.
+    Preparing needs memory for about twice the published images and for the largest split at its new size. Datasets
+    that are published as a file per image (celeba, afhq) need memory only for the images that are being decoded, but
+    disk space for twice the largest split.
+
+    Args:
+        data_dir: The folder of the published files. Without it, a dataset that this home has already prepared is used,
+            and otherwise the files are downloaded into `home`/data/downloads.
+        progress: Show progress bars on a terminal.
+
+    Raises:
+        ValueError: If the files are missing or damaged, or cannot be downloaded. The message says what would help.
     """
     config = parse(DataConfig, config, "data")
     root = Path(home).absolute() / "data"
     root.mkdir(parents=True, exist_ok=True)
-    if data_dir is None and (found := _prepared_already(root, config)):
+    if data_dir is None and (found := _find_prepared(root, config)):
         return found
     chosen = source(config.name)
     with show(progress) as bars:
         files = chosen.files(None if data_dir is None else Path(data_dir), root / "downloads", bars)
         identity = chosen.identity(files, bars)
-        folder = root / f"{_stem(config)}-{identity[:8]}"
-        if dataset := _good(folder, config, identity):
+        folder = root / f"{_folder_prefix(config)}-{identity[:8]}"
+        if dataset := _open_if_good(folder, config, identity):
             return dataset
-        with FileLock(root / f".{folder.name}.lock"):
-            if dataset := _good(folder, config, identity, warn=True):
+        with lock_file(root / f".{folder.name}.lock"):
+            if dataset := _open_if_good(folder, config, identity, warn=True):
                 return dataset
             _remove_leftovers(folder)
             raw = chosen.read(files, bars)
-            scratch = folder.with_name(f"{_scratch(folder)}{uuid.uuid4().hex}")
+            scratch = folder.with_name(f"{_scratch_prefix(folder)}{uuid.uuid4().hex}")
             scratch.mkdir()
             try:
-                _write(scratch, config, chosen, raw, identity, bars)
+                _write_splits(scratch, config, chosen, raw, identity, bars)
                 report = verify(scratch)
                 assert report.ok, report.describe()
                 scratch.rename(folder)
@@ -68,37 +75,46 @@ def prepare(
 
 
 def prepared(home: Path | str, name: str | None = None) -> list[Path]:
-    """The prepared folders of `home` (of the dataset `name` alone, where given), good or not, sorted by name."""
+    """Return the prepared folders of `home`, sorted by name. They are not checked.
+
+    Args:
+        name: Return only the folders of this dataset.
+    """
     folders = [path.parent for path in (Path(home).absolute() / "data").glob(f"*/{manifest.FILE}")]
     return sorted(
         path for path in folders if not path.name.startswith(".") and name in (None, path.name.rsplit("-", 3)[0])
     )
 
 
-def _stem(config: DataConfig) -> str:
+def _folder_prefix(config: DataConfig) -> str:
     return f"{config.name}-{config.image_size}-{config.resize}"
 
 
-def _scratch(folder: Path) -> str:
+def _scratch_prefix(folder: Path) -> str:
     return f".{folder.name}.new-"
 
 
-def _prepared_already(root: Path, config: DataConfig) -> Dataset | None:
-    """What this home holds for `config`, from whatever files it was made; None where it holds nothing good."""
-    found = {}
-    for folder in sorted(root.glob(f"{_stem(config)}-*")):
-        if dataset := _good(folder, config):
-            found[dataset.fingerprint] = dataset
-    if len(found) > 1:
-        paths = ", ".join(str(dataset.path) for dataset in found.values())
-        raise ValueError(f"{_stem(config)} was prepared from different files ({paths}): name yours with --data-dir")
-    return next(iter(found.values()), None)
+def _find_prepared(root: Path, config: DataConfig) -> Dataset | None:
+    """Find a good dataset that this home has prepared for `config`, from any published files.
+
+    Raises ValueError if there are several with different images.
+    """
+    datasets = {}
+    for folder in sorted(root.glob(f"{_folder_prefix(config)}-*")):
+        if dataset := _open_if_good(folder, config):
+            datasets[dataset.fingerprint] = dataset
+    if len(datasets) > 1:
+        paths = ", ".join(str(dataset.path) for dataset in datasets.values())
+        raise ValueError(
+            f"{_folder_prefix(config)} was prepared from different files ({paths}). Choose with --data-dir"
+        )
+    return next(iter(datasets.values()), None)
 
 
-def _good(folder: Path, config: DataConfig, identity: str | None = None, warn: bool = False) -> Dataset | None:
-    """The dataset in `folder` if it is whole and what `config` asks for, else None.
+def _open_if_good(folder: Path, config: DataConfig, identity: str | None = None, warn: bool = False) -> Dataset | None:
+    """Open `folder` if it is a complete dataset and the one that `config` asks for, otherwise return None.
 
-    With `warn`, a folder that is there but not good is warned about.
+    With `warn`, a folder that exists but is not good causes a warning.
     """
     if not folder.exists():
         return None
@@ -106,36 +122,36 @@ def _good(folder: Path, config: DataConfig, identity: str | None = None, warn: b
         dataset = Dataset.open(folder)
         for split in dataset.sizes:
             dataset.split(split)
-        held, asked = dataset.manifest, config
-        if (held.name, held.image_size, held.resize) != (asked.name, asked.image_size, asked.resize):
-            raise ValueError(f"{folder} holds {held.name} at {held.image_size} pixels ({held.resize})")
-        if identity not in (None, held.source):
+        there = dataset.manifest
+        if (there.name, there.image_size, there.resize) != (config.name, config.image_size, config.resize):
+            raise ValueError(f"{folder} contains {there.name} at {there.image_size} pixels ({there.resize})")
+        if identity not in (None, there.source):
             raise ValueError(f"{folder} was made from other files")
     except ValueError as error:
         if warn:
-            warnings.warn(f"{error}; preparing it anew", stacklevel=3)
+            warnings.warn(f"{error}; preparing it again", stacklevel=3)
         return None
     return dataset
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Clear the way for `folder`: its bad predecessor and what killed preparations left. For the lock's holder."""
+    """Remove a bad `folder` and the scratch folders of killed preparations. Call this only while holding the lock."""
     if folder.exists():
-        folder.rename(folder.with_name(f"{_scratch(folder)}bad-{uuid.uuid4().hex}"))
-    for path in folder.parent.glob(f"{_scratch(folder)}*"):
+        folder.rename(folder.with_name(f"{_scratch_prefix(folder)}bad-{uuid.uuid4().hex}"))
+    for path in folder.parent.glob(f"{_scratch_prefix(folder)}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _write(
+def _write_splits(
     scratch: Path, config: DataConfig, chosen: Source, raw: Mapping[str, Part], identity: str, bars: Bars
 ) -> None:
-    """Fill `scratch`: a file for each split and, last, the manifest that vouches for them."""
+    """Write a file for each split into `scratch`, and then the manifest with their hashes."""
     parts = assign(raw)
     advance = bars.start("resize and write", sum(len(indices) for _, indices in parts.values()), "images")
     records = {}
     for split in SPLITS:
         part, indices = parts[split]
-        images = raw[part].at(indices, config.image_size, config.resize, scratch, advance)
+        images = raw[part].load_resized(indices, config.image_size, config.resize, scratch, advance)
         labels = raw[part].labels[indices]
         file = scratch / manifest.split_file(split)
         pixels = content_hash(torch.from_numpy(images))

@@ -1,4 +1,4 @@
-"""Progress of a long preparation: a bar with rate and remaining time, on a terminal only, gone when it is done."""
+"""Progress bars with rate and remaining time. They show on a terminal only, and disappear when the work is done."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 Advance = Callable[[float], None]
+"""Called with the number of units that were just done."""
 
 
 class _Rate(ProgressColumn):
-    """`done/total unit, rate unit/s`."""
+    """A column of the form "done/total unit, rate unit/s"."""
 
     def render(self, task: Task) -> Text:
         unit = task.fields["unit"]
@@ -23,23 +24,23 @@ class _Rate(ProgressColumn):
 
 
 class Bars:
-    """Starts the bars of one preparation; without a terminal they show nothing."""
+    """The progress bars of a piece of work. Without a `Progress` to draw them, they show nothing."""
 
     def __init__(self, progress: Progress | None = None) -> None:
         self._progress = progress
 
-    def start(self, what: str, total: float | None, unit: str) -> Advance:
-        """A new bar `what` over `total` units (None: unknown); call the result with the units just done."""
+    def start(self, label: str, total: float | None, unit: str) -> Advance:
+        """Start a bar over `total` units (None if unknown). Call the result with the units that were just done."""
         progress = self._progress
         if progress is None:
             return lambda done: None
-        task = progress.add_task(what, total=total, unit=unit)
+        task = progress.add_task(label, total=total, unit=unit)
         return lambda done: progress.advance(task, done)
 
 
 @contextmanager
 def show(enabled: bool) -> Iterator[Bars]:
-    """Bars on standard error while the context lasts, where `enabled` and standard error is a terminal."""
+    """Show progress bars on standard error while the block runs, if `enabled` and standard error is a terminal."""
     console = Console(stderr=True)
     if not (enabled and console.is_terminal):
         yield Bars()

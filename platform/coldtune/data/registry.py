@@ -1,4 +1,4 @@
-"""The datasets that can be prepared. A new one: one file in `sources/` and one line here."""
+"""The datasets that can be prepared. To add a dataset, add a file to `sources/` and a line here."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _SOURCES: dict[str, Source] = {
 
 
 def names() -> list[str]:
-    """Names of all datasets that can be prepared, sorted."""
+    """Return the names of all datasets that can be prepared, sorted."""
     return sorted(_SOURCES)
 
 
 def channels(name: str) -> int:
-    """C of the images of the dataset `name`; ValueError listing the names for another one."""
+    """Return the number of channels of the dataset `name`. Raises ValueError listing the names if it is unknown."""
     return source(name).channels
 
 
 def source(name: str) -> Source:
-    """The source called `name`; ValueError listing the names for another one."""
+    """Return the source called `name`. Raises ValueError listing the names if it is unknown."""
     try:
         return _SOURCES[name]
     except KeyError:

@@ -1,4 +1,4 @@
-"""What a dataset's source is: where its published files lie, and how they are read."""
+"""The interface of a dataset's source, which finds, downloads and reads the published files."""
 
 from __future__ import annotations
 
@@ -18,24 +18,34 @@ from coldtune.data.resize import Resize, resize
 
 
 class Part(Protocol):
-    """A published part of a dataset: `Raw` in memory, `Encoded` as files."""
+    """A published part of a dataset, for example its test set. `Raw` is in memory, `Encoded` in image files."""
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """int64 (N,)."""
+        """The label of each image, int64 (N,)."""
 
     def hashes(self) -> list[bytes]:
-        """What tells an image from all others, for each of them; equal for equal images."""
+        """Return a hash of each image. Equal images have equal hashes."""
 
-    def at(
+    def load_resized(
         self, indices: npt.NDArray[np.int64], size: int, mode: Resize, scratch: Path, advance: Advance
     ) -> npt.NDArray[np.uint8]:
-        """The images at `indices`, resized: uint8 (N, C, size, size). Temporary files may lie in `scratch`."""
+        """Return the images at `indices`, resized to uint8 (N, C, size, size).
+
+        Args:
+            scratch: A folder for temporary files.
+            advance: Called with the number of images that were just done.
+        """
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Images and labels as published: `images` uint8 (N, C, H, W), `labels` int64 (N,)."""
+    """A published part of a dataset, as arrays at the published size.
+
+    Attributes:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,).
+    """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
@@ -46,23 +56,27 @@ class Raw:
         assert self.labels.shape == (len(self.images),), self.labels.shape
 
     def hashes(self) -> list[bytes]:
-        """SHA-256 of each image, over its shape and its pixels in C, H, W order."""
+        """Return the SHA-256 of each image, over its shape and its pixels in C, H, W order."""
         shape = "x".join(map(str, self.images.shape[1:])).encode() + b":"
         return [hashlib.sha256(shape + image.tobytes()).digest() for image in self.images]
 
-    def at(
+    def load_resized(
         self, indices: npt.NDArray[np.int64], size: int, mode: Resize, scratch: Path, advance: Advance
     ) -> npt.NDArray[np.uint8]:
-        """The images at `indices`, resized, in memory."""
+        """Return the images at `indices`, resized in memory."""
         return resize(self.images[indices], size, mode, advance)
 
 
 class Source(ABC):
-    """A dataset that `prepare` can prepare. Subclass it in one file and add one line to the registry.
+    """A dataset that `prepare` can prepare. To add a dataset, subclass this in a file and add a line to the registry.
 
-    `read` returns {"all": part}, which is then split 60/20/20; {"train": part, "test": part}, whose test set is kept as
-    published and whose validation set is held out of train; or {"train": part, "validation": part, "test": part}, all
-    kept as published. A part is `Raw`, or `Encoded` where the images at their published size would fill the memory.
+    The keys of the dictionary that `read` returns decide how the images are split:
+
+    - {"all"}: The images are split 60/20/20.
+    - {"train", "test"}: The test set is kept as published, and the validation set is taken out of train.
+    - {"train", "validation", "test"}: All three are kept as published.
+
+    Its values are `Raw`, or `Encoded` if the images at their published size would fill the memory.
     """
 
     name: ClassVar[str]
@@ -71,37 +85,47 @@ class Source(ABC):
     needs: ClassVar[str]
     """The files that `locate` looks for, as an error message names them."""
     version: ClassVar[int] = 1
-    """Part of the prepared folder's identity: raise it when the same files are to give other images or labels."""
+    """Increase it when the code reads other images or labels out of the same files, so that homes prepare again."""
 
     @abstractmethod
     def locate(self, data_dir: Path) -> list[Path]:
-        """The published files under `data_dir`; empty where they are not there. Reads no contents."""
+        """Find the published files under `data_dir` by name, without reading them. Return [] if there are none."""
 
     @abstractmethod
     def download(self, folder: Path, bars: Bars) -> list[Path]:
-        """The published files in `folder`, those that are missing fetched and checked against published checksums."""
+        """Download the published files that are missing in `folder`, and return all.
+
+        Downloaded files are checked against published checksums.
+        """
 
     @abstractmethod
     def read(self, files: Sequence[Path], bars: Bars) -> Mapping[str, Part]:
-        """Images and labels of `files`, a list that `locate` or `download` returned."""
+        """Read the images and labels of `files`, a list that `locate` or `download` returned."""
 
     def files(self, data_dir: Path | None, downloads: Path, bars: Bars) -> list[Path]:
-        """The published files: those of `data_dir` where the user named one, the download otherwise."""
+        """Return the published files, from `data_dir` if the user named a folder, otherwise downloaded.
+
+        Raises:
+            ValueError: If they are not in `data_dir` or cannot be downloaded. The message says which files are needed.
+        """
         if data_dir is None:
             try:
                 return self.download(downloads, bars)
             except ValueError as error:
-                help_ = f"give --data-dir PATH with {self.needs}, or run where there is internet"
-                raise ValueError(f"{self.name}: {error}; {help_}") from error
+                advice = f"pass --data-dir PATH with {self.needs}, or run on a machine with internet access"
+                raise ValueError(f"{self.name}: {error}; {advice}") from error
         if not data_dir.is_dir():
             raise ValueError(f"--data-dir = {str(data_dir)!r}: no such directory")
-        found = self.locate(data_dir)
-        if not found:
+        files = self.locate(data_dir)
+        if not files:
             raise ValueError(f"--data-dir = {str(data_dir)!r}: no {self.name} there; it needs {self.needs}")
-        return found
+        return files
 
     def identity(self, files: Sequence[Path], bars: Bars) -> str:
-        """SHA-256 of what is going to be read: the reader and the contents of the files, never where they lie."""
+        """Return the SHA-256 of the source's name and version and of the files' names and contents.
+
+        The path of the files is no part of it, so a moved dataset is not prepared again.
+        """
         contents = {path.name: _sha256(path) for path in files}
         return digest({"name": self.name, "version": self.version, "files": contents})
 

@@ -1,9 +1,9 @@
-"""Splits and order of a dataset: functions of each image as published, never of file order.
+"""The splits of a dataset and the order of the images in them, which depend on the images and never on file order.
 
-An image's hash decides its split and its place in it, so that shuffled or re-packed files, another image size or
-another machine give the same image the same index, and equal images are never on both sides of a split of our making.
-It is that of its pixels; where each image comes as an encoded file, that of the file, because decoders differ by a
-level here and there.
+The hash of an image decides its split and its index in the split. So an image has the same index if the files are
+shuffled or re-packed, at every image size and on every machine. Equal images are never on both sides of a split that is
+made here. The hash is that of the pixels. If an image is published as an encoded file, it is the hash of the file,
+because decoders can differ by a grey level.
 """
 
 from __future__ import annotations
@@ -18,34 +18,42 @@ from coldtune.data.source import Part
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 10_000
-"""Validation images held out of a published training set of 50,000 or more; of a smaller one, a fifth."""
+"""The number of validation images that are taken out of a training set of 50,000 or more. Out of a smaller set, a fifth
+is taken.
+"""
 _VALIDATION_FROM, _TEST_FROM = 0.6, 0.8
 
 
 def assign(raw: Mapping[str, Part]) -> dict[str, tuple[str, npt.NDArray[np.int64]]]:
-    """Which images of `raw` make up each split: {split: (part of raw, indices into it, in canonical order)}.
+    """Assign the images of the published parts to the splits.
 
-    One part "all" is cut where the hash, read as a number in [0, 1), passes 0.6 and 0.8. Parts "train" and "test" keep
-    the published test set whole; validation is the first `HELD_OUT` images of train in hash order (a fifth of a train
-    set below 50,000). A group of equal images that does not fit in stays in train. Three published parts stay as they
-    are.
-    Raises ValueError where a split would be empty.
+    - The part "all" is cut at 0.6 and 0.8 of the hash, read as a number in [0, 1).
+    - Of the parts "train" and "test", the test set is kept whole. Validation is the first `HELD_OUT` images of train in
+      hash order, or a fifth if train has fewer than 50,000. A group of equal images that does not fit into validation
+      stays in train.
+    - The parts "train", "validation" and "test" are kept as they are.
+
+    Returns:
+        {split: (part of `raw`, indices into it in canonical order)}.
+
+    Raises:
+        ValueError: If a split would be empty.
     """
     hashes = {part: data.hashes() for part, data in raw.items()}
     order = {part: canonical_order(hashes[part], raw[part].labels) for part in raw}
     if set(raw) == {"all"}:
-        places = np.array([_place(hashes["all"][i]) for i in order["all"]])
-        cuts = {
-            "train": places < _VALIDATION_FROM,
-            "validation": (places >= _VALIDATION_FROM) & (places < _TEST_FROM),
-            "test": places >= _TEST_FROM,
+        position = np.array([_unit_interval(hashes["all"][i]) for i in order["all"]])
+        masks = {
+            "train": position < _VALIDATION_FROM,
+            "validation": (position >= _VALIDATION_FROM) & (position < _TEST_FROM),
+            "test": position >= _TEST_FROM,
         }
-        chosen = {split: ("all", order["all"][mask]) for split, mask in cuts.items()}
+        chosen = {split: ("all", order["all"][mask]) for split, mask in masks.items()}
     elif set(raw) == set(SPLITS):
         chosen = {split: (split, order[split]) for split in SPLITS}
     else:
         assert set(raw) == {"train", "test"}, sorted(raw)
-        held = _held_out(hashes["train"], order["train"])
+        held = _validation_mask(hashes["train"], order["train"])
         chosen = {
             "train": ("train", order["train"][~held]),
             "validation": ("train", order["train"][held]),
@@ -59,17 +67,17 @@ def assign(raw: Mapping[str, Part]) -> dict[str, tuple[str, npt.NDArray[np.int64
 
 
 def canonical_order(hashes: Sequence[bytes], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Indices that sort images by hash; equal images by label, so that not even their order is the files'."""
+    """Return the indices that sort images by hash. Equal images are sorted by label, so file order never matters."""
     return np.array(sorted(range(len(hashes)), key=lambda i: (hashes[i], int(labels[i]))), dtype=np.int64)
 
 
-def _place(digest: bytes) -> float:
-    """The hash as a number in [0, 1)."""
+def _unit_interval(digest: bytes) -> float:
+    """Read a hash as a number in [0, 1)."""
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def _held_out(hashes: Sequence[bytes], order: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Mask over `order`: the images that go to validation, whole groups of equal images, as many as wanted."""
+def _validation_mask(hashes: Sequence[bytes], order: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Choose the images that go to validation, by whole groups of equal images. Returns a mask over `order`."""
     wanted = min(HELD_OUT, len(order) // 5)
     held = np.zeros(len(order), dtype=np.bool_)
     start = taken = 0

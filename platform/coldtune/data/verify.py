@@ -1,4 +1,4 @@
-"""Checking a prepared dataset against its manifest, pixel by pixel."""
+"""Verification of a prepared dataset against its manifest, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from coldtune.data.manifest import content_hash
 
 
 @dataclass(frozen=True)
-class Report:
-    """What `verify` found: no `problems` for a good dataset; the rest is unknown without a readable manifest."""
+class Verification:
+    """The result of `verify`.
+
+    Attributes:
+        problems: Empty if the dataset is good. The other attributes are unknown if the manifest cannot be read.
+        sizes: The number of images of each split.
+    """
 
     path: Path
     name: str | None = None
@@ -21,24 +26,27 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every pixel and label is what the manifest says."""
+        """True if every pixel and label is as the manifest says."""
         return not self.problems
 
     def describe(self) -> str:
-        """One line for a good dataset, one line for each problem of a bad one."""
+        """Return a line with name, sizes and fingerprint if the dataset is good, otherwise a line for each problem."""
         if self.problems:
             return "\n".join(f"bad: {problem}" for problem in self.problems)
         sizes = ", ".join(f"{split} {count:,}" for split, count in self.sizes.items())
         return f"good: {self.path} ({self.name}: {sizes}; fingerprint {self.fingerprint})"
 
 
-def verify(path: Path | str) -> Report:
-    """Re-hash all pixels and labels of the prepared folder `path` and compare them with its manifest. Never raises."""
+def verify(path: Path | str) -> Verification:
+    """Hash all pixels and labels of the prepared folder `path` and compare the hashes with its manifest.
+
+    Nothing is raised for a bad folder. Its problems are in the result.
+    """
     path = Path(path)
     try:
         dataset = Dataset.open(path)
     except ValueError as error:
-        return Report(path, problems=(str(error),))
+        return Verification(path, problems=(str(error),))
     problems = []
     for name, record in dataset.manifest.splits.items():
         try:
@@ -47,7 +55,7 @@ def verify(path: Path | str) -> Report:
             problems.append(str(error))
             continue
         if content_hash(split.images) != record.pixels:
-            problems.append(f"{path}: pixels of {name} are not those that were written")
+            problems.append(f"{path}: the pixels of {name} have changed since they were written")
         if content_hash(split.labels) != record.labels:
-            problems.append(f"{path}: labels of {name} are not those that were written")
-    return Report(path, dataset.name, dataset.fingerprint, dataset.sizes, tuple(problems))
+            problems.append(f"{path}: the labels of {name} have changed since they were written")
+    return Verification(path, dataset.name, dataset.fingerprint, dataset.sizes, tuple(problems))

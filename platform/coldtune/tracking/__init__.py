@@ -1,6 +1,6 @@
-"""MLflow runs that survive crashes and outages: a durable spool per run, delivered in the background.
+"""MLflow runs that survive crashes and outages. Each run has a durable spool, which is delivered in the background.
 
-Nothing here imports MLflow before something is delivered or a tracking URI is checked.
+MLflow is imported only when a record is delivered or a tracking URI is checked.
 """
 
 from coldtune.tracking.drain import Drained, Drainer, drain, pending

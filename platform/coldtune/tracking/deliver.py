@@ -1,4 +1,4 @@
-"""From spool to server: each record delivered in order, and as if once, by one process at a time."""
+"""Delivery of a spool to the tracking server. Records arrive in order and as if once, sent by one process at a time."""
 
 from __future__ import annotations
 
@@ -11,51 +11,61 @@ from coldtune.tracking.spool import STUDY, Record, Spool, State, advanced
 _BATCHED = {"metrics", "params", "tags"}
 _BATCH_VALUES = 1000  # MLflow's own limit for one request
 _MAX_ATTEMPTS = 3
-_PARENT_WAIT = 10.0
+_PARENT_WAIT_S = 10.0
 
 
 class ParentMissingError(Exception):
-    """A run whose study's run can be neither found nor made yet."""
+    """The run of a trial's study does not exist yet and cannot be made by this process."""
 
 
 def drain_spool(spool: Spool, runs: Runs) -> bool:
-    """Deliver one spool; False where another process holds it. Raises what the client raises in an outage."""
-    with spool.lock() as held:
-        if not held:
+    """Deliver a spool.
+
+    Returns:
+        False if another process is delivering the spool.
+
+    Raises:
+        Exception: Any exception of the MLflow client, if the server does not answer.
+    """
+    with spool.lock() as locked:
+        if not locked:
             return False
         state = spool.state(runs.target.key)
         while True:
-            records, behind = spool.read(state.offset)
+            records, end = spool.read(state.offset)
             if not records:
                 return True
             spool.sync()
             try:
                 state = _deliver(spool, runs, state, records)
             except RunGoneError:
-                # Someone replaced the server's database: tell it the whole history.
+                # The server's database was replaced, so the whole history is sent again.
                 runs.forget()
                 state = spool.save(State(target=runs.target.key))
             else:
-                state = spool.save(advanced(state, behind))
+                state = spool.save(advanced(state, end))
 
 
 def _deliver(spool: Spool, runs: Runs, state: State, records: Sequence[tuple[Record, int]]) -> State:
     run_id = state.run_id or _find_or_create(spool, runs)
     state = spool.save(replace(state, run_id=run_id))
-    for group, behind in _groups(records):
+    for group, end in _batches(records):
         if group[0]["op"] == "artifact":
-            state = _artifact(spool, runs, state, group[0])
+            state = _upload(spool, runs, state, group[0])
         else:
             _apply(spool, runs, run_id, group)
-        state = spool.save(advanced(state, behind))
+        state = spool.save(advanced(state, end))
     return state
 
 
-def _groups(records: Sequence[tuple[Record, int]]) -> Iterator[tuple[list[Record], int]]:
-    """Runs of neighbouring records that one request can carry; every other record alone."""
+def _batches(records: Sequence[tuple[Record, int]]) -> Iterator[tuple[list[Record], int]]:
+    """Yield batches of successive records that fit into a request, each with the offset after it.
+
+    Metrics, parameters and tags are batched. Every other record is a batch of its own.
+    """
     group: list[Record] = []
     values, last = 0, 0
-    for record, behind in records:
+    for record, end in records:
         batched = record["op"] in _BATCHED
         count = len(record["values"]) if batched else 0
         if group and (not batched or values + count > _BATCH_VALUES):
@@ -63,9 +73,9 @@ def _groups(records: Sequence[tuple[Record, int]]) -> Iterator[tuple[list[Record
             group, values = [], 0
         if batched:
             group.append(record)
-            values, last = values + count, behind
+            values, last = values + count, end
         else:
-            yield [record], behind
+            yield [record], end
     if group:
         yield group, last
 
@@ -81,14 +91,14 @@ def _apply(spool: Spool, runs: Runs, run_id: str, group: list[Record]) -> None:
     except RefusedError as refused:
         if len(group) == 1:
             spool.reject(group[0], str(refused))
-        for record in group if len(group) > 1 else ():
+        for record in group if len(group) > 1 else ():  # the server refuses the whole batch for one bad record
             _apply(spool, runs, run_id, [record])
 
 
-def _artifact(spool: Spool, runs: Runs, state: State, record: Record) -> State:
-    """Upload a file; one that fails again and again while the server answers must not hold up what follows."""
+def _upload(spool: Spool, runs: Runs, state: State, record: Record) -> State:
+    """Upload a file. If this fails `_MAX_ATTEMPTS` times while the server answers, set the record aside."""
     path = spool.directory / record["path"]
-    if not path.exists():  # delivered already, when the state was lost or held for another server
+    if not path.exists():  # it was delivered before the state was lost or belonged to another server
         return state
     assert state.run_id is not None
     try:
@@ -102,34 +112,37 @@ def _artifact(spool: Spool, runs: Runs, state: State, record: Record) -> State:
                 raise
         spool.reject(record, str(error).strip()[:500])
     else:
-        spool.discard(record["path"])
+        spool.remove_file(record["path"])
     return state
 
 
 def _find_or_create(spool: Spool, runs: Runs) -> str:
-    """The spool's run on the server; the caller holds the spool's lock, so no other process makes it meanwhile."""
+    """Return the id of the spool's run on the server, after making the run if it is missing.
+
+    The caller holds the spool's lock, so no other process makes the run at the same time.
+    """
     head = spool.read(0, limit=1)[0]
     if not head or head[0][0]["op"] != "create":
-        raise ParentMissingError(f"{spool.path}: does not begin with the record that says whose run it is")
+        raise ParentMissingError(f"{spool.path}: its first record does not say which run it is")
     record = head[0][0]
     identity = Identity(record["study"], record["trial"])
-    if (found := runs.find(identity)) is not None:
-        return found
+    if (run_id := runs.find(identity)) is not None:
+        return run_id
     parent = None if identity.trial is None else _parent(spool, runs, identity.study)
     return runs.create(identity, record, parent)
 
 
 def _parent(spool: Spool, runs: Runs, study: str) -> str:
-    """The run of the study, made from the study's own spool where the server has none yet."""
+    """Return the id of the study's run, after making it from the study's own spool if the server has none."""
     parent = Spool(spool.directory, STUDY)
-    with parent.lock(_PARENT_WAIT) as held:
+    with parent.lock(_PARENT_WAIT_S) as locked:
         state = parent.state(runs.target.key)
         if state.run_id is not None and runs.known(state.run_id):
             return state.run_id
-        if held:
+        if locked:
             run_id = _find_or_create(parent, runs)
             parent.save(State(target=runs.target.key, run_id=run_id))
             return run_id
-    if (found := runs.find(Identity(study, None))) is not None:
+    if (found := runs.find(Identity(study, None))) is not None:  # another machine may have made it from its own spool
         return found
     raise ParentMissingError(f"{spool.name} waits: the run of its study {study!r} is not on the tracking server yet")

@@ -1,4 +1,4 @@
-"""Delivering whole directories of spools: once, or for as long as a process lives."""
+"""Delivery of whole directories of spools, either once or in the background while a process lives."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ from coldtune.tracking.spool import STUDY, Spool, sizes
 from coldtune.tracking.uris import shown
 
 _LOG = logging.getLogger("coldtune.tracking")
-_MAX_BACKOFF = 30.0
-_MAX_SHARE = 0.05  # of a core's time for looking whether anything has grown
+_MAX_BACKOFF_S = 30.0
+_MAX_SCAN_SHARE = 0.05  # the largest share of a core's time that is spent on looking for spools that have grown
 
 
 @dataclass(frozen=True)
 class Drained:
-    """What draining a directory did: `records` of `runs` delivered; `pending` bytes not delivered, and why.
+    """The result of draining a directory.
 
-    busy: how many runs another process was delivering, to which they were left.
+    Attributes:
+        pending: Bytes that were not delivered.
+        error: Why they were not.
+        records: The number of records that were delivered.
+        runs: The number of runs that these records belong to.
+        busy: The number of runs that were left out because another process was delivering them.
     """
 
     pending: int
@@ -35,9 +40,10 @@ class Drained:
 
 
 def drain(directory: Path, target: Target) -> Drained:
-    """Deliver all that the spools of `directory` still hold, once, in order; what fails stays for the next time.
+    """Deliver the undelivered records of all spools of `directory` once, in order.
 
-    Never raises for an unreachable server: `error` says so. Spools that another process is delivering are left to it.
+    Records that fail stay in the spool for the next time. Spools that another process is delivering are left to it. An
+    unreachable server is not raised, but reported in `error` of the result.
     """
     error, sent, busy = None, list[int](), 0
     try:
@@ -45,26 +51,30 @@ def drain(directory: Path, target: Target) -> Drained:
         for name in sizes(directory):
             spool = Spool(directory, name)
             before = spool.state(target.key).offset
-            done, trouble = _try(spool, runs)
-            error = trouble or error
-            busy += not done and trouble is None
-            sent += [spool.count(before, spool.state(target.key).offset)] if done or trouble else []
+            done, problem = _deliver_spool(spool, runs)
+            error = problem or error
+            busy += not done and problem is None
+            sent += [spool.count(before, spool.state(target.key).offset)] if done or problem else []
     except Exception as failure:
-        error = _why(failure, target)
+        error = _explain(failure, target)
     return Drained(pending(directory, target), error, sum(sent), sum(map(bool, sent)), busy)
 
 
 def pending(directory: Path, target: Target) -> int:
-    """Bytes that wait in the spools of `directory` for delivery to `target`."""
-    return sum(_waiting(directory, target, sizes(directory)).values())
+    """Return the number of bytes in the spools of `directory` that are not yet delivered to `target`."""
+    return sum(_undelivered(directory, target, sizes(directory)).values())
 
 
 class Drainer:
-    """A background thread that delivers a directory of spools, or the one called `name`, while others append to it.
+    """A background thread that delivers a directory of spools while other processes append to them.
 
-    It never raises into the process: in an outage it tries again after 1, 2, 4, ... 30 s and says so once, through
-    the logger `coldtune.tracking`; `error` holds the reason until it is over. Any number of drainers may watch one
-    directory. `interval` is the time in seconds between two looks, and so how far the server may lag behind.
+    It raises nothing into the process. In an outage it tries again after 1, 2, 4, ... 30 s. The outage is logged once,
+    by the logger `coldtune.tracking`, and `error` is the reason until the outage ends. Any number of drainers may watch
+    the same directory.
+
+    Args:
+        name: Deliver only the spool of this name.
+        interval: Seconds between two passes over the directory. The server lags behind by as much.
     """
 
     def __init__(self, directory: Path, target: Target, *, name: str | None = None, interval: float = 1.0) -> None:
@@ -74,7 +84,7 @@ class Drainer:
         self._name = name
         self._interval = interval
         self._delivered: dict[str, int] = {}
-        self._troubles: dict[str, str] = {}
+        self._spool_errors: dict[str, str] = {}
         self._runs: Runs | None = None
         self._wake = threading.Event()
         self._stop = False
@@ -83,17 +93,24 @@ class Drainer:
         self._thread.start()
 
     def pending(self) -> int:
-        """Bytes that wait for delivery."""
-        return sum(_waiting(self.directory, self.target, self._sizes()).values())
+        """Return the number of bytes that are not yet delivered."""
+        return sum(_undelivered(self.directory, self.target, self._sizes()).values())
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all that was appended before this call is delivered; False after `timeout` seconds."""
+        """Wait until everything that was appended before this call is delivered.
+
+        Returns:
+            False if it is not delivered after `timeout` seconds.
+        """
         return self._wait(timeout, patient=True)
 
     def close(self, timeout: float = 10.0) -> bool:
-        """Deliver what is left, for at most `timeout` seconds and not at all in an outage; True when nothing is left.
+        """Deliver the rest for at most `timeout` seconds, and stop the thread. In an outage, nothing more is tried.
 
-        What is left stays in the spool for the next drainer.
+        Records that are not delivered stay in the spool for the next drainer.
+
+        Returns:
+            True if everything is delivered.
         """
         deadline = time.monotonic() + timeout
         done = self._wait(timeout, patient=False)
@@ -106,54 +123,63 @@ class Drainer:
         deadline = time.monotonic() + timeout
         wanted = self._sizes()
         while True:
-            left = _waiting(self.directory, self.target, wanted)
+            left = _undelivered(self.directory, self.target, wanted)
             if not left:
                 return True
             wanted = {name: wanted[name] for name in left}
-            hopeless = self.error is not None or left.keys() <= self._troubles.keys()
+            hopeless = self._in_outage() or left.keys() <= self._spool_errors.keys()
             if time.monotonic() >= deadline or not self._thread.is_alive() or (hopeless and not patient):
                 return False
             self._wake.set()
             time.sleep(0.05)
 
+    def _in_outage(self) -> bool:
+        """Return True if the last pass failed and the server has not answered the current pass.
+
+        `error` alone does not tell, because a pass resets it only at its end, when all spools are delivered.
+        """
+        return self.error is not None and not (self._runs is not None and self._runs.answering)
+
     def _loop(self) -> None:
         while not self._stop:
-            looking = self._pass()
-            pause = max(self._interval, looking / _MAX_SHARE)
-            self._wake.wait(min(_MAX_BACKOFF, 2.0 ** (self._failures - 1)) if self._failures else pause)
+            scan_s = self._pass()
+            pause = max(self._interval, scan_s / _MAX_SCAN_SHARE)
+            self._wake.wait(min(_MAX_BACKOFF_S, 2.0 ** (self._failures - 1)) if self._failures else pause)
             self._wake.clear()
 
     def _pass(self) -> float:
-        """Deliver what has grown; gives the seconds that it took to look."""
+        """Deliver the spools that have grown. Return the seconds that looking for them took."""
         started = time.monotonic()
         grown = [name for name, size in self._sizes().items() if size > self._delivered.get(name, 0)]
-        looking = time.monotonic() - started
+        scan_s = time.monotonic() - started
         error = None
         try:
             self._runs = self._runs or Runs(self.target)
             for name in grown:
                 self._deliver(Spool(self.directory, name), self._runs)
         except Exception as failure:
-            error = _why(failure, self.target)
+            error = _explain(failure, self.target)
+            if self._runs is not None:
+                self._runs.answering = False
         if error is not None and self.error is None:
-            _LOG.warning("%s; what is logged waits in %s", error, self.directory)
+            _LOG.warning("%s. Until it does, records stay in %s", error, self.directory)
         elif error is None and self.error is not None:
-            _LOG.warning("tracking: %s takes what is sent again; what had waited was sent", shown(self.target.uri))
+            _LOG.warning("tracking: %s takes what is sent again; all records were delivered", shown(self.target.uri))
         self._failures = 0 if error is None else self._failures + 1
         self.error = error
-        return looking
+        return scan_s
 
     def _deliver(self, spool: Spool, runs: Runs) -> None:
         size = spool.size()
-        done, trouble = _try(spool, runs)
+        done, problem = _deliver_spool(spool, runs)
         if done and spool.name != STUDY:
-            # A trial may have to make its study's run anew, so the study's spool is looked at every time.
+            # The study's spool is visited in every pass, because a trial may have made the study's run again.
             self._delivered[spool.name] = size
-        if trouble is None:
-            self._troubles.pop(spool.name, None)
-        elif self._troubles.get(spool.name) != trouble:
-            self._troubles[spool.name] = trouble
-            _LOG.warning("%s: %s", spool.path, trouble)
+        if problem is None:
+            self._spool_errors.pop(spool.name, None)
+        elif self._spool_errors.get(spool.name) != problem:
+            self._spool_errors[spool.name] = problem
+            _LOG.warning("%s: %s", spool.path, problem)
 
     def _sizes(self) -> dict[str, int]:
         if self._name is None:
@@ -161,14 +187,17 @@ class Drainer:
         return {self._name: Spool(self.directory, self._name).size()}
 
 
-def _waiting(directory: Path, target: Target, wanted: Mapping[str, int]) -> dict[str, int]:
-    """Of the spools not yet delivered up to `wanted` bytes: how many are missing."""
+def _undelivered(directory: Path, target: Target, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Return the missing bytes of each spool that is not yet delivered up to `wanted` bytes."""
     missing = {name: size - Spool(directory, name).state(target.key).offset for name, size in wanted.items()}
     return {name: left for name, left in missing.items() if left > 0}
 
 
-def _try(spool: Spool, runs: Runs) -> tuple[bool, str | None]:
-    """Deliver one spool: whether it was, and what was in the way. Raises where the server itself does not answer."""
+def _deliver_spool(spool: Spool, runs: Runs) -> tuple[bool, str | None]:
+    """Deliver a spool. Return whether it was delivered, and otherwise why not.
+
+    Both are False and None if another process is delivering it. Raises if the server itself does not answer.
+    """
     try:
         return drain_spool(spool, runs), None
     except ParentMissingError as missing:
@@ -176,9 +205,9 @@ def _try(spool: Spool, runs: Runs) -> tuple[bool, str | None]:
     except Exception as failure:
         if not runs.reachable():
             raise
-        return False, _why(failure, runs.target)
+        return False, _explain(failure, runs.target)
 
 
-def _why(error: Exception, target: Target) -> str:
+def _explain(error: Exception, target: Target) -> str:
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"tracking: {shown(target.uri)} does not take what is sent ({shown(first[:200])})"

@@ -1,4 +1,4 @@
-"""Where a browser finds a study: the list of its trials, with the columns that its question is about."""
+"""The address of a study's trials in MLflow's pages, with the columns that the study compares."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ from coldtune.tracking.runs import TAG_KIND, TAG_STUDY
 from coldtune.tracking.server import Target, client
 from coldtune.tracking.uris import SERVERS, shown
 
-_VIEW = "mlflow.sharedViewState."
-_MAX_VIEW = 5000  # characters of an experiment's tag
+# By default, MLflow's pages show neither parameters nor metrics as columns, and an address can select columns only by
+# naming a shared view. The tag of a shared view is not documented. If a later MLflow ignores it, the page opens with
+# the default columns.
+_VIEW_TAG = "mlflow.sharedViewState."
+_MAX_TAG = 5000  # characters that MLflow allows in the tag of an experiment
 
 
 def trials_page(
     target: Target, study: str, params: Sequence[str] = (), metrics: Sequence[str] = ("fid",), *, minimize: bool = True
 ) -> str:
-    """The address of MLflow's list of a study's trials, best of the first metric on top, once `ui_command` runs.
+    """Return the address of a study's trials in MLflow's pages, sorted by the first metric with the best on top.
 
-    MLflow lists no parameter and no metric by itself; which of them it shows is a view, kept as a tag of the experiment
-    and named in the address. Where it cannot be kept (the server is away), the address has the filter and order alone.
+    The columns are saved as a shared view, a tag of the experiment that the address names. If the view cannot be saved,
+    for example in an outage, the address contains the filter and the order only. The address works while the server (or
+    `ui_command`) runs.
+
+    Args:
+        params: The parameters to show as columns.
+        metrics: The metrics to show as columns.
+        minimize: Whether small values of the first metric are good.
     """
     state: dict[str, Any] = {
         "searchFilter": f"tags.`{TAG_STUDY}` = '{study}' and tags.`{TAG_KIND}` = 'trial'",
@@ -30,20 +39,20 @@ def trials_page(
     }
     columns = [*(f"params.`{name}`" for name in params), *(f"metrics.`{name}`" for name in metrics)]
     query = {"viewStateShareKey": study}
-    if not _keep(target, study, {**state, "selectedColumns": columns}):
+    if not _save_view(target, study, {**state, "selectedColumns": columns}):
         query = {**state, "orderByAsc": str(minimize).lower()}
     base = shown(target.uri) if urlsplit(target.uri).scheme in SERVERS else "http://127.0.0.1:5000"
-    asked = urlencode({"workflowType": "machine_learning", **query}, quote_via=quote)
-    return f"{base}/#/experiments/{target.experiment_id}/runs?{asked}"
+    parameters = urlencode({"workflowType": "machine_learning", **query}, quote_via=quote)
+    return f"{base}/#/experiments/{target.experiment_id}/runs?{parameters}"
 
 
-def _keep(target: Target, study: str, state: dict[str, Any]) -> bool:
-    """Keep a view; False where that fails, whichever way: it is decoration."""
+def _save_view(target: Target, study: str, state: dict[str, Any]) -> bool:
+    """Save a view. Return False if that fails for any reason, because the page is useful without it."""
     text = json.dumps(state)
-    if len(text) > _MAX_VIEW:
+    if len(text) > _MAX_TAG:
         return False
     try:
-        client(target.uri).set_experiment_tag(target.experiment_id, f"{_VIEW}{study}", text)
+        client(target.uri).set_experiment_tag(target.experiment_id, f"{_VIEW_TAG}{study}", text)
     except Exception:
         return False
     return True

@@ -1,8 +1,8 @@
-"""The numbers that a running study shows live: gauges at Ray's Prometheus endpoint, tagged with study and trial.
+"""The live numbers of a running study, as gauges at Ray's Prometheus endpoint with tags for study and trial.
 
-Ray exports each as `ray_NAME` on the metrics port of the node where it was set, and forgets a value that is not set
-again within about 20 s (so a trial that trains no more leaves no stale series). `dashboards/` draws them; history and
-comparison belong to MLflow.
+Ray exports each gauge as `ray_NAME` on the metrics port of the node that set it. It drops a value that is not set again
+within about 20 s, so a trial that has ended leaves no stale series. `dashboards/` draws the gauges. For history and
+comparison, use MLflow.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 REFRESH = 5.0
-"""Seconds between two settings of a study's gauges: safely within what Ray remembers."""
+"""Seconds after which a study's gauges are set again, well within the time after which Ray drops them."""
 
 STATES = ("running", "finished", "pruned", "failed", "interrupted")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A gauge's name, what it says in which unit, and its tags."""
+    """The name, description with unit, and tags of a gauge."""
 
     name: str
     description: str
@@ -29,11 +29,15 @@ class Metric:
 
     @property
     def exported(self) -> str:
-        """The name that Prometheus sees."""
+        """The gauge's name in Prometheus."""
         return f"ray_{self.name}"
 
     def set(self, value: float, tags: Mapping[str, str]) -> None:
-        """Set the gauge. `tags` gives a value for each of `self.tags`. Without a connection to Ray it has no effect."""
+        """Set the gauge. Without a connection to Ray this has no effect.
+
+        Args:
+            tags: A value for each of `self.tags`.
+        """
         assert set(tags) == set(self.tags), f"{self.name}: tags {sorted(tags)} are not {sorted(self.tags)}"
         _gauge(self).set(float(value), tags=dict(tags))
 
@@ -50,7 +54,7 @@ METRICS = (TRIALS, BEST_FID, TRAINING_LOSS, IMAGES_PER_SECOND, TRAINING_STEP)
 
 
 class StudyMetrics:
-    """What the driver shows of a study, kept visible by a background thread until `close`."""
+    """The gauges that the driver sets for a study. A background thread keeps them visible until `close`."""
 
     def __init__(self, study: str) -> None:
         self._study = study
@@ -59,7 +63,7 @@ class StudyMetrics:
         threading.Thread(target=self._refresh, name="coldtune-metrics", daemon=True).start()
 
     def trials(self, counts: Mapping[str, int]) -> None:
-        """Set how many trials are in each of `STATES`; a state that `counts` lacks has none."""
+        """Set the number of trials in each of `STATES`. A state that is not in `counts` has 0."""
         for state in STATES:
             self._set(TRIALS, counts.get(state, 0), state)
 
@@ -68,7 +72,7 @@ class StudyMetrics:
         self._set(BEST_FID, value)
 
     def close(self) -> None:
-        """Let the gauges fade."""
+        """Stop setting the gauges, so that Ray drops them."""
         self._closed.set()
 
     def _set(self, metric: Metric, value: float, state: str = "") -> None:
@@ -82,13 +86,13 @@ class StudyMetrics:
 
 
 class TrialMetrics:
-    """What the process that trains shows of its trial."""
+    """The gauges that a training process sets for its trial."""
 
     def __init__(self, study: str, trial: int) -> None:
         self._tags = {"study": study, "trial": str(trial)}
 
     def training(self, step: int, loss: float, images_per_second: float) -> None:
-        """Set the state of the training: steps done, loss, and speed in images a second."""
+        """Set the number of steps that are done, the loss, and the speed in images per second."""
         TRAINING_STEP.set(step, self._tags)
         TRAINING_LOSS.set(loss, self._tags)
         IMAGES_PER_SECOND.set(images_per_second, self._tags)
@@ -96,7 +100,7 @@ class TrialMetrics:
 
 @functools.cache
 def _gauge(metric: Metric) -> Any:
-    """One gauge a process: Ray registers names once, and worker processes outlive their trials."""
+    """Return this process's gauge for `metric`. Ray allows a name only once, and a process runs several trials."""
     from ray.util.metrics import Gauge
 
     return Gauge(metric.name, metric.description, metric.tags)

@@ -1,13 +1,14 @@
-"""MLflow runs by identity: the one run of a (study, trial), and what each spool record does to it.
+"""MLflow runs, found by study and trial, and the effect of each spool record on them.
 
-Everything here may be done twice with the effect of once: runs are found by tag before they are made, metric rows
-carry the time they were measured, parameters are never changed. That is what makes replaying a spool safe.
+A spool can be replayed safely, because every operation here is idempotent. Runs are searched by tag before they are
+made, metric rows have the time at which they were measured, and parameters are never changed.
 """
 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from coldtune.tracking import server
@@ -20,23 +21,29 @@ TAG_STATE = "coldtune.state"
 TAG_REASON = "coldtune.reason"
 _TAG_PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
-"""The tag that MLflow shows as a run's description; Markdown."""
+"""The tag that MLflow shows as a run's description, in Markdown."""
 
-# Pruning is a trial's proper end (tag coldtune.state tells the two apart); KILLED may be taken up again.
+# A pruned trial has ended as planned, so MLflow shows FINISHED. The tag coldtune.state tells it from a finished trial.
+# A run that is KILLED may be resumed.
 STATUSES = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-# Codes by which MLflow refuses a record for what it is; anything else may pass later.
+_GONE = "RESOURCE_DOES_NOT_EXIST"
+# MLflow's error codes for records that it will never accept. After any other error, a record may be accepted later.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST", "INVALID_STATE"}
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which run: trial None is the study's own, the parent of its trials' runs."""
+    """The study and trial that a run belongs to.
+
+    Attributes:
+        trial: None for the study's own run, which is the parent of its trials' runs.
+    """
 
     study: str
     trial: int | None
 
     def tags(self) -> dict[str, str]:
-        """The tags by which the run is found again."""
+        """Return the tags by which the run is found."""
         kind = {TAG_STUDY: self.study, TAG_KIND: "study" if self.trial is None else "trial"}
         return kind if self.trial is None else {**kind, TAG_TRIAL: str(self.trial)}
 
@@ -50,23 +57,25 @@ class RunGoneError(Exception):
 
 
 class Runs:
-    """The runs of one experiment, over a client with explicit run ids (never MLflow's global active run)."""
+    """The runs of an experiment, by an MLflow client with explicit run ids and never MLflow's global active run."""
 
     def __init__(self, target: server.Target) -> None:
         self.target = target
+        self.answering = False  # whether the server answered the last request
         self._client = server.client(target.uri)
         self._seen: set[str] = set()
 
     def find(self, identity: Identity) -> str | None:
-        """The run of `identity`, or None. Deleted runs are not found."""
+        """Return the id of the run of `identity`, or None. Deleted runs are not found."""
         clauses = [f"tags.`{key}` = '{value}'" for key, value in identity.tags().items()]
-        found = self._client.search_runs(
+        matches = self._client.search_runs(
             [self.target.experiment_id], " AND ".join(clauses), max_results=1, order_by=["attributes.start_time ASC"]
         )
-        return str(found[0].info.run_id) if found else None
+        self.answering = True
+        return str(matches[0].info.run_id) if matches else None
 
     def create(self, identity: Identity, record: Record, parent: str | None) -> str:
-        """Make the run that a `create` record describes, as a child of `parent`."""
+        """Create the run that a `create` record describes, as a child of the run `parent`. Return its id."""
         tags = {"mlflow.user": _user(), **record["tags"], **identity.tags(), TAG_STATE: "running"}
         if parent is not None:
             tags[_TAG_PARENT] = parent
@@ -76,7 +85,7 @@ class Runs:
         return str(run.info.run_id)
 
     def log(self, run_id: str, records: Sequence[Record]) -> None:
-        """Send metrics, parameters and tags in one request (MLflow splits what is larger than it allows)."""
+        """Send metrics, parameters and tags together. MLflow splits a batch that is larger than it allows."""
         from mlflow.entities import Metric, Param, RunTag
 
         metrics, params, tags = [], [], {}
@@ -88,53 +97,68 @@ class Runs:
                 params += [Param(key, value) for key, value in values]
             else:
                 tags.update(values)
-        with _errors():
+        with self._request():
             self._client.log_batch(run_id, metrics, params, [RunTag(key, value) for key, value in tags.items()])
 
     def artifact(self, run_id: str, path: str, folder: str) -> None:
-        """Upload one file into a folder of the run's artifacts ("" is the root)."""
-        with _errors():
+        """Upload a file into a folder of the run's artifacts ("" is the root)."""
+        with self._request():
             self._client.log_artifact(run_id, path, folder or None)
 
     def end(self, run_id: str, record: Record) -> None:
-        """Give the run its final status, with the time and the reason of the record."""
+        """Set the run's final status, with the time and the reason of the record."""
         tags = {TAG_STATE: record["status"]}
         if reason := record.get("reason"):
             tags |= {TAG_REASON: reason, NOTE: f"**{record['status'].capitalize()}**: {reason}"}
         self.log(run_id, [{"op": "tags", "values": tags}])
-        with _errors():
+        with self._request():
             self._client.set_terminated(run_id, STATUSES[record["status"]], record["time"])
 
     def resume(self, run_id: str) -> None:
-        """Set an ended run running again, and take back the reason for which it had ended."""
-        with _errors():
+        """Set an ended run to running again, and clear the reason why it had ended."""
+        with self._request():
             run = self._client.get_run(run_id)
         tags = {TAG_STATE: "running"} | {key: "" for key in (TAG_REASON, NOTE) if TAG_REASON in run.data.tags}
         self.log(run_id, [{"op": "tags", "values": tags}])
-        with _errors():
+        with self._request():
             if run.info.status != "RUNNING":
                 self._client.update_run(run_id, status="RUNNING")
 
     def known(self, run_id: str) -> bool:
-        """Whether the server knows this run; asked only once for each run that it does."""
+        """Return True if the server knows this run. The server is asked only until it says so."""
         if run_id not in self._seen and self.alive(run_id):
             self._seen.add(run_id)
         return run_id in self._seen
 
     def forget(self) -> None:
-        """Ask again about every run: the server turned out to have lost one."""
+        """Make `known` ask the server again about every run, because the server has lost a run."""
         self._seen.clear()
 
     def reachable(self) -> bool:
-        """Whether the server answers at all."""
+        """Return True if the server answers."""
         try:
             self._client.get_experiment(self.target.experiment_id)
         except Exception:
             return False
         return True
 
+    @contextmanager
+    def _request(self) -> Iterator[None]:
+        """Raise RefusedError or RunGoneError if a request will never succeed, and note whether it was answered."""
+        try:
+            yield
+        except Exception as error:
+            code = getattr(error, "error_code", None)
+            self.answering = code == _GONE or code in _REFUSALS
+            if code == _GONE:
+                raise RunGoneError(str(error)) from error
+            if code in _REFUSALS:
+                raise RefusedError(str(error).strip()[:500]) from error
+            raise
+        self.answering = True
+
     def alive(self, run_id: str) -> bool:
-        """Whether the server answers, and knows this run."""
+        """Return True if the server answers and knows this run."""
         try:
             self._client.get_run(run_id)
         except Exception:
@@ -142,22 +166,8 @@ class Runs:
         return True
 
 
-class _errors:  # noqa: N801 - used as a function
-    """Tell what the server refuses, for good, from what may pass later."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        code = getattr(error, "error_code", None)
-        if code == "RESOURCE_DOES_NOT_EXIST":
-            raise RunGoneError(str(error)) from error
-        if code in _REFUSALS:
-            raise RefusedError(str(error).strip()[:500]) from error
-
-
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user id has no name
+    except (KeyError, OSError):  # in a container whose user id has no name
         return "unknown"

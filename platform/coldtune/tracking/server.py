@@ -1,8 +1,7 @@
-"""Where runs go: checking a tracking URI, making its database and experiment once, and opening it in a browser."""
+"""The tracking server: checks of a URI, preparation of database and experiment, and how to open it in a browser."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from coldtune.tracking.uris import SERVERS, TIMEOUT, UnusableError, checked, shown
+from coldtune.files import lock_file
+from coldtune.tracking.uris import SERVERS, TIMEOUT, UnusableError, check_uri, shown
 
-# An outage must cost seconds, not the four minutes of MLflow's defaults; what a user set stays.
+# With MLflow's defaults, an outage would cost four minutes instead of seconds. Values that a user has set are kept.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -24,34 +24,34 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # its failures are ours to report, in one line
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # coldtune reports failures itself, in a line each
 }
-# The pages for training runs rather than MLflow's default, those for language-model applications.
+# MLflow then shows its pages for training runs instead of those for language models, which are its default.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 @dataclass(frozen=True)
 class Target:
-    """A tracking server (or database) and an experiment on it, as `prepare` found or made them."""
+    """A tracking server (or database) and an experiment on it, as `prepare` returns them."""
 
     uri: str
     experiment_id: str
 
     @property
     def key(self) -> str:
-        """16 hex digits for server and experiment, free of credentials: what a spool's delivery state holds for."""
+        """16 hex digits that identify server and experiment in a spool's delivery state, without credentials."""
         return hashlib.sha256(f"{shown(self.uri)} {self.experiment_id}".encode()).hexdigest()[:16]
 
 
 def default_uri(home: Path) -> str:
-    """The tracking URI of a home that names no other: a SQLite database in it."""
+    """Return the default tracking URI of a home, which is a SQLite database in it."""
     return f"sqlite:///{home.absolute() / 'mlflow.db'}"
 
 
 def ui_command(uri: str) -> str:
-    """What a user types to see the runs; for a tracking server, the address to open.
+    """Return the command that shows the runs in a browser, or the address to open if `uri` is a tracking server.
 
-    MLflow's job runners (for language-model scorers) stay off: they cost 1.5 GB of memory and serve nothing here.
+    The command turns off MLflow's job runners for language-model scorers, which would cost 1.5 GB of memory.
     """
     if urlsplit(uri).scheme in SERVERS:
         return shown(uri)
@@ -60,7 +60,10 @@ def ui_command(uri: str) -> str:
 
 
 def client(uri: str) -> Any:
-    """An `MlflowClient` that is quiet and gives up within seconds. Importing MLflow takes about 4 s, once a process."""
+    """Return an `MlflowClient` that prints nothing and gives up within seconds.
+
+    The first call in a process takes about 4 s, because it imports MLflow.
+    """
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
@@ -70,42 +73,47 @@ def client(uri: str) -> Any:
 
 
 def prepare(uri: str, experiment: str, artifact_root: Path) -> Target:
-    """Check a tracking URI and make its database and experiment where they are missing; call it once, in the driver.
+    """Check a tracking URI, and make its database and experiment if they are missing.
 
-    Several processes may call it at once. Runs of a database keep their artifacts under `artifact_root`; a tracking
-    server decides about its own. Raises ValueError, within seconds, where the URI is unusable, the server cannot be
-    reached or is no MLflow server, or the experiment was deleted.
+    Call this in the driver before the first trial. Several processes may call it at once.
+
+    Args:
+        artifact_root: The folder for the artifacts of runs in a database. A tracking server decides about its own.
+
+    Raises:
+        ValueError: If the URI is unusable, the server cannot be reached or is not an MLflow server, or the experiment
+            was deleted. It is raised within seconds, even if a server does not answer.
     """
     try:
-        uri = checked(uri)
+        uri = check_uri(uri)
     except UnusableError as why:
         raise ValueError(f"tracking URI = {shown(uri)!r}: {shown(str(why))}") from None
     server = urlsplit(uri).scheme in SERVERS
     location = None if server else artifact_root.absolute().as_uri()
-    with _only_one(uri):
+    with _sqlite_lock(uri):
         try:
-            return Target(uri, _experiment(client(uri), experiment, location))
+            return Target(uri, _get_or_make_experiment(client(uri), experiment, location))
         except ValueError:
             raise
-        except Exception as error:  # whatever MLflow, SQLAlchemy or a database driver raise: the user's URI is why
+        except Exception as error:  # of MLflow, SQLAlchemy or a database driver, and caused by the user's URI
             raise ValueError(f"tracking URI = {shown(uri)!r}: {_explained(error, server)}") from error
 
 
-def _experiment(client: Any, name: str, location: str | None) -> str:
+def _get_or_make_experiment(client: Any, name: str, location: str | None) -> str:
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return str(client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)
-    if found.lifecycle_stage != "active":
-        restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
-        raise ValueError(f"experiment = {name!r}: was deleted on the tracking server; restore it with `{restore}`")
-    return str(found.experiment_id)
+            experiment = client.get_experiment_by_name(name)  # another process has made it meanwhile
+    if experiment.lifecycle_stage != "active":
+        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        raise ValueError(f"experiment = {name!r}: was deleted on the tracking server. Restore it with `{restore}`")
+    return str(experiment.experiment_id)
 
 
 def _explained(error: Exception, server: bool) -> str:
@@ -122,11 +130,10 @@ def _first_line(text: str) -> str:
 
 
 @contextmanager
-def _only_one(uri: str) -> Iterator[None]:
-    """Processes that make one SQLite database at the same moment corrupt each other's migrations: one at a time."""
+def _sqlite_lock(uri: str) -> Iterator[None]:
+    """Let one process at a time make a SQLite database, because two would corrupt each other's migrations."""
     if not uri.startswith("sqlite:///"):
         yield
         return
-    with open(uri.removeprefix("sqlite:///") + ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with lock_file(Path(uri.removeprefix("sqlite:///") + ".lock")):
         yield

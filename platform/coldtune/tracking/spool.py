@@ -1,13 +1,15 @@
-"""One run's journal on disk: what is to reach the tracking server, in order, whatever becomes of us or of the server.
+"""The spool of a run, a journal on disk of everything that has to reach the tracking server, in order.
 
-A spool is two files. `trial-0003.jsonl` holds one JSON record a line and is only ever appended to; `trial-0003.state`
-says up to which byte it has been delivered, to whom, and as which run. Losing the state only costs a replay, which
-the server's idempotence makes harmless; the journal is the whole history of the run.
+Its records survive if this process is killed or the server is away. A spool consists of two files:
+
+- `trial-0003.jsonl` is the journal, with a JSON record per line. It is only appended to, and is the whole history of
+  the run.
+- `trial-0003.state` says up to which byte the journal is delivered, to which server, and as which run. If it is lost,
+  the journal is delivered again, which is harmless because delivery is idempotent.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -19,6 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from coldtune.files import lock_open_file, write_file
+
 STUDY = "study"
 SUFFIX = ".jsonl"
 _TAIL = 2**16
@@ -28,29 +32,35 @@ Record = dict[str, Any]
 
 
 def now() -> int:
-    """Milliseconds since the epoch: the time stamp of every record, taken when it happened and not when it was sent."""
+    """Return the milliseconds since the epoch, the time stamp of a record when it is written (not when it is sent)."""
     return time.time_ns() // 1_000_000
 
 
 def run_file(trial: int | None) -> str:
-    """The spool's name for a trial; None is the study's own (parent) run."""
+    """Return the name of a trial's spool. None is the study's own run, the parent of its trials' runs."""
     return STUDY if trial is None else f"trial-{trial:04d}"
 
 
 @dataclass(frozen=True)
 class State:
-    """How far a spool was delivered. `target` names the server and experiment that `run_id` and `offset` hold for."""
+    """How far a spool is delivered.
+
+    Attributes:
+        target: The server and experiment (`Target.key`) to which `run_id` and `offset` belong.
+        offset: The number of bytes of the journal that are delivered.
+    """
 
     target: str = ""
     run_id: str | None = None
     offset: int = 0
-    attempts: int = 0  # failed tries at the record at `offset`, counted only while the server itself answers
+    attempts: int = 0  # to deliver the record at `offset`, counted only while the server itself answers
 
 
 class Spool:
-    """The journal and delivery state of one run, shared by any number of processes.
+    """The journal and delivery state of a run, shared by any number of processes.
 
-    Appending needs no lock (one `write` per record to a file opened for appending); delivering does: `lock`.
+    Appending needs no lock, because a record is a single `write` to a file that is opened for appending. Delivering
+    needs `lock`.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
@@ -62,9 +72,10 @@ class Spool:
         self._file: int | None = None
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one record. It outlives this process from here on (a SIGKILL, not a power cut).
+        """Append a record. When this returns, the record survives a SIGKILL of this process, but not a power cut.
 
-        Raises OSError where the disk refuses it.
+        Raises:
+            OSError: If the disk refuses it.
         """
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
         if self._file is None:
@@ -72,26 +83,29 @@ class Spool:
             self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             size = os.fstat(self._file).st_size
             if size and os.pread(self._file, 1, size - 1) != b"\n":
-                line = b"\n" + line  # a writer died in mid-line: close its line, so that ours stays whole
+                line = b"\n" + line  # ends the line of a writer that died in the middle of it
         os.write(self._file, line)
 
     def close(self) -> None:
-        """Give the file handle back; a later `append` opens it again."""
+        """Close the journal. A later `append` opens it again."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
     def size(self) -> int:
-        """Bytes in the journal; 0 where there is none."""
+        """Return the number of bytes in the journal, 0 if there is none."""
         try:
             return self.path.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return 0
 
     def read(self, offset: int = 0, limit: int = 500) -> tuple[list[tuple[Record, int]], int]:
-        """Up to `limit` records from byte `offset`, each with the offset behind it, and the offset behind them all.
+        """Read up to `limit` records from byte `offset` on.
 
-        A line that a dying writer left torn is skipped; a line still being written is left for the next time.
+        A torn line of a writer that died is skipped. A line that is still being written is left for the next call.
+
+        Returns:
+            Each record with the offset after it, and the offset at which the next call continues.
         """
         records: list[tuple[Record, int]] = []
         try:
@@ -110,9 +124,9 @@ class Spool:
         return records, offset
 
     def status(self) -> str | None:
-        """How the run stands by its last word about that: "running", or how it ended; None where there is no journal.
+        """Return the run's last recorded status, "running" or that with which it ended. None if there is no journal.
 
-        Looks at the end of the journal first: the cost does not grow with what was recorded.
+        The end of the journal is searched first, so that the cost does not grow with the journal.
         """
         try:
             file = self.path.open("rb")
@@ -128,9 +142,12 @@ class Spool:
         return None
 
     def mend(self) -> bool:
-        """Close a line that a killed writer left torn, so that it does not wait for its end; False where there is none.
+        """End a torn line of a killed writer, so that readers do not wait for the rest of it.
 
-        For a journal that nobody writes to.
+        Call this only if no process is writing to the journal.
+
+        Returns:
+            True if there was such a line.
         """
         try:
             file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
@@ -146,7 +163,7 @@ class Spool:
             os.close(file)
 
     def count(self, begin: int, end: int) -> int:
-        """The lines from byte `begin` to byte `end`."""
+        """Count the lines from byte `begin` to byte `end`."""
         if begin >= end:
             return 0
         with self.path.open("rb") as file:
@@ -154,12 +171,12 @@ class Spool:
             return file.read(end - begin).count(b"\n")
 
     def sync(self) -> None:
-        """Force the journal to the disk: a power cut must not take back what the server was told."""
+        """Force the journal to the disk, so that after a power cut it still has all records that the server has."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
 
     def state(self, target: str | None = None) -> State:
-        """The delivery state. With `target`: a fresh state where the stored one holds for another server."""
+        """Return the delivery state. With `target`, return a new state if the stored state is for another server."""
         try:
             state = State(**json.loads(self.state_path.read_text()))
         except (FileNotFoundError, ValueError, TypeError):
@@ -169,17 +186,22 @@ class Spool:
         return state
 
     def save(self, state: State) -> State:
-        """Replace the delivery state (atomically); only for the holder of `lock`."""
-        temporary = self.state_path.with_suffix(f".state.{os.getpid()}")
-        temporary.write_text(json.dumps(asdict(state)))
-        os.replace(temporary, self.state_path)
+        """Replace the delivery state atomically, and return it. Call this only while holding `lock`."""
+        write_file(self.state_path, json.dumps(asdict(state)))
         return state
 
     @contextmanager
     def lock(self, wait: float = 0.0) -> Iterator[bool]:
-        """Be the only one who delivers this spool; gives False where another process still is after `wait` seconds.
+        """Lock the spool for delivery while the block runs. A killed holder loses the lock at once.
 
-        The lock is the kernel's (flock): a killed holder loses it at once.
+        The journal itself is locked, because separate lock files would double the files of a study with thousands of
+        trials.
+
+        Args:
+            wait: Seconds to wait for another process that delivers the spool.
+
+        Yields:
+            False if another process is still delivering after `wait` seconds, or if there is no journal.
         """
         try:
             file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
@@ -187,20 +209,20 @@ class Spool:
             yield False
             return
         try:
-            yield _flock(file, time.monotonic() + wait)
+            yield lock_open_file(file, wait)
         finally:
             os.close(file)
 
-    def keep(self, path: Path) -> str:
-        """Copy a file beside the journal until it is delivered; gives its place relative to `directory`."""
-        place = self.directory / f"{self.name}.files" / str(time.time_ns())
-        place.mkdir(parents=True)
-        shutil.copyfile(path, place / path.name)
-        return str((place / path.name).relative_to(self.directory))
+    def add_file(self, path: Path) -> str:
+        """Copy a file beside the journal until it is delivered. Return the copy's path relative to `directory`."""
+        folder = self.directory / f"{self.name}.files" / str(time.time_ns())
+        folder.mkdir(parents=True)
+        shutil.copyfile(path, folder / path.name)
+        return str((folder / path.name).relative_to(self.directory))
 
-    def discard(self, kept: str) -> None:
-        """Remove a delivered file that `keep` copied, and the folders that it leaves empty."""
-        path = self.directory / kept
+    def remove_file(self, copy: str) -> None:
+        """Remove a copy that `add_file` made, and the folders that are then empty."""
+        path = self.directory / copy
         path.unlink(missing_ok=True)
         for folder in (path.parent, path.parent.parent):
             try:
@@ -208,35 +230,36 @@ class Spool:
             except OSError:
                 return
 
-    def sweep(self, known: Collection[str]) -> None:
-        """Remove the copies of a writer that was killed before it could record them; `known` are those recorded."""
+    def remove_unrecorded_files(self, recorded: Collection[str]) -> None:
+        """Remove the copies that are not `recorded`, because their writer was killed before it could record them."""
         for path in (self.directory / f"{self.name}.files").glob("*/*"):
-            if (kept := str(path.relative_to(self.directory))) not in known:
-                self.discard(kept)
+            if (copy := str(path.relative_to(self.directory))) not in recorded:
+                self.remove_file(copy)
 
     def reject(self, record: Record, reason: str) -> None:
-        """Set aside a record that the server will never take, so that those behind it can pass."""
+        """Set aside a record that the server will never accept, so that the records after it can be delivered."""
         _LOG.warning("%s: the tracking server refuses a record (kept in %s): %s", self.name, self.rejected_path, reason)
         with self.rejected_path.open("a") as file:
             file.write(json.dumps({"reason": reason, "record": record}) + "\n")
 
 
 def sizes(directory: Path) -> dict[str, int]:
-    """The journals of a directory by name and their size in bytes; the study's last.
+    """Return {name of the spool: size of its journal in bytes} for a directory, with the study last.
 
-    Last, because its trials may have to make its run anew, which starts its delivery again. One pass over the
-    directory: cheap enough to be repeated every second for thousands of trials.
+    The study is last because its trials may have to make the study's run again, after which the study's spool is
+    delivered from the start. This is a single pass over the directory, which is cheap enough to be repeated every
+    second for thousands of trials.
     """
     try:
         with os.scandir(directory) as entries:
-            found = {e.name.removesuffix(SUFFIX): e.stat().st_size for e in entries if e.name.endswith(SUFFIX)}
+            journals = {e.name.removesuffix(SUFFIX): e.stat().st_size for e in entries if e.name.endswith(SUFFIX)}
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    return {name: found[name] for name in sorted(found, key=lambda name: (name == STUDY, name))}
+    return {name: journals[name] for name in sorted(journals, key=lambda name: (name == STUDY, name))}
 
 
 def advanced(state: State, offset: int) -> State:
-    """`state` after everything before `offset` was delivered."""
+    """Return `state` after everything before `offset` was delivered."""
     return replace(state, offset=offset, attempts=0)
 
 
@@ -253,7 +276,7 @@ def _parse(line: bytes, path: Path) -> Record | None:
 
 
 def _status(line: bytes) -> str | None:
-    """What a record says about how its run stands: nothing, for most."""
+    """Return the status of the run that a record sets, or None for the many records that set no status."""
     if not any(op in line for op in (b'"end"', b'"resume"', b'"create"')):
         return None
     try:
@@ -263,15 +286,3 @@ def _status(line: bytes) -> str | None:
     if record["op"] == "end":
         return str(record["status"])
     return "running" if record["op"] in ("resume", "create") else None
-
-
-def _flock(file: int, deadline: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.02)
-        else:
-            return True

@@ -1,4 +1,4 @@
-"""What a study, a trial or any other process calls to have something recorded. Cheap, and never in the way."""
+"""The interface by which a study, a trial or another process records metrics, parameters, tags and artifacts."""
 
 from __future__ import annotations
 
@@ -26,17 +26,25 @@ _MAX_TAG = 8000
 
 
 class Tracker:
-    """The run of one (study, trial), written to `spool`/trial-0003.jsonl (or study.jsonl) and delivered from there.
+    """The run of a study or trial, written to `spool`/study.jsonl or `spool`/trial-0003.jsonl and delivered from there.
 
-    Every call appends a line to that file and returns: no network, no database, and no exception for a full disk
-    (a warning, once). With a `target` a background thread of this process delivers; without one, whoever runs a
-    `Drainer` over the directory does (the driver, for all trials of a study whose home it shares).
+    Every call appends a line to this file and returns. It uses no network and no database. A full disk causes a warning
+    at the first failure and no exception.
 
-    Opened again for the same run, after a crash or for a resume, it continues that run: metrics at steps that the
-    journal already holds are dropped (a training that goes on from its last checkpoint passes them again), and so
-    are parameters. `running=False` opens a run only to end it, from another process.
+    A run that is opened again, after a crash or for a resume, is continued. Metrics at steps that are already in the
+    journal are dropped, because a training that continues from its last checkpoint repeats these steps. Parameters that
+    are already in the journal are dropped, too.
 
-    Raises ValueError for a study name with quotes, and for metric, parameter and tag names MLflow would refuse.
+    Args:
+        trial: None for the study's own run.
+        name: The run's name in MLflow. The default is the study's name or "trial 3".
+        target: Deliver the records by a background thread of this process. Without a target, another process must run a
+            `Drainer` over the directory. The driver does so for all trials of a study that share its home.
+        running: False opens a run of another process only to end it.
+
+    Raises:
+        ValueError: If the study's name has quotes. The methods raise it for names of metrics, parameters and tags that
+            MLflow would refuse.
     """
 
     def __init__(
@@ -56,62 +64,65 @@ class Tracker:
         self._spool = Spool(spool, run_file(trial))
         self._params: dict[str, str] = {}
         self._steps: dict[str, set[int]] = {}
-        self._kept: set[str] = set()
+        self._files: set[str] = set()
         self._broken = False
         self._target = target
-        last = self._recall()
+        last = self._read_journal()
         if last is None:
             name = name or (study if trial is None else f"trial {trial}")
-            texts = {_checked(key): _text(value)[:_MAX_TAG] for key, value in (tags or {}).items()}
+            texts = {_check_name(key): _text(value)[:_MAX_TAG] for key, value in (tags or {}).items()}
             self._append({"op": "create", "study": study, "trial": trial, "name": name, "tags": texts})
         elif running:
-            self._spool.sweep(self._kept)
+            self._spool.remove_unrecorded_files(self._files)
             self._append({"op": "resume"})
             if tags:
                 self.tags(tags)
         self._drainer = None if target is None else Drainer(spool, target, name=run_file(trial))
 
     def params(self, values: Mapping[str, object]) -> None:
-        """Record parameters; strings as they are, everything else as JSON. The first value of a name stays."""
-        texts = {_checked(key): _text(value) for key, value in values.items()}
+        """Record parameters, strings as they are and other values as JSON. A parameter keeps its first value."""
+        texts = {_check_name(key): _text(value) for key, value in values.items()}
         changed = [key for key, text in texts.items() if self._params.get(key, text) != text]
         if changed:
-            _LOG.warning("%s: parameters keep the values they were first given: %s", self._spool.name, changed)
+            _LOG.warning("%s: parameters keep their first values: %s", self._spool.name, changed)
         new = {key: text for key, text in texts.items() if key not in self._params}
         if new:
             self._params |= new
             self._append({"op": "params", "values": new})
 
     def metrics(self, values: Mapping[str, float | None], step: int = 0) -> None:
-        """Record metrics at a step (NaN and infinities included; None is skipped)."""
+        """Record metrics at a step. NaN and infinities are recorded, None is skipped."""
         known = self._steps
-        kept = {_checked(key): value for key, value in values.items() if value is not None}
-        new = {key: _number(value) for key, value in kept.items() if step not in known.get(key, ())}
+        given = {_check_name(key): value for key, value in values.items() if value is not None}
+        new = {key: _number(value) for key, value in given.items() if step not in known.get(key, ())}
         if new:
             self._append({"op": "metrics", "step": int(step), "values": new})
 
     def tags(self, values: Mapping[str, object]) -> None:
-        """Set tags; a later value replaces an earlier one."""
-        self._append({"op": "tags", "values": {_checked(k): _text(v)[:_MAX_TAG] for k, v in values.items()}})
+        """Set tags. A later value replaces an earlier value."""
+        self._append({"op": "tags", "values": {_check_name(k): _text(v)[:_MAX_TAG] for k, v in values.items()}})
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Record a file under its own name in a folder of the run's artifacts. It is copied at once.
 
-        Raises ValueError where `path` is not a file.
+        Raises:
+            ValueError: If `path` is not a file.
         """
         if not path.is_file():
             raise ValueError(f"artifact = {str(path)!r}: not a file")
         try:
-            kept = self._spool.keep(path)
+            copy = self._spool.add_file(path)
         except OSError as error:
             self._warn(error)
         else:
-            self._append({"op": "artifact", "path": kept, "folder": folder})
+            self._append({"op": "artifact", "path": copy, "folder": folder})
 
     def end(self, status: Status, reason: str | None = None) -> None:
-        """Record how the run ended, and since when; the reason becomes a tag and the run's description.
+        """Record how and when the run ended.
 
-        "interrupted" is a run that may be taken up again (MLflow shows KILLED); a pruned one counts as finished.
+        Args:
+            status: An "interrupted" run may be resumed, and MLflow shows KILLED. A pruned run counts as finished.
+            reason: Becomes a tag and the run's description.
         """
         if status not in STATUSES:
             raise ValueError(f"status = {status!r}: allowed: {', '.join(STATUSES)}")
@@ -119,7 +130,7 @@ class Tracker:
         self._append(record if reason is None else {**record, "reason": reason[: _MAX_TAG - 100]})
 
     def run_id(self, timeout: float = 0.0) -> str | None:
-        """MLflow's id of the run; None where it is not known after `timeout` seconds."""
+        """Return MLflow's id of the run, or None if it is not known after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             state = self._spool.state(self._target.key if self._target else None)
@@ -128,7 +139,11 @@ class Tracker:
             time.sleep(0.05)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything so far is delivered, by whichever process does it; False after `timeout` seconds."""
+        """Wait until all records are delivered, by this or another process.
+
+        Returns:
+            False if they are not delivered after `timeout` seconds.
+        """
         if self._drainer is not None:
             return self._drainer.flush(timeout)
         deadline = time.monotonic() + timeout
@@ -140,7 +155,10 @@ class Tracker:
         return True
 
     def close(self, timeout: float = 10.0) -> None:
-        """Stop the background thread, giving it up to `timeout` seconds for the rest (none in an outage)."""
+        """Stop the background thread after it delivered the rest, which takes at most `timeout` seconds.
+
+        In an outage the rest stays in the spool, and this returns at once.
+        """
         if self._drainer is not None:
             self._drainer.close(timeout)
         self._spool.close()
@@ -153,8 +171,8 @@ class Tracker:
     ) -> None:
         self.close()
 
-    def _recall(self) -> Record | None:
-        """Learn from the journal what was recorded before; gives its last record."""
+    def _read_journal(self) -> Record | None:
+        """Read the steps, parameters and artifacts that are already in the journal. Return its last record."""
         last, offset = None, 0
         while True:
             try:
@@ -169,7 +187,7 @@ class Tracker:
                 if record["op"] == "params":
                     self._params |= record["values"]
                 elif record["op"] == "artifact":
-                    self._kept.add(record["path"])
+                    self._files.add(record["path"])
                 elif record["op"] == "metrics":
                     for key in record["values"]:
                         self._steps.setdefault(key, set()).add(record["step"])
@@ -182,11 +200,11 @@ class Tracker:
 
     def _warn(self, error: OSError) -> None:
         if not self._broken:
-            _LOG.warning("%s: cannot be used, so what follows may not be recorded: %s", self._spool.path, error)
+            _LOG.warning("%s: cannot be used, so later records may be lost: %s", self._spool.path, error)
         self._broken = True
 
 
-def _checked(name: str) -> str:
+def _check_name(name: str) -> str:
     parts = name.split("/")
     if not _NAME.fullmatch(name) or len(name) > _MAX_NAME or "." in parts or ".." in parts:
         allowed = "letters, digits, and _ - . : space, in parts separated by single slashes, at most 250 characters"
@@ -199,6 +217,6 @@ def _text(value: Any) -> str:
 
 
 def _number(value: float) -> float | str:
-    """A float for JSON, which has no NaN: those travel as text."""
+    """Convert a number for JSON, which has no NaN and infinities. They are written as text."""
     number = float(value)
     return number if math.isfinite(number) else str(number)

@@ -1,4 +1,4 @@
-"""Tracking URIs: which kinds there are, whether one can be used at all, and how to show one."""
+"""Tracking URIs: the kinds that are allowed, a check that a URI can be used, and a form without passwords."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 TIMEOUT = 5
-"""Seconds after which whoever does not answer is called unreachable."""
+"""Seconds after which a server that does not answer counts as unreachable."""
 
 SERVERS = ("http", "https")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -17,16 +17,23 @@ _ALLOWED = "allowed: http(s)://HOST:PORT (an MLflow server), sqlite:///PATH, pos
 
 
 def shown(text: str) -> str:
-    """A URI, or a message with URIs in it, without user names and passwords: fit for a terminal or a file."""
+    """Remove user names and passwords from a URI, or from a message with URIs in it, so that it can be printed."""
     return re.sub(r"//[^/@\s]+@", "//", text)
 
 
 class UnusableError(Exception):
-    """Why a tracking URI cannot be used."""
+    """A tracking URI cannot be used. The message says why."""
 
 
-def checked(uri: str) -> str:
-    """`uri` in the form in which it is used (SQLite paths absolute); UnusableError where it names nothing reachable."""
+def check_uri(uri: str) -> str:
+    """Check that a tracking URI can be reached.
+
+    Returns:
+        The URI in the form in which it is used. The path of a SQLite database is absolute.
+
+    Raises:
+        UnusableError: If the URI is not allowed, or its server or database cannot be reached.
+    """
     try:
         parts = urlsplit(uri)
         port = parts.port
@@ -34,10 +41,10 @@ def checked(uri: str) -> str:
         raise UnusableError(f"{error}; {_ALLOWED}") from None
     scheme = parts.scheme.partition("+")[0]
     if scheme in SERVERS:
-        _reach_server(uri)
+        _check_server(uri)
         return uri.rstrip("/")
     if scheme not in _DATABASES:
-        raise UnusableError(f"unknown kind (MLflow keeps no runs in plain files any more); {_ALLOWED}")
+        raise UnusableError(f"unknown kind (MLflow no longer keeps runs in plain files); {_ALLOWED}")
     if scheme == "sqlite":
         return _sqlite(uri)
     try:
@@ -48,7 +55,7 @@ def checked(uri: str) -> str:
 
 
 def _sqlite(uri: str) -> str:
-    """Absolute (a Ray worker runs elsewhere), with a folder that exists."""
+    """Make the path absolute, because a Ray worker runs in another directory, and make its folder."""
     name = uri.removeprefix("sqlite:///")
     if name == uri or not name or name.startswith(":memory:"):
         raise UnusableError("names no file; allowed: sqlite:///PATH")
@@ -61,19 +68,19 @@ def _sqlite(uri: str) -> str:
     return f"sqlite:///{path}"
 
 
-def _reach_server(uri: str) -> None:
+def _check_server(uri: str) -> None:
     import requests
 
     try:
         requests.get(f"{uri.rstrip('/')}/health", timeout=TIMEOUT)
     except requests.RequestException as error:
-        hint = "start it (`mlflow server`), or give another --tracking-uri"
+        hint = "start it (`mlflow server`), or pass another --tracking-uri"
         reason = "no answer" if isinstance(error, requests.Timeout) else _cause(error)
         raise UnusableError(f"the server cannot be reached ({reason}); {hint}") from None
 
 
 def _cause(error: BaseException) -> str:
-    """The operating system's word in a chain of wrapped network errors."""
+    """Return the operating system's reason in a chain of wrapped network errors."""
     text = str(error)
     for known in ("Connection refused", "Name or service not known", "No route to host", "certificate verify failed"):
         if known in text:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from coldtune.data.encoded import Encoded
-from coldtune.data.files import Files
+from coldtune.data.file_collections import FileCollection
 from coldtune.data.progress import Bars
-from coldtune.data.sources.image_files import ImageFiles, open_files
+from coldtune.data.sources.image_files import ImageFiles, find_files
 
 CLASSES = ("cat", "dog", "wild")
 _FOLDERS = ("", "afhq", "afhq_v2", "afhqv2")
@@ -21,11 +21,11 @@ _NAME = re.compile(r"(?:.*/)?(train|val|test)/([^/]+)/([^/]+)")
 
 
 class Afhq(ImageFiles):
-    """About 15,000 RGB photographs of 512 x 512 pixels in 3 classes (Choi et al. 2020; version 2 is cleaned up).
+    """About 15,000 RGB photographs of 512 x 512 pixels in 3 classes (Choi et al. 2020, version 2 is cleaned up).
 
-    Labels: 0 cat, 1 dog, 2 wild. The published part beside train (val in version 1, test in version 2) is the test
-    set, validation is held out of train; where there are both val and test, all three stay as published. The two
-    versions hold different images and so have different fingerprints.
+    The labels are 0 cat, 1 dog, 2 wild. The test set is the published part beside train, which is val in version 1 and
+    test in version 2, and the validation set is taken out of train. If there are both val and test, all three parts are
+    kept as published. The two versions contain different images, so their fingerprints differ.
     """
 
     name = "afhq"
@@ -37,23 +37,23 @@ class Afhq(ImageFiles):
     )
 
     def locate(self, data_dir: Path) -> list[Path]:
-        """The folder that has train/, or the archive, whichever comes first."""
+        """Find a folder that has train/, otherwise an archive."""
         folders = [data_dir / name for name in _FOLDERS if (data_dir / name / "train").is_dir()]
         archives = [data_dir / name for name in _ARCHIVES if (data_dir / name).is_file()]
         return [*folders, *archives][:1]
 
-    def listed(self, path: Path) -> Files:
-        """What lies under train/, val/ and test/ of a folder; all of an archive."""
-        return open_files(path, [part for part in _PARTS if (path / part).is_dir()])
+    def list_files(self, path: Path) -> FileCollection:
+        """List the files under train/, val/ and test/ of a folder, or all files of an archive."""
+        return find_files(path, [part for part in _PARTS if (path / part).is_dir()])
 
     def read(self, files: Sequence[Path], bars: Bars) -> Mapping[str, Encoded]:
-        """The published parts. Raises ValueError for a missing part or class, or one that AFHQ does not have."""
+        """Read the published parts. Raises ValueError if a part or class is missing, or is none of AFHQ's."""
         images = self.images(files[0])
         parts: dict[str, dict[str, int]] = {}
         for name in images.names:
             match = _NAME.fullmatch(name)
             if match is None or match[2] not in CLASSES:
-                raise ValueError(f"{images.where(name)}: afhq has train, val or test / {', '.join(CLASSES)} / image")
+                raise ValueError(f"{images.describe(name)}: afhq has train, val or test / {', '.join(CLASSES)} / image")
             parts.setdefault(match[1], {})[name] = CLASSES.index(match[2])
         _check(files[0], parts)
         both = "val" in parts and "test" in parts
@@ -76,4 +76,4 @@ def _check(path: Path, parts: Mapping[str, Mapping[str, int]]) -> None:
     if not {"val", "test"} & set(parts):
         missing.append("val or test")
     if missing:
-        raise ValueError(f"{path} has a part of AFHQ only; missing: {', '.join(missing)}")
+        raise ValueError(f"{path} lacks a part of AFHQ: {', '.join(missing)}")

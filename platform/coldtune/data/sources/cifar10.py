@@ -1,4 +1,4 @@
-"""CIFAR-10 from Parquet shards (Hugging Face's layout) or the published binary archive; never from its pickles."""
+"""CIFAR-10 from Parquet shards (Hugging Face's layout) or the published binary archive, never from its pickles."""
 
 from __future__ import annotations
 
@@ -43,26 +43,27 @@ class Cifar10(Source):
     )
 
     def locate(self, data_dir: Path) -> list[Path]:
-        """The archive, the unpacked binary files or the Parquet shards, whichever comes first.
+        """Find the archive, the unpacked binary files or the Parquet shards, in this order in each folder.
 
-        Raises ValueError where a folder has some of them only.
+        Raises:
+            ValueError: If a folder has only some of the files.
         """
         for folder in (data_dir / name for name in _FOLDERS):
             if (folder / _ARCHIVE).is_file():
                 return [folder / _ARCHIVE]
             if binaries := [folder / name for name in _BINARIES if (folder / name).is_file()]:
                 missing = set(_BINARIES) - {path.name for path in binaries}
-                return _whole(folder, binaries, sorted(missing))
+                return _if_complete(folder, binaries, sorted(missing))
             if shards := sorted(path for part in ("train", "test") for path in folder.glob(f"{part}-*.parquet")):
-                return _whole(folder, shards, _missing_shards(shards))
+                return _if_complete(folder, shards, _missing_shards(shards))
         return []
 
     def download(self, folder: Path, bars: Bars) -> list[Path]:
-        """The binary archive from its published address, into `folder`/cifar10."""
+        """Download the binary archive from its published address into `folder`/cifar10."""
         return [fetch(self.archive, folder / "cifar10", bars)]
 
     def read(self, files: Sequence[Path], bars: Bars) -> dict[str, Raw]:
-        """The published train and test parts."""
+        """Read the published train and test parts."""
         if files[0].suffix == ".parquet":
             parts = ((path.name.partition("-")[0], raw) for path, raw in _parquet(files, bars))
         else:
@@ -76,27 +77,27 @@ class Cifar10(Source):
         }
 
 
-def _whole(folder: Path, files: list[Path], missing: list[str]) -> list[Path]:
+def _if_complete(folder: Path, files: list[Path], missing: list[str]) -> list[Path]:
     if missing:
-        raise ValueError(f"{folder} has a part of CIFAR-10 only; missing: {', '.join(missing)}")
+        raise ValueError(f"{folder} lacks a part of CIFAR-10: {', '.join(missing)}")
     return files
 
 
 def _missing_shards(shards: Sequence[Path]) -> list[str]:
-    """Shards that the names of the others (`train-00000-of-00005...`) promise."""
+    """Return the missing shards. The names of the others say how many there are (`train-00000-of-00005...`)."""
     missing = []
     for part in ("train", "test"):
         numbers = [_SHARD.search(path.name) for path in shards if path.name.startswith(f"{part}-")]
         if not numbers:
             missing.append(f"{part}-*.parquet")
-        found = {int(match[1]) for match in numbers if match}
+        present = {int(match[1]) for match in numbers if match}
         promised = max((int(match[2]) for match in numbers if match), default=0)
-        missing += [f"{part}-{n:05d}-of-{promised:05d}.parquet" for n in range(promised) if n not in found]
+        missing += [f"{part}-{n:05d}-of-{promised:05d}.parquet" for n in range(promised) if n not in present]
     return missing
 
 
 def _binaries(files: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
-    """Name and contents of the six binary files, unpacked or inside the archive, which is never extracted."""
+    """Yield name and content of the six binary files, unpacked or inside the archive, which is never extracted."""
     if files[0].name != _ARCHIVE:
         yield from ((path.name, path.read_bytes()) for path in files)
         return
@@ -115,20 +116,20 @@ def _binaries(files: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
 
 
 def _records(name: str, data: bytes) -> Raw:
-    """Records of one label byte and 3,072 pixel bytes: the red, green and blue planes, row by row."""
+    """Parse records of a label byte and 3,072 pixel bytes, which are the red, green and blue planes, row by row."""
     if not data or len(data) % _RECORD_BYTES:
-        raise ValueError(f"{name} is damaged: {len(data):,} bytes are no whole number of {_RECORD_BYTES}-byte records")
+        raise ValueError(f"{name} is damaged: {len(data):,} bytes are not a multiple of {_RECORD_BYTES}-byte records")
     records = np.frombuffer(data, dtype=np.uint8).reshape(-1, _RECORD_BYTES)
     return _raw(name, records[:, 1:].reshape(-1, 3, _SIDE, _SIDE), records[:, 0].astype(np.int64))
 
 
 def _parquet(files: Sequence[Path], bars: Bars) -> Iterator[tuple[Path, Raw]]:
-    """Each shard with its decoded images (PNG, WebP or whatever Pillow reads)."""
+    """Yield each shard with its decoded images, in any format that Pillow reads."""
     tables = [(path, _table(path)) for path in files]
     advance = bars.start("decode", sum(len(table) for _, table in tables), "images")
     for path, table in tables:
         if not len(table):
-            raise ValueError(f"{path} holds no images")
+            raise ValueError(f"{path} contains no images")
         images = np.empty((len(table), 3, _SIDE, _SIDE), dtype=np.uint8)
         for index, encoded in enumerate(table["bytes"].to_pylist()):
             images[index] = _decode(path, encoded)
@@ -137,7 +138,7 @@ def _parquet(files: Sequence[Path], bars: Bars) -> Iterator[tuple[Path, Raw]]:
 
 
 def _table(path: Path) -> Any:
-    """The columns `bytes` (of `img`) and `label` of a shard, an Arrow table."""
+    """Read a shard as an Arrow table with the columns `bytes` (of `img`) and `label`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -157,9 +158,11 @@ def _decode(path: Path, encoded: bytes) -> npt.NDArray[np.uint8]:
         with Image.open(io.BytesIO(encoded)) as picture:
             pixels = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except OSError as error:
-        raise ValueError(f"{path} holds an image that cannot be decoded: {error}") from error
+        raise ValueError(f"{path} contains an image that cannot be decoded: {error}") from error
     if pixels.shape != (_SIDE, _SIDE, 3):
-        raise ValueError(f"{path} holds an image of {pixels.shape[1]} x {pixels.shape[0]}; allowed: {_SIDE} x {_SIDE}")
+        raise ValueError(
+            f"{path} contains an image of {pixels.shape[1]} x {pixels.shape[0]}, but only {_SIDE} x {_SIDE} is allowed"
+        )
     return pixels.transpose(2, 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn ships: 1,797 real images of 8 x 8 pixels, no download."""
+"""The handwritten digits that come with scikit-learn, 1,797 real images of 8 x 8 pixels, without a download."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from coldtune.data.source import Raw, Source
 
 
 class Digits(Source):
-    """`sklearn.datasets.load_digits` (UCI optical recognition of handwritten digits, test part), grey levels 0..16."""
+    """The images of `sklearn.datasets.load_digits`, the test part of UCI's handwritten digits."""
 
     name = "digits"
     channels = 1
     num_classes = 10
-    needs = "no files: scikit-learn ships it"
+    needs = "no files, because scikit-learn contains it"
 
     def locate(self, data_dir: Path) -> list[Path]:
-        """Nothing to locate: a data directory is ignored, with a warning."""
+        """Ignore the folder with a warning, because the images come with scikit-learn."""
         warnings.warn(f"--data-dir = {str(data_dir)!r} is ignored: digits come with scikit-learn", stacklevel=2)
         return []
 
     def download(self, folder: Path, bars: Bars) -> list[Path]:
-        """Nothing to download."""
+        """Download nothing, because the images come with scikit-learn."""
         return []
 
     def files(self, data_dir: Path | None, downloads: Path, bars: Bars) -> list[Path]:
-        """No files in any case."""
+        """Return no files, and warn if the user named a folder."""
         return self.locate(data_dir) if data_dir is not None else []
 
     def read(self, files: Sequence[Path], bars: Bars) -> dict[str, Raw]:
-        """All images as one part, grey levels scaled from 0..16 to 0..255."""
+        """Read all images as a single part, with the grey levels scaled from 0..16 to 0..255."""
         from sklearn.datasets import load_digits
 
         pixels, labels = load_digits(return_X_y=True)

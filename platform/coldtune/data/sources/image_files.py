@@ -1,4 +1,4 @@
-"""What datasets of photographs share: one image file each, no download, decoding as late as possible."""
+"""The base class of datasets of photographs, which have a file per image, no download, and are decoded late."""
 
 from __future__ import annotations
 
@@ -10,32 +10,37 @@ from typing import ClassVar
 
 from coldtune.config import digest
 from coldtune.data.decode import SUFFIXES, is_image
-from coldtune.data.files import Archive, Files, Folder, Read
+from coldtune.data.file_collections import ArchiveFiles, FileCollection, FolderFiles, ReadFile
 from coldtune.data.progress import Bars
 from coldtune.data.source import Source
-from coldtune.data.threads import in_threads
+from coldtune.data.threads import run_in_threads
 
 
 class ImageFiles(Source):
-    """Images in a folder or a zip archive, which comes first in the list that `locate` returns; others may follow.
+    """A dataset whose images are files in a folder or in a zip archive.
 
-    RGB: grey images are repeated into three channels, palettes looked up; CMYK, 16 bits, transparency and animations
-    are refused, as is whatever is not an image but lies among them (see `decode`). Each image is cropped to the
+    The folder or archive is the first path in the list that `locate` returns. Other files may follow it.
+
+    Images are decoded as RGB (see `decode`). Grey images are repeated into three channels, and palettes are looked up.
+    CMYK, 16 bits, transparency, animations and files that are not images are refused. Each image is cropped to the
     largest square around its centre and resized.
     """
 
     channels = 3
     published: ClassVar[str]
-    """Where users get the files: there is no download, because no stable address serves them without a form."""
+    """How users get the files, as an error message says it.
+
+    There is no download, because no stable address serves the files without a form.
+    """
 
     def download(self, folder: Path, bars: Bars) -> list[Path]:
-        """Raises ValueError: users fetch the files themselves."""
+        """Raise ValueError, because users must download the files themselves."""
         raise ValueError(
-            f"there is no automatic download: {self.published}, then give --data-dir PATH with {self.needs}"
+            f"there is no automatic download: {self.published}, then pass --data-dir PATH with {self.needs}"
         )
 
     def files(self, data_dir: Path | None, downloads: Path, bars: Bars) -> list[Path]:
-        """The files under `data_dir`; ValueError saying where to get them where no directory is named."""
+        """Return the files under `data_dir`. Without it, raise ValueError saying how to get them."""
         if data_dir is not None:
             return super().files(data_dir, downloads, bars)
         try:
@@ -44,46 +49,49 @@ class ImageFiles(Source):
             raise ValueError(f"{self.name}: {error}") from None
 
     def identity(self, files: Sequence[Path], bars: Bars) -> str:
-        """SHA-256 of names (inside the folder of images) and contents of all files; reads them all."""
+        """Return the SHA-256 of the names and contents of all files, which are all read.
+
+        The name of an image is relative to the folder or archive of images.
+        """
         sums: dict[str, str] = {}
         for path in files:
             if path.is_dir():
-                sums |= _sums(self.images(path), bars)
+                sums |= _hash_all(self.images(path), bars)
             else:
-                sums[path.name] = _sum(path)
+                sums[path.name] = _hash_file(path)
         return digest({"name": self.name, "version": self.version, "files": sums})
 
-    def images(self, path: Path) -> Files:
-        """The files in the folder or archive `path`. Raises ValueError where one is not an image by its name."""
-        files = self.listed(path)
+    def images(self, path: Path) -> FileCollection:
+        """List the images in the folder or archive `path`. Raises ValueError if a file's name is not an image's."""
+        files = self.list_files(path)
         for name in files.names:
             if not is_image(name):
-                raise ValueError(f"{files.where(name)} is not an image ({', '.join(SUFFIXES)}): move it elsewhere")
+                raise ValueError(f"{files.describe(name)} is not an image ({', '.join(SUFFIXES)}): move it elsewhere")
         if not files.names:
-            raise ValueError(f"{path} holds no images")
+            raise ValueError(f"{path} contains no images")
         return files
 
     @abstractmethod
-    def listed(self, path: Path) -> Files:
-        """What of the folder or archive `path` belongs to the dataset."""
+    def list_files(self, path: Path) -> FileCollection:
+        """List the files in the folder or archive `path` that belong to the dataset."""
 
 
-def open_files(path: Path, inside: Sequence[str] = ("",)) -> Files:
-    """All files of the archive `path`, or of the folder `path` (of its folders `inside` alone)."""
-    return Folder.of(path, inside) if path.is_dir() else Archive.of(path)
+def find_files(path: Path, inside: Sequence[str] = ("",)) -> FileCollection:
+    """List all files of the archive `path`, or of the folder `path`, there only those in its subfolders `inside`."""
+    return FolderFiles.find(path, inside) if path.is_dir() else ArchiveFiles.find(path)
 
 
-def _sums(files: Files, bars: Bars) -> dict[str, str]:
+def _hash_all(files: FileCollection, bars: Bars) -> dict[str, str]:
     names, sums = files.names, dict.fromkeys(files.names, "")
 
-    def work(i: int, read: Read) -> None:
+    def work(i: int, read: ReadFile) -> None:
         sums[names[i]] = hashlib.sha256(read(names[i])).hexdigest()
 
-    with files.opened() as read:
-        in_threads(len(names), lambda i: work(i, read), bars.start("check", len(names), "files"))
+    with files.open() as read:
+        run_in_threads(len(names), lambda i: work(i, read), bars.start("check", len(names), "files"))
     return sums
 
 
-def _sum(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

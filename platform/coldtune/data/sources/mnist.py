@@ -28,25 +28,29 @@ class Mnist(Source):
     needs = f"MNIST/raw/ with {', '.join(_STEMS)} (each unpacked or .gz)"
 
     def locate(self, data_dir: Path) -> list[Path]:
-        """The four files in `data_dir`/MNIST/raw, `data_dir`/raw or `data_dir`; .gz, which has a checksum, goes first.
+        """Find the four files in `data_dir`/MNIST/raw, `data_dir`/raw or `data_dir`.
 
-        Raises ValueError where a folder has some of them only.
+        A .gz file is preferred to the unpacked file, because it contains a checksum.
+
+        Raises:
+            ValueError: If a folder has only some of the files.
         """
         for folder in (data_dir / "MNIST" / "raw", data_dir / "raw", data_dir):
-            offered = [(folder / f"{stem}.gz", folder / stem) for stem in _STEMS]
-            found = [next((path for path in pair if path.is_file()), None) for pair in offered]
-            files = [path for path in found if path is not None]
+            candidates = [(folder / f"{stem}.gz", folder / stem) for stem in _STEMS]
+            chosen = [next((path for path in pair if path.is_file()), None) for pair in candidates]
+            files = [path for path in chosen if path is not None]
             if len(files) == len(_STEMS):
                 return files
             if files:
-                missing = ", ".join(stem for stem, path in zip(_STEMS, found, strict=True) if path is None)
-                raise ValueError(
-                    f"--data-dir = {str(data_dir)!r}: {folder} has a part of MNIST only; missing: {missing}"
-                )
+                missing = ", ".join(stem for stem, path in zip(_STEMS, chosen, strict=True) if path is None)
+                raise ValueError(f"--data-dir = {str(data_dir)!r}: {folder} lacks a part of MNIST: {missing}")
         return []
 
     def download(self, folder: Path, bars: Bars) -> list[Path]:
-        """torchvision's mirrors and MD5s, into `folder`/MNIST/raw, where torchvision would look for them too."""
+        """Download the files into `folder`/MNIST/raw, from the mirrors and with the MD5 checksums of torchvision.
+
+        torchvision itself looks for them in this folder too.
+        """
         from torchvision.datasets import MNIST
 
         remotes = [
@@ -56,7 +60,7 @@ class Mnist(Source):
         return [fetch(remote, folder / "MNIST" / "raw", bars) for remote in remotes]
 
     def read(self, files: Sequence[Path], bars: Bars) -> dict[str, Raw]:
-        """The published train and test parts."""
+        """Read the published train and test parts."""
         by_stem = {path.name.removesuffix(".gz"): path for path in files}
         return {
             part: _part(by_stem[f"{prefix}-images-idx3-ubyte"], by_stem[f"{prefix}-labels-idx1-ubyte"])
@@ -67,18 +71,21 @@ class Mnist(Source):
 def _part(image_file: Path, label_file: Path) -> Raw:
     images, labels = read_idx(image_file), read_idx(label_file)
     if images.ndim != 3 or images.shape[1] != images.shape[2]:
-        raise ValueError(f"{image_file}: shape {images.shape}; allowed: square grey images (N, H, H)")
+        raise ValueError(f"{image_file}: shape {images.shape}, but square grey images (N, H, H) are needed")
     if labels.shape != images.shape[:1] or labels.max(initial=0) >= Mnist.num_classes:
         raise ValueError(
-            f"{label_file}: shape {labels.shape}; allowed: one label 0..9 for each of {len(images)} images"
+            f"{label_file}: shape {labels.shape}, but a label 0..9 for each of {len(images)} images is needed"
         )
     return Raw(images[:, None], labels.astype(np.int64))
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """A uint8 array from an idx file, unpacked or .gz: two zero bytes, type, rank, big-endian sizes, values.
+    """Read a uint8 array from an idx file, unpacked or .gz.
 
-    Raises ValueError where the file is not that, or torn.
+    An idx file consists of two zero bytes, the type, the rank, the sizes as big-endian integers, and the values.
+
+    Raises:
+        ValueError: If the file is torn, or is not an idx file of uint8 values.
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
