@@ -105,7 +105,7 @@ def broken(root: Path, change) -> dict:
         (lambda t: t["vary"]["degradation.steps"].update(low=25), r"degradation\.steps = 20: the first trial is"),
         (lambda t: t["derive"].update({"training.lr": {"hold": "leftover"}}), "derives only degradation.sigma.start"),
         (lambda t: t["derive"]["degradation.sigma.start"].update(hold="psnr"), "'leftover'"),
-        (lambda t: t.update(constrain={"nfe": {}}), "give min, max or both"),
+        (lambda t: t.update(constrain={"nfe": {}}), "needs min, max or both"),
         (lambda t: t.update(constrain={"nfe": {"min": 3, "max": 2}}), r"min = 3 must not be above max = 2"),
         (lambda t: t.update(constrain={"fid": {"max": 2}}), r"constrain\.fid"),
         (lambda t: t.update(constrain={"nfe": {"max": 15}}), r"nfe = 20: constrain\.nfe is at most 15"),
@@ -115,7 +115,7 @@ def broken(root: Path, change) -> dict:
         (lambda t: t["vary"]["degradation.sigma.rate"].update(when={"sigma.kind": ["x"]}), r"when\.sigma\.kind"),
         (
             lambda t: t["vary"]["degradation.sigma.rate"].update(when={"degradation.sigma.schedule": "cubic"}),
-            r"rate\.when\.degradation\.sigma\.schedule = 'cubic': .* never has .*; allowed: constant, linear, exponential",
+            r"rate\.when\.degradation\.sigma\.schedule = 'cubic': .* never .*; allowed: constant, linear, exponential",
         ),
         (
             lambda t: t["vary"]["degradation.sigma.rate"].update(when={"degradation.steps": 20}),

@@ -105,11 +105,11 @@ def test_variants_wrong_config_is_refused(variants: dict, said: str) -> None:
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({}, "give vary, ranges to search, or variants"),
-        ({"variants": {}, "vary": {}}, "give vary, ranges to search, or variants"),
+        ({}, r"needs vary \(keys to search\), variants"),
+        ({"variants": {}, "vary": {}}, r"needs vary \(keys to search\), variants"),
         (
             {"variants": {"a": {}}, "derive": {"degradation.sigma.start": {"hold": "leftover"}}},
-            "derive, constrain and first go with vary",
+            "derive, constrain and first need vary",
         ),
     ],
 )

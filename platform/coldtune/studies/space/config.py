@@ -51,7 +51,7 @@ class Vary(Config):
     @model_validator(mode="after")
     def _check_choices_or_range(self) -> Vary:
         if (self.choices is None) == (self.low is None or self.high is None):
-            raise ValueError("give either choices, or low and high")
+            raise ValueError("needs either choices, or low and high")
         if self.choices is not None:
             if not self.choices or self.log or self.step is not None or len(set(self.choices)) < len(self.choices):
                 raise ValueError(
@@ -125,7 +125,7 @@ class Bound(Config):
     @model_validator(mode="after")
     def _check_ends(self) -> Bound:
         if self.min is None and self.max is None:
-            raise ValueError("give min, max or both")
+            raise ValueError("needs min, max or both")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min = {self.min:g} must not be above max = {self.max:g}")
         return self
@@ -161,7 +161,7 @@ class SpaceConfig(Config):
     @model_validator(mode="after")
     def _check_vary_or_variants(self) -> SpaceConfig:
         if not self.vary and not self.variants:
-            raise ValueError("give vary, ranges to search, or variants, settings to try one by one, or both")
+            raise ValueError("needs vary (keys to search), variants (settings to try one by one), or both")
         if not self.vary and (self.derive or self.constrain or self.first):
-            raise ValueError("derive, constrain and first go with vary; write down the changes of a variant instead")
+            raise ValueError("derive, constrain and first need vary. Write the changes into the variants instead.")
         return self

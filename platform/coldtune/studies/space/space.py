@@ -11,8 +11,8 @@
 
 A point is infeasible if a derived value does not exist there. It is never asked (`coldtune.studies.search.sampler`).
 
-A space may list variants instead of `vary`. Then each variant is asked once. If a space has both, the variant is one more
-choice of the search:
+A space may list variants instead of `vary`. Then each variant is asked once. If a space has both, the variant is one
+more choice of the search:
 
     variants:
       fixed noise: {sampler.draw: fixed}
@@ -199,8 +199,8 @@ class Space:
         }
         if (total := math.prod(map(len, options.values()))) > _LARGEST_GRID:
             raise ValueError(
-                f"search.algorithm = 'grid': {total:,} combinations, but at most {_LARGEST_GRID:,} are allowed; use "
-                "larger steps"
+                f"search.algorithm = 'grid': {total:,} combinations, but at most {_LARGEST_GRID:,} are allowed. Use "
+                "larger steps."
             )
         points = {repr(self.first): self.first}
         for values in itertools.product(*options.values()):
@@ -242,10 +242,10 @@ class Space:
             allowed = ", ".join(f"{key} of {kind}" for key, kind in DERIVED_KEYS.items())
             raise ValueError(f"derive.{path}: `hold: {derive.hold}` derives only {allowed}")
         if path in self.config.vary:
-            raise ValueError(f"derive.{path}: is also under vary; a key is varied or derived, not both")
+            raise ValueError(f"derive.{path}: is also under vary. A key is either varied or derived, not both.")
         if derive.at == "base":
             if (kind := self.base["degradation"]["kind"]) != DERIVED_KEYS[path]:
-                raise ValueError(f"derive.{path}: the base is {kind}, which has no such key; set `at` to a number")
+                raise ValueError(f"derive.{path}: the base is {kind}, which has no such key. Set `at` to a number.")
             return leftover_of(self.base["degradation"], self.image_shape)
         return float(derive.at)
 
@@ -256,7 +256,7 @@ class Space:
             raise ValueError(f"{where}.{unknown[0]}: does not vary; allowed: {', '.join(self.paths.values())}")
         point = self._point_at(values, f"{where} lies outside the space")
         if missing := [key for key in values if key != VARIANT and short_name(key) not in point]:
-            raise ValueError(f"{where}.{missing[0]}: has no effect there, because its `when` is not met; leave it out")
+            raise ValueError(f"{where}.{missing[0]}: has no effect there, because its `when` is not met. Leave it out.")
         try:
             self.resolve(point)
         except ValueError as error:

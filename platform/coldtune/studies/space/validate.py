@@ -81,8 +81,8 @@ def check_keys(space: Space) -> None:
             raise ValueError(f"vary.{path}: the base has no such key; allowed: {others}")
         if path.startswith(JUDGING_KEYS):
             raise ValueError(
-                f"vary.{path}: changes how trials are judged, and trials are compared with each other; leave it out, "
-                f"and make another study with --set {path}=..."
+                f"vary.{path}: changes how trials are judged, and trials are compared with each other. Leave it out, "
+                f"and start another study with --set {path}=..."
             )
     above: list[str] = []
     for path, vary in space.config.vary.items():
@@ -157,7 +157,7 @@ def check_leftovers(space: Space) -> None:
             values = trial.model_dump()
             shown = ", ".join(f"{path} = {get_key(values, path)}" for path in paths) or "degradation (the base's)"
             raise ValueError(
-                f"{shown}: the {kind} leaves {left:.2g} of an image at T, but a prior draws x_T without any image; add "
+                f"{shown}: the {kind} leaves {left:.2g} of an image at T, but a prior draws x_T without any image. Add "
                 f"constrain: {{leftover: {{max: {MAX_LEFTOVER:g}}}}}, or {_stronger_end(kind)}"
             )
 
