@@ -20,7 +20,7 @@ class InfeasibleError(ValueError):
 
 
 class Vary(Config):
-    """One key that varies: either a list of choices or a range.
+    """A key that varies: either a list of choices or a range.
 
     Attributes:
         choices: Values of any kind, for example `[constant, linear]`. None is written as `null`.
@@ -88,9 +88,9 @@ class Vary(Config):
 
 
 class Derive(Config):
-    """One key whose value follows from all others, so that a quantity has the same value at every point.
+    """A key whose value follows from all others, so that a quantity has the same value at every point.
 
-    A weaker degradation at t = T gives a better FID, whatever the restorer is worth. With `hold: leftover`, points
+    A weaker degradation at t = T has a better FID, whatever the restorer is worth. With `hold: leftover`, points
     differ in the path to x_T but not in x_T itself, so their FIDs can be compared.
 
     Attributes:
@@ -146,7 +146,7 @@ class SpaceConfig(Config):
         first: Points to try after the base and before the search chooses. A point lists dotted keys. Its other keys
             are as in the base.
         variants: Changes to the base, by name. A change sets dotted keys, or replaces whole sections (`degradation`).
-            Without `vary`, each variant is asked once, in the order written. With `vary`, the variant is one more
+            Without `vary`, each variant is asked once, in the order written. With `vary`, the variant is another
             choice of the search, and `when: {variant: NAME}` restricts a key to a variant. All variants are judged
             alike. None may change the protocol, the images, or whether images are restored or generated.
     """

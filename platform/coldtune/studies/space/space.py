@@ -116,7 +116,7 @@ class Space:
         return {name for config in degradations if (name := source_of(config))} | set(map(str, choices))
 
     def walk(self, pick: Pick) -> dict[str, Any]:
-        """Build one point by asking `pick` for each of its values, in the order of the file.
+        """Build a point by asking `pick` for each of its values, in the order of the file.
 
         The variant comes first. A key whose `when` is not met is skipped.
         """

@@ -171,7 +171,7 @@ def _stronger_end(kind: str) -> str:
 def corners(space: Space) -> Iterator[dict[str, Any]]:
     """Yield the points whose values are all choices or range ends, each point once.
 
-    If there are more than 4,096 combinations, 4,096 random combinations are drawn instead, always the same ones.
+    If there are more than 4,096 combinations, 4,096 random combinations are drawn instead, always the same.
     """
     options = [[(VARIANT, name) for name in space.config.variants]] if space.config.variants else []
     options += [[(name, end) for end in space.config.vary[path].ends()] for name, path in space.paths.items()]
