@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from coldtune import cli, presets
+from coldtune.cli.job import parser
 
 SLOW = {"torch", "numpy", "ray", "mlflow", "optuna", "pydantic"}
 
@@ -41,6 +42,12 @@ def test_a_study_that_is_not_there_is_one_line_naming_those_that_are(tmp_path, c
     assert ended.value.code == 2
     error = capsys.readouterr().err.strip()
     assert error == f"error: study nowhere: not in {tmp_path} (there are: none)"
+
+
+def test_job_parser_has_generate_flag_only_if_asked():
+    assert parser("", 12, generate=True).parse_args(["--generate"]).generate
+    with pytest.raises(SystemExit):
+        parser("", 12).parse_args(["--generate"])
 
 
 def test_an_interrupted_command_says_so_without_a_traceback(monkeypatch, capsys: pytest.CaptureFixture[str]):

@@ -1,4 +1,4 @@
-"""A study to ask: the blur's, searched at random; files that want another spec or space make their own."""
+"""The blur study with random search, as a spec and a space. Some test files define their own instead."""
 
 from __future__ import annotations
 

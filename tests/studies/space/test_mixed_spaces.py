@@ -1,4 +1,4 @@
-"""What a mixed space trains: once for each distinct training, whatever else its points vary."""
+"""A space that varies training, sampler and prior together trains once for each distinct training."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from coldtune.training.config import TrainingConfig
 from coldtune.training.loop import train
 
 SHAPE = (1, 16, 16)
-TRAINS = ("data", "degradation", "restorer", "training")
-"""The sections that may shape a training; the others never do."""
+TRAINING_SECTIONS = ("data", "degradation", "restorer", "training")
+"""The only sections that can influence a training."""
 
 BASE = presets.load("digits-quick")
 BASE["training"] |= {"steps": 4, "batch_size": 8, "validate_every": 0, "report_every": 4, "checkpoint_every": 4}
@@ -42,7 +42,7 @@ MIXED = {
     "base": "x",
     "vary": {
         "training.lr": {"choices": [0.001, 0.002]},
-        "training.steps": {"choices": [4, 6]},  # a longer training goes on from the shorter one
+        "training.steps": {"choices": [4, 6]},  # the longer training continues the shorter training
         "degradation.kernel_size": {"choices": [5, 7]},
         "sampler.algorithm": {"choices": ["tacos", "naive"]},
         "sampler.num_steps": {"choices": [None, 2]},
@@ -51,7 +51,7 @@ MIXED = {
 }
 GENERATION = presets.load("quick/digits-blur-generation")
 
-# Another valid value for each key, where the next float or integer, or the other boolean, is none.
+# Another valid value for each key for which `changed` would produce an invalid value.
 OTHERS: dict[str, Any] = {
     "degradation.padding": "reflect", "degradation.kernel_size": 9, "degradation.sigma.schedule": "linear",
     "restorer.size": "tiny", "restorer.index": "t-1", "training.loss": "l2", "training.clip_norm": 2.0,
@@ -59,8 +59,9 @@ OTHERS: dict[str, Any] = {
     "sampler.returns": "estimate", "prior.kind": "normal", "protocol.extractor": "mnist", "protocol.split": "test",
     "protocol.num_images": 100, "rungs.steps": [2], "rungs.metric": "mind",
 }  # fmt: skip
-# Not changed: what names the dataset (its pixels are keyed), kinds of degradation, and what allows one value only here.
-LEFT = {
+# Keys that the tests do not change: the name of the dataset (its pixels are part of the key), the kind of degradation,
+# and keys that allow only one value here.
+UNCHANGED = {
     "data.name", "data.image_size", "data.resize", "degradation.kind", "sampler.draw", "sampler.eta", "rungs.num_images"
 }  # fmt: skip
 
@@ -74,9 +75,9 @@ def space(tree: dict = MIXED, base: dict = BASE) -> Space:
     return build_space(parse(SpaceConfig, tree), {**base, "prior": base.get("prior") or {"kind": "data"}}, SHAPE)
 
 
-def shapes_training(path: str) -> bool:
+def influences_training(path: str) -> bool:
     section, _, key = path.partition(".")
-    return section in TRAINS and not (section == "training" and key in TrainingConfig.BOOKKEEPING)
+    return section in TRAINING_SECTIONS and not (section == "training" and key in TrainingConfig.BOOKKEEPING)
 
 
 def changed(value: Any, path: str) -> Any:
@@ -89,13 +90,13 @@ def changed(value: Any, path: str) -> Any:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**31))
-def test_a_training_key_knows_what_shapes_the_training_and_nothing_else(dataset: Dataset, seed: int) -> None:
-    """At random points of a mixed space, one other value of one key at a time, for every key that a trial has."""
+def test_train_key_at_random_points_depends_on_training_keys_only(dataset: Dataset, seed: int) -> None:
+    """Change one key of a trial at a random point of the mixed space. Any key of the trial may be drawn."""
     rng = random.Random(seed)
     mixed = space()
     trial = mixed.resolve(mixed.sample(rng))
     tree = plain(trial)
-    path, value = rng.choice([(path, value) for path, value in leaves(tree) if path not in LEFT])
+    path, value = rng.choice([(path, value) for path, value in leaves(tree) if path not in UNCHANGED])
     other = copy.deepcopy(tree)
     set_key(other, path, changed(value, path))
     try:
@@ -103,15 +104,15 @@ def test_a_training_key_knows_what_shapes_the_training_and_nothing_else(dataset:
         altered.check(SHAPE)
     except ValueError:
         return
-    assert (train_key(altered, dataset) != train_key(trial, dataset)) == shapes_training(path), path
+    assert (train_key(altered, dataset) != train_key(trial, dataset)) == influences_training(path), path
 
 
-def test_every_key_is_looked_at(dataset: Dataset) -> None:
-    """The same for each key once, from the base of generation, which has a prior of its own: no key is forgotten."""
+def test_train_key_of_every_config_key_depends_on_training_keys_only(dataset: Dataset) -> None:
+    """Change each key of a generation base once. This base has a prior, so every section of a trial is covered."""
     tree = plain(parse_trial(GENERATION))
-    trial, looked = parse_trial(GENERATION), set()
+    trial, sections = parse_trial(GENERATION), set()
     for path, value in leaves(tree):
-        if path in LEFT:
+        if path in UNCHANGED:
             continue
         other = copy.deepcopy(tree)
         set_key(other, path, changed(value, path))
@@ -119,14 +120,14 @@ def test_every_key_is_looked_at(dataset: Dataset) -> None:
             other["prior"] = {"kind": "normal"}
         altered = parse_trial(other)
         assert altered != trial, path
-        assert (train_key(altered, dataset) != train_key(trial, dataset)) == shapes_training(path), path
-        looked.add(path.partition(".")[0])
-    assert looked == set(TrialConfig.model_fields)
+        assert (train_key(altered, dataset) != train_key(trial, dataset)) == influences_training(path), path
+        sections.add(path.partition(".")[0])
+    assert sections == set(TrialConfig.model_fields)
 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31))
-def test_as_many_trainings_as_distinct_values_that_shape_one(dataset: Dataset, seed: int) -> None:
+def test_train_key_count_equals_distinct_training_values(dataset: Dataset, seed: int) -> None:
     rng = random.Random(seed)
     mixed = space()
     points = [mixed.sample(rng) for _ in range(30)]
@@ -135,8 +136,8 @@ def test_as_many_trainings_as_distinct_values_that_shape_one(dataset: Dataset, s
 
 
 @pytest.mark.slow
-def test_a_small_sweep_trains_once_for_each(dataset: Dataset, tmp_path: Path) -> None:
-    """A real one: 10 trials of the mixed space, trained, sampled and judged, in the order that the study asks."""
+def test_mixed_space_sweep_runs_each_training_once(dataset: Dataset, tmp_path: Path) -> None:
+    """Train, sample and judge 10 trials of the mixed space in the order in which the study asks them."""
     mixed = space()
     spec = StudySpec(job="mixed", space=mixed.config, base=dict(mixed.base), search=SearchConfig(algorithm="random"))
     ledger = Ledger("mixed", spec, mixed, InMemoryStorage())
@@ -154,8 +155,8 @@ def test_a_small_sweep_trains_once_for_each(dataset: Dataset, tmp_path: Path) ->
         ledger.complete(asked.number, TrialOutcome(outcome.metrics))
     longest: dict[tuple, int] = {}
     for point in points:
-        what = (point["lr"], point["kernel"])
-        longest[what] = max(longest.get(what, 0), point["train_steps"])
-    assert len(longest) < len(points), "some share a training, or the sweep shows nothing"
+        values = (point["lr"], point["kernel"])
+        longest[values] = max(longest.get(values, 0), point["train_steps"])
+    assert len(longest) < len(points), "at least two trials must share a training"
     assert len([key for key, start, _ in steps if start == 0]) == len({key for key, *_ in steps}) == len(longest)
-    assert sum(end - start for _, start, end in steps) == sum(longest.values()), "no step is trained twice"
+    assert sum(end - start for _, start, end in steps) == sum(longest.values()), "each training step must run once"

@@ -1,4 +1,4 @@
-"""The search space: what it refuses, what it leaves out, and that every point it can ask ends at the same severity."""
+"""The search space: refused configurations, skipped keys, and the equal leftover of all feasible points."""
 
 from __future__ import annotations
 
@@ -35,36 +35,36 @@ def blur(root: Path) -> Space:
     return build(tree(root))
 
 
-def test_the_first_point_is_the_base_and_resolves_to_it(blur: Space) -> None:
+def test_space_first_point_resolves_to_base(blur: Space) -> None:
     trial = blur.resolve(blur.first)
     assert blur.first == {"schedule": "exponential", "rate": 0.05, "T": 20, "kernel": 7, "sampler": "tacos"}
-    assert trial.degradation == BASE["degradation"], "the derived start is the base's own"
+    assert trial.degradation == BASE["degradation"], "the derived start must equal the start of the base"
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**31))
-def test_every_point_that_can_be_asked_ends_at_the_bases_leftover(blur: Space, seed: int) -> None:
+def test_space_feasible_points_have_the_leftover_of_base(blur: Space, seed: int) -> None:
     point = blur.sample(random.Random(seed))
     if not blur.feasible(point):
         with pytest.raises(InfeasibleError, match=r"leftover = .* out of reach"):
             blur.resolve(point)
         return
     trial = blur.resolve(point)
-    # `start` is rounded to 6 digits, and T steps multiply its error.
+    # `start` is rounded to 6 digits, and its error grows with T steps.
     assert leftover(trial.degradation, SHAPE) == pytest.approx(leftover(BASE["degradation"], SHAPE), rel=1e-3)
     assert trial.degradation["steps"] == point["T"]
     assert trial.degradation["kernel_size"] == point["kernel"]
 
 
-def test_some_of_the_space_is_out_of_reach_and_most_is_not(blur: Space) -> None:
-    # Ten flat kernels of 5 pixels leave (1 + 2 cos w + 2 cos 2w)^10 / 5^10 = .20 of the slowest mode, w = 2 pi / 16:
-    # enough; but a linear growth of .2 over 40 steps overshoots from start 0 on.
+def test_space_feasible_share_is_between_half_and_one(blur: Space) -> None:
+    # Ten flat kernels of 5 pixels leave (1 + 2 cos w + 2 cos 2w)^10 / 5^10 = .20 of the slowest mode, w = 2 pi / 16.
+    # That is strong enough. A linear growth of .2 over 40 steps is too strong, even with start 0.
     assert 0.5 < blur.feasible_share() < 1
     assert not blur.feasible({"schedule": "linear", "rate": 0.2, "T": 40, "kernel": 7, "sampler": "tacos"})
     assert blur.feasible({"schedule": "linear", "rate": 0.01, "T": 10, "kernel": 5, "sampler": "tacos"})
 
 
-def test_a_key_without_effect_is_left_out(blur: Space) -> None:
+def test_walk_skips_key_with_unmet_condition(blur: Space) -> None:
     asked = []
 
     def pick(name, distribution):
@@ -76,7 +76,7 @@ def test_a_key_without_effect_is_left_out(blur: Space) -> None:
     assert "rate" not in blur.resolve(point).degradation["sigma"]
 
 
-def test_a_number_may_be_held_instead_of_the_bases(root: Path) -> None:
+def test_derive_at_number_fixes_that_leftover(root: Path) -> None:
     changed = tree(root)
     changed["derive"]["degradation.sigma.start"]["at"] = 0.5
     space = build(changed)
@@ -103,9 +103,9 @@ def broken(root: Path, change) -> dict:
         (lambda t: t["vary"].update({"training.lr": {"low": -1.0, "high": 0.001}}), r"training\.lr = -1\.0"),
         (lambda t: t["vary"].update({"sampler.num_steps": {"low": 1, "high": 50}}), "lies outside the space"),
         (lambda t: t["vary"]["degradation.steps"].update(low=25), r"degradation\.steps = 20: the first trial is"),
-        (lambda t: t["derive"].update({"training.lr": {"hold": "leftover"}}), "derives degradation.sigma.start"),
+        (lambda t: t["derive"].update({"training.lr": {"hold": "leftover"}}), "derives only degradation.sigma.start"),
         (lambda t: t["derive"]["degradation.sigma.start"].update(hold="psnr"), "'leftover'"),
-        (lambda t: t.update(constrain={"nfe": {}}), "give min, max or both"),
+        (lambda t: t.update(constrain={"nfe": {}}), "needs min, max or both"),
         (lambda t: t.update(constrain={"nfe": {"min": 3, "max": 2}}), r"min = 3 must not be above max = 2"),
         (lambda t: t.update(constrain={"fid": {"max": 2}}), r"constrain\.fid"),
         (lambda t: t.update(constrain={"nfe": {"max": 15}}), r"nfe = 20: constrain\.nfe is at most 15"),
@@ -115,7 +115,7 @@ def broken(root: Path, change) -> dict:
         (lambda t: t["vary"]["degradation.sigma.rate"].update(when={"sigma.kind": ["x"]}), r"when\.sigma\.kind"),
         (
             lambda t: t["vary"]["degradation.sigma.rate"].update(when={"degradation.sigma.schedule": "cubic"}),
-            r"rate\.when\.degradation\.sigma\.schedule = 'cubic': it never is; allowed: constant, linear, exponential",
+            r"rate\.when\.degradation\.sigma\.schedule = 'cubic': .* never .*; allowed: constant, linear, exponential",
         ),
         (
             lambda t: t["vary"]["degradation.sigma.rate"].update(when={"degradation.steps": 20}),
@@ -142,19 +142,19 @@ def broken(root: Path, change) -> dict:
         ),
     ],
 )  # fmt: skip
-def test_what_a_space_refuses_before_anything_is_spent(root: Path, change, said: str) -> None:
+def test_build_space_wrong_config_is_refused(root: Path, change, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build(broken(root, change))
 
 
-def test_restored_and_generated_images_are_not_in_one_space() -> None:
+def test_build_space_mixing_restored_and_generated_images_is_refused() -> None:
     tree = {"base": "x", "vary": {"prior.kind": {"choices": ["data", "gmm"]}}}
-    with pytest.raises(ValueError, match=r"a point that changes generated for restored images \(prior\.kind = 'gmm'\)"):
+    with pytest.raises(ValueError, match=r"changes whether images are restored or .* \(prior\.kind = 'gmm'\)"):
         build(tree, BASE | {"prior": {"kind": "data"}})
 
 
-def test_a_condition_does_not_hold_by_a_key_that_is_not_asked_itself() -> None:
-    """The base does not clamp; where clamping is not asked, what waits for none is not asked either."""
+def test_condition_on_skipped_key_is_not_met() -> None:
+    """`num_steps` waits for `clamp: false`. The base has this value, but `clamp` is skipped with `tacos`."""
     space = build(
         {
             "base": "x",
@@ -173,7 +173,7 @@ def test_a_condition_does_not_hold_by_a_key_that_is_not_asked_itself() -> None:
     }
 
 
-def test_the_datasets_that_a_space_draws_from(root: Path) -> None:
+def test_sources_lists_datasets_of_base_and_choices(root: Path) -> None:
     base = copy.deepcopy(BASE)
     base["degradation"] = {"kind": "animorph", "steps": 10, "schedule": "cosine", "source": "cifar10"}
     space = {"base": "x", "vary": {"degradation.steps": {"low": 5, "high": 10}}}

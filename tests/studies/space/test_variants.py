@@ -1,4 +1,4 @@
-"""Spaces of variants: each is asked once, in the order written, whatever happens in between; and all are comparable."""
+"""Spaces with variants: each is asked once, in the order written, and all can be compared."""
 
 from __future__ import annotations
 
@@ -40,38 +40,38 @@ def ledger(folder: Path) -> Ledger:
     return Ledger("s", spec, space, storage)
 
 
-def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
+def test_variant_changes_only_the_named_keys() -> None:
     space = build()
     plain, naive, mask = (space.resolve({"variant": name}) for name in VARIANTS)
     assert (plain.sampler.algorithm, naive.sampler.algorithm) == ("tacos", "naive")
     assert plain.degradation == naive.degradation == BASE["degradation"]
     assert naive.model_copy(update={"sampler": plain.sampler}) == plain
-    assert mask.degradation == VARIANTS["mask"]["degradation"], "a section replaces the base's, nothing of which stays"
+    assert mask.degradation == VARIANTS["mask"]["degradation"], "a section must replace the whole section of the base"
     assert mask.model_copy(update={"degradation": plain.degradation}) == plain
 
 
-def test_each_is_asked_once_in_order_also_when_the_driver_dies_in_between(tmp_path: Path) -> None:
+def test_variants_are_asked_once_in_order_after_driver_death(tmp_path: Path) -> None:
     first = ledger(tmp_path)
     assert [first.ask().point["variant"] for _ in range(2)] == ["as it is", "naive"]
     first.complete(1, TrialOutcome({"fid": 1.0}))
-    again = ledger(tmp_path)  # the first trial was not told: it is taken up again before the third is asked
+    again = ledger(tmp_path)  # trial 0 has no result, so it is asked again before trial 2
     assert again.interrupted() == [0]
     asked = [again.ask(), again.ask()]
     assert [(a.number, a.point["variant"], a.again) for a in asked] == [(0, "as it is", True), (2, "mask", False)]
     assert asked[1].config.degradation["kind"] == "mask"
 
 
-def test_a_trial_that_died_before_it_had_its_variant_gets_it(tmp_path: Path) -> None:
+def test_variants_trial_without_parameters_after_driver_death_gets_its_variant(tmp_path: Path) -> None:
     first = ledger(tmp_path)
     first.ask()
-    first.study.ask()  # the driver died here: the trial exists and has no parameter
+    first.study.ask()  # the driver dies here, when the trial exists but has no parameter
     again = ledger(tmp_path)
     assert [again.ask().point["variant"] for _ in range(3)] == list(VARIANTS)
     assert [trial.params["variant"] for trial in optuna.load_study(
         study_name="s", storage=again.study._storage).trials] == list(VARIANTS)  # fmt: skip
 
 
-def test_variants_are_counted_and_ranges_are_not(root: Path) -> None:
+def test_space_size_is_number_of_variants_or_none(root: Path) -> None:
     assert build().size == 3
     assert build().feasible_share() == 1
     tree = presets.read_yaml(root / "search_spaces/blur.yaml")
@@ -95,10 +95,10 @@ def changed(**sections: object) -> dict:
         ({"a": {}, "b": {"protocol.num_images": 300}}, r"variants\.b: changes the protocol"),
         ({"a": {"data.image_size": 32}}, r"variants\.a: changes data\.image_size"),
         ({"a": {"data.name": "mnist"}}, r"variants\.a: changes data\.name"),
-        ({"a": {"prior": {"kind": "gmm"}}}, r"variants\.a: changes generated for restored images"),
+        ({"a": {"prior": {"kind": "gmm"}}}, r"variants\.a: changes whether images are restored or generated"),
     ],
 )
-def test_what_is_refused_before_anything_is_spent(variants: dict, said: str) -> None:
+def test_variants_wrong_config_is_refused(variants: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build(variants)
 
@@ -106,15 +106,15 @@ def test_what_is_refused_before_anything_is_spent(variants: dict, said: str) -> 
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({}, "give vary, ranges to search, or variants"),
-        ({"variants": {}, "vary": {}}, "give vary, ranges to search, or variants"),
+        ({}, r"needs vary \(keys to search\), variants"),
+        ({"variants": {}, "vary": {}}, r"needs vary \(keys to search\), variants"),
         (
             {"variants": {"a": {}}, "derive": {"degradation.sigma.start": {"hold": "leftover"}}},
-            "derive, constrain and first go with vary",
+            "derive, constrain and first need vary",
         ),
     ],
 )
-def test_a_space_is_searched_or_gone_through(parts: dict, said: str) -> None:
+def test_space_config_without_vary_or_variants_is_refused(parts: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse(SpaceConfig, {"base": "digits-quick", **parts})
 
@@ -140,7 +140,7 @@ def searched(**parts: object) -> Space:
     return build_space(parse(SpaceConfig, tree), BASE, SHAPE)
 
 
-def test_a_variant_may_be_one_more_choice_of_the_search() -> None:
+def test_variants_beside_vary_are_one_more_choice() -> None:
     space = searched()
     assert space.size is None
     assert space.first == {"variant": "blur", "T": 20}
@@ -159,8 +159,8 @@ def test_a_variant_may_be_one_more_choice_of_the_search() -> None:
             assert trial.degradation["beta"] == {"start": 0.5, "step": point["beta_step"]}
 
 
-def test_a_key_of_one_variant_needs_its_when() -> None:
-    """Asked of every variant, it would be written into one that has no such key: found before anything is spent."""
+def test_vary_key_of_one_variant_without_condition_is_refused() -> None:
+    """Without a condition, the key would also be set in variants that do not have it."""
     with pytest.raises(ValueError, match=r"degradation\.beta\.step = None: .* the base lies outside"):
         searched(vary={"degradation.beta.step": {"low": 0.05, "high": 0.2}})
     with pytest.raises(ValueError, match=r"not valid \(variant = 'noise', .*sigma"):
@@ -169,7 +169,7 @@ def test_a_key_of_one_variant_needs_its_when() -> None:
         searched(vary={"degradation.threshold.start": {"low": 0.05, "high": 0.2}})
 
 
-def test_a_key_that_varies_for_other_variants_stays_as_written() -> None:
+def test_vary_key_of_other_variants_stays_as_written() -> None:
     space = searched(vary={"degradation.steps": {"low": 10, "high": 30, "when": {"variant": ["blur", "noise"]}}})
     assert space.resolve({"variant": "mask"}).degradation["steps"] == 20
     assert space.resolve({"variant": "noise", "T": 12}).degradation["steps"] == 12

@@ -1,4 +1,4 @@
-"""The search space as it is written: which keys vary and where, what is derived, or which variants there are."""
+"""The search space as a user writes it: the keys that vary, the keys that are derived, and the variants."""
 
 from __future__ import annotations
 
@@ -13,15 +13,25 @@ from coldtune.stages.trial import VARIANT as VARIANT
 
 
 class InfeasibleError(ValueError):
-    """A point at which a derived value cannot be had; it is excluded from the search, not an error of the user."""
+    """A point that the search leaves out, because a derived value does not exist or a constraint is violated.
+
+    It is not an error of the user.
+    """
 
 
 class Vary(Config):
-    """One varied key: `choices`, or `low` and `high` (both inclusive; integers search integers).
+    """A key that varies: either a list of choices or a range.
 
-    log: search the logarithm, for values that matter by their ratio. step: a grid from `low`. when: only where every
-    named key has one of the values listed (a key without effect is left out of the point, so that the search does not
-    learn from it, and of the trial; one that belongs to other variants stays as the trial's own variant has it).
+    Attributes:
+        choices: Values of any kind, for example `[constant, linear]`. None is written as `null`.
+        low: The lower end of the range, inclusive. If `low`, `high` and `step` are integers, only integers are drawn.
+        high: The upper end of the range, inclusive.
+        step: Restricts the range to the grid low, low + step, low + 2 step, ...
+        log: True searches the logarithm of the value. Use it if ratios matter more than differences, as for learning
+            rates.
+        when: Conditions by dotted key, each with one allowed value or a list of them. The key is drawn only if every
+            condition is met. Otherwise it has no effect, so both the point and the trial leave it out, and the search
+            does not learn from it. A key with the condition `variant` stays as the other variants write it.
     """
 
     choices: tuple[str | bool | int | float | None, ...] | None = None
@@ -33,18 +43,21 @@ class Vary(Config):
 
     @field_validator("when", mode="before")
     @classmethod
-    def _listed(cls, value: Any) -> Any:
+    def _wrap_single_values(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
         return {key: item if isinstance(item, list | tuple) else [item] for key, item in value.items()}
 
     @model_validator(mode="after")
-    def _whole(self) -> Vary:
+    def _check_choices_or_range(self) -> Vary:
         if (self.choices is None) == (self.low is None or self.high is None):
-            raise ValueError("give either choices, or low and high")
+            raise ValueError("needs either choices, or low and high")
         if self.choices is not None:
             if not self.choices or self.log or self.step is not None or len(set(self.choices)) < len(self.choices):
-                raise ValueError("choices must be different from each other, at least one, and go without log and step")
+                raise ValueError(
+                    "choices must be different from each other, at least one is needed, and log and step go with a "
+                    "range only"
+                )
         else:
             assert self.low is not None
             assert self.high is not None
@@ -55,7 +68,7 @@ class Vary(Config):
         return self
 
     def distribution(self) -> BaseDistribution:
-        """The Optuna distribution of this key."""
+        """Return the Optuna distribution of this key."""
         if self.choices is not None:
             return CategoricalDistribution(self.choices)
         assert self.low is not None
@@ -66,7 +79,7 @@ class Vary(Config):
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
     def ends(self) -> tuple[Any, ...]:
-        """The values at which the key is checked: all choices, or both ends."""
+        """Return the values that are checked before a study starts: all choices, or both ends of the range."""
         distribution = self.distribution()
         if isinstance(distribution, CategoricalDistribution):
             return distribution.choices
@@ -75,10 +88,15 @@ class Vary(Config):
 
 
 class Derive(Config):
-    """A key whose value follows from the others, so that what `hold` names stays `at` the base's value or a number.
+    """A key whose value follows from all others, so that a quantity has the same value at every point.
 
-    hold: `leftover`, what survives of the slowest mode at t = T (see `coldtune.diffusion.leftover`): the path to the
-    end then varies, never the end itself, and FIDs compare (the weaker the end, the better every FID).
+    A weaker degradation at t = T has a better FID, whatever the restorer is worth. With `hold: leftover`, points
+    differ in the path to x_T but not in x_T itself, so their FIDs can be compared.
+
+    Attributes:
+        hold: The quantity to fix. `leftover` is the share of the slowest mode that survives at t = T (see
+            `coldtune.diffusion.leftover`).
+        at: The value to fix it at: a number, or `base` for the value that the base has.
     """
 
     hold: Literal["leftover"]
@@ -86,13 +104,18 @@ class Derive(Config):
 
 
 class Bound(Config):
-    """What a quantity may be, both ends included."""
+    """The allowed range of a quantity.
+
+    Attributes:
+        min: The smallest allowed value. None means no lower limit.
+        max: The largest allowed value. None means no upper limit.
+    """
 
     min: float | None = None
     max: float | None = None
 
-    def holds(self, value: float) -> bool:
-        """Whether `value` lies within."""
+    def allows(self, value: float) -> bool:
+        """Return True if `value` is within the range, both ends included."""
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
     def __str__(self) -> str:
@@ -100,25 +123,32 @@ class Bound(Config):
         return " and ".join(f"{word} {end:g}" for word, end in ends.items() if end is not None)
 
     @model_validator(mode="after")
-    def _bounds(self) -> Bound:
+    def _check_ends(self) -> Bound:
         if self.min is None and self.max is None:
-            raise ValueError("give min, max or both")
+            raise ValueError("needs min, max or both")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min = {self.min:g} must not be above max = {self.max:g}")
         return self
 
 
 class SpaceConfig(Config):
-    """A space as it is written in a file under search_spaces/: ranges to search, variants to go through, or both.
+    """A search space, as a file under search_spaces/ writes it. It has keys to search (`vary`), variants, or both.
 
-    constrain: what a point must keep to be asked at all: `nfe`, the network evaluations of its sampler (a budget);
-    `leftover`, what its degradation leaves at T, for the kinds that have such a number. A space that judges generation
-    needs one of 1e-3 at most, since a prior draws x_T without an image: by this constraint, or by its ranges.
-    first: points to try before the search chooses, after the base: dotted keys, the others as in the base.
-    variants: by name, what each changes of the base: dotted keys, or whole sections (`degradation`), which replace the
-    base's. Without `vary`, every variant is asked once, in the order written; with it, which variant is one more choice
-    of the search, and `when: {variant: NAME}` says to which a key belongs. All are judged alike: none may change the
-    protocol, the images, or whether images are restored or generated.
+    Attributes:
+        base: The configuration around which the space lies: the name of a preset, or a whole trial configuration. It
+            is always the first trial.
+        vary: The keys to search, by dotted key of the base.
+        derive: The keys that follow from the others, by dotted key.
+        constrain: Limits that a point must meet, or the search leaves it out. `nfe` is the number of network
+            evaluations of the sampler, `leftover` the share of an image that the degradation leaves at t = T. A variant
+            whose kind of degradation has no such number is not limited. If a space judges generation, its leftover must
+            be at most 1e-3, either by this constraint or by its ranges, because a prior draws x_T without an image.
+        first: Points to try after the base and before the search chooses. A point lists dotted keys. Its other keys
+            are as in the base.
+        variants: Changes to the base, by name. A change sets dotted keys, or replaces whole sections (`degradation`).
+            Without `vary`, each variant is asked once, in the order written. With `vary`, the variant is another
+            choice of the search, and `when: {variant: NAME}` restricts a key to a variant. All variants are judged
+            alike. None may change the protocol, the images, or whether images are restored or generated.
     """
 
     base: str | dict[str, Any]
@@ -129,9 +159,9 @@ class SpaceConfig(Config):
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _one_kind(self) -> SpaceConfig:
+    def _check_vary_or_variants(self) -> SpaceConfig:
         if not self.vary and not self.variants:
-            raise ValueError("give vary, ranges to search, or variants, settings to go through, or both")
+            raise ValueError("needs vary (keys to search), variants (settings to try one by one), or both")
         if not self.vary and (self.derive or self.constrain or self.first):
-            raise ValueError("derive, constrain and first go with vary; write down what a variant changes")
+            raise ValueError("derive, constrain and first need vary. Write the changes into the variants instead.")
         return self

@@ -1,4 +1,4 @@
-"""Values of a space: dotted keys of nested mappings, and what can be drawn from a distribution."""
+"""Questions about a single Optuna distribution: its grid, a uniform draw, its values, and its description."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 
 def grid_values(path: str, distribution: BaseDistribution) -> Sequence[Any]:
-    """The values of one key in a grid; ValueError naming `path` where there is no end of them."""
+    """Return all values of one key, for a grid search.
+
+    Raises:
+        ValueError: If the number of values is unlimited. The message names the key `path`.
+    """
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if distribution.step is None or distribution.log:
-        raise ValueError(f"vary.{path}: search.algorithm = 'grid' needs choices or a step, it goes through every value")
+        raise ValueError(
+            f"vary.{path}: search.algorithm = 'grid' needs choices or a step, because it tries every value"
+        )
     count = round((distribution.high - distribution.low) / distribution.step) + 1
     return [distribution.low + distribution.step * i for i in range(count)]
 
 
-def uniform(distribution: BaseDistribution, rng: random.Random) -> Any:
-    """A value drawn uniformly; log-uniformly where the distribution says so."""
+def draw_uniform(distribution: BaseDistribution, rng: random.Random) -> Any:
+    """Draw a value uniformly, or log-uniformly if the distribution is logarithmic."""
     if isinstance(distribution, CategoricalDistribution):
         return rng.choice(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -34,16 +40,16 @@ def uniform(distribution: BaseDistribution, rng: random.Random) -> Any:
     return round(value) if isinstance(distribution, IntDistribution) else value
 
 
-def holds(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether `value` is one of the distribution's."""
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Return True if the distribution can produce `value`. A boolean is not a number here."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and distribution._contains(distribution.to_internal_repr(value))
 
 
-def described(distribution: BaseDistribution) -> str:
-    """The distribution as an error names what is allowed."""
+def describe_distribution(distribution: BaseDistribution) -> str:
+    """Describe the allowed values for an error message, for example `10 to 40 in steps of 5`."""
     if isinstance(distribution, CategoricalDistribution):
         return ", ".join(map(str, distribution.choices))
     assert isinstance(distribution, IntDistribution | FloatDistribution)

@@ -1,6 +1,6 @@
-"""The search space: which keys vary, where, and what is derived so that every point is comparable.
+"""The search space as code: its points, the trial that a point means, and the points that can be asked.
 
-    base: digits-quick                      a preset, or an inline trial configuration
+    base: digits-quick                      # a preset, or an inline trial configuration
     vary:
       degradation.sigma.schedule: {choices: [constant, linear, exponential]}
       degradation.sigma.rate:
@@ -9,9 +9,10 @@
     derive:
       degradation.sigma.start: {hold: leftover, at: base}
 
-A point from which a derived value cannot be had is infeasible: it is never asked (`coldtune.studies.search.sampler`).
+A point is infeasible if a derived value does not exist there. It is never asked (`coldtune.studies.search.sampler`).
 
-Instead of `vary`, settings to go through one by one, each asked once; beside it, one more choice of the search:
+A space may list variants instead of `vary`. Then each variant is asked once. If a space has both, the variant is one
+more choice of the search:
 
     variants:
       fixed noise: {sampler.draw: fixed}
@@ -43,16 +44,16 @@ from coldtune.diffusion import (
 from coldtune.dotted import drop_key, get_key, set_key
 from coldtune.stages.trial import TrialConfig, parse_trial, short_name
 from coldtune.studies.space.config import VARIANT, Derive, InfeasibleError, SpaceConfig
-from coldtune.studies.space.distributions import described, grid_values, holds, uniform
+from coldtune.studies.space.distributions import contains, describe_distribution, draw_uniform, grid_values
 
 Point = Mapping[str, Any]
-"""Values by short name, as Optuna and the tables hold them."""
+"""Values by short name (`T` for `degradation.steps`), as Optuna stores them and tables show them."""
 
 Pick = Callable[[str, BaseDistribution], Any]
-"""Chooses the value of one parameter; called in the order in which the space is written."""
+"""Chooses the value of a parameter from its short name and its distribution."""
 
-HELD_BY = {f"degradation.{key}": kind for kind, (key, _) in STARTS.items()}
-"""Which key is derived so that a degradation's leftover is held, and of which kind."""
+DERIVED_KEYS = {f"degradation.{key}": kind for kind, (key, _) in STARTS.items()}
+"""The kind of degradation to which each derived key belongs. The key sets the degradation's leftover."""
 
 _LARGEST_GRID = 100_000
 
@@ -74,12 +75,12 @@ class Space:
 
     @functools.cached_property
     def targets(self) -> dict[str, float]:
-        """The leftover that each derived key keeps, by the key's dotted path.
+        """The leftover that each derived key produces, by the dotted path of the key.
 
         Raises:
             ValueError: If a key cannot be derived, or is varied too.
         """
-        return {path: self._target(path, derive) for path, derive in self.config.derive.items()}
+        return {path: self._leftover_target(path, derive) for path, derive in self.config.derive.items()}
 
     @functools.cached_property
     def first(self) -> dict[str, Any]:
@@ -88,60 +89,73 @@ class Space:
         Raises:
             ValueError: If the base lies outside the space.
         """
-        return self._point({}, "the first trial is the base, and the base lies outside the space")
+        return self._point_at({}, "the first trial is the base, and the base lies outside the space")
 
     @functools.cached_property
     def enqueued(self) -> list[dict[str, Any]]:
-        """The points that are asked before the search chooses: the base's, then those that the file lists.
+        """The points that are asked before the search chooses: the base, then the points under `first`.
 
         Raises:
             ValueError: If a listed point lies outside the space, or is not feasible.
         """
-        return [self.first, *(self._written(number, given) for number, given in enumerate(self.config.first))]
+        return [self.first, *(self._listed_point(number, values) for number, values in enumerate(self.config.first))]
 
     @property
     def size(self) -> int | None:
-        """How many points there are in all, where they are variants; None where a search may go on and on."""
+        """The number of points if the space only lists variants. None if keys vary, because a search has no end."""
         return None if self.config.vary else len(self.config.variants)
 
     def sources(self) -> set[str]:
-        """The datasets that degradations of this space draw from (`animorph`), beside the one that is restored."""
-        trees = [tree["degradation"] for tree in self.trees()]
+        """Return the names of the datasets that degradations of this space draw images from (`animorph` does).
+
+        The dataset that is restored is not among them.
+        """
+        degradations = [tree["degradation"] for tree in self.variant_trees()]
         varied = self.config.vary.get("degradation.source")
-        return {name for tree in trees if (name := source_of(tree))} | set(map(str, varied.ends() if varied else ()))
+        choices = varied.ends() if varied else ()
+        return {name for config in degradations if (name := source_of(config))} | set(map(str, choices))
 
     def walk(self, pick: Pick) -> dict[str, Any]:
-        """One point: `pick` is asked for the variant and each key whose `when` holds, in the order of the file."""
+        """Build a point by asking `pick` for each of its values, in the order of the file.
+
+        The variant comes first. A key whose `when` is not met is skipped.
+        """
         point: dict[str, Any] = {}
         if self.config.variants:
             point[VARIANT] = pick(VARIANT, self.distributions[VARIANT])
-        tree = self.tree(point)
+        tree = self.variant_tree(point)
         for path, vary in self.config.vary.items():
             if all(get_key(tree, key) in allowed for key, allowed in vary.when.items()):
                 name = short_name(path)
                 point[name] = pick(name, self.distributions[name])
                 set_key(tree, path, point[name])
-            elif VARIANT not in vary.when:  # without effect, so that no `when` of another may hold by the base's value
+            elif VARIANT not in vary.when:
+                # The key has no effect. Remove the base's value, so that it cannot meet the `when` of a later key.
                 drop_key(tree, path)
         return point
 
     def resolve(self, point: Point) -> TrialConfig:
-        """The trial's configuration at `point`: the base, the point's values, then what is derived from them.
+        """Return the configuration of the trial at `point`.
 
-        InfeasibleError where a derived value cannot be had; ValueError where the configuration is not valid.
+        It is the base, changed by the variant, then by the values of the point, then by the derived values.
+
+        Raises:
+            InfeasibleError: If a derived value does not exist, or a constraint is violated.
+            ValueError: If the configuration is not valid.
         """
-        tree = self.tree(point)
+        tree = self.variant_tree(point)
         tree.pop(VARIANT, None)
         for name, path in self.paths.items():
             if name in point:
                 set_key(tree, path, point[name])
-            elif VARIANT not in self.config.vary[path].when:  # without effect, and its owner may refuse it
+            elif VARIANT not in self.config.vary[path].when:
+                # The key has no effect, and the class that owns it may refuse it in this combination.
                 drop_key(tree, path)
         for path, target in self.targets.items():
-            if tree["degradation"]["kind"] != HELD_BY[path]:
+            if tree["degradation"]["kind"] != DERIVED_KEYS[path]:
                 continue
             try:
-                value = _start(json.dumps(tree["degradation"], sort_keys=True), self.image_shape, target)
+                value = _cached_start(json.dumps(tree["degradation"], sort_keys=True), self.image_shape, target)
             except OutOfReachError as error:
                 raise InfeasibleError(str(error)) from None
             set_key(tree, path, value)
@@ -150,8 +164,11 @@ class Space:
         self._check_constraints(trial)
         return trial
 
-    def tree(self, point: Point) -> dict[str, Any]:
-        """The base as the point's variant changes it, and the variant's name beside its sections for `when`."""
+    def variant_tree(self, point: Point) -> dict[str, Any]:
+        """Return a copy of the base, changed by the variant of `point`.
+
+        The name of the variant stands beside the sections, so that the conditions of `when` can read it.
+        """
         tree = copy.deepcopy(dict(self.base))
         if (name := point.get(VARIANT)) is not None:
             for path, value in self.config.variants[name].items():
@@ -159,26 +176,22 @@ class Space:
             tree[VARIANT] = name
         return tree
 
-    def trees(self) -> list[dict[str, Any]]:
-        """The base, or as each variant changes it."""
-        return [self.tree({VARIANT: name}) for name in self.config.variants] or [self.tree({})]
+    def variant_trees(self) -> list[dict[str, Any]]:
+        """Return `variant_tree` of every variant, or the base alone if there are no variants."""
+        return [self.variant_tree({VARIANT: name}) for name in self.config.variants] or [self.variant_tree({})]
 
-    def _check_constraints(self, trial: TrialConfig) -> None:
-        """InfeasibleError where a constraint does not hold."""
-        for name, bound in self.config.constrain.items():
-            if name == "nfe":
-                value = float(nfe(trial.sampler, int(trial.degradation["steps"])))
-            elif trial.degradation["kind"] in STARTS or not self.config.variants:
-                value = leftover_of(trial.degradation, self.image_shape)
-            else:  # a variant of a kind that has no such number
-                continue
-            if not bound.holds(value):
-                raise InfeasibleError(f"{name} = {value:.4g}: constrain.{name} is {bound}")
+    def with_defaults(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a configuration with every default written out. The name of the variant stays beside the sections."""
+        sections = {name: section for name, section in tree.items() if name != VARIANT}
+        written = parse_trial(sections).model_dump()
+        written["degradation"] = build_degradation(tree["degradation"], self.image_shape).config.model_dump()
+        return {**written, VARIANT: tree.get(VARIANT)}
 
     def grid(self) -> list[dict[str, Any]]:
-        """Every feasible combination of choices and steps, the base's point first, the others in the file's order.
+        """List every feasible combination of choices and steps: the base first, the others in the order of the file.
 
-        ValueError naming a key that is neither of choices, nor integer, nor in steps, and for more than _LARGEST_GRID.
+        Raises:
+            ValueError: If a key has neither choices nor a step, or there are more than 100,000 combinations.
         """
         options = {
             name: grid_values(self.paths.get(name, name), distribution)
@@ -186,7 +199,8 @@ class Space:
         }
         if (total := math.prod(map(len, options.values()))) > _LARGEST_GRID:
             raise ValueError(
-                f"search.algorithm = 'grid': {total:,} combinations; at most {_LARGEST_GRID:,}: give larger steps"
+                f"search.algorithm = 'grid': {total:,} combinations, but at most {_LARGEST_GRID:,} are allowed. Use "
+                "larger steps."
             )
         points = {repr(self.first): self.first}
         for values in itertools.product(*options.values()):
@@ -196,7 +210,7 @@ class Space:
         return [point for point in points.values() if self.feasible(point)]
 
     def feasible(self, point: Point) -> bool:
-        """Whether the search may ask this point."""
+        """Return True if the search may ask this point."""
         try:
             self.resolve(point)
         except InfeasibleError:
@@ -204,68 +218,75 @@ class Space:
         return True
 
     def sample(self, rng: random.Random) -> dict[str, Any]:
-        """A point drawn uniformly (log-uniformly where `log`), feasible or not."""
-        return self.walk(lambda _, distribution: uniform(distribution, rng))
+        """Draw a point uniformly, and log-uniformly for keys with `log`. The point may be infeasible."""
+        return self.walk(lambda _, distribution: draw_uniform(distribution, rng))
 
     def feasible_share(self, samples: int = 200) -> float:
-        """The share of the space that the search may ask, estimated from a fixed random sample."""
+        """Estimate the feasible share of the space, 0 to 1, from a random sample that is always the same."""
         rng = random.Random(0)
         return sum(self.feasible(self.sample(rng)) for _ in range(samples)) / samples
 
-    def _target(self, path: str, derive: Derive) -> float:
-        if path not in HELD_BY:
-            allowed = ", ".join(f"{key} of {kind}" for key, kind in HELD_BY.items())
-            raise ValueError(f"derive.{path}: `hold: {derive.hold}` derives {allowed} only")
+    def _check_constraints(self, trial: TrialConfig) -> None:
+        for name, bound in self.config.constrain.items():
+            if name == "nfe":
+                value = float(nfe(trial.sampler, int(trial.degradation["steps"])))
+            elif trial.degradation["kind"] in STARTS or not self.config.variants:
+                value = leftover_of(trial.degradation, self.image_shape)
+            else:  # this variant's kind of degradation has no leftover
+                continue
+            if not bound.allows(value):
+                raise InfeasibleError(f"{name} = {value:.4g}: constrain.{name} is {bound}")
+
+    def _leftover_target(self, path: str, derive: Derive) -> float:
+        if path not in DERIVED_KEYS:
+            allowed = ", ".join(f"{key} of {kind}" for key, kind in DERIVED_KEYS.items())
+            raise ValueError(f"derive.{path}: `hold: {derive.hold}` derives only {allowed}")
         if path in self.config.vary:
-            raise ValueError(f"derive.{path}: is also under vary; a key is varied or derived, not both")
+            raise ValueError(f"derive.{path}: is also under vary. A key is either varied or derived, not both.")
         if derive.at == "base":
-            if (kind := self.base["degradation"]["kind"]) != HELD_BY[path]:
-                raise ValueError(f"derive.{path}: the base is {kind}, which has no such key; give `at` a number")
+            if (kind := self.base["degradation"]["kind"]) != DERIVED_KEYS[path]:
+                raise ValueError(f"derive.{path}: the base is {kind}, which has no such key. Set `at` to a number.")
             return leftover_of(self.base["degradation"], self.image_shape)
         return float(derive.at)
 
-    def _written(self, number: int, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The point that `first` lists, feasible; ValueError naming what is wrong."""
+    def _listed_point(self, number: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the point that entry `number` of `first` describes. ValueError if it cannot be asked."""
         where = f"first[{number}]"
-        if unknown := sorted(set(given) - set(self.paths.values()) - {VARIANT}):
+        if unknown := sorted(set(values) - set(self.paths.values()) - {VARIANT}):
             raise ValueError(f"{where}.{unknown[0]}: does not vary; allowed: {', '.join(self.paths.values())}")
-        point = self._point(given, f"{where} lies outside the space")
-        if missing := [key for key in given if key != VARIANT and short_name(key) not in point]:
-            raise ValueError(f"{where}.{missing[0]}: has no effect there, its `when` does not hold; leave it out")
+        point = self._point_at(values, f"{where} lies outside the space")
+        if missing := [key for key in values if key != VARIANT and short_name(key) not in point]:
+            raise ValueError(f"{where}.{missing[0]}: has no effect there, because its `when` is not met. Leave it out.")
         try:
             self.resolve(point)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         return point
 
-    def _point(self, given: Mapping[str, Any], why: str) -> dict[str, Any]:
-        """A point of given values by dotted key, the others as in the base or the given variant."""
-        variant = given.get(VARIANT, next(iter(self.config.variants), None))
+    def _point_at(self, values: Mapping[str, Any], problem: str) -> dict[str, Any]:
+        """Return the point with `values`, by dotted key. Other keys are as in the base, or in the variant if named.
+
+        ValueError with the text `problem` if a value lies outside the space.
+        """
+        variant = values.get(VARIANT, next(iter(self.config.variants), None))
         if variant is not None and variant not in self.config.variants:
-            raise ValueError(f"variant = {variant!r}: {why}; allowed: {', '.join(self.config.variants)}")
-        tree = self.written_out(self.tree({VARIANT: variant}))
+            raise ValueError(f"variant = {variant!r}: {problem}; allowed: {', '.join(self.config.variants)}")
+        tree = self.with_defaults(self.variant_tree({VARIANT: variant}))
 
         def pick(name: str, distribution: BaseDistribution) -> Any:
             if name == VARIANT:
                 return variant
             path = self.paths[name]
-            value = given.get(path, get_key(tree, path))
-            if not holds(distribution, value):
-                allowed = f"allowed by vary.{path}: {described(distribution)}"
-                raise ValueError(f"{path} = {value!r}: {why}; {allowed}")
+            value = values.get(path, get_key(tree, path))
+            if not contains(distribution, value):
+                allowed = f"allowed by vary.{path}: {describe_distribution(distribution)}"
+                raise ValueError(f"{path} = {value!r}: {problem}; {allowed}")
             return value
 
         return self.walk(pick)
 
-    def written_out(self, tree: Mapping[str, Any]) -> dict[str, Any]:
-        """A base with every default; the variant's name stays."""
-        sections = {name: section for name, section in tree.items() if name != VARIANT}
-        written = parse_trial(sections).model_dump()
-        written["degradation"] = build_degradation(tree["degradation"], self.image_shape).config.model_dump()
-        return {**written, VARIANT: tree.get(VARIANT)}
-
 
 @functools.lru_cache(maxsize=65536)
-def _start(degradation: str, image_shape: tuple[int, int, int], target: float) -> float:
-    """`start_for_leftover`, remembered: a search asks about the same few combinations again and again."""
+def _cached_start(degradation: str, image_shape: tuple[int, int, int], target: float) -> float:
+    """Compute `start_for_leftover` with a cache, because a search asks for the same few combinations many times."""
     return start_for_leftover(json.loads(degradation), image_shape, target)

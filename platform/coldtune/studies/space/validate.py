@@ -1,4 +1,4 @@
-"""What a space is refused for, before anything is spent."""
+"""Checks of a new search space: everything that makes a space unusable is found before a study starts."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from coldtune.diffusion import STARTS, leftover_of
 from coldtune.dotted import get_key, leaves
 from coldtune.stages.trial import TrialConfig, parse_trial, short_name
 from coldtune.studies.space.config import VARIANT, InfeasibleError, SpaceConfig
-from coldtune.studies.space.distributions import described, holds
+from coldtune.studies.space.distributions import contains, describe_distribution
 from coldtune.studies.space.space import Space
 
-LEFT = 1e-3
-"""The leftover above which a degradation's end still shows the image, so that no prior may stand for it."""
+MAX_LEFTOVER = 1e-3
+"""The largest leftover in a space that judges generation. Above it, x_T still shows the image, and a prior does not."""
 
-JUDGING = ("protocol.", "rungs.", "data.name", "data.image_size", "data.resize")
-"""Keys, or beginnings of keys, by which trials are judged otherwise, so that their values may not be compared."""
+JUDGING_KEYS = ("protocol.", "rungs.", "data.name", "data.image_size", "data.resize")
+"""Keys, or beginnings of keys, that decide how a trial is judged. Trials with different values cannot be compared."""
 
-_CORNERS = 4096  # beyond this many corners a random subset of them is checked
-_DRAWN = 200  # points between the corners that are looked at too
+_MAX_CORNERS = 4096  # if a space has more, a random subset is checked
+_RANDOM_POINTS = 200  # checked besides the corners
+_MIN_FEASIBLE_SHARE = 0.02
 
 
 def build_space(config: SpaceConfig, base: Mapping[str, Any], image_shape: tuple[int, int, int]) -> Space:
     """Make the space around `base` and refuse it if it cannot be searched.
 
-    Up to 4,096 combinations of choices and range ends are resolved, so that a value which its owner refuses is found
+    Up to 4,096 combinations of choices and range ends are resolved. A value that its section refuses is therefore found
     now and not in a trial.
 
     Args:
@@ -36,7 +37,7 @@ def build_space(config: SpaceConfig, base: Mapping[str, Any], image_shape: tuple
         image_shape: Channels, height and width of the images.
 
     Raises:
-        ValueError: If the base does not have a key, an owner refuses a value, the base lies outside the space, or
+        ValueError: If the base does not have a key, a section refuses a value, the base lies outside the space, or
             almost nothing of the space is feasible. The message names the key.
     """
     space = Space(config, base, image_shape)
@@ -51,57 +52,67 @@ def build_space(config: SpaceConfig, base: Mapping[str, Any], image_shape: tuple
 
 
 def check_variants(space: Space) -> None:
-    """Every variant must be valid, and judged as the base is."""
+    """Raise ValueError if a variant is not valid, or is judged differently from the base."""
     base = parse_trial(space.base)
     for name in space.config.variants:
         try:
-            tree = space.tree({VARIANT: name})
+            tree = space.variant_tree({VARIANT: name})
             del tree[VARIANT]
             trial = parse_trial(tree)
             trial.check(space.image_shape)
         except ValueError as error:
             raise ValueError(f"variants.{name}: {error}") from None
-        if different := _judged_otherwise(base, trial):
-            raise ValueError(f"variants.{name}: changes {different}, and variants are compared with each other")
+        if change := _judging_change(base, trial):
+            raise ValueError(f"variants.{name}: changes {change}, and variants are compared with each other")
 
 
 def check_keys(space: Space) -> None:
-    """Every key that is varied, derived or waited for must be one of the base's, or of a variant's."""
+    """Raise ValueError if a key under `vary`, `derive` or `when` exists neither in the base nor in a variant.
+
+    Keys that decide how trials are judged may not vary. A condition must refer to a key further up, and it must be
+    possible to meet it.
+    """
     if not space.config.vary:
         return
-    known = {key for tree in space.trees() for key, _ in leaves(space.written_out(tree))}
+    known = {key for tree in space.variant_trees() for key, _ in leaves(space.with_defaults(tree))}
     for path in [*space.config.vary, *space.config.derive]:
         if path not in known:
-            others = ", ".join(sorted(key for key in known if not key.startswith(JUDGING)))
+            others = ", ".join(sorted(key for key in known if not key.startswith(JUDGING_KEYS)))
             raise ValueError(f"vary.{path}: the base has no such key; allowed: {others}")
-        if path.startswith(JUDGING):
+        if path.startswith(JUDGING_KEYS):
             raise ValueError(
-                f"vary.{path}: changes how trials are judged, and trials are compared with each other; leave it out, "
-                f"and make another study with --set {path}=..."
+                f"vary.{path}: changes how trials are judged, and trials are compared with each other. Leave it out, "
+                f"and start another study with --set {path}=..."
             )
-    written: list[str] = []
+    above: list[str] = []
     for path, vary in space.config.vary.items():
         for key, allowed in vary.when.items():
             if key not in known:
                 raise ValueError(f"vary.{path}.when.{key}: the base has no such key")
-            if key in space.config.vary and key not in written:
+            if key in space.config.vary and key not in above:
                 raise ValueError(f"vary.{path}.when.{key}: must stand above the key that waits for it")
             _check_condition(space, f"vary.{path}.when.{key}", key, allowed)
-        written.append(path)
+        above.append(path)
 
 
 def _check_condition(space: Space, where: str, key: str, allowed: Sequence[Any]) -> None:
-    """A condition that can never hold would leave its key out of every trial, and say nothing."""
+    # A condition that can never be met would leave its key out of every trial without a word.
     name = VARIANT if key == VARIANT else short_name(key)
     if name not in space.distributions or (key != VARIANT and key not in space.config.vary):
         return
     distribution = space.distributions[name]
-    if never := [value for value in allowed if not holds(distribution, value)]:
-        raise ValueError(f"{where} = {never[0]!r}: it never is; allowed: {described(distribution)}")
+    if never := [value for value in allowed if not contains(distribution, value)]:
+        raise ValueError(
+            f"{where} = {never[0]!r}: the key never has this value; allowed: {describe_distribution(distribution)}"
+        )
 
 
 def check_points(space: Space) -> None:
-    """Try every combination of choices and ends: a value that its owner refuses is found now, not in a trial."""
+    """Resolve the corners of the space, and raise ValueError if a point is not valid or is judged differently.
+
+    The space is also refused if it judges generation and leaves too much of an image at t = T, if the base is
+    infeasible, or if less than 2 % of the space is feasible.
+    """
     base = parse_trial(space.base)
     for point in corners(space):
         try:
@@ -109,64 +120,70 @@ def check_points(space: Space) -> None:
         except InfeasibleError:
             continue
         except ValueError as error:
-            raise ValueError(f"the space holds a point that is not valid ({_shown(space, point)}): {error}") from None
-        if different := _judged_otherwise(base, trial):
             raise ValueError(
-                f"the space holds a point that changes {different} ({_shown(space, point)}), and trials are compared "
-                f"with each other"
+                f"the space contains a point that is not valid ({_format_point(space, point)}): {error}"
+            ) from None
+        if change := _judging_change(base, trial):
+            raise ValueError(
+                f"the space contains a point that changes {change} ({_format_point(space, point)}), and trials are "
+                "compared with each other"
             )
-    check_ends(space)
+    check_leftovers(space)
     if not space.feasible(space.first):
-        space.resolve(space.first)  # raises, with the reason
-    if space.feasible_share() < 0.02:
-        reason = _why_infeasible(space)
+        space.resolve(space.first)  # raises the error that says why
+    if space.feasible_share() < _MIN_FEASIBLE_SHARE:
+        reason = _example_of_infeasibility(space)
         raise ValueError(f"vary: under 2 % of the space can be asked; for example {reason}")
 
 
-def check_ends(space: Space) -> None:
-    """A space that judges generation must end with next to nothing left of an image, or bound that itself.
+def check_leftovers(space: Space) -> None:
+    """Raise ValueError if a space that judges generation leaves more than 1e-3 of an image at t = T.
 
-    A prior draws x_T without an image; where the degradation would have left something of one, the restorer was trained
-    on ends that the prior never draws, and a setting is judged by how far its ends lie from them.
+    A prior draws x_T without an image. If the degradation leaves something of an image, the restorer is trained on
+    ends that the prior never draws. A setting would then be judged by the distance between its ends and the prior's.
+    A space with a constraint on the leftover is not checked here.
     """
     if "leftover" in space.config.constrain or parse_trial(space.base).task != "generated":
         return
     rng = random.Random(0)
-    for point in [space.first, *corners(space), *(space.sample(rng) for _ in range(_DRAWN))]:
+    for point in [space.first, *corners(space), *(space.sample(rng) for _ in range(_RANDOM_POINTS))]:
         try:
             trial = space.resolve(point)
         except InfeasibleError:
             continue
-        if trial.degradation["kind"] in STARTS and (left := leftover_of(trial.degradation, space.image_shape)) > LEFT:
+        kind = trial.degradation["kind"]
+        if kind in STARTS and (left := leftover_of(trial.degradation, space.image_shape)) > MAX_LEFTOVER:
             paths = [space.paths[name] for name in point if space.paths.get(name, "").startswith("degradation.")]
             values = trial.model_dump()
             shown = ", ".join(f"{path} = {get_key(values, path)}" for path in paths) or "degradation (the base's)"
             raise ValueError(
-                f"{shown}: the {trial.degradation['kind']} leaves {left:.2g} of an image at T, and what is generated "
-                f"from a prior begins with nothing of one; add constrain: {{leftover: {{max: {LEFT:g}}}}}, or "
-                f"{_nothing_left(trial)}"
+                f"{shown}: the {kind} leaves {left:.2g} of an image at T, but a prior draws x_T without any image. Add "
+                f"constrain: {{leftover: {{max: {MAX_LEFTOVER:g}}}}}, or {_stronger_end(kind)}"
             )
 
 
-def _nothing_left(trial: TrialConfig) -> str:
-    if trial.degradation["kind"] == "blur":
+def _stronger_end(kind: str) -> str:
+    if kind == "blur":
         return "degradation.collapse_final: true, or ranges that blur more"
     return "degradation.order: reverse, or ranges that mask more"
 
 
 def corners(space: Space) -> Iterator[dict[str, Any]]:
-    """The points whose every value is a choice or an end of its range; a fixed random part of them where many."""
+    """Yield the points whose values are all choices or range ends, each point once.
+
+    If there are more than 4,096 combinations, 4,096 random combinations are drawn instead, always the same.
+    """
     options = [[(VARIANT, name) for name in space.config.variants]] if space.config.variants else []
     options += [[(name, end) for end in space.config.vary[path].ends()] for name, path in space.paths.items()]
-    corners: Iterator[tuple[tuple[str, Any], ...]] = itertools.product(*options)
+    combinations: Iterator[tuple[tuple[str, Any], ...]] = itertools.product(*options)
     total = 1
     for option in options:
         total *= len(option)
-    if total > _CORNERS:
+    if total > _MAX_CORNERS:
         rng = random.Random(0)
-        corners = (tuple(rng.choice(option) for option in options) for _ in range(_CORNERS))
+        combinations = (tuple(rng.choice(option) for option in options) for _ in range(_MAX_CORNERS))
     seen = set()
-    for corner in corners:
+    for corner in combinations:
         values = dict(corner)
         point = space.walk(lambda name, _, values=values: values[name])  # type: ignore[misc]
         if (key := repr(point)) not in seen:
@@ -174,11 +191,11 @@ def corners(space: Space) -> Iterator[dict[str, Any]]:
             yield point
 
 
-def _shown(space: Space, point: Mapping[str, Any]) -> str:
+def _format_point(space: Space, point: Mapping[str, Any]) -> str:
     return ", ".join(f"{space.paths.get(name, name)} = {value!r}" for name, value in point.items())
 
 
-def _why_infeasible(space: Space) -> str:
+def _example_of_infeasibility(space: Space) -> str:
     rng = random.Random(0)
     for _ in range(200):
         try:
@@ -188,9 +205,12 @@ def _why_infeasible(space: Space) -> str:
     return "(no example found)"
 
 
-def _judged_otherwise(base: TrialConfig, trial: TrialConfig) -> str:
-    """What of how trials are judged differs between the two; empty where nothing does."""
-    parts = {"the protocol": (base.protocol, trial.protocol), "generated for restored images": (base.task, trial.task)}
+def _judging_change(base: TrialConfig, trial: TrialConfig) -> str:
+    """Name the first difference in how the two trials are judged, or return an empty string."""
+    parts = {
+        "the protocol": (base.protocol, trial.protocol),
+        "whether images are restored or generated": (base.task, trial.task),
+    }
     for key in ("name", "image_size", "resize"):
         parts[f"data.{key}"] = (getattr(base.data, key), getattr(trial.data, key))
-    return next((part for part, (mine, its) in parts.items() if mine != its), "")
+    return next((part for part, (of_base, of_trial) in parts.items() if of_base != of_trial), "")

@@ -32,7 +32,7 @@ from coldtune.metrics.values import difference
 from coldtune.stages.keys import measure_key, sample_key
 from coldtune.stages.trial import TrialConfig
 from coldtune.studies.space.config import VARIANT, InfeasibleError
-from coldtune.studies.space.distributions import described, holds
+from coldtune.studies.space.distributions import contains, describe_distribution
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.spec.study import StudySpec
@@ -146,15 +146,15 @@ def locate(trial: TrialConfig, target: Importer) -> dict[str, Any]:
 
 
 def _at(trial: TrialConfig, variant: str | None, target: Importer) -> dict[str, Any]:
-    written = target.space.written_out(plain(trial))
+    written = target.space.with_defaults(plain(trial))
 
     def pick(name: str, distribution: BaseDistribution) -> Any:
         if name == VARIANT:
             return variant
         path = target.space.paths[name]
         value = get_key(written, path)
-        if not holds(distribution, value):
-            raise UnfitError(f"lie outside {path} {described(distribution)}")
+        if not contains(distribution, value):
+            raise UnfitError(f"lie outside {path} {describe_distribution(distribution)}")
         return value
 
     point = target.space.walk(pick)
