@@ -25,7 +25,7 @@ from coldtune.cli.job import parser
 from coldtune.diffusion.degradations import DEGRADATIONS
 from coldtune.metrics import build_extractor
 from coldtune.stages.trial import TrialConfig, short_name
-from coldtune.studies.preflight.options import Limits, RunOptions, seconds
+from coldtune.studies.preflight.options import Limits, RunOptions
 from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.build import build_spec
 
@@ -174,7 +174,7 @@ def test_table_of_options_has_the_default_of_every_number():
         flag, default = option.metadata.get("flag"), option.default
         if flag is not None and isinstance(default, int | float) and not isinstance(default, bool):
             shown = rows[flag.name][1]
-            assert (seconds(flag.name, shown) if shown[-1:] == "m" else float(shown)) == default
+            assert (parse_duration(flag.name, shown) if shown[-1:] == "m" else float(shown)) == default
             compared += 1
     assert compared >= 5
 
