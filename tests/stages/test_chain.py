@@ -19,7 +19,7 @@ from coldtune.diffusion import build_degradation, sample
 from coldtune.metrics import Reference, compare, extract_features, frechet_distance, rmse, ssim
 from coldtune.stages.chain import Chain, Outcome, found_only
 from coldtune.stages.keys import sample_key, train_key
-from coldtune.stages.reuse import share
+from coldtune.stages.reuse import Reuse
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.store import Store
@@ -348,7 +348,7 @@ def test_who_made_what_is_found_is_known(dataset: Dataset, tmp_path: Path) -> No
     assert by["train"] == (False, "study/0"), "it went on from the other's checkpoint"
     assert by["measure_degraded"] == (True, "study/0")
     assert by["sample"] == (False, "study/1")
-    parts = share(second.stages)
+    parts = Reuse.of(second.stages)
     (trained,) = [record for record in second.stages if record.stage == "train"]
     assert parts.saved == pytest.approx(trained.earlier + sum(r.seconds for r in second.stages if r.found))
     assert trained.earlier > 0

@@ -8,8 +8,8 @@ import torch
 from coldtune import presets
 from coldtune.data.progress import Advance, Bars
 from coldtune.metrics import build_extractor, extract_features
-from coldtune.stages.evaluate import judged_by
-from coldtune.stages.evaluation_progress import passes, watch
+from coldtune.stages.evaluate import with_protocol
+from coldtune.stages.evaluation_progress import count_evaluations, with_bar
 from coldtune.stages.trial import parse_trial
 
 
@@ -17,7 +17,7 @@ from coldtune.stages.trial import parse_trial
 def test_progress_counts_the_evaluations_that_are_made(work):
     """A set that is found is passed over without a call, and must look like no work at all."""
     done: list[float] = []
-    passed = passes(work, done.append)
+    passed = count_evaluations(work, done.append)
     for number, count in enumerate(work):
         for part in range(1, 6) if count else ():
             passed("sample", (number + part / 5) / len(work))
@@ -28,16 +28,16 @@ def test_progress_counts_the_evaluations_that_are_made(work):
 
 def test_what_is_not_named_stays_the_trials_own():
     trial = parse_trial(presets.load("digits-quick") | {"protocol": {"num_images": 300, "seed": 5}})
-    assert judged_by(trial) == trial
-    changed = judged_by(trial, split="test", num_images="all").protocol
+    assert with_protocol(trial) == trial
+    changed = with_protocol(trial, split="test", num_images="all").protocol
     assert (changed.split, changed.num_images, changed.seed, changed.extractor) == ("test", None, 5, "digits")
-    assert judged_by(trial, seed=0).protocol.seed == 0
+    assert with_protocol(trial, seed=0).protocol.seed == 0
 
 
 def test_a_protocol_that_cannot_be_is_refused():
     trial = parse_trial(presets.load("digits-quick"))
     with pytest.raises(ValueError, match=r"protocol\.num_images = 1"):
-        judged_by(trial, num_images=1)
+        with_protocol(trial, num_images=1)
 
 
 class Counted(Bars):
@@ -58,7 +58,7 @@ class Counted(Bars):
 
 def test_a_watched_extractor_is_the_same_one_and_counts_what_it_sees():
     bars, extractor = Counted(), build_extractor("digits")
-    watched = watch(extractor, bars, "judge", 40)
+    watched = with_bar(extractor, bars, "judge", 40)
     assert not bars.done, "a bar begins with the first image"
     images = torch.randint(256, (40, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(extract_features(watched, images, 7), extract_features(extractor, images, 7))
