@@ -1,10 +1,11 @@
-"""What the store costs: looking up, putting, listing, and leases that many processes want at once.
+"""Measure the store: finding, putting and listing entries, and leases that many processes want at once.
 
     uv run benchmarks/store.py [--dir DIR] [--repeat 5] [--url s3://BUCKET/PREFIX]
 
-Prints Markdown tables. DIR: where the store is made (the file system that is measured; default: a temporary folder).
-With --url, only a table of the same operations there and in DIR, alternately; what is made at the URL is removed.
-Times are medians of `--repeat`; files are in the page cache, as those of a trial that was just made are.
+Prints Markdown tables. The store is created in DIR, so DIR chooses the file system that is measured. The default is a
+temporary folder. With --url, the only table compares the same operations at the URL and in DIR, measured alternately.
+All entries that were created at the URL are removed. Times are medians of `--repeat`. The files are in the page cache,
+like those of a trial that has just finished.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def worker(root: Path, keys: int, seconds: float, start: object, results: object
 
 
 def contended(root: Path, count: int, keys: int, seconds: float) -> tuple[float, int]:
-    """Seconds until `count` processes have all the keys, and how often something was built."""
+    """Return the seconds until `count` processes have all keys, and how many entries were built."""
     start, results = FORK.Event(), FORK.Queue()
     workers = [FORK.Process(target=worker, args=(root, keys, seconds, start, results)) for _ in range(count)]
     for process in workers:
@@ -167,7 +168,7 @@ def holder(root: Path, lease_s: float) -> None:
 
 
 def taken_over(root: Path, lease_s: float, number: signal.Signals) -> float:
-    """Seconds from a signal to the process that holds the lease until another holds it."""
+    """Return the seconds from a signal to the holder of a lease until another process holds it."""
     process = FORK.Process(target=holder, args=(root, lease_s))
     process.start()
     while not list(root.glob(".leases/*.first")):
@@ -186,7 +187,7 @@ def taken_over(root: Path, lease_s: float, number: signal.Signals) -> float:
 
 
 def alternately(places: dict[str, Store], call: Callable[[Store], object], repeat: int) -> dict[str, float]:
-    """The median time of `call(store)` for each place, taken in turns."""
+    """Return the median time of `call(store)` for each place, measured in turns."""
     times: dict[str, list[float]] = {name: [] for name in places}
     for _ in range(repeat):
         for name, store in places.items():
@@ -195,7 +196,7 @@ def alternately(places: dict[str, Store], call: Callable[[Store], object], repea
 
 
 def remote(url: str, root: Path, repeat: int) -> None:
-    """A local store against one in object storage: what a trial's stages ask of either."""
+    """Compare a local store with a store in object storage, for the operations of a trial's stages."""
     places = {
         "local": Store(root / "local", on_wait=print),
         "object": Store(StoreLocation(url, str(root / "copies")), on_wait=print),

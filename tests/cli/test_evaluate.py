@@ -19,8 +19,8 @@ from coldtune.data import to_float, to_uint8
 from coldtune.diffusion import build_degradation
 from coldtune.metrics import compare
 from coldtune.stages.chain import BASELINES, Chain
-from coldtune.stages.evaluate import Run, evaluate_runs
-from coldtune.stages.evaluation_progress import missing, to_judge
+from coldtune.stages.evaluate import FinishedTrial, evaluate_runs
+from coldtune.stages.evaluation_progress import count_unjudged_images, find_unsampled
 from coldtune.stages.keys import train_key
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.store import Store
@@ -146,7 +146,7 @@ def test_two_runs_are_compared_on_the_same_images(finished: Finished, evaluate):
 
 def test_runs_that_begin_elsewhere_are_compared_with_a_warning(finished: Finished, evaluate, tmp_path: Path):
     weaker = finished.config_file(tmp_path / "weaker", degradation={"steps": 2})
-    run = Run("weaker", _config(weaker), finished.dataset)
+    run = FinishedTrial("weaker", _config(weaker), finished.dataset)
     Chain(run.config, run.dataset, Store(finished.home / "store")).train(train, lambda *_: None)
     output, record = evaluate(f"{finished.study}/0", weaker, home=finished.home)
     fids = [values(evaluation, "degraded")["fid"] for evaluation in record["evaluations"]]
@@ -188,7 +188,8 @@ def test_a_restorer_that_is_missing_is_named_and_never_trained(finished: Finishe
 
 def test_rungs_on_the_way_are_not_judged_again(finished: Finished, tmp_path: Path):
     file = finished.config_file(tmp_path / "rungs", rungs={"steps": [2]})
-    (evaluation,) = evaluate_runs([Run("rungs", _config(file), finished.dataset)], Store(finished.home / "store"))
+    run = FinishedTrial("rungs", _config(file), finished.dataset)
+    (evaluation,) = evaluate_runs([run], Store(finished.home / "store"))
     assert evaluation["sampled"].values["fid"].value == finished.outcomes[0].metrics["fid"]
 
 
@@ -197,12 +198,12 @@ def test_a_baseline_as_the_trials_own_sampler_is_sampled_once(finished: Finished
     store = Store(finished.home / "store")
     samplers = [None, *BASELINES.values(), config.sampler]
     chain = Chain(config, finished.dataset, store)
-    assert missing(chain, samplers) == [True, True, True, False]
-    assert to_judge(chain, samplers) == 3 * 260, "the reference is that of the trials before"
-    (evaluation,) = evaluate_runs([Run("naive", config, finished.dataset)], store)
+    assert find_unsampled(chain, samplers) == [True, True, True, False]
+    assert count_unjudged_images(chain, samplers) == 3 * 260, "the reference is that of the trials before"
+    (evaluation,) = evaluate_runs([FinishedTrial("naive", config, finished.dataset)], store)
     assert evaluation["sampled"].values == evaluation["naive"].values
-    assert not any(missing(chain, samplers))
-    assert to_judge(chain, samplers) == 0
+    assert not any(find_unsampled(chain, samplers))
+    assert count_unjudged_images(chain, samplers) == 0
 
 
 def test_generated_images_have_no_originals(finished: Finished, evaluate, tmp_path: Path):

@@ -1,7 +1,8 @@
-"""The chain of stages: what is found, what is computed anew, and that both give the same numbers."""
+"""The chain of stages: which stages are found or computed, and that both lead to the same metrics."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import threading
 import time
@@ -19,7 +20,7 @@ from coldtune.diffusion import build_degradation, sample
 from coldtune.metrics import Reference, compare, extract_features, frechet_distance, rmse, ssim
 from coldtune.stages.chain import Chain, Outcome, found_only
 from coldtune.stages.keys import sample_key, train_key
-from coldtune.stages.reuse import share
+from coldtune.stages.reuse import Reuse
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.store import Store
@@ -55,12 +56,12 @@ def first(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[S
 
 @pytest.fixture
 def store(first: tuple[Store, Outcome, dict[str, bool]], tmp_path: Path) -> Store:
-    """A copy of the store in which the first trial's stages are finished."""
+    """Return a copy of the store that holds the stages of the first trial."""
     shutil.copytree(first[0].root, tmp_path / "store")
     return Store(tmp_path / "store")
 
 
-def test_a_first_trial_computes_everything(first) -> None:
+def test_chain_in_empty_store_computes_every_stage(first) -> None:
     _, outcome, found = first
     assert not any(found.values())
     assert {"train", "sample", "sample_direct", "sample_naive", "measure", "measure_degraded"} <= set(found)
@@ -68,18 +69,18 @@ def test_a_first_trial_computes_everything(first) -> None:
     assert outcome.metrics["nfe"] == 4
 
 
-def test_the_same_trial_again_finds_everything_and_the_same_numbers(first, dataset: Dataset, store: Store) -> None:
+def test_chain_same_trial_again_finds_every_stage_and_equal_metrics(first, dataset: Dataset, store: Store) -> None:
     outcome, found = run(config(), dataset, store)
     assert all(found.values())
     assert outcome.metrics == first[1].metrics
 
 
-def test_bookkeeping_does_not_matter(dataset: Dataset, store: Store) -> None:
+def test_chain_other_reporting_intervals_find_every_stage(dataset: Dataset, store: Store) -> None:
     _, found = run(config(training__report_every=1, training__checkpoint_every=2), dataset, store)
     assert all(found.values())
 
 
-def test_another_sampler_shares_the_restorer(first, dataset: Dataset, store: Store) -> None:
+def test_chain_other_sampler_shares_the_restorer(first, dataset: Dataset, store: Store) -> None:
     outcome, found = run(config(sampler__num_steps=2), dataset, store)
     assert found["train"]
     assert found["sample_direct"]
@@ -90,13 +91,13 @@ def test_another_sampler_shares_the_restorer(first, dataset: Dataset, store: Sto
     assert outcome.metrics["fid_direct"] == first[1].metrics["fid_direct"]
 
 
-def test_a_baseline_as_the_trials_own_sampler_is_the_same_stage(first, dataset: Dataset, store: Store) -> None:
+def test_chain_own_sampler_equal_to_a_baseline_is_found(first, dataset: Dataset, store: Store) -> None:
     outcome, found = run(config(sampler__algorithm="naive"), dataset, store)
     assert found["sample"]
     assert outcome.metrics["fid"] == first[1].metrics["fid_naive"]
 
 
-def test_a_longer_training_continues_the_shorter_one(dataset: Dataset, store: Store, tmp_path: Path) -> None:
+def test_chain_longer_training_continues_the_shorter(dataset: Dataset, store: Store, tmp_path: Path) -> None:
     starts = []
 
     def watched(task, checkpoints, report):
@@ -108,7 +109,7 @@ def test_a_longer_training_continues_the_shorter_one(dataset: Dataset, store: St
     assert starts == [6]
     curve = []
     Chain(longer, dataset, store).run(watched, lambda *_: None, replay=lambda step, past: curve.append((step, past)))
-    assert [step for step, _ in curve] == [3, 6, 9], "a training that is found brings its whole curve"
+    assert [step for step, _ in curve] == [3, 6, 9], "a found training replays its whole curve"
     assert all(past["loss"] > 0 for _, past in curve)
     unbroken, _ = run(longer, dataset, Store(tmp_path / "fresh"))
     assert outcome.metrics == unbroken.metrics
@@ -121,22 +122,56 @@ def test_a_longer_training_continues_the_shorter_one(dataset: Dataset, store: St
     [{"training__lr": 2e-3}, {"training__seed": 1}, {"degradation__kernel_size": 5}, {"data__flip": True},
      {"training__ema_decay": 0.9}],
 )  # fmt: skip
-def test_what_shapes_the_trajectory_is_another_training(dataset: Dataset, changes) -> None:
+def test_train_key_depends_on_the_trajectory(dataset: Dataset, changes) -> None:
     assert train_key(config(**changes), dataset) != train_key(config(), dataset)
 
 
-def test_defaults_written_out_do_not_change_a_key(dataset: Dataset) -> None:
+def test_keys_are_sha256_of_canonical_json(dataset: Dataset) -> None:
+    """The text of each key, written out: sorted, without spaces, with every default.
+
+    If this test fails, for example because of a new configuration key, no existing home finds its stages any more.
+    """
+    trial, pixels = config(), dataset.fingerprint
+    blur = (
+        '{"collapse_final":false,"kernel_size":7,"kind":"blur","padding":"circular","quantize":false,'
+        '"sigma":{"rate":0.05,"schedule":"exponential","start":0.5},"steps":4}'
+    )
+    training = (
+        '{"accumulate":1,"batch_size":16,"clip_norm":null,"dtype":"float32","ema_decay":0.995,"ema_every":1,'
+        '"ema_warmup":true,"loss":"l1","lr":0.001,"seed":0}'
+    )
+    train = sha256(
+        f'{{"augmentation":{{"crop_pad":0,"flip":false}},"degradation":{blur},"pixels":"{pixels}",'
+        f'"restorer":{{"index":"t","size":"micro"}},"stage":"train","training":{training},"version":1}}'
+    )
+    assert train_key(trial, dataset) == train
+    sampler = (
+        '{"algorithm":"tacos","clamp":false,"draw":"fixed","eta":0.0,"num_steps":null,"off_by_one":false,'
+        '"returns":"x0"}'
+    )
+    sample = sha256(
+        f'{{"checkpoint":["{train}",6],"degradation":{blur},"num_images":260,"pixels":"{pixels}","sampler":{sampler},'
+        '"seed":0,"split":"validation","stage":"sample","version":1}'
+    )
+    assert sample_key(trial, dataset, trial.sampler) == sample
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_keys_with_written_out_defaults_are_equal(dataset: Dataset) -> None:
     assert train_key(config(degradation__collapse_final=False), dataset) == train_key(config(), dataset)
     assert sample_key(config(), dataset, None) == sample_key(config(training__lr=0.5), dataset, None)
 
 
-def test_other_pixels_are_another_training(dataset: Dataset) -> None:
+def test_train_key_depends_on_the_pixels(dataset: Dataset) -> None:
     other = replace(dataset, manifest=dataset.manifest.model_copy(update={"fingerprint": "0" * 64}))
     assert train_key(config(), other) != train_key(config(), dataset)
 
 
-def test_the_numbers_are_those_of_the_pieces_put_together_by_hand(first, dataset: Dataset) -> None:
-    """Degrade, sample, judge with the library's parts alone: the chain adds bookkeeping, never another number."""
+def test_chain_metrics_equal_those_of_the_parts_by_hand(first, dataset: Dataset) -> None:
+    """Degrade, sample, judge with the library's parts alone: the chain only adds bookkeeping."""
     _, outcome, _ = first
     trial = config()
     chain = Chain(trial, dataset, first[0])
@@ -157,7 +192,7 @@ def test_the_numbers_are_those_of_the_pieces_put_together_by_hand(first, dataset
     assert outcome.metrics["ssim"] == pytest.approx(float(ssim(a, b).mean()), rel=1e-6)
 
 
-def test_the_strip_begins_degraded_and_ends_with_the_sample(first, dataset: Dataset) -> None:
+def test_chain_strip_starts_degraded_and_ends_with_the_sample(first, dataset: Dataset) -> None:
     _, outcome, _ = first
     strip = load_file(outcome.images["sampled"] / "strip.safetensors")
     steps = sorted(int(s) for s in strip)
@@ -168,7 +203,7 @@ def test_the_strip_begins_degraded_and_ends_with_the_sample(first, dataset: Data
     assert torch.equal(strip["000000"], sampled[:8])
 
 
-def test_a_damaged_stage_is_computed_again_to_the_same_numbers(first, dataset: Dataset, store: Store) -> None:
+def test_chain_damaged_stage_is_recomputed_to_equal_metrics(first, dataset: Dataset, store: Store) -> None:
     outcome, _ = run(config(), dataset, store)
     (outcome.images["sampled"] / "images.safetensors").write_bytes(b"torn")
     with pytest.warns(UserWarning, match="is damaged"):
@@ -178,20 +213,23 @@ def test_a_damaged_stage_is_computed_again_to_the_same_numbers(first, dataset: D
 
 
 def generating(**prior) -> TrialConfig:
-    return TrialConfig.model_validate(
-        {**plain(config(degradation__collapse_final=True)), "prior": {"kind": "gmm", **prior}}
-    )
+    trial = config(degradation__collapse_final=True, protocol__num_images=400)
+    return TrialConfig.model_validate({**plain(trial), "prior": {"kind": "gmm", **prior}})
 
 
-def test_generation_starts_from_the_prior_and_has_no_originals(dataset: Dataset, store: Store) -> None:
-    trial = generating(noise_scale=0.0)
-    trial = trial.model_copy(update={"protocol": trial.protocol.model_copy(update={"num_images": 400})})
-    outcome, _ = run(trial, dataset, store)
+@pytest.fixture(scope="module")
+def generated(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Outcome]:
+    store = Store(tmp_path_factory.mktemp("generated"))
+    return store, run(generating(noise_scale=0.0), dataset, store)[0]
+
+
+def test_chain_generation_starts_from_the_prior(dataset: Dataset, generated: tuple[Store, Outcome]) -> None:
+    _, outcome = generated
     images = {name: load_file(path / "images.safetensors")["images"] for name, path in outcome.images.items()}
     x_T = images["degraded"]
     assert len(x_T) == 400 > dataset.sizes["validation"]
-    assert torch.equal(x_T, x_T[:, :, :1, :1].expand_as(x_T)), "flat: the symmetry is whole"
-    # The law of the mean colours is the Gaussian that was fitted: mean and sd within 4 standard errors.
+    assert torch.equal(x_T, x_T[:, :, :1, :1].expand_as(x_T)), "the images are flat, so the symmetry is unbroken"
+    # The mean colours follow the fitted Gaussian: mean and standard deviation within 4 standard errors.
     means = to_float(dataset.split("train").images).mean(dim=(1, 2, 3))
     drawn = to_float(x_T)[:, 0, 0, 0]
     assert float((drawn.mean() - means.mean()).abs()) < 4 * float(means.std()) / 20
@@ -201,26 +239,26 @@ def test_generation_starts_from_the_prior_and_has_no_originals(dataset: Dataset,
     assert outcome.protocol.task == "generated"
 
 
-def test_a_priors_noise_is_sampled_anew_and_its_fit_is_found(dataset: Dataset, store: Store) -> None:
-    run(generating(noise_scale=0.0), dataset, store)
+def test_chain_other_prior_noise_shares_the_fit(dataset: Dataset, generated: tuple[Store, Outcome]) -> None:
+    store, _ = generated
     fits = list((store.root / "prior").iterdir())
     outcome, found = run(generating(noise_scale=0.3), dataset, store)
     assert found["train"]
     assert not found["sample"]
     assert list((store.root / "prior").iterdir()) == fits
     x_T = load_file(outcome.images["degraded"] / "images.safetensors")["images"]
-    # Per pixel 0.3 around the colour of each image, as long as neither end of [-1, 1] clips it.
+    # The noise is 0.3 per pixel around the colour of each image, unless an end of [-1, 1] clips it.
     assert float(to_float(x_T).std(dim=(1, 2, 3)).median()) == pytest.approx(0.3, rel=0.05)
 
 
-def test_the_data_prior_without_noise_is_the_trial_without_a_prior(dataset: Dataset, first) -> None:
+def test_sample_key_data_prior_without_noise_equals_no_prior(dataset: Dataset, first) -> None:
     named = TrialConfig.model_validate({**plain(config()), "prior": {"kind": "data"}})
     assert sample_key(named, dataset, None) == sample_key(config(), dataset, None)
     noisy = TrialConfig.model_validate({**plain(config()), "prior": {"kind": "data", "noise_scale": 0.1}})
     assert sample_key(noisy, dataset, None) != sample_key(config(), dataset, None)
 
 
-def test_every_value_has_its_n_and_what_a_paired_comparison_needs(first) -> None:
+def test_chain_judgements_have_intervals_and_can_be_compared(first) -> None:
     _, outcome, _ = first
     for judgement in outcome.judgements.values():
         assert {value.n for value in judgement.values.values()} == {260}
@@ -233,7 +271,7 @@ def test_every_value_has_its_n_and_what_a_paired_comparison_needs(first) -> None
     assert "N = 260, same seeds" in sentence
 
 
-def test_who_only_looks_trains_nothing(dataset: Dataset, store: Store) -> None:
+def test_found_only_without_restorer_raises(dataset: Dataset, store: Store) -> None:
     outcome = Chain(config(sampler__num_steps=2), dataset, store).run(found_only, lambda *_: None)
     assert outcome.nfe == 2
     with pytest.raises(ValueError, match=r"training\.steps = 8: no restorer .* there is one at step 6"):
@@ -244,14 +282,14 @@ def climbing(**changes) -> TrialConfig:
     return TrialConfig.model_validate({**plain(config(**changes)), "rungs": {"steps": [2, 5], "num_images": 64}})
 
 
-def test_a_rung_is_the_shorter_trial_on_few_images(first, dataset: Dataset, tmp_path: Path) -> None:
+def test_chain_rung_equals_a_shorter_trial_on_few_images(first, dataset: Dataset, tmp_path: Path) -> None:
     reached, curve, past = [], [], []
     chain = Chain(climbing(), dataset, Store(tmp_path / "store"))
     outcome = chain.run(
         train, lambda step, _: curve.append(step), replay=lambda step, _: past.append(step),
         on_rung=lambda step, judgement: reached.append((step, judgement.values["kid"])),
     )  # fmt: skip
-    assert outcome.metrics == first[1].metrics, "being judged on the way changes nothing at the end"
+    assert outcome.metrics == first[1].metrics, "rungs do not change the result at the end"
     assert [step for step, _ in reached] == [2, 5]
     assert not past
     assert sorted(set(curve)) == curve, "no step is reported twice"
@@ -263,13 +301,13 @@ def test_a_rung_is_the_shorter_trial_on_few_images(first, dataset: Dataset, tmp_
     assert [record.earlier for record in trained.values()] == [0, 0, 0], "no second is counted twice"
     again = Chain(climbing(), dataset, chain.store).run(found_only, lambda *_: None, replay=lambda s, _: past.append(s))
     assert again.metrics == outcome.metrics
-    assert past == sorted(set(past)), "what is found is replayed once"
+    assert past == sorted(set(past)), "a found training is replayed once"
     assert set(past) == set(curve)
     whole = StoreCheckpoints(chain.store.root, train_key(climbing(), dataset), final=6).seconds(6)
     assert sum(r.seconds for r in again.stages if r.stage.startswith("train")) == pytest.approx(whole)
 
 
-def test_a_trial_can_be_stopped_at_a_rung(dataset: Dataset, tmp_path: Path) -> None:
+def test_chain_exception_at_a_rung_ends_the_trial(dataset: Dataset, tmp_path: Path) -> None:
     class StoppedError(Exception):
         pass
 
@@ -280,18 +318,18 @@ def test_a_trial_can_be_stopped_at_a_rung(dataset: Dataset, tmp_path: Path) -> N
     with pytest.raises(StoppedError, match="2"):
         Chain(climbing(), dataset, store).run(train, lambda *_: None, on_rung=stop)
     steps = [path.name for path in (store.root / "train").glob("*/*")]
-    assert steps == ["00000002"], "nothing was trained beyond the rung, and what was trained can be taken up again"
+    assert steps == ["00000002"], "the training stopped at the rung, and can be continued from there"
 
 
 @pytest.mark.parametrize("steps", [[2, 6], [0, 2], [3, 2], [2, 2]])
-def test_rungs_lie_within_the_training(dataset: Dataset, steps: list[int]) -> None:
+def test_rungs_outside_the_training_are_refused(dataset: Dataset, steps: list[int]) -> None:
     tree = {**plain(config()), "rungs": {"steps": steps}}
     with pytest.raises(ValueError, match=r"rungs\.steps = .*(below training\.steps = 6|ascending)"):
         parse_trial(tree).check(dataset.image_shape)
 
 
-def test_a_degradation_by_another_datasets_images(dataset: Dataset, tmp_path: Path) -> None:
-    """Animorph draws from the training images that it is handed, in training and in sampling; they are in its keys."""
+def test_chain_with_source_draws_from_its_images(dataset: Dataset, tmp_path: Path) -> None:
+    """Animorph draws from the source's training images, in training and in sampling. The source is part of its keys."""
     animorph = {"kind": "animorph", "steps": 4, "schedule": "cosine", "source": "digits"}
     trial = TrialConfig.model_validate({**plain(config()), "degradation": animorph, "prior": {"kind": "dataset"}})
     store = Store(tmp_path / "store")
@@ -309,8 +347,8 @@ def test_a_degradation_by_another_datasets_images(dataset: Dataset, tmp_path: Pa
         Chain(config(), dataset, store, source=dataset)
 
 
-def test_two_trials_that_want_the_same_training_train_once(dataset: Dataset, tmp_path: Path) -> None:
-    """The second comes while the first trains: it waits, finds the checkpoint, and both have the same numbers."""
+def test_chain_concurrent_trials_train_once(dataset: Dataset, tmp_path: Path) -> None:
+    """The second trial starts while the first trains. It waits for the checkpoint, and both have equal metrics."""
     trainings, outcomes = [], {}
     reached = threading.Event()
 
@@ -339,22 +377,22 @@ def test_two_trials_that_want_the_same_training_train_once(dataset: Dataset, tmp
     assert sorted(store.users("train", f"{key}/{6:08d}")) == ["study/0", "study/1"]
 
 
-def test_who_made_what_is_found_is_known(dataset: Dataset, tmp_path: Path) -> None:
+def test_chain_records_name_the_maker_of_found_stages(dataset: Dataset, tmp_path: Path) -> None:
     first = Chain(config(), dataset, Store(tmp_path, by="study/0")).run(train, lambda *_: None)
-    assert {record.by for record in first.stages if record.stage == "train"} == {None}, "nothing was there before it"
+    assert {record.by for record in first.stages if record.stage == "train"} == {None}, "the store was empty"
     longer = config(training__steps=9, sampler__num_steps=2)
     second = Chain(longer, dataset, Store(tmp_path, by="study/1")).run(train, lambda *_: None)
     by = {record.stage: (record.found, record.by) for record in second.stages}
-    assert by["train"] == (False, "study/0"), "it went on from the other's checkpoint"
+    assert by["train"] == (False, "study/0"), "it continued from the checkpoint of the other trial"
     assert by["measure_degraded"] == (True, "study/0")
     assert by["sample"] == (False, "study/1")
-    parts = share(second.stages)
+    parts = Reuse.of(second.stages)
     (trained,) = [record for record in second.stages if record.stage == "train"]
     assert parts.saved == pytest.approx(trained.earlier + sum(r.seconds for r in second.stages if r.found))
     assert trained.earlier > 0
 
 
-def test_sampling_goes_on_with_less_at_a_time_where_memory_runs_out(
+def test_chain_sampling_out_of_memory_continues_with_smaller_batches(
     first, dataset: Dataset, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain = Chain(config(), dataset, store)
@@ -377,7 +415,7 @@ def test_sampling_goes_on_with_less_at_a_time_where_memory_runs_out(
     with pytest.warns(UserWarning, match="sampling: out of memory with .* images at a time"):
         parts, again = chain._sample(chain.config.sampler, first[1].checkpoint, shares.append)
     assert set(sizes) == {256, 128, 64, 260 % 64}
-    assert (parts.int() - whole.int()).abs().max() <= 1, "the same seeds image by image; sums round by batch"
+    assert (parts.int() - whole.int()).abs().max() <= 1, "equal seeds, but other roundings of sums"
     assert strip.keys() == again.keys()
     assert shares[-1] == 1.0
-    assert max(shares) == 1.0, "what was begun twice counts once"
+    assert max(shares) == 1.0, "a batch that was started twice counts once"

@@ -1,4 +1,4 @@
-"""What an evaluation counts as work, and what it changes of a protocol."""
+"""Evaluations of finished trials: their progress and their protocol."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import torch
 from coldtune import presets
 from coldtune.data.progress import Advance, Bars
 from coldtune.metrics import build_extractor, extract_features
-from coldtune.stages.evaluate import judged_by
-from coldtune.stages.evaluation_progress import passes, watch
+from coldtune.stages.evaluate import with_protocol
+from coldtune.stages.evaluation_progress import count_evaluations, with_bar
 from coldtune.stages.trial import parse_trial
 
 
 @pytest.mark.parametrize("work", [[0, 10, 10, 40], [0, 0, 0, 40], [0, 10, 0, 0]])
-def test_progress_counts_the_evaluations_that_are_made(work):
-    """A set that is found is passed over without a call, and must look like no work at all."""
+def test_count_evaluations_ignores_found_sets(work):
+    """A set that is found is skipped without a call, and must not count as work."""
     done: list[float] = []
-    passed = passes(work, done.append)
+    passed = count_evaluations(work, done.append)
     for number, count in enumerate(work):
         for part in range(1, 6) if count else ():
             passed("sample", (number + part / 5) / len(work))
@@ -26,22 +26,22 @@ def test_progress_counts_the_evaluations_that_are_made(work):
     assert min(done) >= 0
 
 
-def test_what_is_not_named_stays_the_trials_own():
+def test_with_protocol_keeps_values_that_are_not_given():
     trial = parse_trial(presets.load("digits-quick") | {"protocol": {"num_images": 300, "seed": 5}})
-    assert judged_by(trial) == trial
-    changed = judged_by(trial, split="test", num_images="all").protocol
+    assert with_protocol(trial) == trial
+    changed = with_protocol(trial, split="test", num_images="all").protocol
     assert (changed.split, changed.num_images, changed.seed, changed.extractor) == ("test", None, 5, "digits")
-    assert judged_by(trial, seed=0).protocol.seed == 0
+    assert with_protocol(trial, seed=0).protocol.seed == 0
 
 
-def test_a_protocol_that_cannot_be_is_refused():
+def test_with_protocol_wrong_value_is_refused():
     trial = parse_trial(presets.load("digits-quick"))
     with pytest.raises(ValueError, match=r"protocol\.num_images = 1"):
-        judged_by(trial, num_images=1)
+        with_protocol(trial, num_images=1)
 
 
 class Counted(Bars):
-    """Bars that only count: what was started, and how much of each was done."""
+    """Bars that only record their titles and how much of each was done."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,12 +56,12 @@ class Counted(Bars):
         return advance
 
 
-def test_a_watched_extractor_is_the_same_one_and_counts_what_it_sees():
+def test_with_bar_extracts_equal_features_and_counts_images():
     bars, extractor = Counted(), build_extractor("digits")
-    watched = watch(extractor, bars, "judge", 40)
-    assert not bars.done, "a bar begins with the first image"
+    shown = with_bar(extractor, bars, "judge", 40)
+    assert not bars.done, "a bar starts with the first image"
     images = torch.randint(256, (40, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(extract_features(watched, images, 7), extract_features(extractor, images, 7))
+    assert torch.equal(extract_features(shown, images, 7), extract_features(extractor, images, 7))
     assert bars.done == {("judge", 40, "images"): 40}
     parts = ("name", "dim", "sha256", "input")
-    assert [getattr(watched, part) for part in parts] == [getattr(extractor, part) for part in parts]
+    assert [getattr(shown, part) for part in parts] == [getattr(extractor, part) for part in parts]

@@ -1,4 +1,4 @@
-"""A trial's configuration: errors by key, and names that stay apart."""
+"""A trial's configuration: errors that name the key, and short names that are unique."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def tree(**changes):
     return made
 
 
-def test_the_preset_is_the_papers_celeba_shape_scaled() -> None:
+def test_digits_quick_preset_scales_the_papers_celeba_setting() -> None:
     trial = parse_trial(tree())
     assert trial.degradation == {
         "kind": "blur",
@@ -43,24 +43,24 @@ def test_the_preset_is_the_papers_celeba_shape_scaled() -> None:
         ({"restorer__size": "huge"}, r"restorer\.size = 'huge'"),
     ],
 )
-def test_errors_name_key_value_and_what_is_allowed(changes, said) -> None:
+def test_parse_trial_wrong_key_names_key_value_and_allowed(changes, said) -> None:
     with pytest.raises(ValueError, match=said):
         parse_trial(tree(**changes))
 
 
-def test_every_wrong_key_is_named_at_once() -> None:
+def test_parse_trial_names_every_wrong_key() -> None:
     with pytest.raises(ValueError, match=r"(?s)training\.steps.*training\.lr.*sampler\.draw"):
         parse_trial(tree(training__steps=0, training__lr=-1, sampler__draw="none"))
 
 
-def test_unknown_and_missing_sections() -> None:
+def test_parse_trial_unknown_or_missing_section_is_refused() -> None:
     with pytest.raises(ValueError, match="model: unknown section; allowed: data, degradation"):
         parse_trial({**tree(), "model": {}})
     with pytest.raises(ValueError, match="degradation: required"):
         parse_trial({"data": {"name": "digits"}})
 
 
-def test_a_stride_longer_than_the_path_is_refused() -> None:
+def test_check_more_sampling_steps_than_severities_is_refused() -> None:
     trial = parse_trial(tree(sampler__num_steps=21))
     with pytest.raises(ValueError, match=r"sampler\.num_steps = 21: at most the degradation.s steps, 20"):
         trial.check((1, 16, 16))
@@ -75,12 +75,12 @@ def test_short_names_are_short_and_unique() -> None:
     assert all(len(name) <= 16 and "." not in name for name in names)
 
 
-def test_a_draw_that_the_degradation_does_not_have_is_refused() -> None:
+def test_check_sampler_draw_of_deterministic_degradation_is_refused() -> None:
     with pytest.raises(ValueError, match=r"sampler\.draw = 'estimated'"):
         parse_trial(tree(sampler__draw="estimated")).check((1, 16, 16))
 
 
-def test_a_prior_is_checked_and_written_out() -> None:
+def test_parse_trial_prior_is_completed_and_checked() -> None:
     trial = parse_trial({**tree(), "prior": {"kind": "gmm"}})
     assert trial.prior == {"kind": "gmm", "noise_scale": 0.002, "components": 1}
     assert (trial.task, parse_trial(tree()).task) == ("generated", "restored")

@@ -1,4 +1,4 @@
-"""Every test of the store's promises runs on a local one and on one in object storage."""
+"""Fixtures that run a test on a local store and on a store in object storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places where a store may lie, and hands that meddle with what lies there."""
+"""Places for a store, with ways to read and damage its files from outside."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from coldtune.store.location import StoreLocation
 from coldtune.store.object_files import ObjectFiles
 from coldtune.store.store import Store
 
-# For a test whose fixture `place` shall not be both by default.
+# For tests that need only one of the two places, or the second only with --slow.
 LOCAL = pytest.mark.parametrize("place", ["local"], indirect=True)
 OBJECT_SLOW = pytest.mark.parametrize("place", ["local", pytest.param("object", marks=pytest.mark.slow)], indirect=True)
 
 
 class Place:
-    """A place for a store, and a folder beside it; `write`, `remove` and `read` do what somebody's hand might."""
+    """A local place for a store, and a folder for logs. `write`, `remove` and `read` bypass the store."""
 
     kind = "local"
 
@@ -42,13 +42,13 @@ class Place:
         self.path(name).unlink()
 
     def next_moment(self) -> None:
-        """Until what is written next has another time than what was written before."""
+        """Wait until the next write gets another modification time than the last."""
 
     def come_to_rest(self) -> None:
-        """Until what a process that was killed had asked for is done, or will not be."""
+        """Wait until the requests of a killed process have been carried out."""
 
     def names(self, folder: str = "") -> set[str]:
-        """All files below a folder, relative to it."""
+        """Return the names of all files below a folder, relative to it."""
         top = self.path(folder)
         return {path.relative_to(top).as_posix() for path in top.rglob("*") if path.is_file()}
 
@@ -56,12 +56,12 @@ class Place:
         return Store(self.at).files.list(".torn")
 
     def being_written(self) -> int:
-        """What writers have under way, or left."""
+        """Count the unfinished entries of writers, alive or killed."""
         return len(list(Store(self.at).files.leftovers()))
 
 
 class Bucket(Place):
-    """A place in object storage; an entry's files are those of its attempt."""
+    """A place in object storage, in which the files of an entry are those of its visible attempt."""
 
     kind = "object"
 
@@ -72,7 +72,7 @@ class Bucket(Place):
         return files
 
     def _object(self, name: str) -> str:
-        """The object of a file of an entry, where there is the entry."""
+        """Return the object that holds a file of an entry."""
         if name.startswith("."):
             return name
         seen = self.files._visible(name.split("/")[0])
@@ -97,7 +97,7 @@ class Bucket(Place):
 
     def come_to_rest(self) -> None:
         before = None
-        while before != (before := self.names()):  # the server goes on with a request whose client is gone
+        while before != (before := self.names()):  # a server finishes requests of killed clients
             time.sleep(1.0)
 
     def names(self, folder: str = "") -> set[str]:

@@ -1,9 +1,8 @@
-"""What is particular to a store in a bucket: claims, attempts, copies, outages, and places that cannot be used."""
+"""A store in a bucket: claims, attempts, local copies, outages, and locations that cannot be used."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import threading
 import time
 import urllib.request
@@ -21,7 +20,6 @@ from coldtune.store import object_files as store_object
 from coldtune.store import store as store_module
 from coldtune.store.bucket import Bucket as Objects
 from coldtune.store.bucket import TransientError
-from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.download_cache import DownloadCache
 from coldtune.store.location import StoreLocation
 from coldtune.store.object_files import CLAIMS, ObjectFiles
@@ -43,11 +41,11 @@ def texts(store: Store, key: str = "k") -> tuple[str, str]:
 
 
 def others(bucket: Bucket, folder: Path) -> Store:
-    """The same store, as another machine has it: without our copies."""
+    """Return the same store as another machine sees it, without our local copies."""
     return Store(StoreLocation(bucket.at.where, str(folder)))
 
 
-def test_of_many_that_create_one_does(bucket: Bucket, tmp_path: Path) -> None:
+def test_create_concurrently_has_one_winner(bucket: Bucket, tmp_path: Path) -> None:
     files = [others(bucket, tmp_path / str(number)).files for number in range(4)]
 
     def create(number: int) -> bool:
@@ -59,13 +57,13 @@ def test_of_many_that_create_one_does(bucket: Bucket, tmp_path: Path) -> None:
     assert bucket.names(CLAIMS) == set()
 
 
-def test_one_that_waits_between_its_look_and_its_claim_does_not_write(bucket: Bucket) -> None:
-    """The look that found the name free is made again after the claim."""
+def test_write_exclusively_looks_again_after_its_claim(bucket: Bucket) -> None:
+    """The name was free at the first look, but not at the second, after the claim."""
     files, answers = bucket.files, iter([None, b"another's", b"another's"])
     assert not files._write_exclusively("x", lambda: next(answers), b"mine", lambda: pytest.fail("written"))
 
 
-def test_two_that_claim_at_once_begin_again(bucket: Bucket) -> None:
+def test_create_beside_another_claim_waits(bucket: Bucket) -> None:
     files, name = bucket.files, ".leases/x"
     claim = f"{CLAIMS}/.leases+x._{uuid.uuid4().hex}"
     files.bucket.put(claim, b"")
@@ -77,7 +75,7 @@ def test_two_that_claim_at_once_begin_again(bucket: Bucket) -> None:
 
     thread = threading.Thread(target=create)
     thread.start()
-    assert not ended.wait(1.0), "it waits for the other one"
+    assert not ended.wait(1.0), "it waits for the other claim"
     assert not files.has(name)
     files.bucket.delete(claim)
     thread.join(60)
@@ -85,17 +83,15 @@ def test_two_that_claim_at_once_begin_again(bucket: Bucket) -> None:
     assert files.bucket.get(name) == b"mine"
 
 
-def test_the_claim_of_a_killed_process_is_ignored_after_a_while(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_create_beside_an_expired_claim_succeeds(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.files.bucket.put(f"{CLAIMS}/.leases+x._dead", b"")
-    monkeypatch.setattr(store_object, "_CLAIM_EXPIRES_S", 4.0)  # half of it is how long our own claim counts
-    time.sleep(5.1)  # the server's times are whole seconds
+    monkeypatch.setattr(store_object, "_CLAIM_EXPIRES_S", 2.0)  # our own claim counts for half of it
+    time.sleep(3.1)  # the server's times are whole seconds
     assert bucket.files.create(".leases/x", b"mine")
 
 
 class Unsteady(Objects):
-    """Objects of which the next few writes of some name fail, before or after they were done."""
+    """Objects whose next writes to some names fail, before or after the data was written."""
 
     def __init__(self, bucket: Objects, ending: str, failures: int, done: bool) -> None:
         super().__init__(bucket.filesystem, bucket.root)
@@ -111,7 +107,7 @@ class Unsteady(Objects):
 
 
 @pytest.mark.parametrize("done", [False, True])
-def test_a_write_whose_answer_is_lost_counts_once(bucket: Bucket, done: bool) -> None:
+def test_put_with_lost_answer_counts_once(bucket: Bucket, done: bool) -> None:
     files = bucket.files
     unsteady = ObjectFiles(Unsteady(files.bucket, "manifest.json", 1, done), files.copies, files.shown)
     store = Store(bucket.at, files=unsteady)
@@ -124,7 +120,7 @@ def test_a_write_whose_answer_is_lost_counts_once(bucket: Bucket, done: bool) ->
 
 
 class Failing:
-    """A file system of which the first calls fail."""
+    """A file system whose first calls fail."""
 
     def __init__(self, filesystem: Any, failures: int, text: str) -> None:
         self.filesystem, self.failures, self.text = filesystem, failures, text
@@ -136,7 +132,7 @@ class Failing:
         return getattr(self.filesystem, name)
 
 
-def test_a_short_outage_is_waited_out_and_a_refusal_is_not(bucket: Bucket) -> None:
+def test_bucket_retries_outages_but_not_refusals(bucket: Bucket) -> None:
     bucket.files.bucket.put("x", b"1")
     real = bucket.files.bucket
     busy = "AWS Error SLOW_DOWN during PutObject operation"
@@ -149,14 +145,14 @@ def test_a_short_outage_is_waited_out_and_a_refusal_is_not(bucket: Bucket) -> No
         real.get("none")
 
 
-def test_a_reader_sees_one_attempt_whole_whatever_others_left(bucket: Bucket, tmp_path: Path) -> None:
+def test_find_with_several_attempts_sees_one_whole_attempt(bucket: Bucket, tmp_path: Path) -> None:
     store, objects = bucket.store(), bucket.files.bucket
     store.put("kind", "k", fill("x"))
     (attempt,) = {name.split("/")[0] for name, _ in objects.walk("kind/k")}
     for name in ("a.txt", "b.txt"):
-        objects.put(f"kind/k/_{'0' * 32}/{name}", b"half")  # killed before its manifest
+        objects.put(f"kind/k/_{'0' * 32}/{name}", b"half")  # an attempt killed before its manifest
         objects.copy(f"kind/k/{attempt}/{name}", f"kind/k/_{'f' * 32}/{name}")
-    objects.copy(f"kind/k/{attempt}/manifest.json", f"kind/k/_{'f' * 32}/manifest.json")  # published twice
+    objects.copy(f"kind/k/{attempt}/manifest.json", f"kind/k/_{'f' * 32}/manifest.json")  # a second whole attempt
     assert texts(others(bucket, tmp_path / "other")) == ("x", "x")
     assert not store.files.publish(store.files.scratch(), "kind/k")
     assert {name.split("/")[2] for name, _ in store.files.leftovers()} == {f"_{'0' * 32}", f"_{'f' * 32}"}
@@ -164,7 +160,7 @@ def test_a_reader_sees_one_attempt_whole_whatever_others_left(bucket: Bucket, tm
     assert bucket.names() == set()
 
 
-def test_another_machine_reads_the_entry_and_a_damaged_copy_is_made_again(bucket: Bucket, tmp_path: Path) -> None:
+def test_find_damaged_local_copy_is_downloaded_again(bucket: Bucket, tmp_path: Path) -> None:
     bucket.store().put("kind", "k", fill("x"))
     other = others(bucket, tmp_path / "other")
     assert texts(other) == ("x", "x")
@@ -174,11 +170,11 @@ def test_another_machine_reads_the_entry_and_a_damaged_copy_is_made_again(bucket
     (entry.path / "a.txt").write_text("y")
     os.utime(entry.path / "a.txt", ns=(before.st_atime_ns, before.st_mtime_ns))
     store_module._VERIFIED.clear()
-    assert texts(other) == ("x", "x"), "without a warning: the entry itself is whole"
+    assert texts(other) == ("x", "x"), "without a warning, because the entry itself is whole"
     assert bucket.torn() == []
 
 
-def test_what_is_published_is_not_downloaded_again(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_keeps_a_local_copy(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Objects, "download", lambda *_: pytest.fail("downloaded"))
     entry = bucket.store().put("kind", "k", fill("x"))
     assert texts(bucket.store()) == ("x", "x")
@@ -186,7 +182,7 @@ def test_what_is_published_is_not_downloaded_again(bucket: Bucket, monkeypatch: 
     assert bucket.store().at_address(f"{bucket.at.shown}/kind/k") == entry.path
 
 
-def test_copies_beyond_the_limit_go_the_longest_unused_first(tmp_path: Path) -> None:
+def test_download_cache_trim_removes_least_recently_used_first(tmp_path: Path) -> None:
     copies = DownloadCache(tmp_path, limit_gb=2.5e-6)
     for number, days in enumerate((5, 3, 4, 0)):
         folder = copies.folder(f"kind/{number}", f"_{number:032d}")
@@ -200,17 +196,9 @@ def test_copies_beyond_the_limit_go_the_longest_unused_first(tmp_path: Path) -> 
     assert sorted(path.parent.name for path in tmp_path.glob("kind/*/_*")) == ["3"], "used today"
 
 
-def test_checkpoints_travel_to_training_workers(bucket: Bucket) -> None:
-    checkpoints = StoreCheckpoints(bucket.at, "key", final=10)
-    checkpoints.save(10, fill("x"))
-    there = pickle.loads(pickle.dumps(checkpoints))
-    assert there.latest(10)[0] == 10
-    assert there.has(10)
-
-
 @pytest.fixture(scope="module")
 def strict() -> Iterator[servers.S3]:
-    """A server that looks at credentials."""
+    """A server that checks credentials."""
     try:
         server = servers.S3()
     except servers.MissingError as error:
@@ -226,14 +214,14 @@ def strict() -> Iterator[servers.S3]:
         server.close()
 
 
-def test_a_place_that_can_be_used_is_left_as_it_was(bucket: Bucket, tmp_path: Path) -> None:
+def test_location_check_leaves_no_traces(bucket: Bucket, tmp_path: Path) -> None:
     bucket.at.check()
     assert bucket.names() == set()
     StoreLocation.of(tmp_path / "folder").check()
     assert not (tmp_path / "folder").exists()
 
 
-def test_a_limit_of_copies_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_location_check_wrong_cache_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLDTUNE_STORE_CACHE_GB", "20GB")
     with pytest.raises(ValueError, match="COLDTUNE_STORE_CACHE_GB = '20GB': must be a number of gigabytes"):
         StoreLocation("s3://bucket/store?region=x", str(tmp_path)).check()
@@ -247,18 +235,18 @@ def test_a_limit_of_copies_that_is_no_number(tmp_path: Path, monkeypatch: pytest
         ("s3://bucket/store?region=x&nonsense=1", "--store s3://bucket/store: Unexpected query parameter.*nonsense"),
     ],
 )
-def test_a_url_that_means_nothing(url: str, said: str) -> None:
+def test_location_check_wrong_url_is_refused(url: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         StoreLocation.of(url).check()
 
 
-def test_a_bucket_that_is_not_there(bucket: Bucket) -> None:
+def test_location_check_missing_bucket_is_refused(bucket: Bucket) -> None:
     at = StoreLocation.of(bucket.at.where.replace("s3://bucket-", "s3://another-"))
     with pytest.raises(ValueError, match=r"--store s3://another-\d+/store: cannot be used: there is no such bucket"):
         at.check()
 
 
-def test_credentials_that_may_not(strict: servers.S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_location_check_wrong_credentials_are_refused(strict: servers.S3, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in strict.environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=r"--store s3://bucket-0/store: cannot be used: .*credentials"):
@@ -266,7 +254,7 @@ def test_credentials_that_may_not(strict: servers.S3, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-def test_a_server_that_does_not_answer(bucket: Bucket) -> None:
+def test_location_check_unreachable_server_is_refused(bucket: Bucket) -> None:
     unreachable = r"--store s3://bucket/store: cannot be used: the server cannot be reached"
     with servers.refusing_port() as port, pytest.raises(ValueError, match=unreachable):
         StoreLocation.of(f"s3://user:secret@bucket/store?scheme=http&endpoint_override=127.0.0.1:{port}").check()

@@ -108,7 +108,7 @@ def _of_runs(options: argparse.Namespace) -> list[Evaluation]:
     from dataclasses import replace
 
     from coldtune.cli.stores import store_of_runs
-    from coldtune.stages.evaluate import evaluate_runs, judged_by
+    from coldtune.stages.evaluate import evaluate_runs, with_protocol
     from coldtune.store.store import Store
     from coldtune.studies.trials.lookup import Home, find_run
 
@@ -117,7 +117,7 @@ def _of_runs(options: argparse.Namespace) -> list[Evaluation]:
     home = Home(home_of(options), options.data_dir, options.tracking_uri, store)
     protocol = (options.split, options.num_images, options.extractor, options.seed)
     runs = [find_run(name, home) for name in options.runs]
-    judged = [replace(run, config=judged_by(run.config, *protocol)) for run in runs]
+    judged = [replace(run, config=with_protocol(run.config, *protocol)) for run in runs]
     return evaluate_runs(judged, Store(store), _device(options.device))
 
 
@@ -197,13 +197,13 @@ def _show(evaluation: Evaluation, markdown: bool, console: Console) -> None:
 def _compared(evaluations: list[Evaluation], markdown: bool, console: Console) -> list[dict[str, Any]]:
     """Print how each run compares with the first; gives the comparisons as records."""
     from coldtune.reports.evaluation import comparison_record
-    from coldtune.stages.evaluate import comparisons, unequal_starts
+    from coldtune.stages.evaluate import compare_sampled, warn_unequal_starts
 
     first, *others = evaluations
     records: list[dict[str, Any]] = []
     for other in others:
-        found = comparisons(other, first)
-        lines = [*map(str, found), found[0].per_image(), unequal_starts(other, first)]
+        found = compare_sampled(other, first)
+        lines = [*map(str, found), found[0].per_image(), warn_unequal_starts(other, first)]
         for line in filter(None, lines):
             console.print(Text(f"{'- ' * markdown}{line}"), soft_wrap=markdown)
         console.print()

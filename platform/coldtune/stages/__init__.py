@@ -1,1 +1,1 @@
-"""Train, sample, measure: the stages of a trial, each keyed by what determined its result."""
+"""Train, sample, measure: the stages of a trial, each keyed by everything that determines its result."""

@@ -32,7 +32,8 @@ from coldtune.metrics import (
 from coldtune.metrics.extractors import Extractor
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.keys import DEGRADED, PLAIN, measure_key, prior_key, sample_key, train_key
-from coldtune.stages.rungs import rungs
+from coldtune.stages.reuse import StageRecord
+from coldtune.stages.rungs import trials_at_rungs
 from coldtune.stages.trial import TrialConfig
 from coldtune.store.cache import StoreCache
 from coldtune.store.checkpoints import StoreCheckpoints
@@ -41,39 +42,26 @@ from coldtune.training import read_history
 from coldtune.training.loop import Report, TrainingTask, TrainResult, load_restorer
 
 Train = Callable[[TrainingTask, StoreCheckpoints, Report], TrainResult]
-"""How a training is run: in this process, or by several workers."""
+"""A function that runs a training: in this process, or with several workers."""
 
-DRAWS = 1  # the stream of the protocol's draws: one per image index, the same for every trial
+DRAWS = 1  # the random stream of the protocol's draws: one draw per image index, the same for every trial
 
-# Beside the trial's own sampler, every trial shows the paper's two baselines on the same restorer.
+# Besides its own sampler, every trial shows the paper's two baselines on the same restorer.
 BASELINES = {"direct": SamplerConfig(algorithm="direct"), "naive": SamplerConfig(algorithm="naive")}
 SAMPLED = "sampled"
 STRIP_IMAGES, STRIP_STEPS = 8, 10
 
 
 @dataclass(frozen=True)
-class StageRecord:
-    """One stage of one trial: whether its result was found, and the seconds that it took or, where found, saved.
-
-    earlier: of a training that went on from a checkpoint, the seconds that this checkpoint stands for. by: who made
-    what was found or gone on from (`Store.by`), where that is known.
-    """
-
-    stage: str
-    key: str
-    found: bool
-    seconds: float
-    earlier: float = 0.0
-    by: str | None = None
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What a finished trial is: its values under one protocol, where its images lie and what it cost.
+    """The results of a finished trial: its values under one protocol, its images and its cost.
 
-    judgements: of the trial's own sampler (`sampled`), of R(x_T, T) (`direct`), of Algorithm 1 (`naive`) and of x_T
-    itself (`degraded`), on the same images and draws; `images` and `measured` are their folders in the store. nfe:
-    network evaluations for each sampled image. rungs: by step, what the trial's own sampler was worth on the way.
+    Attributes:
+        judgements: By set of images: those of the trial's own sampler (`sampled`), of R(x_T, T) (`direct`), of
+            Algorithm 1 (`naive`), and x_T itself (`degraded`). All sets use the same images and draws.
+        nfe: Network evaluations for each sampled image.
+        images, measured: The folders of the sets and of their judgements in the store.
+        rungs: By step, the judgement of the trial's own sampler at each rung.
     """
 
     judgements: Mapping[str, Judgement]
@@ -89,8 +77,8 @@ class Outcome:
     def metrics(self) -> dict[str, float]:
         """All values by a flat name.
 
-        `fid`, `kid`, `ssim`, ... of the trial's own sampler, the bounds of their 95 % intervals as `fid_low` and
-        `fid_high`; with the suffix `_direct`, `_naive` and `_degraded` the values of the other sets; and `nfe`.
+        `fid`, `kid`, `ssim`, ... are those of the trial's own sampler. `fid_low` and `fid_high` are the bounds of the
+        95 % interval. The suffixes `_direct`, `_naive` and `_degraded` mark the other sets. `nfe` is included.
         """
         flat: dict[str, float] = {}
         own_first = {SAMPLED: self.judgements[SAMPLED], **self.judgements}  # the order in which MLflow lists them
@@ -104,19 +92,28 @@ class Outcome:
 
 
 def found_only(task: TrainingTask, checkpoints: StoreCheckpoints, report: Report) -> TrainResult:
-    """A `Train` for those who only look: ValueError where the restorer is not in the store."""
+    """Refuse to train, as the `Train` of callers that only look for finished restorers.
+
+    Raises:
+        ValueError: Always. It names the training, the store, and the nearest checkpoint in it.
+    """
     latest = checkpoints.latest(task.training.steps)
-    there = f"; there is one at step {latest[0]:,}" if latest else ""
+    nearest = f"; there is one at step {latest[0]:,}" if latest else ""
     raise ValueError(
         f"training.steps = {task.training.steps}: no restorer of this training ({checkpoints.key[:12]}) is in "
-        f"{checkpoints.at.shown}{there}; run the study that trains it, or name the home where it was trained"
+        f"{checkpoints.at.shown}{nearest}; run the study that trains it, or name the home where it was trained"
     )
 
 
 class Chain:
-    """The stages of one trial on one prepared dataset, in one store.
+    """The stages of a trial on a prepared dataset, in a store.
 
-    source: the prepared dataset that the degradation draws from (`coldtune.diffusion.source_of`); None for most.
+    Args:
+        source: The prepared dataset from which the degradation draws images (`coldtune.diffusion.source_of`). None for
+            most degradations.
+
+    Raises:
+        ValueError: If the configuration does not fit the images, or `source` is not the degradation's.
     """
 
     def __init__(
@@ -128,10 +125,10 @@ class Chain:
         source: Dataset | None = None,
     ) -> None:
         config.check(dataset.image_shape)
-        self.source = _checked_source(config, source)
+        self.source = _check_source(config, source)
         self.config, self.dataset, self.store, self.device = config, dataset, store, torch.device(device)
-        drawn_from = source.split("train").images if source else None
-        self.degradation: Degradation = build_degradation(config.degradation, dataset.image_shape, drawn_from)
+        source_images = source.split("train").images if source else None
+        self.degradation: Degradation = build_degradation(config.degradation, dataset.image_shape, source_images)
         self.extractor: Extractor = build_extractor(config.protocol.extractor)
         self.protocol: Protocol = resolve(config.protocol, self.extractor, dataset, config.task)
         self.prior: Prior = build_prior(config.prior or PLAIN, self.degradation)
@@ -150,27 +147,31 @@ class Chain:
         replay: Report = lambda *_: None,
         on_rung: Callable[[int, Judgement], None] = lambda *_: None,
     ) -> Outcome:
-        """Bring every stage about.
+        """Find or compute every stage.
 
-        `report` gets the metrics of a training as it goes on, `progress` (stage, share done in 0..1; `sample_40` is the
-        sampling at the rung 40), and `replay`
-        those of a training that was made before this trial came, so that its run shows the whole curve. `on_rung` gets
-        each rung's step and judgement before the training goes on; an exception that it raises ends the trial there.
+        Args:
+            report: Called with the metrics of the training while it runs.
+            progress: Called with the stage and the finished share of it, 0..1. The stage `sample_40` is the sampling
+                at the rung 40.
+            replay: Called with the metrics of a training that was found, so that the trial's run shows the whole
+                curve.
+            on_rung: Called with each rung's step and judgement before the training continues. An exception that it
+                raises ends the trial there.
         """
-        climbed = self._climb(train, report, progress, replay, on_rung)
-        reached = max(climbed, default=0)
-        checkpoint = self.train(train, report, _after(reached, replay), self._seconds(reached))
+        rungs = self._run_rungs(train, report, progress, replay, on_rung)
+        reached = max(rungs, default=0)
+        checkpoint = self.train(train, report, _replay_after(reached, replay), self._training_seconds(reached))
         judgements: dict[str, Judgement] = {}
         images: dict[str, Path] = {}
         measured: dict[str, Path] = {}
         sets: dict[str, SamplerConfig | None] = {DEGRADED: None, **BASELINES, SAMPLED: self.config.sampler}
         for number, (name, sampler) in enumerate(sets.items()):
-            entry = self.sample(name, sampler, checkpoint, _part(progress, number, len(sets)))
+            entry = self.sample(name, sampler, checkpoint, _set_progress(progress, number, len(sets)))
             images[name], measured[name] = entry.path, self.measure(name, entry)
             judgements[name] = Judgement.load(measured[name])
-        return Outcome(judgements, self.nfe, self.protocol, tuple(self.records), images, measured, checkpoint, climbed)
+        return Outcome(judgements, self.nfe, self.protocol, tuple(self.records), images, measured, checkpoint, rungs)
 
-    def _climb(
+    def _run_rungs(
         self,
         train: Train,
         report: Report,
@@ -178,30 +179,31 @@ class Chain:
         replay: Report,
         on_rung: Callable[[int, Judgement], None],
     ) -> dict[int, Judgement]:
-        """Train up to each rung and judge there."""
+        """Train up to each rung and judge there. Return the judgements by step."""
         judged: dict[int, Judgement] = {}
-        for shorter in rungs(self.config, self.protocol.num_images):
+        for shorter in trials_at_rungs(self.config, self.protocol.num_images):
             step = shorter.training.steps
             part = Chain(shorter, self.dataset, self.store, self.device, self.source)
             reached = max(judged, default=0)
-            checkpoint = part.train(train, report, _after(reached, replay), self._seconds(reached))
-            judging = partial(progress, f"sample_{step}")
-            entry = part.sample(SAMPLED, shorter.sampler, checkpoint, judging)
+            checkpoint = part.train(train, report, _replay_after(reached, replay), self._training_seconds(reached))
+            entry = part.sample(SAMPLED, shorter.sampler, checkpoint, partial(progress, f"sample_{step}"))
             judged[step] = Judgement.load(part.measure(SAMPLED, entry))
             self.records += [replace(record, stage=f"{record.stage}_{step}") for record in part.records]
             on_rung(step, judged[step])
         return judged
 
-    def _seconds(self, step: int) -> float:
-        """What the training took up to a rung; 0 for no rung."""
+    def _training_seconds(self, step: int) -> float:
+        """Return the seconds of training up to a rung, 0 for step 0."""
         key = train_key(self.config, self.dataset, self.source)
         return StoreCheckpoints(self.store.at, key, final=step).seconds(step) if step else 0.0
 
     def train(self, train: Train, report: Report, replay: Report = lambda *_: None, recorded: float = 0.0) -> Path:
-        """The checkpoint at `training.steps`: found, or trained from the nearest one before it.
+        """Return the checkpoint at `training.steps`, after training from the nearest earlier checkpoint if needed.
 
-        recorded: seconds of it that stand in the records already, as those of a rung. Of several trials that want the
-        same training at once, one trains and the others wait for its checkpoint.
+        Of several trials that want the same training at once, one trains and the others wait for its checkpoint.
+
+        Args:
+            recorded: Seconds of this training that the trial's records contain already, up to its last rung.
         """
         key, steps = train_key(self.config, self.dataset, self.source), self.config.training.steps
         checkpoints = StoreCheckpoints(self.store.at, key, final=steps, by=self.store.by)
@@ -243,7 +245,12 @@ class Chain:
         checkpoint: Path,
         progress: Callable[[float], None] = lambda _: None,
     ) -> Entry:
-        """The protocol's images, degraded to x_T and sampled back by `sampler` (None: left degraded), as uint8."""
+        """Return the protocol's images, degraded to x_T and sampled back, as uint8.
+
+        Args:
+            name: The name of the set, for the records.
+            sampler: None leaves the images degraded.
+        """
         key = sample_key(self.config, self.dataset, sampler, self.source)
         started = time.monotonic()
 
@@ -257,11 +264,12 @@ class Chain:
         entry, found = self.store.get("sample", key, build)
         seconds = float(entry.about["seconds"]) if found else time.monotonic() - started
         if sampler is not None:
-            self.records.append(StageRecord(_stage("sample", name), key, found, seconds, by=entry.about.get("by")))
+            stage = _record_name("sample", name)
+            self.records.append(StageRecord(stage, key, found, seconds, by=entry.about.get("by")))
         return entry
 
     def measure(self, name: str, images: Entry) -> Path:
-        """Judge one set of images under the trial's protocol; gives the folder of its Judgement."""
+        """Judge a set of images under the trial's protocol and return the folder of its Judgement."""
         key = measure_key(images.key, self.protocol)
         started = time.monotonic()
 
@@ -272,11 +280,12 @@ class Chain:
 
         entry, found = self.store.get("measure", key, build)
         seconds = float(entry.about["seconds"]) if found else time.monotonic() - started
-        self.records.append(StageRecord(_stage("measure", name), key, found, seconds, by=entry.about.get("by")))
+        stage = _record_name("measure", name)
+        self.records.append(StageRecord(stage, key, found, seconds, by=entry.about.get("by")))
         return entry.path
 
     def clean(self) -> Tensor | None:
-        """The original of each restored image, uint8 (N, C, H, W); None for generated ones."""
+        """Return the original of each restored image, uint8 (N, C, H, W). None if images are generated."""
         restored = self.protocol.task == "restored"
         return self._reference_images()[self.protocol.image_indices()] if restored else None
 
@@ -295,7 +304,7 @@ class Chain:
         )
 
     def _prior_state(self) -> State:
-        """What the prior learned from the training images, once for all trials."""
+        """Return the parameters that the prior learned from the training images. All trials share them."""
         if not self.prior.learns:
             return {}
 
@@ -320,7 +329,7 @@ class Chain:
     def _sample(
         self, sampler: SamplerConfig | None, checkpoint: Path, progress: Callable[[float], None], batch_size: int = 256
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """uint8 images (N, C, H, W), and the iterates x_s by s of the first few (none where nothing is sampled)."""
+        """Return uint8 images (N, C, H, W), and by s the iterates x_s of the first few (empty without a sampler)."""
         config, degradation, indices = self.config, self.degradation, self.protocol.image_indices()
         steps = degradation.steps
         restorer = None
@@ -333,6 +342,7 @@ class Chain:
 
         def make(chunk: Tensor) -> Tensor:
             nonlocal finished
+            # A batch that does not fit into memory is begun again in halves, so its evaluations count only at its end.
             done, first = finished, finished == 0
             seeds = draws.derive(config.protocol.seed, DRAWS, chunk).to(self.device)
             originals = self._reference_images()[chunk].to(self.device) if self.prior.takes_images else None
@@ -340,24 +350,24 @@ class Chain:
             if restorer is None or sampler is None:
                 return to_uint8(x).cpu()
 
-            def watch(step: Mapping[str, Any]) -> None:
+            def on_step(step: Mapping[str, Any]) -> None:
                 nonlocal done
                 done += len(chunk)
                 progress(done / total)
                 if first:
                     strip[int(step["s"])] = to_uint8(step["x_s"][:STRIP_IMAGES]).cpu()
 
-            out = sample(restorer, degradation, x, sampler=sampler, draw=draw, callback=watch, seeds=seeds)
+            out = sample(restorer, degradation, x, sampler=sampler, draw=draw, callback=on_step, seeds=seeds)
             if first:
                 strip[0] = to_uint8(out[:STRIP_IMAGES]).cpu()
             finished = done
             return to_uint8(out).cpu()
 
         parts = Batches(batch_size, "sampling").run(indices, make)
-        return torch.cat(parts), _thin(strip)
+        return torch.cat(parts), _spread(strip)
 
 
-def _checked_source(config: TrialConfig, source: Dataset | None) -> Dataset | None:
+def _check_source(config: TrialConfig, source: Dataset | None) -> Dataset | None:
     name = source_of(config.degradation)
     if name != (source.name if source else None):
         raise ValueError(
@@ -366,22 +376,22 @@ def _checked_source(config: TrialConfig, source: Dataset | None) -> Dataset | No
     return source
 
 
-def _stage(stage: str, images: str) -> str:
+def _record_name(stage: str, images: str) -> str:
     return stage if images == SAMPLED else f"{stage}_{images}"
 
 
-def _after(step: int, replay: Report) -> Report:
-    """`replay` of what lies after `step`."""
+def _replay_after(step: int, replay: Report) -> Report:
+    """Return `replay`, limited to reports after `step`."""
     return lambda at, past: replay(at, past) if at > step else None
 
 
-def _part(progress: Callable[[str, float], None], number: int, of: int) -> Callable[[float], None]:
-    """The progress of the set of images `number` as that of all `of` sets."""
+def _set_progress(progress: Callable[[str, float], None], number: int, of: int) -> Callable[[float], None]:
+    """Return a function that reports the progress of the set `number` as a share of all `of` sets."""
     return lambda share: progress("sample", (number + share) / of)
 
 
-def _thin(strip: dict[int, Tensor]) -> dict[int, Tensor]:
-    """At most STRIP_STEPS of the iterates, evenly spread, the first and the last among them."""
+def _spread(strip: dict[int, Tensor]) -> dict[int, Tensor]:
+    """Return at most STRIP_STEPS of the iterates, evenly spread, with the first and the last among them."""
     steps = sorted(strip, reverse=True)
     if len(steps) > STRIP_STEPS:
         steps = [steps[round(i * (len(steps) - 1) / (STRIP_STEPS - 1))] for i in range(STRIP_STEPS)]

@@ -1,4 +1,4 @@
-"""Judging what is finished: the image sets of trials whose restorers are in the store, and pictures from elsewhere."""
+"""The evaluation of finished trials, whose restorers are in the store, and of pictures from elsewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from coldtune.metrics.extractors import Extractor
 from coldtune.metrics.protocol import LEAST_IMAGES
 from coldtune.reports.evaluation import JudgedSet, evaluation_record
 from coldtune.stages.chain import BASELINES, SAMPLED, Chain, found_only
-from coldtune.stages.evaluation_progress import missing, passes, to_judge, watch
+from coldtune.stages.evaluation_progress import count_evaluations, count_unjudged_images, find_unsampled, with_bar
 from coldtune.stages.keys import DEGRADED
 from coldtune.stages.trial import RungConfig, TrialConfig
 from coldtune.store.store import Store
@@ -40,15 +40,18 @@ from coldtune.store.store import Store
 Split = Literal["train", "validation", "test"]
 
 COMPARED = ("fid", "kid", "rmse")
-NOTICEABLE = 0.01  # of the degraded images' FID: trials that start further apart are not the same task
-_WIDEST = 24  # letters of a name beside a bar, so that both fit into 80 columns
+NOTICEABLE = 0.01
+"""The relative difference of the degraded images' FID above which two trials do not solve the same task."""
+
+_NAME_LETTERS = 24  # of a name beside a progress bar, so that both fit into 80 columns
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished trial: what it is called, its configuration, and the dataset that it was trained on.
+class FinishedTrial:
+    """A finished trial: its name for people, its configuration, and the dataset that it was trained on.
 
-    source: the dataset that its degradation draws from; None for most.
+    Attributes:
+        source: The dataset from which its degradation draws images. None for most degradations.
     """
 
     name: str
@@ -61,8 +64,11 @@ class Run:
 class Evaluation:
     """Sets of images judged under one protocol.
 
-    title: a line on what they are. sets: `degraded`, `direct`, `sampled` and `naive` (Algorithm 1) of a trial, or
-    `images`, pictures from elsewhere. config: the trial's, with the protocol under which it was judged here.
+    Attributes:
+        title: A line that describes the sets.
+        sets: `degraded`, `direct`, `sampled` and `naive` (Algorithm 1) of a trial, or `images` for pictures from
+            elsewhere.
+        config: The trial's configuration, with the protocol under which it was judged here.
     """
 
     name: str
@@ -74,19 +80,26 @@ class Evaluation:
         return {item.name: item.judgement for item in self.sets}[name]
 
     def record(self) -> dict[str, Any]:
-        """All that is known of it, fit for JSON."""
+        """Return everything known about the evaluation, ready for JSON."""
         config = plain(self.config) if self.config else None
         return {"name": self.name, **evaluation_record(self.sets), "config": config}
 
 
-def judged_by(
+def with_protocol(
     config: TrialConfig,
     split: str | None = None,
     num_images: int | Literal["all"] | None = None,
     extractor: str | None = None,
     seed: int | None = None,
 ) -> TrialConfig:
-    """`config` under another protocol: what is None stays the trial's own. ValueError as `ProtocolConfig`."""
+    """Return `config` with a changed protocol. An argument that is None keeps the trial's own value.
+
+    Args:
+        num_images: "all" takes all images of the split.
+
+    Raises:
+        ValueError: If a value is not allowed.
+    """
     changes: dict[str, Any] = {"split": split, "num_images": num_images, "extractor": extractor, "seed": seed}
     tree = plain(config.protocol) | {name: value for name, value in changes.items() if value is not None}
     if num_images == "all":
@@ -95,23 +108,28 @@ def judged_by(
 
 
 def evaluate_runs(
-    runs: Sequence[Run], store: Store, device: torch.device | str = "cpu", progress: bool = True
+    runs: Sequence[FinishedTrial], store: Store, device: torch.device | str = "cpu", progress: bool = True
 ) -> list[Evaluation]:
-    """Every set of images of each run under its own protocol, found in `store` or sampled and judged now.
+    """Judge every set of images of each run under the run's own protocol.
 
-    Restorers are only looked for: nothing is trained. All runs are checked before anything is sampled.
-    progress: show bars on standard error, where that is a terminal.
-    ValueError where a run is there twice, a restorer is missing, the runs' protocols differ (naming the part), one
-    cannot be resolved, or an extractor does not take such images.
+    Sets that `store` does not hold are sampled and judged now. Restorers must be in the store: nothing is trained. All
+    runs are checked before any image is sampled.
+
+    Args:
+        progress: Show progress bars on standard error, if that is a terminal.
+
+    Raises:
+        ValueError: If a run is named twice, a restorer is missing, the runs' protocols differ (the message names the
+            part), a protocol cannot be resolved, or an extractor does not accept such images.
     """
     if twice := [run.name for i, run in enumerate(runs) if run.name in [other.name for other in runs[:i]]]:
-        raise ValueError(f"{twice[0]}: is named twice; a run cannot be compared with itself")
+        raise ValueError(f"{twice[0]}: is named twice, and a run cannot be compared with itself")
     chains = [_chain(run, store, device) for run in runs]
     for run, chain in zip(runs, chains, strict=True):
         with _about(f"{runs[0].name} and {run.name}"):
             check_same([chains[0].protocol, chain.protocol])
     with show(progress) as bars:
-        return [_evaluated(run, chain, bars) for run, chain in zip(runs, chains, strict=True)]
+        return [_evaluate(run, chain, bars) for run, chain in zip(runs, chains, strict=True)]
 
 
 def evaluate_images(
@@ -125,11 +143,16 @@ def evaluate_images(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Evaluation:
-    """Pictures from elsewhere, uint8 (N, C, H, W), against a split of a dataset, as generated images are judged.
+    """Judge pictures from elsewhere against a split of a dataset, like generated images.
 
-    cache: keeps the reference's statistics. seed: of FID-infinity's subsets and MIND's directions. progress: show a bar
-    on standard error, where that is a terminal. ValueError where the pictures are not uint8 images of the dataset's
-    shape, or too few for a metric.
+    Args:
+        images: uint8 (N, C, H, W).
+        cache: Keeps the reference's statistics.
+        seed: Seed of FID-infinity's subsets and MIND's directions.
+        progress: Show progress bars on standard error, if that is a terminal.
+
+    Raises:
+        ValueError: If the pictures are not uint8 images of the dataset's shape, or too few for a metric.
     """
     if images.dtype != torch.uint8 or images.shape[1:] != dataset.image_shape:
         raise ValueError(
@@ -142,30 +165,34 @@ def evaluate_images(
     protocol = resolve(config, extractor, dataset, "generated")
     of_reference = (dataset.split(split).images, protocol, cache)
     with _about(name), show(progress) as bars:
-        watched = watch(extractor, bars, f"features of {dataset.name}", protocol.reference_images)
-        features = reference_features(watched, *of_reference, device=device)
-        reference = reference_statistics(watched, *of_reference, features=features)
-        watched = watch(extractor, bars, f"judge {name[-_WIDEST:]}", len(images))
-        judgement = judge(images, None, watched, reference, protocol, features, tuple(DISTANCES), device=device)
+        shown = with_bar(extractor, bars, f"features of {dataset.name}", protocol.reference_images)
+        features = reference_features(shown, *of_reference, device=device)
+        reference = reference_statistics(shown, *of_reference, features=features)
+        shown = with_bar(extractor, bars, f"judge {name[-_NAME_LETTERS:]}", len(images))
+        judgement = judge(images, None, shown, reference, protocol, features, tuple(DISTANCES), device=device)
     title = f"{name}: {len(images):,} pictures against {dataset.name}/{split}"
     return Evaluation(name, title, (JudgedSet("images", "images", judgement),))
 
 
-def comparisons(other: Evaluation, first: Evaluation) -> list[Comparison]:
-    """What `other` sampled against what `first` sampled, by FID, KID and (restored images) RMSE, image by image.
+def compare_sampled(other: Evaluation, first: Evaluation) -> list[Comparison]:
+    """Compare the sampled images of two evaluations by FID, KID and, for restored images, RMSE.
 
-    ValueError for unequal protocols, naming what differs.
+    Image i of `other` is paired with image i of `first`.
+
+    Raises:
+        ValueError: If the protocols differ. The message names the part that differs.
     """
     a, b = other[SAMPLED], first[SAMPLED]
     metrics = [name for name in COMPARED if name in a.values and name in b.values]
     return [compare(a, b, metric, (other.name, first.name)) for metric in metrics]
 
 
-def unequal_starts(other: Evaluation, first: Evaluation) -> str:
-    """A warning where the two restore images that are not equally degraded; else empty, as for generated images.
+def warn_unequal_starts(other: Evaluation, first: Evaluation) -> str:
+    """Return a warning if two evaluations restore images that are not equally degraded, otherwise "".
 
-    The less a degradation takes away, the better every sampler looks, so the difference is then not the sampler's or
-    the restorer's alone. Measured by the FID of the degraded images, which may differ by 1 %.
+    The weaker a degradation, the better every sampler looks. So a difference between unequal starts is not due to the
+    sampler or the restorer alone. The measure is the FID of the degraded images, which may differ by 1 %. Generated
+    images have no such start.
     """
     if first[DEGRADED].protocol.task == "generated":
         return ""
@@ -180,17 +207,18 @@ def unequal_starts(other: Evaluation, first: Evaluation) -> str:
 
 @contextmanager
 def _about(name: str) -> Iterator[None]:
-    """A user's error says of which run."""
+    """Prefix a ValueError of the body with the name of the run."""
     try:
         yield
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 
-def _chain(run: Run, store: Store, device: torch.device | str) -> Chain:
-    """The run's chain, without the rungs on its way.
+def _chain(run: FinishedTrial, store: Store, device: torch.device | str) -> Chain:
+    """Return the run's chain without its rungs, after checking it.
 
-    ValueError where its restorer is not in the store, or the extractor does not take such images.
+    Raises:
+        ValueError: If its restorer is not in the store, or the extractor does not accept such images.
     """
     config = run.config.model_copy(update={"rungs": RungConfig()})
     with _about(run.name):
@@ -200,28 +228,29 @@ def _chain(run: Run, store: Store, device: torch.device | str) -> Chain:
     return chain
 
 
-def _evaluated(run: Run, chain: Chain, bars: Bars) -> Evaluation:
+def _evaluate(run: FinishedTrial, chain: Chain, bars: Bars) -> Evaluation:
     samplers: dict[str, SamplerConfig | None] = {DEGRADED: None, **BASELINES, SAMPLED: run.config.sampler}
     evaluations = {name: nfe(sampler, chain.degradation.steps) if sampler else 0 for name, sampler in samplers.items()}
-    absent = missing(chain, samplers.values())
-    work = [chain.protocol.num_images * count * new for count, new in zip(evaluations.values(), absent, strict=True)]
-    advance = bars.start(f"sample {run.name[-_WIDEST:]}", sum(work), "NFE") if sum(work) else lambda _: None
-    chain.extractor = watch(chain.extractor, bars, f"judge {run.name[-_WIDEST:]}", to_judge(chain, samplers.values()))
-    outcome = chain.run(found_only, lambda *_: None, passes(work, advance))
+    unsampled = find_unsampled(chain, samplers.values())
+    work = [chain.protocol.num_images * count * new for count, new in zip(evaluations.values(), unsampled, strict=True)]
+    advance = bars.start(f"sample {run.name[-_NAME_LETTERS:]}", sum(work), "NFE") if sum(work) else lambda _: None
+    unjudged = count_unjudged_images(chain, samplers.values())
+    chain.extractor = with_bar(chain.extractor, bars, f"judge {run.name[-_NAME_LETTERS:]}", unjudged)
+    outcome = chain.run(found_only, lambda *_: None, count_evaluations(work, advance))
     labels = _labels(run.config)
     sets = [JudgedSet(name, labels[name], outcome.judgements[name], evaluations[name]) for name in labels]
     return Evaluation(run.name, _title(run, chain), tuple(sets), run.config)
 
 
 def _labels(config: TrialConfig) -> dict[str, str]:
-    """What each set is called, in the order of the table."""
+    """Return the name for people of each set, in the order of the table."""
     start = "degraded" if config.task == "restored" else "x_T as drawn"
     own = f"sampled ({config.sampler.algorithm})"
     return {DEGRADED: start, "direct": "direct", SAMPLED: own, "naive": "Algorithm 1"}
 
 
-def _title(run: Run, chain: Chain) -> str:
-    """The run and what it is: degradation, T, the sampler's settings that are not the default, and the training."""
+def _title(run: FinishedTrial, chain: Chain) -> str:
+    """Describe a run: its degradation, T, the settings of the sampler that are not the default, and its training."""
     sampler = run.config.sampler.model_dump(exclude_defaults=True, exclude={"algorithm"})
     settings = "".join(f", {name} {value}" for name, value in sampler.items())
     prior = f", from the prior {run.config.prior['kind']}" if run.config.prior else ""

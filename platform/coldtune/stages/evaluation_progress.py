@@ -1,4 +1,4 @@
-"""What an evaluation has still to do, and bars that show how far it is."""
+"""The work that an evaluation still has to do, and progress bars for it."""
 
 from __future__ import annotations
 
@@ -13,28 +13,34 @@ from coldtune.stages.chain import Chain
 from coldtune.stages.keys import measure_key, sample_key
 
 
-def watch(extractor: Extractor, bars: Bars, what: str, total: int) -> Extractor:
-    """`extractor`, with a bar `what` over the `total` images that it is to see; it begins with the first of them."""
+def with_bar(extractor: Extractor, bars: Bars, title: str, total: int) -> Extractor:
+    """Return `extractor` with a progress bar over the `total` images that it will see.
+
+    The bar starts with the first images, so that it does not appear if everything is found.
+    """
     advance: Callable[[float], None] | None = None
 
-    def seen(images: Tensor) -> Tensor:
+    def extract(images: Tensor) -> Tensor:
         nonlocal advance
-        advance = advance or bars.start(what, total, "images")
+        advance = advance or bars.start(title, total, "images")
         features = extractor(images)
         advance(len(images))
         return features
 
-    return Extractor(extractor.name, seen, extractor.dim, extractor.sha256, extractor.input)
+    return Extractor(extractor.name, extract, extractor.dim, extractor.sha256, extractor.input)
 
 
-def missing(chain: Chain, samplers: Iterable[SamplerConfig | None]) -> list[bool]:
-    """Which sets are still to be sampled; one that a sampler before it makes is not."""
+def find_unsampled(chain: Chain, samplers: Iterable[SamplerConfig | None]) -> list[bool]:
+    """Return for each sampler whether its images still have to be sampled.
+
+    If two samplers make the same images, only the first has to.
+    """
     keys = [sample_key(chain.config, chain.dataset, sampler, chain.source) for sampler in samplers]
     return [key not in keys[:i] and chain.store.find("sample", key) is None for i, key in enumerate(keys)]
 
 
-def to_judge(chain: Chain, samplers: Iterable[SamplerConfig | None]) -> int:
-    """How many images the extractor is still to see: of sets that are not judged yet, and of the reference."""
+def count_unjudged_images(chain: Chain, samplers: Iterable[SamplerConfig | None]) -> int:
+    """Count the images that the extractor still has to see: those of unjudged sets, and of the reference."""
     find, protocol = chain.store.find, chain.protocol
     keys = {sample_key(chain.config, chain.dataset, sampler, chain.source) for sampler in samplers}
     sets = sum(find("measure", measure_key(key, protocol)) is None for key in keys)
@@ -42,18 +48,24 @@ def to_judge(chain: Chain, samplers: Iterable[SamplerConfig | None]) -> int:
     return sets * protocol.num_images + (bool(sets) and of_reference) * protocol.reference_images
 
 
-def passes(work: Sequence[int], advance: Callable[[float], None]) -> Callable[[str, float], None]:
-    """A chain's progress, which counts sets of images, as one that counts the evaluations that are still to be made.
+def count_evaluations(work: Sequence[int], advance: Callable[[float], None]) -> Callable[[str, float], None]:
+    """Convert the progress of a chain, a share of its sets of images, into network evaluations.
 
-    work: of each set, in the chain's order; 0 where it is found, so that it does not look like speed.
+    Args:
+        work: Evaluations of each set, in the chain's order. 0 for a set that is found, so that skipping it does not
+            look like speed.
+        advance: Called with the evaluations made since the last call.
+
+    Returns:
+        The `progress` argument of `Chain.run`.
     """
     done = 0.0
 
-    def passed(stage: str, share: float) -> None:
+    def progress(stage: str, share: float) -> None:
         nonlocal done
         whole, part = divmod(share * len(work), 1)
         now = sum(work[: int(whole)]) + (work[int(whole)] * part if whole < len(work) else 0.0)
         advance(now - done)
         done = now
 
-    return passed
+    return progress

@@ -1,4 +1,7 @@
-"""What determines each stage's result, and so its key. Hardware, workers and versions are not part of it."""
+"""The keys of stages: the SHA-256 of everything that determines a stage's result, as canonical JSON.
+
+Hardware, the number of workers and software versions are not part of a key.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,25 @@ from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.trial import TrialConfig
 
-# Raise one whenever the same configuration would give another result: old entries are then left alone.
+# Increase a version when the same configuration starts to have another result. Entries of the old version are then no
+# longer found.
 TRAIN_VERSION = 1
 SAMPLE_VERSION = 1
 MEASURE_VERSION = 2  # 2: values with intervals, and influences
 PRIOR_VERSION = 1
 
 DEGRADED = "degraded"
-PLAIN = {"kind": "data", "noise_scale": 0.0}  # the prior that a trial without one has
+PLAIN = {"kind": "data", "noise_scale": 0.0}
+"""The prior of a trial without one."""
 
 
 def train_key(config: TrialConfig, dataset: Dataset, source: Dataset | None = None) -> str:
-    """Key of a training's trajectory: all that shapes it except its length; a checkpoint adds its step.
+    """Return the key of a training's trajectory: everything that shapes it except its length.
 
-    source: the dataset from which the degradation draws, here and below.
+    A checkpoint's key adds its step.
+
+    Args:
+        source: The dataset from which the degradation draws images, if it does.
     """
     parts = {
         "stage": "train",
@@ -33,13 +41,18 @@ def train_key(config: TrialConfig, dataset: Dataset, source: Dataset | None = No
         "restorer": plain(config.restorer),
         "training": config.training.trajectory(),
     }
-    return digest(parts | _drawn_from(source))
+    return digest(parts | _source_part(source))
 
 
 def sample_key(
     config: TrialConfig, dataset: Dataset, sampler: SamplerConfig | None, source: Dataset | None = None
 ) -> str:
-    """Key of the images of one sampler, from the protocol's degraded images or the trial's prior; None: those x_T."""
+    """Return the key of the images that a sampler makes from the protocol's degraded images or from the prior.
+
+    Args:
+        sampler: None for the images x_T from which sampling starts.
+        source: The dataset from which the degradation draws images, if it does.
+    """
     parts = {
         "stage": "sample",
         "version": SAMPLE_VERSION,
@@ -49,16 +62,16 @@ def sample_key(
         "seed": config.protocol.seed,
         "degradation": _degradation(config, dataset),
         "sampler": plain(sampler) if sampler else DEGRADED,
-        # The degraded images need no restorer: every trial that ends alike shares them.
+        # The degraded images need no restorer, so all trials with the same end severity share them.
         "checkpoint": [train_key(config, dataset, source), config.training.steps] if sampler else None,
     }
     if config.prior not in (None, PLAIN):
         parts["prior"] = [PRIOR_VERSION, config.prior]
-    return digest(parts | _drawn_from(source))
+    return digest(parts | _source_part(source))
 
 
 def prior_key(config: TrialConfig, dataset: Dataset) -> str:
-    """Key of what a prior learned from the training images."""
+    """Return the key of the parameters that a prior learned from the training images."""
     return digest(
         {
             "stage": "prior",
@@ -72,14 +85,14 @@ def prior_key(config: TrialConfig, dataset: Dataset) -> str:
 
 
 def measure_key(sample: str, protocol: Protocol) -> str:
-    """Key of the values of one set of images under one protocol."""
+    """Return the key of the values of a set of images, given by its sample key, under a protocol."""
     return digest({"stage": "measure", "version": MEASURE_VERSION, "images": sample, "protocol": protocol.key})
 
 
-def _drawn_from(source: Dataset | None) -> dict[str, str]:
+def _source_part(source: Dataset | None) -> dict[str, str]:
     return {"source": source.fingerprint} if source else {}
 
 
 def _degradation(config: TrialConfig, dataset: Dataset) -> object:
-    # As built, so that a default that is written out and one that is left out have one key.
+    # The built degradation's configuration, so that a default has the same key whether or not it is written out.
     return plain(build_degradation(config.degradation, dataset.image_shape).config)

@@ -1,4 +1,4 @@
-"""Rungs: a trial judged on the way, at fixed steps of its training, on few images and the same ones for every trial."""
+"""Rungs: fixed steps of the training at which a trial is judged early, on few images, the same for all trials."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from coldtune.stages.trial import RungConfig, TrialConfig
 if TYPE_CHECKING:
     from coldtune.metrics import Judgement
 
-DISTANCES_TO_CLEAN = frozenset({"fid", "fid_infinity", "kid", "mind"})
-_AS_AT_THE_END = ("ssim", "rmse", "psnr", "precision", "recall")
+_DISTANCES_TO_CLEAN = frozenset({"fid", "fid_infinity", "kid", "mind"})
+_SAME_AT_FEW_IMAGES = ("ssim", "rmse", "psnr", "precision", "recall")
 
 
-def rungs(config: TrialConfig, available: int) -> Iterator[TrialConfig]:
-    """The trial cut short at each rung: its own training up to there, judged on the rung's images.
+def trials_at_rungs(config: TrialConfig, available: int) -> Iterator[TrialConfig]:
+    """Yield the trial cut short at each rung: trained up to that step and judged on the rung's images.
 
-    A training's first steps are those of the shorter training, so a rung is nothing but a shorter trial, and the
-    trainings share their checkpoints. available: how many images the trial itself is judged on.
+    The first steps of a training equal those of a shorter training. So a rung is a shorter trial, and both share their
+    checkpoints.
+
+    Args:
+        available: How many images the trial itself is judged on. A rung cannot use more.
     """
     count = min(config.rungs.num_images, available)
     for step in config.rungs.steps:
@@ -31,13 +34,19 @@ def rungs(config: TrialConfig, available: int) -> Iterator[TrialConfig]:
         )
 
 
-def worth(judgement: Judgement, metric: str, nfe: int) -> dict[str, float]:
-    """What a trial is worth at a rung: the rung metric, those that mean the same at few images, and `nfe`, by name."""
+def rung_values(judgement: Judgement, metric: str, nfe: int) -> dict[str, float]:
+    """Return the values of a trial at a rung by name.
+
+    These are the rung metric, all metrics that mean the same at few images as at the end, and `nfe`.
+    """
     known: Mapping[str, float] = {name: value.value for name, value in judgement.values.items()}
-    named = {name: known[name] for name in (metric, *_AS_AT_THE_END) if name in known}
+    named = {name: known[name] for name in (metric, *_SAME_AT_FEW_IMAGES) if name in known}
     return {**named, "nfe": float(nfe)}
 
 
-def stand_in(objective: str, metric: str) -> str:
-    """The value at a rung that stands for an objective: itself, or for a distance to clean images the rung metric."""
-    return metric if objective in DISTANCES_TO_CLEAN else objective
+def metric_at_rung(objective: str, metric: str) -> str:
+    """Return the name of the metric that represents an objective of the study at a rung.
+
+    A distance to clean images, such as FID, is represented by the rung metric. Any other objective represents itself.
+    """
+    return metric if objective in _DISTANCES_TO_CLEAN else objective

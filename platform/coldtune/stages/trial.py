@@ -1,4 +1,4 @@
-"""A trial's configuration: what is trained, how it samples and how it is judged, one section for each owner."""
+"""A trial's configuration: its data, degradation, training, sampler and protocol, a section for each owner."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from coldtune.training.config import TrainingConfig
 class RungConfig(Config):
     """When and how a trial is judged before its training has ended (`rungs:`).
 
-    steps: of the training, ascending, all below training.steps; () judges at the end only. A rung costs one sampling of
-      `num_images` images with the trial's own sampler; its checkpoint stays in the store.
-    metric: `kid`, whose expectation is the same at any N and which ranked trained restorers best at few images, or
-      `mind`, which sees lost spread that KID hardly weighs, but whose bias depends on that spread: give it N >= 4 d.
-      Not FID: below 4 d its bias grows with a model's spread and can exceed the difference of close models
-      (benchmarks/2026-11-23-small-n-ranking.md).
-    num_images: N, the same images and draws for every trial; at most as many as the trial itself is judged on.
+    Each rung costs one sampling of `num_images` images with the trial's own sampler. Its checkpoint stays in the store.
+
+    Attributes:
+        steps: Steps of the training, ascending, all below training.steps. With () the trial is only judged at its end.
+        metric: `kid` or `mind`. The expectation of KID is the same at any N, and it ranked trained restorers best at
+            few images. MIND sees lost spread that KID hardly weighs, but its bias depends on that spread, so it needs
+            N >= 4 d. FID is not offered, because below 4 d its bias grows with a model's spread and can exceed the
+            difference between close models (benchmarks/2026-11-23-small-n-ranking.md).
+        num_images: N, with the same images and draws for every trial. At most as many as the trial itself is judged on.
     """
 
     steps: tuple[int, ...] = ()
@@ -43,12 +45,13 @@ class RungConfig(Config):
 
 
 class TrialConfig(Config):
-    """One point of a study, resolved: everything that determines its images and its numbers.
+    """The configuration of a trial: everything that determines its images and its numbers.
 
-    `degradation` is kept as written (its allowed keys depend on its kind); `check` builds it. prior: where sampling
-    starts; None, and `data` without noise, degrade the images of the protocol's split, so that each restored image has
-    its original. Any other kind draws x_T: images are generated, as many as protocol.num_images, and have no originals,
-    so SSIM, RMSE and PSNR are not defined.
+    Attributes:
+        degradation: Kept as written, because its allowed keys depend on its kind. `check` builds it.
+        prior: Where sampling starts. None, and `data` without noise, degrade the images of the protocol's split, so
+            that each restored image has its original. Any other kind draws x_T: then protocol.num_images images are
+            generated. They have no originals, so SSIM, RMSE and PSNR are not defined.
     """
 
     data: DataConfig = Field(default_factory=DataConfig)
@@ -72,11 +75,16 @@ class TrialConfig(Config):
 
     @property
     def task(self) -> Task:
-        """Whether its images are restored from degraded ones, or generated from a prior."""
+        """`restored` if the images are restored from degraded images, `generated` if they start from a prior."""
         return "restored" if self.prior is None or self.prior["kind"] == "data" else "generated"
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
-        """ValueError naming the key where a part does not fit the images (a kernel larger than the image, ...)."""
+        """Check that all parts fit the images and each other.
+
+        Raises:
+            ValueError: If a part does not fit, for example a kernel that is larger than the image. The message names
+                the key.
+        """
         d = build_degradation(self.degradation, image_shape)
         self.sampler.check(d)
         build_prior(self.prior or {"kind": "data"}, d)
@@ -88,7 +96,11 @@ class TrialConfig(Config):
 
 
 def parse_trial(tree: Mapping[str, Any]) -> TrialConfig:
-    """A trial's configuration from nested mappings; ValueError a line for each wrong key, by its dotted place."""
+    """Build a trial's configuration from nested mappings.
+
+    Raises:
+        ValueError: If a key or value is wrong. The message has a line for each wrong key, with its dotted path.
+    """
     sections = {name: field.annotation for name, field in TrialConfig.model_fields.items()}
     if unknown := sorted(set(tree) - set(sections)):
         raise ValueError(f"{unknown[0]}: unknown section; allowed: {', '.join(sections)}")
@@ -121,9 +133,9 @@ def _prior(tree: Any) -> dict[str, Any] | None:
 
 
 VARIANT = "variant"
-"""The short name, in points, tables and runs, of which of a study's variants a trial is."""
+"""The short name, in points, tables and runs, of the key that says which of a study's variants a trial is."""
 
-# The paper's letters and the field's words, for keys whose last part alone says too little or stands twice.
+# The paper's letters and the field's words, for keys whose last part alone is ambiguous.
 SHORT_NAMES = {
     "data.name": "dataset",
     "degradation.kind": "degradation",
@@ -154,12 +166,12 @@ SHORT_NAMES = {
 
 
 def short_name(path: str) -> str:
-    """The name of a dotted key in tables, MLflow and Optuna: short and flat, the same in every study."""
+    """Return the name of a dotted key in tables, MLflow and Optuna. It is short and the same in every study."""
     if path in SHORT_NAMES:
         return SHORT_NAMES[path]
     return path.rpartition(".")[2]
 
 
 def flat(config: TrialConfig) -> dict[str, Any]:
-    """All of a trial's values under their short names, for MLflow's parameters."""
+    """Return all values of a trial under their short names, for MLflow's parameters."""
     return {short_name(path): value for path, value in leaves(plain(config))}

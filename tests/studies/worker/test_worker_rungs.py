@@ -13,7 +13,7 @@ import pytest
 from coldtune import presets
 from coldtune.data import Dataset, prepared
 from coldtune.metrics import build_extractor, resolve
-from coldtune.stages.rungs import stand_in
+from coldtune.stages.rungs import metric_at_rung
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.store import Store
 from coldtune.studies.search.paired_test import judgements_of
@@ -88,7 +88,7 @@ def test_a_trial_that_ends_at_a_rung_left_all_its_records(job: TrialJob) -> None
     assert rung.effort.trained == pytest.approx(rung.training_seconds)
     assert str(rung) == f"at step 4 of 6: KID {rung.values['kid']:.4g}"
     # What fronts of several objectives and image by image comparisons need.
-    assert {stand_in(metric, "kid") for metric in ("fid", "ssim", "nfe", "recall")} <= rung.values.keys()
+    assert {metric_at_rung(metric, "kid") for metric in ("fid", "ssim", "nfe", "recall")} <= rung.values.keys()
     assert rung.values["nfe"] == 4
     assert "fid" not in rung.values, "at few images FID prefers the over-smoothed"
     judgement = judgements_of(Store(Path(job.home) / "store"))(_measured(rung.stages, 4) or "")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.durations import format_work
-from coldtune.stages.reuse import saved
+from coldtune.stages.reuse import describe_saved_work
 from coldtune.studies.storage.outcome import StoredStage
 from coldtune.studies.storage.record import StoppedTraining, TrialRecord, is_imported
 from coldtune.studies.trials.ledger import Ledger
@@ -43,7 +43,7 @@ def not_trained(ledger: Ledger) -> str:
 def saved_by(trials: Iterable[FrozenTrial]) -> str:
     """Return a sentence on what a study's own trials found in the store, or "" if they found nothing."""
     efforts = (TrialRecord.of(trial).effort for trial in trials if not is_imported(trial))
-    return saved((effort.found, effort.saved or 0.0) for effort in efforts)
+    return describe_saved_work((effort.found, effort.saved or 0.0) for effort in efforts)
 
 
 def _training(stages: Iterable[StoredStage]) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from coldtune.stages.rungs import stand_in
+from coldtune.stages.rungs import metric_at_rung
 from coldtune.stages.trial import RungConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.paired_test import Find, worse_image_by_image
@@ -86,7 +86,7 @@ class RungJudge:
     def _vector(self, values: Mapping[str, float]) -> list[float]:
         """What stands for each objective at a rung, smaller is better."""
         signs = [1 if objective.direction == "minimize" else -1 for objective in self.objectives]
-        names = [stand_in(objective.metric, self.rungs.metric) for objective in self.objectives]
+        names = [metric_at_rung(objective.metric, self.rungs.metric) for objective in self.objectives]
         return [sign * values.get(name, math.nan) for sign, name in zip(signs, names, strict=True)]
 
     def _worse_than_the_best(self, rung: Rung) -> bool:

@@ -16,7 +16,7 @@ from coldtune import presets, tracking
 from coldtune.config import plain
 from coldtune.data import Dataset, prepare, prepared
 from coldtune.diffusion import source_of
-from coldtune.stages.evaluate import Run
+from coldtune.stages.evaluate import FinishedTrial
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
@@ -39,7 +39,7 @@ class Home:
     store: StoreLocation | None = None
 
 
-def find_run(name: str, home: Home) -> Run:
+def find_run(name: str, home: Home) -> FinishedTrial:
     """The finished trial that `name` means.
 
     `STUDY/NUMBER`, or `STUDY` for its best trial; the 32 hex digits of an MLflow run; the path of a trial's config.yaml
@@ -61,7 +61,7 @@ def find_run(name: str, home: Home) -> Run:
     )
 
 
-def _of_study(folder: StudyFolder, number: str, home: Home) -> Run:
+def _of_study(folder: StudyFolder, number: str, home: Home) -> FinishedTrial:
     ledger = read(folder)
     trial = _trial(ledger, folder.name, int(number)) if number else ledger.best()
     if trial is None:
@@ -70,7 +70,7 @@ def _of_study(folder: StudyFolder, number: str, home: Home) -> Run:
     config = ledger.space.resolve(trial.params)
     candidates = map(Dataset.open, prepared(folder.home, config.data.name))
     dataset = next(dataset for dataset in candidates if dataset.fingerprint == fingerprint)  # `read` has seen it
-    return Run(f"{folder.name}/{trial.number}", config, dataset, _source(config, home))
+    return FinishedTrial(f"{folder.name}/{trial.number}", config, dataset, _source(config, home))
 
 
 def _trial(ledger: Ledger, study: str, number: int) -> FrozenTrial:
@@ -86,12 +86,12 @@ def _trial(ledger: Ledger, study: str, number: int) -> FrozenTrial:
     return trial
 
 
-def _of_config(tree: Mapping[str, Any], name: str, home: Home) -> Run:
+def _of_config(tree: Mapping[str, Any], name: str, home: Home) -> FinishedTrial:
     try:
         config = parse_trial(tree)
     except ValueError as error:
         raise ValueError(f"{name}: not the {CONFIG_FILE} of a trial: {error}") from None
-    return Run(name, config, _dataset(config, name, home), _source(config, home))
+    return FinishedTrial(name, config, _dataset(config, name, home), _source(config, home))
 
 
 def _dataset(config: TrialConfig, name: str, home: Home) -> Dataset:

@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from coldtune.config import plain
-from coldtune.stages.reuse import Share, share
-from coldtune.stages.rungs import worth
+from coldtune.stages.reuse import Reuse, StageRecord
+from coldtune.stages.rungs import rung_values
 from coldtune.stages.trial import VARIANT, flat
 from coldtune.studies.storage.outcome import Effort, Rung, StoredStage, TrialOutcome
 from coldtune.studies.worker.job import RUNG, RUNNING, TrialJob
@@ -19,7 +19,7 @@ from coldtune.tracking.prometheus import TrialMetrics
 
 if TYPE_CHECKING:
     from coldtune.metrics import Judgement
-    from coldtune.stages.chain import Chain, Outcome, StageRecord
+    from coldtune.stages.chain import Chain, Outcome
 
 
 class Reporting:
@@ -115,7 +115,7 @@ class Reporting:
             effort=effort,
         )
 
-    def _leave(self, chain: Chain, outcome: Outcome, parts: Share, effort: Effort) -> None:
+    def _leave(self, chain: Chain, outcome: Outcome, parts: Reuse, effort: Effort) -> None:
         from coldtune.studies.worker.artifacts import leave
 
         by_stage = {f"seconds_{record.stage}": record.seconds for record in outcome.stages if not record.found}
@@ -125,12 +125,12 @@ class Reporting:
         leave(self._tracker, self._job.trial, chain, outcome)
 
     def _worth(self, judgement: Judgement, nfe: int) -> dict[str, float]:
-        return worth(judgement, self._job.trial.rungs.metric, nfe)
+        return rung_values(judgement, self._job.trial.rungs.metric, nfe)
 
-    def _parts(self, chain: Chain, records: Iterable[StageRecord]) -> Share:
-        return share(records, me=chain.store.by if self._job.again else None)
+    def _parts(self, chain: Chain, records: Iterable[StageRecord]) -> Reuse:
+        return Reuse.of(records, me=chain.store.by if self._job.again else None)
 
-    def _effort(self, parts: Share) -> Effort:
+    def _effort(self, parts: Reuse) -> Effort:
         """Return the trial's work up to now."""
         seconds = time.time() - self._started + parts.before
         return Effort(found=parts.found, trained=parts.own.get("train"), saved=parts.saved, seconds=seconds)
