@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from optuna.study import Study
 
+from coldtune.studies.storage.optuna_private import read_study_attributes, write_study_attribute
+
 
 class DriverRegistry(Protocol):
     """Notes by key, each written by one process and read by others; writing None takes a note away."""
@@ -70,7 +72,7 @@ class StudyRegistry:
 
     def all(self) -> dict[str, Any]:
         """Every note (and whatever else Optuna keeps there)."""
-        return dict(self.study._storage.get_study_system_attrs(self.study._study_id))
+        return read_study_attributes(self.study)
 
     def get(self, key: str) -> Any:
         """One note."""
@@ -78,7 +80,7 @@ class StudyRegistry:
 
     def put(self, key: str, value: Any) -> None:
         """Write a note."""
-        self.study._storage.set_study_system_attr(self.study._study_id, key, value)
+        write_study_attribute(self.study, key, value)
 
 
 def board_of(study: Study, folder: Path, url: str | None) -> DriverRegistry:
