@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from optuna.study import Study
 
+from coldtune.files import write_file
 from coldtune.studies.storage.optuna_private import read_study_attributes, write_study_attribute
 
 
@@ -54,14 +54,7 @@ class FolderRegistry:
             (self.folder / key).unlink(missing_ok=True)
             return
         self.folder.mkdir(exist_ok=True)
-        scratch = self.folder / f".{key}.{os.getpid()}"
-        scratch.write_text(json.dumps(value))
-        try:
-            os.replace(scratch, self.folder / key)
-        except OSError:
-            with suppress(OSError):
-                scratch.unlink()
-            raise
+        write_file(self.folder / key, json.dumps(value))
 
 
 class StudyRegistry:

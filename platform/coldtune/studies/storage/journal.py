@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Generator, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import Study
 
+from coldtune.files import lock_open_file
 from coldtune.studies.storage.optuna_private import DURABLE_OPERATIONS, journal_of, storage_of
 
 _GRACE_S = 3  # after which a lock file that no process of ours can hold is removed; the least that Optuna allows
@@ -72,7 +72,7 @@ class Journal(JournalFileBackend):
     def _locked(self) -> Iterator[None]:
         """The kernel's lock, which dies with its holder, then the one of other tools."""
         with self._path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_open_file(file.fileno())
             self._shared.acquire()
             try:
                 yield

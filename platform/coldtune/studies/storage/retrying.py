@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from coldtune.retrying import pauses
 from coldtune.studies.storage.errors import PATIENCE_S, StorageGoneError
 from coldtune.studies.storage.optuna_private import find_database_trial
 from coldtune.tracking import shown
@@ -77,15 +78,14 @@ class PatientStorage(RDBStorage):
 
     def patiently(self, call: Callable[[], T]) -> T:
         """What `call` gives once the database answers; StorageGoneError after `patience` seconds without."""
-        since, pause = None, _PAUSE_S[0]
+        since, waits = None, pauses(*_PAUSE_S)
         while True:
             try:
                 result = call()
             except Exception as error:
                 if not _lost(error):
                     raise
-                since = self._wait(error, since, pause)
-                pause = min(2 * pause, _PAUSE_S[1])
+                since = self._wait(error, since, next(waits))
             else:
                 if since is not None:
                     _LOG.warning("--storage: answers again, after %.0f s; the study goes on", time.monotonic() - since)
