@@ -299,7 +299,7 @@ def filled(algorithm: str, count: int, folder: Path) -> Any:
     from optuna.trial import create_trial
 
     from coldtune.studies.storage.backends import open_storage
-    from coldtune.studies.storage.journal import together
+    from coldtune.studies.storage.journal import batch
     from coldtune.studies.storage.outcome import TrialOutcome
     from coldtune.studies.trials.ledger import Ledger
 
@@ -307,7 +307,7 @@ def filled(algorithm: str, count: int, folder: Path) -> Any:
     space, rng = make_space(), random.Random(0)
     ledger = Ledger(NAME, make_spec(algorithm), space, open_storage(folder))
     ledger.complete(ledger.ask().number, TrialOutcome({"fid": value(0)}))  # the base, which is asked as it is
-    with together(ledger.study._storage):
+    with batch(ledger.study):
         for number in range(1, count):
             point = space.sample(rng)
             distributions = {name: space.distributions[name] for name in point}

@@ -140,3 +140,45 @@ def test_platform_folder_is_not_a_package():
     script = "import platform; print(platform.python_version())"
     done = subprocess.run([sys.executable, "-c", script], cwd=SOURCE.parent, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ".".join(str(part) for part in sys.version_info[:3])
+
+
+STUDIES = SOURCE / "coldtune" / "studies"
+# `retrying` overrides private methods of Optuna's database storage, which only a subclass can do.
+PRIVATE_API = {"optuna_private.py", "retrying.py"}
+STORED_ATTRIBUTES = {"record.py", *PRIVATE_API}
+
+
+def nodes_outside(files: set[str]) -> Iterator[tuple[str, ast.AST]]:
+    """Every node of the syntax trees of studies/, but for `files`, with a description of its place."""
+    for path in sorted(STUDIES.rglob("*.py")):
+        if path.name not in files:
+            for node in ast.walk(ast.parse(path.read_text())):
+                yield f"{path.relative_to(STUDIES)}:{getattr(node, 'lineno', '')}", node
+
+
+def test_optunas_private_api_is_used_in_one_module():
+    """Studies read private attributes from `self`, `cls` and `super()` only, and import no private module of Optuna."""
+    found = []
+    for place, node in nodes_outside(PRIVATE_API):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("optuna"):
+            names = [*node.module.split("."), *(alias.name for alias in node.names)]
+            found += [place for name in names if name.startswith("_")]
+        elif isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            owner = ast.unparse(node.value)
+            found += [place] if owner not in ("self", "cls", "super()", "os") else []
+    assert not found
+
+
+def test_stored_attributes_are_read_by_name_in_one_module():
+    """The names of stored attributes appear as strings in storage/record.py only."""
+    stored = {"user_attrs", "system_attrs"}
+    found = []
+    for place, node in nodes_outside(STORED_ATTRIBUTES):
+        if isinstance(node, ast.Subscript) or (isinstance(node, ast.Attribute) and node.attr == "get"):
+            node = node.value
+        elif isinstance(node, ast.Compare):
+            node = node.comparators[0]
+        else:
+            continue
+        found += [place] if isinstance(node, ast.Attribute) and node.attr in stored else []
+    assert not found

@@ -24,6 +24,7 @@ from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.optuna_private import ask_pruner
 from coldtune.studies.storage.outcome import Effort, Rung, StoredStage, TrialOutcome
 from coldtune.studies.trials.ledger import Ledger
 
@@ -189,7 +190,7 @@ def _dead(*_: object) -> None:
 
 
 def _asked_and_dead(self: Any, trial: Any, at: Rung) -> None:
-    self._by_optuna(trial)
+    ask_pruner(self.study, trial)
     raise InterruptedError
 
 

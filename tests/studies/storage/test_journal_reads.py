@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from coldtune.studies.storage.backends import JOURNAL, open_storage
-from coldtune.studies.storage.journal import Journal, together
+from coldtune.studies.storage.journal import Journal, batch
 
 
 def run(study: optuna.Study, count: int) -> None:
@@ -91,7 +91,7 @@ def test_changes_that_belong_together_are_not_torn_apart_by_another_writer(tmp_p
         assert other.stdout is not None
         assert other.stdout.readline() == b"ready\n"
         for block in range(20):
-            with together(storage):
+            with batch(study):
                 for i in range(5):
                     study.set_user_attr("mine", [block, i])
         assert other.wait() == 0
@@ -105,7 +105,7 @@ def test_changes_that_belong_together_are_not_torn_apart_by_another_writer(tmp_p
 def test_a_block_that_fails_lets_go(tmp_path: Path) -> None:
     storage = open_storage(tmp_path)
     study = optuna.create_study(study_name="s", storage=storage)
-    with pytest.raises(RuntimeError, match="boom"), together(storage):
+    with pytest.raises(RuntimeError, match="boom"), batch(study):
         raise RuntimeError("boom")
     optuna.load_study(study_name="s", storage=open_storage(tmp_path)).set_user_attr("other", 1)
     assert study.user_attrs == {"other": 1}

@@ -93,7 +93,7 @@ def lost(database: PatientStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[
             raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
 
     monkeypatch.setattr(session, "commit", committed)
-    monkeypatch.setattr(outage, "_PAUSE_S", (0.0, 0.0))
+    monkeypatch.setattr(outage, "_PAUSE_S", (0.001, 0.001))
     yield lose
     assert left == 0, "the fault was met"
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from optuna.study import Study
+
+from coldtune.files import write_file
+from coldtune.studies.storage.optuna_private import read_study_attributes, write_study_attribute
 
 
 class DriverRegistry(Protocol):
@@ -52,14 +54,7 @@ class FolderRegistry:
             (self.folder / key).unlink(missing_ok=True)
             return
         self.folder.mkdir(exist_ok=True)
-        scratch = self.folder / f".{key}.{os.getpid()}"
-        scratch.write_text(json.dumps(value))
-        try:
-            os.replace(scratch, self.folder / key)
-        except OSError:
-            with suppress(OSError):
-                scratch.unlink()
-            raise
+        write_file(self.folder / key, json.dumps(value))
 
 
 class StudyRegistry:
@@ -70,7 +65,7 @@ class StudyRegistry:
 
     def all(self) -> dict[str, Any]:
         """Every note (and whatever else Optuna keeps there)."""
-        return dict(self.study._storage.get_study_system_attrs(self.study._study_id))
+        return read_study_attributes(self.study)
 
     def get(self, key: str) -> Any:
         """One note."""
@@ -78,7 +73,7 @@ class StudyRegistry:
 
     def put(self, key: str, value: Any) -> None:
         """Write a note."""
-        self.study._storage.set_study_system_attr(self.study._study_id, key, value)
+        write_study_attribute(self.study, key, value)
 
 
 def board_of(study: Study, folder: Path, url: str | None) -> DriverRegistry:

@@ -20,6 +20,7 @@ from optuna.samplers import (
 from pydantic import Field
 
 from coldtune.config import Config
+from coldtune.studies.storage.optuna_private import first_generation
 
 
 class SearchConfig(Config):
@@ -46,7 +47,7 @@ class SearchConfig(Config):
         """The system attributes of a trial that the genetic searches shall count among their first population."""
         samplers: dict[str, type[BaseGASampler]] = {"nsga2": NSGAIISampler, "nsga3": NSGAIIISampler}
         sampler = samplers.get(self.algorithm)
-        return {} if sampler is None else {sampler._get_generation_key(): 0}
+        return {} if sampler is None else first_generation(sampler)
 
     def build(self, study_seed: int, number: int) -> BaseSampler:
         """A new Optuna sampler for trial `number` of the study seeded `study_seed`."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
@@ -17,7 +15,8 @@ from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.paired_test import Find, worse_image_by_image
 from coldtune.studies.search.pareto import goes_on
 from coldtune.studies.search.pruning_config import PruningConfig
-from coldtune.studies.storage.journal import together
+from coldtune.studies.storage.journal import batch
+from coldtune.studies.storage.optuna_private import ask_pruner, read_trial, write_trial_attribute
 from coldtune.studies.storage.outcome import Rung, StoredStage
 from coldtune.studies.storage.record import Decision, TrialRecord, promoted_from, write_decisions, write_rung
 
@@ -46,13 +45,13 @@ class RungJudge:
             decisions[rung.step] = self._decide(trial, rung)
             write_decisions(trial, decisions)
         for key, value in decisions[rung.step].notes.items():
-            self.study._storage.set_trial_system_attr(trial._trial_id, key, value)
+            write_trial_attribute(self.study, trial, key, value)
         return decisions[rung.step].prune
 
     def _note(self, trial: Trial, rung: Rung) -> None:
-        with together(self.study._storage):
+        with batch(self.study):
             write_rung(trial, rung)
-            if len(self.objectives) == 1 and rung.step not in self._frozen(trial).intermediate_values:
+            if len(self.objectives) == 1 and rung.step not in read_trial(self.study, trial).intermediate_values:
                 # Optuna's pruners and TPE take the study's direction for the rung's, where less is better.
                 sign = 1 if self.objectives[0].direction == "minimize" else -1
                 trial.report(sign * rung.values[self.rungs.metric], rung.step)
@@ -69,13 +68,8 @@ class RungJudge:
         elif self.pruning.kind == "wilcoxon":
             prune = self._worse_than_the_best(rung)
         else:
-            prune, notes = self._by_optuna(trial)
+            prune, notes = ask_pruner(self.study, trial)
         return Decision(bool(prune) and len(others) >= self.pruning.startup, notes)
-
-    def _by_optuna(self, trial: Trial) -> tuple[bool, dict[str, Any]]:
-        view, storage = copy.copy(self.study), _Notes(self.study._storage)
-        view._storage = cast(BaseStorage, storage)
-        return view.pruner.prune(view, self._frozen(trial)), storage.notes
 
     def _behind_the_fronts(self, rung: Rung, others: Sequence[FrozenTrial]) -> bool:
         if rung.step not in self.pruning.halvings(self.rungs.steps):
@@ -107,23 +101,6 @@ class RungJudge:
             for other in self.study.get_trials(deepcopy=False)
             if other.number != trial.number and step in TrialRecord.of(other).rungs and promoted_from(other) is None
         ]
-
-    def _frozen(self, trial: Trial) -> FrozenTrial:
-        return self.study._storage.get_trial(trial._trial_id)
-
-
-class _Notes:
-    """A storage in which a pruner reads what there is, and that keeps apart what it writes on its trial."""
-
-    def __init__(self, storage: BaseStorage) -> None:
-        self._storage = storage
-        self.notes: dict[str, Any] = {}
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self.notes[key] = value
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
 
 
 def _measured(stages: Sequence[StoredStage], step: int) -> str | None:

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from coldtune.studies.search.config import SearchConfig, trial_seed
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.space.space import Space
+from coldtune.studies.storage.optuna_private import queued_point, unfiltered
 from coldtune.studies.storage.record import promoted_from
 from coldtune.studies.storage.trial_cache import AskedPoints, point_name
 
@@ -57,7 +58,7 @@ class FeasibleSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """A feasible point; of variants and of a grid, the one whose turn it is."""
-        known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        known = {**queued_point(trial), **trial.params}
         if promoted_from(trial) is not None:
             return known
         if self.listed is not None:
@@ -112,7 +113,7 @@ class FeasibleSampler(BaseSampler):
 
     def _before(self, study: Study, trial: FrozenTrial) -> Container[str]:
         """The points of earlier trials."""
-        whole = _whole(study)
+        whole = unfiltered(study)
         if self._asked is None or self._asked.study is not whole:
             self._asked = AskedPoints(whole)
         return self._asked.before(trial.number)
@@ -128,13 +129,8 @@ class FeasibleSampler(BaseSampler):
 
 
 def _promoted_before(study: Study, number: int) -> int:
-    trials = _whole(study).get_trials(deepcopy=False)
+    trials = unfiltered(study).get_trials(deepcopy=False)
     return sum(promoted_from(trial) is not None for trial in trials if trial.number < number)
-
-
-def _whole(study: Study) -> Study:
-    """The study of which hyperband hands a sampler the trials of one bracket only."""
-    return getattr(study, "_study", study)
 
 
 def _too_narrow() -> NoReturn:

@@ -44,8 +44,11 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
     """Return True if the distribution can produce `value`. A boolean is not a number here."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and distribution._contains(distribution.to_internal_repr(value))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    steps = 0.0 if distribution.step is None else (value - distribution.low) / distribution.step
+    return distribution.low <= value <= distribution.high and abs(steps - round(steps)) < 1e-8
 
 
 def describe_distribution(distribution: BaseDistribution) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Generator, Iterator
@@ -10,18 +9,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from optuna.storages.journal._storage import JournalOperation
+from optuna.study import Study
+
+from coldtune.files import lock_open_file
+from coldtune.studies.storage.optuna_private import DURABLE_OPERATIONS, journal_of, storage_of
 
 _GRACE_S = 3  # after which a lock file that no process of ours can hold is removed; the least that Optuna allows
-# What must outlive a power cut. What a trial writes in between can be drawn or measured again, and flushing it to the
-# disk would cost more than all the rest of a trial's bookkeeping.
-_LASTING = {
-    JournalOperation.CREATE_STUDY,
-    JournalOperation.SET_STUDY_USER_ATTR,
-    JournalOperation.SET_TRIAL_STATE_VALUES,
-}
 
 
 class Journal(JournalFileBackend):
@@ -48,7 +42,7 @@ class Journal(JournalFileBackend):
                 file.seek(whole)
             file.write(lines.encode())
             file.flush()
-            if any(log["op_code"] in _LASTING for log in logs):
+            if any(log["op_code"] in DURABLE_OPERATIONS for log in logs):
                 os.fsync(file.fileno())
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
@@ -65,7 +59,7 @@ class Journal(JournalFileBackend):
                     yield json.loads(line)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def batch(self) -> Iterator[None]:
         """Keep others from writing until the end: locking costs more than the records of a trial. Of one thread."""
         with self._locked():
             self._held = True
@@ -78,7 +72,7 @@ class Journal(JournalFileBackend):
     def _locked(self) -> Iterator[None]:
         """The kernel's lock, which dies with its holder, then the one of other tools."""
         with self._path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_open_file(file.fileno())
             self._shared.acquire()
             try:
                 yield
@@ -86,10 +80,10 @@ class Journal(JournalFileBackend):
                 self._shared.release()
 
 
-def together(storage: BaseStorage) -> AbstractContextManager[None]:
+def batch(study: Study) -> AbstractContextManager[None]:
     """A block of changes to a study that a journal takes at once; a database takes each by itself."""
-    backend = getattr(storage, "_backend", None)
-    return backend.held() if isinstance(backend, Journal) else nullcontext()
+    backend = journal_of(storage_of(study))
+    return backend.batch() if isinstance(backend, Journal) else nullcontext()
 
 
 def _whole(file: int) -> int:

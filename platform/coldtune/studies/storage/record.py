@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
@@ -22,7 +22,8 @@ from coldtune.studies.storage.outcome import Rung, TrialOutcome, outcome_fields
 _OWNER = "coldtune:owner"  # a system attribute; all other names below are user attributes
 
 
-class StoppedTraining(NamedTuple):
+@dataclass(frozen=True)
+class StoppedTraining:
     """How far the training of a pruned trial came: the step and seconds reached, and its planned number of steps."""
 
     step: int
@@ -30,14 +31,16 @@ class StoppedTraining(NamedTuple):
     seconds: float
 
 
-class Origin(NamedTuple):
+@dataclass(frozen=True)
+class Origin:
     """The trial of another study from which an imported trial was copied."""
 
     study: str
     trial: int
 
 
-class Decision(NamedTuple):
+@dataclass(frozen=True)
+class Decision:
     """Whether a trial ends at a rung, and the system attributes that Optuna's pruner set while deciding."""
 
     prune: bool
@@ -157,7 +160,7 @@ def write_rung(trial: Trial, rung: Rung) -> None:
 
 def write_decisions(trial: Trial, decisions: Mapping[int, Decision]) -> None:
     """Store the decisions at a trial's rungs."""
-    trial.set_user_attr("pruning", {str(step): decision._asdict() for step, decision in decisions.items()})
+    trial.set_user_attr("pruning", {str(step): asdict(decision) for step, decision in decisions.items()})
 
 
 def write_pruned(trial: Trial, rung: Rung) -> None:
@@ -165,7 +168,7 @@ def write_pruned(trial: Trial, rung: Rung) -> None:
     trial.set_user_attr("reason", str(rung))
     for key, value in asdict(rung.effort).items():
         trial.set_user_attr(key, value)
-    trial.set_user_attr("training", StoppedTraining(rung.step, rung.steps, rung.training_seconds)._asdict())
+    trial.set_user_attr("training", asdict(StoppedTraining(rung.step, rung.steps, rung.training_seconds)))
 
 
 @dataclass(frozen=True)

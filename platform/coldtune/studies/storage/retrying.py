@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
 import time
@@ -17,7 +16,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from coldtune.retrying import pauses
 from coldtune.studies.storage.errors import PATIENCE_S, StorageGoneError
+from coldtune.studies.storage.optuna_private import find_database_trial
 from coldtune.tracking import shown
 
 _LOG = logging.getLogger("coldtune.studies")
@@ -54,7 +55,7 @@ class PatientStorage(RDBStorage):
         """Called in the transaction of each try: a trial that an earlier try made is found, not made again."""
         assert template_trial is not None
         token = template_trial.system_attrs[_ASKED]
-        if token in self._tried and (made := _made(session, study_id, token)) is not None:
+        if token in self._tried and (made := find_database_trial(session, study_id, _ASKED, token)) is not None:
             return made
         self._tried.add(token)
         return super()._get_prepared_new_trial(study_id, template_trial, session)
@@ -77,15 +78,14 @@ class PatientStorage(RDBStorage):
 
     def patiently(self, call: Callable[[], T]) -> T:
         """What `call` gives once the database answers; StorageGoneError after `patience` seconds without."""
-        since, pause = None, _PAUSE_S[0]
+        since, waits = None, pauses(*_PAUSE_S)
         while True:
             try:
                 result = call()
             except Exception as error:
                 if not _lost(error):
                     raise
-                since = self._wait(error, since, pause)
-                pause = min(2 * pause, _PAUSE_S[1])
+                since = self._wait(error, since, next(waits))
             else:
                 if since is not None:
                     _LOG.warning("--storage: answers again, after %.0f s; the study goes on", time.monotonic() - since)
@@ -124,17 +124,6 @@ for _name in (
     "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr",
 ):  # fmt: skip
     setattr(PatientStorage, _name, _patient(_name))
-
-
-def _made(session: Any, study_id: int, token: str) -> Any:
-    from optuna.storages._rdb.models import TrialModel, TrialSystemAttributeModel
-
-    query = session.query(TrialModel).join(TrialSystemAttributeModel)
-    return query.filter(
-        TrialModel.study_id == study_id,
-        TrialSystemAttributeModel.key == _ASKED,
-        TrialSystemAttributeModel.value_json == json.dumps(token),
-    ).one_or_none()
 
 
 def _lost(error: Exception) -> bool:

@@ -10,6 +10,8 @@ from optuna.storages import JournalStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from coldtune.studies.storage.optuna_private import read_numbered_trial, read_trial, storage_of
+
 _PASSED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -66,23 +68,19 @@ class Trials:
 
     def _changed(self) -> Iterable[FrozenTrial]:
         """The trials that had not ended, and the new ones."""
-        if isinstance(self._study._storage, JournalStorage):
-            return list(self._one_by_one(self._study._storage))
+        if isinstance(storage_of(self._study), JournalStorage):
+            return list(self._one_by_one())
         # A database is asked once for all of them; Optuna keeps those that ended.
         trials = self._study.get_trials(deepcopy=False)
         return [trials[number] for number in sorted(self._open)] + trials[len(self._all) :]
 
-    def _one_by_one(self, storage: JournalStorage) -> Iterator[FrozenTrial]:
+    def _one_by_one(self) -> Iterator[FrozenTrial]:
         """Of a journal, which is in memory: a list of all its trials would cost more than the few that are wanted."""
         for trial in self.unfinished():
-            yield storage.get_trial(trial._trial_id)
+            yield read_trial(self._study, trial)
         number = len(self._all)
-        while True:
-            try:
-                found = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
-            except KeyError:
-                return
-            yield storage.get_trial(found)
+        while (new := read_numbered_trial(self._study, number)) is not None:
+            yield new
             number += 1
 
 

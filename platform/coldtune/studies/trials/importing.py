@@ -37,14 +37,13 @@ from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import JOURNAL, open_storage
+from coldtune.studies.storage.optuna_private import pruner_notes
 from coldtune.studies.storage.record import StudyRecord, TrialRecord, attributes_of_import
 from coldtune.studies.storage.trial_cache import point_name
 from coldtune.studies.trials.setup import Imports
 
 FIRST = 5
 """How many points whose training only has to go on are tried first: few, so that most of the search is the search's."""
-
-_PRUNERS = "completed_rung_"  # the notes of Optuna's successive halving on a trial, by which it knows its rivals
 
 
 class UnfitError(ValueError):
@@ -203,9 +202,8 @@ def _taken(
 ) -> FrozenTrial:
     """The trial as one of the new study's, finished as it was."""
     record, comparable = TrialRecord.of(trial), _judges_alike(config, found, target)
-    notes = {key: value for key, value in trial.system_attrs.items() if key.startswith(_PRUNERS)}
-    if not (comparable and record.rungs) or found.spec.pruning != target.spec.pruning:
-        notes = {}
+    same_pruning = comparable and found.spec.pruning == target.spec.pruning
+    notes = pruner_notes(trial) if same_pruning and record.rungs else {}
     complete = trial.state == TrialState.COMPLETE
     return create_trial(
         state=trial.state,

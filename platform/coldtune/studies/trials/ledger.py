@@ -7,12 +7,13 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from coldtune.stages.trial import TrialConfig
 from coldtune.store.location import StoreLocation
@@ -24,7 +25,16 @@ from coldtune.studies.search.sampler import FeasibleSampler
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.pruning_checks import rungs_of
 from coldtune.studies.spec.study import StudySpec
-from coldtune.studies.storage.journal import together
+from coldtune.studies.storage.journal import batch
+from coldtune.studies.storage.optuna_private import (
+    compute_suggestion,
+    create_running_trial,
+    read_trial,
+    resume_trial,
+    return_to_queue,
+    suggest,
+    write_trial_attribute,
+)
 from coldtune.studies.storage.outcome import Rung, TrialOutcome
 from coldtune.studies.storage.record import (
     TrialRecord,
@@ -147,14 +157,13 @@ class Ledger:
         first `trials` are run and a later one goes back to wait for a larger number.
         """
         again = bool(self._again)
-        trial = Trial(self.study, self._again.pop(0)._trial_id) if again else self._new()
+        trial = resume_trial(self.study, self._again.pop(0)) if again else self._new()
         if not again and trials is not None and trial.number - self._imported >= trials:
-            self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            return_to_queue(self.study, trial)
             return None
-        if not trial.params and not trial._fixed_params:
-            trial.relative_params  # noqa: B018 - the suggestion, which may take longer than a journal is to be held
-        with together(self.study._storage):
-            point = self.space.walk(trial._suggest)
+        compute_suggestion(trial)  # before the journal is locked, because this may take seconds
+        with batch(self.study):
+            point = self.space.walk(partial(suggest, trial))
         self._running[trial.number] = trial
         return TrialRequest(trial.number, point, self.space.resolve(point), again, promoted_from(trial))
 
@@ -165,7 +174,7 @@ class Ledger:
     def prune(self, number: int, rung: Rung) -> None:
         """Tell that a trial ended at a rung; of one objective, Optuna takes the rung's value for its value."""
         trial = self._running.pop(number)
-        with together(self.study._storage):
+        with batch(self.study):
             write_pruned(trial, rung)
             self.study.tell(trial, state=TrialState.PRUNED)
 
@@ -200,10 +209,8 @@ class Ledger:
             trial = self.study.ask()
             self._own(trial)
             return trial
-        self.study._thread_local.cached_all_trials = None
         mine = owned_by(self.hold.token) if self.hold is not None else {}
-        made = create_trial(state=TrialState.RUNNING, system_attrs=mine)
-        return Trial(self.study, self.study._storage.create_new_trial(self.study._study_id, made))
+        return create_running_trial(self.study, mine)
 
     def take_up(self) -> None:
         """Take over what dead drivers were running, where this one leads: it is asked again, before anything new."""
@@ -220,7 +227,7 @@ class Ledger:
 
     def lost(self, number: int) -> bool:
         """Whether another driver took this trial over, because this process had been stopped for so long."""
-        trial = self.study._storage.get_trial(self._running[number]._trial_id)
+        trial = read_trial(self.study, self._running[number])
         return self.hold is not None and (trial.state.is_finished() or owner_of(trial) != self.hold.token)
 
     def drop(self, number: int) -> None:
@@ -230,7 +237,7 @@ class Ledger:
     def _own(self, trial: Trial | FrozenTrial) -> None:
         if self.hold is not None and not self.reading:
             for key, value in owned_by(self.hold.token).items():
-                self.study._storage.set_trial_system_attr(trial._trial_id, key, value)
+                write_trial_attribute(self.study, trial, key, value)
 
     def _abandoned(self, trial: FrozenTrial) -> bool:
         """Whether nobody runs this trial. One without an owner may have been asked this very moment."""
@@ -248,7 +255,7 @@ class Ledger:
             self.fail(number, ", ".join(bad))
             return ", ".join(bad)
         trial = self._running.pop(number)
-        with together(self.study._storage):
+        with batch(self.study):
             if TrialRecord.of(trial).reason:
                 write_reason(trial, "")  # of a failure that an earlier driver died telling
             write_outcome(trial, outcome)

@@ -14,6 +14,7 @@ from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import difference
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec, another
+from coldtune.studies.storage.optuna_private import queued_point
 from coldtune.studies.storage.record import StudyRecord, TrialRecord, attributes_of_enqueued, imported, write_study
 from coldtune.studies.storage.trial_cache import point_name
 
@@ -77,4 +78,4 @@ def _first(space: Space) -> list[tuple[Mapping[str, Any], str]]:
 
 def _point(trial: FrozenTrial) -> Mapping[str, Any]:
     waiting = trial.state == TrialState.WAITING
-    return dict(trial.system_attrs.get("fixed_params", {}) if waiting else trial.params)
+    return dict(queued_point(trial) if waiting else trial.params)
