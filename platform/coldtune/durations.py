@@ -1,4 +1,4 @@
-"""Durations as text: one way to read them, and the forms in which coldtune prints them.
+"""Durations as text: a parser, and the forms in which coldtune prints them.
 
 | function          | 5 s       | 90 s      | 5,400 s    | 200,000 s       | used for                        |
 |:------------------|:----------|:----------|:-----------|:----------------|:--------------------------------|
@@ -21,7 +21,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)[a-z]*\s*")
 
 
 def parse_duration(flag: str, text: str) -> float:
-    """Return the seconds that a duration such as `90s`, `30m`, `1h30m` or `1.5 hours` stands for.
+    """Return the seconds of a duration such as `90s`, `30m`, `1h30m` or `1.5 hours`.
 
     Args:
         flag: The name under which the user gave `text`, for error messages.
@@ -62,7 +62,7 @@ def format_work(seconds: float) -> str:
 
 
 def format_estimate(seconds: float) -> str:
-    """Return an estimate in seconds (at least 1), minutes or hours, whichever has two or three digits."""
+    """Return an estimate: seconds (at least 1) below 100 s, minutes below two hours, hours with a decimal above."""
     if seconds < 100:
         return f"{max(round(seconds), 1)} s"
     minutes = round(seconds / 60)

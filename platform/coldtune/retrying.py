@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 def pauses(first_s: float, longest_s: float, jitter: float = 0.0) -> Iterator[float]:
-    """Yield without end the seconds to sleep between attempts, each twice the one before, at most `longest_s`.
+    """Yield without end the seconds to sleep between attempts, each twice as long as the last, up to `longest_s`.
 
         waits = pauses(0.5, 10.0)
         while not attempt():
