@@ -169,12 +169,12 @@ def run_ours(
     from coldtune.studies.progress.events import Events
     from coldtune.studies.progress.mlflow_runs import MlflowRuns
     from coldtune.studies.storage.backends import open_storage
-    from coldtune.studies.trials.ledger import Ledger, TrialRequest
+    from coldtune.studies.trials.ledger import TrialRequest, open_ledger
     from coldtune.studies.worker.job import TrialJob
     from coldtune.tracking import default_uri, prepare
 
     spec = make_spec(algorithm)
-    ledger = filled(algorithm, there, folder) if there else Ledger(NAME, spec, make_space(), open_storage(folder))
+    ledger = filled(algorithm, there, folder) if there else open_ledger(NAME, spec, make_space(), open_storage(folder))
     trials += ledger.finished()
     target = prepare(default_uri(folder), "coldtune", folder / "artifacts") if tracked else None
     records = MlflowRuns(ledger, NAME, folder / "spool", target, {}) if target else None
@@ -301,11 +301,11 @@ def filled(algorithm: str, count: int, folder: Path) -> Any:
     from coldtune.studies.storage.backends import open_storage
     from coldtune.studies.storage.journal import batch
     from coldtune.studies.storage.outcome import TrialOutcome
-    from coldtune.studies.trials.ledger import Ledger
+    from coldtune.studies.trials.ledger import open_ledger
 
     folder.mkdir(exist_ok=True)
     space, rng = make_space(), random.Random(0)
-    ledger = Ledger(NAME, make_spec(algorithm), space, open_storage(folder))
+    ledger = open_ledger(NAME, make_spec(algorithm), space, open_storage(folder))
     ledger.complete(ledger.ask().number, TrialOutcome({"fid": value(0)}))  # the base, which is asked as it is
     with batch(ledger.study):
         for number in range(1, count):

@@ -18,7 +18,7 @@ from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.ledger import open_ledger
 from coldtune.training.loop import train
 
 QUICK = [
@@ -61,7 +61,7 @@ def make(home: Path, digits_home: Path) -> Finished:
     folder = StudyFolder(home, spec.name)
     folder.save(spec, {"trials": 4, "fingerprint": dataset.fingerprint, "storage": None, "tracking_uri": None})
     space = Space(spec.space, spec.base, dataset.image_shape)
-    ledger = Ledger(spec.name, spec, space, open_storage(folder.path))
+    ledger = open_ledger(spec.name, spec, space, open_storage(folder.path))
     ledger.study.enqueue_trial({"num_steps": 2})
     configs, outcomes = [], []
     for number in range(2):

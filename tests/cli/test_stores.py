@@ -13,9 +13,12 @@ from coldtune.cli.stores import store_of_home, store_of_runs
 from coldtune.data import Dataset, prepared
 from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
+from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
-from coldtune.studies.trials.reading import read
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.trials.ledger import open_ledger
+from coldtune.studies.trials.reading import read_study
 from coldtune.studies.worker.job import TrialJob
 from coldtune.studies.worker.trial import _run
 
@@ -41,7 +44,8 @@ def run_trials(home: Path, digits_home: Path, store: str) -> StudyFolder:
     folder, dataset = StudyFolder(home, spec.name), Dataset.open(prepared(home, "digits")[0])
     start = {"trials": 2, "fingerprint": dataset.fingerprint, "storage": None, "tracking_uri": None, "store": store}
     folder.save(spec, start)
-    ledger = read(folder)
+    space = Space(spec.space, spec.base, dataset.image_shape)
+    ledger = open_ledger(folder.name, spec, space, open_storage(folder.path), store=folder.store())
     for _ in range(2):
         asked = ledger.ask()
         job = TrialJob(
@@ -68,7 +72,7 @@ def test_trials_in_a_bucket_are_found_by_every_command(
     home.mkdir()
     folder = run_trials(home, digits_home, url)
     shown = StoreLocation.of(url).shown
-    recorded = read(folder).trials()[0].user_attrs
+    recorded = read_study(folder).trials()[0].user_attrs
     assert recorded["checkpoint"].startswith(f"{shown}/train/")
     assert recorded["images"]["sampled"].startswith(f"{shown}/sample/")
     assert not (home / "store").exists()

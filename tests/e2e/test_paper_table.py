@@ -11,7 +11,7 @@ from e2e_lab import Lab, Running, Runs
 from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.studies.spec.folder import studies
-from coldtune.studies.trials.reading import read
+from coldtune.studies.trials.reading import read_study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.slow]
 SETTINGS = ["training.steps=4", "training.batch_size=8", "degradation.steps=5", "protocol.num_images=40"]
@@ -24,7 +24,7 @@ def start(lab: Lab, home: Path, number: str) -> Running:
 
 def trials_of(home: Path, number: str) -> list[FrozenTrial]:
     (folder,) = [folder for folder in studies(home) if folder.name.startswith(f"paper_table_{number}_")]
-    return read(folder).trials()
+    return read_study(folder).trials()
 
 
 def row(home: Path, number: str) -> list[str]:

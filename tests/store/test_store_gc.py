@@ -34,7 +34,7 @@ from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.backends import open_storage
-from coldtune.studies.trials.ledger import Ledger, TrialRequest
+from coldtune.studies.trials.ledger import Ledger, TrialRequest, open_ledger
 from coldtune.studies.worker.job import TrialJob
 from coldtune.studies.worker.trial import _run
 
@@ -66,7 +66,7 @@ class Study:
     def ledger(self) -> Ledger:
         spec = self.folder.spec()
         space = Space(spec.space, spec.base, self.dataset.image_shape)
-        return Ledger(self.folder.name, spec, space, open_storage(self.folder.path))
+        return open_ledger(self.folder.name, spec, space, open_storage(self.folder.path))
 
     def steps(self, asked: TrialRequest) -> list[int]:
         folder = self.home / "store" / "train" / train_key(asked.config, self.dataset)
@@ -84,7 +84,7 @@ def made(digits_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     folder = StudyFolder(home, spec.name)
     dataset = Dataset.open(prepared(home, "digits")[0])
     folder.save(spec, {"trials": 2, "fingerprint": dataset.fingerprint, "storage": None})
-    ledger = Ledger(spec.name, spec, Space(spec.space, spec.base, dataset.image_shape), open_storage(folder.path))
+    ledger = open_ledger(spec.name, spec, Space(spec.space, spec.base, dataset.image_shape), open_storage(folder.path))
     ledger.study.enqueue_trial({"lr": 0.002})
     asked = [ledger.ask() for _ in range(2)]
     outcomes = [_run(job(home, folder, dataset, one), lambda *_: None) for one in asked]

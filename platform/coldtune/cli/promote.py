@@ -20,12 +20,13 @@ def add(verbs: Commands) -> None:
 
 def _promote(options: argparse.Namespace, console: Console) -> int:
     from coldtune.environment import runner
-    from coldtune.studies.trials.reading import read
+    from coldtune.studies.trials.promotion import promote, queued_promotions
+    from coldtune.studies.trials.reading import read_study
 
     folder = study_folder(home_of(options), options.name)
-    ledger = read(folder)
-    number = ledger.promote(options.trial)
-    trials = max(int(folder.start()["trials"]), ledger.finished()) + ledger.promoted_ahead()
+    reader = read_study(folder)
+    number = promote(reader, options.trial)
+    trials = max(int(folder.start()["trials"]), reader.finished()) + queued_promotions(reader)
     console.print(
         f"trial {options.trial} of {folder.name} will go on as trial {number}, from its last rung, and is not pruned "
         "again; a driver that runs now takes it next",

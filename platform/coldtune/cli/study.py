@@ -88,9 +88,9 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 
 def _show(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.progress.closing import print_table
-    from coldtune.studies.trials.reading import read
+    from coldtune.studies.trials.reading import read_study
 
-    print_table(console, read(study_folder(home_of(options), options.name)))
+    print_table(console, read_study(study_folder(home_of(options), options.name)))
     return 0
 
 

@@ -72,7 +72,7 @@ def _said(drained: Drained) -> list[str | None]:
 def _settle(folder: StudyFolder) -> str | None:
     """End the runs that a killed driver left open; says which, or why not."""
     from coldtune.studies.drivers.election import DriverLease
-    from coldtune.studies.drivers.registry import board_of
+    from coldtune.studies.drivers.registry import registry_of
     from coldtune.studies.progress.reconcile import mend, settle, settle_study
     from coldtune.studies.storage.backends import stored_study
 
@@ -80,7 +80,7 @@ def _settle(folder: StudyFolder) -> str | None:
         with folder.starting():
             url = folder.start()["storage"]
             study = stored_study(folder.path, folder.name, url)
-            if study and (drivers := DriverLease(board_of(study, folder.path, url)).watched()):
+            if study and (drivers := DriverLease(registry_of(study, folder.path, url)).living_drivers()):
                 return f"is being run by {', '.join(map(str, drivers))}"
             mend(folder.spool)
             numbers = settle(study.get_trials(deepcopy=False) if study else [], folder.name, folder.spool)

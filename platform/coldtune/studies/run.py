@@ -14,8 +14,8 @@ from rich.text import Text
 from coldtune import tracking
 from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
-from coldtune.studies.drivers.election import DriverLease, held
-from coldtune.studies.drivers.registry import board_of
+from coldtune.studies.drivers.election import DriverLease, driver_lease
+from coldtune.studies.drivers.registry import registry_of
 from coldtune.studies.execution.cluster import NotStartedError
 from coldtune.studies.execution.joined import set_up_by_others
 from coldtune.studies.execution.ray_watchdog import INTERRUPTED
@@ -31,8 +31,8 @@ from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.errors import StorageGoneError
 from coldtune.studies.storage.record import StudyRecord, write_study
-from coldtune.studies.trials.ledger import Ledger, open_study
-from coldtune.studies.trials.setup import check_judge, check_spec
+from coldtune.studies.trials.ledger import Ledger, open_ledger
+from coldtune.studies.trials.setup import check_judge, check_spec, open_study
 
 EXPERIMENT = "coldtune"
 
@@ -80,14 +80,14 @@ def _set_up(
     target = tracking.prepare(uri, EXPERIMENT, options.home / "artifacts")
     study = open_study(folder.name, spec, storage)
     check_spec(study, spec)
-    board = board_of(study, folder.path, options.storage)
-    hold = stack.enter_context(held(board, study.study_name, options.join, partial(_dim, console)))
-    checked = _joining(checked, study, hold, options)
-    ledger = Ledger(
+    registry = registry_of(study, folder.path, options.storage)
+    lease = stack.enter_context(driver_lease(registry, study.study_name, options.join, partial(_dim, console)))
+    checked = _joining(checked, study, lease, options)
+    ledger = open_ledger(
         folder.name, spec, checked.space, storage, judgements_of(Store(checked.store)),
-        hold=hold, imports=checked.imports, fingerprint=checked.dataset.fingerprint, store=checked.store,
+        lease=lease, imports=checked.imports, fingerprint=checked.dataset.fingerprint, store=checked.store,
     )  # fmt: skip
-    checked = replace(checked, trials=min(checked.trials, ledger.most() or checked.trials))
+    checked = replace(checked, trials=min(checked.trials, ledger.max_trials() or checked.trials))
     if ledger.finished() < checked.trials:
         check_judge(folder.name, ledger.trials(), checked.protocol)
     _write_start(checked, options, ledger)
@@ -103,9 +103,9 @@ def _over(checked: Checked, ledger: Ledger, target: tracking.Target) -> bool:
     return over
 
 
-def _joining(checked: Checked, study: optuna.Study, hold: DriverLease, options: RunOptions) -> Checked:
+def _joining(checked: Checked, study: optuna.Study, lease: DriverLease, options: RunOptions) -> Checked:
     """A driver that joins runs the study as whoever leads does, for the same number of trials."""
-    if not set_up_by_others(study, hold):
+    if not set_up_by_others(study, lease):
         return checked
     trials = StudyRecord.of(study).trials
     assert trials is not None, "whoever leads has set the study up"
@@ -116,10 +116,9 @@ def _joining(checked: Checked, study: optuna.Study, hold: DriverLease, options: 
 
 def _write_start(checked: Checked, options: RunOptions, ledger: Ledger) -> None:
     """Write down how the study is run, where this driver leads or the home does not know the study."""
-    assert ledger.hold is not None
-    if checked.folder.exists and not ledger.hold.leads():
+    if checked.folder.exists and not ledger.lease.leads():
         return
-    if ledger.hold.leads():
+    if ledger.lease.leads():
         write_study(ledger.study, trials=checked.trials)
     start = {
         "trials": max(checked.trials, ledger.finished()),

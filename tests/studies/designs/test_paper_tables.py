@@ -21,7 +21,7 @@ from coldtune.studies.designs.paper_table import build, described, fill, plan
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.ledger import Ledger, open_ledger
 
 DATASETS = ("digits", "mnist", "cifar10", "celeba", "afhq")
 # Where the paper reports a table, and where it is scaled down. Colour is taken from colour images only.
@@ -178,7 +178,7 @@ SETS = ("degraded", "direct", "naive", "sampled")
 def ledger(folder: Path, number: str) -> Ledger:
     spec = build(number, "digits", "quick")
     storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-    return Ledger(spec.name, spec, space_of(spec), storage)
+    return open_ledger(spec.name, spec, space_of(spec), storage)
 
 
 def finish(made: Ledger, folder: Path, fids: dict[str, float], keep: bool = True) -> int:
@@ -239,7 +239,7 @@ def test_a_cell_without_a_value_says_why(tmp_path: Path) -> None:
 def test_the_foot_says_what_was_changed(tmp_path: Path) -> None:
     spec = build("1", "digits", "quick", seed=2, settings=["training.steps=5", "training.report_every=1"])
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
-    ((_, text),) = fill(Ledger("s", spec, space_of(spec), storage)).foot
+    ((_, text),) = fill(open_ledger("s", spec, space_of(spec), storage)).foot
     assert text.startswith("quick/digits-blur: deblurring digits")
     assert text.endswith("5 steps of 64 images; changed: training.steps = 5, training.seed = 2")
     plainly = fill(ledger(tmp_path, "1")).foot[0][1]

@@ -18,8 +18,8 @@ import pytest
 
 from coldtune import processes
 from coldtune.studies.drivers import election as module
-from coldtune.studies.drivers.election import DriverLease, held
-from coldtune.studies.drivers.registry import DriverRegistry, board_of
+from coldtune.studies.drivers.election import DriverLease, driver_lease
+from coldtune.studies.drivers.registry import DriverRegistry, registry_of
 from coldtune.studies.storage.backends import open_storage
 
 SECONDS = 1.5  # instead of a minute, of a driver that is to be taken for dead
@@ -29,7 +29,7 @@ Open = Callable[[], DriverRegistry]
 
 @pytest.fixture(params=["journal", "sqlite", "postgresql"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
-    """Opens the study's board anew, as another process would."""
+    """Opens the study's registry anew, as another process would."""
     url = f"sqlite:///{tmp_path}/optuna.db" if request.param == "sqlite" else None
     if request.param == "postgresql":
         url = request.getfixturevalue("postgres").database()
@@ -44,7 +44,7 @@ def journal(tmp_path: Path) -> Open:
 def opener(folder: Path, url: str | None) -> Open:
     def open_() -> DriverRegistry:
         study = optuna.create_study(study_name="study", storage=open_storage(folder, url), load_if_exists=True)
-        return board_of(study, folder, url)
+        return registry_of(study, folder, url)
 
     open_()
     return open_
@@ -57,20 +57,20 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_second_is_told_who_holds_it_and_how_to_stop_or_join_it(opened: Open) -> None:
-    with held(opened(), "study", join=False):
+    with driver_lease(opened(), "study", join=False):
         said = rf"--study study: is being run by process {os.getpid()} on \S+ since .*kill -INT {os.getpid()}.*--join"
-        with pytest.raises(ValueError, match=said), held(opened(), "study", join=False):
+        with pytest.raises(ValueError, match=said), driver_lease(opened(), "study", join=False):
             pass
         assert DriverLease(opened()).others(), "the first still holds it"
     assert not DriverLease(opened()).others()
-    with held(opened(), "study", join=False) as again:
+    with driver_lease(opened(), "study", join=False) as again:
         assert again.leads()
 
 
 def test_those_that_join_stand_in_order_and_the_next_leads(opened: Open) -> None:
     with ExitStack() as rest:
-        with held(opened(), "study", join=True) as first:
-            second, third = (rest.enter_context(held(opened(), "study", join=True)) for _ in range(2))
+        with driver_lease(opened(), "study", join=True) as first:
+            second, third = (rest.enter_context(driver_lease(opened(), "study", join=True)) for _ in range(2))
             assert [driver.leads() for driver in (first, second, third)] == [True, False, False]
             assert [other.token for other in third.others()] == [first.token, second.token]
             assert third.alive(first.token)
@@ -82,10 +82,10 @@ def test_of_many_that_come_at_once_one_leads(journal: Open) -> None:
     together, refused = threading.Barrier(8), threading.Semaphore(0)
 
     def run(_: int) -> bool:
-        board = journal()
+        registry = journal()
         together.wait()
         try:
-            with held(board, "study", join=False):
+            with driver_lease(registry, "study", join=False):
                 return all(refused.acquire(timeout=60) for _ in range(7))
         except ValueError:
             refused.release()
@@ -100,9 +100,9 @@ def test_of_many_that_come_at_once_on_other_machines_one_leads(journal: Open) ->
     together, over = threading.Barrier(3), threading.Barrier(3)
 
     def run(_: int) -> bool:
-        board = journal()
+        registry = journal()
         together.wait()
-        with held(board, "study", join=True, seconds=ALIVE_S) as driver:
+        with driver_lease(registry, "study", join=True, seconds=ALIVE_S) as driver:
             over.wait()
             leads = driver.leads()
             over.wait()
@@ -116,26 +116,26 @@ def test_a_killed_driver_lets_go_at_once(journal: Open, tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom pathlib import Path\n"
         "from coldtune.studies.drivers.registry import FolderRegistry\n"
-        "from coldtune.studies.drivers.election import held\n"
-        "with held(FolderRegistry(Path(sys.argv[1]) / 'drivers'), 'study', join=False):\n"
+        "from coldtune.studies.drivers.election import driver_lease\n"
+        "with driver_lease(FolderRegistry(Path(sys.argv[1]) / 'drivers'), 'study', join=False):\n"
         "    print('held', flush=True); time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match=f"process {other.pid} "), held(journal(), "study", join=False):
+        with pytest.raises(ValueError, match=f"process {other.pid} "), driver_lease(journal(), "study", join=False):
             pass
         other.kill()
     before = time.monotonic()
-    with held(journal(), "study", join=False, waiting=lambda text: pytest.fail(text)):
-        assert time.monotonic() - before < module.HOLD_S
+    with driver_lease(journal(), "study", join=False, waiting=lambda text: pytest.fail(text)):
+        assert time.monotonic() - before < module.DEAD_AFTER_S
 
 
 @pytest.fixture
 def silent(journal: Open) -> DriverLease:
     """A driver that took its place and gives no sign of life."""
     dead = DriverLease(journal(), SECONDS)
-    dead.take()
+    dead.acquire()
     return dead
 
 
@@ -145,7 +145,7 @@ def test_a_driver_on_another_machine_that_gives_no_sign_of_life_is_watched_and_t
 ) -> None:
     told: list[str] = []
     before = time.monotonic()
-    with held(journal(), "study", join=False, waiting=told.append) as driver:
+    with driver_lease(journal(), "study", join=False, waiting=told.append) as driver:
         assert time.monotonic() - before >= SECONDS
         assert driver.leads()
         assert not driver.alive(silent.token)
@@ -155,9 +155,9 @@ def test_a_driver_on_another_machine_that_gives_no_sign_of_life_is_watched_and_t
 
 @pytest.mark.usefixtures("elsewhere")
 def test_a_driver_that_was_stopped_takes_a_new_place_when_it_wakes(journal: Open, silent: DriverLease) -> None:
-    with held(journal(), "study", join=False) as driver:
+    with driver_lease(journal(), "study", join=False) as driver:
         stop = threading.Event()
-        awake = threading.Thread(target=silent.beat, args=(stop,))
+        awake = threading.Thread(target=silent.send_beats, args=(stop,))
         awake.start()
         try:
             deadline = time.monotonic() + 60
@@ -174,13 +174,17 @@ def test_a_driver_that_was_stopped_takes_a_new_place_when_it_wakes(journal: Open
 @pytest.mark.usefixtures("elsewhere")
 def test_a_driver_on_another_machine_that_gives_signs_of_life_is_refused_to(journal: Open) -> None:
     refused = pytest.raises(ValueError, match="is being run by")
-    with held(journal(), "study", join=False, seconds=ALIVE_S), refused, held(journal(), "study", join=False):
+    with (
+        driver_lease(journal(), "study", join=False, seconds=ALIVE_S),
+        refused,
+        driver_lease(journal(), "study", join=False),
+    ):
         pass
 
 
 def test_a_place_outlives_a_storage_that_is_away_for_a_moment(journal: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    with held(journal(), "study", join=False, seconds=SECONDS) as driver:
-        put, failed = driver.board.put, threading.Event()
+    with driver_lease(journal(), "study", join=False, seconds=SECONDS) as driver:
+        put, failed = driver.registry.put, threading.Event()
 
         def fail(key: str, value: Any) -> None:
             if not failed.is_set():
@@ -188,11 +192,11 @@ def test_a_place_outlives_a_storage_that_is_away_for_a_moment(journal: Open, mon
                 raise OSError("the database is away")
             put(key, value)
 
-        monkeypatch.setattr(driver.board, "put", fail)
+        monkeypatch.setattr(driver.registry, "put", fail)
         assert failed.wait(60)
         beats = f"beat:{driver.token}"
         deadline = time.monotonic() + 60
-        while (driver.board.get(beats) or 0) < 2:
+        while (driver.registry.get(beats) or 0) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 

@@ -34,7 +34,7 @@ from coldtune.studies.progress.events import EventBroadcast, Events, StoppedErro
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.trials.ledger import Ledger, TrialRequest
+from coldtune.studies.trials.ledger import TrialRequest, open_ledger
 from coldtune.studies.worker.job import TrialJob
 from coldtune.studies.worker.timeout import TrialTimeout
 from coldtune.studies.worker.trial import _force
@@ -134,7 +134,7 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         self.go(go)
         spec = build_spec("counting", ROOT / "search_spaces" / "blur.yaml")
-        self.ledger = Ledger(
+        self.ledger = open_ledger(
             "counting", spec, Space(spec.space, spec.base, (1, 16, 16)), optuna.storages.InMemoryStorage()
         )
         self.seen = Seen()
@@ -217,7 +217,7 @@ def shrinks(folder: Path) -> dict[str, Any]:
         study = Study(folder / "again", 4, go=2)
         until(lambda: 2 in study.reached().values(), lambda: raylet_of(one).kill())
         seen["stopped"] = study.run(limits=Limits(patience=4.0))
-        return {**seen, "second": study.summary(), "live": study.ledger.live()}
+        return {**seen, "second": study.summary(), "live": study.ledger.running()}
 
 
 def gpus(folder: Path) -> dict[str, Any]:

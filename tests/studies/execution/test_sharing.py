@@ -12,8 +12,8 @@ import pytest
 from optuna.trial import TrialState
 
 from coldtune.processes import this_process
-from coldtune.studies.drivers.election import DriverLease, held
-from coldtune.studies.drivers.registry import DriverRegistry, FolderRegistry, board_of
+from coldtune.studies.drivers.election import DriverLease, driver_lease
+from coldtune.studies.drivers.registry import DriverRegistry, FolderRegistry, registry_of
 from coldtune.studies.execution import joined as together
 from coldtune.studies.progress.events import Events
 from coldtune.studies.space.space import Space
@@ -21,17 +21,19 @@ from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.storage.record import write_study
-from coldtune.studies.trials.ledger import Ledger, open_study
+from coldtune.studies.trials.ledger import Ledger, open_ledger
+from coldtune.studies.trials.reading import StudyReader
+from coldtune.studies.trials.setup import open_study
 
 Join = Callable[[], Ledger]
 
 
 def driver(spec: StudySpec, space: Space, folder: Path, url: str | None, stack: ExitStack) -> Ledger:
     storage = open_storage(folder, url)
-    board = board_of(open_study("study", spec, storage), folder, url)
-    hold = stack.enter_context(held(board, "study", join=True))
-    assert together.set_up_by_others(open_study("study", spec, storage), hold) != hold.leads()
-    made = Ledger("study", spec, space, storage, hold=hold)
+    registry = registry_of(open_study("study", spec, storage), folder, url)
+    lease = stack.enter_context(driver_lease(registry, "study", join=True))
+    assert together.set_up_by_others(open_study("study", spec, storage), lease) != lease.leads()
+    made = open_ledger("study", spec, space, storage, lease=lease)
     write_study(made.study, trials=9)
     return made
 
@@ -46,9 +48,8 @@ def join(request: pytest.FixtureRequest, spec: StudySpec, space: Space, tmp_path
 
 def die(ledger: Ledger) -> None:
     """As if its process had been killed: its note stays, the process it names is gone."""
-    assert ledger.hold is not None
-    key = f"driver:{ledger.hold.token}"
-    ledger.hold.board.put(key, {**ledger.hold.board.get(key), "process": "0"})
+    key = f"driver:{ledger.lease.token}"
+    ledger.lease.registry.put(key, {**ledger.lease.registry.get(key), "process": "0"})
 
 
 def end(ledger: Ledger, number: int) -> None:
@@ -71,8 +72,9 @@ def test_all_together_ask_as_many_as_wanted(join: Join) -> None:
     assert sorted(number for numbers in asked for number in numbers) == list(range(10)), "each once, and no more"
     assert [trial.number for trial in ledgers[0].trials() if trial.state == TrialState.RUNNING] == list(range(10))
     for ledger, numbers in zip(ledgers, asked, strict=True):
-        assert ledger.live() == sorted(numbers)
-        assert sorted(ledger.elsewhere()) == sorted(set(range(10)) - set(numbers))
+        assert ledger.running() == sorted(numbers)
+        elsewhere = [trial.number for trial in ledger.ownership.elsewhere()]
+        assert elsewhere == sorted(set(range(10)) - set(numbers))
         assert ledger.wanted(10) == 0
         assert ledger.wanted(12) == 2
     more = [ledgers[0].ask(12), ledgers[1].ask(12), ledgers[2].ask(12)]
@@ -84,23 +86,23 @@ def test_a_living_drivers_trials_are_its_own_and_a_dead_ones_go_to_whoever_leads
     numbers = [ledger.ask(9).number for ledger in (first, second, third)]
     fourth = join()
     for ledger in (first, second, third, fourth):
-        ledger.take_up()
+        ledger.ownership.take_over()
         assert ledger.interrupted() == []
     die(second)
     for ledger in (fourth, third, first):
-        ledger.take_up()
+        ledger.ownership.take_over()
     assert (fourth.interrupted(), third.interrupted(), first.interrupted()) == ([], [], [numbers[1]])
     again = first.ask(9)
     assert (again.number, again.again) == (numbers[1], True)
     assert again.config == second.space.resolve(second.trials()[numbers[1]].params)
 
-    assert second.lost(numbers[1]), "should it only have been stopped"
-    second.drop(numbers[1])
-    assert not first.lost(numbers[1])
+    assert second.ownership.lost(numbers[1]), "should it only have been stopped"
+    second.ownership.give_up(numbers[1])
+    assert not first.ownership.lost(numbers[1])
     end(first, numbers[1])
     die(first)
-    third.take_up()
-    fourth.take_up()
+    third.ownership.take_over()
+    fourth.ownership.take_over()
     assert (third.interrupted(), fourth.interrupted()) == ([numbers[0]], []), "the next in order leads"
 
 
@@ -110,10 +112,10 @@ def test_a_trial_that_says_no_owner_yet_is_left_alone_while_others_live(
     with ExitStack() as stack:
         first, second = (driver(spec, space, tmp_path, None, stack) for _ in range(2))
         second.study.ask()
-        first.take_up()
+        first.ownership.take_over()
         assert first.interrupted() == []
         die(second)
-        first.take_up()
+        first.ownership.take_over()
         assert first.interrupted() == [0]
 
 
@@ -145,7 +147,7 @@ def test_who_leads_goes_on_where_another_dies_while_it_waits(
 
         class Looking(Events):
             def tick(self) -> None:
-                first.take_up()
+                first.ownership.take_over()
 
         monkeypatch.setattr(together.time, "sleep", lambda _: die(second))
         assert together.wait_for_others(first, Looking(), 1)
@@ -155,28 +157,28 @@ def test_who_leads_goes_on_where_another_dies_while_it_waits(
 def test_looking_at_a_study_changes_nothing_and_tells_running_from_interrupted(
     spec: StudySpec, space: Space, tmp_path: Path
 ) -> None:
-    board: DriverRegistry = FolderRegistry(tmp_path / "drivers")
+    registry: DriverRegistry = FolderRegistry(tmp_path / "drivers")
     with ExitStack() as stack:
         ledger = driver(spec, space, tmp_path, None, stack)
         ledger.ask(3)
         before = (tmp_path / "journal.log").read_bytes()
 
-        def look() -> Ledger:
-            return Ledger("study", spec, space, open_storage(tmp_path), hold=DriverLease(board), reading=True)
+        def look() -> StudyReader:
+            return StudyReader(open_study("study", spec, open_storage(tmp_path)), spec, space, DriverLease(registry))
 
-        assert (look().interrupted(), look().elsewhere()) == ([], [0])
+        assert look().interrupted() == []
         die(ledger)
-        assert (look().interrupted(), look().elsewhere()) == ([0], [])
+        assert look().interrupted() == [0]
         assert (tmp_path / "journal.log").read_bytes() == before
 
 
 def test_a_folder_of_notes(tmp_path: Path) -> None:
-    board = FolderRegistry(tmp_path / "drivers")
-    assert board.all() == {}
-    assert board.get("driver:a") is None
-    board.put("driver:a", this_process())
-    board.put("beat:a", 3)
-    board.put("driver:b", None)
+    registry = FolderRegistry(tmp_path / "drivers")
+    assert registry.all() == {}
+    assert registry.get("driver:a") is None
+    registry.put("driver:a", this_process())
+    registry.put("beat:a", 3)
+    registry.put("driver:b", None)
     assert FolderRegistry(tmp_path / "drivers").all() == {"driver:a": this_process(), "beat:a": 3}
-    board.put("beat:a", None)
-    assert board.all() == {"driver:a": this_process()}
+    registry.put("beat:a", None)
+    assert registry.all() == {"driver:a": this_process()}

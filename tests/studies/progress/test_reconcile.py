@@ -23,7 +23,7 @@ from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.ledger import Ledger, open_ledger
 from coldtune.tracking import Target, Tracker, drain
 from coldtune.tracking.spool import Spool, run_file
 
@@ -60,7 +60,7 @@ def spec_of() -> StudySpec:
 
 def ledger_of(folder: StudyFolder) -> Ledger:
     spec = spec_of()
-    return Ledger(folder.name, spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(folder.path))
+    return open_ledger(folder.name, spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(folder.path))
 
 
 def killed(home: Path, uri: str, *names: str) -> list[StudyFolder]:
@@ -136,7 +136,7 @@ def test_sync_ends_them_too_and_says_what_it_did(
     first, held, last = names = [f"{study}{letter}" for letter in "abc"]
     folders = killed(tmp_path, target.uri, *names)
     folders[2].save(spec_of(), {"storage": None, "tracking_uri": "http://127.0.0.1:1", "trials": 5})
-    with hold.held(FolderRegistry(folders[1].path / "drivers"), held, join=False):
+    with hold.driver_lease(FolderRegistry(folders[1].path / "drivers"), held, join=False):
         said = sync(tmp_path, capsys)
     assert list(said) == names, "one study's trouble keeps no other's"
     left_open = (
@@ -197,7 +197,7 @@ def test_an_imported_trial_has_no_run(tmp_path: Path, study: str) -> None:
     for attribute in ({"imported_from": "another/3"}, {}):
         number = ledger.ask().number
         for key, value in attribute.items():
-            ledger._running[number].set_user_attr(key, value)
+            ledger.ownership.running[number].set_user_attr(key, value)
         ledger.fail(number, "boom")
     assert [trial.state for trial in ledger.trials()] == [TrialState.FAIL] * 2
     assert settle(ledger.trials(), study, folder.spool) == [1]

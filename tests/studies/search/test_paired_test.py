@@ -20,7 +20,7 @@ from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import Rung, StoredStage, TrialOutcome
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.ledger import Ledger, open_ledger
 
 N = 64
 
@@ -98,7 +98,7 @@ def test_a_trial_is_compared_with_the_best_one_so_far(spec: StudySpec, tmp_path:
     """0.6 is worse than the best, 0.4, by far; 0.41 may not be; and a lost Judgement of the best prunes nobody."""
     store = Store(tmp_path / "store")
     space = Space(spec.space, spec.base, (1, 16, 16))
-    ledger = Ledger("study", spec, space, open_storage(tmp_path), judgements_of(store))
+    ledger = open_ledger("study", spec, space, open_storage(tmp_path), judgements_of(store))
     ended = [climb(ledger, store, kid, spread) for kid, spread in [(0.5, 0.1), (0.4, 0.1), (0.6, 0.1), (0.41, 1.0)]]
     assert ended == [False, False, True, False]
     pruned = ledger.trials()[2]
@@ -116,7 +116,7 @@ def test_what_a_rung_costs_the_study_does_not_depend_on_the_images(spec: StudySp
         (folder := tmp_path / kind).mkdir()
         pruning = type(spec.pruning)(kind=kind, startup=1)
         changed = spec.model_copy(update={"pruning": pruning})
-        ledger = Ledger("study", changed, space, open_storage(folder), judgements_of(store))
+        ledger = open_ledger("study", changed, space, open_storage(folder), judgements_of(store))
         climb(ledger, store, 0.4, 0.1)
         before = (folder / "journal.log").stat().st_size
         assert climb(ledger, store, 0.6, 0.1)

@@ -26,7 +26,8 @@ from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.optuna_private import ask_pruner
 from coldtune.studies.storage.outcome import Effort, Rung, StoredStage, TrialOutcome
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.ledger import Ledger, open_ledger
+from coldtune.studies.trials.promotion import promote, queued_promotions
 
 STEPS = ["training.steps=400", "rungs.steps=[100, 200]"]
 
@@ -45,9 +46,9 @@ def space_of(space: str, base: str) -> Space:
     return Space(SpaceConfig.model_validate_json(space), json.loads(base), (1, 16, 16))
 
 
-def open_ledger(spec: StudySpec, folder: Path, url: str | None = None) -> Ledger:
+def ledger_of(spec: StudySpec, folder: Path, url: str | None = None) -> Ledger:
     space = space_of(spec.space.model_dump_json(), json.dumps(spec.base))
-    return Ledger("study", spec, space, open_storage(folder, url))
+    return open_ledger("study", spec, space, open_storage(folder, url))
 
 
 def rung(step: int, **values: float) -> Rung:
@@ -73,7 +74,7 @@ def climb(ledger: Ledger, number: int, kid: float, steps: Sequence[int] = (100, 
 def test_successive_halving_keeps_the_best_share(space_file: Path, tmp_path: Path) -> None:
     """By hand: the first is alone; the second is behind it; the third leads; of four and then five, two go on."""
     spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=0")
-    ledger = open_ledger(spec, tmp_path)
+    ledger = ledger_of(spec, tmp_path)
     assert race(ledger, [0.5, 0.6, 0.4, 0.45, 0.48]) == [None, 100, None, 200, 100]
     trials = ledger.trials()
     assert [t.state.name for t in trials] == ["COMPLETE", "PRUNED", "COMPLETE", "PRUNED", "PRUNED"]
@@ -94,31 +95,31 @@ def test_in_postgresql_it_is_the_same(
     kids = [0.5, 0.6, 0.4, math.nan, 0.45, 0.48]
     spec = spec_of(space_file, f"pruning.kind={kind}", "pruning.startup=1", "search.algorithm=random")
     url = request.getfixturevalue("postgres").database()
-    there, here = open_ledger(spec, tmp_path, url), open_ledger(spec, tmp_path)
+    there, here = ledger_of(spec, tmp_path, url), ledger_of(spec, tmp_path)
     assert race(there, kids) == race(here, kids)
-    again = open_ledger(spec, tmp_path, url).trials()
+    again = ledger_of(spec, tmp_path, url).trials()
     assert [t.state for t in again] == [t.state for t in here.trials()]
     assert [t.params for t in again] == [t.params for t in here.trials()], "what is asked beside pruned ones, too"
 
 
 def test_nobody_is_pruned_before_so_many_were_judged_there(space_file: Path, tmp_path: Path) -> None:
     spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=3")
-    assert race(open_ledger(spec, tmp_path), [0.4, 0.5, 0.6, 0.7, 0.45]) == [None, None, None, 100, None]
+    assert race(ledger_of(spec, tmp_path), [0.4, 0.5, 0.6, 0.7, 0.45]) == [None, None, None, 100, None]
 
 
 def test_the_median_of_the_finished(space_file: Path, tmp_path: Path) -> None:
     spec = spec_of(space_file, "pruning.kind=median", "pruning.startup=3")
-    assert race(open_ledger(spec, tmp_path), [0.1, 0.2, 0.3, 0.25, 0.2, 0.9]) == [None, None, None, 100, None, 100]
+    assert race(ledger_of(spec, tmp_path), [0.1, 0.2, 0.3, 0.25, 0.2, 0.9]) == [None, None, None, 100, None, 100]
 
 
 def test_a_percentile_of_the_finished(space_file: Path, tmp_path: Path) -> None:
     """Of 0.1, 0.2, 0.3, 0.4, 0.5 the 75th percentile is 0.4."""
     spec = spec_of(space_file, "pruning.kind=percentile", "pruning.startup=5")
-    assert race(open_ledger(spec, tmp_path), [0.1, 0.2, 0.3, 0.4, 0.5, 0.39, 0.41])[5:] == [None, 100]
+    assert race(ledger_of(spec, tmp_path), [0.1, 0.2, 0.3, 0.4, 0.5, 0.39, 0.41])[5:] == [None, 100]
 
 
 def test_rungs_are_only_noted_where_nothing_is_pruned(space_file: Path, tmp_path: Path) -> None:
-    ledger = open_ledger(spec_of(space_file, "pruning.kind=none"), tmp_path)
+    ledger = ledger_of(spec_of(space_file, "pruning.kind=none"), tmp_path)
     assert race(ledger, [0.1, 0.9]) == [None, None]
     assert ledger.trials()[1].intermediate_values == {100: 0.9, 200: 0.9}
 
@@ -127,11 +128,11 @@ def test_a_score_to_maximise_is_pruned_by_what_is_worse_at_the_rung(space_file: 
     """The objective is SSIM, to be maximised; the rung's is KID, of which less is better all the same."""
     objective = Objective(metric="ssim", direction="maximize")
     spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=0", objective=objective)
-    ledger = open_ledger(spec, tmp_path)
+    ledger = ledger_of(spec, tmp_path)
     assert race(ledger, [0.5, 0.6, 0.4]) == [None, 100, None]
     assert ledger.trials()[1].intermediate_values == {100: -0.6}, "as Optuna reads it: more is better"
     assert ledger.best().number == 2
-    assert race(open_ledger(spec.model_copy(update={"pruning": parse(PruningConfig, {"kind": "median", "startup": 2})}),
+    assert race(ledger_of(spec.model_copy(update={"pruning": parse(PruningConfig, {"kind": "median", "startup": 2})}),
                             tmp_path), [0.7]) == [100]  # fmt: skip
 
 
@@ -153,11 +154,11 @@ def test_a_driver_that_dies_at_a_rung_decides_the_same_again(
     spec = spec_of(space_file, f"pruning.kind={kind}", "pruning.startup=1")
     (tmp_path / "whole").mkdir()
     (tmp_path / "broken").mkdir()
-    whole = race(open_ledger(spec, tmp_path / "whole"), kids)
+    whole = race(ledger_of(spec, tmp_path / "whole"), kids)
     assert any(whole)
     ended = []
     for kid in kids:
-        ledger = open_ledger(spec, tmp_path / "broken")
+        ledger = ledger_of(spec, tmp_path / "broken")
         number, pruned = ledger.ask().number, None
         for step in (100, 200):
             at = rung(step, kid=kid)
@@ -168,7 +169,7 @@ def test_a_driver_that_dies_at_a_rung_decides_the_same_again(
                     patch.setattr(ledger.study._storage, "set_trial_system_attr", _dead)
                 with contextlib.suppress(InterruptedError):
                     ledger.prunes(number, at)
-            ledger = open_ledger(spec, tmp_path / "broken")
+            ledger = ledger_of(spec, tmp_path / "broken")
             again = ledger.ask()
             assert (again.number, again.again) == (number, True)
             if ledger.prunes(number, at):
@@ -179,9 +180,9 @@ def test_a_driver_that_dies_at_a_rung_decides_the_same_again(
             ledger.complete(number, TrialOutcome({"fid": kid}, rungs={step: {"kid": kid} for step in (100, 200)}))
         ended.append(pruned)
     assert ended == whole
-    trials = open_ledger(spec, tmp_path / "broken").trials()
+    trials = ledger_of(spec, tmp_path / "broken").trials()
     assert [len(t.intermediate_values) for t in trials] == [1 if step == 100 else 2 for step in whole]
-    reference = open_ledger(spec, tmp_path / "whole").trials()
+    reference = ledger_of(spec, tmp_path / "whole").trials()
     assert [t.system_attrs for t in trials] == [t.system_attrs for t in reference]
 
 
@@ -196,8 +197,8 @@ def _asked_and_dead(self: Any, trial: Any, at: Rung) -> None:
 
 def test_a_resumed_study_keeps_what_was_pruned(space_file: Path, tmp_path: Path) -> None:
     spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=0")
-    race(open_ledger(spec, tmp_path), [0.5, 0.6])
-    again = open_ledger(spec, tmp_path)
+    race(ledger_of(spec, tmp_path), [0.5, 0.6])
+    again = ledger_of(spec, tmp_path)
     assert again.interrupted() == []
     assert again.finished() == 2
     assert again.wanted(3) == 1
@@ -206,9 +207,9 @@ def test_a_resumed_study_keeps_what_was_pruned(space_file: Path, tmp_path: Path)
 def test_brackets_are_known_before_the_first_judgement(space_file: Path, tmp_path: Path) -> None:
     """Optuna forms them at the first one; a resumed study would put its first trials into another bracket."""
     spec = spec_of(space_file, "pruning.kind=hyperband")
-    first = open_ledger(spec, tmp_path)
+    first = ledger_of(spec, tmp_path)
     race(first, [0.5, 0.4])
-    pruner = open_ledger(spec, tmp_path).study.pruner
+    pruner = ledger_of(spec, tmp_path).study.pruner
     assert pruner._n_brackets == 3  # floor(log2(400 / 100)) + 1
     brackets = [pruner._get_bracket_id(first.study, trial) for trial in first.trials()]
     assert brackets == [first.study.pruner._get_bracket_id(first.study, trial) for trial in first.trials()]
@@ -220,7 +221,7 @@ def test_hyperband_does_not_hide_what_was_asked(root: Path, tmp_path: Path) -> N
     spec = build_spec("s", root / "search_spaces" / "training.yaml", settings=settings)
     vary = {"training.batch_size": {"choices": [32, 64, 128]}, "training.loss": {"choices": ["l1", "l2"]}}
     spec = spec.model_copy(update={"space": parse(type(spec.space), {"base": "digits-quick", "vary": vary})})
-    ledger = open_ledger(spec, tmp_path)
+    ledger = ledger_of(spec, tmp_path)
     race(ledger, [0.5, 0.6, 0.4, 0.45, 0.48, 0.47])
     assert len({tuple(t.params.items()) for t in ledger.trials()}) == 6, "all six points, each once"
 
@@ -232,7 +233,7 @@ def test_tpe_learns_from_what_was_pruned(space_file: Path, tmp_path: Path) -> No
     for good in (1, 5):
         spec = spec_of(space_file, *settings, "search.startup=12")
         (tmp_path / str(good)).mkdir()
-        ledger = open_ledger(spec, tmp_path / str(good))
+        ledger = ledger_of(spec, tmp_path / str(good))
         ended = race(ledger, [0.4, *(0.5 if number == good else 0.9 for number in range(1, 12))])
         assert ended.count(100) == 11
         points.append([trial.params for trial in ledger.trials()] + [ledger.ask().point])
@@ -250,7 +251,7 @@ def test_every_search_goes_on_beside_pruned_trials(space_file: Path, tmp_path: P
     spec = spec_of(space_file, *settings)
     vary = {"training.batch_size": {"low": 16, "high": 128, "step": 16}, "training.loss": {"choices": ["l1", "l2"]}}
     spec = spec.model_copy(update={"space": parse(type(spec.space), {"base": "digits-quick", "vary": vary})})
-    ledger = open_ledger(spec, tmp_path)
+    ledger = ledger_of(spec, tmp_path)
     ended = race(ledger, [0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2])
     assert ended == [None, 100, None, 100, None, 100, None]
     assert len({tuple(t.params.items()) for t in ledger.trials()}) == 7
@@ -264,12 +265,12 @@ def test_a_promoted_trial_is_the_pruned_one_again_and_is_not_pruned(
     spec = spec_of(space_file, *settings)
     vary = {"training.batch_size": {"low": 16, "high": 128, "step": 16}}
     spec = spec.model_copy(update={"space": parse(type(spec.space), {"base": "digits-quick", "vary": vary})})
-    ledger = open_ledger(spec, tmp_path)
+    ledger = ledger_of(spec, tmp_path)
     race(ledger, [0.5, 0.6, 0.4])
-    number = open_ledger(spec, tmp_path).promote(1)
+    number = promote(ledger_of(spec, tmp_path), 1)
     assert number == 3
-    ledger = open_ledger(spec, tmp_path)
-    assert ledger.promoted_ahead() == 1
+    ledger = ledger_of(spec, tmp_path)
+    assert queued_promotions(ledger) == 1
     asked = ledger.ask()
     assert (asked.number, asked.promoted_from) == (3, 1)
     assert asked.point == ledger.trials()[1].params
@@ -283,15 +284,15 @@ def test_a_promoted_trial_is_the_pruned_one_again_and_is_not_pruned(
 
 def test_what_cannot_be_promoted(space_file: Path, tmp_path: Path) -> None:
     spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=0")
-    ledger = open_ledger(spec, tmp_path)
+    ledger = ledger_of(spec, tmp_path)
     race(ledger, [0.5, 0.6])
     with pytest.raises(ValueError, match=r"trial 0: is complete; only a pruned trial is promoted \(there are: 1\)"):
-        ledger.promote(0)
+        promote(ledger, 0)
     with pytest.raises(ValueError, match=r"trial 7: is not there"):
-        ledger.promote(7)
-    ledger.promote(1)
+        promote(ledger, 7)
+    promote(ledger, 1)
     with pytest.raises(ValueError, match=r"trial 1: is promoted already, as trial 2"):
-        ledger.promote(1)
+        promote(ledger, 1)
 
 
 TWO = (Objective(metric="nfe"),)
@@ -310,7 +311,7 @@ def worth(ledger: Ledger, values: Mapping[str, float], steps: Sequence[int] = (1
 def test_of_two_objectives_the_fronts_decide(space_file: Path, tmp_path: Path) -> None:
     """KID at the rung stands for FID; NFE is what it is. By hand: trial 2 is behind trial 0 in both, trial 3 is not."""
     settings = ["pruning.kind=successive_halving", "pruning.startup=1"]
-    ledger = open_ledger(spec_of(space_file, *settings, also=TWO), tmp_path)
+    ledger = ledger_of(spec_of(space_file, *settings, also=TWO), tmp_path)
     values = [(0.4, 20), (0.5, 10), (0.6, 30), (0.3, 30), (0.7, 40), (0.2, 5)]
     assert [worth(ledger, {"kid": kid, "nfe": nfe}) for kid, nfe in values] == [None, None, 100, None, 100, None]
     pruned = ledger.trials()[2]
@@ -324,7 +325,7 @@ def test_a_score_stands_for_itself_at_a_rung(space_file: Path, tmp_path: Path) -
     """Of SSIM more is better: the second trial is worse in both, the third in KID only."""
     also = (Objective(metric="ssim", direction="maximize"),)
     settings = ["pruning.kind=successive_halving", "pruning.startup=1"]
-    ledger = open_ledger(spec_of(space_file, *settings, also=also), tmp_path)
+    ledger = ledger_of(spec_of(space_file, *settings, also=also), tmp_path)
     values = [(0.4, 0.8), (0.5, 0.7), (0.6, 0.9), (math.nan, 0.95)]
     assert [worth(ledger, {"kid": kid, "ssim": ssim}) for kid, ssim in values[:3]] == [None, 100, None]
     number = ledger.ask().number

@@ -26,7 +26,7 @@ from coldtune.studies.space.space import Space
 from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.ledger import open_ledger
 from coldtune.training.config import TrainingConfig
 from coldtune.training.loop import train
 
@@ -140,7 +140,7 @@ def test_mixed_space_sweep_runs_each_training_once(dataset: Dataset, tmp_path: P
     """Train, sample and judge 10 trials of the mixed space in the order in which the study asks them."""
     mixed = space()
     spec = StudySpec(job="mixed", space=mixed.config, base=dict(mixed.base), search=SearchConfig(algorithm="random"))
-    ledger = Ledger("mixed", spec, mixed, InMemoryStorage())
+    ledger = open_ledger("mixed", spec, mixed, InMemoryStorage())
     store, steps, points = Store(tmp_path / "store"), [], []
 
     def counted(task, checkpoints, report):

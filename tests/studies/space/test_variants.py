@@ -18,7 +18,7 @@ from coldtune.studies.space.space import Space
 from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.ledger import Ledger, open_ledger
 
 SHAPE = (1, 16, 16)
 BASE = presets.load("digits-quick")
@@ -37,7 +37,7 @@ def ledger(folder: Path) -> Ledger:
     space = build()
     storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     spec = StudySpec(job="j", space=space.config, base=BASE)
-    return Ledger("s", spec, space, storage)
+    return open_ledger("s", spec, space, storage)
 
 
 def test_variant_changes_only_the_named_keys() -> None:

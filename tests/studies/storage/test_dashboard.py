@@ -21,7 +21,7 @@ from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.storage.backends import dashboard_command, open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.ledger import open_ledger
 
 pytest.importorskip("optuna_dashboard")
 
@@ -72,7 +72,7 @@ def test_the_dashboard_lists_the_study_with_its_objectives_by_name(
         url, password = server.database(), server.password
     (tmp_path / "space.yaml").write_text(SPACE)
     spec = build_spec("two", tmp_path / "space.yaml")
-    made = Ledger(spec.name, spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(tmp_path, url))
+    made = open_ledger(spec.name, spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(tmp_path, url))
     for number in range(2):
         made.complete(made.ask().number, TrialOutcome({"fid": 2.0 - number, "nfe": 5.0 * (1 + number)}))
     made.fail(made.ask().number, "RuntimeError: boom")

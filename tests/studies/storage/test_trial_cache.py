@@ -14,17 +14,17 @@ from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.storage.trial_cache import AskedPoints, Trials, point_name
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.ledger import Ledger, open_ledger
 
 
 def drivers(spec: StudySpec, space: Space, folder: Path, url: str | None) -> list[Ledger]:
     """Two, each with its own view of one storage."""
-    return [Ledger("study", spec, space, open_storage(folder, url)) for _ in range(2)]
+    return [open_ledger("study", spec, space, open_storage(folder, url)) for _ in range(2)]
 
 
 def act(ledger: Ledger, rng: random.Random) -> None:
     """Ask a trial, or end one of this driver's in one of the ways there are."""
-    running = ledger.live()
+    running = ledger.running()
     if not running or (len(running) < 4 and rng.random() < 0.5):
         ledger.ask()
         return
@@ -35,7 +35,7 @@ def act(ledger: Ledger, rng: random.Random) -> None:
     elif what < 0.8:
         ledger.fail(number, "RuntimeError: boom")
     elif what < 0.9:
-        ledger.study.tell(ledger._running.pop(number), state=TrialState.PRUNED)
+        ledger.study.tell(ledger.ownership.running.pop(number), state=TrialState.PRUNED)
     else:
         ledger.study.enqueue_trial(dict(ledger.space.first))
 

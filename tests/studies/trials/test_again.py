@@ -16,7 +16,7 @@ from coldtune.data import Dataset, prepared
 from coldtune.metrics import build_extractor, resolve
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.trial import parse_trial
-from coldtune.studies.drivers.election import held
+from coldtune.studies.drivers.election import driver_lease
 from coldtune.studies.drivers.registry import FolderRegistry
 from coldtune.studies.execution import cluster
 from coldtune.studies.execution import study_run as running
@@ -27,7 +27,7 @@ from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.storage.record import write_study
 from coldtune.studies.trials.importing import Importer, gather
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.ledger import Ledger, open_ledger
 from coldtune.studies.trials.setup import Imports
 
 SPACE = "base: digits-quick\nvary: {degradation.steps: {low: 10, high: 40}}\nsearch: {algorithm: random}\n"
@@ -56,7 +56,7 @@ def begin(home: Path, name: str, ended: int = 0, imports: tuple[str, ...] = (), 
         "command": f"python j.py --study {name}", "workers": 1, "gpus_per_trial": 0.0,
     }  # fmt: skip
     folder.save(spec, start)
-    ledger = Ledger(name, spec, space, open_storage(folder.path), imports=found, fingerprint=dataset.fingerprint)
+    ledger = open_ledger(name, spec, space, open_storage(folder.path), imports=found, fingerprint=dataset.fingerprint)
     write_study(ledger.study, trials=3)
     for _ in range(ended):
         number = ledger.ask().number
@@ -133,7 +133,7 @@ def test_a_study_whose_judge_has_changed_since_does_not_go_on(home: Path, job: C
 
 
 def test_a_study_that_is_being_run_is_refused_and_listed_with_who_does(home: Path, job: Call, command: Call) -> None:
-    with held(FolderRegistry(home / "studies" / "old" / "drivers"), "old", join=False):
+    with driver_lease(FolderRegistry(home / "studies" / "old" / "drivers"), "old", join=False):
         for code, _, error in (job("--study", "old"), job("--study", "old", "--trials", "9"), command("resume", "old")):
             assert code == 2
             assert f"--study old: is being run by process {os.getpid()} on " in error
@@ -158,10 +158,10 @@ def test_an_imported_trial_is_told_apart_wherever_a_study_is_shown(home: Path, c
 def test_a_trial_that_runs_is_not_called_interrupted(home: Path, command: Call) -> None:
     folder = StudyFolder(home, "new")
     begin(home, "new", ended=1)
-    board = FolderRegistry(folder.path / "drivers")
-    with held(board, "new", join=False) as hold:
+    registry = FolderRegistry(folder.path / "drivers")
+    with driver_lease(registry, "new", join=False) as lease:
         spec, dataset = folder.spec(), Dataset.open(prepared(home, "digits")[0])
         space = Space(spec.space, spec.base, dataset.image_shape)
-        Ledger("new", spec, space, open_storage(folder.path), hold=hold).ask()
+        open_ledger("new", spec, space, open_storage(folder.path), lease=lease).ask()
         assert " running " in command("show", "new")[1]
     assert " interrupted " in command("show", "new")[1]

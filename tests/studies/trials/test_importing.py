@@ -24,7 +24,7 @@ from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import StoredStage, TrialOutcome
 from coldtune.studies.trials.importing import FIRST, Importer, gather, is_ready
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.ledger import Ledger, open_ledger
 from coldtune.studies.trials.setup import Imports
 
 RATE = "degradation.sigma.rate"
@@ -51,7 +51,7 @@ class Begun:
 
     def again(self) -> Ledger:
         """Its ledger in another process."""
-        return Ledger(self.folder.name, self.spec, self.importer.space, open_storage(self.folder.path))
+        return open_ledger(self.folder.name, self.spec, self.importer.space, open_storage(self.folder.path))
 
     def end(self, fid: Callable[[Mapping[str, Any]], float], trials: int) -> Begun:
         """Ask `trials` and tell each as a worker does, with the value that `fid` gives its point."""
@@ -86,7 +86,7 @@ def begin(digits_home: Path, tmp_path: Path) -> Callable[..., Begun]:
         folder = StudyFolder(tmp_path, name)
         found = gather(importer, folder, url)
         folder.save(spec, {"trials": 8, "fingerprint": dataset.fingerprint, "storage": url, "tracking_uri": None})
-        ledger = Ledger(
+        ledger = open_ledger(
             name, spec, importer.space, open_storage(folder.path, url), imports=found, fingerprint=dataset.fingerprint
         )
         return Begun(spec, importer, folder, found, ledger)
@@ -210,10 +210,10 @@ def test_what_failed_or_did_not_end_is_left_and_what_was_pruned_is_known(begin: 
     old = begin("old", SEARCH, *rungs).end(of_steps, 1)
     old.ledger.fail(old.ledger.ask().number, "boom")
     pruned = old.ledger.ask()
-    trial = old.ledger._running[pruned.number]
+    trial = old.ledger.ownership.running[pruned.number]
     trial.set_user_attr("rungs", {"100": {"kid": 2.0}})
     trial.report(2.0, 100)
-    old.ledger.study.tell(old.ledger._running.pop(pruned.number), state=TrialState.PRUNED)
+    old.ledger.study.tell(old.ledger.ownership.running.pop(pruned.number), state=TrialState.PRUNED)
     old.ledger.ask()
     same = begin("same", SEARCH, *rungs, "search.startup=3", imports=("old",))
     assert same.imports.said == {"old": "2 of 4 trials fit; 1 failed; 1 had not ended"}

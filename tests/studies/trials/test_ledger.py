@@ -19,7 +19,7 @@ from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.ledger import Ledger, open_ledger
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 def ledger(spec: StudySpec, place: Place | Path) -> Ledger:
     place = place if isinstance(place, Place) else Place(place)
-    return Ledger("study", spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(place.folder, place.url))
+    return open_ledger("study", spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(place.folder, place.url))
 
 
 def outcome(fid: float) -> TrialOutcome:
@@ -112,9 +112,9 @@ def test_a_storage_that_cannot_be_opened(tmp_path: Path) -> None:
 def test_a_database_holds_the_study_too(spec: StudySpec, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
     space = Space(spec.space, spec.base, (1, 16, 16))
-    first = Ledger("study", spec, space, open_storage(tmp_path, url))
+    first = open_ledger("study", spec, space, open_storage(tmp_path, url))
     first.complete(first.ask().number, outcome(1.0))
-    assert Ledger("study", spec, space, open_storage(tmp_path, url)).finished() == 1
+    assert open_ledger("study", spec, space, open_storage(tmp_path, url)).finished() == 1
 
 
 def test_a_database_without_its_driver_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_random_search_asks_the_same_in_a_database_whatever_ends_first(
 KILLED = """
 import sys, time
 from pathlib import Path
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.ledger import Ledger, open_ledger
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
@@ -191,7 +191,7 @@ from coldtune.studies.storage.outcome import Effort, TrialOutcome
 
 folder, url = Path(sys.argv[1]), sys.argv[2] or None
 spec = StudySpec.load(folder)
-made = Ledger("study", spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(folder, url))
+made = open_ledger("study", spec, Space(spec.space, spec.base, (1, 16, 16)), open_storage(folder, url))
 for number in range(3):
     made.complete(made.ask().number, TrialOutcome({"fid": 3.0 - number}, effort=Effort(seconds=1.0)))
 print(made.ask().number, made.ask().number, flush=True)
@@ -305,7 +305,7 @@ def test_a_grid_takes_no_listed_points(root: Path, tmp_path: Path) -> None:
 
 def test_a_failure_that_a_killed_driver_had_begun_to_tell_leaves_no_reason(spec: StudySpec, tmp_path: Path) -> None:
     first = ledger(spec, tmp_path)
-    first._running[first.ask().number].set_user_attr("reason", "RuntimeError: boom")
+    first.ownership.running[first.ask().number].set_user_attr("reason", "RuntimeError: boom")
     again = ledger(spec, tmp_path)
     again.complete(again.ask().number, outcome(1.0))
     assert again.trials()[0].user_attrs["reason"] == ""

@@ -20,7 +20,7 @@ from coldtune.studies.space.config import VARIANT, SpaceConfig
 from coldtune.studies.spec.build import change
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.record import TrialRecord
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.reading import StudyReader
 from coldtune.training.config import TrainingConfig
 
 PRESETS = ("quick", "paper")
@@ -95,18 +95,18 @@ def described(spec: StudySpec) -> list[tuple[str, str]]:
     return [("fills", heading(spec.table)), *(("without", f"{k}: {v}") for k, v in plan_of(spec).absent.items())]
 
 
-def fill(ledger: Ledger) -> FilledTable:
+def fill(reader: StudyReader) -> FilledTable:
     """The table with what the study's trials measured so far; cells without a value say why."""
-    spec = ledger.spec
+    spec = reader.spec
     assert spec.table is not None
     made = plan_of(spec)
-    trials = {trial.params.get(VARIANT): trial for trial in ledger.trials()}
+    trials = {trial.params.get(VARIANT): trial for trial in reader.trials()}
     cells = [
-        made.absent.get(name) or _cell(ledger, column, trials.get(name))
+        made.absent.get(name) or _cell(reader, column, trials.get(name))
         for column in made.table.columns
         for name in [made.table.trial_of(column)]
     ]
-    foot = [*_trained(ledger, made), *_verdicts(ledger, made.table, trials)]
+    foot = [*_trained(reader, made), *_verdicts(reader, made.table, trials)]
     return FilledTable(spec.table, spec.base["data"]["name"], cells, foot)
 
 
@@ -157,12 +157,12 @@ def _differences(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, 
     return {section: copy.deepcopy(value) for section, value in tree.items() if value != base.get(section)}
 
 
-def _cell(ledger: Ledger, column: PaperColumn, trial: FrozenTrial | None) -> Value | str:
+def _cell(reader: StudyReader, column: PaperColumn, trial: FrozenTrial | None) -> Value | str:
     if trial is None or trial.state in (TrialState.RUNNING, TrialState.WAITING):
         return "not measured yet"
     if trial.state != TrialState.COMPLETE:
         return f"trial {trial.number} failed: {TrialRecord.of(trial).reason or 'no reason known'}"
-    judged = _judgement(ledger, trial, column.of)
+    judged = _judgement(reader, trial, column.of)
     if judged is not None and column.metric in judged.values:
         return judged.values[column.metric]
     suffix = "" if column.of == "sampled" else f"_{column.of}"
@@ -174,22 +174,22 @@ def _cell(ledger: Ledger, column: PaperColumn, trial: FrozenTrial | None) -> Val
     return Value(column.metric, value, protocol.num_images, protocol)
 
 
-def _judgement(ledger: Ledger, trial: FrozenTrial, images: str) -> Judgement | None:
+def _judgement(reader: StudyReader, trial: FrozenTrial, images: str) -> Judgement | None:
     """What the store still knows of a set of images; None where its entry was removed or moved."""
     try:
-        return Judgement.load(ledger.recorded(TrialRecord.of(trial).measured[images]))
+        return Judgement.load(reader.local_folder(TrialRecord.of(trial).measured[images]))
     except (KeyError, OSError, ValueError):
         return None
 
 
-def _trained(ledger: Ledger, made: Plan) -> list[tuple[str, str]]:
+def _trained(reader: StudyReader, made: Plan) -> list[tuple[str, str]]:
     """What the numbers are of: each preset with the trials that it serves, its training, and what was changed of it."""
     served: dict[str, list[str]] = {}
     for name, preset in made.presets.items():
         served.setdefault(preset, []).append(name)
     lines = []
     for preset, names in served.items():
-        config = ledger.space.resolve({VARIANT: names[0]})
+        config = reader.space.resolve({VARIANT: names[0]})
         whom = f" ({', '.join(names)})" if len(served) > 1 else ""
         changed = _changed(preset, made.table.trials[names[0]].set, config)
         text = f"{preset}{whom}: {presets.describe(preset)}; {_training(config)}"
@@ -216,14 +216,14 @@ def _changed(preset: str, also: Mapping[str, Any], config: TrialConfig) -> list[
     return [f"{key} = {after[key]}" for key in changed]
 
 
-def _verdicts(ledger: Ledger, table: PaperTable, trials: Mapping[Any, FrozenTrial]) -> list[tuple[str, str]]:
+def _verdicts(reader: StudyReader, table: PaperTable, trials: Mapping[Any, FrozenTrial]) -> list[tuple[str, str]]:
     """What the paper says is better, compared here image by image, where both were measured."""
     lines = []
     for better, worse in table.claims:
         columns = [table.columns[number] for number in (better, worse)]
         found = [trials.get(table.trial_of(column)) for column in columns]
         judged = [
-            _judgement(ledger, trial, column.of) if trial else None
+            _judgement(reader, trial, column.of) if trial else None
             for trial, column in zip(found, columns, strict=True)
         ]
         if judged[0] is not None and judged[1] is not None:

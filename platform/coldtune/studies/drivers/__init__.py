@@ -1,1 +1,1 @@
-"""Several driver processes of one study: which are alive, and which one leads."""
+"""The driver processes of a study: which of them are alive, and which of them leads."""

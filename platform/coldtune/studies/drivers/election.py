@@ -1,17 +1,20 @@
-"""Who runs a study: each of its drivers says so where the study is kept, for as long as it lives.
+"""The drivers of a study: which of them are alive, and which of them leads.
 
-    driver:<token>    what others know it by: process, host, since when, its place in the order of those that came
+A driver is a process that runs a study. It writes two notes into the study's registry
+(`coldtune.studies.drivers.registry`):
+
+    driver:<token>    its process, its host, when it started, and its place in the order of arrival
     beat:<token>      a count that it raises while it lives
 
-They are notes on the study's board (`coldtune.studies.drivers.registry`). Places are given out as in Lamport's
-bakery: a newcomer says that it is choosing, takes the place behind all others, and looks who stands before it; so of
-several that come at once, all see one and the same first. The first of those that live *leads*: it alone writes the
-study's own run, takes up the trials of dead drivers, and measures the best trial on test. Any other is refused, or
-joins.
+Places are given out by Lamport's bakery algorithm. A newcomer first writes that it is choosing, then takes the place
+behind all others, and then looks who stands before it. If several drivers arrive at once, all of them see the same
+first driver. The first living driver leads. It alone writes the run of the study, takes over the trials of dead
+drivers, and measures the best trial on the test split. Another driver is refused, or joins with `--join`.
 
-Whether a driver lives: on the same machine, whether its process does. On another one, whether its count changes while
-one watches, by the watcher's own clock, as for the leases of the store: after `HOLD_S` without a change it is taken for
-dead. One that was only stopped for so long, and wakes up, finds its trials taken and takes a new place.
+A driver on the same machine lives as long as its process. A driver on another machine lives as long as its count
+changes. The watcher measures that with its own clock, as the leases of the store do. After `DEAD_AFTER_S` seconds
+without a change the driver counts as dead. If it was only stopped and wakes up, it finds its trials taken over, and it
+takes a new place.
 """
 
 from __future__ import annotations
@@ -27,17 +30,23 @@ from typing import Any
 from coldtune.processes import gone, here, this_process
 from coldtune.studies.drivers.registry import DriverRegistry
 
-HOLD_S = 60.0
-"""Seconds without a sign of life after which a driver on another machine is taken for dead."""
+DEAD_AFTER_S = 60.0
+"""Seconds without a sign of life after which a driver on another machine counts as dead."""
 
-_BEATS = 6  # in that time: so many may be late
+_BEATS = 6  # signs of life in that time, so that several may be late
 _DRIVER, _BEAT = "driver:", "beat:"
 _PAUSE_S = 0.2
 
 
 @dataclass(frozen=True)
 class Driver:
-    """A process that runs a study. place: None while it is choosing."""
+    """A process that runs a study.
+
+    process: Its host, its process id, and what tells it from a later process with the same id.
+    place: Its place in the order of arrival. None while it is choosing.
+    started: When it started, in seconds since the epoch.
+    seconds: After how many seconds without a sign of life it counts as dead.
+    """
 
     token: str
     process: Mapping[str, Any]
@@ -47,7 +56,7 @@ class Driver:
 
     @property
     def order(self) -> tuple[int, str]:
-        """By which drivers stand in order."""
+        """The key by which drivers are sorted. A driver that is choosing comes first, so that others wait for it."""
         return (self.place or 0, self.token)
 
     def __str__(self) -> str:
@@ -56,83 +65,86 @@ class Driver:
 
 
 class DriverLease:
-    """One driver's place among those of a study; without `take` only a look at them."""
+    """A driver's place among the drivers of a study.
 
-    def __init__(self, board: DriverRegistry, seconds: float = HOLD_S) -> None:
-        self.board, self.seconds = board, seconds
+    A lease that was never acquired only looks at the other drivers.
+    """
+
+    def __init__(self, registry: DriverRegistry, seconds: float = DEAD_AFTER_S) -> None:
+        """Create a lease. `seconds` without a sign of life let others take this driver for dead."""
+        self.registry, self.seconds = registry, seconds
         self.token, self.started = uuid.uuid4().hex, time.time()
         self._place: int | None = None
-        self._seen: dict[str, tuple[Any, float]] = {}  # of drivers elsewhere: their last count, and when it changed
+        # For drivers on other machines: their last count, and when it changed by this process's clock.
+        self._last_beats: dict[str, tuple[Any, float]] = {}
 
     def others(self) -> list[Driver]:
-        """The living drivers but this one, in order. One elsewhere lives until it was watched in vain."""
-        notes = self.board.all()
-        return [
-            driver for driver in _listed(notes, but=self.token) if self._lives(driver, notes.get(_BEAT + driver.token))
-        ]
+        """Return the other living drivers in order. A driver elsewhere counts as alive until it was watched in vain."""
+        notes = self.registry.all()
+        drivers = _drivers(notes, but=self.token)
+        return [driver for driver in drivers if self._is_alive(driver, notes.get(_BEAT + driver.token))]
 
     def alive(self, token: str) -> bool:
-        """Whether the driver of this token, perhaps oneself, lives."""
+        """Return whether the driver with a token is alive. It may be this driver."""
         if token == self.token:
             return True
-        other = _parsed(token, self.board.get(_DRIVER + token))
-        return other is not None and self._lives(other, self.board.get(_BEAT + token))
+        driver = _parse_driver(token, self.registry.get(_DRIVER + token))
+        return driver is not None and self._is_alive(driver, self.registry.get(_BEAT + token))
 
     def leads(self) -> bool:
-        """Whether no living driver stands before this one."""
+        """Return whether no living driver stands before this driver."""
         me = (self._place or 0, self.token)
         return all(other.order > me for other in self.others())
 
-    def take(self, waiting: Callable[[str], None] = lambda _: None) -> Driver | None:
-        """Take a place; gives the living driver that leads, or None: then this one does.
+    def acquire(self, waiting: Callable[[str], None] = lambda _: None) -> Driver | None:
+        """Take a place, and return the living driver that leads. Return None if this driver leads.
 
-        waiting: gets a sentence where a driver on another machine has to be watched to tell whether it lives.
+        Args:
+            waiting: Called with a sentence for the user, if a driver on another machine must be watched for a while.
         """
-        self._choose()
-        first = min(self.watched(waiting), key=lambda other: other.order, default=None)
+        self._choose_place()
+        first = min(self.living_drivers(waiting), key=lambda other: other.order, default=None)
         return first if first is not None and first.order < (self._place or 0, self.token) else None
 
-    def watched(self, waiting: Callable[[str], None] = lambda _: None) -> list[Driver]:
-        """The other drivers, each of which is known to live: those on other machines are watched until one can tell."""
-        found = [self._settled(other, waiting) for other in _listed(self.board.all(), but=self.token)]
-        return [driver for driver in found if driver is not None]
+    def living_drivers(self, waiting: Callable[[str], None] = lambda _: None) -> list[Driver]:
+        """Return the other drivers that are known to be alive. Drivers on other machines are watched to find out."""
+        drivers = _drivers(self.registry.all(), but=self.token)
+        return [alive for driver in drivers if (alive := self._watch(driver, waiting)) is not None]
 
     def release(self) -> None:
         """Give the place up."""
-        for head in (_DRIVER, _BEAT):
-            self.board.put(head + self.token, None)
+        self._remove_notes(self.token)
         self._place = None
 
-    def beat(self, stop: threading.Event) -> None:
-        """Give signs of life until told to stop; one that fails is only late."""
+    def send_beats(self, stop: threading.Event) -> None:
+        """Give signs of life until `stop` is set. A failed sign of life is only late."""
         count = 0
         while not stop.wait(self.seconds / _BEATS):
             count += 1
-            with suppress(Exception):  # whatever a database raises that is away for a moment
-                self.board.put(_BEAT + self.token, count)
-                if self._place is not None and self.board.get(_DRIVER + self.token) is None:
-                    self._choose()  # taken for dead while this process was stopped
+            with suppress(Exception):  # a database that is away for a moment may raise anything
+                self.registry.put(_BEAT + self.token, count)
+                if self._place is not None and self.registry.get(_DRIVER + self.token) is None:
+                    self._choose_place()  # others took this driver for dead while its process was stopped
 
-    def _choose(self) -> None:
-        self._claim(None)
-        places = [driver.place or 0 for driver in _listed(self.board.all(), but=self.token)]
+    def _choose_place(self) -> None:
+        self._write_place(None)
+        places = [driver.place or 0 for driver in _drivers(self.registry.all(), but=self.token)]
         self._place = 1 + max(places, default=0)
-        self._claim(self._place)
+        self._write_place(self._place)
 
-    def _claim(self, place: int | None) -> None:
+    def _write_place(self, place: int | None) -> None:
         about = {**this_process(), "place": place, "started": self.started, "seconds": self.seconds}
-        self.board.put(_DRIVER + self.token, about)
+        self.registry.put(_DRIVER + self.token, about)
 
-    def _settled(self, other: Driver, waiting: Callable[[str], None]) -> Driver | None:
-        """`other` once it is seen to live and has a place; None, and its claim removed, where it is dead."""
-        before, told = self.board.get(_BEAT + other.token), False
-        while (now := _parsed(other.token, self.board.get(_DRIVER + other.token))) is not None:
-            beat = self.board.get(_BEAT + other.token)
-            if not self._lives(now, beat):
-                for head in (_DRIVER, _BEAT):
-                    self.board.put(head + other.token, None)
+    def _watch(self, driver: Driver, waiting: Callable[[str], None]) -> Driver | None:
+        """Return `driver` once it is seen alive and has a place. Remove its notes and return None if it is dead."""
+        first_beat, told = self.registry.get(_BEAT + driver.token), False
+        while (now := _parse_driver(driver.token, self.registry.get(_DRIVER + driver.token))) is not None:
+            beat = self.registry.get(_BEAT + driver.token)
+            if not self._is_alive(now, beat):
+                self._remove_notes(driver.token)
                 return None
-            if now.place is not None and (here(now.process) or beat != before):
+            if now.place is not None and (here(now.process) or beat != first_beat):
                 return now
             if not told and not here(now.process):
                 told = True
@@ -140,53 +152,64 @@ class DriverLease:
             time.sleep(_PAUSE_S)
         return None
 
-    def _lives(self, other: Driver, beat: Any) -> bool:
-        if here(other.process):
-            return not gone(other.process)
-        if other.token not in self._seen or self._seen[other.token][0] != beat:
-            self._seen[other.token] = (beat, time.monotonic())
-        return time.monotonic() - self._seen[other.token][1] <= other.seconds
+    def _is_alive(self, driver: Driver, beat: Any) -> bool:
+        if here(driver.process):
+            return not gone(driver.process)
+        if driver.token not in self._last_beats or self._last_beats[driver.token][0] != beat:
+            self._last_beats[driver.token] = (beat, time.monotonic())
+        return time.monotonic() - self._last_beats[driver.token][1] <= driver.seconds
+
+    def _remove_notes(self, token: str) -> None:
+        for head in (_DRIVER, _BEAT):
+            self.registry.put(head + token, None)
 
 
 @contextmanager
-def held(
-    board: DriverRegistry,
+def driver_lease(
+    registry: DriverRegistry,
     name: str,
     join: bool,
     waiting: Callable[[str], None] = lambda _: None,
-    seconds: float = HOLD_S,
+    seconds: float = DEAD_AFTER_S,
 ) -> Iterator[DriverLease]:
-    """Run the study `name` for the body: as its first driver or, where `join`, beside those that do.
+    """Be a driver of the study `name` while the block runs.
 
-    ValueError where another driver runs it and `join` is False, naming it, and how to stop or join it.
+    Args:
+        join: Whether other drivers may run the study at the same time.
+        waiting: Called with a sentence for the user, if a driver on another machine must be watched for a while.
+        seconds: Seconds without a sign of life after which others take this driver for dead.
+
+    Raises:
+        ValueError: If another driver runs the study and `join` is False. The message names it, and how to stop it or
+            to join it.
     """
-    hold = DriverLease(board, seconds)
+    lease = DriverLease(registry, seconds)
     stop = threading.Event()
-    beating = threading.Thread(target=hold.beat, args=(stop,), daemon=True, name="coldtune-hold")
+    beating = threading.Thread(target=lease.send_beats, args=(stop,), daemon=True, name="coldtune-lease")
     beating.start()
     try:
-        other = hold.take(waiting)
+        other = lease.acquire(waiting)
         if other is not None and not join:
             raise ValueError(
-                f"--study {name}: is being run by {other}; stop it there (kill -INT {other.process['pid']}:"
-                " nothing is lost), or run trials of it from here, too, with --join"
+                f"--study {name}: is being run by {other}. Stop it there with `kill -INT {other.process['pid']}` "
+                "(nothing is lost), or run trials beside it with --join."
             )
-        yield hold
+        yield lease
     finally:
         stop.set()
-        beating.join(10)  # it may be waiting for a database that is away
-        with suppress(Exception):  # a storage that is gone must not hide why; others will see that this process is, too
-            hold.release()
+        beating.join(10)  # the thread may be waiting for a database that is away
+        with suppress(Exception):  # must not hide the first error; other drivers will see that this process has ended
+            lease.release()
 
 
-def _listed(notes: Mapping[str, Any], but: str) -> list[Driver]:
-    """All that say they run the study, but for one, in order."""
-    tokens = {key.removeprefix(_DRIVER): value for key, value in notes.items() if key.startswith(_DRIVER)}
-    found = [_parsed(token, value) for token, value in tokens.items() if token != but]
+def _drivers(notes: Mapping[str, Any], but: str) -> list[Driver]:
+    """Return the drivers that have a note, without the driver `but`, in order."""
+    tokens = [key.removeprefix(_DRIVER) for key in notes if key.startswith(_DRIVER)]
+    found = [_parse_driver(token, notes[_DRIVER + token]) for token in tokens if token != but]
     return sorted((driver for driver in found if driver is not None), key=lambda driver: driver.order)
 
 
-def _parsed(token: str, about: Any) -> Driver | None:
+def _parse_driver(token: str, about: Any) -> Driver | None:
     if about is None:
         return None
     return Driver(token, about, about["place"], float(about["started"]), float(about["seconds"]))

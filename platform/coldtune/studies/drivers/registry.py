@@ -1,4 +1,4 @@
-"""Where the drivers of a study leave notes for each other: a folder beside its journal, or its database."""
+"""The registry of a study, in which its drivers leave notes for each other."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from coldtune.studies.storage.optuna_private import read_study_attributes, write
 
 
 class DriverRegistry(Protocol):
-    """Notes by key, each written by one process and read by others; writing None takes a note away."""
+    """Notes by key. A single process writes a note, and others read it."""
 
     def all(self) -> dict[str, Any]:
-        """Every note."""
+        """Return every note."""
 
     def get(self, key: str) -> Any:
-        """One note; None where there is none."""
+        """Return the note with a key, or None if it is missing."""
 
     def put(self, key: str, value: Any) -> None:
-        """Write a note; whoever reads it sees the old one or the new one."""
+        """Write a note, or remove it if `value` is None. A reader sees the old note or the new note."""
 
 
 class FolderRegistry:
-    """A file for each note. Signs of life stay out of the journal, which keeps everything for ever."""
+    """A registry in a folder beside the journal, with a file for each note.
+
+    Signs of life do not go into the journal, because the journal keeps every record.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def all(self) -> dict[str, Any]:
-        """Every note."""
+        """Return every note."""
         try:
             names = sorted(entry.name for entry in os.scandir(self.folder))
         except FileNotFoundError:
@@ -42,14 +45,14 @@ class FolderRegistry:
         return {key: value for key, value in notes.items() if value is not None}
 
     def get(self, key: str) -> Any:
-        """One note, read by its own name: what lists a folder may lag behind on network file systems."""
+        """Return the note with a key. On network file systems, a file may be there before its folder lists it."""
         try:
             return json.loads((self.folder / key).read_text())
         except FileNotFoundError:
             return None
 
     def put(self, key: str, value: Any) -> None:
-        """Write a note by replacing it."""
+        """Write a note, or remove it if `value` is None."""
         if value is None:
             (self.folder / key).unlink(missing_ok=True)
             return
@@ -58,24 +61,27 @@ class FolderRegistry:
 
 
 class StudyRegistry:
-    """System attributes of the study in its database, so that homes that share nothing else see each other, too."""
+    """A registry in the system attributes of the study in its database.
+
+    Drivers whose homes share nothing else can see each other there.
+    """
 
     def __init__(self, study: Study) -> None:
         self.study = study
 
     def all(self) -> dict[str, Any]:
-        """Every note (and whatever else Optuna keeps there)."""
+        """Return every note, and the attributes that Optuna keeps there."""
         return read_study_attributes(self.study)
 
     def get(self, key: str) -> Any:
-        """One note."""
+        """Return the note with a key, or None if it is missing."""
         return self.all().get(key)
 
     def put(self, key: str, value: Any) -> None:
-        """Write a note."""
+        """Write a note. None stands for a removed note."""
         write_study_attribute(self.study, key, value)
 
 
-def board_of(study: Study, folder: Path, url: str | None) -> DriverRegistry:
-    """The board of the study in `folder`, or in the database at `url`."""
+def registry_of(study: Study, folder: Path, url: str | None) -> DriverRegistry:
+    """Return the registry of a study: in its folder, or in the database at `url`."""
     return FolderRegistry(folder / "drivers") if url is None else StudyRegistry(study)

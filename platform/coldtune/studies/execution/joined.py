@@ -1,4 +1,4 @@
-"""Several drivers on one study: keeping up with the others, waiting for them, and ending it once."""
+"""Several drivers that run the same study: they follow and wait for each other, and end the study once."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ _LOOK_S = 2.0  # between two looks at the other drivers
 
 
 class JoinedDrivers(Events):
-    """Takes up what dead drivers were running, where this one leads, and shows what the others do."""
+    """Takes over the trials of dead drivers if this driver leads, and shows the progress of the other drivers."""
 
     def __init__(self, ledger: Ledger, view: View) -> None:
         self.ledger, self.view, self._looked = ledger, view, 0.0
 
     def tick(self) -> None:
-        """Look at the others now and then."""
+        """Look at the other drivers every few seconds."""
         if time.monotonic() - self._looked >= _LOOK_S:
             self._looked = time.monotonic()
-            self.ledger.take_up()
+            self.ledger.ownership.take_over()
             best = self.ledger.best()
             value = None if best is None else (best.values[0], best.number)
-            self.view.elsewhere(self.ledger.finished(), len(self.ledger.elsewhere()), value)
+            self.view.elsewhere(self.ledger.finished(), len(self.ledger.ownership.elsewhere()), value)
 
 
-def set_up_by_others(study: Study, hold: DriverLease) -> bool:
-    """Wait until whoever leads has set the study up; False where this driver leads, and has to do it itself."""
-    while not hold.leads():
+def set_up_by_others(study: Study, lease: DriverLease) -> bool:
+    """Wait until the leading driver has set the study up.
+
+    Returns:
+        False if this driver leads, so that it must set the study up itself.
+    """
+    while not lease.leads():
         record = StudyRecord.of(study)
         if record.ready and record.trials is not None:
             return True
@@ -41,17 +45,21 @@ def set_up_by_others(study: Study, hold: DriverLease) -> bool:
     return False
 
 
-def wait_for_others(ledger: Ledger, together: Events, trials: int) -> bool:
-    """Where this driver leads: wait until the others' trials ended; True as soon as there is something to ask again.
+def wait_for_others(ledger: Ledger, drivers: Events, trials: int) -> bool:
+    """Wait until the other drivers have no running trials, if this driver leads. Another driver does not wait.
 
-    One that does not lead has nothing to wait for: whoever leads takes care of the rest.
+    Args:
+        drivers: Its `tick` takes over the trials of dead drivers.
+        trials: The number of trials of the study.
+
+    Returns:
+        True as soon as this driver can ask a trial again. False if it has nothing left to do.
     """
-    assert ledger.hold is not None
-    while ledger.hold.leads():
-        together.tick()
+    while ledger.lease.leads():
+        drivers.tick()
         if ledger.wanted(trials) > 0:
             return True
-        if not ledger.elsewhere():
+        if not ledger.ownership.elsewhere():
             return False
         time.sleep(_LOOK_S / 10)
     return False

@@ -96,8 +96,8 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
         try:
             times = self.deaths[number] + 1
             died = self.late.get(number, f"its process died {times} time{'s' * (times != 1)}")
-            if self._ledger.lost(number):
-                self._ledger.drop(number)
+            if self._ledger.ownership.lost(number):
+                self._ledger.ownership.give_up(number)
                 self._events.lost(number)
             elif rung is not None:
                 self._ledger.prune(number, rung)

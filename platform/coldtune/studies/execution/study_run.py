@@ -60,7 +60,7 @@ def run_trials(
         ):
             return run.on(context)
     except BaseException as error:
-        records.interrupted(ledger.live())
+        records.interrupted(ledger.running())
         if isinstance(error, KeyboardInterrupt):
             return False
         raise
@@ -107,7 +107,7 @@ class _Run:
         if missing:
             self.records.parent.metrics({"overhead_percent": wall_time.overhead_percent()}, self.ledger.finished())
         if not self._all_ended():
-            self.records.interrupted(self.ledger.live())
+            self.records.interrupted(self.ledger.running())
             return False
         self._wrap_up(job, resources)
         return True
@@ -155,7 +155,7 @@ class _Run:
         self.shown.close()
         again = "" if own else "; start the cluster again before you resume"
         self.console.print(f"\n[red]{why}, and its trials with it{again}[/]", highlight=False)
-        self.records.interrupted(self.ledger.live())
+        self.records.interrupted(self.ledger.running())
         self.records.close()
         close(False)
 

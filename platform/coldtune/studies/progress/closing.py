@@ -23,6 +23,7 @@ from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.backends import dashboard_command
 from coldtune.studies.storage.record import StudyRecord, TrialRecord, promoted_from
 from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.reading import StudyReader
 from coldtune.tracking import Target
 
 _LISTED = ("fid", "fid_direct", "nfe", "seconds_saved")
@@ -49,7 +50,7 @@ def closing(
     if ledger.spec.table is not None:
         commands.insert(0, ("the table", ", ".join(map(str, written))))
     ended = ledger.finished()
-    if ledger.hold is not None and (others := ledger.hold.others()):
+    if others := ledger.lease.others():
         console.print(f"{ended} of {trials} trials ended; goes on: {', '.join(map(str, others))}", soft_wrap=True)
     if not finished:
         console.print(f"[yellow]interrupted with {ended} of {trials} trials ended; nothing is lost[/]")
@@ -78,24 +79,24 @@ def _trials_page(target: Target, study: str, ledger: Ledger) -> str:
     return tracking.trials_page(target, study, list(ledger.space.distributions), list(metrics), minimize=minimize)
 
 
-def print_table(console: Console, ledger: Ledger) -> None:
+def print_table(console: Console, reader: StudyReader) -> None:
     """The table of a study's trials, the best one's place on test, and what failed; or the paper's table, filled."""
-    if ledger.spec.table is not None:
-        console.print(TerminalTable(fill(ledger)))
+    if reader.spec.table is not None:
+        console.print(TerminalTable(fill(reader)))
         return
-    console.print(trial_table(rows(ledger), best=_best_numbers(ledger), columns=_columns(ledger)))
-    best = ledger.best()
+    console.print(trial_table(rows(reader), best=_best_numbers(reader), columns=_columns(reader)))
+    best = reader.best()
     if best is None:
         return
-    for line in (saved_by(ledger.trials()), not_trained(ledger)):
+    for line in (saved_by(reader.trials()), not_trained(reader)):
         if line:
             console.print(line, highlight=False)
-    if line := _against_runner_up(ledger, best):
+    if line := _against_runner_up(reader, best):
         console.print(line, highlight=False)
     record = TrialRecord.of(best)
-    if test := StudyRecord.of(ledger.study).test:
+    if test := StudyRecord.of(reader.study).test:
         protocol = test.judged_under
-        shown = dict.fromkeys(["fid", ledger.spec.objective.metric, "ssim", "rmse"])
+        shown = dict.fromkeys(["fid", reader.spec.objective.metric, "ssim", "rmse"])
         values = ", ".join(_with_interval(key, test.metrics) for key in shown if key in test.metrics)
         console.print(
             f"Trial {test.trial}, measured once on test: {values} (N = {protocol.num_images:,}, "
@@ -107,30 +108,30 @@ def print_table(console: Console, ledger: Ledger) -> None:
         _line(console, "its restorer", str(record.checkpoint))
 
 
-def write_table(folder: StudyFolder, ledger: Ledger) -> list[Path]:
+def write_table(folder: StudyFolder, reader: StudyReader) -> list[Path]:
     """Write the study's table into its folder: as Markdown, one of the paper's also as LaTeX; gives the files."""
-    if ledger.spec.table is None:
-        found = saved_by(ledger.trials())
-        table = markdown_table(rows(ledger), _best_numbers(ledger), _columns(ledger))
+    if reader.spec.table is None:
+        found = saved_by(reader.trials())
+        table = markdown_table(rows(reader), _best_numbers(reader), _columns(reader))
         texts = {"table.md": table + (f"- {found}\n" if found else "")}
     else:
-        filled = fill(ledger)
+        filled = fill(reader)
         texts = {"table.md": markdown(filled), "table.tex": latex(filled)}
     for name, text in texts.items():
         (folder.path / name).write_text(text)
     return [folder.path / name for name in texts]
 
 
-def _against_runner_up(ledger: Ledger, best: FrozenTrial) -> str:
+def _against_runner_up(reader: StudyReader, best: FrozenTrial) -> str:
     """The best trial against the next one on the same images; empty where there is none, or no paired interval."""
-    second = ledger.best(but=best.number)
-    if second is None or len(ledger.spec.objectives) > 1 or second.params == best.params:
+    second = reader.best(but=best.number)
+    if second is None or len(reader.spec.objectives) > 1 or second.params == best.params:
         return ""
     try:
-        folders = [ledger.recorded(TrialRecord.of(trial).measured["sampled"]) for trial in (best, second)]
+        folders = [reader.local_folder(TrialRecord.of(trial).measured["sampled"]) for trial in (best, second)]
         a, b = (Judgement.load(folder) for folder in folders)
         names = (f"Trial {best.number}", f"trial {second.number}")
-        return str(compare(a, b, ledger.spec.objective.metric, names))
+        return str(compare(a, b, reader.spec.objective.metric, names))
     except (KeyError, OSError, ValueError):  # measured by an older version, moved, or a metric without an interval
         return ""
 

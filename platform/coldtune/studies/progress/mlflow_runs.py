@@ -83,7 +83,7 @@ class MlflowRuns(Events):
 
     def leads(self) -> bool:
         """Whether the study's own run is this driver's to write."""
-        return self.ledger.hold is None or self.ledger.hold.leads()
+        return self.ledger.lease.leads()
 
     def _note(self) -> None:
         self._noted = self.ledger.finished()
@@ -111,7 +111,7 @@ class MlflowRuns(Events):
         """
         for number in numbers:
             self._end(number, "interrupted")
-        if self.ledger.hold is None or not self.ledger.hold.others():
+        if not self.ledger.lease.others():
             self.parent.end("interrupted")
 
     def finished(self) -> None:

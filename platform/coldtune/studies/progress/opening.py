@@ -41,7 +41,7 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
         trains = describe_variants(space, checked.dataset, checked.sources, checked.store)
     lines = [*described(checked.spec), ("asks", asks)]
     lines += [("imports", f"{study}: {said}") for study, said in StudyRecord.of(ledger.study).imported.items()]
-    if ledger.hold is not None and (others := ledger.hold.others()):
+    if others := ledger.lease.others():
         lines.append(("joins", ", ".join(map(str, others))))
     kept, rungs = space.config.constrain, pruning.described(checked.spec, checked.protocol.num_images)
     for path, derive in space.config.derive.items():

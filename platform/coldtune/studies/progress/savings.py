@@ -10,10 +10,10 @@ from coldtune.durations import format_work
 from coldtune.stages.reuse import describe_saved_work
 from coldtune.studies.storage.outcome import StoredStage
 from coldtune.studies.storage.record import StoppedTraining, TrialRecord, is_imported
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.reading import StudyReader
 
 
-def not_trained(ledger: Ledger) -> str:
+def not_trained(reader: StudyReader) -> str:
     """How many steps of how many trials were not trained because they were pruned; empty where none was.
 
     A training that several trials share counts once, by how far the one that came furthest took it. The time is that
@@ -21,7 +21,7 @@ def not_trained(ledger: Ledger) -> str:
     """
     pruned, trained = 0, dict[str, int]()
     cut: dict[str, StoppedTraining] = {}
-    for trial in ledger.trials():
+    for trial in reader.trials():
         record = TrialRecord.of(trial)
         key, step = _training(record.stages)
         trained[key] = max(step, trained.get(key, 0))

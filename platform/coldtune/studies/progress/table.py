@@ -10,7 +10,7 @@ from coldtune.reports.tables import COLUMNS, Column, TrialRow
 from coldtune.studies.progress.text import _upper
 from coldtune.studies.storage.outcome import Effort
 from coldtune.studies.storage.record import TrialRecord, is_imported
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.reading import StudyReader
 
 _STATES = {
     TrialState.COMPLETE: "finished",
@@ -20,10 +20,10 @@ _STATES = {
 }
 
 
-def rows(ledger: Ledger) -> list[TrialRow]:
+def rows(reader: StudyReader) -> list[TrialRow]:
     """A study's trials as rows of the table."""
-    interrupted = set(ledger.interrupted())
-    return [_row(trial, interrupted) for trial in ledger.trials() if trial.state != TrialState.WAITING]
+    interrupted = set(reader.interrupted())
+    return [_row(trial, interrupted) for trial in reader.trials() if trial.state != TrialState.WAITING]
 
 
 def _row(trial: FrozenTrial, interrupted: Collection[int]) -> TrialRow:
@@ -64,13 +64,13 @@ def _state(trial: FrozenTrial, interrupted: Collection[int]) -> str:
     return "interrupted" if trial.number in interrupted else _STATES[trial.state]
 
 
-def _columns(ledger: Ledger) -> Sequence[Column]:
+def _columns(reader: StudyReader) -> Sequence[Column]:
     """The table's columns, with the objectives' where they are other ones."""
-    metrics = [objective.metric for objective in ledger.spec.objectives]
+    metrics = [objective.metric for objective in reader.spec.objectives]
     others = [metric for metric in metrics if metric not in ("fid", "ssim", "rmse", "nfe")]
     return [*COLUMNS[:-1], *(Column(metric, ("", _upper(metric)), 3) for metric in others), COLUMNS[-1]]
 
 
-def _best_numbers(ledger: Ledger) -> list[int]:
+def _best_numbers(reader: StudyReader) -> list[int]:
     """The best trial's number; of several objectives, those of the front."""
-    return [trial.number for trial in ledger.front()]
+    return [trial.number for trial in reader.front()]

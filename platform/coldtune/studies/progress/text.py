@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.text import Text
 
-from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.reading import StudyReader
 
 
 def _line(console: Console, head: str, text: str, width: int = 15) -> None:
@@ -15,8 +15,8 @@ def _line(console: Console, head: str, text: str, width: int = 15) -> None:
     console.print(Text.assemble((f"  {head:<{width}}", "dim"), text), soft_wrap=True)
 
 
-def _objectives(ledger: Ledger) -> str:
-    return " and ".join(_upper(objective.metric) for objective in ledger.spec.objectives)
+def _objectives(reader: StudyReader) -> str:
+    return " and ".join(_upper(objective.metric) for objective in reader.spec.objectives)
 
 
 def _upper(metric: str) -> str:

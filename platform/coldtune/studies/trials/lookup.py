@@ -22,8 +22,7 @@ from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.storage.record import TrialRecord
-from coldtune.studies.trials.ledger import Ledger
-from coldtune.studies.trials.reading import read
+from coldtune.studies.trials.reading import StudyReader, read_study
 
 CONFIG_FILE = "config.yaml"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -62,19 +61,19 @@ def find_run(name: str, home: Home) -> FinishedTrial:
 
 
 def _of_study(folder: StudyFolder, number: str, home: Home) -> FinishedTrial:
-    ledger = read(folder)
-    trial = _trial(ledger, folder.name, int(number)) if number else ledger.best()
+    reader = read_study(folder)
+    trial = _trial(reader, folder.name, int(number)) if number else reader.best()
     if trial is None:
-        raise ValueError(f"{folder.name}: none of its {len(ledger.trials())} trials has finished")
+        raise ValueError(f"{folder.name}: none of its {len(reader.trials())} trials has finished")
     fingerprint = folder.start()["fingerprint"]
-    config = ledger.space.resolve(trial.params)
+    config = reader.space.resolve(trial.params)
     candidates = map(Dataset.open, prepared(folder.home, config.data.name))
-    dataset = next(dataset for dataset in candidates if dataset.fingerprint == fingerprint)  # `read` has seen it
+    dataset = next(dataset for dataset in candidates if dataset.fingerprint == fingerprint)  # `read_study` has seen it
     return FinishedTrial(f"{folder.name}/{trial.number}", config, dataset, _source(config, home))
 
 
-def _trial(ledger: Ledger, study: str, number: int) -> FrozenTrial:
-    trials = {trial.number: trial for trial in ledger.trials() if trial.state != TrialState.WAITING}
+def _trial(reader: StudyReader, study: str, number: int) -> FrozenTrial:
+    trials = {trial.number: trial for trial in reader.trials() if trial.state != TrialState.WAITING}
     if number not in trials:
         raise ValueError(f"{study}/{number}: no such trial; there are {', '.join(map(str, trials)) or 'none'}")
     trial = trials[number]

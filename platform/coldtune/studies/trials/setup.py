@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import optuna
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -26,6 +29,18 @@ class Imports:
     trials: Sequence[FrozenTrial] = ()
     first: Sequence[tuple[Mapping[str, Any], str]] = ()  # and why
     said: Mapping[str, str] = field(default_factory=dict)  # by study
+
+
+def open_study(name: str, spec: StudySpec, storage: BaseStorage) -> Study:
+    """Return the Optuna study of that name. Create it if it is missing."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        directions = [objective.direction for objective in spec.objectives]
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+        _name_objectives(study, spec)
+        return study
 
 
 def set_up(study: Study, spec: StudySpec, space: Space, imports: Imports, fingerprint: str | None) -> None:
@@ -70,6 +85,13 @@ def check_judge(name: str, trials: Iterable[FrozenTrial], protocol: Protocol) ->
             f"--study {name}: its trials were judged under another protocol, with which new ones cannot be compared: "
             f"{listed}; judge as before, or give another name: its trainings are found in the store"
         )
+
+
+def _name_objectives(study: Study, spec: StudySpec) -> None:
+    """Store the names under which optuna-dashboard and Optuna's own plots show the objectives."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([objective.metric.replace("_", " ").upper() for objective in spec.objectives])
 
 
 def _first(space: Space) -> list[tuple[Mapping[str, Any], str]]:

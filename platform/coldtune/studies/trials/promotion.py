@@ -1,0 +1,32 @@
+"""Continuing a pruned trial to its end."""
+
+from __future__ import annotations
+
+from optuna.trial import TrialState
+
+from coldtune.studies.storage.record import attributes_of_promoted, promoted_from
+from coldtune.studies.trials.reading import StudyReader
+
+
+def promote(reader: StudyReader, number: int) -> int:
+    """Enqueue a new trial at the point of a pruned trial, and return its number.
+
+    The new trial is asked next and is not pruned. It finds the training of the pruned trial in the store.
+
+    Raises:
+        ValueError: If the trial was not pruned, or is promoted already.
+    """
+    trials = {trial.number: trial for trial in reader.trials()}
+    if number not in trials or trials[number].state != TrialState.PRUNED:
+        pruned = ", ".join(str(n) for n, trial in trials.items() if trial.state == TrialState.PRUNED) or "none"
+        state = trials[number].state.name.lower() if number in trials else "not there"
+        raise ValueError(f"trial {number}: is {state}; only a pruned trial is promoted (there are: {pruned})")
+    if again := [n for n, trial in trials.items() if promoted_from(trial) == number]:
+        raise ValueError(f"trial {number}: is promoted already, as trial {again[0]}")
+    reader.study.enqueue_trial(trials[number].params, user_attrs=attributes_of_promoted(number))
+    return next(trial.number for trial in reversed(reader.trials()) if promoted_from(trial) == number)
+
+
+def queued_promotions(reader: StudyReader) -> int:
+    """Return how many promoted trials wait to be asked."""
+    return sum(t.state == TrialState.WAITING and promoted_from(t) is not None for t in reader.trials())
