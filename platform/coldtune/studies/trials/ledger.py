@@ -93,7 +93,7 @@ class Ledger:
         self.study = open_study(name, spec, storage)
         self.study.sampler = sampler
         rungs, steps = rungs_of(spec).steps, spec.base["training"]["steps"]
-        self.study.pruner = spec.pruning.build(rungs, steps, len(spec.objectives))
+        self.study.pruner = spec.pruning.build_pruner(rungs, steps, len(spec.objectives))
         if not reading and (hold is None or hold.leads()):
             set_up(self.study, spec, space, imports or Imports(), fingerprint)
         self._judge = RungJudge(self.study, spec.pruning, spec.objectives, rungs_of(spec), find)
