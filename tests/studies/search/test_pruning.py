@@ -58,7 +58,7 @@ def rung(step: int, **values: float) -> Rung:
 
 
 def race(ledger: Ledger, kids: Sequence[float], steps: Sequence[int] = (100, 200)) -> list[int | None]:
-    """Run trials one after another, each with the same value at all rungs and at its end. Return the step at which each ended."""
+    """Run trials one after another, each with the same value everywhere. Return the step at which each ended."""
     return [climb(ledger, ledger.ask().number, kid, steps) for kid in kids]
 
 

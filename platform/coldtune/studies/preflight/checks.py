@@ -54,7 +54,7 @@ def check(spec: StudySpec, options: RunOptions) -> Checked:
     store = _store(folder, options)
     dataset = data.prepare(parse(DataConfig, spec.base["data"], "data"), options.home, options.data_dir)
     if folder.exists:
-        folder.check(spec, dataset.fingerprint)
+        folder.check_same_study(spec, dataset.fingerprint)
     space = build_space(spec.space, spec.base, dataset.image_shape)
     sources = {name: _source(name, spec, dataset, options) for name in sorted(space.sources())}
     protocol = _protocol(spec, space, dataset)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
 from coldtune.stages.trial import RungConfig
 from coldtune.studies.search.pruning_config import RULES
-
-if TYPE_CHECKING:
-    from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.spec.study import StudySpec
 
 
 def check_pruning(spec: StudySpec) -> None:
