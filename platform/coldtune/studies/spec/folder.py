@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from coldtune.files import lock_file, write_file
 from coldtune.store.location import StoreLocation
 from coldtune.studies.spec.study import SPEC_FILE, StudySpec, describe_conflict
 from coldtune.tracking import shown
@@ -65,7 +64,7 @@ class StudyFolder:
         """
         self.spool.mkdir(parents=True, exist_ok=True)
         text = json.dumps(start, indent=1)
-        _replace(self.path / START_FILE, text, private=shown(text) != text)
+        write_file(self.path / START_FILE, text, private=shown(text) != text)
         if not self.exists:
             spec.save(self.path)
 
@@ -78,9 +77,7 @@ class StudyFolder:
         keeps the drivers apart.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "start.lock").open("a") as handle:
-            with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
+        with lock_file(self.path / "start.lock", unsupported_ok=True):
             yield
 
 
@@ -89,10 +86,3 @@ def studies(home: Path) -> list[StudyFolder]:
     root = home / "studies"
     names = sorted(path.parent.name for path in root.glob(f"*/{SPEC_FILE}")) if root.is_dir() else []
     return [StudyFolder(home, name) for name in names]
-
-
-def _replace(path: Path, text: str, private: bool) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.touch(0o600 if private else 0o666)
-    scratch.write_text(text)
-    os.replace(scratch, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pydantic import Field, model_validator
 from coldtune import presets
 from coldtune.config import Config, digest, parse, plain
 from coldtune.dotted import leaves
+from coldtune.files import write_file
 from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
@@ -79,9 +79,8 @@ class StudySpec(Config):
             folder: The study's folder, which must exist.
         """
         text = yaml.safe_dump(plain(self), sort_keys=False, allow_unicode=True)
-        scratch = folder / f".{SPEC_FILE}.{os.getpid()}"
-        scratch.write_text(f"# The specification of this study. It is written once and read on resume.\n{text}")
-        os.replace(scratch, folder / SPEC_FILE)
+        comment = "# The specification of this study. It is written once and read on resume.\n"
+        write_file(folder / SPEC_FILE, comment + text)
 
     @classmethod
     def load(cls, folder: Path) -> StudySpec:
