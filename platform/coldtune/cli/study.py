@@ -43,17 +43,19 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.estimate.cost import estimate_cost
     from coldtune.studies.estimate.preview import likely, preview
     from coldtune.studies.estimate.timing import time_base
-    from coldtune.studies.preflight.capacity import plan
-    from coldtune.studies.preflight.checks import check
+    from coldtune.studies.preflight.capacity import plan_resources
+    from coldtune.studies.preflight.checks import check_study
     from coldtune.studies.preflight.options import RunOptions
     from coldtune.studies.spec.build import build_spec
 
     spec = build_spec("preview", options.space, dataset=options.dataset, settings=options.settings)
     run = RunOptions(home=home_of(options), command="", trials=options.trials, data_dir=options.data_dir)
-    checked = check(spec, run)
+    checked = check_study(spec, run)
     space, gpus = checked.space, torch.cuda.device_count()
-    slots = plan([{"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}], 1, float(gpus > 0), checked.trials)
-    torch.set_num_threads(slots.cpus)
+    resources = plan_resources(
+        [{"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}], 1, float(gpus > 0), checked.trials
+    )
+    torch.set_num_threads(resources.cpus)
     base = space.resolve(space.first)
     with console.status("timing a few steps of the base"):
         timing = time_base(
@@ -65,7 +67,7 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
         f"{options.space}: around {space.config.base if isinstance(space.config.base, str) else 'an inline base'}, "
         f"searched by {spec.search.algorithm.upper()}, judged by {objectives}",
     ]
-    console.print(preview(space, checked.protocol, timing, whole, slots.count, about), highlight=False)
+    console.print(preview(space, checked.protocol, timing, whole, resources.count, about), highlight=False)
     return 0
 
 

@@ -13,15 +13,15 @@ from coldtune.studies.progress.events import StoppedError
 from coldtune.studies.storage.outcome import TrialOutcome
 
 
-def stops(empty: float = 0.0, **limits: Any) -> tuple[StopConditions, list[str], SimpleNamespace]:
+def stop_conditions(empty: float = 0.0, **limits: Any) -> tuple[StopConditions, list[str], SimpleNamespace]:
     said: list[str] = []
-    room = SimpleNamespace(empty=empty)
-    room.empty_for = lambda: room.empty
-    return StopConditions(Limits(**limits), room, said.append), said, room  # type: ignore[arg-type]
+    capacity = SimpleNamespace(empty=empty)
+    capacity.empty_for = lambda: capacity.empty
+    return StopConditions(Limits(**limits), capacity, said.append), said, capacity  # type: ignore[arg-type]
 
 
-def test_failures_in_a_row_stop_a_study_and_others_do_not() -> None:
-    made, _, _ = stops(max_failures=3)
+def test_stop_conditions_failures_in_a_row_stop_the_study() -> None:
+    made, _, _ = stop_conditions(max_failures=3)
     for ending in "ffcffcff":
         made.failed(0, "ValueError: bad") if ending == "f" else made.completed(0, TrialOutcome())
         made.tick()
@@ -30,25 +30,25 @@ def test_failures_in_a_row_stop_a_study_and_others_do_not() -> None:
         made.tick()
 
 
-def test_zero_means_never() -> None:
-    made, _, _ = stops(max_failures=0)
+def test_stop_conditions_max_failures_zero_never_stops() -> None:
+    made, _, _ = stop_conditions(max_failures=0)
     for number in range(100):
         made.failed(number, "x")
         made.tick()
 
 
-def test_a_cluster_without_room_is_waited_for() -> None:
-    made, said, room = stops(patience=60)
+def test_stop_conditions_small_cluster_stops_after_patience() -> None:
+    made, said, capacity = stop_conditions(patience=60)
     made.tick()
-    for room.empty in (1, 30, 60):
+    for capacity.empty in (1, 30, 60):
         made.tick()
     assert len(said) == 1
     assert said[0].startswith("waiting for nodes: ")
     assert said[0].endswith("; ends in 1m unless they come")
-    room.empty = 0
+    capacity.empty = 0
     made.tick()
     made.tick()
     assert said[1:] == ["the cluster has room again"]
-    room.empty = 61
+    capacity.empty = 61
     with pytest.raises(StoppedError, match=r"the cluster is too small: .*for 1m now"):
         made.tick()
