@@ -78,7 +78,7 @@ def place(nodes: list[dict[str, float]], workers: int, cpus: int, gpus: float) -
     st.integers(1, 20),
 )
 def test_plan_resources_matches_explicit_placement(nodes, workers, gpus_each, trials) -> None:
-    """The count must equal an explicit placement with a CPU for each process, and the planned threads must not reduce it."""
+    """The count must equal an explicit placement with a CPU each, and the planned threads must not reduce it."""
     try:
         made = plan_resources(nodes, workers, gpus_each * workers, trials)
     except ValueError:
