@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: The command line. None means `sys.argv`.
     """
-    options = _build_parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
     try:
         sys.exit(options.call(options, console))
@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the `coldtune` command with all its commands."""
     parser = argparse.ArgumentParser(prog="coldtune", description=coldtune.__doc__)
     parser.add_argument("--version", action="version", version=f"coldtune {coldtune.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
