@@ -199,7 +199,7 @@ def test_commands_of_coldtune_in_the_documents_are_parsed():
     of_cli = [words for document in (README, *GUIDES) for words in commands(document, "uv run coldtune")]
     assert len(of_cli) > 15
     for arguments in of_cli:
-        cli._parser().parse_args(arguments)
+        cli.build_parser().parse_args(arguments)
 
 
 def test_readme_example_space_builds(tmp_path):

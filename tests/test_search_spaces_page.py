@@ -123,7 +123,7 @@ def test_first_points_follow_the_base(spaces: list[tuple[StudySpec, Space]]) -> 
 def test_rungs_of_the_halving_all_decide(spaces: list[tuple[StudySpec, Space]]) -> None:
     spec, _ = spaces[8]
     check_pruning(spec)
-    assert spec.base["rungs"]["steps"] == spec.pruning.halvings(spec.base["rungs"]["steps"]) == [75, 150]
+    assert spec.base["rungs"]["steps"] == spec.pruning.rule().deciding_rungs(spec.base["rungs"]["steps"]) == [75, 150]
 
 
 def test_generation_space_leaves_at_most_a_thousandth(spaces: list[tuple[StudySpec, Space]]) -> None:

@@ -1,4 +1,4 @@
-"""One finished study for all tests here."""
+"""A finished study that the tests of the command line share."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from finished_study import Finished, make
 
 @pytest.fixture(scope="session")
 def finished(digits_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A finished study. Tests add to its store, each under keys of its own."""
+    """Return a finished study. Tests may add entries to its store, each test under keys of its own."""
     return make(tmp_path_factory.mktemp("finished"), digits_home)

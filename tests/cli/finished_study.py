@@ -1,4 +1,4 @@
-"""A home with a finished study: real trainings of a few steps on digits, told to a real ledger, without a cluster."""
+"""A home with a finished study: real trainings of a few steps on digits and a real ledger, without a cluster."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ vary:
 
 @dataclass(frozen=True)
 class Finished:
-    """A study in a home: trials 0 and 1 finished, 2 failed, 3 is running."""
+    """A study in a home. Trials 0 and 1 have finished, trial 2 has failed, and trial 3 is running."""
 
     home: Path
     study: str
@@ -43,7 +43,7 @@ class Finished:
     dataset: Dataset
 
     def config_file(self, folder: Path, number: int = 0, **changes: dict[str, object]) -> Path:
-        """The config.yaml of a trial, with `section={key: value}` changed, in a folder of its own."""
+        """Write the config.yaml of a trial, with the changes `section={key: value}`, and return its path."""
         tree = plain(self.configs[number])
         for section, values in changes.items():
             tree[section] = {**(tree[section] or {}), **values}
@@ -53,7 +53,7 @@ class Finished:
 
 
 def make(home: Path, digits_home: Path) -> Finished:
-    """Train, tell and leave behind, in an empty home."""
+    """Make the study in an empty home."""
     shutil.copytree(digits_home / "data", home / "data")
     dataset = Dataset.open(prepared(home, "digits")[0])
     (home / "space.yaml").write_text(SPACE)

@@ -1,19 +1,22 @@
-"""The command line itself: help that answers at once, one line for an error, and studies named by mistake."""
+"""The command line itself: quick help, errors in a line, and interruption."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from coldtune import cli, presets
 from coldtune.cli.job import parser
+from coldtune.store.store import Store
 
 SLOW = {"torch", "numpy", "ray", "mlflow", "optuna", "pydantic"}
 
 
-def test_help_and_wrong_flags_load_nothing_slow():
+def test_cli_help_and_wrong_flag_load_no_slow_library():
     script = (
         "import sys\nfrom coldtune import cli\n"
         "for arguments in (['--help'], ['study', 'list', '--no-such-flag']):\n"
@@ -27,7 +30,7 @@ def test_help_and_wrong_flags_load_nothing_slow():
     assert not loaded & SLOW
 
 
-def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]):
+def test_cli_help_lists_every_command(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         cli.main(["--help"])
     assert ended.value.code == 0
@@ -36,7 +39,7 @@ def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]):
         assert f"\n    {command.__name__.rpartition('.')[2]} " in shown
 
 
-def test_a_study_that_is_not_there_is_one_line_naming_those_that_are(tmp_path, capsys: pytest.CaptureFixture[str]):
+def test_study_show_unknown_study_is_refused_with_the_known_studies(tmp_path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         cli.main(["study", "show", "nowhere", "--home", str(tmp_path)])
     assert ended.value.code == 2
@@ -50,7 +53,7 @@ def test_job_parser_has_generate_flag_only_if_asked():
         parser("", 12).parse_args(["--generate"])
 
 
-def test_an_interrupted_command_says_so_without_a_traceback(monkeypatch, capsys: pytest.CaptureFixture[str]):
+def test_cli_interrupted_command_exits_130_without_traceback(monkeypatch, capsys: pytest.CaptureFixture[str]):
     def interrupt() -> list[str]:
         raise KeyboardInterrupt
 
@@ -59,3 +62,20 @@ def test_an_interrupted_command_says_so_without_a_traceback(monkeypatch, capsys:
         cli.main(["presets"])
     assert ended.value.code == 130
     assert capsys.readouterr().err.strip() == "interrupted"
+
+
+def test_store_show_entry_with_damaged_manifest_reports_the_problem(tmp_path, capsys: pytest.CaptureFixture[str]):
+    store = Store(tmp_path / "store")
+
+    def write(folder: Path) -> None:
+        (folder / "values").write_text("1")
+
+    store.put("measure", "abc", write)
+    (tmp_path / "store" / "measure" / "abc" / "manifest.json").write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["store", "show", "measure/abc", "--home", str(tmp_path)])
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert ended.value.code == 0
+    assert shown["entry"] == "measure/abc"
+    assert shown["problem"]
+    assert shown["files"] == {}

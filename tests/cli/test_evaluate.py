@@ -1,4 +1,4 @@
-"""`coldtune evaluate` on a study that was really trained, and on pictures from elsewhere."""
+"""`coldtune evaluate` on a really trained study, and on pictures from elsewhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIGURE = re.compile(r"-?[\d.,]+ \[-?[\d.,]+, -?[\d.,]+\]")
 
 @pytest.fixture
 def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Runs the command: its output, and what it wrote as JSON; an error is raised with its one line."""
+    """Return a function that runs the command. It returns the output and the written JSON, or raises its error."""
 
     def run(*arguments: object, home: Path, width: int = 200) -> tuple[str, Any]:
         monkeypatch.setenv("COLUMNS", str(width))
@@ -56,7 +56,7 @@ def entries(home: Path, kind: str) -> set[str]:
     return {path.parent.relative_to(home).as_posix() for path in (home / "store" / kind).rglob("manifest.json")}
 
 
-def test_a_finished_trial_is_found_with_the_values_of_its_study(finished: Finished, evaluate):
+def test_evaluate_finished_trial_has_the_values_of_its_study(finished: Finished, evaluate):
     before = entries(finished.home, "train"), entries(finished.home, "sample")
     output, record = evaluate(f"{finished.study}/1", home=finished.home)
     (evaluation,), outcome = record["evaluations"], finished.outcomes[1]
@@ -73,14 +73,14 @@ def test_a_finished_trial_is_found_with_the_values_of_its_study(finished: Finish
     assert (entries(finished.home, "train"), entries(finished.home, "sample")) == before
 
 
-def test_a_study_alone_is_its_best_trial(finished: Finished, evaluate):
+def test_evaluate_study_means_its_best_trial(finished: Finished, evaluate):
     fids = [outcome.metrics["fid"] for outcome in finished.outcomes]
     _, record = evaluate(finished.study, home=finished.home)
     assert record["evaluations"][0]["name"] == f"{finished.study}/{fids.index(min(fids))}"
     assert values(record["evaluations"][0])["fid"] == min(fids)
 
 
-def test_another_split_is_sampled_and_judged_there(finished: Finished, evaluate):
+def test_evaluate_other_split_samples_and_judges_its_images(finished: Finished, evaluate):
     _, record = evaluate(f"{finished.study}/0", "--split", "test", "--num-images", "all", home=finished.home)
     (evaluation,) = record["evaluations"]
     clean = finished.dataset.split("test").images
@@ -93,14 +93,14 @@ def test_another_split_is_sampled_and_judged_there(finished: Finished, evaluate)
     assert values(evaluation)["rmse"] != finished.outcomes[0].metrics["rmse"]
 
 
-def test_a_configuration_means_the_same_trial_as_its_number(finished: Finished, evaluate, tmp_path: Path):
+def test_evaluate_config_file_means_the_same_trial_as_its_number(finished: Finished, evaluate, tmp_path: Path):
     file = finished.config_file(tmp_path / "trial", 1)
     for path in (file, file.parent):
         _, record = evaluate(path, home=finished.home)
         assert values(record["evaluations"][0])["fid"] == finished.outcomes[1].metrics["fid"]
 
 
-def test_an_mlflow_run_means_the_trial_whose_configuration_it_holds(finished: Finished, evaluate, tmp_path: Path):
+def test_evaluate_mlflow_run_means_the_trial_of_its_config(finished: Finished, evaluate, tmp_path: Path):
     target = tracking.prepare(tracking.default_uri(finished.home), "coldtune", finished.home / "artifacts")
     with tracking.Tracker(tmp_path / "spool", finished.study) as parent:
         parent.end("finished")
@@ -127,7 +127,7 @@ def test_an_mlflow_run_means_the_trial_whose_configuration_it_holds(finished: Fi
     assert not (tmp_path / "none.db").exists()
 
 
-def test_two_runs_are_compared_on_the_same_images(finished: Finished, evaluate):
+def test_evaluate_two_runs_are_compared_image_by_image(finished: Finished, evaluate):
     output, record = evaluate(f"{finished.study}/0", f"{finished.study}/1", home=finished.home)
     first, second = (outcome.metrics for outcome in finished.outcomes)
     assert [comparison["metric"] for comparison in record["comparisons"]] == ["fid", "kid", "rmse"]
@@ -144,7 +144,7 @@ def test_two_runs_are_compared_on_the_same_images(finished: Finished, evaluate):
     assert "equally degraded" not in output
 
 
-def test_runs_that_begin_elsewhere_are_compared_with_a_warning(finished: Finished, evaluate, tmp_path: Path):
+def test_evaluate_unequally_degraded_runs_are_compared_with_warning(finished: Finished, evaluate, tmp_path: Path):
     weaker = finished.config_file(tmp_path / "weaker", degradation={"steps": 2})
     run = FinishedTrial("weaker", _config(weaker), finished.dataset)
     Chain(run.config, run.dataset, Store(finished.home / "store")).train(train, lambda *_: None)
@@ -154,30 +154,30 @@ def test_runs_that_begin_elsewhere_are_compared_with_a_warning(finished: Finishe
     assert f"{weaker} and {finished.study}/0 do not start from equally degraded images" in output
 
 
-def test_unequal_protocols_are_refused_before_anything_is_sampled(finished: Finished, evaluate, tmp_path: Path):
+def test_evaluate_unequal_protocols_are_refused_before_sampling(finished: Finished, evaluate, tmp_path: Path):
     other = finished.config_file(tmp_path / "other", protocol={"seed": 1, "num_images": 257})
     before = entries(finished.home, "sample")
     with pytest.raises(ValueError, match=r"they differ in num_images \(260 and 257\), seed \(0 and 1\)"):
         evaluate(f"{finished.study}/0", other, home=finished.home)
     assert entries(finished.home, "sample") == before
     _, record = evaluate(f"{finished.study}/0", other, "--seed", 1, "--num-images", 257, home=finished.home)
-    assert record["comparisons"][0]["difference"] == 0  # one restorer, one sampler, the same images
+    assert record["comparisons"][0]["difference"] == 0  # the same restorer, sampler and images
 
 
-def test_a_run_is_not_compared_with_itself(finished: Finished, evaluate):
+def test_evaluate_run_named_twice_is_refused(finished: Finished, evaluate):
     best = min((0, 1), key=lambda number: finished.outcomes[number].metrics["fid"])
     with pytest.raises(ValueError, match=f"{finished.study}/{best}: is named twice"):
         evaluate(finished.study, f"{finished.study}/{best}", home=finished.home)
 
 
-def test_an_extractor_for_other_images_is_refused_before_anything_is_sampled(finished: Finished, evaluate):
+def test_evaluate_extractor_for_other_images_is_refused_before_sampling(finished: Finished, evaluate):
     before = entries(finished.home, "sample")
     with pytest.raises(ValueError, match=f"^{finished.study}/0: images of 1 channels"):
         evaluate(f"{finished.study}/0", "--seed", 77, "--extractor", "cifar10", home=finished.home)
     assert entries(finished.home, "sample") == before
 
 
-def test_a_restorer_that_is_missing_is_named_and_never_trained(finished: Finished, evaluate, tmp_path: Path):
+def test_evaluate_missing_restorer_is_refused_and_not_trained(finished: Finished, evaluate, tmp_path: Path):
     file = finished.config_file(tmp_path / "longer", training={"steps": 7})
     key = train_key(_config(file), finished.dataset)
     before = entries(finished.home, "train")
@@ -186,27 +186,27 @@ def test_a_restorer_that_is_missing_is_named_and_never_trained(finished: Finishe
     assert entries(finished.home, "train") == before
 
 
-def test_rungs_on_the_way_are_not_judged_again(finished: Finished, tmp_path: Path):
+def test_evaluate_does_not_judge_rungs_again(finished: Finished, tmp_path: Path):
     file = finished.config_file(tmp_path / "rungs", rungs={"steps": [2]})
     run = FinishedTrial("rungs", _config(file), finished.dataset)
     (evaluation,) = evaluate_runs([run], Store(finished.home / "store"))
     assert evaluation["sampled"].values["fid"].value == finished.outcomes[0].metrics["fid"]
 
 
-def test_a_baseline_as_the_trials_own_sampler_is_sampled_once(finished: Finished, tmp_path: Path):
+def test_evaluate_sampler_equal_to_baseline_is_sampled_once(finished: Finished, tmp_path: Path):
     config = _config(finished.config_file(tmp_path / "naive", sampler={"algorithm": "naive"}, protocol={"seed": 2}))
     store = Store(finished.home / "store")
     samplers = [None, *BASELINES.values(), config.sampler]
     chain = Chain(config, finished.dataset, store)
     assert find_unsampled(chain, samplers) == [True, True, True, False]
-    assert count_unjudged_images(chain, samplers) == 3 * 260, "the reference is that of the trials before"
+    assert count_unjudged_images(chain, samplers) == 3 * 260, "the reference was judged with earlier trials"
     (evaluation,) = evaluate_runs([FinishedTrial("naive", config, finished.dataset)], store)
     assert evaluation["sampled"].values == evaluation["naive"].values
     assert not any(find_unsampled(chain, samplers))
     assert count_unjudged_images(chain, samplers) == 0
 
 
-def test_generated_images_have_no_originals(finished: Finished, evaluate, tmp_path: Path):
+def test_evaluate_generated_images_have_no_image_scores(finished: Finished, evaluate, tmp_path: Path):
     priors = [{"kind": "gmm", "components": count} for count in (1, 2)]
     files = [finished.config_file(tmp_path / f"prior-{i}", prior=prior) for i, prior in enumerate(priors)]
     output, record = evaluate(*files, "--num-images", 400, home=finished.home)
@@ -232,13 +232,13 @@ def test_generated_images_have_no_originals(finished: Finished, evaluate, tmp_pa
         ("{home}/space.yaml", r"space.yaml: not the config.yaml of a trial: .*unknown section"),
     ],
 )
-def test_what_names_no_finished_trial(finished: Finished, evaluate, name: str, message: str):
+def test_evaluate_name_of_no_finished_trial_is_refused(finished: Finished, evaluate, name: str, message: str):
     places = {"study": finished.study, "home": str(finished.home)}
     with pytest.raises(ValueError, match=message.format(**places)):
         evaluate(name.format(**places), home=finished.home)
 
 
-def test_a_home_without_restorers_is_said_before_a_dataset_is_prepared(finished: Finished, evaluate, tmp_path: Path):
+def test_evaluate_home_without_restorers_is_refused_before_data(finished: Finished, evaluate, tmp_path: Path):
     file = finished.config_file(tmp_path / "trial")
     with pytest.raises(ValueError, match="holds no restorers; name the home where this trial ran"):
         evaluate(file, home=tmp_path / "empty")
@@ -248,8 +248,8 @@ def test_a_home_without_restorers_is_said_before_a_dataset_is_prepared(finished:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name RUNs, or pictures with --images"),
-        (["a", "--images", "b"], "one of the two"),
+        ([], "name either RUNs, or pictures with --images"),
+        (["a", "--images", "b"], "name either RUNs, or pictures with --images"),
         (["--images", "b"], "--reference: required"),
         (["--images", "b", "--reference", "digits", "--num-images", "5"], "all pictures of --images are judged"),
         (["--images", "b", "--reference", "digits", "--tracking-uri", "x"], "--tracking-uri: has no effect with"),
@@ -261,12 +261,12 @@ def test_a_home_without_restorers_is_said_before_a_dataset_is_prepared(finished:
         (["--images", "b", "--reference", "digits", "--extractor", "nose"], "extractor = 'nose'"),
     ],
 )
-def test_flags_that_do_not_go_together(evaluate, tmp_path: Path, arguments: list[str], message: str):
+def test_evaluate_contradicting_flags_are_refused(evaluate, tmp_path: Path, arguments: list[str], message: str):
     with pytest.raises(ValueError, match=message):
         evaluate(*arguments, home=tmp_path)
 
 
-def test_devices_that_are_not_there(evaluate, finished: Finished):
+def test_evaluate_missing_device_is_refused(evaluate, finished: Finished):
     with pytest.raises(ValueError, match="--device abacus: allowed: cpu, cuda"):
         evaluate(finished.study, "--device", "abacus", home=finished.home)
     if not torch.cuda.is_available():
@@ -274,7 +274,7 @@ def test_devices_that_are_not_there(evaluate, finished: Finished):
             evaluate(finished.study, "--device", "cuda", home=finished.home)
 
 
-def test_no_figure_is_cut_at_any_width(finished: Finished, evaluate):
+def test_evaluate_table_shows_every_figure_at_any_width(finished: Finished, evaluate):
     wide, _ = evaluate(f"{finished.study}/0", home=finished.home, width=250)
     figures = sorted(FIGURE.findall(wide))
     assert len(figures) >= 4 * 7
@@ -285,7 +285,7 @@ def test_no_figure_is_cut_at_any_width(finished: Finished, evaluate):
         assert max(map(len, narrow.splitlines())) <= width
 
 
-def test_markdown_holds_the_same_figures(finished: Finished, evaluate):
+def test_evaluate_markdown_has_the_same_figures(finished: Finished, evaluate):
     wide, _ = evaluate(f"{finished.study}/0", home=finished.home, width=250)
     markdown, _ = evaluate(f"{finished.study}/0", "--markdown", home=finished.home)
     assert sorted(FIGURE.findall(markdown)) == sorted(FIGURE.findall(wide))
@@ -294,7 +294,7 @@ def test_markdown_holds_the_same_figures(finished: Finished, evaluate):
     assert len({row.count("|") for row in rows}) == 1
 
 
-def test_few_images_are_remarked_on(finished: Finished, evaluate):
+def test_evaluate_few_images_are_noted(finished: Finished, evaluate):
     enough, _ = evaluate(f"{finished.study}/0", home=finished.home)
     few, _ = evaluate(f"{finished.study}/0", "--num-images", 255, home=finished.home)
     assert "4 d" not in enough
@@ -303,7 +303,7 @@ def test_few_images_are_remarked_on(finished: Finished, evaluate):
 
 @pytest.fixture
 def pictures(finished: Finished, tmp_path: Path) -> Path:
-    """The validation split as a folder of PNG files, in another order."""
+    """Write the validation split as PNG files in another order, and return their folder."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for i, image in enumerate(finished.dataset.split("validation").images.flip(0)):
@@ -312,7 +312,7 @@ def pictures(finished: Finished, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("as_array", [False, True])
-def test_a_splits_own_pictures_are_at_no_distance_from_it(finished, evaluate, pictures, tmp_path, as_array):
+def test_evaluate_pictures_of_the_split_itself_have_no_distance(finished, evaluate, pictures, tmp_path, as_array):
     file = tmp_path / "images.safetensors"
     save_file({"images": finished.dataset.split("validation").images}, file)
     images = file if as_array else pictures
@@ -328,7 +328,7 @@ def test_a_splits_own_pictures_are_at_no_distance_from_it(finished, evaluate, pi
     assert "NFE" not in output
 
 
-def test_pictures_are_judged_against_the_split_that_is_named(finished: Finished, evaluate, pictures: Path):
+def test_evaluate_pictures_are_judged_against_the_named_split(finished: Finished, evaluate, pictures: Path):
     by_split = {}
     for split in ("validation", "test"):
         _, record = evaluate("--images", pictures, "--reference", "digits", "--split", split, home=finished.home)
@@ -337,7 +337,7 @@ def test_pictures_are_judged_against_the_split_that_is_named(finished: Finished,
     assert by_split["validation"] < 1e-9 < by_split["test"]
 
 
-def test_pictures_are_resized_only_when_asked(finished: Finished, evaluate, tmp_path: Path):
+def test_evaluate_pictures_are_resized_only_with_the_flag(finished: Finished, evaluate, tmp_path: Path):
     folder = tmp_path / "large"
     folder.mkdir()
     for i, image in enumerate(finished.dataset.split("validation").images[:8]):
@@ -352,7 +352,7 @@ def test_pictures_are_resized_only_when_asked(finished: Finished, evaluate, tmp_
     assert record["evaluations"][0]["protocol"]["image_shape"] == [1, 16, 16]
 
 
-def test_pictures_that_cannot_be_judged(finished: Finished, evaluate, tmp_path: Path):
+def test_evaluate_unfit_pictures_are_refused(finished: Finished, evaluate, tmp_path: Path):
     def refused(folder: str, size: tuple[int, int], count: int, message: str) -> None:
         (tmp_path / folder).mkdir()
         for i in range(count):
@@ -366,7 +366,9 @@ def test_pictures_that_cannot_be_judged(finished: Finished, evaluate, tmp_path: 
     refused("oblong", (24, 16), 3, "24 x 16 pixels; datasets are square")
 
 
-def test_a_dataset_without_a_judge_needs_an_extractor(evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_evaluate_pictures_of_dataset_without_judge_need_an_extractor(
+    evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.delitem(JUDGES, "digits")
     with pytest.raises(ValueError, match="--extractor: no judge ships for 'digits'"):
         evaluate("--images", tmp_path, "--reference", "digits", home=tmp_path)

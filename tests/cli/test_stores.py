@@ -1,4 +1,4 @@
-"""A study whose finished work lies in a bucket: what its trials record, and who finds it again; without a cluster."""
+"""A study whose store is a bucket: its trials, the commands that use the store, and garbage collection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import servers
 from coldtune.cli import main
-from coldtune.cli.stores import store_of_home, store_of_runs
+from coldtune.cli.store_lookup import locate_store, locate_store_of_trials
 from coldtune.data import Dataset, prepared
 from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
@@ -37,7 +37,7 @@ def url(s3: servers.S3, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def run_trials(home: Path, digits_home: Path, store: str) -> StudyFolder:
-    """Two real trials, run as on a worker and told to a real ledger."""
+    """Run two real trials as a worker does, with a real ledger."""
     shutil.copytree(digits_home / "data", home / "data")
     (home / "space.yaml").write_text(SPACE)
     spec = build_spec("quick", home / "space.yaml", settings=QUICK)
@@ -65,7 +65,7 @@ def command(*arguments: object) -> int:
 
 
 @pytest.mark.slow
-def test_trials_in_a_bucket_are_found_by_every_command(
+def test_commands_find_trials_in_a_bucket(
     digits_home: Path, tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
@@ -77,24 +77,26 @@ def test_trials_in_a_bucket_are_found_by_every_command(
     assert recorded["images"]["sampled"].startswith(f"{shown}/sample/")
     assert not (home / "store").exists()
 
-    shutil.rmtree(home / "store-copies")  # as on another machine
+    shutil.rmtree(home / "store-copies")  # another machine has no copies
     capsys.readouterr()
     assert command("study", "show", folder.name, "--home", home) == 0
     said = capsys.readouterr().out
     assert f"its restorer   {shown}/train/" in said
-    assert "Trial " in said.partition("best:")[2], "the best one against the other, by judgements from the bucket"
+    assert "Trial " in said.partition("best:")[2], (
+        "the best trial must be compared with the other by judgements from the bucket"
+    )
     assert command("evaluate", f"{folder.name}/0", "--home", home) == 0
     assert command("store", "ls", "--home", home) == 0
     assert shown in capsys.readouterr().out
     assert command("store", "verify", "--home", home) == 0
     assert command("store", "gc", "--home", home, "--older", "0", "--yes") == 0
-    assert "What studies that are not in" in capsys.readouterr().out
+    assert "Entries that studies outside" in capsys.readouterr().out
     steps = [name for name in Store(StoreLocation.of(url)).files.tree("train") or {} if name.endswith("/manifest.json")]
-    assert [name.split("/")[1] for name in steps] == ["00000004"], "not the checkpoint at 2, which it passed"
+    assert [name.split("/")[1] for name in steps] == ["00000004"], "gc must remove the checkpoint at step 2"
     assert command("evaluate", f"{folder.name}/1", "--home", home) == 0
 
 
-def test_gc_of_a_bucket_keeps_what_another_homes_study_uses(
+def test_store_gc_of_a_bucket_keeps_entries_of_another_home(
     digits_home: Path, tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("mine", "other"):
@@ -105,15 +107,17 @@ def test_gc_of_a_bucket_keeps_what_another_homes_study_uses(
     assert set(Store(StoreLocation.of(url)).files.tree("sample") or {}) == before
 
 
-def test_which_store_is_meant(tmp_path: Path, root: Path) -> None:
+def test_locate_store_uses_the_store_of_the_studies(tmp_path: Path, root: Path) -> None:
     spec = build_spec("sweep_blur", root / "search_spaces" / "blur.yaml")
-    assert store_of_home(tmp_path) == StoreLocation.in_home(tmp_path, None)
+    assert locate_store(tmp_path) == StoreLocation.in_home(tmp_path, None)
     for study, store in (("a", None), ("b", "/elsewhere/store")):
         StudyFolder(tmp_path, study).save(spec, {"store": store})
-    assert store_of_runs(tmp_path, ["a/0", "a"]).path == tmp_path / "store"
-    assert store_of_runs(tmp_path, ["b/3"]).path == Path("/elsewhere/store")
-    assert store_of_home(tmp_path, "s3://bucket/x").shown == "s3://bucket/x"
-    with pytest.raises(ValueError, match=f"--store: .* use several; name one of /elsewhere/store, {tmp_path}/store"):
-        store_of_runs(tmp_path, ["a/0", "b/3"])
+    assert locate_store_of_trials(tmp_path, ["a/0", "a"]).path == tmp_path / "store"
+    assert locate_store_of_trials(tmp_path, ["b/3"]).path == Path("/elsewhere/store")
+    assert locate_store(tmp_path, "s3://bucket/x").shown == "s3://bucket/x"
+    with pytest.raises(
+        ValueError, match=f"--store: .* use several stores. Name one of /elsewhere/store, {tmp_path}/store"
+    ):
+        locate_store_of_trials(tmp_path, ["a/0", "b/3"])
     with pytest.raises(ValueError, match="--store"):
-        store_of_home(tmp_path)
+        locate_store(tmp_path)

@@ -1,4 +1,4 @@
-"""What the commands share: where a home is, and which study is meant."""
+"""Flags that several commands share, and the home, store and study that they refer to."""
 
 from __future__ import annotations
 
@@ -15,41 +15,51 @@ if TYPE_CHECKING:
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def with_home(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """`parser`, with `--home`."""
-    parser.add_argument("--home", type=Path, metavar="DIR", help="default $COLDTUNE_HOME or ./runs")
+def add_home_flag(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add `--home` to `parser`, and return the parser."""
+    parser.add_argument("--home", type=Path, metavar="DIR", help="folder of studies (default $COLDTUNE_HOME or ./runs)")
     return parser
 
 
-def home_of(options: argparse.Namespace) -> Path:
-    """The home that the command line means, absolute."""
+def find_home(options: argparse.Namespace) -> Path:
+    """Return the absolute path of the home that the command line means."""
     return options.home.expanduser().absolute() if options.home else environment.default_home()
 
 
-def with_store(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """`parser`, with `--home` and `--store`."""
-    with_home(parser).add_argument(
-        "--store", metavar="PLACE", help="a folder, or s3://BUCKET/PREFIX (default: that of the home's studies)"
+def add_store_flag(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add `--home` and `--store` to `parser`, and return the parser."""
+    add_home_flag(parser).add_argument(
+        "--store",
+        metavar="PLACE",
+        help="store of finished work: a folder, or s3://BUCKET/PREFIX (default: the store of the home's studies)",
     )
     return parser
 
 
-def store_of(options: argparse.Namespace) -> Store:
-    """The store that the command line means; ValueError where it cannot be reached."""
-    from coldtune.cli.stores import store_of_home
+def open_store(options: argparse.Namespace) -> Store:
+    """Open the store that the command line means.
+
+    Raises:
+        ValueError: If the store cannot be reached, or the studies of the home use several stores.
+    """
+    from coldtune.cli.store_lookup import locate_store
     from coldtune.store.store import Store
 
-    at = store_of_home(home_of(options), options.store)
-    at.check()
-    return Store(at)
+    location = locate_store(find_home(options), options.store)
+    location.check()
+    return Store(location)
 
 
-def study_folder(home: Path, name: str) -> StudyFolder:
-    """The study called `name` of a home; ValueError naming those that are there for another one."""
+def find_study(home: Path, name: str) -> StudyFolder:
+    """Return the folder of the study `name`.
+
+    Raises:
+        ValueError: If the home has no such study. The message lists its studies.
+    """
     from coldtune.studies.spec.folder import StudyFolder, studies
 
     folder = StudyFolder(home, name)
     if not folder.exists:
-        there = ", ".join(study.name for study in studies(home)) or "none"
-        raise ValueError(f"study {name}: not in {home} (there are: {there})")
+        names = ", ".join(study.name for study in studies(home)) or "none"
+        raise ValueError(f"study {name}: not in {home} (there are: {names})")
     return folder

@@ -7,21 +7,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from coldtune.cli.common import Commands, home_of, with_home
+from coldtune.cli.common import Commands, add_home_flag, find_home
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("data", help="prepare and verify datasets")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    prepare = with_home(verbs.add_parser("prepare", help="download or read, resize, split and fingerprint"))
-    prepare.add_argument("name")
-    prepare.add_argument("--image-size", type=int, default=16, metavar="PX")
-    prepare.add_argument("--resize", default="bilinear")
-    prepare.add_argument("--data-dir", type=Path, metavar="PATH", help="where the published files lie")
+    prepare = add_home_flag(verbs.add_parser("prepare", help="download or read, resize, split and fingerprint"))
+    prepare.add_argument("name", help="name of the dataset")
+    prepare.add_argument("--image-size", type=int, default=16, metavar="PX", help="width and height (default 16)")
+    prepare.add_argument("--resize", default="bilinear", help="filter that resizes images (default: bilinear)")
+    prepare.add_argument("--data-dir", type=Path, metavar="PATH", help="folder with the published files")
     prepare.set_defaults(call=_prepare)
-    verify = with_home(verbs.add_parser("verify", help="read every pixel and compare with the manifest"))
-    verify.add_argument("name", help="a dataset's name, or the path of a prepared folder")
+    verify = add_home_flag(verbs.add_parser("verify", help="read every pixel and compare with the manifest"))
+    verify.add_argument("name", help="name of a dataset, or path of a prepared folder")
     verify.set_defaults(call=_verify)
 
 
@@ -29,7 +29,7 @@ def _prepare(options: argparse.Namespace, console: Console) -> int:
     from coldtune.data import prepare
 
     config = {"name": options.name, "image_size": options.image_size, "resize": options.resize}
-    dataset = prepare(config, home_of(options), options.data_dir)
+    dataset = prepare(config, find_home(options), options.data_dir)
     console.print(f"{dataset.path}\n  fingerprint {dataset.fingerprint}", highlight=False, soft_wrap=True)
     for split, size in dataset.sizes.items():
         console.print(f"  {split:<11} {size:>7,} images {'x'.join(map(str, dataset.image_shape))}", highlight=False)
@@ -39,10 +39,10 @@ def _prepare(options: argparse.Namespace, console: Console) -> int:
 def _verify(options: argparse.Namespace, console: Console) -> int:
     from coldtune.data import prepared, verify
 
-    home = home_of(options)
+    home = find_home(options)
     paths = [Path(options.name)] if "/" in options.name else prepared(home, options.name)
     if not paths:
-        raise ValueError(f"data verify {options.name}: nothing prepared under that name in {home}")
+        raise ValueError(f"data verify {options.name}: no dataset of this name is prepared in {home}")
     reports = [verify(path) for path in paths]
     for report in reports:
         sizes = ", ".join(f"{split} {size:,}" for split, size in report.sizes.items())

@@ -20,36 +20,54 @@ from coldtune.studies.preflight.options import RunOptions
 if TYPE_CHECKING:
     from coldtune.studies.spec.study import StudySpec
 
-_BEGUN = time.monotonic()  # before a job imports anything that takes its time
+_BEGUN = time.monotonic()  # before a job imports slow libraries
 
 
 def parser(doc: str, trials: int, generate: bool = False) -> argparse.ArgumentParser:
-    """The flags of every job that searches; generate: of one whose question may be asked of generation too."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--trials", type=int, metavar="N", help=f"trials in all (default {trials}; more extends a study)")
-    made.add_argument("--dataset", metavar="NAME", help="digits, mnist, cifar10 (default: the base's)")
-    if generate:
-        made.add_argument("--generate", action="store_true", help="judge generation from a prior, not restoration")
-    return add_common(made, "change the base or the search, e.g. training.steps=400 search.startup=8")
-
-
-def add_common(made: argparse.ArgumentParser, settings: str) -> argparse.ArgumentParser:
-    """Add the flags that every job shares.
+    """Build the parser of a job that searches a space.
 
     Args:
-        settings: The help text of `--set`, which says what a job lets one change.
+        doc: The docstring of the job, which `--help` shows.
+        trials: The default of `--trials`.
+        generate: True adds `--generate`, for a job whose question makes sense for generation too.
     """
-    RunOptions.add_flags(made)
-    made.add_argument("--seed", type=int, metavar="N", help="of the search and of the trainings (default 0)")
-    made.add_argument(
-        "--import", nargs="+", action="extend", default=[], metavar="STUDY", dest="imports",
-        help="begin a new study with the trials of others (of this home or --storage) that mean the same in it; N of "
-        "--trials counts its own only. Part of what the study is: give it again to go on",
-    )  # fmt: skip
-    made.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings", help=settings
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help=f"trials in all (default {trials}), a larger number extends the study"
     )
-    return made
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="digits, mnist, cifar10, celeba or afhq (default: the base's)"
+    )
+    if generate:
+        parser.add_argument("--generate", action="store_true", help="judge generation from a prior, not restoration")
+    return add_common_flags(
+        parser, "change the base, search or pruning, for example training.steps=400 search.startup=8"
+    )
+
+
+def add_common_flags(parser: argparse.ArgumentParser, set_help: str) -> argparse.ArgumentParser:
+    """Add the flags that every job shares, and return the parser.
+
+    Args:
+        parser: The parser of the job.
+        set_help: The help text of `--set`, which names the settings that the job can change.
+    """
+    RunOptions.add_flags(parser)
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the search and of the trainings (default 0)")
+    parser.add_argument(
+        "--import",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="STUDY",
+        dest="imports",
+        help="begin a new study with trials of other studies (of this home or --storage) that mean the same in it. "
+        "They do not count toward --trials. Repeat the flag to resume the study",
+    )
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings", help=set_help
+    )
+    return parser
 
 
 def main(
@@ -60,61 +78,77 @@ def main(
     arguments: Sequence[str] | None = None,
     generate: Path | None = None,
 ) -> None:
-    """Run the study of a job's space as the command line says, and exit.
+    """Run the study of a job as the command line says, and exit.
 
-    generate: the space that `--generate` asks instead, where there is one.
+    The exit code is 0 if the study has its trials, and 2 if the command was wrong and nothing was spent. It is 3 if the
+    study stopped by itself (`--max-failures`, `--wait-for-nodes`), and 130 if it was interrupted or Ray died. After 3
+    and 130, the same command resumes the study.
 
-    Exit codes: 0 the study has its trials; 2 the command was wrong, and nothing was spent; 3 it stopped by itself
-    (--max-failures, --wait-for-nodes); 130 interrupted, or Ray died. After 3 and 130 the same command resumes it.
+    Args:
+        job: The name of the job.
+        space: The file of the search space.
+        doc: The docstring of the job, which `--help` shows.
+        trials: The default of `--trials`.
+        arguments: The command line. None means `sys.argv`.
+        generate: The file of the space that `--generate` searches instead. None means that the job has no such flag.
     """
     options = parser((doc or "").strip(), trials, generate is not None).parse_args(arguments)
-    asked = generate if generate and options.generate else space
+    space_file = generate if generate and options.generate else space
 
-    def spec() -> StudySpec:
+    def build() -> StudySpec:
         from coldtune.studies.spec.build import build_spec
 
-        return build_spec(job, asked, dataset=options.dataset, seed=options.seed, settings=options.settings)
+        return build_spec(job, space_file, dataset=options.dataset, seed=options.seed, settings=options.settings)
 
-    run_guarded(spec, options, trials)
+    run_and_exit(build, options, trials)
 
 
-def run_guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials: int) -> NoReturn:
-    """Run the study that `build` specifies with the flags given, and exit as `main` does; trials: the default."""
+def run_and_exit(build: Callable[[], StudySpec], options: argparse.Namespace, trials: int) -> NoReturn:
+    """Run a study with the options of a command line, and exit with the codes of `main`.
+
+    Args:
+        build: Builds the spec of the study. Its ValueError is reported as an error of the user.
+        options: The parsed command line.
+        trials: The default of `--trials`.
+    """
     console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
-    sys.exit(_guarded(build, options, trials, console))
+    sys.exit(_run(build, options, trials, console))
 
 
-def _guarded(build: Callable[[], StudySpec], options: argparse.Namespace, trials: int, console: Console) -> int:
-    # Late: --help and a wrong flag should not wait for torch.
-    from coldtune.studies.run import run_study
+def _run(build: Callable[[], StudySpec], options: argparse.Namespace, trials: int, console: Console) -> int:
+    from coldtune.studies.run import run_study  # imports torch, which --help and a wrong flag must not wait for
 
     try:
         spec = build().model_copy(update={"imports": tuple(sorted(set(options.imports)))})
-        run = RunOptions.from_flags(
-            options, home=environment.default_home(), command=command(), trials=getattr(options, "trials", None),
-            default_trials=trials, begun=_BEGUN,
-        )  # fmt: skip
-        return run_study(spec, run, console)
+        run_options = RunOptions.from_flags(
+            options,
+            home=environment.default_home(),
+            command=command_line(),
+            trials=getattr(options, "trials", None),
+            default_trials=trials,
+            begun=_BEGUN,
+        )
+        return run_study(spec, run_options, console)
     except ValueError as error:
         if os.environ.get("COLDTUNE_DEBUG"):
             raise
-        complain(error)
+        print_error(error)
         return 2
     except KeyboardInterrupt:
         console.print("\ninterrupted before anything was spent")
         return 130
 
 
-def complain(error: Exception) -> None:
-    """Print a user's error as it is: brackets in it are not markup."""
+def print_error(error: Exception) -> None:
+    """Print an error of the user on stderr. Brackets in the message are not markup."""
     Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
 
 
-def command() -> str:
-    """What a person types to run this process's command again."""
+def command_line() -> str:
+    """Return the command that a person types to run this process again."""
     python = "uv run" if "UV" in os.environ else "python"
     line = shlex.join([python.split()[0], *python.split()[1:], sys.argv[0], *sys.argv[1:]])
     if not environment.submitted():
         return line
-    where = "--working-dir . " if environment.in_ray_copy(Path.cwd()) else ""
-    return f"ray job submit {where}-- {line}"
+    working_dir = "--working-dir . " if environment.in_ray_copy(Path.cwd()) else ""
+    return f"ray job submit {working_dir}-- {line}"

@@ -1,4 +1,4 @@
-"""`coldtune presets`: the named base configurations."""
+"""`coldtune presets`: list the named base configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`coldtune study`: preview, list, look at, promote, resume."""
+"""`coldtune study`: preview a search space; list, show, promote and resume studies."""
 
 from __future__ import annotations
 
@@ -11,29 +11,45 @@ from rich.table import Table
 from rich.text import Text
 
 from coldtune.cli import promote
-from coldtune.cli.common import Commands, home_of, study_folder, with_home
+from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    study = commands.add_parser("study", help="preview, list, look at, promote, resume")
-    verbs = study.add_subparsers(required=True, metavar="VERB")
-    ahead = with_home(verbs.add_parser("preview", help="a space as a table, ten of its points, and what it would cost"))
-    ahead.add_argument("space", type=Path, metavar="FILE", help="such as search_spaces/blur.yaml")
-    ahead.add_argument("--dataset", metavar="NAME", help="digits, mnist, cifar10, ... (default: the base's)")
-    ahead.add_argument("--data-dir", type=Path, metavar="PATH", help="where the dataset's published files lie")
-    ahead.add_argument("--trials", type=int, metavar="N", help="to estimate the cost of (default 12, or all of a grid)")
-    ahead.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings")
-    ahead.set_defaults(call=_preview)
-    with_home(verbs.add_parser("list", help="the studies of a home")).set_defaults(call=_list)
-    show = with_home(verbs.add_parser("show", help="a study's table of trials, and where its best one lies"))
-    show.add_argument("name")
+    parser = commands.add_parser("study", help="preview a search space, list, show, promote or resume studies")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    preview = add_home_flag(
+        verbs.add_parser("preview", help="show a search space as a table, ten of its points, and a cost estimate")
+    )
+    preview.add_argument("space", type=Path, metavar="FILE", help="the space, such as search_spaces/blur.yaml")
+    preview.add_argument("--dataset", metavar="NAME", help="digits, mnist, cifar10, ... (default: the base's)")
+    preview.add_argument("--data-dir", type=Path, metavar="PATH", help="folder with the dataset's published files")
+    preview.add_argument(
+        "--trials", type=int, metavar="N", help="trials for the cost estimate (default 12, or all points of a grid)"
+    )
+    preview.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="change the base, search or pruning, for example training.steps=400",
+    )
+    preview.set_defaults(call=_preview)
+    add_home_flag(verbs.add_parser("list", help="list the studies of a home")).set_defaults(call=_list)
+    show = add_home_flag(
+        verbs.add_parser("show", help="show a study's table of trials, and the files of its best trial")
+    )
+    show.add_argument("name", help="name of the study")
     show.set_defaults(call=_show)
     promote.add(verbs)
-    resume = with_home(verbs.add_parser("resume", help="go on with a study as it was last started"))
-    resume.add_argument("name")
-    resume.add_argument("--trials", type=int, metavar="N", help="trials in all (default: as last time)")
-    resume.add_argument("--join", action="store_true", help="beside the driver that runs it, where there is one")
+    resume = add_home_flag(verbs.add_parser("resume", help="resume a study with the options of its last start"))
+    resume.add_argument("name", help="name of the study")
+    resume.add_argument("--trials", type=int, metavar="N", help="trials in all (default: as in the last start)")
+    resume.add_argument(
+        "--join", action="store_true", help="if another driver already runs the study, run trials beside it"
+    )
     resume.set_defaults(call=_resume)
 
 
@@ -43,29 +59,31 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.estimate.cost import estimate_cost
     from coldtune.studies.estimate.preview import likely, preview
     from coldtune.studies.estimate.timing import time_base
-    from coldtune.studies.preflight.capacity import plan
-    from coldtune.studies.preflight.checks import check
+    from coldtune.studies.preflight.capacity import plan_resources
+    from coldtune.studies.preflight.checks import check_study
     from coldtune.studies.preflight.options import RunOptions
     from coldtune.studies.spec.build import build_spec
 
     spec = build_spec("preview", options.space, dataset=options.dataset, settings=options.settings)
-    run = RunOptions(home=home_of(options), command="", trials=options.trials, data_dir=options.data_dir)
-    checked = check(spec, run)
+    run_options = RunOptions(home=find_home(options), command="", trials=options.trials, data_dir=options.data_dir)
+    checked = check_study(spec, run_options)
     space, gpus = checked.space, torch.cuda.device_count()
-    slots = plan([{"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}], 1, float(gpus > 0), checked.trials)
-    torch.set_num_threads(slots.cpus)
+    machine = {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}
+    resources = plan_resources([machine], 1, float(gpus > 0), checked.trials)
+    torch.set_num_threads(resources.cpus)
     base = space.resolve(space.first)
     with console.status("timing a few steps of the base"):
         timing = time_base(
             base, checked.dataset, next(iter(checked.sources.values()), None), device="cuda" if gpus else "cpu"
         )
-    whole = estimate_cost(likely(space, spec, checked.trials), space, checked.dataset, checked.sources, timing)
+    points = likely(space, spec, checked.trials)
+    estimate = estimate_cost(points, space, checked.dataset, checked.sources, timing)
     objectives = " and ".join(objective.metric.upper() for objective in spec.objectives)
     about = [
         f"{options.space}: around {space.config.base if isinstance(space.config.base, str) else 'an inline base'}, "
         f"searched by {spec.search.algorithm.upper()}, judged by {objectives}",
     ]
-    console.print(preview(space, checked.protocol, timing, whole, slots.count, about), highlight=False)
+    console.print(preview(space, checked.protocol, timing, estimate, resources.count, about), highlight=False)
     return 0
 
 
@@ -73,14 +91,14 @@ def _list(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.spec.folder import studies
     from coldtune.studies.trials.reading import summary
 
-    home = home_of(options)
+    home = find_home(options)
     table = Table(
         "study", "dataset", "ended", "of", "best", "run now by", title=str(home), title_justify="left", box=None
     )
     for folder in studies(home):
         try:
             table.add_row(*summary(folder))
-        except ValueError as error:  # one that cannot be read must not hide the others
+        except ValueError as error:  # an unreadable study must not hide the others
             table.add_row(folder.name, "-", "-", "-", Text(str(error).splitlines()[0], style="red"))
     console.print(table, highlight=False)
     return 0
@@ -90,7 +108,7 @@ def _show(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.progress.closing import print_table
     from coldtune.studies.trials.reading import read_study
 
-    print_table(console, read_study(study_folder(home_of(options), options.name)))
+    print_table(console, read_study(find_study(find_home(options), options.name)))
     return 0
 
 
@@ -98,8 +116,8 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.preflight.options import RunOptions
     from coldtune.studies.run import run_study
 
-    folder = study_folder(home_of(options), options.name)
-    run = RunOptions.from_start(
+    folder = find_study(find_home(options), options.name)
+    run_options = RunOptions.from_start(
         folder.home, folder.start(), name=folder.name, resume=True, trials=options.trials, join=options.join
     )
-    return run_study(folder.spec(), run, console)
+    return run_study(folder.spec(), run_options, console)

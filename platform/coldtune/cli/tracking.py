@@ -1,4 +1,4 @@
-"""`coldtune tracking`: deliver records that wait."""
+"""`coldtune tracking`: deliver records that have not reached MLflow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from coldtune.cli.common import Commands, home_of, with_home
+from coldtune.cli.common import Commands, add_home_flag, find_home
 
 if TYPE_CHECKING:
     from coldtune.studies.spec.folder import StudyFolder
@@ -16,52 +16,59 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("tracking", help="deliver records that wait")
+    parser = commands.add_parser("tracking", help="deliver records that have not reached MLflow")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    sync = with_home(
+    sync = add_home_flag(
         verbs.add_parser(
             "sync",
-            help="deliver what an outage or a killed driver left in the spools",
-            description="Deliver what an outage or a killed driver left in the spools, once and in order, and end the "
-            "runs that a killed driver left open. A study whose driver runs is delivered too, and not changed.",
+            help="deliver the records that an outage or a killed driver left in the spools",
+            description="Deliver the records that an outage or a killed driver left in the spools, once and in order, "
+            "and end the runs that a killed driver left open. The records of a running study are delivered too, but "
+            "its runs stay open.",
         )
     )
-    sync.add_argument("--tracking-uri", metavar="URI", help="default: that of each study")
+    sync.add_argument("--tracking-uri", metavar="URI", help="MLflow's server or database (default: that of each study)")
     sync.set_defaults(call=_sync)
 
 
 def _sync(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.spec.folder import studies
 
-    home = home_of(options)
+    home = find_home(options)
     folders = studies(home)
     if not folders:
         console.print(f"there are no studies in {home}", highlight=False, soft_wrap=True)
-    left = [folder.name for folder in folders if not _one(folder, options.tracking_uri, console)]
-    return 1 if left else 0
+    delivered = [_deliver(folder, options.tracking_uri, console) for folder in folders]
+    return 0 if all(delivered) else 1
 
 
-def _one(folder: StudyFolder, uri: str | None, console: Console) -> bool:
-    """Settle and deliver one study, saying what was done; whether nothing is left. One's trouble keeps no other's."""
+def _deliver(folder: StudyFolder, uri: str | None, console: Console) -> bool:
+    """End open runs of a study, deliver its records, and print the result.
+
+    Problems are printed and not raised, so that they do not stop the other studies.
+
+    Returns:
+        True if no record is left.
+    """
     from coldtune import tracking
     from coldtune.studies.run import EXPERIMENT
 
     def say(*texts: str | None) -> None:
         console.print(f"{folder.name}: {'; '.join(filter(None, texts))}", highlight=False, markup=False, soft_wrap=True)
 
-    settled = _settle(folder)
+    ended = _end_open_runs(folder)
     uri = uri or folder.start()["tracking_uri"] or tracking.default_uri(folder.home)
     try:
         target = tracking.prepare(uri, EXPERIMENT, folder.home / "artifacts")
     except ValueError as error:
-        say(settled, f"nothing delivered ({error})")
+        say(ended, f"nothing delivered ({error})")
         return False
     drained = tracking.drain(folder.spool, target)
-    say(settled, *_said(drained))
+    say(ended, *_describe(drained))
     return not drained.pending
 
 
-def _said(drained: Drained) -> list[str | None]:
+def _describe(drained: Drained) -> list[str | None]:
     delivered = f"{drained.records:,} records of {drained.runs:,} runs delivered" if drained.records else None
     busy = f"{drained.busy} runs are being delivered by another process" if drained.busy else None
     if drained.pending:
@@ -69,8 +76,8 @@ def _said(drained: Drained) -> list[str | None]:
     return [delivered or "there was nothing to deliver", busy, "nothing waits"]
 
 
-def _settle(folder: StudyFolder) -> str | None:
-    """End the runs that a killed driver left open; says which, or why not."""
+def _end_open_runs(folder: StudyFolder) -> str | None:
+    """End the runs that a killed driver left open, and describe which, or why not. None if there are none."""
     from coldtune.studies.drivers.election import DriverLease
     from coldtune.studies.drivers.registry import registry_of
     from coldtune.studies.progress.reconcile import mend, settle, settle_study
@@ -85,7 +92,7 @@ def _settle(folder: StudyFolder) -> str | None:
             mend(folder.spool)
             numbers = settle(study.get_trials(deepcopy=False) if study else [], folder.name, folder.spool)
             whole = settle_study(folder.name, folder.spool)
-    except ValueError as error:  # its database cannot be reached
+    except ValueError as error:  # the study's database cannot be reached
         return str(error)
     names = [*(f"trial {number}" for number in numbers), *["the study"] * whole]
     return f"ended the runs of {', '.join(names)}, left open by a driver that died" if names else None

@@ -21,7 +21,7 @@ from coldtune.studies.execution.joined import set_up_by_others
 from coldtune.studies.execution.ray_watchdog import INTERRUPTED
 from coldtune.studies.execution.stopping import STOPPED
 from coldtune.studies.execution.study_run import run_trials
-from coldtune.studies.preflight.checks import Checked, check
+from coldtune.studies.preflight.checks import Checked, check_study
 from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.progress import closing, opening
 from coldtune.studies.progress.events import StoppedError
@@ -47,7 +47,7 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
     would make it fail.
     """
     torch.set_num_threads(1)  # the driver computes nothing large, and its trials want the cores
-    checked = check(spec, options)
+    checked = check_study(spec, options)
     with ExitStack() as stack:
         with checked.folder.starting():
             checked, ledger, target = _set_up(checked, options, stack, console)

@@ -28,7 +28,7 @@ import psutil
 from coldtune.studies.execution import cluster
 from coldtune.studies.execution.executor import execute
 from coldtune.studies.execution.stopping import StopConditions
-from coldtune.studies.preflight.capacity import Capacity, plan
+from coldtune.studies.preflight.capacity import Capacity, plan_resources
 from coldtune.studies.preflight.options import Limits
 from coldtune.studies.progress.events import EventBroadcast, Events, StoppedError
 from coldtune.studies.space.space import Space
@@ -155,7 +155,7 @@ class Study:
     def run(self, gpus: float = 0.0, limits: Limits | None = None) -> str | None:
         """Until it has its trials (None), or stops (why)."""
         limits = limits or Limits()
-        slots = plan(cluster.nodes(), 1, gpus, self.trials)
+        slots = plan_resources(cluster.nodes(), 1, gpus, self.trials)
         self.room = Capacity(slots, self.trials, cluster.nodes)
         events = EventBroadcast([self.seen, StopConditions(limits, self.room, self.seen.said.append)])
         arguments = (self.ledger, events, self._job, self.room, self.trials, self.folder / "tune")
@@ -233,7 +233,7 @@ def gpus(folder: Path) -> dict[str, Any]:
             together = [other for other, start, end in spans if other == held and start <= begun < end]
             most[held[0]] = max(most[held[0]], len(together))
         return {
-            "slots": [study.room.slots.count, study.room.slots.gpus],
+            "slots": [study.room.resources.count, study.room.resources.gpus],
             "most": sorted(most.items()),
         } | study.summary()
 

@@ -1,4 +1,4 @@
-"""Whatever is wrong is said in one line before Ray starts, and nothing is lost or left behind."""
+"""Errors in the command or the space are reported before Ray starts, in a line, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from coldtune.studies.execution import cluster
     ],
     ids=lambda value: "-".join(value)[:40] if isinstance(value, list) else "",
 )
-def test_one_clear_error(
+def test_wrong_command_is_refused_before_ray_starts(
     root: Path,
     digits_home: Path,
     tmp_path: Path,
@@ -73,10 +73,10 @@ def test_one_clear_error(
     assert not list(tmp_path.glob("studies/*/spec.yaml")), "nothing was started"
 
 
-def test_a_source_of_other_images(
+def test_source_with_other_image_shape_is_refused(
     root: Path, digits_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Animorph blends images pixel by pixel: one channel and three do not mix."""
+    """Animorph blends images pixel by pixel, so both datasets need the same number of channels."""
     digits = Dataset.open(prepared(digits_home, "digits")[0])
     colour = replace(digits, manifest=digits.manifest.model_copy(update={"image_shape": (3, 16, 16)}))
     monkeypatch.setattr("coldtune.data.prepare", lambda config, *_: digits if config.name == "digits" else colour)
@@ -99,7 +99,7 @@ def test_a_source_of_other_images(
         ("{metric: lpips}", "objective.metric = 'lpips'"),
     ],
 )
-def test_an_objective_that_means_nothing_here(
+def test_objective_without_meaning_is_refused(
     root: Path, digits_home: Path, tmp_path: Path, objective: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(digits_home / "data", tmp_path / "data")
@@ -112,9 +112,9 @@ def test_an_objective_that_means_nothing_here(
     assert said in capsys.readouterr().err
 
 
-def test_the_error_comes_without_ray_being_imported(root: Path, tmp_path: Path) -> None:
+def test_wrong_command_is_refused_without_importing_ray(root: Path, tmp_path: Path) -> None:
     script = (
-        "import sys, runpy; sys.modules['ray'] = None\n"  # an import of Ray would raise another error
+        "import sys, runpy; sys.modules['ray'] = None\n"  # importing Ray would then raise another error
         f"sys.argv = ['sweep_blur.py', '--home', {str(tmp_path)!r}, '--tracking-uri', 'ftp://x']\n"
         f"runpy.run_path({str(root / 'jobs' / 'sweep_blur.py')!r}, run_name='__main__')\n"
     )

@@ -1,4 +1,4 @@
-"""Pruning image by image: Optuna's test on a rung's Judgements, against SciPy and by what it must not do."""
+"""Pruning image by image: Optuna's Wilcoxon test on the Judgements of a rung, against SciPy and by its limits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def protocol(seed: int = 0) -> Protocol:
 
 
 def judgement(kid: float, spread: float = 0.1, seed: int = 1, **changes: Any) -> Judgement:
-    """Images whose pseudo-values scatter about `kid`; the hard images are the same ones for everybody."""
+    """A Judgement whose pseudo-values scatter about `kid`. The hard images are the same in every Judgement."""
     hard = torch.linspace(-1, 1, N, dtype=torch.float64)
     noise = spread * torch.randn(N, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     influences = hard + noise - (hard + noise).mean()
@@ -44,15 +44,15 @@ def judgement(kid: float, spread: float = 0.1, seed: int = 1, **changes: Any) ->
 
 
 @pytest.mark.parametrize(("mine", "best"), [(0.5, 0.4), (0.42, 0.4), (0.405, 0.4), (0.4, 0.4), (0.3, 0.4)])
-def test_it_is_wilcoxons_test_on_the_pairs(mine: float, best: float) -> None:
+def test_worse_image_by_image_matches_scipy_wilcoxon(mine: float, best: float) -> None:
     a, b = judgement(mine, seed=1), judgement(best, seed=2)
     difference = a.influences["kid"] + mine - b.influences["kid"] - best
     p = stats.wilcoxon(difference.numpy(), alternative="greater", zero_method="zsplit").pvalue
     assert worse_image_by_image(a, b, "kid", 0.05) == (p < 0.05 and mine > best)
 
 
-def test_pairing_finds_what_the_spread_of_the_images_would_hide() -> None:
-    """Between images the pseudo-values differ by 2, between the trials by 0.05: unpaired, nothing could be seen."""
+def test_worse_image_by_image_finds_small_paired_difference() -> None:
+    """Pseudo-values differ by 2 between images and by 0.05 between trials, so an unpaired test finds nothing."""
     a, b = judgement(0.45, 0.05, seed=1), judgement(0.4, 0.05, seed=2)
     assert worse_image_by_image(a, b, "kid", 0.01)
     assert not worse_image_by_image(b, a, "kid", 0.01)
@@ -60,7 +60,7 @@ def test_pairing_finds_what_the_spread_of_the_images_would_hide() -> None:
     assert unpaired.pvalue > 0.2
 
 
-def test_one_image_that_fails_badly_does_not_decide() -> None:
+def test_worse_image_by_image_single_outlier_does_not_decide() -> None:
     a, b = judgement(0.4, seed=1), judgement(0.4, seed=1)
     influences = a.influences["kid"].clone()
     influences[7] += 100.0
@@ -69,7 +69,7 @@ def test_one_image_that_fails_badly_does_not_decide() -> None:
     assert not worse_image_by_image(worse, b, "kid", 0.05)
 
 
-def test_what_cannot_be_paired_is_not_pruned() -> None:
+def test_worse_image_by_image_without_common_protocol_or_metric_is_false() -> None:
     assert not worse_image_by_image(judgement(9.0), judgement(0.4, seed=0), "mind", 0.05)
     other = Judgement(protocol(seed=3), {"kid": Value("kid", 0.4, N, protocol(seed=3))}, judgement(0.4).influences)
     assert not worse_image_by_image(judgement(9.0), other, "kid", 0.05)
@@ -94,21 +94,21 @@ def climb(ledger: Ledger, store: Store, kid: float, spread: float) -> bool:
     return False
 
 
-def test_a_trial_is_compared_with_the_best_one_so_far(spec: StudySpec, tmp_path: Path) -> None:
-    """0.6 is worse than the best, 0.4, by far; 0.41 may not be; and a lost Judgement of the best prunes nobody."""
+def test_wilcoxon_rule_compares_with_best_trial_so_far(spec: StudySpec, tmp_path: Path) -> None:
+    """0.6 is clearly worse than the best trial (0.4), 0.41 is not. Without the best Judgement, no trial is pruned."""
     store = Store(tmp_path / "store")
     space = Space(spec.space, spec.base, (1, 16, 16))
     ledger = open_ledger("study", spec, space, open_storage(tmp_path), judgements_of(store))
     ended = [climb(ledger, store, kid, spread) for kid, spread in [(0.5, 0.1), (0.4, 0.1), (0.6, 0.1), (0.41, 1.0)]]
     assert ended == [False, False, True, False]
     pruned = ledger.trials()[2]
-    assert pruned.intermediate_values == {100: 0.6}, "one value a rung, whatever the number of images"
+    assert pruned.intermediate_values == {100: 0.6}, "one value for each rung, whatever the number of images"
     store.remove("measure", "judged1")
     assert not climb(ledger, store, 9.0, 0.1)
 
 
-def test_what_a_rung_costs_the_study_does_not_depend_on_the_images(spec: StudySpec, tmp_path: Path) -> None:
-    """Bytes of the journal for each pruned trial, by Wilcoxon as by the median."""
+def test_wilcoxon_rule_writes_no_more_to_the_journal_than_median(spec: StudySpec, tmp_path: Path) -> None:
+    """Compare the bytes that a pruned trial adds to the journal."""
     store = Store(tmp_path / "store")
     space = Space(spec.space, spec.base, (1, 16, 16))
     sizes = {}

@@ -1,8 +1,9 @@
-"""Pruning at rungs: what is decided, told, said again after a crash, and refused before anything is spent."""
+"""Pruning at rungs: the decisions, their repetition after a crash, and configurations that are refused."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import math
@@ -17,7 +18,8 @@ from optuna.trial import TrialState
 
 from coldtune.config import parse
 from coldtune.studies.search.objective import Objective
-from coldtune.studies.search.pruning_config import PruningConfig
+from coldtune.studies.search.pruning_config import RULES, PruningConfig
+from coldtune.studies.search.pruning_rules.halving import SuccessiveHalving
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
@@ -57,7 +59,7 @@ def rung(step: int, **values: float) -> Rung:
 
 
 def race(ledger: Ledger, kids: Sequence[float], steps: Sequence[int] = (100, 200)) -> list[int | None]:
-    """Trials one after another, each worth the same at all rungs and at its end; gives where each was pruned."""
+    """Run trials one after another, each with the same value everywhere. Return the step at which each ended."""
     return [climb(ledger, ledger.ask().number, kid, steps) for kid in kids]
 
 
@@ -71,15 +73,15 @@ def climb(ledger: Ledger, number: int, kid: float, steps: Sequence[int] = (100, 
     return None
 
 
-def test_successive_halving_keeps_the_best_share(space_file: Path, tmp_path: Path) -> None:
-    """By hand: the first is alone; the second is behind it; the third leads; of four and then five, two go on."""
+def test_successive_halving_keeps_the_best_half(space_file: Path, tmp_path: Path) -> None:
+    """By hand: trial 0 is alone, trial 1 is worse, trial 2 leads. Of four and of five trials, two go on."""
     spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=0")
     ledger = ledger_of(spec, tmp_path)
     assert race(ledger, [0.5, 0.6, 0.4, 0.45, 0.48]) == [None, 100, None, 200, 100]
     trials = ledger.trials()
     assert [t.state.name for t in trials] == ["COMPLETE", "PRUNED", "COMPLETE", "PRUNED", "PRUNED"]
     assert trials[1].intermediate_values == {100: 0.6}
-    assert trials[1].value == 0.6, "Optuna's samplers find the rung's value as the trial's"
+    assert trials[1].value == 0.6, "Optuna's samplers read the value of the rung as the value of the trial"
     assert trials[1].user_attrs["rungs"] == {"100": {"kid": 0.6}}
     assert trials[1].user_attrs["reason"] == "at step 100 of 400: KID 0.6"
     assert trials[1].user_attrs["seconds"] == 3.0
@@ -89,7 +91,7 @@ def test_successive_halving_keeps_the_best_share(space_file: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["successive_halving", "hyperband", "median"])
-def test_in_postgresql_it_is_the_same(
+def test_pruning_decisions_are_equal_in_postgresql(
     space_file: Path, tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
     kids = [0.5, 0.6, 0.4, math.nan, 0.45, 0.48]
@@ -99,38 +101,38 @@ def test_in_postgresql_it_is_the_same(
     assert race(there, kids) == race(here, kids)
     again = ledger_of(spec, tmp_path, url).trials()
     assert [t.state for t in again] == [t.state for t in here.trials()]
-    assert [t.params for t in again] == [t.params for t in here.trials()], "what is asked beside pruned ones, too"
+    assert [t.params for t in again] == [t.params for t in here.trials()], "the points must be equal, too"
 
 
-def test_nobody_is_pruned_before_so_many_were_judged_there(space_file: Path, tmp_path: Path) -> None:
+def test_pruning_starts_after_startup_trials_at_the_rung(space_file: Path, tmp_path: Path) -> None:
     spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=3")
     assert race(ledger_of(spec, tmp_path), [0.4, 0.5, 0.6, 0.7, 0.45]) == [None, None, None, 100, None]
 
 
-def test_the_median_of_the_finished(space_file: Path, tmp_path: Path) -> None:
+def test_median_rule_ends_trials_worse_than_finished_median(space_file: Path, tmp_path: Path) -> None:
     spec = spec_of(space_file, "pruning.kind=median", "pruning.startup=3")
     assert race(ledger_of(spec, tmp_path), [0.1, 0.2, 0.3, 0.25, 0.2, 0.9]) == [None, None, None, 100, None, 100]
 
 
-def test_a_percentile_of_the_finished(space_file: Path, tmp_path: Path) -> None:
-    """Of 0.1, 0.2, 0.3, 0.4, 0.5 the 75th percentile is 0.4."""
+def test_percentile_rule_ends_trials_worse_than_finished_percentile(space_file: Path, tmp_path: Path) -> None:
+    """The 75th percentile of 0.1, 0.2, 0.3, 0.4 and 0.5 is 0.4."""
     spec = spec_of(space_file, "pruning.kind=percentile", "pruning.startup=5")
     assert race(ledger_of(spec, tmp_path), [0.1, 0.2, 0.3, 0.4, 0.5, 0.39, 0.41])[5:] == [None, 100]
 
 
-def test_rungs_are_only_noted_where_nothing_is_pruned(space_file: Path, tmp_path: Path) -> None:
+def test_rung_values_are_recorded_without_pruning(space_file: Path, tmp_path: Path) -> None:
     ledger = ledger_of(spec_of(space_file, "pruning.kind=none"), tmp_path)
     assert race(ledger, [0.1, 0.9]) == [None, None]
     assert ledger.trials()[1].intermediate_values == {100: 0.9, 200: 0.9}
 
 
-def test_a_score_to_maximise_is_pruned_by_what_is_worse_at_the_rung(space_file: Path, tmp_path: Path) -> None:
-    """The objective is SSIM, to be maximised; the rung's is KID, of which less is better all the same."""
+def test_maximised_objective_is_pruned_by_rung_metric(space_file: Path, tmp_path: Path) -> None:
+    """The objective is SSIM (more is better), the rung metric KID (less is better)."""
     objective = Objective(metric="ssim", direction="maximize")
     spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=0", objective=objective)
     ledger = ledger_of(spec, tmp_path)
     assert race(ledger, [0.5, 0.6, 0.4]) == [None, 100, None]
-    assert ledger.trials()[1].intermediate_values == {100: -0.6}, "as Optuna reads it: more is better"
+    assert ledger.trials()[1].intermediate_values == {100: -0.6}, "Optuna expects that more is better"
     assert ledger.best().number == 2
     assert race(ledger_of(spec.model_copy(update={"pruning": parse(PruningConfig, {"kind": "median", "startup": 2})}),
                             tmp_path), [0.7]) == [100]  # fmt: skip
@@ -146,10 +148,10 @@ def test_a_score_to_maximise_is_pruned_by_what_is_worse_at_the_rung(space_file: 
         ("before the decision", "median"),
     ],
 )
-def test_a_driver_that_dies_at_a_rung_decides_the_same_again(
+def test_pruning_decision_is_repeated_after_driver_death(
     space_file: Path, tmp_path: Path, kind: str, died: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every decision of a race with a death at each of its rungs is that of the same race without any."""
+    """The driver dies at every rung. Each decision must equal the decision of an uninterrupted study."""
     kids = [0.5, 0.6, 0.4, 0.45, 0.48]
     spec = spec_of(space_file, f"pruning.kind={kind}", "pruning.startup=1")
     (tmp_path / "whole").mkdir()
@@ -163,10 +165,10 @@ def test_a_driver_that_dies_at_a_rung_decides_the_same_again(
         for step in (100, 200):
             at = rung(step, kid=kid)
             with monkeypatch.context() as patch:
-                if died == "before the decision":  # its value is noted, and Optuna's pruner was asked
-                    patch.setattr(type(ledger._judge), "_decide", _asked_and_dead)
-                elif died == "after the decision":  # what the pruner notes for itself is not put down yet
-                    patch.setattr(ledger.study._storage, "set_trial_system_attr", _dead)
+                if died == "before the decision":  # the value is recorded, and Optuna's pruner was asked
+                    patch.setattr(type(ledger._judge), "_decide", _ask_and_die)
+                elif died == "after the decision":  # the notes of Optuna's pruner are not stored yet
+                    patch.setattr(ledger.study._storage, "set_trial_system_attr", _die)
                 with contextlib.suppress(InterruptedError):
                     ledger.prunes(number, at)
             ledger = ledger_of(spec, tmp_path / "broken")
@@ -186,16 +188,16 @@ def test_a_driver_that_dies_at_a_rung_decides_the_same_again(
     assert [t.system_attrs for t in trials] == [t.system_attrs for t in reference]
 
 
-def _dead(*_: object) -> None:
+def _die(*_: object) -> None:
     raise InterruptedError
 
 
-def _asked_and_dead(self: Any, trial: Any, at: Rung) -> None:
+def _ask_and_die(self: Any, trial: Any, at: Rung) -> None:
     ask_pruner(self.study, trial)
     raise InterruptedError
 
 
-def test_a_resumed_study_keeps_what_was_pruned(space_file: Path, tmp_path: Path) -> None:
+def test_pruned_trials_stay_pruned_after_resume(space_file: Path, tmp_path: Path) -> None:
     spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=0")
     race(ledger_of(spec, tmp_path), [0.5, 0.6])
     again = ledger_of(spec, tmp_path)
@@ -204,8 +206,8 @@ def test_a_resumed_study_keeps_what_was_pruned(space_file: Path, tmp_path: Path)
     assert again.wanted(3) == 1
 
 
-def test_brackets_are_known_before_the_first_judgement(space_file: Path, tmp_path: Path) -> None:
-    """Optuna forms them at the first one; a resumed study would put its first trials into another bracket."""
+def test_hyperband_brackets_exist_before_the_first_decision(space_file: Path, tmp_path: Path) -> None:
+    """Optuna forms brackets at the first decision. A resumed study would put its first trials into other brackets."""
     spec = spec_of(space_file, "pruning.kind=hyperband")
     first = ledger_of(spec, tmp_path)
     race(first, [0.5, 0.4])
@@ -215,8 +217,8 @@ def test_brackets_are_known_before_the_first_judgement(space_file: Path, tmp_pat
     assert brackets == [first.study.pruner._get_bracket_id(first.study, trial) for trial in first.trials()]
 
 
-def test_hyperband_does_not_hide_what_was_asked(root: Path, tmp_path: Path) -> None:
-    """Optuna hands a sampler the trials of one bracket only; the points of the others are not asked again either."""
+def test_hyperband_repeats_no_point_of_another_bracket(root: Path, tmp_path: Path) -> None:
+    """Optuna shows a sampler only the trials of its bracket. Points of other brackets are not asked again either."""
     settings = [*STEPS, "pruning.kind=hyperband", "search.algorithm=random"]
     spec = build_spec("s", root / "search_spaces" / "training.yaml", settings=settings)
     vary = {"training.batch_size": {"choices": [32, 64, 128]}, "training.loss": {"choices": ["l1", "l2"]}}
@@ -226,8 +228,8 @@ def test_hyperband_does_not_hide_what_was_asked(root: Path, tmp_path: Path) -> N
     assert len({tuple(t.params.items()) for t in ledger.trials()}) == 6, "all six points, each once"
 
 
-def test_tpe_learns_from_what_was_pruned(space_file: Path, tmp_path: Path) -> None:
-    """With another of the pruned trials being the best of them, the same study goes on differently."""
+def test_tpe_learns_from_pruned_trials(space_file: Path, tmp_path: Path) -> None:
+    """Two studies differ only in which pruned trial is the best of the pruned trials. Their next points differ."""
     points = []
     settings = ["pruning.kind=successive_halving", "pruning.startup=0", "pruning.reduction_factor=16"]
     for good in (1, 5):
@@ -238,13 +240,13 @@ def test_tpe_learns_from_what_was_pruned(space_file: Path, tmp_path: Path) -> No
         assert ended.count(100) == 11
         points.append([trial.params for trial in ledger.trials()] + [ledger.ask().point])
     assert points[0][:12] == points[1][:12]
-    assert points[0][12] != points[1][12], "TPE counts the best tenth as good, and that is the best of the pruned ones"
+    assert points[0][12] != points[1][12], "the best tenth is good for TPE, and it contains the best pruned trial"
 
 
 @pytest.mark.parametrize(
     "algorithm", [pytest.param("gp", marks=pytest.mark.slow), "nsga2", "nsga3", "random", "qmc", "grid"]
 )
-def test_every_search_goes_on_beside_pruned_trials(space_file: Path, tmp_path: Path, algorithm: str) -> None:
+def test_every_algorithm_asks_new_points_beside_pruned_trials(space_file: Path, tmp_path: Path, algorithm: str) -> None:
     settings = ["pruning.kind=successive_halving", "pruning.startup=0", f"search.algorithm={algorithm}"]
     settings += ["search.startup=2"] if algorithm == "gp" else []
     settings += ["search.population=4"] if algorithm.startswith("nsga") else []
@@ -258,7 +260,7 @@ def test_every_search_goes_on_beside_pruned_trials(space_file: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "grid"])
-def test_a_promoted_trial_is_the_pruned_one_again_and_is_not_pruned(
+def test_promoted_trial_repeats_the_pruned_point_and_is_not_pruned(
     space_file: Path, tmp_path: Path, algorithm: str
 ) -> None:
     settings = ["pruning.kind=successive_halving", "pruning.startup=0", f"search.algorithm={algorithm}"]
@@ -276,13 +278,13 @@ def test_a_promoted_trial_is_the_pruned_one_again_and_is_not_pruned(
     assert asked.point == ledger.trials()[1].params
     assert climb(ledger, 3, 0.6) is None
     assert [t.state.name for t in ledger.trials()] == ["COMPLETE", "PRUNED", "COMPLETE", "COMPLETE"]
-    # It does not count twice at the rung: of 0.5, 0.6, 0.4 and 0.45 two go on; of five values 0.5 would not be second.
+    # The promoted trial does not count twice at the rung: of 0.5, 0.6, 0.4 and 0.45, the best two go on.
     assert climb(ledger, ledger.ask().number, 0.45, [100]) is None
     points = [tuple(t.params.items()) for t in ledger.trials() if t.number != 3]
-    assert len(set(points)) == 4, "a new point, the next of the list"
+    assert len(set(points)) == 4, "the trial after the promotion must have a new point"
 
 
-def test_what_cannot_be_promoted(space_file: Path, tmp_path: Path) -> None:
+def test_promote_of_unfit_trial_is_refused(space_file: Path, tmp_path: Path) -> None:
     spec = spec_of(space_file, "pruning.kind=successive_halving", "pruning.startup=0")
     ledger = ledger_of(spec, tmp_path)
     race(ledger, [0.5, 0.6])
@@ -308,8 +310,8 @@ def worth(ledger: Ledger, values: Mapping[str, float], steps: Sequence[int] = (1
     return None
 
 
-def test_of_two_objectives_the_fronts_decide(space_file: Path, tmp_path: Path) -> None:
-    """KID at the rung stands for FID; NFE is what it is. By hand: trial 2 is behind trial 0 in both, trial 3 is not."""
+def test_successive_halving_of_two_objectives_compares_fronts(space_file: Path, tmp_path: Path) -> None:
+    """KID replaces FID at the rung, NFE is used as it is. By hand: trial 0 dominates trial 2, but not trial 3."""
     settings = ["pruning.kind=successive_halving", "pruning.startup=1"]
     ledger = ledger_of(spec_of(space_file, *settings, also=TWO), tmp_path)
     values = [(0.4, 20), (0.5, 10), (0.6, 30), (0.3, 30), (0.7, 40), (0.2, 5)]
@@ -317,19 +319,19 @@ def test_of_two_objectives_the_fronts_decide(space_file: Path, tmp_path: Path) -
     pruned = ledger.trials()[2]
     assert (pruned.state, pruned.values) == (TrialState.PRUNED, None)
     assert pruned.user_attrs["rungs"] == {"100": {"kid": 0.6, "nfe": 30}}
-    assert [t.number for t in ledger.front()] == [5], "it has the least of both"
-    assert ledger.ask().number == 6, "TPE goes on beside pruned trials without values"
+    assert [t.number for t in ledger.front()] == [5], "trial 5 is the best in both objectives"
+    assert ledger.ask().number == 6, "TPE must cope with pruned trials without values"
 
 
-def test_a_score_stands_for_itself_at_a_rung(space_file: Path, tmp_path: Path) -> None:
-    """Of SSIM more is better: the second trial is worse in both, the third in KID only."""
+def test_successive_halving_uses_scores_at_the_rung_directly(space_file: Path, tmp_path: Path) -> None:
+    """More SSIM is better. Trial 1 is worse than trial 0 in both objectives, trial 2 only in KID."""
     also = (Objective(metric="ssim", direction="maximize"),)
     settings = ["pruning.kind=successive_halving", "pruning.startup=1"]
     ledger = ledger_of(spec_of(space_file, *settings, also=also), tmp_path)
     values = [(0.4, 0.8), (0.5, 0.7), (0.6, 0.9), (math.nan, 0.95)]
     assert [worth(ledger, {"kid": kid, "ssim": ssim}) for kid, ssim in values[:3]] == [None, 100, None]
     number = ledger.ask().number
-    assert ledger.prunes(number, rung(100, kid=math.nan, ssim=0.95)), "what is not a number is the worst"
+    assert ledger.prunes(number, rung(100, kid=math.nan, ssim=0.95)), "a trial with a NaN is the worst"
 
 
 REFUSED = [
@@ -340,14 +342,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("settings", "said"), REFUSED)
-def test_what_cannot_prune_is_refused(space_file: Path, settings: list[str], said: str) -> None:
+def test_check_pruning_wrong_rungs_are_refused(space_file: Path, settings: list[str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         check_pruning(spec_of(space_file, "pruning.kind=median", *settings))
 
 
-def test_what_cannot_be_compared_is_refused(space_file: Path, root: Path) -> None:
+def test_check_pruning_incomparable_trials_are_refused(space_file: Path, root: Path) -> None:
     median = ["pruning.kind=median"]
-    with pytest.raises(ValueError, match=r"objective = \['fid', 'nfe'\]: .* allowed: none, successive_halving"):
+    with pytest.raises(ValueError, match=r"objective = \['fid', 'nfe'\]: .* allow only none, successive_halving"):
         check_pruning(spec_of(space_file, *median, also=TWO))
     with pytest.raises(ValueError, match=r"objective\.metric = 'nfe': is known before the training"):
         check_pruning(spec_of(space_file, *median, objective=Objective(metric="nfe")))
@@ -373,33 +375,34 @@ def test_what_cannot_be_compared_is_refused(space_file: Path, root: Path) -> Non
         ({"kind": "percentile", "percentile": 100}, r"pruning\.percentile = 100"),
     ],
 )
-def test_settings_without_a_meaning_are_refused(config: dict[str, Any], said: str) -> None:
+def test_pruning_config_wrong_values_are_refused(config: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse(PruningConfig, config, "pruning")
 
 
-def test_a_rung_at_which_nothing_is_decided_is_warned_of(space_file: Path) -> None:
+def test_check_pruning_warns_about_idle_rungs(space_file: Path) -> None:
     spec = spec_of(space_file, "pruning.kind=successive_halving", "rungs.steps=[100, 150, 200, 350]")
-    with pytest.warns(UserWarning, match=r"nothing is decided at 150, 350, since .* give \[100, 200\]"):
+    with pytest.warns(UserWarning, match=r"nothing is decided at 150, 350. .* only the rungs \[100, 200\] decide"):
         check_pruning(spec)
 
 
-def test_pruning_can_be_turned_off_but_not_be_set_in_vain(space_file: Path) -> None:
+def test_check_pruning_none_warns_about_ignored_key(space_file: Path) -> None:
     check_pruning(spec_of(space_file, "pruning.kind=none"))
     with pytest.warns(UserWarning, match=r"pruning\.startup: has no effect with pruning\.kind = 'none'"):
         check_pruning(spec_of(space_file, "pruning.kind=none", "pruning.startup=2"))
 
 
-def test_where_a_halving_decides_is_where_optunas_does() -> None:
-    """A trial that falls behind at a rung, and only there, is pruned there if the rung decides anything."""
+def test_deciding_rungs_match_optuna() -> None:
+    """A trial becomes worse at a single rung. Optuna prunes it there only if the rung decides."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rungs = (40, 50, 90, 100, 170, 400)
     for least, factor in [(None, 2), (45, 2), (None, 3), (100, 2)]:
         config = PruningConfig(kind="successive_halving", reduction_factor=factor, min_resource=least, startup=0)
-        pruner = config.build(rungs, 500)
+        rule, pruner = config.rule(), config.build_pruner(rungs, 500)
+        assert isinstance(rule, SuccessiveHalving)
         assert isinstance(pruner, SuccessiveHalvingPruner)
         deciding = [step for step in rungs if _decides(pruner, rungs, step)]
-        assert config.halvings(rungs) == deciding
+        assert rule.deciding_rungs(rungs) == deciding
 
 
 def _decides(pruner: SuccessiveHalvingPruner, rungs: Sequence[int], step: int) -> bool:
@@ -412,10 +415,17 @@ def _decides(pruner: SuccessiveHalvingPruner, rungs: Sequence[int], step: int) -
     return decided
 
 
-def test_pruning_is_part_of_what_a_study_is(space_file: Path, tmp_path: Path) -> None:
+def test_pruning_is_part_of_the_spec_and_its_name(space_file: Path, tmp_path: Path) -> None:
     spec = spec_of(space_file, "pruning.kind=median")
     spec.save(tmp_path)
     assert StudySpec.load(tmp_path) == spec
     assert spec.pruning == PruningConfig(kind="median")
     assert spec.name != spec_of(space_file).name
     assert "pruning.kind" in spec.differences(spec_of(space_file))[0]
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_pruning_rule_reads_only_config_keys_and_describes_itself(kind: str) -> None:
+    keys = {field.name for field in dataclasses.fields(RULES[kind])}
+    assert keys <= set(PruningConfig.model_fields) - {"kind"}
+    assert PruningConfig(kind=kind).rule().describe()

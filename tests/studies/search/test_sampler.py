@@ -1,4 +1,4 @@
-"""The study's sampler: only feasible points, the same ones whether interrupted or not, and TPE that learns."""
+"""The study's sampler: it asks only feasible points, an interruption changes nothing, and TPE learns."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def study(space: Space, storage=None, search: SearchConfig | None = None, seed: 
 
 
 def loss(point: dict) -> float:
-    """Prefers a long path and a small rate: something for TPE to find."""
+    """A loss that prefers a long path and a small rate, so that TPE has something to find."""
     return abs(point["T"] - 35) / 10 + 10 * point.get("rate", 0.2)
 
 
@@ -57,29 +57,29 @@ def run(study: optuna.Study, space: Space, count: int) -> list[dict]:
     return points
 
 
-def test_only_feasible_points_enter_the_study(space: Space) -> None:
+def test_sampler_asks_only_feasible_points(space: Space) -> None:
     made = study(space, search=SearchConfig(algorithm="random"))
     points = run(made, space, 60)
     assert all(space.feasible(point) for point in points)
     assert len(made.trials) == 60
     rng = random.Random(1)
-    assert not all(space.feasible(space.sample(rng)) for _ in range(60)), "the space holds others"
+    assert not all(space.feasible(space.sample(rng)) for _ in range(60)), "the space must also have infeasible points"
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random", "qmc", "nsga2", "nsga3", "gp"])
-def test_a_resumed_study_asks_what_the_unbroken_one_asks(space: Space, tmp_path: Path, algorithm: str) -> None:
+def test_sampler_resumed_study_asks_the_same_points(space: Space, tmp_path: Path, algorithm: str) -> None:
     search = SearchConfig(algorithm=algorithm, startup=3, population=4)
     unbroken = run(study(space, search=search), space, 9)
     points = []
-    for _ in range(3):  # a new process each time: the storage is all that is left
+    for _ in range(3):  # as a new process would: only the storage remains
         storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
         points += run(study(space, storage, search), space, 3)
     assert points == unbroken
-    first = points if not algorithm.startswith("nsga") else points[:4]  # later a child may be like a parent
-    assert len({str(point) for point in first}) == len(first), "nothing is suggested twice"
+    first = points if not algorithm.startswith("nsga") else points[:4]  # later a child may equal a parent
+    assert len({str(point) for point in first}) == len(first), "no point is suggested twice"
 
 
-def test_an_interrupted_trial_keeps_its_values(space: Space, tmp_path: Path) -> None:
+def test_sampler_interrupted_trial_keeps_its_values(space: Space, tmp_path: Path) -> None:
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
     _, point = ask(study(space, storage), space)
     again = study(space, JournalStorage(JournalFileBackend(str(tmp_path / "journal.log"))))
@@ -87,10 +87,10 @@ def test_an_interrupted_trial_keeps_its_values(space: Space, tmp_path: Path) -> 
     assert space.walk(Trial(again, frozen._trial_id)._suggest) == point
 
 
-def test_a_trial_killed_while_it_was_asked_is_completed_to_a_feasible_point(space: Space, tmp_path: Path) -> None:
+def test_sampler_trial_killed_while_asked_becomes_feasible(space: Space, tmp_path: Path) -> None:
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
     trial = study(space, storage).ask()
-    # The driver died here: two values are stored, the rest is not.
+    # The driver dies here, when only two of the values are stored.
     known = {"schedule": "linear", "rate": 0.19}
     for name, value in known.items():
         internal = space.distributions[name].to_internal_repr(value)
@@ -102,7 +102,7 @@ def test_a_trial_killed_while_it_was_asked_is_completed_to_a_feasible_point(spac
     assert space.feasible(point)
 
 
-def test_tpe_learns_where_random_search_does_not(space: Space) -> None:
+def test_tpe_finds_better_points_than_random_search(space: Space) -> None:
     def mean_of_last(algorithm: str, seed: int) -> float:
         points = run(study(space, search=SearchConfig(algorithm=algorithm, startup=8), seed=seed), space, 40)
         return sum(loss(point) for point in points[20:]) / 20
@@ -111,14 +111,14 @@ def test_tpe_learns_where_random_search_does_not(space: Space) -> None:
     assert tpe < 0.8 * sum(mean_of_last("random", seed) for seed in range(3))
 
 
-def test_the_search_is_seeded(space: Space) -> None:
+def test_sampler_points_depend_on_the_seed_alone(space: Space) -> None:
     assert run(study(space, seed=1), space, 3) == run(study(space, seed=1), space, 3)
     assert run(study(space, seed=1), space, 3) != run(study(space, seed=2), space, 3)
     assert len({trial_seed(seed, number) for seed in range(20) for number in range(20)}) == 400
 
 
-def test_sobol_points_are_more_even_than_random_ones(root: Path) -> None:
-    """64 points of a scrambled Sobol sequence put one into each of 64 equal cells of any one axis."""
+def test_qmc_covers_an_axis_more_evenly_than_random(root: Path) -> None:
+    """64 points of a scrambled Sobol sequence fall into 64 different cells of equal size on every axis."""
     config = parse(SpaceConfig, {"base": "x", "vary": {"training.lr": {"low": 1e-4, "high": 1e-2, "log": True}}})
     line = Space(config, presets.load("digits-quick"), (1, 16, 16))
 
@@ -132,18 +132,18 @@ def test_sobol_points_are_more_even_than_random_ones(root: Path) -> None:
         return len({int(64 * value) for value in values})
 
     assert cells("qmc") == 64
-    assert cells("random") < 56  # 41 expected
+    assert cells("random") < 56  # the expectation is 41
 
 
-def test_running_trials_do_not_get_the_same_point(space: Space) -> None:
-    """Eight asked at once, none told: no model can tell them apart, their seeds must."""
+def test_sampler_concurrent_trials_get_different_points(space: Space) -> None:
+    """Ask eight trials before any has a result. Only their seeds can make them different."""
     for algorithm in ("tpe", "gp", "nsga2", "random", "qmc"):
         made = study(space, search=SearchConfig(algorithm=algorithm))
         points = [ask(made, space)[1] for _ in range(8)]
         assert len({str(point) for point in points}) == 8, algorithm
 
 
-def test_a_grid_goes_through_every_feasible_combination_once() -> None:
+def test_grid_asks_every_feasible_combination_once() -> None:
     tree = {
         "base": "x",
         "vary": {
@@ -173,14 +173,14 @@ def test_a_grid_goes_through_every_feasible_combination_once() -> None:
     assert orders[0] == orders[1] != orders[2]
 
 
-def test_a_grid_needs_steps(space: Space) -> None:
+def test_grid_of_range_without_step_is_refused(space: Space) -> None:
     with pytest.raises(ValueError, match=r"vary\.degradation\.sigma\.rate: search\.algorithm = 'grid' needs choices"):
         study(space, search=SearchConfig(algorithm="grid"))
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "nsga2", "random", "qmc"])
-def test_nothing_is_asked_twice_while_anything_is_left(algorithm: str) -> None:
-    """Six points in all: the first six trials are all of them, and only then do they come again."""
+def test_sampler_repeats_points_only_after_all_were_asked(algorithm: str) -> None:
+    """The space has six points. The first six trials are all of them, and later trials repeat them."""
     tree = {"degradation.kernel_size": {"choices": [5, 7, 9]}, "sampler.algorithm": {"choices": ["direct", "tacos"]}}
     space = Space(parse(SpaceConfig, {"base": "x", "vary": tree}), presets.load("digits-quick"), (1, 16, 16))
     made = study(space, search=SearchConfig(algorithm=algorithm, startup=2, population=4))

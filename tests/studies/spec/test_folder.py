@@ -1,4 +1,4 @@
-"""A study's folder: what it says of how the study was started, and to whom."""
+"""A study's folder: start.json and who may read it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPEC = build_spec("folder", Path(__file__).parents[3] / "search_spaces" / "blur.
 
 
 @pytest.fixture(autouse=True)
-def open_to_all() -> Iterator[None]:
+def umask_that_lets_others_read() -> Iterator[None]:
     before = os.umask(0o022)
     yield
     os.umask(before)
@@ -26,10 +26,10 @@ def open_to_all() -> Iterator[None]:
     ("storage", "closed"),
     [(None, False), ("postgresql://db/studies", False), ("postgresql://me:secret@db/studies", True)],
 )
-def test_a_password_in_the_start_file_is_for_its_owner_alone(tmp_path: Path, storage: str | None, closed: bool) -> None:
+def test_study_folder_start_json_with_password_is_private(tmp_path: Path, storage: str | None, closed: bool) -> None:
     folder = StudyFolder(tmp_path, "study")
     start = {"trials": 3, "storage": storage, "command": f"job --storage {storage}"}
-    for _ in range(2):  # also where there is one already
+    for _ in range(2):  # the second time, the file exists
         folder.save(SPEC, start)
         assert folder.start() == start
         mode = stat.S_IMODE((folder.path / START_FILE).stat().st_mode)

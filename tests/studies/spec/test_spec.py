@@ -1,7 +1,8 @@
-"""A study's identity, and what the command line may change."""
+"""The spec of a study: its name, its file, and the changes that the command line may make."""
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def space(root: Path) -> Path:
     return root / "search_spaces" / "blur.yaml"
 
 
-def test_the_name_is_the_jobs_and_a_hash_of_what_the_study_is(space: Path) -> None:
+def test_spec_name_is_job_and_hash_of_the_spec(space: Path) -> None:
     spec = build_spec("sweep_blur", space)
     assert spec.name.startswith("sweep_blur-")
     assert len(spec.name) == len("sweep_blur-") + 6
@@ -35,11 +36,11 @@ def test_the_name_is_the_jobs_and_a_hash_of_what_the_study_is(space: Path) -> No
     assert len({spec.name, *(other.name for other in others)}) == 7
 
 
-def test_a_setting_that_says_what_is_so_anyway_changes_nothing(space: Path) -> None:
+def test_build_spec_setting_equal_to_the_base_changes_nothing(space: Path) -> None:
     assert build_spec("j", space, settings=["degradation.steps=20", "data.flip=false"]) == build_spec("j", space)
 
 
-def test_the_spec_survives_its_file(space: Path, tmp_path: Path) -> None:
+def test_spec_saved_and_loaded_is_equal(space: Path, tmp_path: Path) -> None:
     spec = build_spec("sweep_blur", space, seed=3, settings=["training.lr=2e-3"])
     spec.save(tmp_path)
     assert StudySpec.load(tmp_path) == spec
@@ -60,12 +61,12 @@ def test_the_spec_survives_its_file(space: Path, tmp_path: Path) -> None:
         (["degradation=blur"], "degradation: required, a mapping"),
     ],
 )
-def test_settings_that_are_refused(space: Path, settings: list[str], said: str) -> None:
+def test_build_spec_wrong_setting_is_refused(space: Path, settings: list[str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build_spec("j", space, settings=settings)
 
 
-def test_a_dataset_brings_its_judge_or_an_error(space: Path) -> None:
+def test_build_spec_dataset_sets_its_extractor_or_is_refused(space: Path) -> None:
     for dataset in ("mnist", "cifar10"):
         assert build_spec("j", space, dataset=dataset).base["protocol"]["extractor"] == dataset
     with pytest.raises(ValueError, match=r"protocol\.extractor: no judge ships for dataset 'squares'.*module:"):
@@ -74,22 +75,22 @@ def test_a_dataset_brings_its_judge_or_an_error(space: Path) -> None:
     assert own.base["protocol"]["extractor"] == "my.module:judge"
 
 
-def test_every_dataset_has_a_judge_that_exists() -> None:
+def test_judges_cover_every_dataset_with_existing_extractors() -> None:
     assert set(JUDGES) == set(data.names())
     assert set(JUDGES.values()) <= set(EXTRACTORS)
 
 
-def test_a_folder_refuses_another_spec_and_names_the_difference(space: Path, tmp_path: Path) -> None:
+def test_study_folder_with_another_spec_or_pixels_is_refused(space: Path, tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path, "mine")
     folder.save(build_spec("j", space), {"trials": 8, "fingerprint": "abc"})
-    folder.check(build_spec("j", space), "abc")
+    folder.check_same_study(build_spec("j", space), "abc")
     with pytest.raises(ValueError, match=r"(?s)another spec.*base\.training\.steps: 5, there 300"):
-        folder.check(build_spec("j", space, settings=["training.steps=5"]), "abc")
+        folder.check_same_study(build_spec("j", space, settings=["training.steps=5"]), "abc")
     with pytest.raises(ValueError, match="other pixels"):
-        folder.check(build_spec("j", space), "def")
+        folder.check_same_study(build_spec("j", space), "def")
 
 
-def test_one_driver_starts_after_another(tmp_path: Path) -> None:
+def test_study_folder_starting_makes_a_second_driver_wait(tmp_path: Path) -> None:
     folder, order = StudyFolder(tmp_path, "mine"), []
 
     def start() -> None:
@@ -106,21 +107,20 @@ def test_one_driver_starts_after_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden"])
-def test_names_that_are_no_folder(tmp_path: Path, name: str) -> None:
+def test_study_folder_wrong_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="must be a folder's name"):
         StudyFolder(tmp_path, name)
 
 
-def test_a_driver_killed_while_it_writes_the_spec_leaves_none(
+def test_spec_save_killed_while_writing_leaves_no_spec(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec, write = build_spec("j", root / "search_spaces" / "blur.yaml"), Path.write_text
+    spec = build_spec("j", root / "search_spaces" / "blur.yaml")
 
-    def torn(self: Path, text: str) -> int:
-        write(self, text[: len(text) // 2])
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_text", torn)
+    monkeypatch.setattr(os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         spec.save(tmp_path)
     monkeypatch.undo()

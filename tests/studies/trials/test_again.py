@@ -116,7 +116,7 @@ def test_fewer_trials_than_ended_take_nothing_away(home: Path, job: Call) -> Non
 def test_another_spec_under_the_same_name_names_the_differences_and_the_ways_out(job: Call) -> None:
     code, _, error = job("--study", "old", "--set", "training.lr=0.002")
     assert code == 2
-    assert "holds a study with another spec; give the same settings, or another name" in error
+    assert "holds a study with another spec. Use the same settings, or another name" in error
     assert "--import old:\n  base.training.lr: 0.002, there 0.001" in error
 
 

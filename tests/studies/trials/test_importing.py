@@ -267,9 +267,9 @@ def test_what_a_study_imports_is_part_of_what_it_is(begin: Callable[..., Begun])
     assert plain_.name != plain_.model_copy(update={"imports": ("old",)}).name
     begin("new", SEARCH, imports=("old",))
     with pytest.raises(
-        ValueError, match=r"--study new: .*another spec; .*--import new:\n +imports: \[\], there \['old'\]"
+        ValueError, match=r"--study new: .*another spec. .*--import new:\n +imports: \[\], there \['old'\]"
     ):
-        StudyFolder(begin("x", SEARCH).folder.home, "new").check(plain_, "any")
+        StudyFolder(begin("x", SEARCH).folder.home, "new").check_same_study(plain_, "any")
 
 
 def test_of_a_grid_each_point_that_is_missing_is_asked_once(begin: Callable[..., Begun]) -> None:

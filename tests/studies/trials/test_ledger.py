@@ -299,7 +299,7 @@ def test_a_listed_point_that_cannot_be_asked(root: Path, tmp_path: Path, point: 
 
 def test_a_grid_takes_no_listed_points(root: Path, tmp_path: Path) -> None:
     spec = two(root, tmp_path, "{metric: fid}", "first: [{degradation.steps: 30}]\n")
-    with pytest.raises(ValueError, match=r"first: search\.algorithm = 'grid' asks every point anyway; leave it out"):
+    with pytest.raises(ValueError, match=r"first: search\.algorithm = 'grid' asks every point anyway. Leave it out"):
         ledger(spec.model_copy(update={"search": parse(type(spec.search), {"algorithm": "grid"})}), tmp_path)
 
 

@@ -17,7 +17,7 @@ from coldtune.stages.rungs import metric_at_rung
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.store import Store
 from coldtune.studies.search.paired_test import judgements_of
-from coldtune.studies.search.pruner import _measured
+from coldtune.studies.search.pruner import _judgement_key
 from coldtune.studies.storage.outcome import Rung, TrialOutcome
 from coldtune.studies.worker.job import RUNG, TrialJob
 from coldtune.studies.worker.timeout import TrialTimeout
@@ -91,7 +91,7 @@ def test_a_trial_that_ends_at_a_rung_left_all_its_records(job: TrialJob) -> None
     assert {metric_at_rung(metric, "kid") for metric in ("fid", "ssim", "nfe", "recall")} <= rung.values.keys()
     assert rung.values["nfe"] == 4
     assert "fid" not in rung.values, "at few images FID prefers the over-smoothed"
-    judgement = judgements_of(Store(Path(job.home) / "store"))(_measured(rung.stages, 4) or "")
+    judgement = judgements_of(Store(Path(job.home) / "store"))(_judgement_key(rung.stages, 4) or "")
     assert judgement is not None
     assert judgement.values["kid"].value == rung.values["kid"]
     assert len(judgement.influences["kid"]) == 64

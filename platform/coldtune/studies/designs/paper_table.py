@@ -17,7 +17,7 @@ from coldtune.metrics import Judgement, Value, compare
 from coldtune.reports.paper.tables import FilledTable, PaperColumn, PaperTable, heading, tables
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.studies.space.config import VARIANT, SpaceConfig
-from coldtune.studies.spec.build import change
+from coldtune.studies.spec.build import change_base
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.trials.reading import StudyReader
@@ -149,7 +149,7 @@ def _tree(preset: str, also: Mapping[str, Any], seed: int | None, settings: Sequ
     set_key(tree, "protocol.split", SPLIT)
     for key, value in also.items():
         set_key(tree, key, value)
-    return dict(plain(change(tree, {}, seed=seed, settings=settings)))
+    return dict(plain(change_base(tree, {}, seed=seed, settings=settings)))
 
 
 def _differences(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from coldtune import tracking
 from coldtune.config import plain
 from coldtune.diffusion import build_degradation, source_of
 from coldtune.store.provenance import git_commit
-from coldtune.studies.preflight import nodes as reach
+from coldtune.studies.preflight import nodes
 from coldtune.studies.preflight.capacity import TrialResources
 from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.preflight.options import RunOptions
@@ -25,11 +25,13 @@ Jobs = Callable[[TrialRequest], TrialJob]
 """The job of each trial that the study asks."""
 
 
-def needs(checked: Checked, options: RunOptions, target: tracking.Target) -> reach.Needs:
+def needs(checked: Checked, options: RunOptions, target: tracking.Target) -> nodes.TrialRequirements:
     """What trials need, wherever they run."""
     datasets = {f"dataset {dataset.name}": dataset.path for dataset in [checked.dataset, *checked.sources.values()]}
     store = {} if checked.store.remote else {"store": checked.store.path}
-    return reach.Needs({"home": options.home, **store}, datasets, checked.store, target.uri, options.storage)
+    return nodes.TrialRequirements(
+        {"home": options.home, **store}, datasets, checked.store, target.uri, options.storage
+    )
 
 
 def tags(checked: Checked) -> dict[str, object]:

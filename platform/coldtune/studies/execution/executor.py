@@ -53,7 +53,7 @@ def execute(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(trials)
     search = StudySearcher(ledger, events, job, capacity, trials)
     tuner = tune.Tuner(
-        _trainable(trial, capacity.slots),
+        _trainable(trial, capacity.resources),
         tune_config=tune.TuneConfig(
             search_alg=search,
             scheduler=RungScheduler(search),

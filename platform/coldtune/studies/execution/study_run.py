@@ -20,7 +20,7 @@ from coldtune.studies.execution.joined import JoinedDrivers, wait_for_others
 from coldtune.studies.execution.ray_watchdog import ray_endpoints, watch
 from coldtune.studies.execution.stopping import StopConditions
 from coldtune.studies.preflight import nodes
-from coldtune.studies.preflight.capacity import Capacity, TrialResources, plan
+from coldtune.studies.preflight.capacity import Capacity, TrialResources, plan_resources
 from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.progress import closing, opening
@@ -88,8 +88,8 @@ class _Run:
     def on(self, context: dict[str, Any]) -> bool:
         """Run on the connected cluster. Return False if trials are still missing at the end."""
         checked, options = self.checked, self.options
-        nodes.check(dispatch.needs(checked, options, self.target))
-        resources = plan(cluster.nodes(), options.workers, options.gpus_per_trial, checked.trials)
+        nodes.check_nodes(dispatch.needs(checked, options, self.target))
+        resources = plan_resources(cluster.nodes(), options.workers, options.gpus_per_trial, checked.trials)
         capacity = Capacity(resources, checked.trials, cluster.nodes)
         opening.running(self.console, resources, context)
         _interrupt_on_sigterm()

@@ -1,4 +1,4 @@
-"""Whether every machine that trials may run on sees what they need; asked before anything is spent."""
+"""Checks that every machine of the cluster sees the folders, datasets and store that a trial uses."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from typing import Any
 from coldtune.processes import here, this_process
 from coldtune.store.location import StoreLocation
 
-_PATIENCE_S = 120.0  # until a node that does not answer is given up: it starts a process first
-_SEEN_S = 10.0  # that a file written elsewhere may take to appear on a network file system
-_SHARED = "on several nodes, --home must be a folder that all of them share (NFS, say)"
+_ANSWER_TIMEOUT_S = 120.0  # a node starts a process before it answers
+_APPEARANCE_TIMEOUT_S = 10.0  # on a network file system, a file written elsewhere may take this long to appear
+_SHARED = "on several nodes, --home must be a folder that all of them share (over NFS, for example)"
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What a trial reads and writes: `writes` and `reads` are folders by what they are, and the store.
+class TrialRequirements:
+    """The places that a trial reads and writes.
 
-    tracking: MLflow's URI; storage: the study's database, None for a journal in the home. Only the driver opens these
-    two, but it, or whoever looks at them, may do so on another machine tomorrow.
+    Attributes:
+        writes: The folders that a trial writes, by a name for messages, such as `home`.
+        reads: The folders that a trial reads, by a name for messages, such as `dataset digits`.
+        store: The store of finished work.
+        tracking: MLflow's URI. Only the driver opens it, but the driver may run on another machine tomorrow.
+        storage: The URL of the study's database. None for a journal in the home. Only drivers open it, too.
     """
 
     writes: Mapping[str, Path]
@@ -34,58 +38,68 @@ class Needs:
     storage: str | None
 
 
-def check(needs: Needs) -> None:
-    """ValueError where a trial may run on a node of the connected cluster that lacks something of what it needs.
+def check_nodes(requirements: TrialRequirements) -> None:
+    """Raise ValueError if a node of the connected cluster cannot run trials because it misses a requirement.
 
-    Each other node with CPUs or GPUs is asked: whether it sees a file that was just written into each folder, can write
-    there so that it is seen here, sees the datasets, and can use the store. On a cluster of several machines, SQLite is
-    refused for tracking and storage: it locks in a way that network file systems often get wrong, and a database so
-    damaged is lost. A journal is allowed: its lock is made for NFS, and it is only appended to.
+    Every other node with CPUs or GPUs is asked. Does it see a file that was just written into each folder? Can it write
+    there so that the file is seen here? Does it see the datasets? Can it use the store?
+
+    On a cluster of several machines, SQLite is refused for tracking and storage. Its locks often do not work on network
+    file systems, and a damaged database is lost. A journal is allowed, because its lock is made for NFS and the file is
+    only appended to.
     """
     import ray
 
-    mine = ray.get_runtime_context().get_node_id()
-    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != mine and _runs_trials(node)]
+    own_id = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != own_id and _runs_trials(node)]
     if not others:
         return
     token = f".seen-{uuid.uuid4().hex}"
-    tokens = {what: path / token for what, path in needs.writes.items() if path.is_dir()}
-    names = {what: (str(path), sorted(os.listdir(path))) for what, path in needs.reads.items()}
+    tokens = {label: path / token for label, path in requirements.writes.items() if path.is_dir()}
+    names = {label: (str(path), sorted(os.listdir(path))) for label, path in requirements.reads.items()}
     try:
         for path in tokens.values():
             path.write_text(token)
-        reports = _ask(others, {what: str(path) for what, path in tokens.items()}, names, needs.store)
-        problems = [problem for report in reports for problem in lacks(report, tokens)]
+        reports = _ask(others, {label: str(path) for label, path in tokens.items()}, names, requirements.store)
+        problems = [problem for report in reports for problem in problems_of_node(report, tokens)]
     finally:
         for path in tokens.values():
-            for left in path.parent.glob(f"{token}*"):
-                left.unlink(missing_ok=True)
+            for leftover in path.parent.glob(f"{token}*"):
+                leftover.unlink(missing_ok=True)
     elsewhere = [report["name"] for report in reports if not here(report["process"])]
-    if problems := [*dict.fromkeys(problems), *sqlite_files(needs, elsewhere)]:
+    if problems := [*dict.fromkeys(problems), *sqlite_problems(requirements, elsewhere)]:
         raise ValueError("\n".join(problems))
 
 
-def lacks(report: Mapping[str, Any], tokens: Mapping[str, Path]) -> list[str]:
-    """What a node lacks, a sentence for each."""
+def problems_of_node(report: Mapping[str, Any], tokens: Mapping[str, Path]) -> list[str]:
+    """Return a sentence for each requirement that a node misses.
+
+    Args:
+        report: The result of `report_from_node` on that node.
+        tokens: The file that the driver wrote into each folder.
+    """
     problems = []
-    for what, path in tokens.items():
-        if not report["saw"][what]:
-            problems.append(f"{what} {path.parent} is not the same folder on node {report['name']}; {_SHARED}")
+    for label, path in tokens.items():
+        if not report["saw"][label]:
+            problems.append(f"{label} {path.parent} is not the same folder on node {report['name']}; {_SHARED}")
         elif not _appears(Path(f"{path}.{report['id']}")):
             problems.append(
-                f"{what} {path.parent}: what node {report['name']} writes there is not seen here; {_SHARED}"
+                f"{label} {path.parent}: a file that node {report['name']} writes there is not seen here; {_SHARED}"
             )
-    for what, there in report["read"].items():
-        if not there:
-            problems.append(f"{what}: node {report['name']} does not have it where the home does; {_SHARED}")
+    for label, equal in report["read"].items():
+        if not equal:
+            problems.append(f"{label}: node {report['name']} does not have it at the same place as the home; {_SHARED}")
     return [*problems, *([f"node {report['name']}: {report['store']}"] if report["store"] else [])]
 
 
-def sqlite_files(needs: Needs, elsewhere: Sequence[str]) -> list[str]:
-    """What is a SQLite file, where trials may run on the machines `elsewhere`."""
+def sqlite_problems(requirements: TrialRequirements, elsewhere: Sequence[str]) -> list[str]:
+    """Return a sentence for each SQLite file, if trials may run on the machines `elsewhere`."""
     flags = {
-        "--tracking-uri": (needs.tracking, "http://HOST:5000, where `mlflow server` runs"),
-        "--storage": (needs.storage or "", "postgresql://USER@HOST/DATABASE, or none, for a journal in the home"),
+        "--tracking-uri": (requirements.tracking, "http://HOST:5000, where `mlflow server` runs"),
+        "--storage": (
+            requirements.storage or "",
+            "postgresql://USER@HOST/DATABASE, or none, for a journal in the home",
+        ),
     }
     machines = ", ".join(sorted(set(elsewhere)))
     return [
@@ -111,14 +125,16 @@ def _ask(
     asked = {}
     for node in nodes:
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        remote = ray.remote(look).options(num_cpus=0, scheduling_strategy=strategy, name="coldtune_look", max_retries=0)
+        remote = ray.remote(report_from_node).options(
+            num_cpus=0, scheduling_strategy=strategy, name="coldtune_look", max_retries=0
+        )
         name = node["NodeManagerHostname"]
         asked[remote.remote(node["NodeID"], name, dict(tokens), dict(names), store)] = name
-    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=_PATIENCE_S)
+    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_TIMEOUT_S)
     if late:
-        for one in late:
-            ray.cancel(one, force=True)
-        raise ValueError(f"node {asked[late[0]]} did not answer within {_PATIENCE_S:.0f} s; is it alive?")
+        for task in late:
+            ray.cancel(task, force=True)
+        raise ValueError(f"node {asked[late[0]]} did not answer within {_ANSWER_TIMEOUT_S:.0f} s. Is it alive?")
     try:
         return list(ray.get(ready))
     except ray.exceptions.RayError as error:
@@ -126,15 +142,25 @@ def _ask(
         raise ValueError(f"coldtune does not run on every node of the cluster: {last}") from None
 
 
-def look(
+def report_from_node(
     node: str, name: str, tokens: Mapping[str, str], names: Mapping[str, tuple[str, list[str]]], store: StoreLocation
 ) -> dict[str, Any]:
-    """On a node: what it sees of the driver's tokens and folders, and of the store; leaves tokens of its own."""
+    """Report which of the driver's folders and datasets this node sees, and whether it can use the store.
+
+    The function runs on a node. It leaves a file of its own beside each file of the driver.
+
+    Args:
+        node: Ray's id of this node.
+        name: The name of this node for messages.
+        tokens: The file that the driver wrote into each folder.
+        names: The path of each dataset, and the names of its files.
+        store: The store of finished work.
+    """
     saw = {}
-    for what, text in tokens.items():
+    for label, text in tokens.items():
         path = Path(text)
-        saw[what] = _appears(path) and path.read_text() == path.name
-        if saw[what]:
+        saw[label] = _appears(path) and path.read_text() == path.name
+        if saw[label]:
             with suppress(OSError):
                 Path(f"{path}.{node}").write_text(name)
     try:
@@ -142,11 +168,11 @@ def look(
         problem = ""
     except ValueError as error:
         problem = str(error)
-    read = {what: _names(path) == listed for what, (path, listed) in names.items()}
+    read = {label: _file_names(path) == listed for label, (path, listed) in names.items()}
     return {"id": node, "name": name, "process": this_process(), "saw": saw, "read": read, "store": problem}
 
 
-def _names(folder: str) -> list[str]:
+def _file_names(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder))
     except OSError:
@@ -154,8 +180,8 @@ def _names(folder: str) -> list[str]:
 
 
 def _appears(path: Path) -> bool:
-    """Whether a file is there, now or soon; reading its folder makes an NFS client look again."""
-    deadline = time.monotonic() + _SEEN_S
+    """Return True if a file exists or appears soon. Reading its folder makes an NFS client look at the server again."""
+    deadline = time.monotonic() + _APPEARANCE_TIMEOUT_S
     while not path.exists():
         if time.monotonic() > deadline or not path.parent.is_dir():
             return False

@@ -1,4 +1,4 @@
-"""The options of a run: each is written down once, with its flag, its default and whether a resumed study keeps it."""
+"""The options of a run. Each is a single field, with its flag, its default and whether a resumed study keeps it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ class Flag:
     """The command-line flag of an option.
 
     Attributes:
-        name: As it is typed, such as `--trial-timeout`.
-        help: One line for `--help`, which says the default.
+        name: The flag as a user types it, such as `--trial-timeout`.
+        help: A line for `--help`, with the default.
         metavar: The placeholder of the value in `--help`. None makes the flag a switch.
         type: Converts the text of the command line, and the value of start.json.
-        read: Converts the text later, given the flag's name too, if its error should be a ValueError of ours.
+        read: Converts the text after the whole command line is parsed, from the name of the flag and the text. Use it
+            instead of `type` if a wrong value should raise our own ValueError.
         kept: True if `start.json` keeps the option, so that `coldtune study resume` uses it again.
     """
 
@@ -34,45 +35,59 @@ class Flag:
     kept: bool = False
 
     def add_to(self, parser: argparse.ArgumentParser, dest: str) -> None:
-        """Add the flag to `parser`. An option that is not given stays None, so that its default is written once."""
+        """Add the flag to `parser`.
+
+        The parser knows no default. An option that is not given is None there, so a default is written only once.
+
+        Args:
+            dest: The name of the option, under which the parser stores the value.
+        """
         if self.metavar is None:
             parser.add_argument(self.name, action="store_true", default=None, dest=dest, help=self.help)
         else:
             parser.add_argument(self.name, type=self.type, metavar=self.metavar, dest=dest, help=self.help)
 
 
-def _option(default: Any, *about: Any, **more: Any) -> Any:
-    return field(default=default, metadata={"flag": Flag(*about, **more)})
+def _option(default: Any, *flag: Any, **more: Any) -> Any:
+    return field(default=default, metadata={"flag": Flag(*flag, **more)})
 
 
-def _flags(cls: Any) -> Iterator[tuple[Field[Any], Flag]]:
-    for one in fields(cls):
-        if (flag := one.metadata.get("flag")) is not None:
-            yield one, flag
+def _options(cls: Any) -> Iterator[tuple[Field[Any], Flag]]:
+    for option in fields(cls):
+        if (flag := option.metadata.get("flag")) is not None:
+            yield option, flag
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits at which a study gives up. They do not change what the study is.
+    """The limits at which a study stops by itself. They do not change what the study is.
 
     Attributes:
-        retries: How often a trial whose process died is started again. It resumes from its last checkpoint.
+        retries: How often a trial is restarted after its process died. It resumes from its last checkpoint.
         max_failures: The study stops after this many trials in a row have failed. 0 means that it never stops.
-        trial_timeout: Seconds that a trial may run, waiting not counted, before it counts as failed. None: no limit.
-        patience: Seconds to wait while the cluster is too small for a single trial.
+        trial_timeout: The seconds that a trial may run, without waiting, before it counts as failed. None means no
+            limit.
+        patience: The seconds to wait while the cluster is too small for a single trial.
     """
 
-    retries: int = _option(2, "--retries", "of a trial whose process died (default 2)", "N", int)
+    retries: int = _option(2, "--retries", "restarts of a trial whose process died (default 2)", "N", int)
     max_failures: int = _option(
-        5, "--max-failures", "in a row that stop the study (default 5; 0: never)", "N", int
-    )  # fmt: skip
+        5, "--max-failures", "failed trials in a row that stop the study (default 5, 0: never)", "N", int
+    )
     trial_timeout: float | None = _option(
-        None, "--trial-timeout", "of one trial, such as 30m or 1h30m (default: none)", "TIME", read=parse_duration
+        None,
+        "--trial-timeout",
+        "longest run time of a trial, such as 30m or 1h30m (default: no limit)",
+        "TIME",
+        read=parse_duration,
     )
     patience: float = _option(
-        600.0, "--wait-for-nodes", "while the cluster is too small for even one trial (default 10m)", "TIME",
+        600.0,
+        "--wait-for-nodes",
+        "longest wait while the cluster is too small for a single trial (default 10m)",
+        "TIME",
         read=parse_duration,
-    )  # fmt: skip
+    )
 
     def __post_init__(self) -> None:
         for flag, value in (("--retries", self.retries), ("--max-failures", self.max_failures)):
@@ -82,42 +97,68 @@ class Limits:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a study is run. None of the options changes what the study is.
+    """How a study is run. No option changes what the study is.
 
-    A new option is one field here, and one row of the table in docs/studies.md.
+    A new option is a field here, and a row in the table of docs/studies.md.
 
     Attributes:
-        command: The command line that a person types to run this again.
-        default_trials: How many trials the job asks if neither `--trials` nor an earlier start says it.
-        begun: When this process began, by `time.monotonic`.
+        home: The folder in which everything is written.
+        command: The command line that a person types to run this study again.
+        trials: The number of trials in all. None means the number of the last start, or else the default.
+        default_trials: The number of trials if neither `--trials` nor an earlier start says it.
+        data_dir: The folder with the dataset's published files. None downloads them.
+        name: The study's name. None means the job's name and a hash of the spec.
+        resume: True if it is an error that the study does not exist yet.
+        join: True to run trials beside another driver of the same study.
+        tracking_uri: MLflow's server or database. None means `mlflow.db` in the home.
+        store: The place of finished work. None means `store` in the home.
+        storage: Optuna's database. None means a journal in the home.
+        workers: The processes that train a trial together.
+        gpus_per_trial: The GPUs of a trial. A fraction lets several trials share a GPU.
+        limits: The limits at which the study stops by itself.
+        begun: The time at which this process began, by `time.monotonic`.
     """
 
     home: Path = field(
-        metadata={"flag": Flag("--home", "where everything is written (default $COLDTUNE_HOME or ./runs)", "DIR", Path)}
+        metadata={
+            "flag": Flag(
+                "--home", "folder for everything that is written (default $COLDTUNE_HOME, ./runs)", "DIR", Path
+            )
+        }
     )
     command: str
     trials: int | None = None
     default_trials: int = 12
     data_dir: Path | None = _option(  # noqa: RUF009 - `_option` is `dataclasses.field`
-        None, "--data-dir", "where the dataset's published files lie", "PATH", Path, kept=True
+        None,
+        "--data-dir",
+        "folder with the dataset's published files (default: download them)",
+        "PATH",
+        Path,
+        kept=True,
     )
-    name: str | None = _option(None, "--study", "the study's name (default: the job's and a hash of its spec)", "NAME")
-    resume: bool = _option(False, "--resume", "go on with a study; an error if there is none")
-    join: bool = _option(False, "--join", "if another driver runs the study already, run trials of it beside it")
+    name: str | None = _option(
+        None, "--study", "name of the study (default: the job's name and a hash of the spec)", "NAME"
+    )
+    resume: bool = _option(False, "--resume", "fail if the study does not exist yet")
+    join: bool = _option(False, "--join", "if another driver already runs the study, run trials beside it")
     tracking_uri: str | None = _option(
-        None, "--tracking-uri", "MLflow's (default: mlflow.db in the home)", "URI", kept=True
+        None, "--tracking-uri", "MLflow's server or database (default: mlflow.db in the home)", "URI", kept=True
     )
     store: str | None = _option(
-        None, "--store", "of finished work: a folder, s3://BUCKET/PREFIX, ... (default: store in the home)", "PLACE",
+        None,
+        "--store",
+        "place of finished work: a folder, or for example s3://BUCKET/PREFIX (default: store in the home)",
+        "PLACE",
         kept=True,
-    )  # fmt: skip
+    )
     storage: str | None = _option(
         None, "--storage", "Optuna's database (default: a journal file in the home)", "URL", kept=True
     )
-    workers: int = _option(1, "--workers", "processes that train one trial (default 1)", "N", int, kept=True)
+    workers: int = _option(1, "--workers", "processes that train a trial together (default 1)", "N", int, kept=True)
     gpus_per_trial: float = _option(
-        0.0, "--gpus-per-trial", "may be a fraction (default 0)", "F", float, kept=True
-    )  # fmt: skip
+        0.0, "--gpus-per-trial", "GPUs of a trial, which may be a fraction (default 0)", "F", float, kept=True
+    )
     limits: Limits = field(default_factory=Limits)
     begun: float = field(default_factory=time.monotonic)
 
@@ -125,49 +166,52 @@ class RunOptions:
     def add_flags(parser: argparse.ArgumentParser) -> None:
         """Add the flag of every option to a job's parser."""
         for cls in (RunOptions, Limits):
-            for one, flag in _flags(cls):
-                flag.add_to(parser, one.name)
+            for option, flag in _options(cls):
+                flag.add_to(parser, option.name)
 
     @classmethod
     def from_flags(cls, parsed: argparse.Namespace, **more: Any) -> RunOptions:
         """Build the options from a command line that was parsed with `add_flags`.
 
         Args:
-            parsed: The command line. MLFLOW_TRACKING_URI stands for a `--tracking-uri` that is not given.
-            more: The options that have no flag, and the home if `--home` is not given.
+            parsed: The command line. If it has no `--tracking-uri`, MLFLOW_TRACKING_URI is used.
+            more: The options that have no flag, and the home for a command line without `--home`.
 
         Raises:
-            ValueError: If a value is not allowed; the message names the flag.
+            ValueError: If a value is not allowed. The message names the flag.
         """
-        given = {**more, **_given(cls, parsed)}
+        given = {**more, **_given_values(cls, parsed)}
         if "tracking_uri" not in given and (uri := os.environ.get("MLFLOW_TRACKING_URI")):
             given["tracking_uri"] = uri
         given["home"] = given["home"].expanduser().absolute()
-        return cls(**given, limits=Limits(**_given(Limits, parsed)))
+        return cls(**given, limits=Limits(**_given_values(Limits, parsed)))
 
     def to_start(self) -> dict[str, Any]:
-        """Return what `start.json` keeps of the options, so that `coldtune study resume` runs the study alike."""
-        kept = {one.name: getattr(self, one.name) for one, flag in _flags(type(self)) if flag.kept}
+        """Return the options that `start.json` keeps, with which `coldtune study resume` runs the study again."""
+        kept = {option.name: getattr(self, option.name) for option, flag in _options(type(self)) if flag.kept}
         kept = {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in kept.items()}
-        return {**kept, "limits": {one.name: getattr(self.limits, one.name) for one in fields(Limits)}}
+        return {**kept, "limits": {option.name: getattr(self.limits, option.name) for option in fields(Limits)}}
 
     @classmethod
     def from_start(cls, home: Path, start: Mapping[str, Any], **more: Any) -> RunOptions:
-        """Build the options with which a study was last started; `more` has the others.
+        """Build the options with which a study was last started.
 
-        Options that an older version did not write have their defaults.
+        Args:
+            home: The home of the study.
+            start: The content of `start.json`. Options that an older version did not write have their defaults.
+            more: The options that `start.json` does not keep.
         """
         kept = {
-            one.name: flag.type(start[one.name])
-            for one, flag in _flags(cls)
-            if flag.kept and start.get(one.name) is not None
+            option.name: flag.type(start[option.name])
+            for option, flag in _options(cls)
+            if flag.kept and start.get(option.name) is not None
         }
         return cls(home=home, command=start["command"], limits=Limits(**start.get("limits", {})), **kept, **more)
 
 
-def _given(cls: Any, parsed: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of `cls` that the command line gives."""
-    values = {one.name: (flag, getattr(parsed, one.name)) for one, flag in _flags(cls)}
+def _given_values(cls: Any, parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `cls` that the command line sets."""
+    values = {option.name: (flag, getattr(parsed, option.name)) for option, flag in _options(cls)}
     return {
         name: flag.read(flag.name, value) if flag.read else value
         for name, (flag, value) in values.items()

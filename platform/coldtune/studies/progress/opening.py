@@ -17,7 +17,7 @@ from coldtune.studies.designs.paper_table import described
 from coldtune.studies.estimate.cost import count_trainings, describe_variants
 from coldtune.studies.preflight.capacity import TrialResources
 from coldtune.studies.progress.text import _line, _objectives
-from coldtune.studies.spec import pruning_checks as pruning
+from coldtune.studies.spec.pruning_checks import describe_rungs
 from coldtune.studies.storage.record import StudyRecord
 from coldtune.studies.trials.ledger import Ledger
 
@@ -43,7 +43,7 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
     lines += [("imports", f"{study}: {said}") for study, said in StudyRecord.of(ledger.study).imported.items()]
     if others := ledger.lease.others():
         lines.append(("joins", ", ".join(map(str, others))))
-    kept, rungs = space.config.constrain, pruning.described(checked.spec, checked.protocol.num_images)
+    kept, rungs = space.config.constrain, describe_rungs(checked.spec, checked.protocol.num_images)
     for path, derive in space.config.derive.items():
         share = space.feasible_share()
         lines.append(

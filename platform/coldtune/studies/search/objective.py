@@ -1,4 +1,4 @@
-"""What a search improves."""
+"""The objective of a search."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from coldtune.metrics import higher_is_better
 
 
 class Objective(Config):
-    """What the search improves: a metric of the trial's own sampler under the protocol, or `nfe`, what it costs."""
+    """A quantity that the search improves.
+
+    Attributes:
+        metric: A metric of the images that the trial's own sampler produces, under the protocol. Or `nfe`, the number
+            of network evaluations that the sampler needs for an image.
+        direction: `minimize` or `maximize`. Only the direction in which the metric gets better is allowed.
+    """
 
     metric: Literal["fid", "fid_infinity", "kid", "mind", "precision", "recall", "ssim", "rmse", "psnr", "nfe"] = "fid"
     direction: Literal["minimize", "maximize"] = "minimize"
 
     @model_validator(mode="after")
-    def _towards_better(self) -> Objective:
+    def _check_direction(self) -> Objective:
         better = "maximize" if higher_is_better(self.metric) else "minimize"
         if self.direction != better:
             raise ValueError(

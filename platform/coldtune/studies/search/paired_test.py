@@ -1,4 +1,4 @@
-"""Wilcoxon's test at a rung: is a trial worse than the best one was there, on the same images and draws?"""
+"""Wilcoxon's test at a rung: is a trial worse than the best trial was, on the same images and draws?"""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from coldtune.metrics import Judgement
 from coldtune.store.store import Store
 
 Find = Callable[[str], Judgement | None]
-"""A Judgement by its key in the store; None where it is not there."""
+"""Returns the Judgement with a key of the store. None if the store does not contain it."""
 
 
 def judgements_of(store: Store) -> Find:
-    """How the Judgements in a store are found."""
+    """Return a function that loads Judgements from `store`."""
 
     def find(key: str) -> Judgement | None:
         entry = store.find("measure", key)
@@ -28,30 +28,42 @@ def judgements_of(store: Store) -> Find:
     return find
 
 
-def worse_image_by_image(mine: Judgement, best: Judgement, metric: str, p_value: float) -> bool:
-    """Whether Optuna's `WilcoxonPruner` ends a trial judged `mine` at a rung where the best trial was judged `best`.
+def worse_image_by_image(trial: Judgement, best: Judgement, metric: str, p_value: float) -> bool:
+    """Return True if Optuna's `WilcoxonPruner` would end a trial, given the best trial at the same rung.
 
-    What is paired are the images' pseudo-values of the rung metric (KID or MIND, value + influence of each image; their
-    mean is the metric itself), image i of one with image i of the other: the same original and the same draw. The test
-    asks whether their differences are symmetric about 0 (one-sided: about something larger), so a few images on which
-    one trial fails badly do not decide; and Optuna never prunes a trial whose mean, the metric itself, is the better.
+    The test pairs the pseudo-values of the rung metric, KID or MIND. The pseudo-value of an image is the metric plus
+    the influence of that image, so their mean is the metric itself. Image i of one trial is paired with image i of the
+    other, which has the same original and the same draw.
 
-    The instance ids that Optuna wants as "steps" are the numbers of the images at this one rung. They are handed to the
-    pruner alone and never stored as intermediate values: those stay one a rung, which is what TPE ranks pruned trials
-    by, and the pseudo-values are read from the two Judgements in the store. So a rung costs the study no more than
-    with any other pruner, whatever N is.
-    False where the two were judged under different protocols, or the metric has no influences.
+    The test asks whether the differences are symmetric about 0. The one-sided alternative is that the trial's values
+    are larger. A few images on which one trial fails badly therefore do not decide. Optuna never prunes a trial whose
+    mean, the metric, is better.
+
+    Optuna expects instance ids as "steps". Here they are the numbers of the images at this rung, and only the pruner
+    sees them. They are never stored as intermediate values, because TPE ranks pruned trials by these and needs a
+    single value for each rung. The pseudo-values come from the two Judgements in the store, so a rung takes as much
+    space in the study's storage as with any other pruner, for every number of images.
+
+    Args:
+        trial: The Judgement of the trial at the rung.
+        best: The Judgement of the best finished trial at the same rung.
+        metric: The rung metric.
+        p_value: The significance level.
+
+    Returns:
+        False also if the two have different protocols, or the metric has no influences.
     """
-    if mine.protocol.key != best.protocol.key or any(metric not in each.influences for each in (mine, best)):
+    if trial.protocol.key != best.protocol.key or any(metric not in each.influences for each in (trial, best)):
         return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         pruner = WilcoxonPruner(p_threshold=p_value)
-    return bool(pruner.prune(cast(Study, _AtRung(_by_image(best, metric))), _by_image(mine, metric)))
+    study = cast(Study, _BestTrialOnly(_pseudo_values(best, metric)))
+    return bool(pruner.prune(study, _pseudo_values(trial, metric)))
 
 
-class _AtRung:
-    """What the pruner asks of a study, as it was at one rung."""
+class _BestTrialOnly:
+    """The two attributes of a study that `WilcoxonPruner` reads."""
 
     direction = StudyDirection.MINIMIZE
 
@@ -59,6 +71,6 @@ class _AtRung:
         self.best_trial = best
 
 
-def _by_image(judgement: Judgement, metric: str) -> FrozenTrial:
+def _pseudo_values(judgement: Judgement, metric: str) -> FrozenTrial:
     values: Any = judgement.influences[metric] + judgement.values[metric].value
     return create_trial(state=TrialState.RUNNING, intermediate_values=dict(enumerate(values.tolist())))

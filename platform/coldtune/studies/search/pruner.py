@@ -1,4 +1,4 @@
-"""The judge at the rungs: notes what running trials are worth there, and says which of them end."""
+"""The judge at the rungs: it records the results of running trials there and decides which trials end."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial
 
+from coldtune.metrics import Judgement
 from coldtune.stages.rungs import metric_at_rung
 from coldtune.stages.trial import RungConfig
 from coldtune.studies.search.objective import Objective
-from coldtune.studies.search.paired_test import Find, worse_image_by_image
-from coldtune.studies.search.pareto import goes_on
+from coldtune.studies.search.paired_test import Find
 from coldtune.studies.search.pruning_config import PruningConfig
+from coldtune.studies.search.pruning_rules.rule import RungCase
 from coldtune.studies.storage.journal import batch
 from coldtune.studies.storage.optuna_private import ask_pruner, read_trial, write_trial_attribute
 from coldtune.studies.storage.outcome import Rung, StoredStage
@@ -22,80 +23,86 @@ from coldtune.studies.storage.record import Decision, TrialRecord, promoted_from
 
 
 class RungJudge:
-    """Decides once for each trial and rung, and says the same again when asked again.
+    """Decides once for each trial and rung, and repeats the decision if it is asked again.
 
-    A driver may die between a decision and its consequence; the trial then comes to the same rung again. So a decision
-    stands in the storage in one piece, together with what Optuna's pruner notes for itself on the trial (which rungs of
-    a successive halving it completed): the pruner writes to a copy, and its notes are put down after the decision.
+    A driver may die between a decision and its consequence. The trial then reaches the same rung again. So the decision
+    is stored in a single write, together with the notes of Optuna's pruner. (The pruner notes on a trial which rungs of
+    a successive halving it has completed.) The pruner writes its notes to a copy, and they reach the trial after the
+    decision is stored.
     """
 
     def __init__(
         self, study: Study, pruning: PruningConfig, objectives: Sequence[Objective], rungs: RungConfig, find: Find
     ) -> None:
         self.study, self.pruning, self.objectives, self.rungs, self.find = study, pruning, objectives, rungs, find
-        if self.pruning.kind == "hyperband":
-            # It forms its brackets at its first judgement; a study that is resumed has them from the first trial on.
-            study.pruner.prune(study, create_trial(state=TrialState.RUNNING))
+        self.rule = pruning.rule()
+        self.rule.prepare(study)
 
     def prunes(self, trial: Trial, rung: Rung) -> bool:
-        """Whether the trial ends at this rung."""
+        """Record the trial's values at a rung, and return True if the trial ends there."""
         decisions = dict(TrialRecord.of(trial).decisions)
         if rung.step not in decisions:
-            self._note(trial, rung)
+            self._record(trial, rung)
             decisions[rung.step] = self._decide(trial, rung)
             write_decisions(trial, decisions)
         for key, value in decisions[rung.step].notes.items():
             write_trial_attribute(self.study, trial, key, value)
         return decisions[rung.step].prune
 
-    def _note(self, trial: Trial, rung: Rung) -> None:
+    def _record(self, trial: Trial, rung: Rung) -> None:
         with batch(self.study):
             write_rung(trial, rung)
             if len(self.objectives) == 1 and rung.step not in read_trial(self.study, trial).intermediate_values:
-                # Optuna's pruners and TPE take the study's direction for the rung's, where less is better.
+                # Less is better at a rung, but Optuna's pruners and TPE expect the direction of the study.
                 sign = 1 if self.objectives[0].direction == "minimize" else -1
                 trial.report(sign * rung.values[self.rungs.metric], rung.step)
 
     def _decide(self, trial: Trial, rung: Rung) -> Decision:
-        if self.pruning.kind == "none" or promoted_from(trial) is not None:
-            return Decision(prune=False, notes={})
-        others = self._others(trial, rung.step)
         notes: dict[str, Any] = {}
+        if self.pruning.kind == "none" or promoted_from(trial) is not None:
+            return Decision(prune=False, notes=notes)
+        others = self._other_trials(trial, rung.step)
         if len(self.objectives) > 1:
-            prune = self._behind_the_fronts(rung, others)
+            values = [self._objective_values(TrialRecord.of(other).rungs[rung.step]) for other in others]
+            prune = self.rule.prunes_among(self._objective_values(rung.values), values, rung.step, self.rungs.steps)
         elif math.isnan(rung.values[self.rungs.metric]):
             prune = True
-        elif self.pruning.kind == "wilcoxon":
-            prune = self._worse_than_the_best(rung)
         else:
-            prune, notes = ask_pruner(self.study, trial)
+
+            def ask_optuna() -> bool:
+                prune, written = ask_pruner(self.study, trial)
+                notes.update(written)
+                return prune
+
+            prune = self.rule.prunes(RungCase(self.rungs.metric, ask_optuna, lambda: self._judgements(rung)))
         return Decision(bool(prune) and len(others) >= self.pruning.startup, notes)
 
-    def _behind_the_fronts(self, rung: Rung, others: Sequence[FrozenTrial]) -> bool:
-        if rung.step not in self.pruning.halvings(self.rungs.steps):
-            return False
-        theirs = [self._vector(TrialRecord.of(other).rungs[rung.step]) for other in others]
-        return not goes_on(self._vector(rung.values), theirs, self.pruning.reduction_factor)
-
-    def _vector(self, values: Mapping[str, float]) -> list[float]:
-        """What stands for each objective at a rung, smaller is better."""
+    def _objective_values(self, values: Mapping[str, float]) -> list[float]:
+        """Return a value for each objective from the values at a rung. Smaller is better."""
         signs = [1 if objective.direction == "minimize" else -1 for objective in self.objectives]
         names = [metric_at_rung(objective.metric, self.rungs.metric) for objective in self.objectives]
         return [sign * values.get(name, math.nan) for sign, name in zip(signs, names, strict=True)]
 
-    def _worse_than_the_best(self, rung: Rung) -> bool:
+    def _judgements(self, rung: Rung) -> tuple[Judgement, Judgement] | None:
+        """Load the Judgements of this trial and of the best finished trial at this rung. None if either is missing."""
         try:
             best = self.study.best_trial
-        except ValueError:  # none has finished
-            return False
-        keys = [_measured(stages, rung.step) for stages in (rung.stages, TrialRecord.of(best).stages)]
-        judged = [self.find(key) for key in keys if key is not None]
-        if len(judged) < 2 or judged[0] is None or judged[1] is None:
-            return False
-        return worse_image_by_image(judged[0], judged[1], self.rungs.metric, self.pruning.p_value)
+        except ValueError:  # no trial has finished
+            return None
+        loaded = []
+        for stages in (rung.stages, TrialRecord.of(best).stages):
+            key = _judgement_key(stages, rung.step)
+            judgement = None if key is None else self.find(key)
+            if judgement is None:
+                return None
+            loaded.append(judgement)
+        return loaded[0], loaded[1]
 
-    def _others(self, trial: Trial, step: int) -> list[FrozenTrial]:
-        """The other trials judged at this rung; one that was promoted was judged as what it was before."""
+    def _other_trials(self, trial: Trial, step: int) -> list[FrozenTrial]:
+        """Return the other trials that were judged at this rung, without promoted trials.
+
+        The pruned trial from which a promoted trial continues is in the list, so neither counts twice.
+        """
         return [
             other
             for other in self.study.get_trials(deepcopy=False)
@@ -103,6 +110,6 @@ class RungJudge:
         ]
 
 
-def _measured(stages: Sequence[StoredStage], step: int) -> str | None:
-    """The store's key of the Judgement at a rung."""
+def _judgement_key(stages: Sequence[StoredStage], step: int) -> str | None:
+    """Return the store's key of the Judgement at a rung."""
     return next((stage.key for stage in stages if stage.stage == f"measure_{step}"), None)

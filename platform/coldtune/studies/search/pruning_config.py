@@ -1,72 +1,79 @@
-"""Which trials end early: the keys of `pruning`."""
+"""The keys of `pruning`, which decide which trials end early, and the registry of pruning rules."""
 
 from __future__ import annotations
 
-import warnings
+import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import optuna
-from optuna.pruners import (
-    BasePruner,
-    HyperbandPruner,
-    MedianPruner,
-    NopPruner,
-    PercentilePruner,
-    SuccessiveHalvingPruner,
-)
+from optuna.pruners import BasePruner, NopPruner
 from pydantic import Field, model_validator
 
 from coldtune.config import Config
+from coldtune.studies.search.pruning_rules.halving import Hyperband, SuccessiveHalving
+from coldtune.studies.search.pruning_rules.none import NoPruning
+from coldtune.studies.search.pruning_rules.percentile import Median, Percentile
+from coldtune.studies.search.pruning_rules.rule import PruningRule
+from coldtune.studies.search.pruning_rules.wilcoxon import Wilcoxon
+
+RULES: dict[str, type[PruningRule]] = {
+    "none": NoPruning,
+    "successive_halving": SuccessiveHalving,
+    "hyperband": Hyperband,
+    "median": Median,
+    "percentile": Percentile,
+    "wilcoxon": Wilcoxon,
+}
+"""The rules by their name in `pruning.kind`."""
 
 if TYPE_CHECKING:
-    pass
-
-
-_USED = {
-    "none": (),
-    "successive_halving": ("startup", "reduction_factor", "min_resource"),
-    "hyperband": ("startup", "reduction_factor", "min_resource"),
-    "median": ("startup",),
-    "percentile": ("startup", "percentile"),
-    "wilcoxon": ("startup", "p_value"),
-}
+    RuleName: TypeAlias = str
+else:
+    RuleName = Literal[tuple(RULES)]  # the error for an unknown name lists all names
 
 
 class PruningConfig(Config):
-    """Which trials end at a rung (`rungs.steps`), by Optuna's pruner of that name on `rungs.metric`, lower is better.
+    """The rule that ends trials at a rung (`rungs.steps`).
 
-    A pruned trial's training stays in the store, and `coldtune study promote` takes it up again. It ends told PRUNED
-    with its last rung's value: TPE then ranks it behind all finished trials, by its rung and its value there; GP, NSGA
-    and the random searches learn nothing from it. The rung metric decides, whatever the objective: where the objective
-    is another quantity (SSIM, recall), see on a few unpruned trials that the two agree.
+    Most rules are Optuna's pruner of that name. They compare the rung metric (`rungs.metric`), of which less is
+    better. The rung metric decides, even if the objective is another quantity such as SSIM or recall. Then check on a
+    few trials without pruning that the two agree.
 
-    kind:
-      `none`: every trial is trained to its end.
-      `successive_halving`: at each rung the best 1/reduction_factor of all that have reached it go on, and so does the
-        best so far (asynchronous: nobody waits for others, so early trials have it easier). Of several objectives, the
-        best by non-dominated sorting (`coldtune.studies.search.pareto`).
-      `hyperband`: successive halvings that begin at different rungs, which hedges against rungs that come too early.
-        The bracket of a trial follows from a hash of the study's name and the trial's number, so a resumed study has
-        the same ones; there are floor(log(training.steps / min_resource) / log(reduction_factor)) + 1 of them, which
-        want several trials each.
-      `median`: ends what is worse at a rung than the median there of the trials that finished; `percentile`: worse than
-        that percentile. Both compare a trial's best rung so far, so a late rung rarely ends what was good early.
-      `wilcoxon`: ends what is worse image by image than the best trial was at the same rung
-        (`coldtune.studies.search.paired_test`), however many other trials there are.
-    startup: nobody is pruned at a rung before so many other trials were judged there (median and percentile: before so
-      many have finished). 0 lets the second trial be pruned for being worse than the first.
-    reduction_factor: 2 ends about half at every rung, 4 three quarters: more trials for the same steps, and more late
-      bloomers lost. A trial is judged at the first rung at or after min_resource, min_resource * reduction_factor,
-      min_resource * reduction_factor^2, ... steps, so `rungs.steps` should grow by this factor; a rung in between only
-      costs its sampling (there is a warning).
-    min_resource: steps of the training before the first of these judgements; None is the first rung.
-    percentile: the best so many per cent go on; 50 is the median.
-    p_value: of the one-sided test, below which a trial ends; a rung is one test, so of trials as good as the best
-      about this share is lost at each.
+    A pruned trial gets the state PRUNED and the value of its last rung. TPE learns from it: it ranks pruned trials
+    behind all finished trials, by their last rung and their value there. GP, NSGA and the random searches learn nothing
+    from pruned trials. The training stays in the store, and `coldtune study promote` continues it.
+
+    Attributes:
+        kind: The rule.
+
+            - `none`: Every trial is trained to its end.
+            - `successive_halving`: At each rung, the best 1/reduction_factor of all trials that have reached it go on,
+              and so does the best trial so far. The rule is asynchronous: no trial waits for others, so early trials
+              pass more easily. With several objectives, the best trials are found by non-dominated sorting
+              (`coldtune.studies.search.pareto`).
+            - `hyperband`: Several successive halvings, called brackets, begin at different rungs. This helps if the
+              first rungs may come too early to tell trials apart. A hash of the study's name and the trial's number
+              chooses the bracket of a trial, so a resumed study uses the same brackets. There are floor(log(
+              training.steps / min_resource) / log(reduction_factor)) + 1 brackets, and each needs several trials.
+            - `median`: A trial ends if it is worse at a rung than the median of the finished trials was there. The
+              rule compares the best rung of a trial so far, so a late rung rarely ends a trial that was good early.
+            - `percentile`: The same as `median`, for another percentile.
+            - `wilcoxon`: A trial ends if it is worse, image by image, than the best trial was at the same rung
+              (`coldtune.studies.search.paired_test`). The number of other trials does not matter.
+        startup: No trial is pruned at a rung before this many other trials were judged there. For `median` and
+            `percentile`, this many trials must also have finished. With 0, the second trial can end just because it
+            is worse than the first.
+        reduction_factor: 2 ends about half of the trials at every rung, 4 three quarters. A larger factor tries more
+            trials with the same number of steps, and loses more trials that improve late. A halving decides at the
+            first rung at or after min_resource, min_resource * reduction_factor, min_resource * reduction_factor^2,
+            ... steps. So let `rungs.steps` grow by this factor. Other rungs only cost their sampling (with a warning).
+        min_resource: The number of training steps before the first decision of a halving. None means the first rung.
+        percentile: The best `percentile` % of the trials go on. 50 is the median.
+        p_value: The significance level of the one-sided test. Each rung is one test, so every rung loses about this
+            share of the trials that are as good as the best.
     """
 
-    kind: Literal["none", "successive_halving", "hyperband", "median", "percentile", "wilcoxon"] = "none"
+    kind: RuleName = "none"
     startup: int = Field(default=4, ge=0)
     reduction_factor: int = Field(default=2, ge=2)
     min_resource: int | None = Field(default=None, ge=1)
@@ -74,46 +81,35 @@ class PruningConfig(Config):
     p_value: float = Field(default=0.05, gt=0, lt=0.5)
 
     @model_validator(mode="after")
-    def _nothing_ignored(self) -> PruningConfig:
-        if self.kind != "none" and (ignored := self.ignored()):
-            takes = ", ".join(kind for kind, used in _USED.items() if ignored[0] in used)
+    def _refuse_keys_without_effect(self) -> PruningConfig:
+        if self.kind != "none" and (ignored := self.ignored_keys()):
+            takes = ", ".join(kind for kind, rule in RULES.items() if ignored[0] in _keys(rule))
             raise ValueError(f"{ignored[0]}: has no effect with kind = {self.kind!r}, only with {takes}")
         return self
 
-    def ignored(self) -> list[str]:
-        """The keys that are set, to something else than their default, and have no effect with this kind."""
+    def ignored_keys(self) -> list[str]:
+        """Return the keys that the rule does not read, although they are set to another value than their default."""
+        used = ("kind", *_keys(RULES[self.kind]))
         fields = type(self).model_fields.items()
-        return [
-            name
-            for name, field in fields
-            if name not in ("kind", *_USED[self.kind]) and getattr(self, name) != field.default
-        ]
+        return [name for name, field in fields if name not in used and getattr(self, name) != field.default]
 
-    def build(self, rungs: Sequence[int], steps: int, objectives: int = 1) -> BasePruner:
-        """Optuna's pruner for a study with these rungs, whose trials train for `steps`.
+    def rule(self) -> PruningRule:
+        """Build the rule that `kind` names, with its keys."""
+        cls = RULES[self.kind]
+        return cls(**{name: getattr(self, name) for name in _keys(cls)})
 
-        The one that never prunes, where the decision is not Optuna's (several objectives, `wilcoxon`).
+    def build_pruner(self, rungs: Sequence[int], steps: int, objectives: int = 1) -> BasePruner:
+        """Build Optuna's pruner for a study.
+
+        With several objectives, Optuna cannot prune. The study's own rule decides, and Optuna's pruner does nothing.
+
+        Args:
+            rungs: The training steps of the rungs.
+            steps: The training steps of a whole trial.
+            objectives: The number of objectives.
         """
-        if objectives > 1 or self.kind in ("none", "wilcoxon"):
-            return NopPruner()
-        least = self.min_resource or rungs[0]
-        match self.kind:
-            case "median":
-                return MedianPruner(n_startup_trials=self.startup)
-            case "percentile":
-                return PercentilePruner(self.percentile, n_startup_trials=self.startup)
-            case "hyperband":
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                    return HyperbandPruner(least, steps, self.reduction_factor)
-        return SuccessiveHalvingPruner(least, self.reduction_factor)
+        return NopPruner() if objectives > 1 else self.rule().build_pruner(rungs, steps)
 
-    def halvings(self, rungs: Sequence[int]) -> list[int]:
-        """Of the rungs, those at which a successive halving decides."""
-        threshold, found = self.min_resource or min(rungs, default=1), []
-        for step in rungs:
-            if step >= threshold:
-                found.append(step)
-            while step >= threshold:
-                threshold *= self.reduction_factor
-        return found
+
+def _keys(rule: type[PruningRule]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(rule))

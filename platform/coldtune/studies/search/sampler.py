@@ -1,4 +1,4 @@
-"""How a study chooses its next point: an Optuna sampler that asks only feasible points and is seeded per trial."""
+"""An Optuna sampler that asks only feasible points and has a new seed for every trial."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ from coldtune.studies.storage.optuna_private import queued_point, unfiltered
 from coldtune.studies.storage.record import promoted_from
 from coldtune.studies.storage.trial_cache import AskedPoints, point_name
 
-_TRIES = 200  # of the chosen algorithm; then uniform draws, which reach any feasible part of the space
+_TRIES = 200  # draws from the chosen algorithm; after them, uniform draws reach any feasible part of the space
 _UNIFORM_TRIES = 20_000
 
 
 class FeasibleSampler(BaseSampler):
-    """Draws whole points from an Optuna sampler until one is feasible; an infeasible one never enters the study.
+    """Draws whole points from another Optuna sampler until a point is feasible. Infeasible points are never stored.
 
-    The inner sampler is made anew for every trial with the seed hash(study seed, trial number). So a study asks the
-    same trials whether it was interrupted or not (at concurrency 1), and a resumed one does not repeat its first
-    suggestions. What was asked before is not asked again while anything else is left: the same settings give the same
-    numbers. Values that a trial already has (it was interrupted, or enqueued) are kept and the rest drawn to fit.
-    A promoted trial has all of them, those of the pruned one. Of variants and of a grid, trial n is the n-th, neither
-    promoted nor imported ones counted.
+    The inner sampler is built anew for every trial, with the seed hash(study seed, trial number). At concurrency 1, an
+    interrupted and resumed study therefore asks the same trials as an uninterrupted study. A resumed study also does
+    not repeat its first suggestions.
+
+    A point that was asked before is not asked again while other points remain, because the same settings produce the
+    same numbers. If a trial already has values (it was interrupted, or enqueued), they are kept and the other values
+    are drawn to fit. A promoted trial takes all values from its pruned trial.
+
+    Variants and grids are lists. Trial n asks the n-th point, and promoted and imported trials are not counted.
     """
 
     def __init__(self, space: Space, search: SearchConfig, seed: int) -> None:
@@ -44,20 +47,23 @@ class FeasibleSampler(BaseSampler):
         self._left_out = 0
 
     def leave_out(self, points: Sequence[Mapping[str, Any]]) -> None:
-        """Of variants and a grid, never ask `points`: the study's first trials, imported from others, hold them."""
+        """Remove `points` from the list of variants or grid points, because imported trials have them already.
+
+        The imported trials are the first trials of the study.
+        """
         names = {point_name(point) for point in points}
         self._left_out = len(points)
         if self.listed is not None:
             self.listed = [point for point in self.listed if point_name(point) not in names]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The whole space: every value is drawn together with the others, since feasibility is a matter of all."""
+        """Return the whole space. All values are drawn together, because feasibility depends on all of them."""
         return dict(self.space.distributions)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A feasible point; of variants and of a grid, the one whose turn it is."""
+        """Draw a feasible point. If the points are a list, return the next point of the list."""
         known = {**queued_point(trial), **trial.params}
         if promoted_from(trial) is not None:
             return known
@@ -65,8 +71,9 @@ class FeasibleSampler(BaseSampler):
             place = trial.number - self._left_out - _promoted_before(study, trial.number)
             assert place < len(self.listed), f"place {place} of {len(self.listed)} points"
             return self.listed[place]
-        inner = self.search.build(self.seed, trial.number)
-        # Sobol points span the whole space from the first trial on; what a model can be fitted to, it knows itself.
+        inner = self.search.build_sampler(self.seed, trial.number)
+        # A Sobol sequence must span the whole space from the first trial on. The other samplers know themselves which
+        # part of the space they can model.
         whole = isinstance(inner, QMCSampler)
         modelled = dict(self.space.distributions) if whole else inner.infer_relative_search_space(study, trial)
         inner.before_trial(study, trial)
@@ -83,15 +90,15 @@ class FeasibleSampler(BaseSampler):
 
             return self.space.walk(pick)
 
-        asked = self._before(study, trial)
+        asked = self._asked_before(study, trial)
         return (
             self._first_feasible(draw, _TRIES, asked)
-            or self._uniform(study, trial, known, asked)
-            or self._uniform(study, trial, known, frozenset())
-            or _too_narrow()
+            or self._draw_uniform(study, trial, known, asked)
+            or self._draw_uniform(study, trial, known, frozenset())
+            or _refuse_narrow_space()
         )
 
-    def _uniform(
+    def _draw_uniform(
         self, study: Study, trial: FrozenTrial, known: dict[str, Any], asked: Container[str]
     ) -> dict[str, Any] | None:
         uniform = RandomSampler(seed=trial_seed(self.seed, trial.number))
@@ -111,8 +118,7 @@ class FeasibleSampler(BaseSampler):
         points = (draw() for _ in range(tries))
         return next((p for p in points if point_name(p) not in asked and self.space.feasible(p)), None)
 
-    def _before(self, study: Study, trial: FrozenTrial) -> Container[str]:
-        """The points of earlier trials."""
+    def _asked_before(self, study: Study, trial: FrozenTrial) -> Container[str]:
         whole = unfiltered(study)
         if self._asked is None or self._asked.study is not whole:
             self._asked = AskedPoints(whole)
@@ -121,11 +127,11 @@ class FeasibleSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Not reached: `sample_relative` gives every value that the space function asks for."""
+        """Raise an error: `sample_relative` returns every value, so Optuna has no reason to call this method."""
         raise AssertionError(f"{param_name} was not drawn with the point of trial {trial.number}")
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Nothing is kept between trials."""
+        """Do nothing, because the sampler keeps no state between trials."""
 
 
 def _promoted_before(study: Study, number: int) -> int:
@@ -133,22 +139,29 @@ def _promoted_before(study: Study, number: int) -> int:
     return sum(promoted_from(trial) is not None for trial in trials if trial.number < number)
 
 
-def _too_narrow() -> NoReturn:
+def _refuse_narrow_space() -> NoReturn:
     raise ValueError(f"no feasible point found in {_UNIFORM_TRIES:,} uniform draws: the space is too narrow")
 
 
 def listed_points(space: Space, search: SearchConfig, seed: int) -> list[dict[str, Any]] | None:
-    """The points that a study asks one by one: variants as they are written, a grid in the order of its seed.
+    """Return the points of a study that asks a list: variants as they are written, or a grid in random order.
 
-    None where points are searched. ValueError where a grid has no end.
+    Args:
+        seed: The study's seed. It decides the order of a grid.
+
+    Returns:
+        The points, or None if they are searched.
+
+    Raises:
+        ValueError: If a grid is unlimited or too large, or the space lists points to try first.
     """
     if space.size is not None:
         return [{VARIANT: name} for name in space.config.variants]
     if search.algorithm != "grid":
         return None
     if space.config.first:
-        raise ValueError("first: search.algorithm = 'grid' asks every point anyway; leave it out")
+        raise ValueError("first: search.algorithm = 'grid' asks every point anyway. Leave it out.")
     first, *rest = space.grid()
-    # Shuffled, so that a grid that is stopped half way has seen all of its values.
+    # The order is random, so that a grid that is stopped half way has tried all values of every key.
     random.Random(trial_seed(seed, -1)).shuffle(rest)
     return [first, *rest]

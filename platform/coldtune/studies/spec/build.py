@@ -1,4 +1,4 @@
-"""Building a study's spec from a space file and the command line."""
+"""Build the specification of a study from a space file and the command line."""
 
 from __future__ import annotations
 
@@ -21,20 +21,27 @@ from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.spec.study import StudySpec
 
 SECTIONS = ("search", "pruning")
-"""The sections of a space file, beside the base, that `--set` may change."""
+"""The sections of a space file that `--set` may change, in addition to those of the base."""
 
-# The judge of a dataset, where the base names none of its own: a classifier that ships, or else the paper's.
 JUDGES = {"digits": "digits", "mnist": "mnist", "cifar10": "cifar10", "celeba": "inception", "afhq": "inception"}
+"""The feature extractor of each dataset, if the base names none: a classifier that ships, or the paper's Inception."""
 
 
 def build_spec(
     job: str, space_file: Path, *, dataset: str | None = None, seed: int | None = None, settings: Sequence[str] = ()
 ) -> StudySpec:
-    """The spec of a job: a space file, whose base the command line changes.
+    """Build the spec of a job from its space file, with the changes of the command line.
 
-    settings: `key=value` with a dotted key of the base (`training.steps=400`), of `search` (`search.startup=8`) or of
-    `pruning` (`pruning.kind=median`); the value is YAML. The file's own `rungs` are the base's. seed sets
-    the search's seed and, unless set itself, the training's. ValueError naming what is wrong.
+    Args:
+        job: The name of the job.
+        space_file: The YAML file of the space. Its section `rungs` is a part of the base.
+        dataset: The dataset to use instead of the base's, with its own feature extractor.
+        seed: The seed of the search, and of the training unless `settings` sets that.
+        settings: Texts `key=value` with a dotted key of the base (`training.steps=400`), of `search`
+            (`search.startup=8`) or of `pruning` (`pruning.kind=median`). The value is YAML.
+
+    Raises:
+        ValueError: If a key or a value is wrong. The message names it.
     """
     tree = presets.read_yaml(space_file)
     base_name = tree.get("base")
@@ -44,11 +51,11 @@ def build_spec(
         base["rungs"] = {**base.get("rungs", {}), **tree.pop("rungs")}
     if dataset is not None:
         set_key(base, "data.name", dataset)
-        _judge_for(base, dataset)
-    base = change(base, sections, seed=seed, settings=settings)
+        set_key(base, "protocol.extractor", JUDGES.get(dataset, ""))  # `_check_judge` reports an empty name
+    base = change_base(base, sections, seed=seed, settings=settings)
     written = tree.pop("objective", {})
     objective, *also = [
-        parse(Objective, one, "objective") for one in (written if isinstance(written, list) else [written])
+        parse(Objective, item, "objective") for item in (written if isinstance(written, list) else [written])
     ]
     return StudySpec(
         job=job,
@@ -62,22 +69,28 @@ def build_spec(
     )
 
 
-def change(
+def change_base(
     base: dict[str, Any],
     sections: Mapping[str, dict[str, Any]],
     *,
     seed: int | None = None,
     settings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """A whole base from one that is being written, as the command line changes it.
+    """Apply the changes of the command line to a base, and return it with every default written out.
 
-    sections: by name, those beside the base that it may change too (`search`, `pruning`), in place. seed and settings
-    as in `build_spec`. ValueError naming what is wrong, or that there is no judge.
+    Args:
+        base: The base as it is written. It is changed in place.
+        sections: The sections beside the base that `settings` may change, by name. They are changed in place.
+        seed: As in `build_spec`.
+        settings: As in `build_spec`.
+
+    Raises:
+        ValueError: If a key or a value is wrong, or the base names no feature extractor.
     """
     if seed is not None:
         set_key(base, "training.seed", seed)
     for setting in settings:
-        key, value = _setting(setting)
+        key, value = _parse_setting(setting)
         section, _, rest = key.partition(".")
         target, path = (sections[section], rest) if section in sections and rest else (base, key)
         _check_parents(target, path)
@@ -86,7 +99,7 @@ def change(
     return dict(plain(parse_trial(base)))
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def _parse_setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key.strip()):
         raise ValueError(f"--set {text}: must be key=value with a dotted key, for example training.steps=400")
@@ -101,17 +114,12 @@ def _check_parents(tree: Mapping[str, Any], key: str) -> None:
     for depth, part in enumerate(parts[:-1]):
         tree = tree.get(part, {})
         if not isinstance(tree, Mapping):
-            raise ValueError(f"--set {key}: {'.'.join(parts[: depth + 1])} is a value, it has no keys")
-
-
-def _judge_for(base: dict[str, Any], dataset: str) -> None:
-    """Another dataset, another judge: the one that ships for it (`_check_judge` speaks up where there is none)."""
-    set_key(base, "protocol.extractor", JUDGES.get(dataset, ""))
+            raise ValueError(f"--set {key}: {'.'.join(parts[: depth + 1])} is a value and has no keys")
 
 
 def _check_judge(base: Mapping[str, Any]) -> None:
     if not base.get("protocol", {}).get("extractor"):
         raise ValueError(
             f"protocol.extractor: no judge ships for dataset {base['data']['name']!r} (there are: "
-            f"{', '.join(sorted(JUDGES))}); name your own with --set protocol.extractor=module:attribute"
+            f"{', '.join(sorted(JUDGES))}). Name your own with --set protocol.extractor=module:attribute."
         )

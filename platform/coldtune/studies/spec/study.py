@@ -1,8 +1,7 @@
-"""What a study is: its space, base, protocol and seed. Its identity follows from that, and from nothing else."""
+"""The specification of a study: its space, base, objectives, search and seed. Its name follows from a hash of these."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pydantic import Field, model_validator
 from coldtune import presets
 from coldtune.config import Config, digest, parse, plain
 from coldtune.dotted import leaves
+from coldtune.files import write_file
 from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
@@ -22,19 +22,25 @@ SPEC_FILE = "spec.yaml"
 
 
 class StudySpec(Config):
-    """A study: everything that determines which trials it asks and how it judges them.
+    """Everything that determines which trials a study asks and how it judges them.
 
-    also: further objectives, which turn the search into one for trade-offs: no trial is best then, but some are not
-    beaten in every objective by another (the Pareto front).
+    The number of trials, the home, the workers and the servers do not belong to it. The same spec started again
+    resumes the study.
 
-    imports: the studies whose trials this one began with. Part of what a study is, since what a search asks depends on
-    what it knows: the same command goes on with the same study, one that imports something else is another study. What
-    was taken over stands in the study from its beginning, so that a later change of those studies changes nothing.
-
-    pruning: which trials end before their training does, judged at the base's rungs.
-
-    table: which of the paper's tables its variants fill (`coldtune.studies.designs.paper_table`). The number of trials,
-    the home, the workers and the servers are not part of it: the same spec run again resumes.
+    Attributes:
+        job: The name of the job, with which the study's default name begins.
+        space: The search space.
+        base: The trial configuration around which the space lies.
+        objective: The quantity to improve. If there are several objectives, this is the first.
+        also: More objectives. The search then looks for trade-offs: there is no best trial, but a Pareto front of the
+            trials that no other trial beats in every objective.
+        search: How the study chooses its points.
+        pruning: Which trials end before their training does, judged at the base's rungs.
+        seed: The seed of the search.
+        imports: The studies with whose trials this study began. They are part of the spec, because a search depends on
+            the trials that it knows. The same command resumes the study, and another `--import` starts another study.
+            The trials are copied when the study begins, so later changes of the imported studies have no effect.
+        table: The table of the paper that the variants fill (`coldtune.studies.designs.paper_table`).
     """
 
     job: str
@@ -49,7 +55,7 @@ class StudySpec(Config):
     table: str | None = None
 
     @model_validator(mode="after")
-    def _different(self) -> StudySpec:
+    def _check_metrics_differ(self) -> StudySpec:
         metrics = [objective.metric for objective in self.objectives]
         if len(set(metrics)) < len(metrics):
             raise ValueError(f"objective = {metrics}: each metric once")
@@ -57,29 +63,32 @@ class StudySpec(Config):
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """All objectives, the one that names the best trial first."""
+        """All objectives. The first is `objective`."""
         return (self.objective, *self.also)
 
     @property
     def name(self) -> str:
-        """The default name: the job's, and six characters of the hash of the spec."""
+        """The study's default name: the job's name and six characters of the hash of the spec."""
         identity = {key: value for key, value in plain(self).items() if key != "imports" or value}
         return f"{self.job}-{digest(identity)[:6]}"
 
     def save(self, folder: Path) -> None:
-        """Write `spec.yaml` into a study's folder; it is there as a whole or not at all, whenever one is killed."""
+        """Write `spec.yaml` into the study's folder. If the process is killed, the file is complete or does not exist.
+
+        Args:
+            folder: The study's folder, which must exist.
+        """
         text = yaml.safe_dump(plain(self), sort_keys=False, allow_unicode=True)
-        scratch = folder / f".{SPEC_FILE}.{os.getpid()}"
-        scratch.write_text(f"# What this study is; written once, read on resume.\n{text}")
-        os.replace(scratch, folder / SPEC_FILE)
+        comment = "# The specification of this study. It is written once and read on resume.\n"
+        write_file(folder / SPEC_FILE, comment + text)
 
     @classmethod
     def load(cls, folder: Path) -> StudySpec:
-        """The spec of the study in `folder`; ValueError where there is none."""
+        """Read the spec of the study in `folder`. ValueError if there is none."""
         return parse(cls, presets.read_yaml(folder / SPEC_FILE))
 
     def differences(self, other: StudySpec) -> list[str]:
-        """`key: mine, the other's` for every key in which two specs differ."""
+        """List the keys in which two specs differ, as `key: value here, there VALUE OF OTHER`."""
         mine, theirs = dict(leaves(plain(self))), dict(leaves(plain(other)))
         return [
             f"{key}: {mine.get(key)!r}, there {theirs.get(key)!r}"
@@ -88,10 +97,16 @@ class StudySpec(Config):
         ]
 
 
-def another(name: str, where: str, differences: Iterable[str]) -> str:
-    """What to say of a study that is there with another spec, and the ways out."""
+def describe_conflict(name: str, where: str, differences: Iterable[str]) -> str:
+    """Return the error message for a study name that is already used with another spec.
+
+    Args:
+        name: The name of the study.
+        where: Where the other spec is stored.
+        differences: The result of `StudySpec.differences`.
+    """
     listed = "\n  ".join(differences)
     return (
-        f"--study {name}: {where} holds a study with another spec; give the same settings, or another name and, to "
-        f"begin with what this one found, --import {name}:\n  {listed}"
+        f"--study {name}: {where} holds a study with another spec. Use the same settings, or another name. To "
+        f"begin the other study with the trials of this study, add --import {name}:\n  {listed}"
     )

@@ -190,7 +190,7 @@ def open_ledger(
     study, rungs = open_study(name, spec, storage), rungs_of(spec)
     sampler = FeasibleSampler(space, spec.search, spec.seed)
     study.sampler = sampler
-    study.pruner = spec.pruning.build(rungs.steps, spec.base["training"]["steps"], len(spec.objectives))
+    study.pruner = spec.pruning.build_pruner(rungs.steps, spec.base["training"]["steps"], len(spec.objectives))
     if lease.leads():
         set_up(study, spec, space, imports or Imports(), fingerprint)
     sampler.leave_out([trial.params for trial in imported(study.get_trials(deepcopy=False))])

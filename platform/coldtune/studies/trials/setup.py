@@ -16,7 +16,7 @@ from coldtune.config import parse, plain
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import difference
 from coldtune.studies.space.space import Space
-from coldtune.studies.spec.study import StudySpec, another
+from coldtune.studies.spec.study import StudySpec, describe_conflict
 from coldtune.studies.storage.optuna_private import queued_point
 from coldtune.studies.storage.record import StudyRecord, TrialRecord, attributes_of_enqueued, imported, write_study
 from coldtune.studies.storage.trial_cache import point_name
@@ -69,7 +69,7 @@ def check_spec(study: Study, spec: StudySpec) -> None:
     """ValueError naming the differences where the storage holds another study of this name."""
     written = StudyRecord.of(study).spec
     if written is not None and (differences := spec.differences(parse(StudySpec, written))):
-        raise ValueError(another(study.study_name, "its storage", differences))
+        raise ValueError(describe_conflict(study.study_name, "its storage", differences))
 
 
 def check_judge(name: str, trials: Iterable[FrozenTrial], protocol: Protocol) -> None:
