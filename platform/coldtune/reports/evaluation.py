@@ -13,12 +13,21 @@ from rich.table import Table
 from rich.text import Text
 
 from coldtune.config import plain
-from coldtune.metrics import Comparison, Judgement, Protocol, Value, check_same, higher_is_better
+from coldtune.metrics import (
+    DISTANCES,
+    IMAGE_SCORES,
+    Comparison,
+    Judgement,
+    Protocol,
+    Value,
+    check_same,
+    higher_is_better,
+)
 from coldtune.reports.tables import ANY_WIDTH, MISSING, Printed
 
 NFE = "nfe"
-# Between sets, and image by image: a table that is too wide for a terminal is parted here first.
-GROUPS = (("fid", "fid_infinity", "kid", "mind", "precision", "recall"), ("ssim", "rmse", "psnr", NFE))
+# The columns in order. A table that is too wide for a terminal is split between the groups first.
+GROUPS = (tuple(DISTANCES), (*IMAGE_SCORES, NFE))
 HEADS = {"fid_infinity": "FID∞", "precision": "precision", "recall": "recall"}
 _GAP = 2
 

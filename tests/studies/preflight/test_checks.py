@@ -96,7 +96,7 @@ def test_a_source_of_other_images(
             "{metric: kid, direction: maximize}",
             "direction = 'maximize': kid is better the other way; allowed: minimize",
         ),
-        ("{metric: lpips}", "objective.metric = 'lpips'"),
+        ("{metric: lpips}", "objective.metric = 'lpips': unknown metric; allowed: fid, fid_infinity, kid, mind"),
     ],
 )
 def test_an_objective_that_means_nothing_here(

@@ -1,20 +1,36 @@
-"""What a search improves."""
+"""The objective of a search: a metric, and the direction in which it improves."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from coldtune.config import Config
-from coldtune.metrics import higher_is_better
+from coldtune.metrics import DISTANCES, IMAGE_SCORES, higher_is_better
+
+NFE = "nfe"
 
 
 class Objective(Config):
-    """What the search improves: a metric of the trial's own sampler under the protocol, or `nfe`, what it costs."""
+    """A quantity that the search improves.
 
-    metric: Literal["fid", "fid_infinity", "kid", "mind", "precision", "recall", "ssim", "rmse", "psnr", "nfe"] = "fid"
+    Attributes:
+        metric: A metric of the images that the trial's own sampler made, under the trial's protocol. "nfe" is the
+            sampler's cost instead: its network evaluations for each image.
+        direction: The direction in which the metric is better. The other direction is an error.
+    """
+
+    metric: str = "fid"
     direction: Literal["minimize", "maximize"] = "minimize"
+
+    @field_validator("metric")
+    @classmethod
+    def _is_registered(cls, value: str) -> str:
+        allowed = (*DISTANCES, *IMAGE_SCORES, NFE)
+        if value not in allowed:
+            raise ValueError(f"unknown metric; allowed: {', '.join(allowed)}")
+        return value
 
     @model_validator(mode="after")
     def _towards_better(self) -> Objective:
