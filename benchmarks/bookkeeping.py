@@ -1,13 +1,15 @@
-"""What a study costs besides its trials: many trivial trials, against Ray Tune with OptunaSearch as they come.
+"""Time the bookkeeping of a study with many trivial trials, beside plain Ray Tune with OptunaSearch.
 
     uv run benchmarks/bookkeeping.py [--trials 10000] [--other-trials 1000] [--dir DIR] [--rows ROW ...]
 
-Every row is a process with a Ray cluster of its own, two trials at once, processes reused. A trial does nothing, so
-the time from one trial's end to the next is bookkeeping: Tune's and Ray's, the study's, and the suggestion, whose own
-time is taken apart. "ours" is what a study runs: its ledger on a journal file, `execute`, and, where tracked, its
-records with spools and their delivery to MLflow (SQLite); "late" goes on with a study of 10,000 trials. "stock" is
-OptunaSearch on a journal file with the same space and algorithm and, where tracked, MLflowLoggerCallback. Prints
-Markdown tables.
+Every row is a process with its own Ray cluster. It runs two trials at once and reuses their processes. A trial does
+nothing, so the time from a trial's end to the next trial's end is bookkeeping of Tune, of Ray and of the study, and the
+time of the suggestion, which is shown separately.
+
+"ours" runs the code of a study: its ledger on a journal file, and `execute`. If the row is tracked, it also writes the
+study's records to spools and delivers them to MLflow (SQLite). "late" continues a study of 10,000 trials. "stock" is
+OptunaSearch on a journal file with the same space and algorithm, and MLflowLoggerCallback if the row is tracked. The
+script prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -34,17 +36,17 @@ NAME = "bookkeeping"
 ASKED_AT = (10, 100, 1_000, 3_000, 10_000)
 REPEATS = 11
 ROWS = ("stock random", "ours random", "stock random", "ours late", "stock tracked", "ours tracked")
-LONG = "ours random"  # of --trials; the others are of --other-trials
-LATE = 10_000  # trials that "ours late" finds in its study when it begins
+LONG = "ours random"  # has --trials trials, and every other row has --other-trials
+LATE = 10_000  # trials in the study of "ours late" before it begins
 
 
 @dataclass
 class Clock:
-    """When each trial ended, and what the driver had spent by then."""
+    """The time of each trial's end, and the time that the driver had spent on each part by then."""
 
     total: int
     label: str
-    file: Path | None = None  # where each trial's line goes: a row that is cut off is worth what it measured
+    file: Path | None = None  # a line per trial, so that a row that is cut off keeps its measurements
     parts: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, float]] = field(default_factory=list)
 
@@ -65,7 +67,7 @@ class Clock:
         self._bar.start()
 
     def timed(self, part: str, owner: Any, *names: str) -> None:
-        """Add up the time in some methods of an object under a name; of calls inside calls, the outer one's."""
+        """Add the time of an object's methods to a part. Of nested calls, only the outer call counts."""
         for name in names:
             setattr(owner, name, self._wrapped(part, getattr(owner, name)))
 
@@ -127,7 +129,7 @@ def value(number: int) -> float:
 
 
 def trivial_trial(config: Mapping[str, Any]) -> None:
-    """A trial as `coldtune_trial` runs it, without training, sampling and measuring."""
+    """Run a trial like `coldtune_trial`, but without training, sampling and measuring."""
     from ray import tune
 
     from coldtune.config import parse
@@ -217,7 +219,10 @@ def stock_trial(config: Mapping[str, Any]) -> None:
 
 
 def stock_point(trial: Any) -> None:
-    """OptunaSearch's space, defined by run; of the module, since its searcher is pickled every ten seconds."""
+    """Suggest a point of the same space to OptunaSearch.
+
+    The function belongs to the module, because Tune pickles the searcher every ten seconds.
+    """
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     def pick(name: str, of: Any) -> Any:
@@ -261,7 +266,7 @@ def run_stock(algorithm: str, tracked: bool, trials: int, folder: Path, clock: C
     )  # fmt: skip
     callbacks = [MLflowLoggerCallback(tracking_uri=uri, experiment_name="stock")] if tracked else []
     with cluster.connect(NAME):
-        del os.environ["TUNE_GLOBAL_CHECKPOINT_S"]  # as they come
+        del os.environ["TUNE_GLOBAL_CHECKPOINT_S"]  # the default of plain Ray Tune
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         tune.Tuner(
@@ -276,12 +281,12 @@ def run_stock(algorithm: str, tracked: bool, trials: int, folder: Path, clock: C
 
 
 def _closing(callback: type) -> Any:
-    """The callback, without what Tune would pickle of it."""
+    """Return an instance of the callback that Tune pickles as an empty dict."""
     return type("Ended", (callback,), {"__reduce__": lambda self: (dict, ())})()
 
 
 def one(row: str, trials: int, folder: Path) -> None:
-    """A row, in this process; what was measured goes into the folder."""
+    """Run a row in this process, and write its measurements into the folder."""
     who, what = row.split()
     clock = Clock(trials, row, folder / "rows.jsonl")
     algorithm, tracked = ("tpe" if what == "tpe" else "random"), what == "tracked"
@@ -293,7 +298,7 @@ def one(row: str, trials: int, folder: Path) -> None:
 
 
 def filled(algorithm: str, count: int, folder: Path) -> Any:
-    """The ledger of a study in which `count` trials have completed."""
+    """Return the ledger of a study with `count` completed trials."""
     import random
 
     from optuna.trial import create_trial
@@ -306,7 +311,7 @@ def filled(algorithm: str, count: int, folder: Path) -> Any:
     folder.mkdir(exist_ok=True)
     space, rng = make_space(), random.Random(0)
     ledger = open_ledger(NAME, make_spec(algorithm), space, open_storage(folder))
-    ledger.complete(ledger.ask().number, TrialOutcome({"fid": value(0)}))  # the base, which is asked as it is
+    ledger.complete(ledger.ask().number, TrialOutcome({"fid": value(0)}))  # the first trial is the base
     with batch(ledger.study):
         for number in range(1, count):
             point = space.sample(rng)
@@ -316,7 +321,7 @@ def filled(algorithm: str, count: int, folder: Path) -> Any:
 
 
 def asks(scratch: Path) -> None:
-    """What it takes to ask, by how many trials there are: the suggestion, and the rest of the ledger's work."""
+    """Time the suggestion and the rest of an ask and a tell for studies with more and more trials."""
     from coldtune.studies.storage.outcome import TrialOutcome
 
     print(
@@ -346,7 +351,7 @@ def asks(scratch: Path) -> None:
 
 
 def windows(rows: list[dict[str, float]], width: int) -> list[tuple[str, dict[str, float]]]:
-    """Means over windows of `width` trials: ms per trial of each part, and the memory at the end."""
+    """Return means over windows of `width` trials: the ms per trial of each part, and the memory at the end."""
     found = []
     for first in range(0, len(rows) - 1, width):
         part = rows[first : first + width + 1]
@@ -359,7 +364,7 @@ def windows(rows: list[dict[str, float]], width: int) -> list[tuple[str, dict[st
 
 
 def table(row: str, folder: Path, width: int) -> None:
-    """One row's growth as a Markdown table."""
+    """Print the windows of a row as a Markdown table."""
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     more = folder / "more.json"
     after = f"{json.loads(more.read_text())['delivered_after']:.1f} s" if more.exists() else "not waited for"

@@ -1,12 +1,13 @@
-"""What the closed form of the blur saves against convolving t times, which is how D(x, t) is usually written.
+"""Compare the closed form of the blur with t convolutions, which is the usual way to compute D(x, t).
 
     uv run benchmarks/degradations.py > benchmarks/$(date +%F)-degradations.md
 
-For the paper's settings of MNIST, CIFAR-10 and CelebA generation, on one CPU thread: degrading a batch, degrading a
-training batch with a severity for each image, and all the degradations of one run of Algorithm 2 (the restorer costs
-nothing). Old and new alternate in one process; a figure is the median over the runs of the process's CPU seconds, which
-other people's load disturbs less than wall time. With a GPU at hand also the share of its memory bandwidth that the
-closed form reaches, and its share of a training step.
+The settings are the paper's for MNIST, CIFAR-10 and CelebA generation, on a single CPU thread. Three operations are
+timed: degrading a batch, degrading a training batch with a severity for each image, and all degradations of a run of
+Algorithm 2, whose restorer costs nothing. The old and the new code alternate in one process. A number is the median of
+the process's CPU seconds, because other load on the machine disturbs them less than wall time. If the machine has a
+GPU, the script also prints the share of its memory bandwidth that the closed form reaches, and its share of a training
+step.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from coldtune.diffusion import build_degradation, build_restorer, sample
 from coldtune.diffusion.degradations import Degradation
 
 LONG = 100_000.0
-"""Multiply-adds, in millions, beyond which the iterated Algorithm 2 is extrapolated rather than run."""
+"""Millions of multiply-adds. Beyond this, the iterated Algorithm 2 is extrapolated from a few convolutions."""
 ENOUGH = 0.1
-"""CPU seconds that a quick operation is repeated for, to be measurable."""
+"""CPU seconds for which a quick operation is repeated, so that it can be measured."""
 AIMS = {"degrade": {32: 300, 128: 3000}, "TACoS": {32: 200, 128: 1500}}
 
 
@@ -54,7 +55,7 @@ SETTINGS = (
 
 
 class Iterated:
-    """D(x, t) as published: a depthwise convolution with a k x k kernel for each of the t steps."""
+    """D(x, t) as published, with a depthwise k x k convolution for each of the t steps."""
 
     def __init__(self, config: dict[str, Any], channels: int) -> None:
         self.steps, size, sigma = config["steps"], config["kernel_size"], config["sigma"]
@@ -80,7 +81,7 @@ class Iterated:
         return x
 
     def degrade_each(self, x: Tensor, t: Tensor) -> Tensor:
-        """The whole batch up to its largest t, every level kept, and each image's picked."""
+        """Degrade the whole batch up to its largest t, keep every level, and pick the level of each image."""
         levels = [x]
         for step in range(int(t.max())):
             levels.append(self.convolve(levels[-1], step))
@@ -94,7 +95,7 @@ class Iterated:
 
 @dataclass(frozen=True)
 class Result:
-    """CPU seconds of one operation, iterated and closed, each the median over the runs."""
+    """Median CPU seconds of an operation by iteration and in closed form."""
 
     setting: str
     size: int
@@ -122,7 +123,7 @@ def seconds(value: float) -> str:
 
 
 def cpu_seconds(call: Callable[[], object], at_least: float = 0.0) -> float:
-    """CPU seconds of one call, repeated until `at_least` has passed."""
+    """Return the CPU seconds of a call, averaged over calls until `at_least` seconds have passed."""
     calls, start = 0, time.process_time()
     while calls == 0 or time.process_time() - start < at_least:
         call()
@@ -131,8 +132,8 @@ def cpu_seconds(call: Callable[[], object], at_least: float = 0.0) -> float:
 
 
 def alternately(old: Callable[[], object], new: Callable[[], object], runs: int) -> tuple[float, float]:
-    """The medians of old and new, timed in turn so that both meet the same machine."""
-    new()  # tables and caches are there
+    """Return the medians of old and new, timed alternately so that other load affects both."""
+    new()  # fills tables and caches
     pairs = [(cpu_seconds(old, ENOUGH), cpu_seconds(new, ENOUGH)) for _ in range(runs)]
     olds, news = zip(*pairs, strict=True)
     return statistics.median(olds), statistics.median(news)
@@ -180,14 +181,14 @@ def largest_difference(before: Callable[[], Tensor], after: Callable[[], Tensor]
 
 
 def measure_gpu(setting: Setting, runs: int) -> str:
-    """A row: the share of the memory bandwidth of a plain copy, and of a training step, with the preset's restorer."""
+    """Return a row with the closed form's share of a plain copy's bandwidth and of the preset's training step."""
     tree = presets.load(setting.preset)
     shape, device = presets.image_shape(tree), torch.device("cuda")
     d, batch = build_degradation(tree["degradation"], shape), tree["training"]["batch_size"]
     x = torch.rand(batch, *shape, device=device) * 2 - 1
     t = torch.randint(1, d.steps + 1, (batch,), device=device)
     degrade = gpu_seconds(lambda: d(x, t), runs)
-    # What has to move: the images in and out, and the matrix of each image's severity.
+    # The least traffic: the images in and out, and a matrix for the severity of each image.
     moved = 4 * (2 * x.numel() + batch * shape[1] * shape[2])
     restorer = build_restorer(tree["restorer"], shape, d.steps).to(device)
     optimizer = torch.optim.Adam(restorer.parameters(), lr=2e-5)
@@ -207,7 +208,7 @@ def measure_gpu(setting: Setting, runs: int) -> str:
 
 
 def gpu_seconds(call: Callable[[], object], runs: int) -> float:
-    """The median over the runs of one call's time on the device, 20 calls a run."""
+    """Return the median time of a call on the device, with 20 calls in each run."""
     times = []
     for _ in range(runs + 1):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -221,7 +222,7 @@ def gpu_seconds(call: Callable[[], object], runs: int) -> float:
 
 
 def copy_bandwidth(runs: int) -> float:
-    """Bytes a second, read and written, of copying 1 GiB on the device."""
+    """Return the bytes per second, read and written, of copying 1 GiB on the device."""
     source = torch.empty(2**28, device="cuda")
     target = torch.empty_like(source)
     return 2 * source.nbytes / gpu_seconds(lambda: target.copy_(source), runs)

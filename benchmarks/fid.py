@@ -1,9 +1,10 @@
-"""The finish of FID, from moments to the distance, against scipy's square root and torchmetrics; throughput, memory.
+"""Compare the last step of FID, from moments to the distance, with scipy's square root and with torchmetrics.
 
     uv run benchmarks/fid.py > benchmarks/$(date +%F)-fid.md
 
-All on one thread, in turn in one process, on the same moments. A figure is the process's CPU seconds, which other
-people's load disturbs less than wall time. Memory is the peak of resident memory over that before the call.
+Throughput and memory are measured too. All candidates run alternately in one process, on a single thread and on the
+same moments. A time is the process's CPU seconds, because other load on the machine disturbs them less than wall time.
+Memory is the peak of resident memory minus the memory before the call.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ OURS, INTERVAL = "coldtune", "coldtune, from features, with its interval"
 
 
 def features(dim: int, seed: int, shift: float) -> Tensor:
-    """Vectors (IMAGES, dim), non-negative as after a ReLU, whose spread falls over the directions as 1 / k."""
+    """Return vectors (IMAGES, dim), non-negative as after a ReLU, whose spread in direction k falls as 1 / k."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(IMAGES, dim, generator=generator, dtype=torch.float64)
     mix = torch.linalg.qr(torch.randn(dim, dim, generator=torch.Generator().manual_seed(9), dtype=torch.float64))[0]
@@ -71,7 +72,7 @@ class AsGiven(nn.Module):
 
 
 def finishes(dim: int) -> dict[str, Callable[[], float]]:
-    """By name, what turns moments that were taken before into the distance."""
+    """Return the candidates by name. Each turns given moments into the distance."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     x, y = features(dim, 0, 0.3), features(dim, 1, 0.0)
@@ -88,7 +89,7 @@ def finishes(dim: int) -> dict[str, Callable[[], float]]:
         return float(shift @ shift + np.trace(s) + np.trace(r) - 2 * cross)
 
     def torchmetrics() -> float:
-        metric._computed = None  # it would answer from memory the second time
+        metric._computed = None  # otherwise the second call would return a cached value
         return float(metric.compute())
 
     def with_influences() -> float:
@@ -104,7 +105,7 @@ def finishes(dim: int) -> dict[str, Callable[[], float]]:
 
 
 def by_singular_values(x: Tensor, y: Tensor) -> float:
-    """The distance from the features themselves: nothing is squared, so no digits are lost. Slow; a check."""
+    """Compute the distance from the features, slowly but without squares, so that no digits are lost."""
     factors = [torch.linalg.qr(z - z.mean(0), mode="r").R / (len(z) - 1) ** 0.5 for z in (x, y)]
     shift, cross = x.mean(0) - y.mean(0), torch.linalg.svdvals(factors[0] @ factors[1].T).sum()
     return float(shift @ shift + sum((z * z).sum() for z in factors) - 2 * cross)
@@ -126,13 +127,13 @@ def in_turn(works: dict[str, Callable[[], float]], repeats: int) -> dict[str, li
 
 
 def status(field: str) -> float:
-    """VmRSS or VmHWM of this process, MB."""
+    """Return VmRSS or VmHWM of this process in MB."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
 
 
 def extra_memory(work: Callable[[], object]) -> float:
-    """Peak of resident memory during the call over that before, MB. Linux only."""
+    """Return the peak of resident memory during the call minus the memory before it, in MB. Linux only."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
@@ -145,7 +146,7 @@ def shown(seconds: float) -> str:
 
 
 def finish_rows(dim: int) -> tuple[list[str], dict[str, float], float]:
-    """Rows of the table, the ratios of the medians, and the largest relative error."""
+    """Return rows of the table, the ratios of the medians, and the largest relative error."""
     works = finishes(dim)
     values = {name: work() for name, work in works.items()}
     seconds = in_turn(works, REPEATS[dim])
@@ -176,7 +177,7 @@ def streaming(dim: int) -> str:
 
 
 def judging(folder: Path) -> list[str]:
-    """Of scikit-learn's digits: the whole validation split by everything, and by FID and image scores alone."""
+    """Time `judge` on the validation split of the digits, with all metrics, and with FID and the image scores only."""
     extractor, cache = build_extractor("digits"), MemoryCache()
     dataset = prepare(DataConfig(name="digits"), folder, progress=False)
     protocol = resolve(ProtocolConfig(), extractor, dataset)

@@ -1,10 +1,10 @@
-"""The share of a sweep's wall time that is not training, sampling or measuring, and where the rest goes.
+"""Measure the share of a sweep's wall time that is not training, sampling or measuring, and split it into parts.
 
     uv run benchmarks/overhead.py --trials 4 --steps 2000 [--home DIR]
 
-Runs jobs/sweep_blur.py on scikit-learn's digits in a process of its own, as a user does. What the slots did is read
-from the study: when each trial was asked and told, and what its stages took. Wall time counts from the start of the
-command to its end, times the trials at once. Prints a Markdown table.
+The script runs jobs/sweep_blur.py on scikit-learn's digits in a separate process, as a user does. The study says when
+each trial was asked and told, and how long its stages took. The total is the time from the start of the command to its
+end, multiplied by the number of trials at once. The result is a Markdown table.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Trial:
-    """When a trial was asked and told (seconds after the command's start), and what of it was work."""
+    """The times of a trial's ask and tell, in seconds after the command's start, and the seconds of its stages."""
 
     asked: float
     told: float
@@ -37,7 +37,7 @@ class Trial:
 
 
 def run(arguments: list[str], home: Path, scratch: str) -> tuple[float, float]:
-    """Run the job; gives when it began and when it ended, as times of day."""
+    """Run the job, and return its start and its end in seconds since the epoch."""
     command = [sys.executable, str(ROOT / "jobs" / "sweep_blur.py"), "--home", str(home), *arguments]
     print(f"    {shlex.join(command)}\n", file=sys.stderr, flush=True)
     began = time.time()
@@ -51,7 +51,8 @@ def trials(home: Path, began: float) -> list[Trial]:
     (folder,) = (home / "studies").iterdir()
     storage = open_storage(folder)
     study = optuna.load_study(study_name=folder.name, storage=storage)
-    return [_trial(trial, began) for trial in study.trials if "stages" in trial.user_attrs]  # one that failed has none
+    # A failed trial has no stages.
+    return [_trial(trial, began) for trial in study.trials if "stages" in trial.user_attrs]
 
 
 def _trial(trial: Any, began: float) -> Trial:
@@ -63,7 +64,7 @@ def _trial(trial: Any, began: float) -> Trial:
 
 
 def gaps(found: list[Trial], at_once: int) -> float:
-    """Seconds between a trial's end and the start of the next one in its slot, until the last trial has started."""
+    """Return the seconds between a trial's end and the next trial's start in the same slot, summed over all trials."""
     free: list[float] = []
     idle = 0.0
     for trial in sorted(found, key=lambda trial: trial.asked)[at_once:]:

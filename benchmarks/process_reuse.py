@@ -1,10 +1,11 @@
-"""What it saves that a process runs trial after trial, against a new process for each trial.
+"""Compare processes that run trial after trial with a new process for each trial.
 
     uv run benchmarks/process_reuse.py [--trials 8] [--steps 20] [--rounds 2]
 
-Runs jobs/sweep_blur.py as a user does, and the same with Tune's `reuse_actors` off, in turn. Of each trial it takes
-the time between its asking and its telling, less what its stages took: the start of its process, imports, data, store,
-records, pictures. The first trials, one for each process that both ways must start, stand apart. Prints Markdown.
+The script runs jobs/sweep_blur.py as a user does, and alternately the same with Tune's `reuse_actors` off. It measures
+the time from each trial's ask to its tell, minus the time of its stages. What remains is the start of the process,
+imports, data, store, records and pictures. The first trials are shown separately, because both ways must start a
+process for each of them. The result is a Markdown table.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def sweep(reused: bool, arguments: list[str], scratch: str) -> tuple[list[overhead.Trial], float]:
-    """The trials of one sweep, and its wall time."""
+    """Run a sweep, and return its trials and its wall time."""
     home = Path(tempfile.mkdtemp(dir=scratch))
     how = [str(JOB)] if reused else ["-c", ANEW, str(JOB)]
     began = time.time()

@@ -1,9 +1,10 @@
-"""When does the paper's order (its table 6: Algorithm 2 < direct < Algorithm 1 in FID) hold on the digits?
+"""Find out when the FIDs of samplers on the digits have the order of the paper's table 6.
 
     uv run benchmarks/sampler_order.py --seeds 0 1 2 --steps 200 300 400 500 600 800
 
-Trains the preset's restorer with each seed, stops at each number of steps, and measures all three samplers on the same
-images. Prints a Markdown table. The trainings continue one another, so the longest one is all that is paid for.
+The order is Algorithm 2 < direct < Algorithm 1. The script trains the preset's restorer with each seed, stops at each
+number of steps, and measures all three samplers on the same images. A longer training continues the shorter training,
+so each seed costs only its longest training. The result is a Markdown table.
 """
 
 from __future__ import annotations

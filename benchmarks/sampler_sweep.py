@@ -1,14 +1,17 @@
-"""What 24 settings of the sampler on one restorer cost where its training is found, and where each trial retrains.
+"""Compare the cost of 24 samplers on a single restorer if its training is found, and if each trial trains again.
 
     uv run benchmarks/sampler_sweep.py --steps 300 --retrain 24
     uv run benchmarks/sampler_sweep.py --steps 2000 --retrain 3
 
-The settings are those of search_spaces/samplers.yaml, the restorer that of its base. Found: the 24 trials one after
-another on one store, as a study runs them, each with x_T and the two baselines judged too. Stock: a trial alone with an
-empty store, which trains, samples with its own sampler and judges that, and nothing else; `--retrain` of the settings,
-spread over them, are run so. Where these are not all, the others are extrapolated: the mean training, and their own
-sampling and judging as it was timed on the other side. Both sides run in turn in this process, on one thread. Times are
-the process's CPU seconds, which other work on the machine does not lengthen as it does the wall's. Prints Markdown.
+The samplers are those of search_spaces/samplers.yaml, and the restorer is that of its base.
+
+- Found: the 24 trials run one after another on the same store, as in a study. Each also judges x_T and two baselines.
+- Stock: a trial runs alone with an empty store. It trains, samples with its own sampler, judges these images, and does
+  nothing else. `--retrain` says how many of the 24 settings, evenly spread, run in this way. The other settings are
+  extrapolated: the mean time of a training, and the setting's own sampling and judging from the found side.
+
+Both sides alternate in this process on a single thread. Times are the process's CPU seconds, because other load on the
+machine lengthens them less than wall time. The result is a Markdown table.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ def settings(home: Path, steps: int) -> tuple[Dataset, list[TrialConfig]]:
 
 
 def found_trial(trial: TrialConfig, dataset: Dataset, store: Store) -> tuple[float, float]:
-    """CPU seconds of a trial of the study, and of them its training."""
+    """Return the CPU seconds of a trial of the study, and of its training alone."""
     chain = Chain(trial, dataset, store)
     started = time.process_time()
     chain.train(train, lambda *_: None)
@@ -53,7 +56,7 @@ def found_trial(trial: TrialConfig, dataset: Dataset, store: Store) -> tuple[flo
 
 
 def stock_trial(trial: TrialConfig, dataset: Dataset) -> tuple[float, float]:
-    """CPU seconds of a trial that finds nothing and does only what its own FID needs, and of them its training."""
+    """Return the CPU seconds of a trial that finds no work and computes only its own FID, and of its training alone."""
     with tempfile.TemporaryDirectory(prefix="stock-") as scratch:
         chain = Chain(trial, dataset, Store(scratch))
         started = time.process_time()
@@ -64,12 +67,12 @@ def stock_trial(trial: TrialConfig, dataset: Dataset) -> tuple[float, float]:
 
 
 def spread(count: int, of: int) -> list[int]:
-    """`count` of the settings, from the first to the last."""
+    """Return the numbers of `count` settings, evenly spread from the first to the last."""
     return sorted({round(i * (of - 1) / max(count - 1, 1)) for i in range(count)})
 
 
 def turns(retrained: Sequence[int], count: int) -> Iterator[tuple[bool, int]]:
-    """Which side runs which setting, in turn: (found, setting)."""
+    """Yield (found, setting) in the order of the runs, so that the two sides alternate."""
     for i in range(count):
         yield True, i
         if i in retrained:
@@ -96,7 +99,7 @@ def main() -> None:
 
 def compare(steps: int, retrain: int, home: Path) -> None:
     dataset, trials = settings(home, 10)
-    stock_trial(trials[0], dataset)  # what a process does once, such as imports, is neither side's
+    stock_trial(trials[0], dataset)  # imports and other first-time work count for neither side
     dataset, trials = settings(home, steps)
     store, retrained = Store(home / "store"), spread(retrain, len(trials))
     found: dict[int, tuple[float, float]] = {}

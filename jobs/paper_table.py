@@ -1,20 +1,21 @@
-"""Fill one of the paper's tables: its trials are trained (or found), judged, and printed beside the paper's figures.
+"""Fill one of the paper's tables with our own trials, and print our numbers beside those of the paper.
 
-    uv run jobs/paper_table.py --table 1                         # deblurring, on scikit-learn's digits, minutes
+    uv run jobs/paper_table.py --table 1                         # deblurring of scikit-learn's digits, minutes
     uv run jobs/paper_table.py --table 4                         # generation from noise and from blur
     uv run jobs/paper_table.py --table 1 --dataset mnist --preset paper --data-dir DATA --gpus-per-trial 1
 
-Tables 1 to 6; 5.3 and A.7 for the FIDs that the paper prints in these sections' text. The preset `quick` is each task
-scaled down (digits, mnist, cifar10); `paper` is the paper's own setting (700,000 steps), and says what it will cost
-before it starts. The same command again resumes. The table goes to table.md and table.tex in the study's folder, and
-to MLflow.
+The tables are 1 to 6, and 5.3 and A.7 for the FIDs in the text of these sections. The preset `quick` is each task
+scaled down, for digits, mnist and cifar10. The preset `paper` is the paper's own setting of 700,000 steps, and prints
+its cost before it starts. Trainings that the store already has are not repeated, and the same command resumes. The
+table is written to table.md and table.tex in the study's folder, and to MLflow.
 """
 
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "platform"))  # a submitted copy of the repository runs its own code, installed or not
+# A copy that was submitted to a cluster runs its own code, whether coldtune is installed there or not.
+sys.path.insert(0, str(ROOT / "platform"))
 
 from coldtune.cli.paper_table import main  # noqa: E402
 

@@ -4,14 +4,16 @@
     uv run jobs/sweep_degradations.py --trials 60 --gpus-per-trial 0.5 --set training.steps=20000
     ray job submit --working-dir . -- python jobs/sweep_degradations.py  # the same on a cluster
 
-The same command again resumes; a larger --trials extends. What varies, and where: search_spaces/degradations.yaml.
+The same command resumes the study, and a larger --trials extends it. The search space is
+search_spaces/degradations.yaml.
 """
 
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "platform"))  # a submitted copy of the repository runs its own code, installed or not
+# A copy that was submitted to a cluster runs its own code, whether coldtune is installed there or not.
+sys.path.insert(0, str(ROOT / "platform"))
 
 from coldtune.cli.job import main  # noqa: E402
 

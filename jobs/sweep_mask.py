@@ -1,17 +1,18 @@
-"""How should a mask grow? Search T, the step of beta and the sampler, with as much of the image left at T.
+"""How should a mask grow? Search T, the step of beta and the sampler, while the share of the image left at T is fixed.
 
     uv run jobs/sweep_mask.py                                    # scikit-learn's digits on this machine, minutes
     uv run jobs/sweep_mask.py --dataset mnist --data-dir DATA --set data.image_size=32 --gpus-per-trial 0.5
     ray job submit --working-dir . -- python jobs/sweep_mask.py  # the same on a cluster
 
-The same command again resumes; a larger --trials extends. What varies, and where: search_spaces/mask.yaml.
+The same command resumes the study, and a larger --trials extends it. The search space is search_spaces/mask.yaml.
 """
 
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "platform"))  # a submitted copy of the repository runs its own code, installed or not
+# A copy that was submitted to a cluster runs its own code, whether coldtune is installed there or not.
+sys.path.insert(0, str(ROOT / "platform"))
 
 from coldtune.cli.job import main  # noqa: E402
 

@@ -1,17 +1,19 @@
-"""Which sampler, in how few steps? 24 settings on one restorer, which is trained once; FID and NFE at once.
+"""Which sampler needs the fewest steps? Judge 24 samplers on a single restorer by FID and NFE at once.
 
     uv run jobs/sweep_samplers.py                                    # scikit-learn's digits on this machine, minutes
-    uv run jobs/sweep_samplers.py --set training.steps=2000          # the same question of a better restorer
+    uv run jobs/sweep_samplers.py --set training.steps=2000          # the same samplers on a better restorer
     ray job submit --working-dir . -- python jobs/sweep_samplers.py  # the same on a cluster
 
-The same command again resumes. What varies, and where: search_spaces/samplers.yaml.
+The restorer is trained once, because all trials share its training. The same command resumes the study. The search
+space is search_spaces/samplers.yaml.
 """
 
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "platform"))  # a submitted copy of the repository runs its own code, installed or not
+# A copy that was submitted to a cluster runs its own code, whether coldtune is installed there or not.
+sys.path.insert(0, str(ROOT / "platform"))
 
 from coldtune.cli.job import main  # noqa: E402
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "platform"
-PURE = ("diffusion", "data", "metrics", "training")
+PURE = ("diffusion", "data", "metrics", "training", "reports")
 WRAPPERS = {"coldtune.training.distributed"}
 FORBIDDEN = ("ray", "mlflow", "optuna", "diffusers")
 

@@ -6,8 +6,6 @@ import argparse
 import os
 import re
 import runpy
-import shlex
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -29,26 +27,12 @@ from coldtune.stages.trial import TrialConfig, short_name
 from coldtune.studies.preflight.options import Limits, RunOptions
 from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.build import build_spec
+from recipes import CONTRIBUTING, ROOT, commands, examples
 
-ROOT = Path(__file__).parents[1]
-README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+README = ROOT / "README.md"
 SPACES = sorted((ROOT / "search_spaces").rglob("*.yaml"))
 JOBS = sorted((ROOT / "jobs").glob("*.py"))
 LARGEST = 2**20
-REGISTRY = Path("platform/coldtune/diffusion/degradations/registry.py")
-
-
-def examples(document: Path) -> dict[str, str]:
-    """The code blocks of a document that have a name, by it: `<!-- example: NAME -->` and a fence below."""
-    found = re.findall(r"^<!-- example: (.+?) -->\n```\w+\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
-    return dict(found)
-
-
-def commands(document: Path, start: str) -> list[list[str]]:
-    """The words after `start` of the command lines of a document's shell blocks that begin with it."""
-    blocks = re.findall(r"^```sh\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith(start)]
-    return [shlex.split(line.removeprefix(start), comments=True) for line in lines]
 
 
 def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -141,7 +125,7 @@ def test_document_names_source_files_that_exist(document):
     names = re.findall(r"`([\w/]+/[\w]+\.py)`", document.read_text())
     roots = (ROOT, source, source / "studies")
     missing = [name for name in names if not any((root / name).exists() for root in roots)]
-    assert set(missing) <= {"jobs/sweep_pixelate.py"}, "the recipe's own job is not in the repository"
+    assert set(missing) <= {"jobs/sweep_pixelate.py", *examples(CONTRIBUTING)}, "the recipe adds these files"
 
 
 def test_architecture_page_names_classes_that_exist():
@@ -223,53 +207,6 @@ def test_library_page_example_restores_images(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     rmse = {name: float(value) for name, _, value in map(str.split, lines)}
     assert max(rmse["direct"], rmse["tacos"]) < rmse["degraded"]
-
-
-@pytest.fixture(scope="module")
-def with_pixelate(tmp_path_factory) -> Path:
-    """Return a copy of the source in which the recipe of CONTRIBUTING.md was followed."""
-    copy = tmp_path_factory.mktemp("contribution")
-    shutil.copytree(ROOT / "platform", copy / "platform", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", copy)
-    blocks = examples(CONTRIBUTING)
-    for name, text in blocks.items():
-        if "/" in name:
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            (copy / name).write_text(text)
-    registry = (copy / REGISTRY).read_text()
-    first = registry.index("from coldtune.diffusion.degradations")
-    registry = registry[:first] + blocks["registry import"] + registry[first:]
-    end = registry.index("}", registry.index("DEGRADATIONS: dict"))
-    (copy / REGISTRY).write_text(registry[:end] + blocks["registry entry"] + registry[end:])
-    return copy
-
-
-def test_contributed_degradation_passes_its_tests(with_pixelate):
-    done = run(
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=with_pixelate,
-        PYTHONPATH=str(with_pixelate / "platform"),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 20
-
-
-def test_contributed_degradation_can_be_searched(with_pixelate):
-    script = (
-        "from pathlib import Path; from coldtune.studies.spec.build import build_spec; "
-        "from coldtune.studies.space.validate import build_space; "
-        "spec = build_spec('sweep', Path('search_spaces/pixelate.yaml')); "
-        "print(build_space(spec.space, spec.base, (1, 16, 16)).feasible_share())"
-    )
-    done = run(sys.executable, "-c", script, cwd=with_pixelate, PYTHONPATH=str(with_pixelate / "platform"))
-    assert (done.stdout.strip(), done.stderr) == ("1.0", "")
-
-
-def test_contributed_files_pass_the_linter(with_pixelate):
-    files = [name for name in examples(CONTRIBUTING) if name.endswith(".py")]
-    assert len(files) == 2
-    for verb in (["check"], ["format", "--check"]):
-        done = run(sys.executable, "-m", "ruff", *verb, *files, cwd=with_pixelate)
-        assert done.returncode == 0, done.stdout
 
 
 # --- search spaces, jobs

@@ -1,7 +1,8 @@
-"""The figures of an evaluation's table: rounding, what is left out, and what is refused."""
+"""The table of an evaluation: rounding, columns, refused protocols, and the JSON record."""
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -40,29 +41,30 @@ def cell(*value: float | None, metric: str = "fid") -> str:
         ((math.inf, math.inf, math.inf), "∞"),
     ],
 )
-def test_as_many_digits_as_the_interval_allows(value, shown):
+def test_evaluation_table_cell_has_the_digits_that_its_interval_allows(value, shown):
     assert cell(*value) == shown
 
 
-def test_metrics_that_no_set_has_get_no_column():
+def test_evaluation_table_metric_of_no_set_has_no_column():
     table = evaluation_table([judged("a", fid=(1.0, 0.5, 1.5)), judged("b", fid=(1.0, 0.5, 1.5), kid=(0.1, 0.0, 0.2))])
     assert list(table.columns) == ["fid", "kid"]
     assert str(table.columns["kid"][0]) == MISSING
 
 
-def test_arrows_point_to_the_better_side():
+def test_evaluation_markdown_arrows_show_better_direction():
     head = evaluation_markdown([judged("a", fid=(1.0, 0.5, 1.5), ssim=(0.9, 0.8, 1.0), recall=(0.9, 0.8, 1.0))])
     assert "| FID ↓ | recall ↑ | SSIM ↑ |" in head
 
 
-def test_sets_of_unequal_protocols_are_refused():
+def test_evaluation_table_different_protocols_are_refused():
     other = PROTOCOL.model_copy(update={"split": "test"})
     with pytest.raises(ValueError, match=r"split \('validation' and 'test'\)"):
         evaluation_table([judged("a", fid=(1.0, 0.5, 1.5)), judged("b", other, fid=(1.0, 0.5, 1.5))])
 
 
-def test_the_record_is_valid_json_even_of_perfect_images():
+def test_evaluation_record_infinite_value_is_text():
     record = evaluation_record([judged("a", psnr=(math.inf, 30.0, math.inf), fid=(1.0, None, None))])
+    json.dumps(record, allow_nan=False)
     assert record["sets"]["a"]["metrics"]["psnr"] == {"value": "inf", "low": 30.0, "high": "inf", "n": 300}
     assert record["sets"]["a"]["metrics"]["fid"]["low"] is None
     assert record["protocol_key"] == PROTOCOL.key

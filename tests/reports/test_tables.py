@@ -1,3 +1,5 @@
+"""The table of a study's trials, cell by cell."""
+
 from __future__ import annotations
 
 import math
@@ -42,7 +44,7 @@ def cells(markdown: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.replace("\\|", "¦").strip("|").split("|")] for line in lines]
 
 
-def test_markdown_has_a_row_per_trial_and_a_column_per_difference() -> None:
+def test_markdown_table_has_a_row_per_trial_and_a_column_per_difference() -> None:
     head, rule, *body = cells(markdown_table(rows(), best=[2]))
     assert head == [
         "trial", "state", "schedule", "rate", "T",
@@ -56,7 +58,7 @@ def test_markdown_has_a_row_per_trial_and_a_column_per_difference() -> None:
     assert set(body[1][5:]) == {MISSING}
 
 
-def test_what_is_equal_and_what_went_wrong_stands_below() -> None:
+def test_markdown_table_foot_lists_equal_parameters_protocol_and_failures() -> None:
     below = markdown_table(rows(), best=[2]).split("\n\n")[1]
     assert "best: trial 2" in below
     assert "the same in all: kernel 7" in below
@@ -64,7 +66,7 @@ def test_what_is_equal_and_what_went_wrong_stands_below() -> None:
     assert "trial 1 failed: loss is NaN" in below
 
 
-def test_what_was_found_and_what_that_saved_stand_beside_the_seconds() -> None:
+def test_markdown_table_found_training_adds_columns_train_and_saved() -> None:
     made, found, failed = (replace(row) for row in rows())
     made, found = replace(made, train=13.4, saved=0.0), replace(found, train="found", saved=14.6)
     head, _, *body = cells(text := markdown_table([made, found, failed]))
@@ -73,24 +75,24 @@ def test_what_was_found_and_what_that_saved_stand_beside_the_seconds() -> None:
     assert "train: seconds of its training, or found in the store" in text
 
 
-def test_a_baseline_that_is_the_same_in_all_stands_below() -> None:
+def test_markdown_table_equal_baseline_is_printed_below() -> None:
     done = [row for row in rows() if row.metrics]
     changed = {**done[1].metrics, "fid_direct": 2.0}
     head, *_ = cells(text := markdown_table([done[0], replace(done[1], metrics=changed)]))
     assert "FID direct" in head, "it differs"
     assert not {"FID degraded", "FID alg. 1"} & set(head)
     assert "the same in all: kernel 7, FID degraded 944.10, FID alg. 1 7.10" in text
-    assert {"FID sampled", "SSIM", "RMSE", "NFE"} < set(head), "a trial's own values always have their column"
+    assert {"FID sampled", "SSIM", "RMSE", "NFE"} < set(head), "values of a trial's own sampler always have a column"
 
 
-def test_null_is_a_value_and_no_effect_is_none() -> None:
+def test_markdown_table_null_parameter_differs_from_missing_parameter() -> None:
     done, *others = rows()
     body = cells(markdown_table([replace(done, params={**done.params, "clip": None}), *others]))
     column = body[0].index("clip")
     assert [line[column] for line in body[2:]] == [MISSING, MISSING, "null"]
 
 
-def test_where_nothing_was_found_there_is_nothing_to_say() -> None:
+def test_markdown_table_negligible_saving_has_no_column() -> None:
     made, *others = rows()
     text = markdown_table([replace(made, train=13.4, saved=0.1), *others])
     assert "saved" not in text
@@ -98,7 +100,7 @@ def test_where_nothing_was_found_there_is_nothing_to_say() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 160])
-def test_no_number_is_cut_in_a_terminal(width: int) -> None:
+def test_trial_table_any_terminal_width_cuts_no_number(width: int) -> None:
     shown = text(width, best=[2], title="blur")
     assert all(len(line) <= width for line in shown.splitlines())
     assert "…" not in shown
@@ -106,11 +108,11 @@ def test_no_number_is_cut_in_a_terminal(width: int) -> None:
         assert value in shown
 
 
-def test_narrow_terminals_get_two_tables_and_wide_ones_one() -> None:
+def test_trial_table_narrow_terminal_has_two_tables() -> None:
     assert text(80).count("trial  ") == 2 * text(160).count("trial  ") == 2
 
 
-def test_values_of_different_protocols_never_share_a_table() -> None:
+def test_tables_different_or_missing_protocol_is_refused() -> None:
     other = PROTOCOL.model_copy(update={"num_images": 100})
     mixed = [*rows(), TrialRow(3, "finished", {}, {"fid_sampled": 0.5}, 1.0, "", other)]
     for table in (trial_table, markdown_table):
@@ -120,7 +122,7 @@ def test_values_of_different_protocols_never_share_a_table() -> None:
             table([TrialRow(4, "finished", {}, {"fid_sampled": 0.5})])
 
 
-def test_small_numbers_keep_two_digits_and_odd_ones_are_shown() -> None:
+def test_markdown_table_small_number_keeps_two_digits_and_nan_is_shown() -> None:
     tiny = TrialRow(0, "finished", {"a": 1}, {"fid_sampled": 0.00123, "ssim": math.nan}, None, "", PROTOCOL)
     large = TrialRow(1, "finished", {"a": 1}, {"fid_sampled": 12.0, "ssim": 0.5}, None, "", PROTOCOL)
     _, _, first, second = cells(markdown_table([tiny, large]))
@@ -128,12 +130,12 @@ def test_small_numbers_keep_two_digits_and_odd_ones_are_shown() -> None:
     assert second[2:] == ["12.0000", "0.500", MISSING]
 
 
-def test_a_study_without_trials_has_an_empty_table() -> None:
+def test_tables_no_trials_make_an_empty_table() -> None:
     assert cells(markdown_table([])) == [["trial", "state", "seconds"], ["--:", ":--", "--:"]]
     Console(width=100, quiet=True).print(trial_table([]))
 
 
-def test_markup_in_a_value_is_shown_as_it_is() -> None:
+def test_trial_table_markup_in_a_value_is_shown_literally() -> None:
     console = Console(width=100, color_system=None)
     with console.capture() as capture:
         console.print(trial_table([TrialRow(0, "failed", {"name": "[red]x[/]"}, note="KeyError: [/bold]")]))
@@ -141,7 +143,7 @@ def test_markup_in_a_value_is_shown_as_it_is() -> None:
     assert "KeyError: [/bold]" in capture.get()
 
 
-def test_a_front_is_marked_row_by_row() -> None:
+def test_markdown_table_several_best_trials_are_marked() -> None:
     markdown = markdown_table(rows(), best=[2, 0])
     assert [line[0] for line in cells(markdown)[2:]] == ["★0", "1", "★2"]
     assert "★ not beaten in all objectives by another: trials 0, 2" in markdown

@@ -1,1 +1,1 @@
-"""What a study leaves for people to look at: pictures and tables. Imports neither Ray nor MLflow nor Optuna."""
+"""Pictures, tables and pages about studies. Nothing in this folder imports Ray, MLflow or Optuna."""

@@ -1,4 +1,4 @@
-"""The table of sets of images judged under one protocol: for a terminal, as Markdown and as JSON."""
+"""The table of sets of images that were judged under the same protocol: for a terminal, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -13,19 +13,35 @@ from rich.table import Table
 from rich.text import Text
 
 from coldtune.config import plain
-from coldtune.metrics import Comparison, Judgement, Protocol, Value, check_same, higher_is_better
+from coldtune.metrics import (
+    DISTANCES,
+    IMAGE_SCORES,
+    Comparison,
+    Judgement,
+    Protocol,
+    Value,
+    check_same,
+    higher_is_better,
+)
 from coldtune.reports.tables import ANY_WIDTH, MISSING, Printed
 
 NFE = "nfe"
-# Between sets, and image by image: a table that is too wide for a terminal is parted here first.
-GROUPS = (("fid", "fid_infinity", "kid", "mind", "precision", "recall"), ("ssim", "rmse", "psnr", NFE))
+# The columns in order. A table that is too wide for a terminal is split between the groups first.
+GROUPS = (tuple(DISTANCES), (*IMAGE_SCORES, NFE))
 HEADS = {"fid_infinity": "FID∞", "precision": "precision", "recall": "recall"}
 _GAP = 2
 
 
 @dataclass(frozen=True, eq=False)
 class JudgedSet:
-    """One set of images: a row. nfe: network evaluations for each image, None where that is not known."""
+    """A set of images, which becomes a row of the table.
+
+    Attributes:
+        name: The key of the set in the JSON record.
+        label: The text at the left of its row.
+        judgement: Its metrics under the protocol.
+        nfe: The network evaluations for each image, or None if unknown.
+    """
 
     name: str
     label: str
@@ -35,10 +51,10 @@ class JudgedSet:
 
 @dataclass(frozen=True)
 class EvaluationTable:
-    """The rows for a terminal of any width: print it with rich.
+    """A table of judged sets for a terminal of any width. Print it with rich.
 
-    One table where it fits; otherwise the distances and the scores one below the other, in as many parts as keep every
-    figure whole.
+    If a single table does not fit, the image scores follow below the distances, in as many tables as necessary. So no
+    number is ever cut.
     """
 
     title: str
@@ -47,7 +63,7 @@ class EvaluationTable:
     foot: list[str]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Lay out for the width at hand."""
+        """Yield the tables and the lines below them, laid out for the width of the console."""
         yield Text(self.title, style="bold")
         for part in self._parts(console, options):
             yield self._table(part)
@@ -55,7 +71,7 @@ class EvaluationTable:
             yield Text(line, style="dim")
 
     def _parts(self, console: Console, options: ConsoleOptions) -> list[list[str]]:
-        """The columns of each table: all in one where they fit, else each group in as few as it takes."""
+        """Return the columns of each table: all in a single table if they fit, otherwise each group in few tables."""
 
         def fits(names: Sequence[str]) -> bool:
             wide = options.update(max_width=ANY_WIDTH)
@@ -87,7 +103,11 @@ class EvaluationTable:
 
 
 def evaluation_table(sets: Sequence[JudgedSet], title: str = "") -> EvaluationTable:
-    """A row for each set; metrics that no set has get no column. ValueError for sets of unequal protocols."""
+    """Return the table with a row for each set. Metrics that no set has get no column.
+
+    Raises:
+        ValueError: If the protocols of the sets differ. The message names the parts that differ.
+    """
     protocol = _protocol(sets)
     columns: dict[str, list[Printed]] = {}
     for name in (name for group in GROUPS for name in group):
@@ -98,7 +118,11 @@ def evaluation_table(sets: Sequence[JudgedSet], title: str = "") -> EvaluationTa
 
 
 def evaluation_markdown(sets: Sequence[JudgedSet], title: str = "") -> str:
-    """The same as Markdown (GitHub's), the lines below as a list. ValueError as `evaluation_table`."""
+    """Return the table of `evaluation_table` as GitHub's Markdown, with the lines below it as a list.
+
+    Raises:
+        ValueError: If the protocols of the sets differ.
+    """
     table = evaluation_table(sets, title)
     rows = [["", *map(_head, table.columns)], [":--", *("--:" for _ in table.columns)]]
     rows += [[label, *(str(cells[i]) for cells in table.columns.values())] for i, label in enumerate(table.labels)]
@@ -108,9 +132,12 @@ def evaluation_markdown(sets: Sequence[JudgedSet], title: str = "") -> str:
 
 
 def evaluation_record(sets: Sequence[JudgedSet]) -> dict[str, Any]:
-    """All that is known of the sets, fit for JSON: values with intervals and N, the protocol and its key.
+    """Return the values of the sets with intervals and N, the protocol and its key, ready for JSON.
 
-    A value or bound that is not finite (the PSNR of images without any error) is written as text, "inf".
+    A value or bound that is not finite is written as text. For example, the PSNR of images without error is "inf".
+
+    Raises:
+        ValueError: If the protocols of the sets differ.
     """
     protocol = _protocol(sets)
     return {
@@ -128,7 +155,7 @@ def evaluation_record(sets: Sequence[JudgedSet]) -> dict[str, Any]:
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
-    """A paired comparison, fit for JSON, with its sentences."""
+    """Return a paired comparison with its sentences, ready for JSON."""
     return {
         "a": comparison.a,
         "b": comparison.b,
@@ -173,19 +200,23 @@ def _nfe(count: int | None) -> Printed:
 
 
 def _cell(value: Value | None) -> Printed:
-    """As many digits as the interval's half width allows (1 or 2 of its own); 3 where it has no width."""
+    """Format a value and its interval.
+
+    The last decimal shown is the first or second digit of the interval's half width. A value without an interval, or
+    with an interval of no width, has 3 digits.
+    """
     if value is None:
         return Printed(MISSING)
     half = _half_width(value)
     if half is None:
-        return Printed(_figure(value.value))
+        return Printed(_three_digits(value.value))
     decimals = max(-math.floor(math.log10(half / 5)), 0)
-    figure, low, high = (_rounded(x, decimals) for x in (value.value, value.low, value.high))
-    return Printed(figure, f"[{low}, {high}]")
+    shown, low, high = (_rounded(x, decimals) for x in (value.value, value.low, value.high))
+    return Printed(shown, f"[{low}, {high}]")
 
 
 def _half_width(value: Value) -> float | None:
-    """Of the value's interval; None where there is none, or it is empty or endless."""
+    """Return half the width of the value's interval, or None if it is missing, zero or infinite."""
     if value.low is None or value.high is None:
         return None
     half = (value.high - value.low) / 2
@@ -196,7 +227,7 @@ def _rounded(x: float | None, decimals: int) -> str:
     return "" if x is None else f"{round(x, decimals) + 0.0:,.{decimals}f}"  # + 0.0: never -0
 
 
-def _figure(value: float) -> str:
+def _three_digits(value: float) -> str:
     if not math.isfinite(value):
         return "∞" if value > 0 else str(value)
     if value == 0:
@@ -211,5 +242,5 @@ def _value_record(value: Value) -> dict[str, Any]:
 
 
 def _written(number: float | None) -> float | str | None:
-    """A number as JSON has it, which knows no infinity."""
+    """Return the number for JSON, which has no infinity."""
     return number if number is None or math.isfinite(number) else str(number)

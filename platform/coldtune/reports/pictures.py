@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 COLUMNS = ("degraded", "direct", "sampled", "original")
 GENERATED = ("x_T", "direct", "sampled")
 
-_READABLE = 112  # pixels: smaller images are enlarged, by a whole factor, to at least this much
-_WIDEST = 2400  # pixels: a strip keeps its images smaller rather than growing wider than a screen can show
+_READABLE = 112  # pixels: smaller images are enlarged by a whole factor to at least this size
+_WIDEST = 2400  # pixels: a strip enlarges its images less if it would become wider than this
 _GAP = 6
 _MARGIN = 12
 _HEAD = 30
@@ -25,12 +25,21 @@ _INK = (40, 40, 46)
 def four_columns(
     degraded: torch.Tensor, direct: torch.Tensor, sampled: torch.Tensor, original: torch.Tensor | None, rows: int = 8
 ) -> Image.Image:
-    """The four images of each sample side by side, a row each: degraded | direct | sampled | original.
+    """Draw the four images of each sample side by side, a row for each: degraded | direct | sampled | original.
 
-    Generated images have no original (None): three columns then, of which the first is x_T as drawn. Each tensor is
-    uint8 (B, C, H, W) with C = 1 or 3, all of one shape; the first `rows` samples are shown. Small images are enlarged
-    by a whole factor without smoothing, so every pixel shown is a pixel of the data.
-    Raises ValueError for other tensors.
+    All tensors are uint8 (B, C, H, W) with C = 1 or 3, and have the same shape. Small images are enlarged by a whole
+    factor without smoothing, so every pixel shown is a pixel of the data.
+
+    Args:
+        degraded: The input of the restorer, x_T.
+        direct: The images that the restorer makes of x_T in one step.
+        sampled: The images that the trial's own sampler makes of x_T.
+        original: The images x_0, or None for generated images. The sheet then has three columns, and the first is
+            the x_T that the prior drew.
+        rows: The number of samples shown, from the start of the batch.
+
+    Raises:
+        ValueError: If a tensor has another type or shape.
     """
     names = COLUMNS if original is not None else GENERATED
     batches = (degraded, direct, sampled, original) if original is not None else (degraded, direct, sampled)
@@ -39,11 +48,16 @@ def four_columns(
 
 
 def strip(iterates: Sequence[tuple[int, torch.Tensor]], columns: int = 10, rows: int = 8) -> Image.Image:
-    """A sampling run from left to right: the iterates x_s at `columns` values of s, labelled, a row per sample.
+    """Draw a sampling run from left to right: iterates x_s under their values of s, a row for each sample.
 
-    `iterates` are pairs of s and the uint8 (B, C, H, W) images x_s, in the order in which the sampler made them (s
-    falls from T to 0). The first and the last are always shown, those between evenly spaced.
-    Raises ValueError where there is nothing to show or the shapes differ.
+    Args:
+        iterates: Pairs of s and the images x_s, uint8 (B, C, H, W), in the order of the sampler: s falls from T to 0.
+        columns: The number of iterates shown, evenly spaced. The first iterate is always shown, and so is the last if
+            there are at least two columns.
+        rows: The number of samples shown, from the start of the batch.
+
+    Raises:
+        ValueError: If there is nothing to show, or the shapes differ.
     """
     if not iterates:
         raise ValueError("iterates = []: a strip needs at least one (s, images)")
@@ -65,11 +79,11 @@ def _checked(name: str, images: torch.Tensor, like: torch.Tensor) -> torch.Tenso
 
 
 def _sheet(columns: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
-    """Labelled columns of images on white paper."""
+    """Draw labelled columns of images on a white background."""
     rows, _, height, width = columns[0][1].shape
     zoom = _zoom(width, height, len(columns))
     font = ImageFont.load_default(size=_FONT)
-    # A column is at least as wide as its label, or labels of narrow columns would run into each other.
+    # A column is at least as wide as its label. Otherwise the labels of narrow columns would overlap.
     cell = max(width * zoom, *(int(font.getlength(label)) + 4 for label, _ in columns))
     size = (
         2 * _MARGIN + len(columns) * cell + (len(columns) - 1) * _GAP,
@@ -92,6 +106,6 @@ def _zoom(width: int, height: int, columns: int) -> int:
 
 
 def _pixels(images: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """(B, C, H, W) as (B, H, W, 3)."""
+    """Convert (B, C, H, W) to (B, H, W, 3)."""
     colour: npt.NDArray[np.uint8] = images.cpu().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
     return colour

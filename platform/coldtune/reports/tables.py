@@ -1,4 +1,4 @@
-"""The table of a study's trials, for a terminal and as Markdown."""
+"""The table of a study's trials for a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -19,20 +19,25 @@ BEST = "★"
 MISSING = "–"  # noqa: RUF001 - an en dash, as tables print it
 _STYLES = {"finished": "green", "pruned": "yellow", "failed": "red", "interrupted": "magenta", "running": "cyan"}
 _MAX_DECIMALS = 5
-_LEAST_SAVED = 0.5  # seconds, below which there is nothing to show
+_LEAST_SAVED = 0.5  # seconds: smaller savings get no column
 _SAVED = "train: seconds of its training, or found in the store; saved: seconds of work that was found, not done again"
-ANY_WIDTH = 10_000  # characters: a table is measured without a limit
+ANY_WIDTH = 10_000  # characters: wider than any table, so that the measured width is not limited
 
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial as tables show it.
+    """A trial as tables show it.
 
-    params: the varied parameters by short name; a name that another row has and this one lacks is shown as missing.
-    metrics: values by name (`COLUMNS`); None where not measured. seconds: wall time. train: of them, the seconds of its
-    training; "found" where that was in the store. saved: seconds of work that it found done. note: why it failed or was
-    pruned.
-    protocol: what the metrics were measured under; None only where nothing was measured.
+    Attributes:
+        number: The number of the trial.
+        state: Its state, for example "finished".
+        params: The varied parameters by short name. A name that only other rows have is shown as missing.
+        metrics: The values by their key in `COLUMNS`. None means not measured.
+        seconds: The wall time of the trial.
+        note: The reason why the trial failed or was pruned.
+        protocol: The protocol of the metrics. None is allowed only if nothing was measured.
+        train: The part of `seconds` that the training took, or "found" if the store had the training.
+        saved: The seconds of work that the trial found in the store and did not repeat.
     """
 
     number: int
@@ -48,9 +53,14 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class Column:
-    """A metric's column: its key in `TrialRow.metrics`, its heading in two lines, and its least number of decimals.
+    """The column of a metric.
 
-    baseline: what a trial's own sampler is compared with; where all trials have the same, it stands below the table.
+    Attributes:
+        key: The metric's key in `TrialRow.metrics`.
+        head: The heading in two lines.
+        decimals: The least number of decimals.
+        baseline: True if the trial's own sampler is compared with this value. A baseline that is equal in all trials
+            is printed once below the table instead of in a column.
     """
 
     key: str
@@ -73,7 +83,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Printed:
-    """A cell as text: a value, and its 95 % interval where one is known."""
+    """A cell as text: a value, and its 95 % interval if it is known."""
 
     value: str
     interval: str = ""
@@ -84,7 +94,16 @@ class Printed:
 
 @dataclass(frozen=True)
 class _Grid:
-    """Headings in two lines, whether each column holds numbers and is a measurement, cells by row, and lines below."""
+    """The contents of a table as text.
+
+    Attributes:
+        heads: The heading of each column in two lines.
+        numeric: True for each column of numbers.
+        measured: True for each column of measurements, as opposed to the trial's number, state and parameters.
+        cells: The cells of each row.
+        rows: The trials of the rows.
+        foot: The lines below the table.
+    """
 
     heads: list[tuple[str, str]]
     numeric: list[bool]
@@ -96,10 +115,10 @@ class _Grid:
 
 @dataclass(frozen=True)
 class TrialTable:
-    """The trials for a terminal of any width from about 80 columns: print it with rich.
+    """A table of trials for a terminal of at least about 80 columns. Print it with rich.
 
-    One table where it fits, closer set if need be; otherwise the parameters and the metrics one below the other, so
-    that no number is ever cut.
+    If a single table does not fit, even with less space between its columns, the metrics follow in a second table below
+    the parameters. So no number is ever cut.
     """
 
     grid: _Grid
@@ -107,7 +126,7 @@ class TrialTable:
     title: str | None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Lay out for the width at hand."""
+        """Yield the tables and the lines below them, laid out for the width of the console."""
         everything = range(len(self.grid.heads))
         for space in (1, 0):
             table = self._table(everything, space)
@@ -146,17 +165,29 @@ def trial_table(
     columns: Sequence[Column] = COLUMNS,
     title: str | None = None,
 ) -> TrialTable:
-    """The trials as a table for a terminal; the rows of the trials `best` are marked.
+    """Return the table of trials for a terminal.
 
-    Parameters that are equal in all rows stand once below the table, as do the protocol and the rows' notes; metrics
-    that no row has get no column. Raises ValueError where rows were measured under different protocols, naming what
-    differs, or have metrics without a protocol.
+    Parameters that are equal in all rows are printed once below the table, followed by the protocol and the notes of
+    the rows. Metrics that no row has get no column.
+
+    Args:
+        rows: The trials in any order.
+        best: The numbers of the trials that are marked as best.
+        columns: The columns of metrics in order.
+        title: The heading above the table.
+
+    Raises:
+        ValueError: If rows were measured under different protocols, or have metrics without a protocol. The message
+            names the parts that differ.
     """
     return TrialTable(_grid(rows, best, columns), best, title)
 
 
 def markdown_table(rows: Sequence[TrialRow], best: Sequence[int] = (), columns: Sequence[Column] = COLUMNS) -> str:
-    """The same table as Markdown (GitHub's), with the lines below it as a list. Raises ValueError as `trial_table`."""
+    """Return the table of `trial_table` as GitHub's Markdown, with the lines below it as a list.
+
+    Arguments and errors are those of `trial_table`.
+    """
     grid = _grid(rows, best, columns)
     heads = [_escaped(" ".join(part for part in head if part)) for head in grid.heads]
     lines = [_line(heads), _line(["--:" if numeric else ":--" for numeric in grid.numeric])]
@@ -167,7 +198,8 @@ def markdown_table(rows: Sequence[TrialRow], best: Sequence[int] = (), columns: 
 def _grid(rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Column]) -> _Grid:
     rows = sorted(rows, key=lambda row: row.number)
     protocols = _protocols(rows)
-    # The trial with the most parameters sets their order; one that leaves conditional ones out would scramble it.
+    # The trial with the most parameters determines their order, because a trial that lacks conditional parameters would
+    # move them to the end.
     names = list(dict.fromkeys(name for row in sorted(rows, key=lambda row: -len(row.params)) for name in row.params))
     fixed = [name for name in names if len(rows) > 1 and len({_param(row, name) for row in rows}) == 1]
     varied = [name for name in names if name not in fixed]
@@ -197,7 +229,7 @@ def _grid(rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Colum
 
 
 def _times(rows: Sequence[TrialRow]) -> dict[str, list[str]]:
-    """The last columns: what a trial cost and, where any of them found work done, what that saved."""
+    """Return the last columns: the trials' seconds and, if a trial found work in the store, what that saved."""
     times = {"seconds": _numbers([row.seconds for row in rows], 0)}
     if any(row.saved and row.saved >= _LEAST_SAVED for row in rows):
         train = [row.train if isinstance(row.train, str) else _numbers([row.train], 0)[0] for row in rows]
@@ -208,14 +240,16 @@ def _times(rows: Sequence[TrialRow]) -> dict[str, list[str]]:
 def _protocols(rows: Sequence[TrialRow]) -> list[Protocol]:
     for row in rows:
         if row.protocol is None and any(value is not None for value in row.metrics.values()):
-            raise ValueError(f"trial {row.number}: has metrics but no protocol; a metric without one is not a number")
+            raise ValueError(
+                f"trial {row.number}: has metrics but no protocol; a metric without its protocol is not a number"
+            )
     protocols = [row.protocol for row in rows if row.protocol is not None]
     check_same(protocols)
     return protocols
 
 
 def _numbers(values: Sequence[float | None], least: int) -> list[str]:
-    """All with the same number of decimals: `least`, or as many as show two digits of the smallest."""
+    """Format values with the same number of decimals: `least`, or enough for two digits of the smallest value."""
     sizes = [abs(value) for value in values if value is not None and math.isfinite(value) and value != 0]
     decimals = least
     if least and sizes and min(sizes) < 1:
@@ -236,7 +270,7 @@ def _alike(cells: Sequence[str]) -> bool:
 
 
 def _param(row: TrialRow, name: str) -> str:
-    """A parameter as the space's file writes it; missing where it has no effect."""
+    """Return a parameter as the file of the space writes it, or MISSING if it has no effect in this trial."""
     return _value(row.params[name]) if name in row.params else MISSING
 
 

@@ -10,6 +10,7 @@ from coldtune.data import Dataset
 from coldtune.diffusion import build_degradation
 from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.metrics.protocol import Protocol
+from coldtune.metrics.registry import DISTANCES, IMAGE_SCORES
 from coldtune.stages.trial import TrialConfig
 
 # Increase a version when the same configuration starts to have another result. Entries of the old version are then no
@@ -18,6 +19,9 @@ TRAIN_VERSION = 1
 SAMPLE_VERSION = 1
 MEASURE_VERSION = 2  # 2: values with intervals, and influences
 PRIOR_VERSION = 1
+# The metrics of entries of this MEASURE_VERSION. A metric added later becomes part of the key, so that sets of images
+# which were measured without it are measured again.
+_MEASURED = frozenset({"fid", "fid_infinity", "kid", "mind", "precision", "recall", "ssim", "rmse", "psnr"})
 
 DEGRADED = "degraded"
 PLAIN = {"kind": "data", "noise_scale": 0.0}
@@ -86,7 +90,10 @@ def prior_key(config: TrialConfig, dataset: Dataset) -> str:
 
 def measure_key(sample: str, protocol: Protocol) -> str:
     """Return the key of the values of a set of images, given by its sample key, under a protocol."""
-    return digest({"stage": "measure", "version": MEASURE_VERSION, "images": sample, "protocol": protocol.key})
+    parts = {"stage": "measure", "version": MEASURE_VERSION, "images": sample, "protocol": protocol.key}
+    if added := sorted({*DISTANCES, *IMAGE_SCORES} - _MEASURED):
+        parts["metrics"] = added
+    return digest(parts)
 
 
 def _source_part(source: Dataset | None) -> dict[str, str]:

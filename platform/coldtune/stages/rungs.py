@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from coldtune.metrics.registry import DISTANCES, IMAGE_SCORES
 from coldtune.stages.trial import RungConfig, TrialConfig
 
 if TYPE_CHECKING:
     from coldtune.metrics import Judgement
 
-_DISTANCES_TO_CLEAN = frozenset({"fid", "fid_infinity", "kid", "mind"})
-_SAME_AT_FEW_IMAGES = ("ssim", "rmse", "psnr", "precision", "recall")
+# The smaller such a distance, the closer the images are to clean ones. At a rung, the rung metric stands for it.
+_DISTANCES_TO_CLEAN = frozenset(name for name, distance in DISTANCES.items() if not distance.higher_is_better)
+# Image scores and shares of images mean the same at few images, so at a rung they stand for themselves.
+_SAME_AT_FEW_IMAGES = (*IMAGE_SCORES, *(name for name in DISTANCES if name not in _DISTANCES_TO_CLEAN))
 
 
 def trials_at_rungs(config: TrialConfig, available: int) -> Iterator[TrialConfig]:

@@ -1,4 +1,4 @@
-"""The paper's tables: the figures against the paper's own lines and prose, and the printed table cell by cell."""
+"""The paper's tables: their numbers against the lines and the text of the paper, and the printed table cell by cell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coldtune.reports.paper.tables import NAMES, FilledTable, tables
 from coldtune.reports.paper.text import TerminalTable, latex, markdown
 from coldtune.reports.tables import MISSING
 
-# The tables' lines as the paper prints them.
+# The rows of the tables as the paper prints them.
 PRINTED = {
     "1": """
         MNIST 438.59 0.287 0.287 4.69 0.718 0.154 5.10 0.757 0.142
@@ -57,7 +57,7 @@ def value(metric: str, value: float, low: float | None = None, high: float | Non
 
 
 def filled(number: str, dataset: str = "digits", **cells: Value | str) -> FilledTable:
-    """A table of which cell i is 10 i + 1/3, with an interval of 1 around it, unless given as `c0=...`."""
+    """Return a table whose cell i is 10 i + 1/3 with an interval of 1 on both sides. `c0=...` replaces cell 0."""
     columns = tables()[number].columns
     made = [value(c.metric, 10 * i + 1 / 3, 10 * i - 2 / 3, 10 * i + 4 / 3) for i, c in enumerate(columns)]
     for name, cell in cells.items():
@@ -69,12 +69,12 @@ def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
 
 
-def test_every_table_of_the_paper_is_there() -> None:
+def test_paper_tables_are_complete() -> None:
     assert list(tables()) == list(PRINTED)
 
 
 @pytest.mark.parametrize("number", PRINTED)
-def test_the_figures_are_the_papers(number: str) -> None:
+def test_paper_table_numbers_equal_the_printed_rows(number: str) -> None:
     table = tables()[number]
     decimals = {"fid": 2, "ssim": 3, "rmse": 3}
     lines = [
@@ -84,7 +84,7 @@ def test_the_figures_are_the_papers(number: str) -> None:
     assert lines == [line.strip() for line in PRINTED[number].strip().splitlines()]
 
 
-def test_the_tables_agree_with_each_other_and_with_what_the_text_says_of_them() -> None:
+def test_paper_tables_agree_with_each_other_and_with_the_text() -> None:
     one, four, six, a7 = (tables()[number].paper for number in ("1", "4", "6", "A.7"))
     for name, row in six.items():
         assert (row[0], row[2]) == (one[name][6], one[name][3]), "table 6 repeats table 1's direct and sampled FID"
@@ -96,14 +96,14 @@ def test_the_tables_agree_with_each_other_and_with_what_the_text_says_of_them() 
 
 
 @pytest.mark.parametrize("number", [number for number in PRINTED if number != "3"])
-def test_what_is_claimed_holds_in_the_papers_own_figures(number: str) -> None:
+def test_paper_table_claims_hold_in_its_numbers(number: str) -> None:
     table = tables()[number]
     assert table.claims or number == "5.3"
     for better, worse in table.claims:
         assert all(row[better] < row[worse] for row in table.paper.values())
 
 
-def test_the_claim_of_table_3_fails_for_mnist_in_the_paper_itself() -> None:
+def test_paper_table_3_claim_fails_for_mnist() -> None:
     (claim,) = tables()["3"].claims
     assert {name: row[claim[0]] < row[claim[1]] for name, row in tables()["3"].paper.items()} == {
         "mnist": False, "cifar10": True, "celeba": True,
@@ -111,7 +111,7 @@ def test_the_claim_of_table_3_fails_for_mnist_in_the_paper_itself() -> None:
 
 
 @pytest.mark.parametrize("number", PRINTED)
-def test_every_cell_is_filled(number: str) -> None:
+def test_markdown_fills_every_cell(number: str) -> None:
     made = filled(number)
     head, rule, ours, *papers = cells(markdown(made))
     assert len(head) == len(rule) == len(ours) == 1 + len(made.table.columns)
@@ -123,16 +123,16 @@ def test_every_cell_is_filled(number: str) -> None:
         assert cell == f"{10 * i + 1 / 3:.{places}f} [{bounds[0]:.{places}f}, {bounds[1]:.{places}f}]"
     assert [" ".join(row).replace(", paper", "") for row in papers] == [
         line.strip() for line in PRINTED[number].strip().splitlines()
-    ], "of a dataset that is not in the paper, all its rows stand below"
+    ], "for a dataset that is not in the paper, all rows of the paper are below"
 
 
-def test_a_dataset_of_the_paper_stands_above_its_own_row_only() -> None:
+def test_markdown_dataset_of_the_paper_is_above_only_its_row() -> None:
     rows = cells(markdown(filled("6", "mnist")))[2:]
     assert [row[0] for row in rows] == ["MNIST, ours", "MNIST, paper"]
     assert rows[1][1:] == ["5.10", "8.24", "4.69"]
 
 
-def test_an_empty_cell_says_why() -> None:
+def test_markdown_empty_cell_has_a_reason_below() -> None:
     text = markdown(filled("5.3", c1="trial 1 failed: loss is NaN", c2="there is no preset"))
     assert cells(text)[2][1:] == ["0.33 [-0.67, 1.33]", MISSING, MISSING]
     assert "- empty: Super-resolution: trial 1 failed: loss is NaN" in text
@@ -140,7 +140,7 @@ def test_an_empty_cell_says_why() -> None:
     assert "- empty: all: not measured yet" in markdown(filled("A.7", c0="not measured yet", c1="not measured yet"))
 
 
-def test_what_the_numbers_are_stands_below() -> None:
+def test_markdown_foot_explains_protocol_and_source() -> None:
     text = markdown(filled("1"))
     assert f"- protocol: {PROTOCOL.describe()}" in text
     assert "section 4.1, table 1" in text
@@ -151,13 +151,13 @@ def test_what_the_numbers_are_stands_below() -> None:
     assert "N = 200 is below 4 d = 256" in markdown(scarce)
 
 
-def test_values_of_different_protocols_never_share_a_table() -> None:
+def test_filled_table_different_protocols_are_refused() -> None:
     other = PROTOCOL.model_copy(update={"num_images": 100})
     with pytest.raises(ValueError, match=r"num_images \(358 and 100\)"):
         filled("6", c2=Value("fid", 1.0, 100, other))
 
 
-def test_small_values_keep_two_digits_and_those_without_an_interval_have_none() -> None:
+def test_markdown_small_value_keeps_two_digits() -> None:
     made = filled("1", c3=value("fid", 0.00456, 0.001, 0.008), c6=value("fid", 2.0))
     row = cells(markdown(made))[2]
     assert row[4] == "0.0046 [0.0010, 0.0080]"
@@ -166,7 +166,7 @@ def test_small_values_keep_two_digits_and_those_without_an_interval_have_none() 
 
 @pytest.mark.parametrize("number", PRINTED)
 @pytest.mark.parametrize("width", [80, 100, 160])
-def test_no_number_is_cut_in_a_terminal(number: str, width: int) -> None:
+def test_terminal_table_any_width_cuts_no_number(number: str, width: int) -> None:
     made = filled(number)
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
@@ -207,7 +207,7 @@ def test_latex_is_well_formed(number: str) -> None:
         assert f"{name}, paper & {' & '.join(figures)} \\\\" in body
 
 
-def test_latex_has_minus_signs_and_hyphens() -> None:
+def test_latex_minus_signs_differ_from_hyphens() -> None:
     made = FilledTable("A.7", "digits", ["x"] * 2, [("measured", "FID -2.8, 95 % CI [-4.6, -1.0], n - 1, cifar-10")])
     assert r"FID $-$2.8, 95 \% CI [$-$4.6, $-$1.0], n - 1, cifar-10\par" in latex(made)
 

@@ -96,7 +96,7 @@ def test_source_with_other_image_shape_is_refused(
             "{metric: kid, direction: maximize}",
             "direction = 'maximize': kid is better the other way; allowed: minimize",
         ),
-        ("{metric: lpips}", "objective.metric = 'lpips'"),
+        ("{metric: lpips}", "objective.metric = 'lpips': unknown metric; allowed: fid, fid_infinity, kid, mind"),
     ],
 )
 def test_objective_without_meaning_is_refused(

@@ -1,1 +1,1 @@
-"""The gallery of degradations: its images, sheets and page."""
+"""The gallery of degradations: its entries, sheets and page."""

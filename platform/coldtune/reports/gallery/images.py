@@ -1,4 +1,4 @@
-"""The gallery: what each degradation does to real images, and how each sampler comes back."""
+"""The images of the gallery: sources, presets, and the PNG files with the page that shows them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coldtune.data import prepare, to_float
-from coldtune.reports.gallery.exhibit import Exhibit, Source
+from coldtune.reports.gallery.entry import GalleryEntry, Source
 from coldtune.reports.gallery.page import Figure, Section, page
 from coldtune.reports.gallery.sheet import sheet
 
 PHOTOS = "photos"
 DEFAULT = ("digits", PHOTOS)
-_SMALL, _LARGE = 32, 128  # pixels: the sizes of the paper's settings
-_OVERVIEW = 64  # pixels: the most that an image takes in the overview
+_SMALL, _LARGE = 32, 128  # pixels: the sizes of the images in the paper
+_OVERVIEW = 64  # pixels: the largest side of an image in the overview
 # Top, left and side of the crops of scikit-learn's two photographs.
 _CROPS = {"china.jpg": (0, 5, 427), "flower.jpg": (43, 130, 360)}
 
 _ANY = ("paper/celeba-mask-generation", "authors/celeba-mask-generation", "paper/celeba-noise", "paper/celeba-animorph")
-# The paper's settings for images of one channel, for small and for large ones in colour.
+# Presets for grey images, for small colour images and for large colour images.
 GREY = ("paper/mnist-blur", "paper/mnist-mask", "paper/mnist-downsample", "paper/cifar10-snow", *_ANY)
 COLOR = (
     *("paper/cifar10-blur", "paper/cifar10-mask", "paper/cifar10-downsample"),
@@ -36,12 +36,12 @@ LARGE = (
 
 
 def settings(source: Source) -> tuple[str, ...]:
-    """The presets whose degradations suit the images of `source`."""
+    """Return the presets whose degradations suit the number of channels and the size of the source's images."""
     return GREY if source.shape[0] == 1 else COLOR if source.shape[1] < _LARGE // 2 else LARGE
 
 
 def photos(size: int = _LARGE) -> Tensor:
-    """Square crops of scikit-learn's sample photographs, a pagoda and a flower: (2, 3, size, size) in [-1, 1]."""
+    """Return square crops of scikit-learn's photographs of a pagoda and a flower: (2, 3, size, size) in [-1, 1]."""
     from sklearn.datasets import load_sample_image  # takes a second to import
 
     crops = []
@@ -53,9 +53,14 @@ def photos(size: int = _LARGE) -> Tensor:
 
 
 def load_source(name: str, home: Path) -> Source:
-    """The images called `name`: `photos` at 128 px, or two of a dataset at 32 px, which is prepared under `home`.
+    """Load the images of a source.
 
-    ValueError where there is no such dataset.
+    Args:
+        name: "photos" for two photographs at 128 px, or a dataset for two of its validation images at 32 px.
+        home: The folder under which the dataset is prepared.
+
+    Raises:
+        ValueError: If the dataset is unknown.
     """
     if name == PHOTOS:
         images = photos()
@@ -70,22 +75,30 @@ def load_source(name: str, home: Path) -> Source:
 
 
 def make_gallery(sources: Sequence[Source], out: Path) -> Path:
-    """Write the pictures as PNGs and `index.html`, which holds them all itself, into `out`; the page's path.
+    """Write the gallery's PNG files and its page into a folder.
 
-    For each source and setting: the images as t grows, and the way back of every sampler that suits the degradation,
-    with the exact restorer, R(x_s, s) = x_0. An `overview-SOURCE.png` shows one image through all settings.
+    Each source and preset has two pictures. The first shows the images as t grows. The second shows the way back of
+    every sampler that suits the degradation, with the exact restorer R(x_s, s) = x_0. `overview-SOURCE.png` shows an
+    image under all presets.
+
+    Args:
+        sources: The images.
+        out: The folder, which is created if necessary.
+
+    Returns:
+        The path of `index.html`, which contains all pictures except the overviews.
     """
     out.mkdir(parents=True, exist_ok=True)
     sections = []
     for source in sources:
         figures, overview = [], []
         for number, name in enumerate(settings(source)):
-            exhibit = Exhibit(source, name, number % len(source.images))
+            entry = GalleryEntry(source, name, number % len(source.images))
             figures += [
-                Figure(exhibit.title, exhibit.caption, _save(exhibit.forward(), out / f"{exhibit.slug}-forward.png")),
-                Figure("", "", _save(exhibit.backward(), out / f"{exhibit.slug}-backward.png")),
+                Figure(entry.title, entry.caption, _save(entry.forward(), out / f"{entry.slug}-forward.png")),
+                Figure("", "", _save(entry.backward(), out / f"{entry.slug}-backward.png")),
             ]
-            overview.append(exhibit.overview())
+            overview.append(entry.overview())
         side = source.shape[1]
         _save(
             sheet(overview, cell=min(_OVERVIEW, side * (_OVERVIEW // side) or _OVERVIEW)),
@@ -103,11 +116,12 @@ def _save(picture: Image.Image, path: Path) -> Path:
 
 
 def _reduced(picture: Image.Image) -> Image.Image:
-    """In 256 colours, dithered, for a third of the size; the paper, which Pillow would tint, stays white."""
+    """Return the picture in 256 dithered colours, because the file is then a third as large."""
     reduced = picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
-    colors, paper = reduced.getpalette(), reduced.getpixel((0, 0))
+    colors, background = reduced.getpalette(), reduced.getpixel((0, 0))
     assert colors is not None
-    assert isinstance(paper, int)
-    colors[3 * paper : 3 * paper + 3] = [255, 255, 255]
+    assert isinstance(background, int)
+    # Pillow averages similar colours, which would tint the white background.
+    colors[3 * background : 3 * background + 3] = [255, 255, 255]
     reduced.putpalette(colors)
     return reduced

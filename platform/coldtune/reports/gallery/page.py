@@ -1,4 +1,4 @@
-"""The gallery's page: HTML that holds its pictures and style itself, so that it can be moved and mailed."""
+"""The gallery's page: an HTML file with its pictures and style inside, so that it can be moved and mailed."""
 
 from __future__ import annotations
 
@@ -27,19 +27,26 @@ img { display: block; max-width: 100%; height: auto; margin-top: .7rem; }
 """
 
 _INTRO = """
-<p>Every degradation D(x, t) of the paper on real images, and every way back from x_T = D(x, T), made by
-<code>coldtune gallery</code>. The settings are those of the presets named. From left to right, severities t grow by
-steps of about equal change; below, the iterates x_s of each sampler as s falls to 0.</p>
-<p>The restorer on the way back is exact: R(x_s, s) = x_0. So what a row shows, and the largest error of its x_0 (on a
-scale of -1 to 1), is the sampler's own doing: Algorithms 1 and 2 retrace the path (where x_T was truncated to 8 bit,
-Algorithm 2 keeps what that took, at most 2/255), a draw that is resampled leaves its differences in Algorithm 2, and
-the authors' loop that is off by one ends elsewhere.</p>
+<p><code>coldtune gallery</code> made this page. It shows every degradation D(x, t) of the paper on real images, and
+every way back from x_T = D(x, T). Each heading names the preset with the settings. In the upper picture, the severity t
+grows from left to right by steps of about equal change. The lower picture shows the iterates x_s of each sampler as s
+falls to 0.</p>
+<p>The restorer on the way back is exact: R(x_s, s) = x_0. So the sampler alone causes the differences between rows and
+the largest error of x_0, on a scale of -1 to 1. Algorithms 1 and 2 retrace the path. If x_T was truncated to 8 bit, its
+rounding error of at most 2/255 remains in Algorithm 2. If the draw is resampled, the differences between the draws
+remain in Algorithm 2. The authors' loop, which is off by one, ends at another image.</p>
 """
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG with a title and a line of settings; an empty title continues the figure before."""
+    """A picture of the page.
+
+    Attributes:
+        title: The heading. A figure with an empty title continues the figure before it.
+        settings: A line of settings below the heading.
+        path: The PNG file.
+    """
 
     title: str
     settings: str
@@ -48,7 +55,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """The figures of one source of images of `shape` (C, H, W)."""
+    """The figures of a source, whose images have the shape (C, H, W)."""
 
     name: str
     shape: tuple[int, int, int]
@@ -56,7 +63,7 @@ class Section:
 
 
 def page(sections: Sequence[Section]) -> str:
-    """The whole page."""
+    """Return the HTML of the whole page."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -77,7 +84,7 @@ def _contents(section: Section) -> str:
 
 def _section(section: Section) -> str:
     channels, height, width = section.shape
-    what = f"{escape(section.name)}, {height}x{width} px, {'grey' if channels == 1 else 'colour'}"
+    heading = f"{escape(section.name)}, {height}x{width} px, {'grey' if channels == 1 else 'colour'}"
     articles, body = [], ""
     for figure in section.figures:
         if figure.title and body:
@@ -87,7 +94,7 @@ def _section(section: Section) -> str:
             body += f'<article id="{figure.path.stem}">\n<h3>{escape(figure.title)}</h3>\n'
             body += f"<code>{escape(figure.settings)}</code>\n"
         body += f'<img src="data:image/png;base64,{_encoded(figure.path)}" alt="{figure.path.stem}">\n'
-    return f"<h2>{what}</h2>\n{''.join([*articles, body])}</article>\n"
+    return f"<h2>{heading}</h2>\n{''.join([*articles, body])}</article>\n"
 
 
 def _encoded(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Labelled sheets: rows of images with a name at the left and captions above or below."""
+"""Labelled sheets: rows of images with a label at the left and captions above or below."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-_READABLE = 96  # pixels: smaller images are enlarged, by a whole factor, to at least this much
+_READABLE = 96  # pixels: smaller images are enlarged by a whole factor to at least this size
 _GAP, _MARGIN = 6, 12
 _FONT, _SMALL = 16, 14
-_LINE = 24  # height of a line of text, with its air
-_LABEL = 200  # width of the labels, where they are not longer: the columns of most sheets stand below each other
+_LINE = 24  # pixels: the height of a line of text with the space around it
+_LABEL = 200  # pixels: the least width of the labels, so that the columns of most sheets align on the page
 _PAPER, _INK, _FAINT = 255, 40, 170  # grey, so that a sheet of grey images is grey
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: `images` are uint8 (C, H, W), C = 1 or 3, or None for an empty place.
+    """A row of a sheet.
 
-    label: at the left, lines split by newlines. captions: below each image; none where the sheet has a head.
+    Attributes:
+        images: The images, uint8 (C, H, W) with C = 1 or 3, or None for an empty place.
+        label: The text at the left, with newlines between its lines.
+        captions: The text below each image. It is empty if the sheet's head already names the columns.
     """
 
     images: Sequence[Tensor | None]
@@ -29,11 +32,17 @@ class Row:
 
 
 def sheet(rows: Sequence[Row], head: Sequence[str] = (), cell: int | None = None) -> Image.Image:
-    """The rows on white paper, all of one length; `head` names the columns. Mode L where all images are grey, or RGB.
+    """Draw rows of equal length on a white background.
 
-    cell: the side of an image on the sheet, in pixels. By default images keep their size, or are enlarged by a whole
-    factor without smoothing to at least 96 px, so that every pixel shown is a pixel of the image. Another size is
-    made by smooth resampling where it is smaller, to the nearest pixel where it is larger.
+    Args:
+        rows: The rows.
+        head: The names of the columns.
+        cell: The side of an image on the sheet, in pixels. None keeps the images' size, or enlarges small images by a
+            whole factor without smoothing to at least 96 px, so that every pixel shown is a pixel of the image. A
+            smaller size resamples smoothly, a larger size to the nearest pixel.
+
+    Returns:
+        The sheet, in mode L if all images are grey, otherwise in mode RGB.
     """
     width = max(len(row.images) for row in rows)
     assert all(len(row.images) == width and len(row.captions) in (0, width) for row in rows)

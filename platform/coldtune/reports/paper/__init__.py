@@ -1,1 +1,1 @@
-"""The paper's published numbers and the tables and texts that compare with them."""
+"""The numbers that the paper prints, and the tables that compare a study with them."""

@@ -1,4 +1,4 @@
-"""The paper's tables: their columns, the figures that it prints, and what a study measured, side by side."""
+"""The paper's tables: their columns, the numbers that the paper prints, and the values that a study measured."""
 
 from __future__ import annotations
 
@@ -17,20 +17,33 @@ from coldtune.metrics.values import Value, check_same
 
 FILE = Path(__file__).with_name("paper_tables.yaml")
 NAMES = {"afhq": "AFHQ", "celeba": "CelebA", "cifar10": "CIFAR-10", "digits": "digits", "mnist": "MNIST"}
-"""Datasets as the paper writes them."""
+"""The names of datasets as the paper writes them."""
 
 _HEADS = {"fid": "FID", "ssim": "SSIM", "rmse": "RMSE"}
 
 
 class PaperTrial(Config):
-    """What is trained and sampled for a column: the preset's task (`DATASET-TASK`), and keys set besides."""
+    """The trial behind a column.
+
+    Attributes:
+        task: The task of the preset, which is called DATASET-TASK.
+        set: Keys that differ from the preset.
+    """
 
     task: str
     set: dict[str, Any] = Field(default_factory=dict)
 
 
 class PaperColumn(Config):
-    """A column: a metric of one set of images of one trial (the only one, where `trial` is empty)."""
+    """A column of a table.
+
+    Attributes:
+        group: The upper heading, which several columns can share.
+        head: The lower heading. If it is empty, the metric's name takes its place.
+        metric: The metric.
+        of: The set of the trial's images that the metric judges.
+        trial: The name of the trial. It is empty if the table has only one trial.
+    """
 
     group: str = ""
     head: str = ""
@@ -40,22 +53,22 @@ class PaperColumn(Config):
 
     @property
     def short(self) -> str:
-        """The heading below the group's."""
+        """The heading below the heading of the group."""
         return self.head or _HEADS[self.metric]
 
     @property
     def title(self) -> str:
-        """The heading where there are no groups above."""
+        """The heading in a table without groups."""
         return " ".join(part for part in (self.group, self.short) if part)
 
     @property
     def images(self) -> str:
-        """What is measured, without the metric: for sentences."""
+        """The name of the set of images in sentences, without the metric."""
         return self.head or self.group
 
 
 class PaperTable(Config):
-    """A table of the paper; `paper_tables.yaml` says what its keys are."""
+    """A table of the paper. The head of `paper_tables.yaml` explains the keys."""
 
     title: str
     source: str
@@ -65,29 +78,37 @@ class PaperTable(Config):
     paper: dict[str, tuple[float | None, ...]]
 
     def trial_of(self, column: PaperColumn) -> str:
-        """The name of a column's trial."""
+        """Return the name of a column's trial."""
         return column.trial or next(iter(self.trials))
 
 
 @functools.cache
 def tables() -> Mapping[str, PaperTable]:
-    """The paper's tables by number; `5.3` and `A.7` are sections that print FIDs in their text."""
+    """Return the paper's tables by number. `5.3` and `A.7` are sections that print FIDs in their text."""
     tree = yaml.safe_load(FILE.read_text())
     return {number: parse(PaperTable, table, f"table {number}") for number, table in tree.items()}
 
 
 def heading(number: str) -> str:
-    """Which table, and of what."""
+    """Return the number and the title of a table."""
     place = f"Table {number}" if number.isdigit() else f"Section {number}"
     return f"{place} of the paper: {tables()[number].title}"
 
 
 @dataclass(frozen=True)
 class FilledTable:
-    """A table of the paper with what was measured here: print it with rich, or see `markdown` and `latex`.
+    """A table of the paper, filled with the values of a study.
 
-    cells: for each column the value measured, or why there is none. foot: lines below, each a heading and its text.
-    Raises ValueError where the values are not all of one protocol, naming what differs.
+    `TerminalTable` prints it, `markdown` and `latex` write it.
+
+    Attributes:
+        number: The number of the table in the paper.
+        dataset: The dataset of the study.
+        cells: The measured value of each column, or the reason why it is missing.
+        foot: The lines below the table, each a heading and its text.
+
+    Raises:
+        ValueError: If the values have different protocols. The message names the parts that differ.
     """
 
     number: str
@@ -101,32 +122,32 @@ class FilledTable:
 
     @property
     def table(self) -> PaperTable:
-        """Which table it is."""
+        """The table of the paper."""
         return tables()[self.number]
 
     @property
     def heading(self) -> str:
-        """Which table, and of what."""
+        """The number and the title of the table."""
         return heading(self.number)
 
     @property
     def protocol(self) -> Protocol | None:
-        """That of all values; None where nothing was measured."""
+        """The protocol of all values, or None if nothing was measured."""
         return next((cell.protocol for cell in self.cells if isinstance(cell, Value)), None)
 
     @property
     def ours(self) -> str:
-        """The label of what was measured here."""
+        """The label of the row with the study's values."""
         return f"{NAMES.get(self.dataset, self.dataset)}, ours"
 
     def papers(self) -> dict[str, tuple[float | None, ...]]:
-        """The paper's rows by label: of this dataset, or all of them where the paper has none of it."""
+        """Return the paper's rows by label: the row of this dataset, or all rows if the paper does not use it."""
         printed = self.table.paper
         shown = [self.dataset] if self.dataset in printed else list(printed)
         return {f"{NAMES[name]}, paper": printed[name] for name in shown}
 
     def absent(self) -> list[str]:
-        """Which cells are empty and why, a line for each reason."""
+        """Return a line for each reason why cells are empty, with the titles of their columns."""
         reasons: dict[str, list[str]] = {}
         for column, cell in zip(self.table.columns, self.cells, strict=True):
             if isinstance(cell, str):

@@ -1,4 +1,4 @@
-"""A filled table of the paper as Markdown, as LaTeX, and for a terminal of any width."""
+"""A filled table of the paper as Markdown, as LaTeX and for a terminal of any width."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from coldtune.metrics.values import Value
 from coldtune.reports.paper.tables import FilledTable, PaperColumn
 from coldtune.reports.tables import ANY_WIDTH, MISSING, Printed
 
-_DECIMALS = {"fid": 2, "ssim": 3, "rmse": 3}  # as the paper prints them
+_DECIMALS = {"fid": 2, "ssim": 3, "rmse": 3}  # as in the paper
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other signs in LaTeX's default font
+# LaTeX's default font shows other signs for these.
+_SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 _MINUS = re.compile(r"(?<=[\s\[])-(?=\d)|^-(?=\d)")
 _SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def markdown(filled: FilledTable) -> str:
-    """The table as GitHub's Markdown, with what is below it as a list."""
+    """Return the table as GitHub's Markdown, with the lines below it as a list."""
     heads = ["Dataset", *(column.title for column in filled.table.columns)]
     lines = [_line(heads), _line([":--", *("--:" for _ in filled.table.columns)])]
     lines += [_line([label, *map(str, cells)]) for label, cells in _rows(filled)]
@@ -34,7 +35,10 @@ def markdown(filled: FilledTable) -> str:
 
 
 def latex(filled: FilledTable) -> str:
-    r"""The table as a LaTeX float, intervals in a smaller line of their own; it needs `\usepackage{booktabs}`."""
+    r"""Return the table as a LaTeX float, with the intervals in smaller lines below the values.
+
+    The document needs `\usepackage{booktabs}`.
+    """
     columns = filled.table.columns
     spans = [(group, len(list(items))) for group, items in itertools.groupby(columns, key=lambda column: column.group)]
     heads = [_latex_line(["Dataset", *(_tex(column.short) for column in columns)])]
@@ -78,12 +82,15 @@ def latex(filled: FilledTable) -> str:
 
 @dataclass(frozen=True)
 class TerminalTable:
-    """The table with the paper's columns where they fit, otherwise turned on its side; no number is ever cut."""
+    """A filled table for a terminal. Print it with rich.
+
+    If the paper's columns do not fit, they become rows. So no number is ever cut.
+    """
 
     filled: FilledTable
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Lay out for the width at hand."""
+        """Yield the heading, the table and the lines below it, laid out for the width of the console."""
         yield Text(self.filled.heading, style="bold")
         everything = options.update(max_width=ANY_WIDTH)
         layouts = (self._wide(2), self._wide(1), self._turned())
@@ -144,7 +151,7 @@ def _printed(column: PaperColumn, figure: float | None) -> Printed:
 
 
 def _foot(filled: FilledTable) -> list[tuple[str, str]]:
-    """What stands below: the notes given, the protocol, what the paper's figures are, and why cells are empty."""
+    """Return the lines below: the given notes, the protocol, the origin of the paper's numbers, and missing values."""
     protocol = filled.protocol
     lines = list(filled.foot)
     if protocol is not None:

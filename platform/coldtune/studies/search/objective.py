@@ -1,26 +1,36 @@
-"""The objective of a search."""
+"""The objective of a search: a metric, and the direction in which it improves."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from coldtune.config import Config
-from coldtune.metrics import higher_is_better
+from coldtune.metrics import DISTANCES, IMAGE_SCORES, higher_is_better
+
+NFE = "nfe"
 
 
 class Objective(Config):
     """A quantity that the search improves.
 
     Attributes:
-        metric: A metric of the images that the trial's own sampler produces, under the protocol. Or `nfe`, the number
-            of network evaluations that the sampler needs for an image.
-        direction: `minimize` or `maximize`. Only the direction in which the metric gets better is allowed.
+        metric: A metric of the images that the trial's own sampler made, under the trial's protocol. "nfe" is the
+            sampler's cost instead: its network evaluations for each image.
+        direction: The direction in which the metric is better. The other direction is an error.
     """
 
-    metric: Literal["fid", "fid_infinity", "kid", "mind", "precision", "recall", "ssim", "rmse", "psnr", "nfe"] = "fid"
+    metric: str = "fid"
     direction: Literal["minimize", "maximize"] = "minimize"
+
+    @field_validator("metric")
+    @classmethod
+    def _is_registered(cls, value: str) -> str:
+        allowed = (*DISTANCES, *IMAGE_SCORES, NFE)
+        if value not in allowed:
+            raise ValueError(f"unknown metric; allowed: {', '.join(allowed)}")
+        return value
 
     @model_validator(mode="after")
     def _check_direction(self) -> Objective:

@@ -1,4 +1,4 @@
-"""One exhibit of the gallery: a degradation on real images as t grows, and how each sampler comes back."""
+"""An entry of the gallery: a degradation on real images as t grows, and the way back of each sampler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ _COLUMNS = 9
 
 @dataclass(frozen=True)
 class Source:
-    """Images (N, C, H, W) in [-1, 1] to show, and `others` of their shape, into which animorphosis turns them."""
+    """Images to show.
+
+    Attributes:
+        name: The name of the source in titles and file names.
+        images: The images (N, C, H, W) in [-1, 1].
+        others: Images of the same shape, into which animorphosis turns `images`.
+    """
 
     name: str
     images: Tensor
@@ -35,12 +41,18 @@ class Source:
         return channels, height, width
 
 
-class Exhibit:
-    """One setting, shown on one source's images."""
+class GalleryEntry:
+    """The degradation of a preset, shown on the images of a source."""
 
-    def __init__(self, source: Source, preset: str, which: int) -> None:
-        """`which` of the source's images goes backwards, and into the overview."""
-        self.source, self.preset, self.which = source, preset, which
+    def __init__(self, source: Source, preset: str, index: int) -> None:
+        """Build the degradation.
+
+        Args:
+            source: The images.
+            preset: The name of the preset.
+            index: The image of the source that the samplers restore and that the overview shows.
+        """
+        self.source, self.preset, self.index = source, preset, index
         self.settings: Mapping[str, Any] = presets.load(preset)["degradation"]
         others = source.others if self.settings["kind"] == "animorph" else None
         self.d = build_degradation(self.settings, source.shape, others)
@@ -48,80 +60,95 @@ class Exhibit:
 
     @property
     def slug(self) -> str:
-        """For the names of files."""
+        """The start of the names of the entry's files."""
         return f"{self.source.name}-{self.preset.replace('/', '-')}"
 
     @property
     def title(self) -> str:
-        """The degradation's kind, and the preset."""
+        """The kind of the degradation, and the preset."""
         return f"{self.d.kind}: {self.preset}"
 
     @property
     def caption(self) -> str:
-        """The degradation's configuration as one line of YAML."""
+        """The configuration of the degradation as a line of YAML."""
         flow: str = yaml.safe_dump(self.settings, default_flow_style=True, sort_keys=False, width=10_000)
         return flow.strip()
 
     def forward(self) -> Image.Image:
-        """Each image at severities of about equal change."""
+        """Draw every image at severities of about equal change, a row for each image."""
         severities = self.severities()
         frames = [to_uint8(self.d(self.source.images, t, self.draw)) for t in severities]
         rows = [Row([frame[i] for frame in frames], "D(x, t)") for i in range(len(self.source.images))]
         return sheet(rows, [f"t = {t}" for t in severities])
 
     def overview(self) -> Row:
-        """One image at severities of about equal change."""
+        """Return a row with the chosen image at severities of about equal change."""
         severities = self.severities()
-        x, draw = self._one()
+        x, draw = self._chosen()
         images: list[Tensor | None] = [to_uint8(self.d(x, t, draw))[0] for t in severities]
         empty = _COLUMNS - len(severities)
         captions = [f"t = {t}" for t in severities] + [""] * empty
         return Row(images + [None] * empty, self.preset.replace("/", "/\n"), captions)
 
     def backward(self) -> Image.Image:
-        """The iterates of every sampler, a row each, and how far x_0 is from the image at the end."""
+        """Draw the iterates of every sampler, a row for each, and print the largest error of x_0 beside them."""
         columns = self.severities()[::-1]
         rows = []
         for name, sampler in samplers(self.d, len(columns) - 1):
-            trail = self.trail(sampler)
-            error = float((trail[0] - self._one()[0]).abs().max())
-            own = sorted(trail, reverse=True) if "num_steps" in sampler else columns
-            images = [to_uint8(trail[s])[0] if s in trail else None for s in own]
-            captions = [f"s = {s}" for s in own] if own is not columns else []
+            iterates = self.iterates(sampler)
+            error = float((iterates[0] - self._chosen()[0]).abs().max())
+            # A sampler with a stride visits other severities than the columns, so its row has captions of its own.
+            shown = sorted(iterates, reverse=True) if "num_steps" in sampler else columns
+            images = [to_uint8(iterates[s])[0] if s in iterates else None for s in shown]
+            captions = [f"s = {s}" for s in shown] if shown is not columns else []
             rows.append(Row(images, f"{name}\nerror of x_0: {error:.2g}", captions))
         return sheet(rows, [f"s = {s}" for s in columns])
 
-    def trail(self, sampler: Mapping[str, Any]) -> dict[int, Tensor]:
-        """x_s by s, from x_T to x_0."""
-        x, draw = self._one()
+    def iterates(self, sampler: Mapping[str, Any]) -> dict[int, Tensor]:
+        """Return x_s for each s that the sampler visits, from x_T to x_0, with the exact restorer R(x_s, s) = x_0."""
+        x, draw = self._chosen()
         x_T = self.d(x, self.d.steps, draw)
-        trail = {self.d.steps: x_T}
+        iterates = {self.d.steps: x_T}
         restorer: Callable[[Tensor, Tensor], Tensor] = lambda x_s, s: x  # noqa: E731
-        seeds = torch.tensor([self.which])
-        sample(restorer, self.d, x_T, sampler, draw, lambda step: trail.update({step["s_next"]: step["x_next"]}), seeds)
-        return trail
+        seeds = torch.tensor([self.index])
+        keep = lambda step: iterates.update({step["s_next"]: step["x_next"]})  # noqa: E731
+        sample(restorer, self.d, x_T, sampler, draw, keep, seeds)
+        return iterates
 
-    def _one(self) -> tuple[Tensor, Draw | None]:
-        here = slice(self.which, self.which + 1)
-        return self.source.images[here], None if self.draw is None else self.draw[here]
+    def _chosen(self) -> tuple[Tensor, Draw | None]:
+        """Return the image that the samplers restore, as a batch of size 1, and its draw."""
+        chosen = slice(self.index, self.index + 1)
+        return self.source.images[chosen], None if self.draw is None else self.draw[chosen]
 
     def _draw(self) -> Draw | None:
         if isinstance(self.d, Animorph):
-            return AnimorphDraw(self.source.others)  # each into its own, rather than into any
+            return AnimorphDraw(self.source.others)  # image i turns into image i of `others`, not into a random image
         return self.d.draw(torch.arange(len(self.source.images)))
 
     def severities(self) -> list[int]:
-        """0, .., T, at most as many as there are columns: half evenly spaced, half by how much the images change."""
+        """Return the severities of the columns, ascending from 0 to T, at most as many as there are columns.
+
+        The position of a severity is the sum of t / T and of the images' change up to t, as a share of the largest
+        change. The columns are evenly spaced in that position.
+        """
         x, steps = self.source.images, self.d.steps
         change = torch.stack([(self.d(x, t, self.draw) - x).square().mean().sqrt() for t in range(steps + 1)])
-        way = change / change.max() + torch.arange(steps + 1) / steps
-        reached = way.cummax(dim=0).values
+        position = change / change.max() + torch.arange(steps + 1) / steps
+        reached = position.cummax(dim=0).values
         wanted = torch.linspace(0, 1, _COLUMNS) * reached[-1]
         return sorted({*torch.searchsorted(reached, wanted[:-1]).tolist(), steps})
 
 
 def samplers(d: Degradation, strided: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The samplers that suit `d`, by what to call them; `strided` is the number of evaluations of one with a stride."""
+    """List the samplers that suit a degradation.
+
+    Args:
+        d: The degradation.
+        strided: The number of evaluations of the sampler that skips severities. It is left out if T is not larger.
+
+    Yields:
+        The label of each sampler, and its configuration.
+    """
     tacos = {"algorithm": "tacos"}
     yield "direct", {"algorithm": "direct"}
     yield "Algorithm 1", {"algorithm": "naive"}
