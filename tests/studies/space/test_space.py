@@ -119,7 +119,7 @@ def broken(root: Path, change) -> dict:
         ),
         (
             lambda t: t["vary"]["degradation.sigma.rate"].update(when={"degradation.steps": 20}),
-            r"rate\.when\.degradation\.steps: must stand above the key that waits for it",
+            r"rate\.when\.degradation\.steps: must be listed above the key that waits for it",
         ),
         (
             lambda t: t["vary"].update({"protocol.seed": {"choices": [0, 1]}}),

@@ -16,7 +16,7 @@ def fronts(values: Values) -> NDArray[np.int64]:
     Row a dominates row b if a is nowhere larger than b and somewhere smaller. A row of front k is dominated only by
     rows of earlier fronts (Deb et al. 2002, NSGA-II, section III A). Equal rows share a front.
 
-    The rows are visited in lexicographic order, in which no row dominates an earlier one. A binary search finds the
+    The rows are visited in lexicographic order, in which no row dominates an earlier row. A binary search finds the
     front of each (Zhang et al. 2015, ENS-BS). The memory is of order n m.
 
     Args:

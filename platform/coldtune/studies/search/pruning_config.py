@@ -35,9 +35,9 @@ else:
 class PruningConfig(Config):
     """The rule that ends trials at a rung (`rungs.steps`).
 
-    Most rules are Optuna's pruner of that name. They compare the rung metric (`rungs.metric`), of which less is
-    better. The rung metric decides, even if the objective is another quantity such as SSIM or recall. Then check on a
-    few trials without pruning that the two agree.
+    Most rules are Optuna's pruner of that name. They compare the rung metric (`rungs.metric`). Less is better. The rung
+    metric decides, even if the objective is another quantity such as SSIM or recall. Then check on a few trials without
+    pruning that the two agree.
 
     A pruned trial gets the state PRUNED and the value of its last rung. TPE learns from it: it ranks pruned trials
     behind all finished trials, by their last rung and their value there. GP, NSGA and the random searches learn nothing
@@ -47,8 +47,8 @@ class PruningConfig(Config):
         kind: The rule.
 
             - `none`: Every trial is trained to its end.
-            - `successive_halving`: At each rung, the best 1/reduction_factor of all trials that have reached it go on,
-              and so does the best trial so far. The rule is asynchronous: no trial waits for others, so early trials
+            - `successive_halving`: At each rung, the best 1/reduction_factor of all trials that have reached it go on.
+              The best trial so far goes on too. The rule is asynchronous: no trial waits for others, so early trials
               pass more easily. With several objectives, the best trials are found by non-dominated sorting
               (`coldtune.studies.search.pareto`).
             - `hyperband`: Several successive halvings, called brackets, begin at different rungs. This helps if the
@@ -69,7 +69,7 @@ class PruningConfig(Config):
             ... steps. So let `rungs.steps` grow by this factor. Other rungs only cost their sampling (with a warning).
         min_resource: The number of training steps before the first decision of a halving. None means the first rung.
         percentile: The best `percentile` % of the trials go on. 50 is the median.
-        p_value: The significance level of the one-sided test. Each rung is one test, so every rung loses about this
+        p_value: The significance level of the one-sided test. Each rung is a test, so every rung loses about this
             share of the trials that are as good as the best.
     """
 

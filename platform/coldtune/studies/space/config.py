@@ -141,8 +141,9 @@ class SpaceConfig(Config):
         derive: The keys that follow from the others, by dotted key.
         constrain: Limits that a point must meet, or the search leaves it out. `nfe` is the number of network
             evaluations of the sampler, `leftover` the share of an image that the degradation leaves at t = T. A variant
-            whose kind of degradation has no such number is not limited. If a space judges generation, its leftover must
-            be at most 1e-3, either by this constraint or by its ranges, because a prior draws x_T without an image.
+            with a kind of degradation that has no such number is not limited. If a space judges generation, its
+            leftover must be at most 1e-3, either by this constraint or by its ranges, because a prior draws x_T without
+            an image.
         first: Points to try after the base and before the search chooses. A point lists dotted keys. Its other keys
             are as in the base.
         variants: Changes to the base, by name. A change sets dotted keys, or replaces whole sections (`degradation`).

@@ -11,8 +11,8 @@
 
 A point is infeasible if a derived value does not exist there. It is never asked (`coldtune.studies.search.sampler`).
 
-A space may list variants instead of `vary`. Then each variant is asked once. If a space has both, the variant is one
-more choice of the search:
+A space may list variants instead of `vary`. Then each variant is asked once. If a space has both, the variant is
+another choice of the search:
 
     variants:
       fixed noise: {sampler.draw: fixed}
@@ -59,7 +59,7 @@ _LARGEST_GRID = 100_000
 
 
 class Space:
-    """The space around one base configuration, for images of one shape.
+    """The space around a base configuration, for images of a fixed shape.
 
     The constructor checks nothing, because a stored space was checked when its study began. A new space comes from
     `coldtune.studies.space.validate.build_space`, which refuses a space that cannot be searched.

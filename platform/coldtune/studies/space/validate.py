@@ -90,7 +90,7 @@ def check_keys(space: Space) -> None:
             if key not in known:
                 raise ValueError(f"vary.{path}.when.{key}: the base has no such key")
             if key in space.config.vary and key not in above:
-                raise ValueError(f"vary.{path}.when.{key}: must stand above the key that waits for it")
+                raise ValueError(f"vary.{path}.when.{key}: must be listed above the key that waits for it")
             _check_condition(space, f"vary.{path}.when.{key}", key, allowed)
         above.append(path)
 

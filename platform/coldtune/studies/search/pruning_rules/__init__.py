@@ -1,1 +1,1 @@
-"""The pruning rules: one file for each rule, or for two close relatives."""
+"""The pruning rules: a file for each rule, or for two similar rules."""

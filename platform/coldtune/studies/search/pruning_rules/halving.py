@@ -1,4 +1,4 @@
-"""Pruning by successive halving: one halving, or several that begin at different rungs (Hyperband)."""
+"""Pruning by successive halving: a single halving, or several that begin at different rungs (Hyperband)."""
 
 from __future__ import annotations
 
