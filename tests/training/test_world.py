@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
-from training_helpers import MakeTask, Reports
+from training_helpers import InterruptedTrainingError, MakeTask, Reports
 
 from coldtune.training import DivergedError, FolderCheckpoints, TrainingTask, World, train
 from coldtune.training.world import PeerError
@@ -32,12 +34,32 @@ def test_more_workers_than_images_are_refused(make_task: MakeTask, tmp_path: Pat
         train(make_task(), FolderCheckpoints(tmp_path), Reports(), world=World(0, 9))
 
 
+def test_world_action_of_rank_0_raises_and_leaves_no_reference_cycle() -> None:
+    class Held:
+        pass
+
+    held: list[weakref.ref[Held]] = []
+
+    def action() -> None:
+        local = Held()
+        held.append(weakref.ref(local))
+        raise InterruptedTrainingError
+
+    gc.disable()
+    try:
+        with pytest.raises(InterruptedTrainingError):
+            World().on_first(action)
+        assert held[0]() is None
+    finally:
+        gc.enable()
+
+
 def member(rank: int, folder: Path, tasks: dict[str, TrainingTask]) -> None:
-    """One of the processes; leaves what it saw in `folder/RANK.json`."""
+    """Train as one rank of the group, then write what this rank observed to `folder/RANK.json`."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORKERS)
     seen: dict[str, Any] = {}
-    for name in ("shorter", "longer"):  # the second goes on from the first one's checkpoint, on all ranks
+    for name in ("shorter", "longer"):  # the second training resumes from the first one's checkpoint, on all ranks
         result = train(tasks[name], FolderCheckpoints(folder / "checkpoints"), reports := Reports(), device="cpu")
         seen[name] = {"rows": reports.rows, "resumed_from": result.resumed_from}
     for name, stop_at in (("diverging", None), ("shorter", 2)):
@@ -46,7 +68,13 @@ def member(rank: int, folder: Path, tasks: dict[str, TrainingTask]) -> None:
         except Exception as error:
             seen[f"error {name}"] = [type(error).__name__, str(error)]
     dist.destroy_process_group()
+    seen["gloo threads"] = [name for name in thread_names() if "gloo" in name]
     (folder / f"{rank}.json").write_text(json.dumps(seen))
+
+
+def thread_names() -> list[str]:
+    """Return the names of this process's native threads, which Python's `threading` does not know."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +103,10 @@ def test_a_group_trains_what_one_process_trains(
             assert first[step][key] == pytest.approx(row[key], rel=1e-4), f"{key} at step {step}"
     assert all(rank["longer"]["resumed_from"] == 2 for rank in ranks)
     assert all(rank["longer"]["rows"] == {} for rank in ranks[1:]), "rank 0 alone reports"
+
+    # destroy_process_group ends gloo's threads only if nothing refers to the group any more. A thread that outlives it
+    # may still release a tensor while the interpreter shuts down, which ends the process with SIGABRT.
+    assert [rank["gloo threads"] for rank in ranks] == [[]] * WORKERS
 
     # Every rank ends where one does, rather than wait for it: at a divergence all by themselves ..
     assert {tuple(rank["error diverging"]) for rank in ranks} == {("DivergedError", str(DivergedError(2)))}

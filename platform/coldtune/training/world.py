@@ -9,6 +9,12 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+# DistributedDataParallel imports this module when it is first used. The functions in it have a parameter whose default
+# value is the default process group at the time of the import. If that is after init_process_group, they refer to the
+# group until the process ends: destroy_process_group then leaves gloo's threads running, and a gloo thread that is
+# still releasing a tensor when the interpreter shuts down ends the process with SIGABRT. So import it early.
+import torch.distributed.nn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -66,18 +72,23 @@ class World:
         return box[0]
 
     def on_first(self, action: Callable[[], None]) -> None:
-        """Run `action` on rank 0 while the others wait; where it raises, every rank raises (they: PeerError)."""
-        error: BaseException | None = None
-        if self.rank == 0:
-            try:
-                action()
-            except BaseException as caught:
-                error = caught
-        failed = self.from_first(error is not None)
-        if error is not None:
-            raise error
-        if failed:
-            raise PeerError("rank 0 ended the training; its log says why")
+        """Run `action` on rank 0 while the other ranks wait.
+
+        Raises:
+            PeerError: On the other ranks, if `action` raised on rank 0. Rank 0 raises the error itself.
+        """
+        if self.rank != 0:
+            if self.from_first(False):
+                raise PeerError("rank 0 ended the training; its log says why")
+            return
+        # No local variable may hold the error: it would form a cycle with its traceback, which keeps the network, the
+        # optimizer and the process group alive until the garbage collector runs.
+        try:
+            action()
+        except BaseException:
+            self.from_first(True)
+            raise
+        self.from_first(False)
 
 
 class PeerError(RuntimeError):
