@@ -143,8 +143,8 @@ def test_platform_folder_is_not_a_package():
 
 
 STUDIES = SOURCE / "coldtune" / "studies"
-# `retrying` overrides private methods of Optuna's database storage, which only a subclass can do.
-PRIVATE_API = {"optuna_private.py", "retrying.py"}
+# `database` overrides private methods of Optuna's database storage, which only a subclass can do.
+PRIVATE_API = {"optuna_private.py", "database.py"}
 STORED_ATTRIBUTES = {"record.py", *PRIVATE_API}
 
 

@@ -1,4 +1,4 @@
-"""The paper's tables as studies: which can be asked, what each asks, and how its trials fill the cells."""
+"""The paper's tables as studies: the possible combinations, their trials, and the cells that the trials fill."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.trials.ledger import Ledger, open_ledger
 
 DATASETS = ("digits", "mnist", "cifar10", "celeba", "afhq")
-# Where the paper reports a table, and where it is scaled down. Colour is taken from colour images only.
+# The datasets for which the paper reports a table, and for which a quick version exists. Table 5 needs colour.
 ALLOWED = {
     "paper": {
         **dict.fromkeys(("1", "2", "3", "6"), ("mnist", "cifar10", "celeba")),
@@ -54,7 +54,7 @@ def space_of(spec: StudySpec) -> Space:
 
 
 @pytest.mark.parametrize(("preset", "number", "dataset"), CASES)
-def test_what_can_be_asked_is_built_and_resolves(preset: str, number: str, dataset: str) -> None:
+def test_paper_table_possible_combination_builds_and_resolves(preset: str, number: str, dataset: str) -> None:
     spec = build(number, dataset, preset)
     space = space_of(spec)
     made = plan(number, dataset, preset)
@@ -75,7 +75,7 @@ def test_what_can_be_asked_is_built_and_resolves(preset: str, number: str, datas
 
 
 @pytest.mark.parametrize(("preset", "number", "dataset"), REFUSED)
-def test_the_rest_is_refused_with_the_reason(preset: str, number: str, dataset: str) -> None:
+def test_paper_table_impossible_combination_is_refused_with_the_reason(preset: str, number: str, dataset: str) -> None:
     with pytest.raises(ValueError, match=rf"^--table {number} --dataset {dataset}") as refused:
         plan(number, dataset, preset)
     said = str(refused.value)
@@ -99,7 +99,7 @@ def test_the_rest_is_refused_with_the_reason(preset: str, number: str, dataset: 
         (("1", "digits", "fast"), "--preset fast: allowed: quick, paper"),
     ],
 )
-def test_names_that_there_are_not(arguments: tuple[str, str, str], said: str) -> None:
+def test_paper_table_unknown_name_is_refused(arguments: tuple[str, str, str], said: str) -> None:
     with pytest.raises(ValueError, match=said.replace(".", r"\.")):
         plan(*arguments)
 
@@ -113,19 +113,19 @@ def test_names_that_there_are_not(arguments: tuple[str, str, str], said: str) ->
         ("1", "training.stepz=3", r"training\.stepz = 3: unknown key"),
     ],
 )
-def test_settings_that_are_refused(number: str, setting: str, said: str) -> None:
+def test_paper_table_setting_of_a_column_is_refused(number: str, setting: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build(number, "digits", "quick", settings=[setting])
 
 
-def test_a_setting_changes_every_trial() -> None:
+def test_paper_table_setting_changes_every_trial() -> None:
     space = space_of(build("4", "digits", "quick", seed=3, settings=["training.steps=7", "protocol.num_images=300"]))
     trials = [space.resolve({"variant": name}) for name in space.config.variants]
     assert len(trials) == 4
     assert {(t.training.steps, t.training.seed, t.protocol.num_images) for t in trials} == {(7, 3, 300)}
 
 
-def test_table_4_has_two_trainings_which_take_turns() -> None:
+def test_paper_table_4_has_two_alternating_trainings() -> None:
     space = space_of(build("4", "digits", "quick"))
     trials = {name: space.resolve({"variant": name}) for name in space.config.variants}
     assert [trial.degradation["kind"] for trial in trials.values()] == ["noise", "blur", "noise", "blur"]
@@ -137,7 +137,7 @@ def test_table_4_has_two_trainings_which_take_turns() -> None:
     assert perfect.model_copy(update={"prior": broken.prior}) == broken
 
 
-def test_tables_share_their_trainings() -> None:
+def test_paper_tables_share_their_trainings() -> None:
     def trial(number: str, name: str) -> dict:
         return plain(space_of(build(number, "digits", "quick")).resolve({"variant": name}))
 
@@ -145,7 +145,7 @@ def test_tables_share_their_trainings() -> None:
     assert trial("4", "broken symmetry") == trial("A.7", "broken symmetry")
 
 
-def test_the_name_says_the_table_and_tells_settings_apart() -> None:
+def test_paper_table_name_depends_on_table_and_settings() -> None:
     specs = [
         build("1", "digits", "quick"),
         build("6", "digits", "quick"),
@@ -156,7 +156,7 @@ def test_the_name_says_the_table_and_tells_settings_apart() -> None:
     assert build("1", "digits", "quick").name == specs[0].name
 
 
-def test_a_study_says_which_table_it_fills_and_what_of_it_is_left_out(tmp_path: Path) -> None:
+def test_paper_table_description_names_absent_trials(tmp_path: Path) -> None:
     spec = build("5.3", "digits", "quick")
     spec.save(tmp_path)
     lines = described(StudySpec.load(tmp_path))
@@ -165,7 +165,7 @@ def test_a_study_says_which_table_it_fills_and_what_of_it_is_left_out(tmp_path: 
     assert described(build("5.3", "mnist", "quick"))[1:] == []
 
 
-# --- from trials to cells
+# --- From trials to cells.
 
 PROTOCOL = Protocol(
     extractor="digits", extractor_sha256="ab" * 32, extractor_input="8 bit", dim=64, dataset="digits",
@@ -182,7 +182,7 @@ def ledger(folder: Path, number: str) -> Ledger:
 
 
 def finish(made: Ledger, folder: Path, fids: dict[str, float], keep: bool = True) -> int:
-    """Ask a trial and tell what it measured: each set of images by its FID, half a unit in its interval."""
+    """Ask a trial and tell the FID of each set of images, with an interval half a unit wide."""
     asked = made.ask()
     measured = {}
     for images, fid in fids.items():
@@ -197,18 +197,18 @@ def finish(made: Ledger, folder: Path, fids: dict[str, float], keep: bool = True
     return asked.number
 
 
-def test_cells_come_from_their_trial_and_their_set_of_images(tmp_path: Path) -> None:
+def test_paper_table_cells_show_their_trial_and_images(tmp_path: Path) -> None:
     made = ledger(tmp_path, "4")
     for number in range(4):
         finish(made, tmp_path, {images: 100.0 * number + i for i, images in enumerate(SETS)})
-    # Asked: fixed noise, perfect symmetry, estimated noise, broken symmetry; printed in the paper's order.
+    # The trials are asked in another order than the paper prints its columns.
     cells = fill(made).cells
     assert [(cell.value, cell.low, cell.high) for cell in cells] == [
         (fid, fid - 0.25, fid + 0.25) for fid in (3.0, 203.0, 103.0, 303.0)
     ]
 
 
-def test_table_6_is_three_sets_of_images_of_one_trial(tmp_path: Path) -> None:
+def test_paper_table_6_shows_three_sets_of_images_of_a_trial(tmp_path: Path) -> None:
     made = ledger(tmp_path, "A.7")
     finish(made, tmp_path, {"direct": 9.0, "naive": 7.0, "sampled": 5.0})
     filled = fill(made)
@@ -219,13 +219,13 @@ def test_table_6_is_three_sets_of_images_of_one_trial(tmp_path: Path) -> None:
     ) in filled.foot
 
 
-def test_what_the_store_no_longer_has_is_shown_without_its_interval(tmp_path: Path) -> None:
+def test_paper_table_cell_without_store_entry_has_no_interval(tmp_path: Path) -> None:
     made = ledger(tmp_path, "A.7")
     finish(made, tmp_path, {"direct": 9.0, "sampled": 5.0}, keep=False)
     assert [(cell.value, cell.low) for cell in fill(made).cells] == [(9.0, None), (5.0, None)]
 
 
-def test_a_cell_without_a_value_says_why(tmp_path: Path) -> None:
+def test_paper_table_cell_without_value_says_why(tmp_path: Path) -> None:
     made = ledger(tmp_path, "5.3")
     assert fill(made).cells[:2] == ["not measured yet"] * 2
     made.fail(made.ask().number, "ValueError: loss is NaN")
@@ -236,7 +236,7 @@ def test_a_cell_without_a_value_says_why(tmp_path: Path) -> None:
     assert cells[2].startswith("there is no preset quick/digits-animorph")
 
 
-def test_the_foot_says_what_was_changed(tmp_path: Path) -> None:
+def test_paper_table_foot_lists_changed_settings(tmp_path: Path) -> None:
     spec = build("1", "digits", "quick", seed=2, settings=["training.steps=5", "training.report_every=1"])
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
     ((_, text),) = fill(open_ledger("s", spec, space_of(spec), storage)).foot
@@ -246,14 +246,14 @@ def test_the_foot_says_what_was_changed(tmp_path: Path) -> None:
     assert "changed" not in plainly
 
 
-# --- the quick presets
+# --- The quick presets.
 
 QUICK = [name for name in presets.names() if name.startswith("quick/")]
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_a_quick_preset_keeps_the_tables_task(name: str) -> None:
-    """Scaled down is the size: the kind, the loss, and what x_T is drawn from are the paper's."""
+def test_quick_preset_keeps_the_task_of_its_table(name: str) -> None:
+    """Only the size is scaled down. The kind, the loss, and the prior of x_T are the paper's."""
     dataset, _, task = name.removeprefix("quick/").partition("-")
     papers = [p for p in presets.names() if p.startswith("paper/") and p.endswith(f"-{task}")]
     assert papers
@@ -278,11 +278,11 @@ LEFTOVERS = {  # the second-largest |eigenvalue| of A_T as in the paper's settin
 
 
 @pytest.mark.parametrize(("name", "leftover"), LEFTOVERS.items())
-def test_a_quick_blur_ends_as_hard_as_the_papers(name: str, leftover: float) -> None:
+def test_quick_blur_ends_as_strong_as_the_paper(name: str, leftover: float) -> None:
     assert presets.summary(name).leftover == pytest.approx(leftover, rel=0.01)
 
 
-def test_a_quick_preset_of_a_dataset_of_the_paper_degrades_as_the_paper_does() -> None:
+def test_quick_preset_of_a_paper_dataset_degrades_as_the_paper() -> None:
     same = [name for name in QUICK if name.replace("quick/", "paper/") in presets.names()]
     assert len(same) == 7
     for name in same:

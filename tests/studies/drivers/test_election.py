@@ -1,4 +1,4 @@
-"""Who runs a study: one driver leads, on whatever storage and machine, and a dead one stands in nobody's way."""
+"""Driver leases: a single driver leads, on any storage and machine, and a dead driver blocks nobody."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from coldtune.studies.drivers.election import DriverLease, driver_lease
 from coldtune.studies.drivers.registry import DriverRegistry, registry_of
 from coldtune.studies.storage.backends import open_storage
 
-SECONDS = 1.5  # instead of a minute, of a driver that is to be taken for dead
-ALIVE_S = 18.0  # instead of a minute, of one that lives: a busy machine may keep its signs of life back for seconds
+SECONDS = 1.5  # instead of a minute, for a driver that counts as dead in a test
+ALIVE_S = 18.0  # instead of a minute, for a living driver: a busy machine may delay its signs of life by seconds
 Open = Callable[[], DriverRegistry]
 
 
 @pytest.fixture(params=["journal", "sqlite", "postgresql"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
-    """Opens the study's registry anew, as another process would."""
+    """Return a function that opens the study's registry, as another process would."""
     url = f"sqlite:///{tmp_path}/optuna.db" if request.param == "sqlite" else None
     if request.param == "postgresql":
         url = request.getfixturevalue("postgres").database()
@@ -52,11 +52,11 @@ def opener(folder: Path, url: str | None) -> Open:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every process seems to be one of another machine: nothing but signs of life tells whether it lives."""
+    """Make every process seem to run on another machine, so that only signs of life tell whether it is alive."""
     monkeypatch.setattr(module, "here", lambda process: False)
 
 
-def test_the_second_is_told_who_holds_it_and_how_to_stop_or_join_it(opened: Open) -> None:
+def test_driver_lease_second_driver_is_refused_and_told_what_to_do(opened: Open) -> None:
     with driver_lease(opened(), "study", join=False):
         said = rf"--study study: is being run by process {os.getpid()} on \S+ since .*kill -INT {os.getpid()}.*--join"
         with pytest.raises(ValueError, match=said), driver_lease(opened(), "study", join=False):
@@ -67,7 +67,7 @@ def test_the_second_is_told_who_holds_it_and_how_to_stop_or_join_it(opened: Open
         assert again.leads()
 
 
-def test_those_that_join_stand_in_order_and_the_next_leads(opened: Open) -> None:
+def test_driver_lease_joined_drivers_lead_in_order_of_arrival(opened: Open) -> None:
     with ExitStack() as rest:
         with driver_lease(opened(), "study", join=True) as first:
             second, third = (rest.enter_context(driver_lease(opened(), "study", join=True)) for _ in range(2))
@@ -78,7 +78,7 @@ def test_those_that_join_stand_in_order_and_the_next_leads(opened: Open) -> None
         assert [driver.leads() for driver in (second, third)] == [True, False]
 
 
-def test_of_many_that_come_at_once_one_leads(journal: Open) -> None:
+def test_driver_lease_of_many_at_once_a_single_driver_leads(journal: Open) -> None:
     together, refused = threading.Barrier(8), threading.Semaphore(0)
 
     def run(_: int) -> bool:
@@ -96,7 +96,7 @@ def test_of_many_that_come_at_once_one_leads(journal: Open) -> None:
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_of_many_that_come_at_once_on_other_machines_one_leads(journal: Open) -> None:
+def test_driver_lease_of_many_at_once_elsewhere_a_single_driver_leads(journal: Open) -> None:
     together, over = threading.Barrier(3), threading.Barrier(3)
 
     def run(_: int) -> bool:
@@ -112,7 +112,7 @@ def test_of_many_that_come_at_once_on_other_machines_one_leads(journal: Open) ->
         assert sum(pool.map(run, range(3))) == 1
 
 
-def test_a_killed_driver_lets_go_at_once(journal: Open, tmp_path: Path) -> None:
+def test_driver_lease_of_a_killed_driver_is_free_at_once(journal: Open, tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom pathlib import Path\n"
         "from coldtune.studies.drivers.registry import FolderRegistry\n"
@@ -133,16 +133,14 @@ def test_a_killed_driver_lets_go_at_once(journal: Open, tmp_path: Path) -> None:
 
 @pytest.fixture
 def silent(journal: Open) -> DriverLease:
-    """A driver that took its place and gives no sign of life."""
+    """A driver that has taken a place and gives no sign of life."""
     dead = DriverLease(journal(), SECONDS)
     dead.acquire()
     return dead
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_driver_on_another_machine_that_gives_no_sign_of_life_is_watched_and_then_passed(
-    journal: Open, silent: DriverLease
-) -> None:
+def test_driver_lease_of_a_silent_driver_elsewhere_is_taken_after_watching(journal: Open, silent: DriverLease) -> None:
     told: list[str] = []
     before = time.monotonic()
     with driver_lease(journal(), "study", join=False, waiting=told.append) as driver:
@@ -154,7 +152,7 @@ def test_a_driver_on_another_machine_that_gives_no_sign_of_life_is_watched_and_t
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_driver_that_was_stopped_takes_a_new_place_when_it_wakes(journal: Open, silent: DriverLease) -> None:
+def test_driver_lease_of_a_driver_that_wakes_up_gets_a_new_place(journal: Open, silent: DriverLease) -> None:
     with driver_lease(journal(), "study", join=False) as driver:
         stop = threading.Event()
         awake = threading.Thread(target=silent.send_beats, args=(stop,))
@@ -172,7 +170,7 @@ def test_a_driver_that_was_stopped_takes_a_new_place_when_it_wakes(journal: Open
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_driver_on_another_machine_that_gives_signs_of_life_is_refused_to(journal: Open) -> None:
+def test_driver_lease_of_a_living_driver_elsewhere_is_refused(journal: Open) -> None:
     refused = pytest.raises(ValueError, match="is being run by")
     with (
         driver_lease(journal(), "study", join=False, seconds=ALIVE_S),
@@ -182,7 +180,7 @@ def test_a_driver_on_another_machine_that_gives_signs_of_life_is_refused_to(jour
         pass
 
 
-def test_a_place_outlives_a_storage_that_is_away_for_a_moment(journal: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_driver_lease_survives_a_storage_that_fails_once(journal: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     with driver_lease(journal(), "study", join=False, seconds=SECONDS) as driver:
         put, failed = driver.registry.put, threading.Event()
 
@@ -201,7 +199,7 @@ def test_a_place_outlives_a_storage_that_is_away_for_a_moment(journal: Open, mon
             time.sleep(0.05)
 
 
-def test_another_process_of_the_same_id_is_not_the_driver() -> None:
+def test_process_with_a_reused_id_counts_as_gone() -> None:
     me = processes.this_process()
     assert processes.here(me)
     assert not processes.gone(me)

@@ -1,4 +1,4 @@
-"""Several drivers on one study: a trial has one owner, all ask as many as wanted together, the dead leave nothing."""
+"""Several drivers of a study: each trial has a single owner, and the trials of a dead driver are taken over."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def driver(spec: StudySpec, space: Space, folder: Path, url: str | None, stack: 
 
 @pytest.fixture(params=["journal", "postgresql"])
 def join(request: pytest.FixtureRequest, spec: StudySpec, space: Space, tmp_path: Path) -> Iterator[Join]:
-    """Another driver of the study, as another process would be."""
+    """Return a function that adds a driver of the study, as another process would."""
     url = request.getfixturevalue("postgres").database() if request.param == "postgresql" else None
     with ExitStack() as stack:
         yield lambda: driver(spec, space, tmp_path, url, stack)
 
 
 def die(ledger: Ledger) -> None:
-    """As if its process had been killed: its note stays, the process it names is gone."""
+    """Pretend that the driver's process was killed: its note stays, and its process is gone."""
     key = f"driver:{ledger.lease.token}"
     ledger.lease.registry.put(key, {**ledger.lease.registry.get(key), "process": "0"})
 
@@ -56,7 +56,7 @@ def end(ledger: Ledger, number: int) -> None:
     ledger.complete(number, TrialOutcome({"fid": float(number), "ssim": 0.5}))
 
 
-def test_all_together_ask_as_many_as_wanted(join: Join) -> None:
+def test_drivers_together_ask_as_many_trials_as_wanted(join: Join) -> None:
     ledgers = [join() for _ in range(4)]
     start = threading.Barrier(len(ledgers))
 
@@ -81,7 +81,7 @@ def test_all_together_ask_as_many_as_wanted(join: Join) -> None:
     assert [one and one.number for one in more] == [10, 11, None], "those that went back wait for a larger number"
 
 
-def test_a_living_drivers_trials_are_its_own_and_a_dead_ones_go_to_whoever_leads(join: Join) -> None:
+def test_ownership_trials_of_a_dead_driver_go_to_the_leader(join: Join) -> None:
     first, second, third = join(), join(), join()
     numbers = [ledger.ask(9).number for ledger in (first, second, third)]
     fourth = join()
@@ -106,7 +106,7 @@ def test_a_living_drivers_trials_are_its_own_and_a_dead_ones_go_to_whoever_leads
     assert (third.interrupted(), fourth.interrupted()) == ([numbers[0]], []), "the next in order leads"
 
 
-def test_a_trial_that_says_no_owner_yet_is_left_alone_while_others_live(
+def test_ownership_trial_without_owner_is_left_alone_while_others_live(
     spec: StudySpec, space: Space, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
@@ -119,7 +119,7 @@ def test_a_trial_that_says_no_owner_yet_is_left_alone_while_others_live(
         assert first.interrupted() == [0]
 
 
-def test_a_driver_that_dies_after_its_heir_left_is_resumed(spec: StudySpec, space: Space, tmp_path: Path) -> None:
+def test_ownership_trials_of_the_last_driver_are_resumed(spec: StudySpec, space: Space, tmp_path: Path) -> None:
     with ExitStack() as stack:
         ledger = driver(spec, space, tmp_path, None, stack)
         number = ledger.ask(3).number
@@ -128,7 +128,7 @@ def test_a_driver_that_dies_after_its_heir_left_is_resumed(spec: StudySpec, spac
         assert again.interrupted() == [number]
 
 
-def test_who_leads_waits_for_the_others_and_who_does_not_leaves(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_for_others_only_the_leader_waits(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = join(), join()
     numbers = [ledger.ask(2).number for ledger in (first, second)]
     end(first, numbers[0])
@@ -138,7 +138,7 @@ def test_who_leads_waits_for_the_others_and_who_does_not_leaves(join: Join, monk
     assert first.finished() == 2
 
 
-def test_who_leads_goes_on_where_another_dies_while_it_waits(
+def test_wait_for_others_returns_once_another_driver_dies(
     spec: StudySpec, space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ExitStack() as stack:
@@ -154,7 +154,7 @@ def test_who_leads_goes_on_where_another_dies_while_it_waits(
         assert first.ask(1).number == number
 
 
-def test_looking_at_a_study_changes_nothing_and_tells_running_from_interrupted(
+def test_study_reader_writes_nothing_and_knows_interrupted_trials(
     spec: StudySpec, space: Space, tmp_path: Path
 ) -> None:
     registry: DriverRegistry = FolderRegistry(tmp_path / "drivers")
@@ -172,7 +172,7 @@ def test_looking_at_a_study_changes_nothing_and_tells_running_from_interrupted(
         assert (tmp_path / "journal.log").read_bytes() == before
 
 
-def test_a_folder_of_notes(tmp_path: Path) -> None:
+def test_folder_registry_keeps_and_removes_notes(tmp_path: Path) -> None:
     registry = FolderRegistry(tmp_path / "drivers")
     assert registry.all() == {}
     assert registry.get("driver:a") is None

@@ -1,4 +1,4 @@
-"""optuna-dashboard itself opens a study of ours, and shows it under names that a person understands."""
+"""optuna-dashboard opens a study and shows its objectives by name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ objective: [{metric: fid}, {metric: nfe}]
 
 @contextmanager
 def dashboard(command: str, password: str) -> Iterator[str]:
-    """The address of a dashboard that was started by a command as we print it."""
+    """Run the dashboard command that coldtune prints, and return the address of the dashboard."""
     words = shlex.split(command.partition("optuna-dashboard ")[2].replace("***", password))
     port = servers.free_port()
     start = [sys.executable, "-c", "from optuna_dashboard._cli import main; main()", *words, "--port", str(port)]
@@ -63,9 +63,7 @@ def get(address: str) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["journal", "postgres"])
-def test_the_dashboard_lists_the_study_with_its_objectives_by_name(
-    request: pytest.FixtureRequest, tmp_path: Path, kind: str
-) -> None:
+def test_dashboard_shows_objectives_by_name(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     url = password = None
     if kind == "postgres":
         server = request.getfixturevalue("postgres")

@@ -1,4 +1,4 @@
-"""The ledger's short looks at its study: what they say equals a full scan, whoever asked and told in between."""
+"""The trial cache equals a full scan of the storage, also if other processes asked and told trials in between."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.storage.trial_cache import AskedPoints, Trials, point_name
+from coldtune.studies.storage.trial_cache import AskedPoints, TrialCache, point_name
 from coldtune.studies.trials.ledger import Ledger, open_ledger
 
 
 def drivers(spec: StudySpec, space: Space, folder: Path, url: str | None) -> list[Ledger]:
-    """Two, each with its own view of one storage."""
+    """Open two ledgers, each with its own view of the same storage."""
     return [open_ledger("study", spec, space, open_storage(folder, url)) for _ in range(2)]
 
 
 def act(ledger: Ledger, rng: random.Random) -> None:
-    """Ask a trial, or end one of this driver's in one of the ways there are."""
+    """Ask a trial, or end a trial of this driver in a random state."""
     running = ledger.running()
     if not running or (len(running) < 4 and rng.random() < 0.5):
         ledger.ask()
@@ -41,7 +41,7 @@ def act(ledger: Ledger, rng: random.Random) -> None:
 
 
 def agrees(ledger: Ledger) -> None:
-    """What a full scan of the storage gives, computed here from its definition."""
+    """Compare the ledger with a full scan of the storage, computed here from its definition."""
     scan = ledger.study.get_trials(deepcopy=False)
     complete = [trial for trial in scan if trial.state == TrialState.COMPLETE]
     best = min(complete, key=lambda trial: (trial.values[0], trial.number), default=None)
@@ -51,17 +51,17 @@ def agrees(ledger: Ledger) -> None:
         state: sum(trial.state == state for trial in scan) for state in TrialState
     }
     assert ledger.best() == best
-    running = sum(trial.state == TrialState.RUNNING for trial in scan)  # whoever runs them
+    running = sum(trial.state == TrialState.RUNNING for trial in scan)  # by any driver
     assert ledger.wanted(100) == 100 - ledger.finished() - running
 
 
 @pytest.mark.parametrize(("seed", "database"), [(0, False), (1, False), (2, False), (3, True)])
-def test_counts_and_best_equal_a_full_scan(
+def test_trial_cache_counts_and_best_equal_a_full_scan(
     spec: StudySpec, space: Space, tmp_path: Path, seed: int, database: bool
 ) -> None:
     both = drivers(spec, space, tmp_path, f"sqlite:///{tmp_path}/optuna.db" if database else None)
     rng = random.Random(seed)
-    for step in range(40 if database else 80):  # each of a database's takes a hundred times as long
+    for step in range(40 if database else 80):  # a step takes a hundred times as long in a database
         act(rng.choice(both), rng)
         if step % 3 == 0:
             agrees(rng.choice(both))
@@ -72,8 +72,8 @@ def test_counts_and_best_equal_a_full_scan(
     assert database or states >= {TrialState.FAIL, TrialState.PRUNED}
 
 
-def test_points_asked_before_equal_a_full_scan(spec: StudySpec, space: Space, tmp_path: Path) -> None:
-    """Also where a later number ended first: to an earlier trial, taken up again, it does not count."""
+def test_asked_points_equal_a_full_scan(spec: StudySpec, space: Space, tmp_path: Path) -> None:
+    """A later trial that ended first does not count for an earlier trial that resumes."""
     mine, other = drivers(spec, space, tmp_path, None)
     asked, rng = AskedPoints(mine.study), random.Random(0)
     for _ in range(60):
@@ -86,10 +86,10 @@ def test_points_asked_before_equal_a_full_scan(spec: StudySpec, space: Space, tm
         assert {point for point in {point_name(t.params) for t in trials} if point in before} == wanted
 
 
-def test_an_ended_trial_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trial_cache_ended_trial_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = open_storage(tmp_path)
     study = optuna.create_study(study_name="s", storage=storage)
-    trials = Trials(study)
+    trials = TrialCache(study)
     for _ in range(20):
         study.tell(study.ask(), 1.0)
     open_trial = study.ask()

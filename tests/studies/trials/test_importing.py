@@ -1,4 +1,4 @@
-"""Beginning a study with the trials of another: those that mean the same, and why the others do not."""
+"""Importing trials of another study: which trials are taken over, and why the others are not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NARROW = SEARCH.replace("high: 0.2", "high: 0.1")
 
 @dataclass(frozen=True)
 class Begun:
-    """A study in a home: what it is, and its ledger."""
+    """A study in a home: its spec, its imports and its ledger."""
 
     spec: StudySpec
     importer: Importer
@@ -50,11 +50,11 @@ class Begun:
     ledger: Ledger
 
     def again(self) -> Ledger:
-        """Its ledger in another process."""
+        """Open the ledger again, as another process would."""
         return open_ledger(self.folder.name, self.spec, self.importer.space, open_storage(self.folder.path))
 
     def end(self, fid: Callable[[Mapping[str, Any]], float], trials: int) -> Begun:
-        """Ask `trials` and tell each as a worker does, with the value that `fid` gives its point."""
+        """Ask `trials` trials and tell each as a worker does. `fid` returns the value of a point."""
         for _ in range(trials):
             asked = self.ledger.ask()
             assert asked is not None
@@ -102,7 +102,7 @@ def inside(trial: FrozenTrial) -> bool:
     return float(trial.params.get("rate", 0.1)) <= 0.1
 
 
-def test_a_narrower_space_takes_over_what_lies_in_it(begin: Callable[..., Begun]) -> None:
+def test_import_narrower_space_takes_points_inside(begin: Callable[..., Begun]) -> None:
     wide = begin("wide", SEARCH).end(of_steps, 12)
     narrow = begin("narrow", NARROW, imports=("wide",))
     fit = [trial for trial in wide.complete if inside(trial)]
@@ -136,7 +136,7 @@ def test_imported_trials_do_not_count_and_are_not_asked_again(begin: Callable[..
     assert every == {10, 20, 30, 40}
 
 
-def test_a_wider_space_takes_over_everything_where_it_now_varies_what_was_fixed(begin: Callable[..., Begun]) -> None:
+def test_import_wider_space_takes_all_points(begin: Callable[..., Begun]) -> None:
     narrow = begin("narrow", NARROW).end(of_steps, 6)
     more = SEARCH.replace("search:", "  degradation.kernel_size: {choices: [5, 7, 9]}\nsearch:")
     wide = begin("wide", more, imports=("narrow",))
@@ -144,7 +144,7 @@ def test_a_wider_space_takes_over_everything_where_it_now_varies_what_was_fixed(
     assert [trial.params for trial in wide.complete] == [{**trial.params, "kernel": 7} for trial in narrow.complete]
 
 
-def test_a_key_that_no_longer_varies_must_have_the_bases_value(begin: Callable[..., Begun]) -> None:
+def test_import_fixed_key_must_equal_the_base(begin: Callable[..., Begun]) -> None:
     kernel = "  degradation.kernel_size: {choices: [5, 7]}\n"
     both = f"base: digits-quick\nvary:\n{kernel}  sampler.num_steps: {{choices: [2, 4]}}\n"
     base = ["sampler.num_steps=2"]
@@ -155,7 +155,7 @@ def test_a_key_that_no_longer_varies_must_have_the_bases_value(begin: Callable[.
     assert [trial.params for trial in new.complete] == [{"num_steps": steps} for steps in sevens]
 
 
-def test_another_budget_begins_with_the_best_points_as_they_go_on(begin: Callable[..., Begun]) -> None:
+def test_import_longer_training_asks_best_points_first(begin: Callable[..., Begun]) -> None:
     short = begin("short", SEARCH).end(of_steps, 12)
     long = begin("long", SEARCH, "training.steps=600", imports=("short",))
     (said,) = long.imports.said.values()
@@ -173,7 +173,7 @@ def test_another_budget_begins_with_the_best_points_as_they_go_on(begin: Callabl
     assert re.fullmatch(r"trial \d+ of short, whose training goes on", whys[1])
 
 
-def test_what_was_judged_otherwise_means_nothing_here(begin: Callable[..., Begun]) -> None:
+def test_import_other_protocol_takes_nothing(begin: Callable[..., Begun]) -> None:
     begin("old", SEARCH).end(of_steps, 3)
     new = begin("new", SEARCH, "protocol.num_images=300", imports=("old",))
     assert new.imports.said == {
@@ -182,13 +182,13 @@ def test_what_was_judged_otherwise_means_nothing_here(begin: Callable[..., Begun
     assert new.ledger.imported() == 0
 
 
-def test_how_often_a_training_reports_changes_nothing(begin: Callable[..., Begun]) -> None:
+def test_import_other_report_interval_takes_all(begin: Callable[..., Begun]) -> None:
     begin("old", SEARCH).end(of_steps, 3)
     new = begin("new", SEARCH, "training.report_every=50", "training.checkpoint_every=50", imports=("old",))
     assert new.imports.said == {"old": "3 of 3 trials fit"}
 
 
-def test_another_objective_takes_its_own_metric(begin: Callable[..., Begun]) -> None:
+def test_import_other_objective_takes_its_metric(begin: Callable[..., Begun]) -> None:
     old = begin("old", SEARCH).end(of_steps, 3)
     kid = begin("kid", SEARCH + "objective: {metric: kid}\n", imports=("old",))
     assert [trial.value for trial in kid.complete] == [-trial.value for trial in old.complete]
@@ -196,7 +196,7 @@ def test_another_objective_takes_its_own_metric(begin: Callable[..., Begun]) -> 
     assert mind.imports.said == {"old": "0 of 3 trials fit; 3 have no mind"}
 
 
-def test_constraints_hold_for_imported_trials_too(begin: Callable[..., Begun]) -> None:
+def test_import_applies_constraints(begin: Callable[..., Begun]) -> None:
     old = begin("old", SEARCH).end(of_steps, 8)
     new = begin("new", SEARCH + "constrain: {nfe: {max: 20}}\n", imports=("old",))
     fit = sum(trial.params["T"] <= 20 for trial in old.complete)
@@ -205,7 +205,7 @@ def test_constraints_hold_for_imported_trials_too(begin: Callable[..., Begun]) -
     assert new.imports.said == {"old": f"{fit} of 8 trials fit; {out}"}
 
 
-def test_what_failed_or_did_not_end_is_left_and_what_was_pruned_is_known(begin: Callable[..., Begun]) -> None:
+def test_import_skips_failed_and_running_and_takes_pruned_trials(begin: Callable[..., Begun]) -> None:
     rungs = ["rungs.steps=[100]", "rungs.num_images=256"]
     old = begin("old", SEARCH, *rungs).end(of_steps, 1)
     old.ledger.fail(old.ledger.ask().number, "boom")
@@ -224,7 +224,9 @@ def test_what_failed_or_did_not_end_is_left_and_what_was_pruned_is_known(begin: 
     assert "1 were pruned at other rungs, or by another objective" in other.imports.said["old"]
 
 
-def test_values_of_another_version_are_left(begin: Callable[..., Begun], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_values_of_another_version_are_skipped(
+    begin: Callable[..., Begun], monkeypatch: pytest.MonkeyPatch
+) -> None:
     begin("old", SEARCH).end(of_steps, 2)
     monkeypatch.setattr("coldtune.stages.keys.MEASURE_VERSION", 99)
     new = begin("new", SEARCH, "search.startup=3", imports=("old",))
@@ -233,9 +235,7 @@ def test_values_of_another_version_are_left(begin: Callable[..., Begun], monkeyp
     }
 
 
-def test_importing_is_done_once_and_goes_on_where_it_was_cut_off(
-    begin: Callable[..., Begun], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_import_cut_off_is_completed_once(begin: Callable[..., Begun], monkeypatch: pytest.MonkeyPatch) -> None:
     old = begin("old", SEARCH).end(of_steps, 6)
     add, added = optuna.Study.add_trial, []
 
@@ -262,7 +262,7 @@ def test_importing_is_done_once_and_goes_on_where_it_was_cut_off(
     assert (folder / "journal.log").read_bytes() == before, "a study that is ready is left as it is"
 
 
-def test_what_a_study_imports_is_part_of_what_it_is(begin: Callable[..., Begun]) -> None:
+def test_imports_are_part_of_the_spec(begin: Callable[..., Begun]) -> None:
     plain_ = begin("old", SEARCH).spec
     assert plain_.name != plain_.model_copy(update={"imports": ("old",)}).name
     begin("new", SEARCH, imports=("old",))
@@ -272,7 +272,7 @@ def test_what_a_study_imports_is_part_of_what_it_is(begin: Callable[..., Begun])
         StudyFolder(begin("x", SEARCH).folder.home, "new").check_same_study(plain_, "any")
 
 
-def test_of_a_grid_each_point_that_is_missing_is_asked_once(begin: Callable[..., Begun]) -> None:
+def test_import_grid_asks_each_missing_point_once(begin: Callable[..., Begun]) -> None:
     grid = SEARCH.replace("random", "grid").replace("high: 0.2,", "high: 0.09, step: 0.02,")
     whole = begin("whole", grid)
     points = whole.ledger.points
@@ -289,7 +289,7 @@ def test_of_a_grid_each_point_that_is_missing_is_asked_once(begin: Callable[...,
     assert set(asked) == {tuple(sorted(point.items())) for point in whole.importer.space.grid()}
 
 
-def test_of_variants_those_that_are_missing_are_asked(begin: Callable[..., Begun]) -> None:
+def test_import_variants_asks_the_missing_variants(begin: Callable[..., Begun]) -> None:
     def of(*names: str) -> str:
         variants = {f"by {name}": {"sampler.algorithm": name} for name in names}
         return yaml.safe_dump({"base": "digits-quick", "variants": variants}, sort_keys=False)
@@ -302,7 +302,7 @@ def test_of_variants_those_that_are_missing_are_asked(begin: Callable[..., Begun
     assert three.ledger.ask(1) is None
 
 
-def test_a_genetic_search_breeds_from_imported_trials(begin: Callable[..., Begun]) -> None:
+def test_import_genetic_search_uses_imported_trials_as_parents(begin: Callable[..., Begun]) -> None:
     begin("old", SEARCH).end(of_steps, 8)
     new = begin("new", SEARCH, "search.algorithm=nsga2", "search.population=4", imports=("old",))
     asked = new.ledger.ask()
@@ -310,7 +310,7 @@ def test_a_genetic_search_breeds_from_imported_trials(begin: Callable[..., Begun
     assert trial.system_attrs["NSGAIISampler:generation"] == 1, "the imported ones are the first population"
 
 
-def test_studies_in_one_database_import_from_each_other(begin: Callable[..., Begun], tmp_path: Path) -> None:
+def test_import_from_a_study_in_the_same_database(begin: Callable[..., Begun], tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
     old = begin("old", SEARCH, url=url).end(of_steps, 3)
     (old.folder.path / "spec.yaml").unlink()  # as if it ran in another home
@@ -326,7 +326,7 @@ def test_studies_in_one_database_import_from_each_other(begin: Callable[..., Beg
         ("colour", r"--import colour: its trials saw other images, digits \(fingerprint other\)"),
     ],
 )
-def test_what_cannot_be_imported_is_said_before_anything_is_written(
+def test_import_impossible_is_refused_before_writing(
     begin: Callable[..., Begun], tmp_path: Path, name: str, said: str
 ) -> None:
     old = begin("old", SEARCH)

@@ -1,4 +1,4 @@
-"""A trial at its rungs, without a cluster: what it reports there, and what stands in its records when it ends there."""
+"""A trial at its rungs, without a cluster: its reports there, and its records if it ends there."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def job(digits_home: Path, tmp_path: Path) -> TrialJob:
 
 
 def flattened(report: Mapping[str, Any]) -> dict[str, Any]:
-    """As Tune hands a report to its scheduler."""
+    """Flatten a report as Tune does before it calls the scheduler."""
     from ray.tune.utils import flatten_dict
 
     return dict(flatten_dict(dict(report)))
 
 
 def stopped_at(job: TrialJob, step: int) -> Rung:
-    """Run the trial until it reports the rung at `step`, and end it there as Tune does; gives that rung."""
+    """Run the trial until it reports the rung at `step`, end it there as Tune does, and return the rung."""
     rungs: list[Rung] = []
 
     def report(result: Mapping[str, Any]) -> None:
@@ -74,12 +74,12 @@ def unlimited() -> TrialTimeout:
 
 
 def logged(job: TrialJob, metric: str) -> list[int]:
-    """The steps at which a metric stands in the trial's journal."""
+    """Return the steps at which a metric was logged to the trial's spool."""
     records, _ = Spool(Path(job.spool), run_file(job.number)).read()
     return [r["step"] for r, _ in records if r["op"] == "metrics" and metric in r["values"]]
 
 
-def test_a_trial_that_ends_at_a_rung_left_all_its_records(job: TrialJob) -> None:
+def test_trial_pruned_at_a_rung_has_reported_everything(job: TrialJob) -> None:
     rung = stopped_at(job, 4)
     assert (rung.step, rung.steps, rung.metric) == (4, 6, "kid")
     assert logged(job, "loss") == [1, 2, 3, 4]
@@ -87,7 +87,7 @@ def test_a_trial_that_ends_at_a_rung_left_all_its_records(job: TrialJob) -> None
     assert rung.effort.seconds >= rung.training_seconds > 0
     assert rung.effort.trained == pytest.approx(rung.training_seconds)
     assert str(rung) == f"at step 4 of 6: KID {rung.values['kid']:.4g}"
-    # What fronts of several objectives and image by image comparisons need.
+    # Pruning by fronts and by image-by-image tests needs these values.
     assert {metric_at_rung(metric, "kid") for metric in ("fid", "ssim", "nfe", "recall")} <= rung.values.keys()
     assert rung.values["nfe"] == 4
     assert "fid" not in rung.values, "at few images FID prefers the over-smoothed"
@@ -97,8 +97,8 @@ def test_a_trial_that_ends_at_a_rung_left_all_its_records(job: TrialJob) -> None
     assert len(judgement.influences["kid"]) == 64
 
 
-def test_a_trial_that_comes_to_a_rung_again_says_the_same(job: TrialJob) -> None:
-    """Its driver died before it could tell; nothing is trained or logged twice."""
+def test_trial_at_a_rung_again_reports_the_same(job: TrialJob) -> None:
+    """The driver died before it stored the rung. Nothing is trained or logged twice."""
     first = stopped_at(job, 2)
     again = stopped_at(job.model_copy(update={"again": True}), 2)
     assert again.values == first.values
@@ -109,7 +109,7 @@ def test_a_trial_that_comes_to_a_rung_again_says_the_same(job: TrialJob) -> None
     assert logged(job, "rung_kid") == [2]
 
 
-def test_a_promoted_trial_goes_on_from_the_rung(job: TrialJob, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trial_promoted_resumes_from_the_rung(job: TrialJob, capsys: pytest.CaptureFixture[str]) -> None:
     stopped_at(job, 4)
     promoted = job.model_copy(update={"number": 1, "tags": {"promoted_from": "0"}})
     trained: list[int] = []
@@ -120,8 +120,8 @@ def test_a_promoted_trial_goes_on_from_the_rung(job: TrialJob, capsys: pytest.Ca
     assert TrialOutcome.from_json(outcome.to_json()) == outcome, "the driver reads the outcome as it was"
 
 
-def test_where_the_judge_is_another_one_nothing_is_trained(job: TrialJob) -> None:
-    """A node with other weights, or other code of the user's judge, than the driver's."""
+def test_trial_with_another_judge_trains_nothing(job: TrialJob) -> None:
+    """The node has other weights or other code of the user's judge than the driver."""
     digits = Dataset.open(job.dataset_path)
     protocol = resolve(job.trial.protocol, build_extractor("digits"), digits, job.trial.task)
     asked = job.model_copy(update={"protocol": protocol.model_copy(update={"extractor_sha256": "12" * 32})})

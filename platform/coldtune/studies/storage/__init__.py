@@ -1,1 +1,1 @@
-"""Optuna storage: journal and database backends, retries, and the records that a study and its trials keep."""
+"""Optuna's storage of a study: its backends, the adapter to Optuna's private API, and the stored records."""

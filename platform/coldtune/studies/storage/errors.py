@@ -1,10 +1,10 @@
-"""How long a study waits for its database, and what is raised after that; without importing a database's client."""
+"""How long a study waits for its database, and the error after that. Importing it imports no database client."""
 
 from __future__ import annotations
 
 PATIENCE_S = 120.0
-"""Seconds that a database may be away; COLDTUNE_STORAGE_PATIENCE_S says otherwise."""
+"""Seconds that a database may be away. The environment variable COLDTUNE_STORAGE_PATIENCE_S overrides it."""
 
 
 class StorageGoneError(Exception):
-    """The study's database did not answer for longer than was to be waited."""
+    """Raised if the database of a study did not answer for longer than the study waits."""

@@ -2,7 +2,7 @@
 
 Each function says why the public API (of Optuna 5.0) does not suffice. Optuna's trials know their study and storage by
 private names only, and most functions here need one of them. One exception stands elsewhere: `PatientStorage` in
-`retrying` overrides private methods of Optuna's database storage.
+`database` overrides private methods of Optuna's database storage.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PRUNER_NOTE = "completed_rung_"
 
 
 def storage_of(study: Study) -> BaseStorage:
-    """Return the storage of a study, which a public `Study` does not give out."""
+    """Return the storage of a study, which a public `Study` does not expose."""
     return study._storage
 
 
@@ -56,7 +56,7 @@ def write_trial_attribute(study: Study, trial: Trial | FrozenTrial, key: str, va
 
 
 def read_trial(study: Study, trial: Trial | FrozenTrial) -> FrozenTrial:
-    """Return the stored state of one trial. The public `Study.get_trials` reads all trials."""
+    """Return the stored state of a trial. The public `Study.get_trials` reads all trials."""
     return study._storage.get_trial(trial._trial_id)
 
 
@@ -110,7 +110,7 @@ def queued_point(trial: FrozenTrial) -> Mapping[str, Any]:
 
 
 def pruner_notes(trial: FrozenTrial) -> dict[str, Any]:
-    """Return what a successive halving noted on a trial, under system attributes of a private name."""
+    """Return the notes of a successive halving on a trial. Optuna keeps them in system attributes of a private name."""
     return {key: value for key, value in trial.system_attrs.items() if key.startswith(_PRUNER_NOTE)}
 
 

@@ -1,4 +1,4 @@
-"""What a trial's process reports to its driver, and in which form the driver stores it.
+"""The reports of a trial's process to its driver, in the form in which the driver stores them.
 
 The names of the fields are the names of the stored attributes. Storages outlive versions of coldtune, so a name never
 changes its meaning, and a field whose attribute is missing has a default.
@@ -19,7 +19,7 @@ class StoredStage(NamedTuple):
     """One stage of a trial.
 
     `stage` is `train`, `sample` or `measure` with a suffix, for example `sample_direct` or `measure_40` at rung 40.
-    `key` is its key in the store. `seconds` is what the stage took or, if it was found in the store, what that saved.
+    `key` is its key in the store. `seconds` is the time that it took, or that was saved if it was found in the store.
     """
 
     stage: str
@@ -48,7 +48,7 @@ class Effort:
 class TrialOutcome:
     """The outcome of a trial, as its process reports it to the driver.
 
-    metrics: By name; the suffixes `_direct`, `_naive` and `_degraded` mark the other sets of images.
+    metrics: By name. The suffixes `_direct`, `_naive` and `_degraded` mark the other sets of images.
     protocol: The plain values of the protocol behind the metrics. None only if nothing was measured.
     images, measured: Addresses of the sampled images and of their judgements in the store, by set of images.
     checkpoint: Address of the restorer in the store.

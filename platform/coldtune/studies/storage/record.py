@@ -19,7 +19,7 @@ from coldtune.config import parse
 from coldtune.metrics.protocol import Protocol
 from coldtune.studies.storage.outcome import Rung, TrialOutcome, outcome_fields
 
-_OWNER = "coldtune:owner"  # a system attribute; all other names below are user attributes
+_OWNER = "coldtune:owner"  # a system attribute, while all other names below are user attributes
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ _IMPORTED_KEYS = (
 def attributes_of_import(trial: FrozenTrial, study: str, comparable_rungs: bool) -> dict[str, Any]:
     """Return the user attributes of a copy of `trial` in another study.
 
-    The copy leaves out what holds in its own study only, for example the seconds saved.
+    The copy leaves out attributes that concern the original study only, for example the seconds saved.
 
     Args:
         study: The name of the study of `trial`.
@@ -195,7 +195,8 @@ class StudyRecord:
     fingerprint: The fingerprint of its dataset.
     imported: By name of another study, how many of its trials were imported, as text.
     ready: Whether the study is completely set up, including its imports.
-    trials: How many trials it shall have.
+    trials: How many trials the study asks in all.
+    test: The metrics of its best trial on the test split.
     """
 
     spec: Mapping[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""What became of a study's trials, read again only where it may have changed."""
+"""The trials of a study, read from the storage only as far as they may have changed."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.studies.storage.optuna_private import read_numbered_trial, read_trial, storage_of
 
-_PASSED = (TrialState.COMPLETE, TrialState.PRUNED)
+_WITH_VALUES = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-class Trials:
-    """The trials of a study in the order they were asked; each is read until it has ended, and then never again.
+class TrialCache:
+    """The trials of a study in the order in which they were asked.
 
-    So a look costs the same after ten trials and after ten thousand. The storage stays the only truth: what another
-    process asked or told is there at the next `refresh`.
+    Each trial is read until it has ended, and then never again. So a `refresh` costs the same after ten trials and
+    after ten thousand. The storage stays the only truth: `refresh` sees the changes of other processes.
     """
 
     def __init__(self, study: Study) -> None:
+        """Create an empty cache. The first `refresh` reads all trials."""
         self._study = study
         self._all: list[FrozenTrial] = []
-        self._open: set[int] = set()
+        self._unfinished: set[int] = set()
         self._states: Counter[TrialState] = Counter()
 
     def refresh(self) -> list[FrozenTrial]:
-        """Look at what may have changed; gives the trials that ended since the last look, by number."""
+        """Read the trials that may have changed, and return by number those that have ended since the last call."""
         ended = []
         for trial in self._changed():
             self._replace(trial)
@@ -44,38 +45,38 @@ class Trials:
 
     @property
     def ended(self) -> int:
-        """How many trials ended, whichever way."""
-        return len(self._all) - len(self._open)
+        """How many trials have ended, in any state."""
+        return len(self._all) - len(self._unfinished)
 
     def all(self) -> list[FrozenTrial]:
-        """Every trial, by number."""
+        """Return every trial, by number."""
         return self._all.copy()
 
     def unfinished(self) -> list[FrozenTrial]:
-        """The trials that have not ended, by number."""
-        return [self._all[number] for number in sorted(self._open)]
+        """Return the trials that have not ended, by number."""
+        return [self._all[number] for number in sorted(self._unfinished)]
 
     def _replace(self, trial: FrozenTrial) -> None:
         if trial.number == len(self._all):
             self._all.append(trial)
-            self._open.add(trial.number)
+            self._unfinished.add(trial.number)
         else:
             self._states[self._all[trial.number].state] -= 1
             self._all[trial.number] = trial
         self._states[trial.state] += 1
         if trial.state.is_finished():
-            self._open.discard(trial.number)
+            self._unfinished.discard(trial.number)
 
     def _changed(self) -> Iterable[FrozenTrial]:
-        """The trials that had not ended, and the new ones."""
+        """Return the trials that had not ended, and the new trials."""
         if isinstance(storage_of(self._study), JournalStorage):
-            return list(self._one_by_one())
-        # A database is asked once for all of them; Optuna keeps those that ended.
+            return list(self._from_journal())
+        # A database answers a single query for all trials. Optuna keeps those that have ended in memory.
         trials = self._study.get_trials(deepcopy=False)
-        return [trials[number] for number in sorted(self._open)] + trials[len(self._all) :]
+        return [trials[number] for number in sorted(self._unfinished)] + trials[len(self._all) :]
 
-    def _one_by_one(self) -> Iterator[FrozenTrial]:
-        """Of a journal, which is in memory: a list of all its trials would cost more than the few that are wanted."""
+    def _from_journal(self) -> Iterator[FrozenTrial]:
+        """Read trial by trial. A journal is in memory, and a list of all its trials costs more than a few trials."""
         for trial in self.unfinished():
             yield read_trial(self._study, trial)
         number = len(self._all)
@@ -85,34 +86,35 @@ class Trials:
 
 
 class AskedPoints:
-    """Which points a study has asked; one that failed may be asked again."""
+    """The points that a study has asked. The point of a failed trial does not count, and may be asked again."""
 
     def __init__(self, study: Study) -> None:
+        """Create a view of the points of `study`."""
         self.study = study
-        self._trials = Trials(study)
-        self._ended: dict[str, int] = {}
+        self._trials = TrialCache(study)
+        self._first_number: dict[str, int] = {}
 
-    def before(self, number: int) -> AskedBefore:
-        """The points that trials before `number` asked."""
+    def before(self, number: int) -> PointsBefore:
+        """Return the points that were asked by trials before `number`."""
         for trial in self._trials.refresh():
-            if trial.state in _PASSED:
+            if trial.state in _WITH_VALUES:
                 point = point_name(trial.params)
-                self._ended[point] = min(trial.number, self._ended.get(point, trial.number))
+                self._first_number[point] = min(trial.number, self._first_number.get(point, trial.number))
         unfinished = self._trials.unfinished()
         running = {point_name(t.params) for t in unfinished if t.state == TrialState.RUNNING and t.number < number}
-        return AskedBefore(self._ended, running, number)
+        return PointsBefore(self._first_number, running, number)
 
 
-class AskedBefore:
-    """The points of trials before a number, as a set of names."""
+class PointsBefore:
+    """The names of the points that were asked before a trial (see `point_name`)."""
 
-    def __init__(self, ended: Mapping[str, int], running: set[str], number: int) -> None:
-        self._ended, self._running, self._number = ended, running, number
+    def __init__(self, first_number: Mapping[str, int], running: set[str], number: int) -> None:
+        self._first_number, self._running, self._number = first_number, running, number
 
     def __contains__(self, point: object) -> bool:
-        return point in self._running or self._ended.get(str(point), self._number) < self._number
+        return point in self._running or self._first_number.get(str(point), self._number) < self._number
 
 
 def point_name(point: Mapping[str, Any]) -> str:
-    """The same text for the same values."""
+    """Return a text that is equal for equal values."""
     return repr(sorted(point.items()))

@@ -18,7 +18,7 @@ from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.record import is_imported
-from coldtune.studies.storage.trial_cache import Trials
+from coldtune.studies.storage.trial_cache import TrialCache
 from coldtune.studies.trials.ownership import TrialOwnership
 from coldtune.studies.trials.setup import open_study
 
@@ -45,7 +45,7 @@ class StudyReader:
         """
         self.study, self.spec, self.space, self.lease, self.store = study, spec, space, lease, store
         self.ownership = TrialOwnership(study, self.unfinished, lease)
-        self._trials = Trials(study)
+        self._trials = TrialCache(study)
         self._best: FrozenTrial | None = None
         self._imported = 0
 

@@ -1,4 +1,4 @@
-"""A study's storage under faults: killed writers, and a database that goes away and comes back."""
+"""The database storage of a study, if the database goes away and comes back."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from coldtune.studies.storage import retrying as outage
-from coldtune.studies.storage.backends import JOURNAL, open_storage
+from coldtune.studies.storage import database as module
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.database import PatientStorage
 from coldtune.studies.storage.errors import StorageGoneError
-from coldtune.studies.storage.retrying import PatientStorage
 
 
 def study(storage: Any) -> optuna.Study:
@@ -34,39 +34,6 @@ def values(storage: Any) -> list[float | None]:
     return [trial.value for trial in study(storage).trials]
 
 
-def test_a_line_that_a_killed_writer_cut_off_costs_only_itself(tmp_path: Path) -> None:
-    first = study(open_storage(tmp_path))
-    told(first, 1.0)
-    whole = (tmp_path / JOURNAL).read_bytes()
-    told(first, 2.0)
-    lines = (tmp_path / JOURNAL).read_bytes()[len(whole) :].splitlines(keepends=True)
-    for cut in (1, len(lines[0]) - 1, len(lines[0])):
-        (tmp_path / JOURNAL).write_bytes(whole + lines[0][:cut])
-        told(study(open_storage(tmp_path)), 3.0)
-        told(study(open_storage(tmp_path)), 4.0)
-        left = [None] if cut == len(lines[0]) else []  # asked, and never told
-        assert values(open_storage(tmp_path)) == [1.0, *left, 3.0, 4.0], cut
-
-
-def test_a_writer_that_lived_on_goes_on_behind_what_another_cut_off(tmp_path: Path) -> None:
-    one, other = study(open_storage(tmp_path)), study(open_storage(tmp_path))
-    told(one, 1.0)
-    with (tmp_path / JOURNAL).open("ab") as file:
-        file.write(b'{"op_code":4,"worker')
-    told(other, 2.0)
-    told(one, 3.0)
-    assert values(open_storage(tmp_path)) == [1.0, 2.0, 3.0]
-
-
-def test_the_lock_file_of_a_killed_writer_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told(study(open_storage(tmp_path)), 1.0)
-    (tmp_path / f"{JOURNAL}.lock").symlink_to(tmp_path / JOURNAL)  # what Optuna's lock leaves behind
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    told(study(open_storage(tmp_path)), 2.0)
-    assert values(open_storage(tmp_path)) == [1.0, 2.0]
-    assert not (tmp_path / f"{JOURNAL}.lock").exists()
-
-
 @pytest.fixture
 def database(tmp_path: Path) -> PatientStorage:
     storage = open_storage(tmp_path, f"sqlite:///{tmp_path}/study.db")
@@ -76,7 +43,7 @@ def database(tmp_path: Path) -> PatientStorage:
 
 @pytest.fixture
 def lost(database: PatientStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Make the answers to the next `count` commits get lost: done, but whoever waits hears that the server is gone."""
+    """Lose the answers to the next `count` commits: they are done, but the caller gets the error of a lost server."""
     left = 0
     session = database.scoped_session.session_factory.class_
     commit = session.commit
@@ -93,13 +60,13 @@ def lost(database: PatientStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[
             raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
 
     monkeypatch.setattr(session, "commit", committed)
-    monkeypatch.setattr(outage, "_PAUSE_S", (0.001, 0.001))
+    monkeypatch.setattr(module, "_PAUSE_S", (0.001, 0.001))
     yield lose
     assert left == 0, "the fault was met"
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_trial_whose_making_was_not_answered_is_made_once(
+def test_database_lost_answer_creates_the_trial_once(
     database: PatientStorage, lost: Callable[[int], None], count: int
 ) -> None:
     made = study(database)
@@ -114,7 +81,7 @@ def test_a_trial_whose_making_was_not_answered_is_made_once(
     assert made.ask().number == 1
 
 
-def test_an_enqueued_trial_whose_taking_was_not_answered_is_taken(
+def test_database_lost_answer_takes_the_enqueued_trial_once(
     database: PatientStorage, lost: Callable[[int], None]
 ) -> None:
     made = study(database)
@@ -124,12 +91,12 @@ def test_an_enqueued_trial_whose_taking_was_not_answered_is_taken(
     assert [t.state for t in made.get_trials()] == [TrialState.RUNNING]
 
 
-def test_what_waiting_does_not_change_is_raised_at_once(database: PatientStorage) -> None:
+def test_database_other_errors_are_raised_at_once(database: PatientStorage) -> None:
     with pytest.raises(KeyError):
         database.get_study_id_from_name("another")
 
 
-def test_a_database_that_stays_away_is_given_up(
+def test_database_away_for_long_is_given_up(
     postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("COLDTUNE_STORAGE_PATIENCE_S", "1")
@@ -141,7 +108,7 @@ def test_a_database_that_stays_away_is_given_up(
         with pytest.raises(StorageGoneError, match=r"--storage postgresql.*: did not answer for 1 s") as caught:
             made.tell(trial, 2.0)
         began = caplog.text
-        with pytest.raises(StorageGoneError) as again:  # what ends because of it asks, too
+        with pytest.raises(StorageGoneError) as again:  # the end of the run asks the storage again
             made.get_trials()
     finally:
         postgres.start()
@@ -153,7 +120,7 @@ def test_a_database_that_stays_away_is_given_up(
     assert [t.value for t in made.get_trials()] == [1.0, 2.0]
 
 
-def test_a_database_that_is_killed_and_started_again_loses_and_doubles_nothing(
+def test_database_restarted_three_times_keeps_every_trial_once(
     postgres: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = postgres.database()
@@ -172,7 +139,7 @@ def test_a_database_that_is_killed_and_started_again_loses_and_doubles_nothing(
         time.sleep(0.3)
         before = said("does not answer")
         postgres.kill()
-        # Started again at once, it might be back before the study asks anything of it.
+        # If the server were started at once, it could be back before the study notices.
         wait_for(lambda: said("does not answer") > before)
         postgres.start()
         wait_for(lambda: said("answers again") == said("does not answer"))

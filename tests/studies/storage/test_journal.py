@@ -1,4 +1,4 @@
-"""The journal reads like Optuna's own, from where it stopped, and flushes what must outlive a power cut."""
+"""The journal: it reads as Optuna's does, flushes the end of a trial, and survives killed writers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,28 @@ from coldtune.studies.storage.backends import JOURNAL, open_storage
 from coldtune.studies.storage.journal import Journal, batch
 
 
+def open_study(storage: Any) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(study_name="study", storage=storage, load_if_exists=True)
+
+
+def told(made: optuna.Study, value: float) -> None:
+    trial = made.ask()
+    trial.suggest_float("x", 0, 1)
+    made.tell(trial, value)
+
+
+def values(storage: Any) -> list[float | None]:
+    return [trial.value for trial in open_study(storage).trials]
+
+
 def run(study: optuna.Study, count: int) -> None:
     for _ in range(count):
         trial = study.ask()
         study.tell(trial, trial.suggest_float("x", 0, 1))
 
 
-def test_two_who_read_and_write_by_turns_see_what_optuna_sees(tmp_path: Path) -> None:
+def test_journal_two_writers_in_turns_see_the_same_as_optuna(tmp_path: Path) -> None:
     mine = optuna.create_study(study_name="s", storage=open_storage(tmp_path))
     stock = JournalStorage(JournalFileBackend(str(tmp_path / JOURNAL)))
     others = optuna.load_study(study_name="s", storage=stock)
@@ -38,7 +53,7 @@ def test_two_who_read_and_write_by_turns_see_what_optuna_sees(tmp_path: Path) ->
     assert [trial.number for trial in mine.trials] == list(range(15))
 
 
-def test_any_record_on_is_what_optuna_reads_from_there(tmp_path: Path) -> None:
+def test_journal_read_from_any_record_equals_optuna(tmp_path: Path) -> None:
     run(optuna.create_study(study_name="s", storage=open_storage(tmp_path)), 3)
     journal, stock = Journal(tmp_path / JOURNAL), JournalFileBackend(str(tmp_path / JOURNAL))
     count = len(list(stock.read_logs(0)))
@@ -46,7 +61,7 @@ def test_any_record_on_is_what_optuna_reads_from_there(tmp_path: Path) -> None:
         assert list(journal.read_logs(start)) == list(stock.read_logs(start))
 
 
-def test_a_record_that_is_being_written_is_read_when_it_is_whole(tmp_path: Path) -> None:
+def test_journal_half_written_record_is_read_once_complete(tmp_path: Path) -> None:
     journal = Journal(tmp_path / JOURNAL)
     with (tmp_path / JOURNAL).open("ab") as file:
         file.write(b'{"a":1}\n{"b"')
@@ -57,7 +72,7 @@ def test_a_record_that_is_being_written_is_read_when_it_is_whole(tmp_path: Path)
         assert list(journal.read_logs(1)) == [{"b": 2}]
 
 
-def test_a_trials_end_is_on_the_disk_before_anybody_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journal_end_of_a_trial_is_flushed_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[int] = []
     whole = os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: flushed.append(os.fstat(file).st_size) or whole(file))
@@ -77,8 +92,8 @@ def test_a_trials_end_is_on_the_disk_before_anybody_goes_on(tmp_path: Path, monk
         assert flushed[-1] == size()
 
 
-def test_changes_that_belong_together_are_not_torn_apart_by_another_writer(tmp_path: Path) -> None:
-    """Another process that writes all the time finds its records before or after the block, never in it."""
+def test_journal_batch_is_not_split_by_another_writer(tmp_path: Path) -> None:
+    """The records of another process that writes all the time lie before or after a batch, never inside."""
     storage = open_storage(tmp_path)
     study = optuna.create_study(study_name="s", storage=storage)
     code = (
@@ -102,10 +117,43 @@ def test_changes_that_belong_together_are_not_torn_apart_by_another_writer(tmp_p
     assert all(length % 5 == 0 for length in blocks)
 
 
-def test_a_block_that_fails_lets_go(tmp_path: Path) -> None:
+def test_journal_batch_that_fails_releases_the_lock(tmp_path: Path) -> None:
     storage = open_storage(tmp_path)
     study = optuna.create_study(study_name="s", storage=storage)
     with pytest.raises(RuntimeError, match="boom"), batch(study):
         raise RuntimeError("boom")
     optuna.load_study(study_name="s", storage=open_storage(tmp_path)).set_user_attr("other", 1)
     assert study.user_attrs == {"other": 1}
+
+
+def test_journal_line_cut_off_by_a_kill_is_dropped(tmp_path: Path) -> None:
+    first = open_study(open_storage(tmp_path))
+    told(first, 1.0)
+    whole = (tmp_path / JOURNAL).read_bytes()
+    told(first, 2.0)
+    lines = (tmp_path / JOURNAL).read_bytes()[len(whole) :].splitlines(keepends=True)
+    for cut in (1, len(lines[0]) - 1, len(lines[0])):
+        (tmp_path / JOURNAL).write_bytes(whole + lines[0][:cut])
+        told(open_study(open_storage(tmp_path)), 3.0)
+        told(open_study(open_storage(tmp_path)), 4.0)
+        left = [None] if cut == len(lines[0]) else []  # this trial was asked and never told
+        assert values(open_storage(tmp_path)) == [1.0, *left, 3.0, 4.0], cut
+
+
+def test_journal_surviving_writer_appends_after_a_cut_line(tmp_path: Path) -> None:
+    one, other = open_study(open_storage(tmp_path)), open_study(open_storage(tmp_path))
+    told(one, 1.0)
+    with (tmp_path / JOURNAL).open("ab") as file:
+        file.write(b'{"op_code":4,"worker')
+    told(other, 2.0)
+    told(one, 3.0)
+    assert values(open_storage(tmp_path)) == [1.0, 2.0, 3.0]
+
+
+def test_journal_lock_file_of_a_killed_writer_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told(open_study(open_storage(tmp_path)), 1.0)
+    (tmp_path / f"{JOURNAL}.lock").symlink_to(tmp_path / JOURNAL)  # a killed holder of Optuna's lock leaves it behind
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    told(open_study(open_storage(tmp_path)), 2.0)
+    assert values(open_storage(tmp_path)) == [1.0, 2.0]
+    assert not (tmp_path / f"{JOURNAL}.lock").exists()

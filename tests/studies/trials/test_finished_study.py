@@ -1,4 +1,4 @@
-"""The same command again, another number of trials, another spec, and who runs what: all without a cluster."""
+"""A job and `coldtune study` on a study that was run before, without a cluster."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def home(digits_home: Path, tmp_path: Path) -> Path:
-    """A home with study `old`: three trials, the last of which is the best."""
+    """A home with the study `old` of three trials. The last trial is the best."""
     shutil.copytree(digits_home / "data", tmp_path / "data")
     (tmp_path / "space.yaml").write_text(SPACE)
     begin(tmp_path, "old", ended=3)
@@ -44,7 +44,12 @@ def home(digits_home: Path, tmp_path: Path) -> Path:
 
 
 def begin(home: Path, name: str, ended: int = 0, imports: tuple[str, ...] = (), weights: str | None = None) -> Ledger:
-    """A study of three trials as its driver leaves it, `ended` of which have ended; weights: of its judge then."""
+    """Write a study of three trials into a home, as its driver leaves it.
+
+    Args:
+        ended: How many of the trials have ended.
+        weights: The hash of the judge's weights at that time.
+    """
     dataset = Dataset.open(prepared(home, "digits")[0])
     spec = build_spec("j", home / "space.yaml").model_copy(update={"imports": imports})
     space, trial = Space(spec.space, spec.base, dataset.image_shape), parse_trial(spec.base)
@@ -67,7 +72,7 @@ def begin(home: Path, name: str, ended: int = 0, imports: tuple[str, ...] = (), 
 
 @pytest.fixture
 def job(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs the job, which may not start Ray: its exit code, what it printed, and its error."""
+    """Run a job, which must not start Ray. Return its exit code, its output and its errors."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(cluster, "connect", lambda *_: pytest.fail("Ray was started"))
 
@@ -82,7 +87,7 @@ def job(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 
 @pytest.fixture
 def command(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs `coldtune study`, likewise."""
+    """Run `coldtune study`, which must not start Ray. Return its exit code, its output and its errors."""
     monkeypatch.setattr(cluster, "connect", lambda *_: pytest.fail("Ray was started"))
 
     def call(*arguments: str) -> tuple[int, str, str]:
@@ -94,7 +99,7 @@ def command(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     return call
 
 
-def test_a_finished_study_again_prints_its_table_and_how_to_extend_it(job: Call, command: Call) -> None:
+def test_job_of_a_finished_study_prints_table_and_how_to_extend(job: Call, command: Call) -> None:
     for printed in (job("--study", "old"), job("--study", "old", "--trials", "3"), command("resume", "old")):
         code, out, _ = printed
         assert code == 0
@@ -104,7 +109,7 @@ def test_a_finished_study_again_prints_its_table_and_how_to_extend_it(job: Call,
         assert more.endswith(" --trials 11")
 
 
-def test_fewer_trials_than_ended_take_nothing_away(home: Path, job: Call) -> None:
+def test_job_with_fewer_trials_than_ended_keeps_all(home: Path, job: Call) -> None:
     code, out, _ = job("--study", "old", "--trials", "2")
     assert code == 0
     assert "2 trials over T, around digits-quick (RANDOM, seed 0); 3 trials ended before, so none is asked" in out
@@ -113,14 +118,14 @@ def test_fewer_trials_than_ended_take_nothing_away(home: Path, job: Call) -> Non
     assert StudyFolder(home, "old").start()["trials"] == 3, "nor does the next `resume` ask for fewer"
 
 
-def test_another_spec_under_the_same_name_names_the_differences_and_the_ways_out(job: Call) -> None:
+def test_job_with_another_spec_of_the_same_name_is_refused(job: Call) -> None:
     code, _, error = job("--study", "old", "--set", "training.lr=0.002")
     assert code == 2
     assert "holds a study with another spec. Use the same settings, or another name" in error
     assert "--import old:\n  base.training.lr: 0.002, there 0.001" in error
 
 
-def test_a_study_whose_judge_has_changed_since_does_not_go_on(home: Path, job: Call) -> None:
+def test_job_with_a_changed_judge_is_refused(home: Path, job: Call) -> None:
     begin(home, "new", ended=1, weights="12" * 32)
     code, _, error = job("--study", "new")
     assert code == 2
@@ -132,7 +137,7 @@ def test_a_study_whose_judge_has_changed_since_does_not_go_on(home: Path, job: C
     assert job("--study", "whole", "--trials", "4")[0] == 2
 
 
-def test_a_study_that_is_being_run_is_refused_and_listed_with_who_does(home: Path, job: Call, command: Call) -> None:
+def test_job_of_a_running_study_is_refused_and_driver_is_listed(home: Path, job: Call, command: Call) -> None:
     with driver_lease(FolderRegistry(home / "studies" / "old" / "drivers"), "old", join=False):
         for code, _, error in (job("--study", "old"), job("--study", "old", "--trials", "9"), command("resume", "old")):
             assert code == 2
@@ -144,7 +149,7 @@ def test_a_study_that_is_being_run_is_refused_and_listed_with_who_does(home: Pat
     assert "process" not in command("list")[1]
 
 
-def test_an_imported_trial_is_told_apart_wherever_a_study_is_shown(home: Path, command: Call) -> None:
+def test_imported_trial_is_marked_in_list_and_table(home: Path, command: Call) -> None:
     ledger = begin(home, "new", ended=1, imports=("old",))
     _, out, _ = command("list")
     (line,) = [line for line in out.splitlines() if " new " in line]
@@ -155,7 +160,7 @@ def test_an_imported_trial_is_told_apart_wherever_a_study_is_shown(home: Path, c
     assert running._imported(ledger) == {"imported_trials": 3, "imported_from": {"old": 3}}
 
 
-def test_a_trial_that_runs_is_not_called_interrupted(home: Path, command: Call) -> None:
+def test_show_running_trial_is_not_called_interrupted(home: Path, command: Call) -> None:
     folder = StudyFolder(home, "new")
     begin(home, "new", ended=1)
     registry = FolderRegistry(folder.path / "drivers")

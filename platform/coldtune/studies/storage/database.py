@@ -1,4 +1,4 @@
-"""A study in a database that may go away for a while: waited for, and told what it missed, once."""
+"""A study in a database that may go away for a while."""
 
 from __future__ import annotations
 
@@ -22,68 +22,76 @@ from coldtune.studies.storage.optuna_private import find_database_trial
 from coldtune.tracking import shown
 
 _LOG = logging.getLogger("coldtune.studies")
-_PAUSE_S = (0.2, 5.0)  # between two tries: the first, the longest
-_ASKED = "coldtune:asked"  # the system attribute that names the request which made a trial
+_PAUSE_S = (0.2, 5.0)  # between two attempts: the first pause, the longest pause
+_REQUEST = "coldtune:asked"  # the system attribute that names the request which created a trial
 
 T = TypeVar("T")
 
 
 class PatientStorage(RDBStorage):
-    """A database that is tried again for `patience` seconds whenever it does not answer; StorageGoneError after that.
+    """Optuna's database storage, which tries a call again for `patience` seconds if the database does not answer.
 
-    Whoever calls waits: a study's driver asks and tells no trial meanwhile, and its running trials go on until their
-    next report. A call whose answer was lost may have done its work already: what is repeated has the effect of once.
+    After that, every call raises `StorageGoneError`. The caller waits meanwhile. So the driver asks and tells no trial,
+    and running trials go on until their next report. The database may have done the work of a call whose answer was
+    lost. Therefore every repeated call has the effect of a single call.
     """
 
     def __init__(self, url: str, engine: dict[str, Any]) -> None:
+        """Connect to the database. `engine` holds arguments of SQLAlchemy's engine."""
         self.patience = float(os.environ.get("COLDTUNE_STORAGE_PATIENCE_S") or PATIENCE_S)
-        self._tried: set[str] = set()
-        self._given_up = ""  # why; whoever ends because of it shall not wait again, and says the same
+        self._attempted: set[str] = set()
+        self._given_up = ""  # set once this storage gives up: later calls fail at once with this message
         super().__init__(url, engine_kwargs=engine)
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
-        token = uuid.uuid4().hex
+        request = uuid.uuid4().hex
         template = copy.copy(template_trial) if template_trial else create_trial(state=TrialState.RUNNING)
-        template.system_attrs = {**template.system_attrs, _ASKED: token}
+        template.system_attrs = {**template.system_attrs, _REQUEST: request}
         create = super()._create_new_trial
         try:
             return self.patiently(lambda: create(study_id, template))
         finally:
-            self._tried.discard(token)
+            self._attempted.discard(request)
 
     def _get_prepared_new_trial(self, study_id: int, template_trial: FrozenTrial | None, session: Any) -> Any:
-        """Called in the transaction of each try: a trial that an earlier try made is found, not made again."""
+        """Return the trial that an earlier attempt created, or create it. Runs in the transaction of each attempt."""
         assert template_trial is not None
-        token = template_trial.system_attrs[_ASKED]
-        if token in self._tried and (made := find_database_trial(session, study_id, _ASKED, token)) is not None:
-            return made
-        self._tried.add(token)
+        request = template_trial.system_attrs[_REQUEST]
+        if request in self._attempted:
+            created = find_database_trial(session, study_id, _REQUEST, request)
+            if created is not None:
+                return created
+        self._attempted.add(request)
         return super()._get_prepared_new_trial(study_id, template_trial, session)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """As Optuna's; where a try was cut off, its effect is looked for first."""
-        tell, look = super().set_trial_state_values, super().get_trial
-        tries = 0
+        """Set the state and values of a trial. After a lost answer, check first whether they are set already."""
+        set_once, read = super().set_trial_state_values, super().get_trial
+        attempts = 0
 
-        def once() -> bool:
-            nonlocal tries
-            tries += 1
-            if tries > 1:
-                now = look(trial_id)
+        def attempt() -> bool:
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1:
+                now = read(trial_id)
                 if now.state == state and (values is None or now.values == list(values)):
                     return True
-            return tell(trial_id, state, values)
+            return set_once(trial_id, state, values)
 
-        return self.patiently(once)
+        return self.patiently(attempt)
 
     def patiently(self, call: Callable[[], T]) -> T:
-        """What `call` gives once the database answers; StorageGoneError after `patience` seconds without."""
+        """Return the result of `call` once the database answers.
+
+        Raises:
+            StorageGoneError: If it does not answer for `patience` seconds, or if an earlier call gave up.
+        """
         since, waits = None, pauses(*_PAUSE_S)
         while True:
             try:
                 result = call()
             except Exception as error:
-                if not _lost(error):
+                if not _is_lost_connection(error):
                     raise
                 since = self._wait(error, since, next(waits))
             else:
@@ -92,6 +100,7 @@ class PatientStorage(RDBStorage):
                 return result
 
     def _wait(self, error: Exception, since: float | None, pause: float) -> float:
+        """Sleep before the next attempt, and return when the database was lost."""
         if self._given_up:
             raise StorageGoneError(self._given_up) from error
         name = f"--storage {shown(str(self.url))}"
@@ -115,7 +124,7 @@ def _patient(name: str) -> Callable[..., Any]:
     return patient
 
 
-# Reading, and writing that has the same effect when it is done twice.
+# Calls that read, and calls that write with the same effect if they are repeated.
 for _name in (
     "get_study_id_from_name", "get_study_name_from_id", "get_study_directions", "get_study_user_attrs",
     "get_study_system_attrs", "get_all_studies", "get_trial", "get_trial_id_from_study_id_trial_number",
@@ -126,13 +135,13 @@ for _name in (
     setattr(PatientStorage, _name, _patient(_name))
 
 
-def _lost(error: Exception) -> bool:
-    """Whether the database went away, or is not ready yet; whatever else it says will not change by waiting."""
-    return isinstance(error, StorageInternalError | DBAPIError) and _behind(error) is not None
+def _is_lost_connection(error: Exception) -> bool:
+    """Return whether the database went away, or is not ready yet. Waiting does not help against any other error."""
+    return isinstance(error, StorageInternalError | DBAPIError) and _lost_connection(error) is not None
 
 
-def _behind(error: BaseException) -> DBAPIError | None:
-    """The lost connection behind an error of Optuna's, which may stand behind others (a rollback that fails)."""
+def _lost_connection(error: BaseException) -> DBAPIError | None:
+    """Return the lost connection that caused an error of Optuna. Other errors may lie between, as a failed rollback."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, DBAPIError) and (
@@ -144,8 +153,8 @@ def _behind(error: BaseException) -> DBAPIError | None:
 
 
 def _reason(error: Exception) -> str:
-    """The database driver's own words, in one line."""
-    behind = _behind(error)
-    assert behind is not None
-    text = str(behind.orig or behind).strip()
-    return shown(text.splitlines()[0][:200]) if text else type(behind).__name__
+    """Return the message of the database driver, in one line."""
+    lost = _lost_connection(error)
+    assert lost is not None
+    text = str(lost.orig or lost).strip()
+    return shown(text.splitlines()[0][:200]) if text else type(lost).__name__
