@@ -146,8 +146,7 @@ def print_error(error: Exception) -> None:
 
 def command_line() -> str:
     """Return the command that a person types to run this process again."""
-    python = "uv run" if "UV" in os.environ else "python"
-    line = shlex.join([python.split()[0], *python.split()[1:], sys.argv[0], *sys.argv[1:]])
+    line = f"{environment.runner() or 'python '}{shlex.join(sys.argv)}"
     if not environment.submitted():
         return line
     working_dir = "--working-dir . " if environment.in_ray_copy(Path.cwd()) else ""
