@@ -26,8 +26,9 @@ from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.storage.record import write_study
-from coldtune.studies.trials.importing import Importer, gather
+from coldtune.studies.trials.importing import gather
 from coldtune.studies.trials.ledger import Ledger, open_ledger
+from coldtune.studies.trials.matching import Importer
 from coldtune.studies.trials.setup import Imports
 
 SPACE = "base: digits-quick\nvary: {degradation.steps: {low: 10, high: 40}}\nsearch: {algorithm: random}\n"
@@ -129,8 +130,8 @@ def test_job_with_a_changed_judge_is_refused(home: Path, job: Call) -> None:
     begin(home, "new", ended=1, weights="12" * 32)
     code, _, error = job("--study", "new")
     assert code == 2
-    assert "error: --study new: its trials were judged under another protocol, with which new ones cannot" in error
-    assert f"extractor_sha256 ('{'12' * 32}', now '{build_extractor('digits').sha256}'); judge as before" in error
+    assert "error: --study new: its trials were judged under another protocol, with which new trials cannot" in error
+    assert f"extractor_sha256 ('{'12' * 32}', now '{build_extractor('digits').sha256}'). Judge as before" in error
     begin(home, "whole", ended=3, weights="12" * 32)
     code, out, _ = job("--study", "whole")
     assert (code, "★2  finished" in out) == (0, True), "nothing is asked, so nothing is compared with what was judged"

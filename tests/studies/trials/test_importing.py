@@ -23,8 +23,9 @@ from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import StoredStage, TrialOutcome
-from coldtune.studies.trials.importing import FIRST, Importer, gather, is_ready
+from coldtune.studies.trials.importing import FIRST, gather, is_ready
 from coldtune.studies.trials.ledger import Ledger, open_ledger
+from coldtune.studies.trials.matching import Importer
 from coldtune.studies.trials.setup import Imports
 
 RATE = "degradation.sigma.rate"
@@ -58,7 +59,7 @@ class Begun:
         for _ in range(trials):
             asked = self.ledger.ask()
             assert asked is not None
-            key = self.importer.meaning(asked.config)
+            key = self.importer.result_key(asked.config)
             outcome = TrialOutcome(
                 metrics={"fid": fid(asked.point), "kid": -fid(asked.point)},
                 protocol=plain(self.importer.protocol),
@@ -108,7 +109,7 @@ def test_import_narrower_space_takes_points_inside(begin: Callable[..., Begun]) 
     fit = [trial for trial in wide.complete if inside(trial)]
     assert 0 < len(fit) < 12
     out = 12 - len(fit)
-    assert narrow.imports.said == {
+    assert narrow.imports.summaries == {
         "wide": f"{len(fit)} of 12 trials fit; {out} lie outside {RATE} 0.01 to 0.1",
     }
     taken = narrow.complete
@@ -140,7 +141,7 @@ def test_import_wider_space_takes_all_points(begin: Callable[..., Begun]) -> Non
     narrow = begin("narrow", NARROW).end(of_steps, 6)
     more = SEARCH.replace("search:", "  degradation.kernel_size: {choices: [5, 7, 9]}\nsearch:")
     wide = begin("wide", more, imports=("narrow",))
-    assert wide.imports.said == {"narrow": "6 of 6 trials fit"}
+    assert wide.imports.summaries == {"narrow": "6 of 6 trials fit"}
     assert [trial.params for trial in wide.complete] == [{**trial.params, "kernel": 7} for trial in narrow.complete]
 
 
@@ -150,7 +151,7 @@ def test_import_fixed_key_must_equal_the_base(begin: Callable[..., Begun]) -> No
     base = ["sampler.num_steps=2"]
     old = begin("old", both + "search: {algorithm: grid}\n", *base).end(lambda point: point["kernel"], 4)
     new = begin("new", both.replace(kernel, ""), *base, imports=("old",))
-    assert new.imports.said == {"old": "2 of 4 trials fit; 2 differ in degradation.kernel_size"}
+    assert new.imports.summaries == {"old": "2 of 4 trials fit; 2 differ in degradation.kernel_size"}
     sevens = [trial.params["num_steps"] for trial in old.complete if trial.params["kernel"] == 7]
     assert [trial.params for trial in new.complete] == [{"num_steps": steps} for steps in sevens]
 
@@ -158,7 +159,7 @@ def test_import_fixed_key_must_equal_the_base(begin: Callable[..., Begun]) -> No
 def test_import_longer_training_asks_best_points_first(begin: Callable[..., Begun]) -> None:
     short = begin("short", SEARCH).end(of_steps, 12)
     long = begin("long", SEARCH, "training.steps=600", imports=("short",))
-    (said,) = long.imports.said.values()
+    (said,) = long.imports.summaries.values()
     assert (
         said == f"0 of 12 trials fit; 12 differ only in how long they train: the best are tried first ({FIRST} at most)"
     )
@@ -176,7 +177,7 @@ def test_import_longer_training_asks_best_points_first(begin: Callable[..., Begu
 def test_import_other_protocol_takes_nothing(begin: Callable[..., Begun]) -> None:
     begin("old", SEARCH).end(of_steps, 3)
     new = begin("new", SEARCH, "protocol.num_images=300", imports=("old",))
-    assert new.imports.said == {
+    assert new.imports.summaries == {
         "old": "0 of 3 trials fit; 3 were judged under another protocol (num_images 363, here 300)"
     }
     assert new.ledger.imported() == 0
@@ -185,7 +186,7 @@ def test_import_other_protocol_takes_nothing(begin: Callable[..., Begun]) -> Non
 def test_import_other_report_interval_takes_all(begin: Callable[..., Begun]) -> None:
     begin("old", SEARCH).end(of_steps, 3)
     new = begin("new", SEARCH, "training.report_every=50", "training.checkpoint_every=50", imports=("old",))
-    assert new.imports.said == {"old": "3 of 3 trials fit"}
+    assert new.imports.summaries == {"old": "3 of 3 trials fit"}
 
 
 def test_import_other_objective_takes_its_metric(begin: Callable[..., Begun]) -> None:
@@ -193,7 +194,7 @@ def test_import_other_objective_takes_its_metric(begin: Callable[..., Begun]) ->
     kid = begin("kid", SEARCH + "objective: {metric: kid}\n", imports=("old",))
     assert [trial.value for trial in kid.complete] == [-trial.value for trial in old.complete]
     mind = begin("mind", SEARCH + "objective: {metric: mind}\n", imports=("old",))
-    assert mind.imports.said == {"old": "0 of 3 trials fit; 3 have no mind"}
+    assert mind.imports.summaries == {"old": "0 of 3 trials fit; 3 have no mind"}
 
 
 def test_import_applies_constraints(begin: Callable[..., Begun]) -> None:
@@ -202,7 +203,7 @@ def test_import_applies_constraints(begin: Callable[..., Begun]) -> None:
     fit = sum(trial.params["T"] <= 20 for trial in old.complete)
     assert 0 < fit < 8
     out = f"{8 - fit} may not be asked here (constrain.nfe is at most 20)"
-    assert new.imports.said == {"old": f"{fit} of 8 trials fit; {out}"}
+    assert new.imports.summaries == {"old": f"{fit} of 8 trials fit; {out}"}
 
 
 def test_import_skips_failed_and_running_and_takes_pruned_trials(begin: Callable[..., Begun]) -> None:
@@ -216,12 +217,12 @@ def test_import_skips_failed_and_running_and_takes_pruned_trials(begin: Callable
     old.ledger.study.tell(old.ledger.ownership.running.pop(pruned.number), state=TrialState.PRUNED)
     old.ledger.ask()
     same = begin("same", SEARCH, *rungs, "search.startup=3", imports=("old",))
-    assert same.imports.said == {"old": "2 of 4 trials fit; 1 failed; 1 had not ended"}
+    assert same.imports.summaries == {"old": "2 of 4 trials fit; 1 failed; 1 had not ended"}
     (known,) = [trial for trial in same.ledger.trials() if trial.state == TrialState.PRUNED]
     assert (known.params, known.intermediate_values) == (pruned.point, {100: 2.0})
     assert known.user_attrs["rungs"] == {"100": {"kid": 2.0}}
     other = begin("other", SEARCH, "rungs.steps=[50]", imports=("old",))
-    assert "1 were pruned at other rungs, or by another objective" in other.imports.said["old"]
+    assert "1 were pruned at other rungs, or by another objective" in other.imports.summaries["old"]
 
 
 def test_import_values_of_another_version_are_skipped(
@@ -230,7 +231,7 @@ def test_import_values_of_another_version_are_skipped(
     begin("old", SEARCH).end(of_steps, 2)
     monkeypatch.setattr("coldtune.stages.keys.MEASURE_VERSION", 99)
     new = begin("new", SEARCH, "search.startup=3", imports=("old",))
-    assert new.imports.said == {
+    assert new.imports.summaries == {
         "old": "0 of 2 trials fit; 2 were made by another version of coldtune, or drew from other images"
     }
 

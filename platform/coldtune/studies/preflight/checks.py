@@ -27,7 +27,8 @@ from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.record import promoted_from
-from coldtune.studies.trials.importing import Importer, gather, is_ready
+from coldtune.studies.trials.importing import gather, is_ready
+from coldtune.studies.trials.matching import Importer
 from coldtune.studies.trials.setup import Imports
 
 

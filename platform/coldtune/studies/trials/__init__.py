@@ -1,1 +1,1 @@
-"""The ledger of trials: ask, tell, count, import and promote them."""
+"""The trials of a study: asking and telling them, owning them, reading, importing and finding them."""

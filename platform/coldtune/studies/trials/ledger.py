@@ -1,4 +1,4 @@
-"""The ledger of a running study: it asks trials from the search and tells the storage what became of them."""
+"""The ledger of a running study: it asks trials from the search and tells their results to the storage."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ class Ledger(StudyReader):
     def ask(self, trials: int | None = None) -> TrialRequest | None:
         """Return the next trial to run, or None if other drivers have asked the last of `trials`.
 
-        An interrupted trial comes before a new one. Optuna gives every number out once, whichever driver asks. So the
-        first `trials` numbers are run, and a later one waits in the queue until the study is extended.
+        An interrupted trial comes before a new trial. Optuna hands out every number once, whichever driver asks. So the
+        first `trials` numbers are run, and a later trial waits in the queue until the study is extended.
         """
         again = bool(self.ownership.interrupted)
         trial = resume_trial(self.study, self.ownership.interrupted.pop(0)) if again else self._new_trial()

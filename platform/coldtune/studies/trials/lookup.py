@@ -1,4 +1,4 @@
-"""Finding a finished trial by what a person calls it: study and number, an MLflow run, or its config.yaml."""
+"""Finding a finished trial by its name: study and number, the id of an MLflow run, or its config.yaml."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class Home:
-    """Where finished trials are looked for: a home and, where they are not its own, data, MLflow's runs, the store."""
+    """A home in which finished trials are looked up.
+
+    data_dir: The folder of a dataset's published files, if it must be prepared.
+    tracking_uri: The MLflow server of its runs, if it is not the home's own.
+    store: The store of the finished work, if it is not the home's own.
+    """
 
     path: Path
     data_dir: Path | None = None
@@ -39,20 +44,24 @@ class Home:
 
 
 def find_run(name: str, home: Home) -> FinishedTrial:
-    """The finished trial that `name` means.
+    """Return the finished trial that `name` refers to.
 
-    `STUDY/NUMBER`, or `STUDY` for its best trial; the 32 hex digits of an MLflow run; the path of a trial's config.yaml
-    or of a folder that holds one. ValueError where there is no such trial, or it has not finished.
+    Args:
+        name: `STUDY/NUMBER`, or `STUDY` for its best trial. Otherwise the 32 hex digits of an MLflow run, or the path
+            of a trial's config.yaml or of its folder.
+
+    Raises:
+        ValueError: If there is no such trial, or if it has not finished.
     """
     study, _, number = name.partition("/")
     if study and not study.startswith(".") and StudyFolder(home.path, study).exists and re.fullmatch(r"\d*", number):
-        return _of_study(StudyFolder(home.path, study), number, home)
+        return _trial_of_study(StudyFolder(home.path, study), number, home)
     if _RUN_ID.fullmatch(name):
         logged = tracking.logged_file(name, CONFIG_FILE, _tracking_uris(home))
-        return _of_config(yaml.safe_load(logged), name, home)
+        return _trial_of_config(yaml.safe_load(logged), name, home)
     path = Path(name).expanduser()
     if path.exists():
-        return _of_config(_read(path / CONFIG_FILE if path.is_dir() else path), name, home)
+        return _trial_of_config(_read_config(path / CONFIG_FILE if path.is_dir() else path), name, home)
     there = ", ".join(folder.name for folder in studies(home.path)) or "none"
     raise ValueError(
         f"{name}: no such run; allowed: STUDY/NUMBER or STUDY of {home.path} (there are: {there}), an MLflow run id of "
@@ -60,9 +69,9 @@ def find_run(name: str, home: Home) -> FinishedTrial:
     )
 
 
-def _of_study(folder: StudyFolder, number: str, home: Home) -> FinishedTrial:
+def _trial_of_study(folder: StudyFolder, number: str, home: Home) -> FinishedTrial:
     reader = read_study(folder)
-    trial = _trial(reader, folder.name, int(number)) if number else reader.best()
+    trial = _finished_trial(reader, folder.name, int(number)) if number else reader.best()
     if trial is None:
         raise ValueError(f"{folder.name}: none of its {len(reader.trials())} trials has finished")
     fingerprint = folder.start()["fingerprint"]
@@ -72,7 +81,7 @@ def _of_study(folder: StudyFolder, number: str, home: Home) -> FinishedTrial:
     return FinishedTrial(f"{folder.name}/{trial.number}", config, dataset, _source(config, home))
 
 
-def _trial(reader: StudyReader, study: str, number: int) -> FrozenTrial:
+def _finished_trial(reader: StudyReader, study: str, number: int) -> FrozenTrial:
     trials = {trial.number: trial for trial in reader.trials() if trial.state != TrialState.WAITING}
     if number not in trials:
         raise ValueError(f"{study}/{number}: no such trial; there are {', '.join(map(str, trials)) or 'none'}")
@@ -85,7 +94,7 @@ def _trial(reader: StudyReader, study: str, number: int) -> FrozenTrial:
     return trial
 
 
-def _of_config(tree: Mapping[str, Any], name: str, home: Home) -> FinishedTrial:
+def _trial_of_config(tree: Mapping[str, Any], name: str, home: Home) -> FinishedTrial:
     try:
         config = parse_trial(tree)
     except ValueError as error:
@@ -96,27 +105,27 @@ def _of_config(tree: Mapping[str, Any], name: str, home: Home) -> FinishedTrial:
 def _dataset(config: TrialConfig, name: str, home: Home) -> Dataset:
     store = Store(home.store or StoreLocation.in_home(home.path, None))
     if not store.files.list("train"):  # before a dataset is downloaded in vain
-        raise ValueError(f"{name}: {store.at.shown} holds no restorers; name the home where this trial ran with --home")
+        raise ValueError(f"{name}: {store.at.shown} holds no restorers. Name the home of this trial with --home.")
     return prepare(config.data, home.path, home.data_dir)
 
 
 def _source(config: TrialConfig, home: Home) -> Dataset | None:
-    """The dataset that the degradation draws from, prepared as the trial's own."""
+    """Return the dataset that the degradation draws from, prepared as the trial's own dataset."""
     name = source_of(config.degradation)
     return None if name is None else prepare({**plain(config.data), "name": name}, home.path, home.data_dir)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     if path.is_dir() or not path.exists():
-        raise ValueError(f"{path}: no such file; a trial's folder holds its {CONFIG_FILE}")
+        raise ValueError(f"{path}: no such file. A trial's folder holds its {CONFIG_FILE}.")
     try:
         return presets.read_yaml(path)
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: not a text file; a trial's {CONFIG_FILE} is meant") from None
+        raise ValueError(f"{path}: not a text file. Name a trial's {CONFIG_FILE}.") from None
 
 
 def _tracking_uris(home: Home) -> list[str]:
-    """Where the runs of a home may be: what the user names, else what its studies wrote to."""
+    """Return the MLflow servers that may have the runs of a home: the user's, or those of the home's studies."""
     named = home.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if named:
         return [named]

@@ -1,4 +1,4 @@
-"""Setting a study up, once: what it is, what it imports, and the points that it asks before the search chooses."""
+"""Setting a study up once: its record, the trials that it imports, and the points that are asked first."""
 
 from __future__ import annotations
 
@@ -24,11 +24,16 @@ from coldtune.studies.storage.trial_cache import point_name
 
 @dataclass(frozen=True)
 class Imports:
-    """What a study takes over from others: trials that ended, points to be tried first, and what a person is told."""
+    """Trials and points that a new study takes over from other studies.
+
+    trials: Copies of finished trials.
+    first: Points that are asked first, each with its reason.
+    summaries: By name of the other study, how many of its trials fit, for the user.
+    """
 
     trials: Sequence[FrozenTrial] = ()
-    first: Sequence[tuple[Mapping[str, Any], str]] = ()  # and why
-    said: Mapping[str, str] = field(default_factory=dict)  # by study
+    first: Sequence[tuple[Mapping[str, Any], str]] = ()
+    summaries: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_study(name: str, spec: StudySpec, storage: BaseStorage) -> Study:
@@ -44,46 +49,50 @@ def open_study(name: str, spec: StudySpec, storage: BaseStorage) -> Study:
 
 
 def set_up(study: Study, spec: StudySpec, space: Space, imports: Imports, fingerprint: str | None) -> None:
-    """Write all that stands in a study before its first trial is asked.
+    """Write everything that a study holds before its first trial is asked.
 
-    Done again after it was cut off, it adds what is missing, and nothing twice. One that is ready stays as it is.
+    If an earlier setup was cut off, the missing parts are added, and nothing is written twice. A study that is ready
+    stays as it is.
     """
     if StudyRecord.of(study).ready:
         return
     write_study(study, spec=plain(spec), fingerprint=fingerprint)
-    there = study.get_trials(deepcopy=False)
-    known = {TrialRecord.of(trial).imported_from for trial in imported(there)}
+    stored = study.get_trials(deepcopy=False)
+    origins = {TrialRecord.of(trial).imported_from for trial in imported(stored)}
     for trial in imports.trials:
-        if TrialRecord.of(trial).imported_from not in known:
+        if TrialRecord.of(trial).imported_from not in origins:
             study.add_trial(trial)
-    points = {point_name(_point(trial)) for trial in [*there, *imports.trials]}
-    for point, why in [*_first(space), *imports.first]:
+    points = {point_name(_point(trial)) for trial in [*stored, *imports.trials]}
+    for point, why in [*_first_points(space), *imports.first]:
         if point_name(point) not in points:
             points.add(point_name(point))
             study.enqueue_trial(dict(point), user_attrs=attributes_of_enqueued(why))
-    write_study(study, imported=imports.said)
-    write_study(study, ready=True)  # last, because a setup that was cut off before is repeated
+    write_study(study, imported=imports.summaries)
+    write_study(study, ready=True)  # last, because a setup that is not ready is repeated
 
 
 def check_spec(study: Study, spec: StudySpec) -> None:
-    """ValueError naming the differences where the storage holds another study of this name."""
-    written = StudyRecord.of(study).spec
-    if written is not None and (differences := spec.differences(parse(StudySpec, written))):
+    """Raise ValueError with the differences if the storage holds another study of this name."""
+    stored = StudyRecord.of(study).spec
+    if stored is not None and (differences := spec.differences(parse(StudySpec, stored))):
         raise ValueError(describe_conflict(study.study_name, "its storage", differences))
 
 
 def check_judge(name: str, trials: Iterable[FrozenTrial], protocol: Protocol) -> None:
-    """ValueError naming the parts in which `protocol` differs from that under which `trials` were judged.
+    """Check that new trials are judged under the same protocol as the trials so far.
 
-    The spec names a judge; what that name stands for may have changed since (its weights, a user's own code).
+    The spec only names a judge. Its weights, or a user's own code behind the name, may have changed since.
+
+    Raises:
+        ValueError: If the protocols differ. The message names the parts that differ.
     """
     records = (TrialRecord.of(trial) for trial in trials)
-    judged = next((record.judged_under for record in records if record.protocol is not None), None)
-    if judged is not None and (parts := difference(judged, protocol)):
+    stored = next((record.judged_under for record in records if record.protocol is not None), None)
+    if stored is not None and (parts := difference(stored, protocol)):
         listed = ", ".join(f"{part} ({theirs!r}, now {mine!r})" for part, (theirs, mine) in parts.items())
         raise ValueError(
-            f"--study {name}: its trials were judged under another protocol, with which new ones cannot be compared: "
-            f"{listed}; judge as before, or give another name: its trainings are found in the store"
+            f"--study {name}: its trials were judged under another protocol, with which new trials cannot be compared: "
+            f"{listed}. Judge as before, or choose another name: its trainings are found in the store."
         )
 
 
@@ -94,7 +103,7 @@ def _name_objectives(study: Study, spec: StudySpec) -> None:
         study.set_metric_names([objective.metric.replace("_", " ").upper() for objective in spec.objectives])
 
 
-def _first(space: Space) -> list[tuple[Mapping[str, Any], str]]:
+def _first_points(space: Space) -> list[tuple[Mapping[str, Any], str]]:
     return [(point, "the base" if point is space.first else "listed to be tried first") for point in space.enqueued]
 
 
