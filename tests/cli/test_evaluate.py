@@ -240,7 +240,7 @@ def test_evaluate_name_of_no_finished_trial_is_refused(finished: Finished, evalu
 
 def test_evaluate_home_without_restorers_is_refused_before_data(finished: Finished, evaluate, tmp_path: Path):
     file = finished.config_file(tmp_path / "trial")
-    with pytest.raises(ValueError, match="holds no restorers. Name the home of this trial"):
+    with pytest.raises(ValueError, match=r"holds no restorers\. Name the home of this trial"):
         evaluate(file, home=tmp_path / "empty")
     assert not (tmp_path / "empty").exists()
 
