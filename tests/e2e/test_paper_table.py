@@ -74,5 +74,5 @@ def test_paper_table_second_table_reuses_training_of_first(lab: Lab) -> None:
 def test_paper_table_impossible_dataset_is_refused_before_start(lab: Lab) -> None:
     run = lab.start([sys.executable, "jobs/paper_table.py", "--table", "5", "--home", str(lab.path / "home")])
     assert run.wait() == 2
-    assert run.text.startswith("error: --table 5 --dataset digits: its images have one channel")
+    assert run.text.startswith("error: --table 5 --dataset digits: its images have a single channel")
     assert not (lab.path / "home").exists()

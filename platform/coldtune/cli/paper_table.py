@@ -43,8 +43,10 @@ def main(doc: str | None, arguments: Sequence[str] | None = None) -> None:
     options = parser((doc or "").strip()).parse_args(arguments)
 
     def build_table() -> StudySpec:
-        from coldtune.studies.designs.paper_table import build
+        from coldtune.studies.designs.paper_table import build_table_study
 
-        return build(options.table, options.dataset, options.preset, seed=options.seed, settings=options.settings)
+        return build_table_study(
+            options.table, options.dataset, options.preset, seed=options.seed, settings=options.settings
+        )
 
     run_and_exit(build_table, options, trials=1)

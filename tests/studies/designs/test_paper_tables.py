@@ -17,7 +17,8 @@ from coldtune.dotted import leaves
 from coldtune.metrics import Judgement, Protocol, Value
 from coldtune.reports.paper.tables import tables
 from coldtune.stages.trial import parse_trial
-from coldtune.studies.designs.paper_table import build, described, fill, plan
+from coldtune.studies.designs.paper_table import build_table_study, describe_table, plan_table
+from coldtune.studies.designs.paper_table_report import fill_table
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.outcome import TrialOutcome
@@ -55,9 +56,9 @@ def space_of(spec: StudySpec) -> Space:
 
 @pytest.mark.parametrize(("preset", "number", "dataset"), CASES)
 def test_paper_table_possible_combination_builds_and_resolves(preset: str, number: str, dataset: str) -> None:
-    spec = build(number, dataset, preset)
+    spec = build_table_study(number, dataset, preset)
     space = space_of(spec)
-    made = plan(number, dataset, preset)
+    made = plan_table(number, dataset, preset)
     assert list(spec.space.variants) == list(made.presets)
     assert {*made.presets, *made.absent} == set(tables()[number].trials)
     for name, found in made.presets.items():
@@ -77,10 +78,10 @@ def test_paper_table_possible_combination_builds_and_resolves(preset: str, numbe
 @pytest.mark.parametrize(("preset", "number", "dataset"), REFUSED)
 def test_paper_table_impossible_combination_is_refused_with_the_reason(preset: str, number: str, dataset: str) -> None:
     with pytest.raises(ValueError, match=rf"^--table {number} --dataset {dataset}") as refused:
-        plan(number, dataset, preset)
+        plan_table(number, dataset, preset)
     said = str(refused.value)
     if number == "5" and dataset in ("digits", "mnist"):
-        assert "one channel, no colour to take away" in said
+        assert "a single channel and no colour to remove" in said
     elif preset == "paper":
         assert f"the paper has no such experiment on {dataset}" in said
     else:
@@ -94,39 +95,41 @@ def test_paper_table_impossible_combination_is_refused_with_the_reason(preset: s
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("7", "digits", "quick"), "--table 7: no such table of the paper; allowed: 1, 2, 3, 4, 5, 6, 5.3, A.7"),
+        (("7", "digits", "quick"), "--table 7: no such table of the paper. Allowed: 1, 2, 3, 4, 5, 6, 5.3, A.7"),
         (("1", "imagenet", "quick"), "unknown dataset 'imagenet'; allowed: afhq, celeba, cifar10, digits, mnist"),
         (("1", "digits", "fast"), "--preset fast: allowed: quick, paper"),
     ],
 )
 def test_paper_table_unknown_name_is_refused(arguments: tuple[str, str, str], said: str) -> None:
     with pytest.raises(ValueError, match=said.replace(".", r"\.")):
-        plan(*arguments)
+        plan_table(*arguments)
 
 
 @pytest.mark.parametrize(
     ("number", "setting", "said"),
     [
-        ("4", "sampler.draw=fixed", "--set sampler.draw=fixed: is what the columns of this table differ in"),
-        ("4", "prior.noise_scale=1", "is what the columns of this table differ in"),
+        ("4", "sampler.draw=fixed", "--set sampler.draw=fixed: is the key in which the columns of this table differ"),
+        ("4", "prior.noise_scale=1", "is the key in which the columns of this table differ"),
         ("1", "search.startup=3", "--set search.startup=3: a table searches nothing"),
         ("1", "training.stepz=3", r"training\.stepz = 3: unknown key"),
     ],
 )
 def test_paper_table_setting_of_a_column_is_refused(number: str, setting: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        build(number, "digits", "quick", settings=[setting])
+        build_table_study(number, "digits", "quick", settings=[setting])
 
 
 def test_paper_table_setting_changes_every_trial() -> None:
-    space = space_of(build("4", "digits", "quick", seed=3, settings=["training.steps=7", "protocol.num_images=300"]))
+    space = space_of(
+        build_table_study("4", "digits", "quick", seed=3, settings=["training.steps=7", "protocol.num_images=300"])
+    )
     trials = [space.resolve({"variant": name}) for name in space.config.variants]
     assert len(trials) == 4
     assert {(t.training.steps, t.training.seed, t.protocol.num_images) for t in trials} == {(7, 3, 300)}
 
 
 def test_paper_table_4_has_two_alternating_trainings() -> None:
-    space = space_of(build("4", "digits", "quick"))
+    space = space_of(build_table_study("4", "digits", "quick"))
     trials = {name: space.resolve({"variant": name}) for name in space.config.variants}
     assert [trial.degradation["kind"] for trial in trials.values()] == ["noise", "blur", "noise", "blur"]
     assert {name: trial.sampler.draw for name, trial in trials.items() if "noise" in name} == {
@@ -139,7 +142,7 @@ def test_paper_table_4_has_two_alternating_trainings() -> None:
 
 def test_paper_tables_share_their_trainings() -> None:
     def trial(number: str, name: str) -> dict:
-        return plain(space_of(build(number, "digits", "quick")).resolve({"variant": name}))
+        return plain(space_of(build_table_study(number, "digits", "quick")).resolve({"variant": name}))
 
     assert trial("1", "TACoS") == trial("6", "TACoS")
     assert trial("4", "broken symmetry") == trial("A.7", "broken symmetry")
@@ -147,22 +150,22 @@ def test_paper_tables_share_their_trainings() -> None:
 
 def test_paper_table_name_depends_on_table_and_settings() -> None:
     specs = [
-        build("1", "digits", "quick"),
-        build("6", "digits", "quick"),
-        build("1", "digits", "quick", seed=1),
-        build("1", "digits", "quick", settings=["training.steps=5"]),
+        build_table_study("1", "digits", "quick"),
+        build_table_study("6", "digits", "quick"),
+        build_table_study("1", "digits", "quick", seed=1),
+        build_table_study("1", "digits", "quick", settings=["training.steps=5"]),
     ]
     assert len({spec.name for spec in specs}) == 4
-    assert build("1", "digits", "quick").name == specs[0].name
+    assert build_table_study("1", "digits", "quick").name == specs[0].name
 
 
 def test_paper_table_description_names_absent_trials(tmp_path: Path) -> None:
-    spec = build("5.3", "digits", "quick")
+    spec = build_table_study("5.3", "digits", "quick")
     spec.save(tmp_path)
-    lines = described(StudySpec.load(tmp_path))
+    lines = describe_table(StudySpec.load(tmp_path))
     assert lines[0] == ("fills", "Section 5.3 of the paper: Generation using other transformations")
     assert lines[1][1].startswith("animorphosis: there is no preset quick/digits-animorph")
-    assert described(build("5.3", "mnist", "quick"))[1:] == []
+    assert describe_table(build_table_study("5.3", "mnist", "quick"))[1:] == []
 
 
 # --- From trials to cells.
@@ -176,7 +179,7 @@ SETS = ("degraded", "direct", "naive", "sampled")
 
 
 def ledger(folder: Path, number: str) -> Ledger:
-    spec = build(number, "digits", "quick")
+    spec = build_table_study(number, "digits", "quick")
     storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     return open_ledger(spec.name, spec, space_of(spec), storage)
 
@@ -202,7 +205,7 @@ def test_paper_table_cells_show_their_trial_and_images(tmp_path: Path) -> None:
     for number in range(4):
         finish(made, tmp_path, {images: 100.0 * number + i for i, images in enumerate(SETS)})
     # The trials are asked in another order than the paper prints its columns.
-    cells = fill(made).cells
+    cells = fill_table(made).cells
     assert [(cell.value, cell.low, cell.high) for cell in cells] == [
         (fid, fid - 0.25, fid + 0.25) for fid in (3.0, 203.0, 103.0, 303.0)
     ]
@@ -211,7 +214,7 @@ def test_paper_table_cells_show_their_trial_and_images(tmp_path: Path) -> None:
 def test_paper_table_6_shows_three_sets_of_images_of_a_trial(tmp_path: Path) -> None:
     made = ledger(tmp_path, "A.7")
     finish(made, tmp_path, {"direct": 9.0, "naive": 7.0, "sampled": 5.0})
-    filled = fill(made)
+    filled = fill_table(made)
     assert [cell.value for cell in filled.cells] == [9.0, 5.0]
     assert (
         "measured",
@@ -222,27 +225,27 @@ def test_paper_table_6_shows_three_sets_of_images_of_a_trial(tmp_path: Path) -> 
 def test_paper_table_cell_without_store_entry_has_no_interval(tmp_path: Path) -> None:
     made = ledger(tmp_path, "A.7")
     finish(made, tmp_path, {"direct": 9.0, "sampled": 5.0}, keep=False)
-    assert [(cell.value, cell.low) for cell in fill(made).cells] == [(9.0, None), (5.0, None)]
+    assert [(cell.value, cell.low) for cell in fill_table(made).cells] == [(9.0, None), (5.0, None)]
 
 
 def test_paper_table_cell_without_value_says_why(tmp_path: Path) -> None:
     made = ledger(tmp_path, "5.3")
-    assert fill(made).cells[:2] == ["not measured yet"] * 2
+    assert fill_table(made).cells[:2] == ["not measured yet"] * 2
     made.fail(made.ask().number, "ValueError: loss is NaN")
-    assert fill(made).cells[0] == "trial 0 failed: ValueError: loss is NaN"
+    assert fill_table(made).cells[0] == "trial 0 failed: ValueError: loss is NaN"
     finish(made, tmp_path, {"sampled": 5.0})
-    cells = fill(made).cells
+    cells = fill_table(made).cells
     assert cells[1].value == 5.0
     assert cells[2].startswith("there is no preset quick/digits-animorph")
 
 
 def test_paper_table_foot_lists_changed_settings(tmp_path: Path) -> None:
-    spec = build("1", "digits", "quick", seed=2, settings=["training.steps=5", "training.report_every=1"])
+    spec = build_table_study("1", "digits", "quick", seed=2, settings=["training.steps=5", "training.report_every=1"])
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
-    ((_, text),) = fill(open_ledger("s", spec, space_of(spec), storage)).foot
+    ((_, text),) = fill_table(open_ledger("s", spec, space_of(spec), storage)).foot
     assert text.startswith("quick/digits-blur: deblurring digits")
     assert text.endswith("5 steps of 64 images; changed: training.steps = 5, training.seed = 2")
-    plainly = fill(ledger(tmp_path, "1")).foot[0][1]
+    plainly = fill_table(ledger(tmp_path, "1")).foot[0][1]
     assert "changed" not in plainly
 
 

@@ -10,7 +10,7 @@ import pytest
 from coldtune.data import DataConfig, Dataset, prepare
 from coldtune.stages.keys import train_key
 from coldtune.store.checkpoints import StoreCheckpoints
-from coldtune.studies.designs.paper_table import build
+from coldtune.studies.designs.paper_table import build_table_study
 from coldtune.studies.estimate.cost import count_trainings, describe_variants
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
@@ -22,7 +22,7 @@ def digits(digits_home: Path) -> Dataset:
 
 
 def space_of(number: str, digits: Dataset, *settings: str) -> Space:
-    spec = build(number, "digits", "quick", settings=settings)
+    spec = build_table_study(number, "digits", "quick", settings=settings)
     return Space(spec.space, spec.base, digits.image_shape)
 
 
@@ -62,6 +62,6 @@ def test_count_trainings_of_searched_spaces(root: Path, digits: Dataset, name: s
 
 
 def test_paper_preset_trains_as_long_as_appendix_a1_says() -> None:
-    spec = build("1", "cifar10", "paper")
+    spec = build_table_study("1", "cifar10", "paper")
     training = spec.base["training"]
     assert training["steps"] * training["batch_size"] * training["accumulate"] == 700_000 * 32 * 2, "A.1"

@@ -37,7 +37,7 @@ from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.trials.ledger import TrialRequest, open_ledger
 from coldtune.studies.worker.job import TrialJob
 from coldtune.studies.worker.timeout import TrialTimeout
-from coldtune.studies.worker.trial import _force
+from coldtune.studies.worker.trial import _end_process
 
 ROOT = Path(__file__).resolve().parents[3]
 STEPS = 5  # of a trial; each begins once the file `go` is there, or says how far trials may go
@@ -68,7 +68,7 @@ def counting_trial(config: Mapping[str, Any]) -> None:
         tune.report({"state": "failed", "reason": "ValueError: told to fail"})
         return
     if number in job["trial"]["hang"]:
-        with TrialTimeout(0.5, partial(_force, tune.report), grace=0.5):
+        with TrialTimeout(0.5, partial(_end_process, tune.report), grace=0.5):
             time.sleep(1000)
     for step in range(reached + 1, STEPS + 1):
         while int((folder / "go").read_text()) < step:

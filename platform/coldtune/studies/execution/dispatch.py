@@ -1,4 +1,4 @@
-"""What a study hands to the cluster: its trials as jobs, and its best one once more, on the test split."""
+"""The work that a study hands to the cluster: its trials as jobs, and its best trial once more on the test split."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.studies.worker.job import TrialJob
 
 Jobs = Callable[[TrialRequest], TrialJob]
-"""The job of each trial that the study asks."""
+"""Returns the job of a trial that the study asks."""
 
 
 def needs(checked: Checked, options: RunOptions, target: tracking.Target) -> nodes.TrialRequirements:
-    """What trials need, wherever they run."""
+    """Return what every node must have to run the study's trials."""
     datasets = {f"dataset {dataset.name}": dataset.path for dataset in [checked.dataset, *checked.sources.values()]}
     store = {} if checked.store.remote else {"store": checked.store.path}
     return nodes.TrialRequirements(
@@ -35,7 +35,7 @@ def needs(checked: Checked, options: RunOptions, target: tracking.Target) -> nod
 
 
 def tags(checked: Checked) -> dict[str, object]:
-    """The tags of every run of the study, its own and its trials'."""
+    """Return the tags of the study's own run, which all runs of its trials have too."""
     return {
         "git_commit": git_commit() or f"coldtune {coldtune.__version__}",
         "job": checked.spec.job,
@@ -45,7 +45,12 @@ def tags(checked: Checked) -> dict[str, object]:
 
 
 def jobs(checked: Checked, options: RunOptions, slots: TrialResources, tags: Mapping[str, object]) -> Jobs:
-    """How each trial is run, on one of the slots; tags: of its run."""
+    """Return the function that makes the job of a trial.
+
+    Args:
+        slots: The resources of each trial.
+        tags: The tags of its run.
+    """
 
     def job(asked: TrialRequest) -> TrialJob:
         degradation = build_degradation(asked.config.degradation, checked.dataset.image_shape)
@@ -78,7 +83,7 @@ def jobs(checked: Checked, options: RunOptions, slots: TrialResources, tags: Map
 def on_test(
     checked: Checked, ledger: Ledger, records: MlflowRuns, job: Jobs, slots: TrialResources, console: Console
 ) -> None:
-    """Measure the best trial once on the test split, where one completed."""
+    """Measure the best trial on the test split, unless it was measured before or no trial has completed."""
     best = ledger.best()
     tested = StudyRecord.of(ledger.study).test
     if best is None or (tested is not None and tested.trial == best.number):

@@ -1,4 +1,4 @@
-"""Tune's trials are a study's: asked from the ledger and told to it, and stopped at the rungs at which it says so."""
+"""Ray Tune's view of a study: a searcher that asks and tells the ledger, and a scheduler that stops pruned trials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from coldtune.studies.worker.job import LATE, RUNG, RUNNING, TrialJob
 
 
 class NotPickled:
-    """Tune pickles its searcher, reporter and callbacks beside its results; nothing reads them, and ours hold locks."""
+    """An object of which Tune pickles and copies nothing.
+
+    Tune pickles its searcher, reporter and callbacks beside its results. Nobody reads them, and ours hold locks.
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (dict, ())
@@ -31,30 +34,37 @@ class NotPickled:
 
 
 class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
-    """Tune's trials, asked from and told to the ledger; it says itself how many run at once.
+    """A searcher that asks the ledger for Tune's trials and tells it how they ended. It limits how many run at once.
 
-    failure: what ended the study before its last trial; Tune itself would only log it.
+    Attributes:
+        numbers: By Tune's id, the numbers of the trials that run.
+        pruned: By Tune's id, the rungs of the trials that Tune is about to stop.
+        deaths: By number, how often the process of a trial has died.
+        late: By number, the reasons of the trials whose processes are about to be ended by force.
+        failure: The error that ended the study before its last trial. Tune itself would only log it.
     """
 
     def __init__(
-        self, ledger: Ledger, events: Events, job: Callable[[TrialRequest], TrialJob], room: Capacity, trials: int
+        self, ledger: Ledger, events: Events, job: Callable[[TrialRequest], TrialJob], capacity: Capacity, trials: int
     ) -> None:
+        """Create the searcher of a study. `trials` is the number of its trials."""
         super().__init__(metric="state", mode="min")
-        self._ledger, self._events, self._job, self._room, self._trials = ledger, events, job, room, trials
+        self._ledger, self._events, self._job, self._capacity, self._trials = ledger, events, job, capacity, trials
         self.numbers: dict[str, int] = {}
         self.pruned: dict[str, Rung] = {}
         self.deaths: Counter[int] = Counter()
-        self.late: dict[int, str] = {}  # reasons of trials whose processes are about to be ended by force
+        self.late: dict[int, str] = {}
         self.failure: Exception | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial; None: not now; FINISHED: none is left, or the study ends."""
+        """Return the next trial's configuration. None: not now. FINISHED: the study ends."""
         if isinstance(self.failure, StorageGoneError):
-            raise self.failure  # what still runs could not be told either
+            raise self.failure  # running trials could not be told either
         if self.failure:
             return str(Searcher.FINISHED)
-        # With nothing running, Tune would ask without end, and hear nothing else: Ray itself keeps a trial waiting.
-        if len(self.numbers) >= max(1, self._room.count()):
+        # If nothing ran, Tune would ask without end and handle no event. So at least one trial is asked, and Ray makes
+        # it wait.
+        if len(self.numbers) >= max(1, self._capacity.count()):
             return None
         if self._ledger.wanted(self._trials) <= 0:
             return Searcher.FINISHED if not self.numbers else None
@@ -62,11 +72,11 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
             return None
         self.numbers[trial_id] = asked.number
         self._events.asked(asked)
-        # As text: Tune flattens and copies whatever is nested, at every report.
+        # The job is text, because Tune flattens and copies everything nested at every report.
         return {"number": asked.number, "job": json.dumps(plain(self._job(asked)))}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Hand a report on; those from rungs go through `prunes`."""
+        """Pass a report on to the listeners. Reports from rungs go through `prunes`."""
         if trial_id not in self.numbers:
             return
         if result["state"] == RUNNING and result.get("stage") != RUNG:
@@ -75,7 +85,7 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
             self.late[self.numbers[trial_id]] = result["reason"]
 
     def prunes(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether the trial ends with this report, one from a rung."""
+        """Return whether the trial ends with this report from a rung."""
         if trial_id not in self.numbers:
             return False
         try:
@@ -83,15 +93,15 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
             rung = Rung.from_json(result["rung"])
             if self._ledger.prunes(self.numbers[trial_id], rung):
                 self.pruned[trial_id] = rung
-        except Exception as failure:  # Tune would count the trial as failed and go on
+        except Exception as failure:  # Tune would count the trial as failed and continue
             self.failure = self.failure or failure
         return trial_id in self.pruned
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell what became of a trial."""
+        """Tell how a trial ended."""
         state, rung = (result or {}).get("state", RUNNING), self.pruned.pop(trial_id, None)
         if trial_id not in self.numbers or (state in (RUNNING, LATE) and not error and rung is None):
-            return  # stopped from outside: it stays running in the study and is taken up on resume
+            return  # stopped from outside: it stays running in the study, and is asked again on resume
         number = self.numbers.pop(trial_id)
         try:
             times = self.deaths[number] + 1
@@ -106,7 +116,7 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
                 self._complete(number, TrialOutcome.from_json(result["outcome"]))
             else:
                 self._fail(number, result["reason"] if result and state != RUNNING else died)
-        except Exception as failure:  # Tune would log it and go on
+        except Exception as failure:  # Tune would log the error and continue
             self.failure = self.failure or failure
 
     def _complete(self, number: int, outcome: TrialOutcome) -> None:
@@ -120,23 +130,23 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
         self._events.failed(number, reason)
 
     def save(self, checkpoint_path: str) -> None:
-        """Leave nothing, where Tune expects a file."""
+        """Write an empty file, because Tune expects a file."""
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
-        """Not called: Tune resumes nothing here."""
+        """Raise, because Tune resumes nothing here."""
         raise AssertionError("a study resumes from its own storage, never from Tune's")
 
 
 class RungScheduler(NotPickled, FIFOScheduler):  # type: ignore[misc]
-    """Tune's trials, stopped at the rungs at which the ledger prunes them."""
+    """A scheduler that stops trials at the rungs at which the ledger prunes them."""
 
     def __init__(self, search: StudySearcher) -> None:
         super().__init__()
         self._search = search
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Whether the trial goes on after its report."""
+        """Return STOP if the trial ends with its report, otherwise CONTINUE."""
         at_rung = result["state"] == RUNNING and result.get("stage") == RUNG
         ends = at_rung and self._search.prunes(trial.trial_id, result)
         return str(self.STOP if ends else self.CONTINUE)

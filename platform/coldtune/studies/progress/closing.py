@@ -15,7 +15,7 @@ from coldtune.environment import runner
 from coldtune.metrics import Judgement, compare
 from coldtune.reports.paper.text import TerminalTable, latex, markdown
 from coldtune.reports.tables import markdown_table, trial_table
-from coldtune.studies.designs.paper_table import fill
+from coldtune.studies.designs.paper_table_report import fill_table
 from coldtune.studies.progress.savings import not_trained, saved_by
 from coldtune.studies.progress.table import _best_numbers, _columns, rows
 from coldtune.studies.progress.text import _line, _with_interval
@@ -82,7 +82,7 @@ def _trials_page(target: Target, study: str, ledger: Ledger) -> str:
 def print_table(console: Console, reader: StudyReader) -> None:
     """The table of a study's trials, the best one's place on test, and what failed; or the paper's table, filled."""
     if reader.spec.table is not None:
-        console.print(TerminalTable(fill(reader)))
+        console.print(TerminalTable(fill_table(reader)))
         return
     console.print(trial_table(rows(reader), best=_best_numbers(reader), columns=_columns(reader)))
     best = reader.best()
@@ -115,7 +115,7 @@ def write_table(folder: StudyFolder, reader: StudyReader) -> list[Path]:
         table = markdown_table(rows(reader), _best_numbers(reader), _columns(reader))
         texts = {"table.md": table + (f"- {found}\n" if found else "")}
     else:
-        filled = fill(reader)
+        filled = fill_table(reader)
         texts = {"table.md": markdown(filled), "table.tex": latex(filled)}
     for name, text in texts.items():
         (folder.path / name).write_text(text)

@@ -13,7 +13,7 @@ from rich.text import Text
 from coldtune import tracking
 from coldtune.stages.trial import short_name
 from coldtune.store.location import StoreLocation
-from coldtune.studies.designs.paper_table import described
+from coldtune.studies.designs.paper_table import describe_table
 from coldtune.studies.estimate.cost import count_trainings, describe_variants
 from coldtune.studies.preflight.capacity import TrialResources
 from coldtune.studies.progress.text import _line, _objectives
@@ -39,7 +39,7 @@ def opening(console: Console, checked: Any, ledger: Ledger, options: Any, uri: s
     trains += {None: "a trial", 1: "once, for all trials"}.get(once, f"in each of {once} trainings, for all trials")
     if space.size is not None:
         trains = describe_variants(space, checked.dataset, checked.sources, checked.store)
-    lines = [*described(checked.spec), ("asks", asks)]
+    lines = [*describe_table(checked.spec), ("asks", asks)]
     lines += [("imports", f"{study}: {said}") for study, said in StudyRecord.of(ledger.study).imported.items()]
     if others := ledger.lease.others():
         lines.append(("joins", ", ".join(map(str, others))))

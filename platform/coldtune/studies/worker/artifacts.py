@@ -1,4 +1,4 @@
-"""What a finished trial leaves on its run in MLflow beside its numbers."""
+"""The artifacts of a finished trial on its MLflow run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from coldtune.stages.trial import TrialConfig
 from coldtune.tracking import Tracker
 
 
-def leave(tracker: Tracker, trial: TrialConfig, chain: Chain, outcome: Outcome) -> None:
-    """The trial's configuration, pictures, judgements and weights, onto its run."""
+def log_artifacts(tracker: Tracker, trial: TrialConfig, chain: Chain, outcome: Outcome) -> None:
+    """Log the trial's configuration, pictures, judgements and weights on its run."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _pictures(folder, chain, outcome)
@@ -29,7 +29,7 @@ def leave(tracker: Tracker, trial: TrialConfig, chain: Chain, outcome: Outcome) 
 
 
 def _pictures(folder: Path, chain: Chain, outcome: Outcome) -> None:
-    """Draw the first images side by side, and the way of the sampled ones from x_T."""
+    """Draw the first images side by side, and the path of the sampled images from x_T."""
     images = {name: load_file(path / "images.safetensors")["images"] for name, path in outcome.images.items()}
     rows = slice(0, 8)
     clean = chain.clean()

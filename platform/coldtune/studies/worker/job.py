@@ -1,4 +1,4 @@
-"""What a driver hands to the process that runs a trial, and the words in which that process reports."""
+"""The job that a driver hands to the process of a trial, and the words in which that process reports."""
 
 from __future__ import annotations
 
@@ -6,22 +6,30 @@ from coldtune.config import Config
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.trial import TrialConfig
 
-RUNNING = "running"  # the `state` of every report but a trial's last
+RUNNING = "running"  # the `state` of every report except a trial's last
 RUNG = "rung"  # the `stage` of a report from a rung, at which the trial may end
-LATE = "late"  # of a trial whose process is about to be ended by force, with the reason
+LATE = "late"  # the `state` of a trial whose process is about to be ended by force
 
 
 class TrialJob(Config):
-    """Everything a worker process needs to run one trial; all paths absolute."""
+    """Everything that a worker process needs to run a trial. All paths are absolute.
+
+    again: Whether the trial was interrupted before and resumes.
+    protocol: The protocol under which the study judges. None: the protocol that the trial resolves to in its process.
+    leftover: The leftover of its degradation, to be logged.
+    store: The place of the store. None: the home's own store.
+    tags: The tags of its MLflow run.
+    timeout: The seconds that it may run. None: no limit.
+    """
 
     study: str
     number: int
     again: bool
     trial: TrialConfig
-    protocol: Protocol | None = None  # under which the study judges; None: whatever the trial resolves to here
+    protocol: Protocol | None = None
     leftover: float | None
     home: str
-    store: str | None = None  # None: the home's own
+    store: str | None = None
     dataset_path: str
     source_path: str | None
     spool: str
@@ -29,4 +37,4 @@ class TrialJob(Config):
     workers: int
     cpus: int
     gpus: float
-    timeout: float | None = None  # seconds that it may run
+    timeout: float | None = None

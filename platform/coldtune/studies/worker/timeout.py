@@ -1,4 +1,4 @@
-"""How long a trial may run: told at its next report, or ended by force where none comes."""
+"""The time limit of a trial, which fails at its next report, or is ended by force if no report comes."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from typing import Self
 
 from coldtune.durations import format_flag
 
-_GRACE_S = 60.0  # for a trial to notice by itself; then its process ends, and a fresh one takes the next trial
+_GRACE_S = 60.0  # time for a late trial to notice its limit; then its process ends, and a new process takes over
 
 
 class LateError(RuntimeError):
-    """A trial ran longer than it may; its text is the reason that the study notes."""
+    """Raised if a trial ran longer than it may. Its text is the reason that the study stores."""
 
 
 class TrialTimeout:
-    """The clock of one trial, a context: it counts while the trial runs, not while it waits for work or for room.
+    """The clock of a trial. It stands still while the trial waits for other trials or for the cluster.
 
-    seconds: how long it may run; None: for ever. force: called in a thread of its own with the
-    reason, where a trial does not end within `grace` seconds after its time; it must not come back.
+    As a context, it watches the trial and ends it by force if it hangs.
     """
 
     def __init__(self, seconds: float | None, force: Callable[[str], object], grace: float = _GRACE_S) -> None:
+        """Create the clock, which runs at once.
+
+        Args:
+            seconds: How long the trial may run. None: no limit.
+            force: Called with the reason, in a thread of its own, if the trial does not end within `grace` seconds
+                after its limit. It must not return.
+        """
         self._seconds, self._force, self._grace = seconds, force, grace
         self._spent, self._since = 0.0, time.monotonic()
         self._paused, self._closed = False, threading.Event()
@@ -31,35 +37,35 @@ class TrialTimeout:
 
     @property
     def reason(self) -> str:
-        """What is said of a trial that is late."""
+        """The reason for the failure of a late trial."""
         return f"ran longer than {format_flag(self._seconds or 0.0)} (--trial-timeout)"
 
     def ran(self) -> float:
-        """Seconds that count."""
+        """Return the seconds that count."""
         with self._lock:
             return self._spent + (0.0 if self._paused else time.monotonic() - self._since)
 
     def pause(self) -> None:
-        """What follows is waiting."""
+        """Stop the clock, because the trial waits."""
         with self._lock:
             if not self._paused:
                 self._spent += time.monotonic() - self._since
             self._paused = True
 
     def resume(self) -> None:
-        """What follows counts."""
+        """Start the clock again."""
         with self._lock:
             if self._paused:
                 self._since = time.monotonic()
             self._paused = False
 
     def check(self) -> None:
-        """LateError where the time is over."""
+        """Raise LateError if the trial has run longer than it may."""
         if self._seconds is not None and self.ran() > self._seconds:
             raise LateError(self.reason)
 
     def __enter__(self) -> Self:
-        """Watch from here on."""
+        """Start to watch the trial."""
         if self._seconds is not None:
             threading.Thread(target=self._watch, name="coldtune-deadline", daemon=True).start()
         return self

@@ -1,4 +1,4 @@
-"""What runs on the cluster: one trial after another in the same process, each from its configuration alone."""
+"""Running trials on the cluster, one after another in the same process, each from its configuration alone."""
 
 from __future__ import annotations
 
@@ -22,32 +22,31 @@ if TYPE_CHECKING:
     from coldtune.studies.storage.outcome import TrialOutcome
 
 TRAINABLE = "coldtune_trial"
-"""The trainable's name, under which its actors appear in Ray's dashboard."""
+"""The name of the trainable. Ray's dashboard lists its actors under this name."""
 
 
 def coldtune_trial(config: Mapping[str, Any]) -> None:
-    """Run one trial and report to Tune: while it trains, how far it is; last, `state` and its outcome or reason.
+    """Run a trial and report to Tune: its progress, its values at each rung, and last its outcome or why it failed.
 
-    From each rung it reports what it is worth there; where it is pruned, that report does not return but raises
-    SystemExit in the trial's thread, which the process outlives. An exception of the trial is its result (a failed
-    trial), not the actor's death; what kills the process is left to Tune, which starts the trial again, and it goes on
-    from its last checkpoint.
+    If the trial is pruned at a rung, that report raises SystemExit in the trial's thread, and the process lives on. An
+    exception of the trial makes it a failed trial and does not end the process. If the process dies, Tune starts the
+    trial again, and the trial resumes from its last checkpoint.
     """
     from ray import tune
 
     job = parse(TrialJob, json.loads(config["job"]))
     print(f"=== study {job.study}, trial {job.number}{' (goes on)' if job.again else ''}", flush=True)
-    deadline = TrialTimeout(job.timeout, partial(_force, tune.report))
+    timeout = TrialTimeout(job.timeout, partial(_end_process, tune.report))
 
     def report(result: dict[str, Any]) -> None:
-        deadline.check()
+        timeout.check()
         tune.report(result)
 
     try:
         if "late" in config:
             raise LateError(config["late"])
-        with deadline:
-            last = {"state": "complete", "outcome": _run(job, report, deadline).to_json()}
+        with timeout:
+            last = {"state": "complete", "outcome": _run(job, report, timeout).to_json()}
     except SystemExit:  # raised by the report after which Tune stops the trial
         print(f"=== study {job.study}, trial {job.number}: stopped", flush=True)
         raise
@@ -60,36 +59,41 @@ def coldtune_trial(config: Mapping[str, Any]) -> None:
     tune.report(last)
 
 
-def _force(report: Callable[[dict[str, Any]], object], reason: str) -> None:
-    """End this process, whatever hangs in it; the driver hears why."""
+def _end_process(report: Callable[[dict[str, Any]], object], reason: str) -> None:
+    """Report the reason to the driver and end this process, because the trial hangs."""
     print(f"{reason}, and does not end by itself: its process ends", flush=True)
-    threading.Timer(10.0, os._exit, [1]).start()  # where even the report hangs
+    threading.Timer(10.0, os._exit, [1]).start()  # in case the report hangs too
     report({"state": LATE, "reason": reason})
     os._exit(1)
 
 
 def _run(
-    job: TrialJob, report: Callable[[dict[str, Any]], object], deadline: TrialTimeout | None = None
+    job: TrialJob, report: Callable[[dict[str, Any]], object], timeout: TrialTimeout | None = None
 ) -> TrialOutcome:
-    """Bring the trial's stages about; gives what the study keeps of it."""
+    """Run the stages of a trial, and return its outcome."""
     import torch
 
     from coldtune.metrics.values import check_same
-    from coldtune.studies.worker.reporting import Reporting, every
+    from coldtune.studies.worker.reporting import TrialReporter, throttled
     from coldtune.tracking import Tracker
 
-    deadline = deadline or TrialTimeout(None, lambda _: None)
+    timeout = timeout or TrialTimeout(None, lambda _: None)
     torch.set_num_threads(job.cpus)
     started = time.time()
     with Tracker(Path(job.spool), job.study, job.number, tags=job.tags) as tracker:
-        told = Reporting(job, report, deadline, tracker, started)
+        reporter = TrialReporter(job, report, timeout, tracker, started)
         device = _device(job)
-        chain = _chain(job, job.trial, device, partial(told.waits, "another trial's work"), deadline)
+        chain = _chain(job, job.trial, device, partial(reporter.waits, "another trial's work"), timeout)
         check_same([job.protocol or chain.protocol, chain.protocol])
-        told.begins(chain)
-        train = _trainer(job, device, told.look)
-        outcome = chain.run(train, told.trained, every(1.0, told.sampled), told.replayed, partial(told.on_rung, chain))
-        return told.completed(chain, outcome)
+        reporter.begins(chain)
+        outcome = chain.run(
+            _trainer(job, device, reporter.check_in),
+            reporter.trained,
+            throttled(1.0, reporter.sampled),
+            reporter.replayed,
+            partial(reporter.reached_rung, chain),
+        )
+        return reporter.completed(chain, outcome)
 
 
 def _device(job: TrialJob) -> str:
@@ -103,7 +107,7 @@ def _chain(
     trial: TrialConfig,
     device: str,
     waits: Callable[[], None] = lambda: None,
-    deadline: TrialTimeout | None = None,
+    timeout: TrialTimeout | None = None,
 ) -> Chain:
     from coldtune.data import Dataset
     from coldtune.stages.chain import Chain
@@ -116,14 +120,14 @@ def _chain(
         print(f"store: {text}", flush=True)
         waits()
 
-    working = deadline.resume if deadline else lambda: None
+    resume = timeout.resume if timeout else lambda: None
     place = StoreLocation.in_home(Path(job.home), job.store)
-    store = Store(place, by=f"{job.study}/{job.number}", on_wait=waiting, on_resume=working)
+    store = Store(place, by=f"{job.study}/{job.number}", on_wait=waiting, on_resume=resume)
     return Chain(trial, Dataset.open(job.dataset_path), store, device, source)
 
 
-def _trainer(job: TrialJob, device: str, look: Callable[[bool], None] = lambda _: None) -> Any:
-    """How this trial trains: in this process, or by several workers of Ray Train."""
+def _trainer(job: TrialJob, device: str, check_in: Callable[[bool], None] = lambda _: None) -> Any:
+    """Return the function that trains: in this process, or by several workers of Ray Train."""
     from coldtune.training.loop import train
 
     if job.workers == 1:
@@ -137,12 +141,12 @@ def _trainer(job: TrialJob, device: str, look: Callable[[bool], None] = lambda _
         storage_path=Path(job.home) / "ray" / "train",
         cpus_per_worker=job.cpus,
         gpus_per_worker=job.gpus,
-        look=look,
+        look=check_in,
     )
 
 
 def measure_on_test(config: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
-    """The values of a finished trial on the test split, and the protocol they hold under; its restorer is found."""
+    """Return the metrics of a finished trial on the test split, and their protocol. The restorer is in the store."""
     import torch
 
     from coldtune.config import plain

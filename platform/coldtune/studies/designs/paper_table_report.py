@@ -1,0 +1,110 @@
+"""Filling a table of the paper with the measurements of a study's trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from coldtune import presets
+from coldtune.config import plain
+from coldtune.dotted import leaves, set_key
+from coldtune.metrics import Judgement, Value, compare
+from coldtune.reports.paper.tables import FilledTable, PaperColumn, PaperTable
+from coldtune.stages.trial import TrialConfig, parse_trial
+from coldtune.studies.designs.paper_table import SPLIT, TablePlan, plan_of
+from coldtune.studies.space.config import VARIANT
+from coldtune.studies.storage.record import TrialRecord
+from coldtune.studies.trials.reading import StudyReader
+from coldtune.training.config import TrainingConfig
+
+
+def fill_table(reader: StudyReader) -> FilledTable:
+    """Return the table with the measurements so far. A cell without a value says why."""
+    spec = reader.spec
+    assert spec.table is not None
+    plan = plan_of(spec)
+    trials = {trial.params.get(VARIANT): trial for trial in reader.trials()}
+    cells = [
+        plan.absent.get(name) or _cell(reader, column, trials.get(name))
+        for column in plan.table.columns
+        for name in [plan.table.trial_of(column)]
+    ]
+    foot = [*_trained(reader, plan), *_verdicts(reader, plan.table, trials)]
+    return FilledTable(spec.table, spec.base["data"]["name"], cells, foot)
+
+
+def _cell(reader: StudyReader, column: PaperColumn, trial: FrozenTrial | None) -> Value | str:
+    if trial is None or trial.state in (TrialState.RUNNING, TrialState.WAITING):
+        return "not measured yet"
+    if trial.state != TrialState.COMPLETE:
+        return f"trial {trial.number} failed: {TrialRecord.of(trial).reason or 'no reason known'}"
+    judged = _judgement(reader, trial, column.of)
+    if judged is not None and column.metric in judged.values:
+        return judged.values[column.metric]
+    suffix = "" if column.of == "sampled" else f"_{column.of}"
+    record = TrialRecord.of(trial)
+    value, protocol = record.metrics.get(f"{column.metric}{suffix}"), record.judged_under
+    assert protocol is not None, f"trial {trial.number} has completed"
+    if value is None:
+        return f"{column.metric.upper()} is not defined for {protocol.task} images"
+    return Value(column.metric, value, protocol.num_images, protocol)
+
+
+def _judgement(reader: StudyReader, trial: FrozenTrial, images: str) -> Judgement | None:
+    """Return the judgement of a set of images. None if its entry is no longer in the store."""
+    try:
+        return Judgement.load(reader.local_folder(TrialRecord.of(trial).measured[images]))
+    except (KeyError, OSError, ValueError):
+        return None
+
+
+def _trained(reader: StudyReader, plan: TablePlan) -> list[tuple[str, str]]:
+    """Return a line for each preset: the trials that use it, its training, and the keys that were changed."""
+    trials_of: dict[str, list[str]] = {}
+    for name, preset in plan.presets.items():
+        trials_of.setdefault(preset, []).append(name)
+    lines = []
+    for preset, names in trials_of.items():
+        config = reader.space.resolve({VARIANT: names[0]})
+        trials = f" ({', '.join(names)})" if len(trials_of) > 1 else ""
+        changed = _changed(preset, plan.table.trials[names[0]].set, config)
+        text = f"{preset}{trials}: {presets.describe(preset)}; {_training(config)}"
+        lines.append(("ours", f"{text}; changed: {', '.join(changed)}" if changed else text))
+    return lines
+
+
+def _training(config: TrialConfig) -> str:
+    training = config.training
+    images = training.batch_size * training.accumulate
+    steps = f"{training.steps:,} steps of {images} images"
+    return f"T = {config.degradation['steps']}, {config.restorer.size} restorer, {steps}"
+
+
+def _changed(preset: str, also: Mapping[str, Any], config: TrialConfig) -> list[str]:
+    """Return the keys of a preset that the command line changed, without the split and without mere bookkeeping."""
+    tree = presets.load(preset)
+    for key, value in also.items():
+        set_key(tree, key, value)
+    before, after = dict(leaves(plain(parse_trial(tree)))), dict(leaves(plain(config)))
+    before["protocol.split"] = SPLIT
+    bookkeeping = {f"training.{key}" for key in TrainingConfig.BOOKKEEPING - {"steps"}}
+    changed = [key for key in after if key not in bookkeeping and after[key] != before.get(key)]
+    return [f"{key} = {after[key]}" for key in changed]
+
+
+def _verdicts(reader: StudyReader, table: PaperTable, trials: Mapping[Any, FrozenTrial]) -> list[tuple[str, str]]:
+    """Compare image by image what the paper claims to be better, if both were measured."""
+    lines = []
+    for better, worse in table.claims:
+        columns = [table.columns[number] for number in (better, worse)]
+        found = [trials.get(table.trial_of(column)) for column in columns]
+        judged = [
+            _judgement(reader, trial, column.of) if trial else None
+            for trial, column in zip(found, columns, strict=True)
+        ]
+        if judged[0] is not None and judged[1] is not None:
+            names = (columns[0].images, columns[1].images)
+            lines.append(("measured", str(compare(judged[0], judged[1], columns[0].metric, names))))
+    return lines
