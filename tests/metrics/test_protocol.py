@@ -96,7 +96,7 @@ def test_resolve_records_extractor_and_data(digits: Dataset) -> None:
     assert (protocol.num_images, protocol.reference_images) == (100, digits.sizes["validation"])
     whole = resolve(ProtocolConfig(split="test"), extractor, digits)
     assert whole.num_images == whole.reference_images == digits.sizes["test"]
-    for part in ("digits", "N = 100", "validation", "seed 5", "1x16x16", protocol.key[:12]):
+    for part in ("digits", "N = 100", "validation", "evaluation seed 5", "1x16x16", protocol.key[:12]):
         assert part in protocol.describe()
     with pytest.raises(
         ValueError,

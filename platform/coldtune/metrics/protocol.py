@@ -90,7 +90,7 @@ class Protocol(Config):
             f"{self.extractor} features (d = {self.dim}, sha256 {self.extractor_sha256[:12]}), "
             f"N = {images} of {self.dataset}/{self.split} at {'x'.join(map(str, self.image_shape))} "
             f"({self.resize}, data {self.dataset_fingerprint[:12]}), reference {self.reference_images:,} images, "
-            f"seed {self.seed}, 8 bit, {self.moments}, protocol {self.key[:12]}"
+            f"evaluation seed {self.seed}, 8 bit, {self.moments}, protocol {self.key[:12]}"
         )
 
     def image_indices(self) -> Tensor:

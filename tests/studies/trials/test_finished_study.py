@@ -78,7 +78,7 @@ def job(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     monkeypatch.setattr(cluster, "connect", lambda *_: pytest.fail("Ray was started"))
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("COLUMNS", "240")
         with pytest.raises(SystemExit) as ended:
             main("j", home / "space.yaml", "", arguments=["--home", str(home), *arguments])
         return (int(ended.value.code or 0), *capsys.readouterr())
@@ -92,7 +92,7 @@ def command(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     monkeypatch.setattr(cluster, "connect", lambda *_: pytest.fail("Ray was started"))
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("COLUMNS", "240")
         with pytest.raises(SystemExit) as ended:
             cli.main(["study", *arguments, "--home", str(home)])
         return (int(ended.value.code or 0), *capsys.readouterr())
