@@ -149,3 +149,39 @@ def test_spool_rejected_record_is_kept_with_the_reason(tmp_path: Path) -> None:
         "reason": "changed",
         "record": {"op": "params", "values": {"lr": "1"}},
     }
+
+
+@pytest.mark.parametrize(
+    ("ops", "status"),
+    [
+        ([], None),
+        ([("create", None)], "running"),
+        ([("create", None), ("end", "interrupted")], "interrupted"),
+        ([("create", None), ("end", "interrupted"), ("resume", None)], "running"),
+        ([("create", None), ("end", "finished"), *[("metrics", None)] * 3], "finished"),
+        ([("create", None), *[("metrics", None)] * 3000], "running"),
+        ([("create", None), ("end", "failed"), *[("metrics", None)] * 3000], "failed"),
+    ],
+)
+def test_spool_status_follows_from_the_journal(tmp_path: Path, ops: list[tuple[str, str]], status: str | None) -> None:
+    spool = Spool(tmp_path, "trial-0000")
+    for op, word in ops:
+        spool.append({"op": op, "values": {"end": 1.0}, **({"status": word} if word else {})})
+    if ops:
+        spool.close()
+        with spool.path.open("ab") as file:
+            file.write(b'{"op":"end","status":"fini')  # a torn line does not count
+    assert spool.status() == status
+
+
+def test_spool_mend_ends_a_torn_line_once(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "study")
+    assert not spool.mend()
+    spool.append({"op": "create"})
+    assert not spool.mend()
+    with spool.path.open("ab") as file:
+        file.write(b'{"op":"end"')
+    assert spool.mend()
+    assert not spool.mend()
+    assert ops(spool) == ["create"]
+    assert spool.read()[1] == spool.size()

@@ -105,10 +105,12 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 
 
 def _show(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.studies.progress.closing import print_table
+    from coldtune.studies.progress.results import print_results
+    from coldtune.studies.progress.table import build_table
     from coldtune.studies.trials.reading import read_study
 
-    print_table(console, read_study(find_study(find_home(options), options.name)))
+    reader = read_study(find_study(find_home(options), options.name))
+    print_results(console, reader, build_table(reader))
     return 0
 
 

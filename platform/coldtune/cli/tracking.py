@@ -51,7 +51,7 @@ def _deliver(folder: StudyFolder, uri: str | None, console: Console) -> bool:
         True if no record is left.
     """
     from coldtune import tracking
-    from coldtune.studies.run import EXPERIMENT
+    from coldtune.studies.execution.session import EXPERIMENT
 
     def say(*texts: str | None) -> None:
         console.print(f"{folder.name}: {'; '.join(filter(None, texts))}", highlight=False, markup=False, soft_wrap=True)
@@ -80,7 +80,7 @@ def _end_open_runs(folder: StudyFolder) -> str | None:
     """End the runs that a killed driver left open, and describe which, or why not. None if there are none."""
     from coldtune.studies.drivers.election import DriverLease
     from coldtune.studies.drivers.registry import registry_of
-    from coldtune.studies.progress.reconcile import mend, settle, settle_study
+    from coldtune.studies.progress.reconcile import end_torn_lines, reconcile_study, reconcile_trials
     from coldtune.studies.storage.backends import stored_study
 
     try:
@@ -89,9 +89,9 @@ def _end_open_runs(folder: StudyFolder) -> str | None:
             study = stored_study(folder.path, folder.name, url)
             if study and (drivers := DriverLease(registry_of(study, folder.path, url)).living_drivers()):
                 return f"is being run by {', '.join(map(str, drivers))}"
-            mend(folder.spool)
-            numbers = settle(study.get_trials(deepcopy=False) if study else [], folder.name, folder.spool)
-            whole = settle_study(folder.name, folder.spool)
+            end_torn_lines(folder.spool)
+            numbers = reconcile_trials(study.get_trials(deepcopy=False) if study else [], folder.name, folder.spool)
+            whole = reconcile_study(folder.name, folder.spool)
     except ValueError as error:  # the study's database cannot be reached
         return str(error)
     names = [*(f"trial {number}" for number in numbers), *["the study"] * whole]

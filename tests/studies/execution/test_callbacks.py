@@ -1,4 +1,4 @@
-"""What is left in the driver of a trial that ended."""
+"""The memory that an ended trial takes in the driver."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Any
 
 from ray.tune.experiment import Trial
 
-from coldtune.studies.execution.callbacks import _forget
+from coldtune.studies.execution.callbacks import _drop_statistics
 
 
-def ended(reports: int, text: int) -> Any:
-    """A trial of Tune that has reported, with texts of a length."""
-    trial = Trial("coldtune_trial", stub=True, config={"number": 3, "job": "j" * text}, trial_id="a1")
+def make_trial(reports: int, length: int) -> Any:
+    """Make a trial of Tune that sent `reports` reports, with texts of `length` characters."""
+    trial = Trial("coldtune_trial", stub=True, config={"number": 3, "job": "j" * length}, trial_id="a1")
     for step in range(reports):
         numbers = {f"metric{i}": float(step) for i in range(20)}
-        trial.update_last_result({"outcome": "o" * text, "config": trial.config, "time": 1.0, **numbers})
+        trial.update_last_result({"outcome": "o" * length, "config": trial.config, "time": 1.0, **numbers})
     return trial
 
 
-def state(trial: Any) -> list[Any]:
-    return [json.loads(part) for part in trial.get_json_state()]  # what Tune saves when the experiment ends
+def saved_length(trial: Any) -> int:
+    """Return the length of the state that Tune saves at the end of an experiment."""
+    return len(str([json.loads(part) for part in trial.get_json_state()]))
 
 
-def test_what_tune_keeps_does_not_depend_on_what_was_reported() -> None:
-    short, long = ended(1, 10), ended(50, 100_000)
-    assert len(str(state(long))) > len(str(state(short))) + 100_000
+def test_drop_statistics_saved_state_does_not_grow_with_the_reports() -> None:
+    short, long = make_trial(1, 10), make_trial(50, 100_000)
+    assert saved_length(long) > saved_length(short) + 100_000
     for trial in (short, long):
-        _forget(trial)
-    small, large = (len(str(state(trial))) for trial in (short, long))
-    assert abs(large - small) < 100, "but for the digits of the time"
+        _drop_statistics(trial)
+    assert abs(saved_length(long) - saved_length(short)) < 100, "only the digits of the time may differ"
     assert short.trial_id == "a1"

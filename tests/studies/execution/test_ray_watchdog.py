@@ -1,4 +1,4 @@
-"""The death of what is watched ends the process; anything less does not. Ray itself: tests/e2e/test_ray_dies.py."""
+"""The watchdog ends the process if an endpoint dies, and only then. With Ray itself: tests/e2e/test_ray_dies.py."""
 
 from __future__ import annotations
 
@@ -11,30 +11,37 @@ import pytest
 
 from coldtune.studies.execution.ray_watchdog import Endpoint, watch
 
-SERVER = "import socket, time\ns = socket.create_server(('127.0.0.1', 0))\nprint(s.getsockname()[1], flush=True)\n"
-SERVER += "time.sleep(600)  # accepts nothing by itself, as a process that is busy or stopped\n"
-# A driver that hangs as one does whose raylet died: in C, where neither a signal nor an exception reaches it.
+# A server that never accepts a connection itself, like a process that is busy or stopped. The kernel accepts for it.
+SERVER = """
+import socket, time
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+time.sleep(600)
+"""
+# A driver that hangs like a driver whose raylet died: in C, where it handles neither a signal nor an exception.
 DRIVER = """
 import signal, sys, threading
 from coldtune.studies.execution.ray_watchdog import Endpoint, watch
 
-def farewell(why):
-    print("farewell:", why, flush=True)
-    {farewell}
+def before_exit(reason):
+    print("before exit:", reason, flush=True)
+    {before_exit}
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-with watch([Endpoint("Ray's raylet", "127.0.0.1", int(sys.argv[1]), 0.5)], farewell):
+with watch([Endpoint("Ray's raylet", "127.0.0.1", int(sys.argv[1]), 0.5)], before_exit):
     print("watching", flush=True)
     {body}
 """
-UNTIL_IT_DIES = """place = Endpoint("", "127.0.0.1", int(sys.argv[1]), 0)
-    while place.answers():
+WAIT_FOR_DEATH = """endpoint = Endpoint("", "127.0.0.1", int(sys.argv[1]), 0)
+    while endpoint.answers():
         threading.Event().wait(0.02)
 """
+Server = tuple[subprocess.Popen[str], int]
 
 
 @pytest.fixture
-def server() -> Iterator[tuple[subprocess.Popen[str], int]]:
+def server() -> Iterator[Server]:
+    """The server's process and its port."""
     process = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
     with process:
         assert process.stdout
@@ -42,51 +49,52 @@ def server() -> Iterator[tuple[subprocess.Popen[str], int]]:
         process.kill()
 
 
-def end(server: tuple[subprocess.Popen[str], int], body: str, farewell: str = "pass") -> tuple[int, str]:
-    """The exit code of a driver whose server is killed in the middle of `body`, and what it printed."""
-    script = DRIVER.format(body=body, farewell=farewell)
-    with subprocess.Popen([sys.executable, "-c", script, str(server[1])], stdout=subprocess.PIPE, text=True) as driver:
+def run_driver(server: Server, body: str, before_exit: str = "pass") -> tuple[int, str]:
+    """Kill the server while a driver runs `body`. Return the driver's exit code and its output."""
+    process, port = server
+    script = DRIVER.format(body=body, before_exit=before_exit)
+    with subprocess.Popen([sys.executable, "-c", script, str(port)], stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout
         assert driver.stdout.readline() == "watching\n"
-        server[0].kill()
+        process.kill()
         return driver.wait(120), driver.stdout.read()
 
 
 @pytest.mark.parametrize(
-    ("body", "farewell"),
+    ("body", "before_exit"),
     [
         ("threading.Lock().acquire() and threading.Event().wait()", "pass"),
-        (f"{UNTIL_IT_DIES}    raise RuntimeError('what Ray raises while it dies')", "pass"),
+        (f"{WAIT_FOR_DEATH}    raise RuntimeError('as Ray raises while it dies')", "pass"),
         ("threading.Event().wait()", "raise OSError('disk full')"),
     ],
-    ids=["a driver that hangs", "one that raises first", "a farewell that fails"],
+    ids=["driver hangs", "driver raises first", "before_exit fails"],
 )
-def test_the_process_ends_as_interrupted(server, body: str, farewell: str) -> None:
-    code, printed = end(server, body, farewell)
-    assert (code, printed) == (130, f"farewell: Ray's raylet (127.0.0.1:{server[1]}) died\n")
+def test_watch_dead_endpoint_ends_the_process_as_interrupted(server: Server, body: str, before_exit: str) -> None:
+    code, output = run_driver(server, body, before_exit)
+    assert (code, output) == (130, f"before exit: Ray's raylet (127.0.0.1:{server[1]}) died\n")
 
 
-def test_a_process_that_is_too_busy_to_accept_is_alive(server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server never calls accept; a few looks fill no queue."""
+def test_watch_busy_endpoint_counts_as_alive(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coldtune.studies.execution.ray_watchdog._PAUSE_S", 0.02)
-    seen: list[str] = []
-    place = Endpoint("it", "127.0.0.1", server[1], 0.0)
-    assert all(place.answers() for _ in range(3))
-    with watch([place], seen.append):
-        threading.Event().wait(0.5)
-    assert not seen
+    reasons: list[str] = []
+    endpoint = Endpoint("server", "127.0.0.1", server[1], 0.0)
+    assert all(endpoint.answers() for _ in range(3))
+    with watch([endpoint], reasons.append):
+        threading.Event().wait(0.5)  # so few checks do not fill the queue of the server's port
+    assert not reasons
 
 
-def test_what_did_not_answer_at_first_is_not_watched(server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_endpoint_that_never_answered_is_ignored(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coldtune.studies.execution.ray_watchdog._PAUSE_S", 0.02)
-    server[0].kill()
-    server[0].wait()
-    seen: list[str] = []
-    with watch([Endpoint("it", "127.0.0.1", server[1], 0.0)], seen.append):
+    process, port = server
+    process.kill()
+    process.wait()
+    reasons: list[str] = []
+    with watch([Endpoint("server", "127.0.0.1", port, 0.0)], reasons.append):
         threading.Event().wait(0.5)
-    assert not seen
+    assert not reasons
 
 
-def test_an_exception_of_the_blocks_own_passes(server) -> None:
-    with pytest.raises(ZeroDivisionError), watch([Endpoint("it", "127.0.0.1", server[1], 0.0)], lambda _: None):
+def test_watch_exception_of_the_block_is_raised(server: Server) -> None:
+    with pytest.raises(ZeroDivisionError), watch([Endpoint("server", "127.0.0.1", server[1], 0.0)], lambda _: None):
         _ = 1 / 0

@@ -11,12 +11,15 @@ from coldtune.studies.execution.searcher import NotPickled, StudySearcher
 from coldtune.studies.progress.events import Events, StoppedError
 
 
-class Ticker(NotPickled, tune.Callback):  # type: ignore[misc]
-    """A callback that passes Tune's events on, and ends Tune's loop if `stop` is set or something has failed."""
+class EventCallback(NotPickled, tune.Callback):  # type: ignore[misc]
+    """A callback that passes Tune's events on to our listeners, and ends Tune's loop.
+
+    The loop ends if `stop` is set, if a listener raises StoppedError, or if the searcher has failed.
+    """
 
     def __init__(self, events: Events, search: StudySearcher, stop: threading.Event) -> None:
         self._events, self._search, self._stop = events, search, stop
-        self._ended: list[Any] = []  # forgotten after Tune's other callbacks have seen them
+        self._ended: list[Any] = []  # trials whose statistics are dropped after Tune's other callbacks have seen them
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Report that a trial has its resources."""
@@ -26,23 +29,23 @@ class Ticker(NotPickled, tune.Callback):  # type: ignore[misc]
         """Report that a trial's process died and is started again."""
         number = trial.config["number"]
         self._search.deaths[number] += 1
-        if number in self._search.late:  # its next process only reports this reason
+        if number in self._search.late:  # the next process only reports that the trial ran too long
             trial.set_config({**trial.config, "late": self._search.late[number]})
         else:
             self._events.restarted(number)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Mark the trial, so that it is forgotten at the end of this step."""
+        """Remember the trial, so that its statistics are dropped at the end of this step."""
         self._ended.append(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Mark a trial whose process died too often, so that it is forgotten at the end of this step."""
+        """Remember a trial whose process died too often, so that its statistics are dropped at the end of this step."""
         self._ended.append(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Run the periodic work, and raise KeyboardInterrupt if the study ends. Tune's loop has no other way out."""
         while self._ended:
-            _forget(self._ended.pop())
+            _drop_statistics(self._ended.pop())
         try:
             self._events.tick()
         except StoppedError as stopped:
@@ -51,17 +54,17 @@ class Ticker(NotPickled, tune.Callback):  # type: ignore[misc]
             raise KeyboardInterrupt
 
 
-def _forget(trial: Any) -> None:
-    """Drop the statistics that Tune keeps of every number of an ended trial. Nothing reads them."""
-    kept = trial.run_metadata
-    kept.metric_analysis, kept.metric_n_steps, kept.last_result = {}, {}, {}
+def _drop_statistics(trial: Any) -> None:
+    """Drop the statistics that Tune keeps of every number that an ended trial reported. Nothing reads them."""
+    metadata = trial.run_metadata
+    metadata.metric_analysis, metadata.metric_n_steps, metadata.last_result = {}, {}, {}
     trial.config.clear()  # Tune has a second reference to this mapping
     trial.evaluated_params.clear()
     trial.invalidate_json_state()
 
 
-class Silent(NotPickled, tune.ProgressReporter):  # type: ignore[misc]
-    """A progress reporter that reports nothing, because the view shows the progress."""
+class NoReporter(NotPickled, tune.ProgressReporter):  # type: ignore[misc]
+    """A progress reporter that reports nothing, because our own view shows the progress."""
 
     def should_report(self, trials: list[Any], done: bool = False) -> bool:
         """Return False, so that Tune never reports."""

@@ -1,4 +1,4 @@
-"""The Ray cluster of a study: a new one on this machine, or the one that the study was submitted to."""
+"""The Ray cluster of a study: started on this machine, or the cluster that the study was submitted to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,24 @@ class NotStartedError(Exception):
     """Raised if Ray does not start on this machine, because it was killed or the machine is overloaded."""
 
 
+@dataclass(frozen=True)
+class Connection:
+    """A connection to a Ray cluster.
+
+    Attributes:
+        own: True if this process started Ray.
+        dashboard: The address of Ray's dashboard, or "" if the cluster has none.
+    """
+
+    own: bool
+    dashboard: str
+
+
 @contextmanager
-def connect(study: str) -> Iterator[dict[str, Any]]:
+def connect(study: str) -> Iterator[Connection]:
     """Connect to the cluster of RAY_ADDRESS, or start Ray on this machine, and disconnect at the end of the block.
 
     A submitted job has RAY_ADDRESS set. Workers import the coldtune that this process imported.
-
-    Yields:
-        `dashboard`, the address of Ray's dashboard, and `own`, True if Ray was started here.
 
     Raises:
         ValueError: If no cluster answers at RAY_ADDRESS.
@@ -85,14 +96,14 @@ def connect(study: str) -> Iterator[dict[str, Any]]:
         if not isinstance(error, ConnectionError):
             raise
         raise ValueError(
-            f"RAY_ADDRESS = {address}: {error}; a cluster that was started with a token wants RAY_AUTH_MODE=token and "
-            "the token here too (`ray get-auth-token` on its head prints it)"
+            f"RAY_ADDRESS = {address}: {error}. If the cluster was started with a token, set RAY_AUTH_MODE=token and "
+            "the token here too (`ray get-auth-token` on its head prints it)."
         ) from error
     for name in ("ray", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the study itself reports the errors of trials
     try:
-        yield {"dashboard": context.dashboard_url, "own": own}
+        yield Connection(own, context.dashboard_url or "")
     finally:
         ray.shutdown()
 
@@ -104,7 +115,7 @@ def _first_line(error: Exception) -> str:
 def _check_reachable(address: str) -> None:
     """Raise ValueError if nothing answers at `address`. Ray itself would try for minutes."""
     if address.startswith("ray://"):
-        raise ValueError(f"RAY_ADDRESS = {address}: a study runs inside its cluster; start it with `ray job submit`")
+        raise ValueError(f"RAY_ADDRESS = {address}: a study runs inside its cluster. Start it with `ray job submit`.")
     host, _, port = address.rpartition(":")
     if "://" in address or not port.isdigit():
         return  # Ray reports the error, or finds the cluster itself
@@ -112,7 +123,7 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
         raise ValueError(
-            f"RAY_ADDRESS = {address}: no cluster answers there ({error}); unset it to start Ray on this machine"
+            f"RAY_ADDRESS = {address}: no cluster answers there ({error}). Unset it to start Ray on this machine."
         ) from None
 
 

@@ -14,7 +14,6 @@ from coldtune.store.provenance import git_commit
 from coldtune.studies.preflight import nodes
 from coldtune.studies.preflight.capacity import TrialResources
 from coldtune.studies.preflight.checks import Checked
-from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.progress.mlflow_runs import MlflowRuns
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.storage.record import StudyRecord, TestResult, write_study
@@ -25,12 +24,12 @@ Jobs = Callable[[TrialRequest], TrialJob]
 """Returns the job of a trial that the study asks."""
 
 
-def needs(checked: Checked, options: RunOptions, target: tracking.Target) -> nodes.TrialRequirements:
+def needs(checked: Checked, target: tracking.Target) -> nodes.TrialRequirements:
     """Return what every node must have to run the study's trials."""
     datasets = {f"dataset {dataset.name}": dataset.path for dataset in [checked.dataset, *checked.sources.values()]}
     store = {} if checked.store.remote else {"store": checked.store.path}
     return nodes.TrialRequirements(
-        {"home": options.home, **store}, datasets, checked.store, target.uri, options.storage
+        {"home": checked.options.home, **store}, datasets, checked.store, target.uri, checked.options.storage
     )
 
 
@@ -44,7 +43,7 @@ def tags(checked: Checked) -> dict[str, object]:
     }
 
 
-def jobs(checked: Checked, options: RunOptions, slots: TrialResources, tags: Mapping[str, object]) -> Jobs:
+def jobs(checked: Checked, slots: TrialResources, tags: Mapping[str, object]) -> Jobs:
     """Return the function that makes the job of a trial.
 
     Args:
@@ -65,7 +64,7 @@ def jobs(checked: Checked, options: RunOptions, slots: TrialResources, tags: Map
             trial=asked.config,
             protocol=checked.protocol,
             leftover=getattr(degradation, "leftover", None),
-            home=str(options.home),
+            home=str(checked.options.home),
             store=checked.store.where,
             dataset_path=str(checked.dataset.path),
             source_path=str(checked.sources[source].path) if source else None,
@@ -74,7 +73,7 @@ def jobs(checked: Checked, options: RunOptions, slots: TrialResources, tags: Map
             workers=slots.workers,
             cpus=slots.cpus,
             gpus=slots.gpus,
-            timeout=options.limits.trial_timeout,
+            timeout=checked.options.limits.trial_timeout,
         )
 
     return job

@@ -1,4 +1,4 @@
-"""Ray Tune as the executor of a study: it runs the trials that the ledger asks, and reports their ends."""
+"""Ray Tune as the executor of a study: it runs the trials that the ledger asks, and reports how they end."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def execute(
 ) -> None:
     """Run trials on the connected cluster until `trials` of the study have ended.
 
-    After an interruption the running trials are left to the end of the connection, because the sender of a signal may
-    not wait for long. They resume from their last checkpoint. Work after it is repeated.
+    After an interruption this does not wait for the running trials, because the sender of a signal may not wait for
+    long. They end with the connection. A resumed trial repeats the work after its last checkpoint.
 
     Args:
-        job: Makes the job of each trial that is asked.
+        job: Makes the job of a requested trial.
         capacity: How many trials run at the same time. A trial waits if another study uses its resources.
-        scratch: A folder for Tune's working files, from which nothing is ever read.
-        trial: Runs one trial in its process, and reports as `coldtune_trial` does.
-        retries: How often a trial whose process died is started again.
+        scratch: A folder for Tune's working files. Nothing is ever read from it.
+        trial: Runs a trial in the trial's process, and reports as `coldtune_trial` does.
+        retries: How often a trial is started again after its process died.
 
     Raises:
         KeyboardInterrupt: On SIGINT, between two events. A second SIGINT raises at once.
@@ -45,11 +45,12 @@ def execute(
     """
     from ray import tune
 
-    from coldtune.studies.execution.callbacks import Silent, Ticker
+    from coldtune.studies.execution.callbacks import EventCallback, NoReporter
     from coldtune.studies.execution.searcher import RungScheduler, StudySearcher
 
     stop = threading.Event()
-    # By default Tune starts the processes of a custom searcher's trials one after another. The searcher has a limit.
+    # By default Tune starts the processes of a custom searcher's trials one after another. Our searcher limits how
+    # many trials run, so Tune need not.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(trials)
     search = StudySearcher(ledger, events, job, capacity, trials)
     tuner = tune.Tuner(
@@ -66,8 +67,8 @@ def execute(
             name=ledger.study.study_name,
             storage_path=str(scratch),
             verbose=0,
-            progress_reporter=Silent(),
-            callbacks=[Ticker(events, search, stop)],
+            progress_reporter=NoReporter(),
+            callbacks=[EventCallback(events, search, stop)],
             failure_config=tune.FailureConfig(max_failures=retries),
         ),
     )
@@ -81,31 +82,32 @@ def execute(
         raise search.failure
 
 
-def _trainable(trial: Callable[[Mapping[str, Any]], None], slots: TrialResources) -> Any:
-    """Wrap `trial` in a class with our own name, under which the dashboard lists the actors.
+def _trainable(trial: Callable[[Mapping[str, Any]], None], resources: TrialResources) -> Any:
+    """Wrap `trial` in a class with our own name, because the dashboard lists the actors under the class's name.
 
-    Tune would list a function as `ImplicitFunc`, and a function with resources as `ResourceTrainable`.
+    Tune would call the class of a function `ImplicitFunc`, and that of a function with resources `ResourceTrainable`.
     """
     from ray.tune.trainable.function_trainable import wrap_function
 
     wrapped = wrap_function(trial, name=TRAINABLE)
     wrapped.__name__ = wrapped.__qualname__ = TRAINABLE
-    wrapped.default_resource_request = classmethod(lambda cls, config: _resources(slots))
+    wrapped.default_resource_request = classmethod(lambda cls, config: _placement(resources))
     return wrapped
 
 
-def _resources(slots: TrialResources) -> Any:
+def _placement(resources: TrialResources) -> Any:
     from ray import tune
 
-    if slots.workers > 1:
+    if resources.workers > 1:
         # The workers have a placement group of their own, and the trial itself only waits for them.
         return tune.PlacementGroupFactory([{"memory": 1}])
-    return tune.PlacementGroupFactory([{"CPU": slots.cpus} | ({"GPU": slots.gpus} if slots.gpus else {})])
+    gpus = {"GPU": resources.gpus} if resources.gpus else {}
+    return tune.PlacementGroupFactory([{"CPU": resources.cpus, **gpus}])
 
 
 @contextmanager
 def _on_sigint(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` on the first SIGINT. Later ones raise KeyboardInterrupt as usual. Tune's own handler must be off."""
+    """Set `stop` on the first SIGINT. A second SIGINT raises KeyboardInterrupt. Tune's own handler must be off."""
 
     def handle(*_: object) -> None:
         signal.signal(signal.SIGINT, before)

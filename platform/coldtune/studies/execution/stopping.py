@@ -15,9 +15,9 @@ STOPPED = 3
 
 
 class StopConditions(Events):
-    """A listener that stops a study whose trials all fail, or for which the cluster is too small for a long time.
+    """A listener that stops a study if its trials keep failing, or if the cluster stays too small for a trial.
 
-    The study stops by a StoppedError from `tick`.
+    It stops the study by raising StoppedError in `tick`.
 
     Args:
         say: Shows a sentence to the user.
@@ -25,33 +25,33 @@ class StopConditions(Events):
 
     def __init__(self, limits: Limits, capacity: Capacity, say: Callable[[str], None]) -> None:
         self._limits, self._capacity, self._say = limits, capacity, say
-        self._failed, self._why = 0, ""
-        self._told = False
+        self._failures, self._reason = 0, ""  # in a row, and of the last failure
+        self._waiting = False  # the user was told that the study waits for nodes
 
     def completed(self, number: int, outcome: TrialOutcome) -> None:
         """Reset the count of failures."""
-        self._failed = 0
+        self._failures = 0
 
     def pruned(self, number: int, step: int) -> None:
         """Reset the count of failures, because a pruned trial ran well enough to be measured."""
-        self._failed = 0
+        self._failures = 0
 
     def failed(self, number: int, reason: str) -> None:
         """Count the failure."""
-        self._failed, self._why = self._failed + 1, reason
+        self._failures, self._reason = self._failures + 1, reason
 
     def tick(self) -> None:
-        """Check both limits."""
-        if 0 < self._limits.max_failures <= self._failed:
+        """Raise StoppedError if a limit is reached. Say when the study begins to wait for nodes, and when they come."""
+        if 0 < self._limits.max_failures <= self._failures:
             raise StoppedError(
-                f"the last {self._failed} trials failed, one after the other; the last one: "
-                f"{self._why.splitlines()[0][:300]} (--max-failures {self._limits.max_failures})"
+                f"the last {self._failures} trials failed, one after the other; the last one: "
+                f"{self._reason.splitlines()[0][:300]} (--max-failures {self._limits.max_failures})"
             )
         empty, patience = self._capacity.empty_for(), format_flag(self._limits.patience)
         if empty > self._limits.patience:
             raise StoppedError(f"the cluster is too small: {self._capacity}, for {patience} now")
-        if empty and not self._told:
+        if empty and not self._waiting:
             self._say(f"waiting for nodes: {self._capacity}; ends in {patience} unless they come")
-        elif self._told and not empty:
-            self._say("the cluster has room again")
-        self._told = bool(empty)
+        elif self._waiting and not empty:
+            self._say("the cluster is large enough again")
+        self._waiting = bool(empty)

@@ -38,6 +38,7 @@ class Checked:
 
     Attributes:
         spec: The spec of the study.
+        options: How the study is run.
         folder: The study's folder, which may not exist yet.
         dataset: The prepared dataset that is restored or generated.
         sources: The prepared datasets that degradations draw images from, by name.
@@ -49,6 +50,7 @@ class Checked:
     """
 
     spec: StudySpec
+    options: RunOptions
     folder: StudyFolder
     dataset: Dataset
     sources: Mapping[str, Dataset]
@@ -76,7 +78,7 @@ def check_study(spec: StudySpec, options: RunOptions) -> Checked:
     sources = {name: _prepare_source(name, spec, dataset, options) for name in sorted(space.sources())}
     protocol = _build_protocol(spec, space, dataset)
     trials = _count_trials(spec, space, folder, options)
-    checked = Checked(spec, folder, dataset, sources, space, protocol, trials, store)
+    checked = Checked(spec, options, folder, dataset, sources, space, protocol, trials, store)
     if not spec.imports or is_ready(folder, options.storage):
         return checked
     return replace(checked, imports=gather(Importer(spec, space, dataset, sources, protocol), folder, options.storage))

@@ -34,11 +34,11 @@ class TrialProgress:
 
 
 class StudyProgress:
-    """The trials of a run, from which the share that is done and the time that is left follow.
+    """The progress of all trials of a run. The share that is done and the time that is left follow from it.
 
     Args:
-        total: How many trials the study shall have.
-        ended: How many trials had ended before.
+        total: The number of trials that the study asks in all.
+        ended: The number of trials that ended before this run.
     """
 
     def __init__(self, total: int, ended: int) -> None:
@@ -63,14 +63,14 @@ class StudyProgress:
         trial.share = TRAINING_SHARE * share
         if images_per_s is not None:
             trial.images_per_s = images_per_s
-        self._start(trial, sampling)
+        self._note_first_report(trial, sampling)
 
     def sampled(self, number: int, share: float) -> None:
         """Record that a trial has done this share, 0..1, of its last sampling and its measuring."""
         trial = self.trials[number]
         trial.share = TRAINING_SHARE + (1 - TRAINING_SHARE) * share
         trial.images_per_s = 0.0
-        self._start(trial, sampling=True)
+        self._note_first_report(trial, sampling=True)
 
     def end(self, number: int) -> None:
         """Count a trial that ended."""
@@ -78,11 +78,11 @@ class StudyProgress:
         self.ended += 1
         self._done_here += 1.0 - (trial.start or 0.0)
 
-    def leave(self, number: int) -> None:
+    def forget(self, number: int) -> None:
         """Forget a trial that another driver took over."""
         del self.trials[number]
 
-    def count(self, ended: int) -> None:
+    def set_ended(self, ended: int) -> None:
         """Set how many trials of the study have ended, those of other drivers included."""
         self._done_here += max(0, ended - self.ended)
         self.ended = ended
@@ -106,7 +106,7 @@ class StudyProgress:
         left = (self.total - self.ended) - sum(trial.share for trial in self.trials.values())
         return (time.monotonic() - self._first_report) * left / done if done > _LEAST_DONE else None
 
-    def _start(self, trial: TrialProgress, sampling: bool) -> None:
+    def _note_first_report(self, trial: TrialProgress, sampling: bool) -> None:
         if trial.start is None:
             # A trial whose first report is from sampling found its training in the store. That is not work of an
             # earlier run, because the trials to come may find theirs too.

@@ -18,11 +18,11 @@ class StoppedError(Exception):
 class Events:
     """A listener to the events of a running study.
 
-    Every method does nothing. The view and the records override the events that they need.
+    Every method does nothing. A listener overrides the events that it needs.
     """
 
-    def asked(self, asked: TrialRequest) -> None:
-        """Handle a trial that was handed to the cluster, where it may have to wait for resources."""
+    def asked(self, request: TrialRequest) -> None:
+        """Handle a trial that was handed to the cluster. It may have to wait for resources."""
 
     def started(self, number: int) -> None:
         """Handle a trial that has its resources and begins."""
@@ -40,7 +40,7 @@ class Events:
         """Handle a trial that was pruned at a rung, after the ledger has recorded it."""
 
     def lost(self, number: int) -> None:
-        """Handle a trial that another driver took over. That driver tells its end."""
+        """Handle a trial that another driver took over. That driver reports the end of the trial."""
 
     def restarted(self, number: int) -> None:
         """Handle a trial whose process died. The cluster starts it again, and it resumes from its last checkpoint."""
@@ -58,8 +58,8 @@ class EventBroadcast(Events):
     def __init__(self, listeners: Sequence[Events]) -> None:
         self._listeners = listeners
         for name in _EVENTS:
-            setattr(self, name, partial(self._each, name))
+            setattr(self, name, partial(self._pass_on, name))
 
-    def _each(self, name: str, *what: Any) -> None:
+    def _pass_on(self, name: str, *arguments: Any) -> None:
         for listener in self._listeners:
-            getattr(listener, name)(*what)
+            getattr(listener, name)(*arguments)

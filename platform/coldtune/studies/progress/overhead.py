@@ -16,12 +16,12 @@ class WallTime(Events):
     """The wall time of a run, split into work (training, sampling, measuring) and overhead.
 
     Args:
-        slots: How many trials run at the same time.
+        at_once: How many trials run at the same time.
         begun: When the command began, by `time.monotonic`. Imports, checks and the start of Ray count as overhead.
     """
 
-    def __init__(self, slots: int, begun: float) -> None:
-        self.slots, self.begun, self.work, self.trials = slots, begun, 0.0, 0
+    def __init__(self, at_once: int, begun: float) -> None:
+        self.at_once, self.begun, self.work_s, self.trials = at_once, begun, 0.0, 0
         self._at_rung: dict[int, float] = {}
 
     def progressed(self, number: int, result: Mapping[str, Any]) -> None:
@@ -31,23 +31,23 @@ class WallTime(Events):
 
     def pruned(self, number: int, step: int) -> None:
         """Add the seconds of the stages that the trial computed."""
-        self.work += self._at_rung[number]
+        self.work_s += self._at_rung[number]
         self.trials += 1
 
     def completed(self, number: int, outcome: TrialOutcome) -> None:
         """Add the seconds of the stages that the trial computed."""
-        self.work += _computed(outcome.stages)
+        self.work_s += _computed(outcome.stages)
         self.trials += 1
 
     def overhead_percent(self) -> float:
-        """Return the share of the wall time of all slots that was not work, 0..100."""
-        return 100 * max(0.0, 1 - self.work / (self.slots * (time.monotonic() - self.begun)))
+        """Return the part of the wall time that was not work, in percent, averaged over the trials at once."""
+        return 100 * max(0.0, 1 - self.work_s / (self.at_once * (time.monotonic() - self.begun)))
 
     def __str__(self) -> str:
         elapsed, rest = time.monotonic() - self.begun, self.overhead_percent()
         trials = f"{self.trials} trial{'s' * (self.trials != 1)}"
         return (
-            f"{trials} in {format_clock(elapsed)}, {self.slots} at once: {100 - rest:.0f} % training, sampling and "
+            f"{trials} in {format_clock(elapsed)}, {self.at_once} at once: {100 - rest:.0f} % training, sampling and "
             f"measuring, {rest:.0f} % starting processes, importing, waiting and bookkeeping"
         )
 

@@ -1,4 +1,4 @@
-"""Runs whose end was never recorded, because the driver died between telling the study and telling its records."""
+"""Ends of MLflow runs that are missing because a driver died after it told the study and before it told the run."""
 
 from __future__ import annotations
 
@@ -11,26 +11,37 @@ from coldtune.studies.storage.record import TrialRecord, is_imported
 from coldtune.tracking import Status, Tracker
 from coldtune.tracking.spool import STUDY, Spool, run_file, sizes
 
-ENDS: dict[TrialState, Status] = {
+_ENDS: dict[TrialState, Status] = {
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
-    TrialState.RUNNING: "interrupted",  # nobody runs it: it waits to be taken up again
+    TrialState.RUNNING: "interrupted",  # no driver runs the trial, so it waits until a driver takes it over
 }
-"""How the run of a trial ends that is in this state and not being worked on."""
+"""The status with which a trial's run ends, by the state of a trial that no driver is running."""
 
 
-def settle(trials: Iterable[FrozenTrial], study: str, spool: Path) -> list[int]:
-    """Record the end of every trial's run that the study knows and the journal in `spool` does not; gives the numbers.
+def reconcile_trials(trials: Iterable[FrozenTrial], study: str, spool: Path) -> list[int]:
+    """Record the end of each trial's run, if the study knows the end and the journal in `spool` does not.
 
-    For trials that nobody works on: all of them while no driver runs, those that ended while one does. A trial
-    without a journal never got as far as a run; one that failed gets its run all the same.
+    A trial without a journal never began a run, so it is left alone. Only a failed trial gets a run, which says why.
+
+    Args:
+        trials: Trials that no driver is running. While drivers run, these are the trials that ended.
+
+    Returns:
+        The numbers of the trials whose runs were ended.
     """
-    return [trial.number for trial in trials if trial.state in ENDS and _settled(trial, study, spool)]
+    return [trial.number for trial in trials if trial.state in _ENDS and _reconcile(trial, study, spool)]
 
 
-def settle_study(study: str, spool: Path) -> bool:
-    """Record that the study's own run was interrupted, where the journal says that it goes on and no driver runs."""
+def reconcile_study(study: str, spool: Path) -> bool:
+    """Record that the study's own run was interrupted, if its journal says that it is running.
+
+    Call this only if no driver runs the study.
+
+    Returns:
+        True if the run was ended.
+    """
     if Spool(spool, STUDY).status() != "running":
         return False
     with Tracker(spool, study, running=False) as tracker:
@@ -38,21 +49,25 @@ def settle_study(study: str, spool: Path) -> bool:
     return True
 
 
-def wrapped_up(spool: Path) -> bool:
-    """Whether a driver saw the study to its end: the best trial measured on test, the study's run finished."""
-    return Spool(spool, STUDY).status() in ("finished", None)  # None: what was recorded was removed, on purpose
+def is_wrapped_up(spool: Path) -> bool:
+    """Return True if a driver measured the best trial on test and finished the study's run.
+
+    A study without a journal counts as wrapped up, because someone removed its records on purpose.
+    """
+    return Spool(spool, STUDY).status() in ("finished", None)
 
 
-def mend(spool: Path) -> int:
-    """Close the lines that killed processes left torn, while nobody writes; gives how many."""
+def end_torn_lines(spool: Path) -> int:
+    """End the lines that killed processes left incomplete, and return how many. Nobody may write to the spool now."""
     return sum(Spool(spool, name).mend() for name in sizes(spool))
 
 
-def _settled(trial: FrozenTrial, study: str, spool: Path) -> bool:
-    status, wanted = Spool(spool, run_file(trial.number)).status(), ENDS[trial.state]
-    unheard = trial.state != TrialState.FAIL or is_imported(trial)
-    if status == wanted or (status is None and unheard):
+def _reconcile(trial: FrozenTrial, study: str, spool: Path) -> bool:
+    recorded, status = Spool(spool, run_file(trial.number)).status(), _ENDS[trial.state]
+    has_no_run = recorded is None and (trial.state != TrialState.FAIL or is_imported(trial))
+    if recorded == status or has_no_run:
         return False
+    reason = None if trial.state == TrialState.COMPLETE else TrialRecord.of(trial).reason or None
     with Tracker(spool, study, trial.number, running=False) as tracker:
-        tracker.end(wanted, (TrialRecord.of(trial).reason or None) if trial.state != TrialState.COMPLETE else None)
+        tracker.end(status, reason)
     return True

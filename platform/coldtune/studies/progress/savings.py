@@ -1,4 +1,4 @@
-"""What pruning saved: steps that no trial trained."""
+"""The work that a study saved: steps that pruned trials did not train, and stages that trials found in the store."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from coldtune.studies.storage.record import StoppedTraining, TrialRecord, is_imp
 from coldtune.studies.trials.reading import StudyReader
 
 
-def not_trained(reader: StudyReader) -> str:
-    """How many steps of how many trials were not trained because they were pruned; empty where none was.
+def describe_untrained_steps(reader: StudyReader) -> str:
+    """Describe the training steps that pruning saved. Return "" if no trial was pruned.
 
-    A training that several trials share counts once, by how far the one that came furthest took it. The time is that
-    of the missing steps at the measured rate of each training up to its rung.
+    Trials with the same training key share a training. It counts once, up to the furthest step that any trial reached.
+    The saved time is estimated from the seconds per step of the pruned training, up to its rung.
     """
     pruned, trained = 0, dict[str, int]()
-    cut: dict[str, StoppedTraining] = {}
+    stopped: dict[str, StoppedTraining] = {}
     for trial in reader.trials():
         record = TrialRecord.of(trial)
         key, step = _training(record.stages)
         trained[key] = max(step, trained.get(key, 0))
         if trial.state == TrialState.PRUNED and record.training is not None:
             pruned += 1
-            cut[key] = record.training
+            stopped[key] = record.training
     if not pruned:
         return ""
-    missing = {key: training.steps - max(trained[key], training.step) for key, training in cut.items()}
-    seconds = sum(missing[key] * training.seconds / training.step for key, training in cut.items())
+    missing = {key: training.steps - max(trained[key], training.step) for key, training in stopped.items()}
+    seconds = sum(missing[key] * training.seconds / training.step for key, training in stopped.items())
     steps = sum(missing.values())
     whole = steps + sum(trained.values())
     return (
@@ -40,13 +40,13 @@ def not_trained(reader: StudyReader) -> str:
     )
 
 
-def saved_by(trials: Iterable[FrozenTrial]) -> str:
-    """Return a sentence on what a study's own trials found in the store, or "" if they found nothing."""
+def describe_reuse(trials: Iterable[FrozenTrial]) -> str:
+    """Describe the work that a study's own trials found in the store. Return "" if they found none."""
     efforts = (TrialRecord.of(trial).effort for trial in trials if not is_imported(trial))
     return describe_saved_work((effort.found, effort.saved or 0.0) for effort in efforts)
 
 
 def _training(stages: Iterable[StoredStage]) -> tuple[str, int]:
-    """The key of a trial's training, and how far it came."""
+    """Return the key of a trial's training and the last step that it reached, or ("", 0) if it trained nothing."""
     names = [stage.key.rpartition("/") for stage in stages if stage.stage.partition("_")[0] == "train"]
-    return max(((key, int(step)) for key, _, step in names), key=lambda found: found[1], default=("", 0))
+    return max(((key, int(step)) for key, _, step in names), key=lambda training: training[1], default=("", 0))

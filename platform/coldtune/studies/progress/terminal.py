@@ -1,4 +1,4 @@
-"""The progress view: a live display in a terminal, and a line now and then in a log."""
+"""The progress of a run: a live display in a terminal, and lines in a log."""
 
 from __future__ import annotations
 
@@ -21,26 +21,29 @@ from coldtune.studies.storage.outcome import Rung, TrialOutcome
 from coldtune.studies.trials.ledger import TrialRequest
 from coldtune.studies.worker.job import RUNG
 
-_LOG_SECONDS = 15.0
-_SHOWN_ENDED = 5
+_LOG_S = 15.0  # between two lines of progress in a log
+_RECENT = 5  # sentences that stay on the screen
 
 
 @dataclass
 class _Running:
-    """A running trial as it is shown."""
+    """A running trial on the screen."""
 
     point: Mapping[str, Any]
-    text: str = "waiting for a place"
+    text: str = "waiting for resources"
 
 
 @dataclass
 class View(Events):
-    """A view of a run: progress, rate, ETA and the best trial so far.
+    """The progress of a run on the screen: its trials, the rate of training, the ETA and the best trial so far.
 
     Attributes:
-        total: How many trials the study shall have.
-        ended: How many of them had ended before.
+        total: The number of trials that the study asks in all.
+        ended: The number of trials that ended before this run.
+        metric: The objective. `minimize` says if its lowest value is the best.
         best: Value and number of the best trial so far.
+        running: The running trials by number.
+        recent: The latest sentences, which stay below the progress bar for a while.
     """
 
     console: Console
@@ -71,15 +74,15 @@ class View(Events):
         if self._live is not None:
             self._live.__exit__(*error)
 
-    def asked(self, asked: TrialRequest) -> None:
+    def asked(self, request: TrialRequest) -> None:
         """Show a trial that starts."""
         with self._lock:
-            self.running[asked.number] = _Running(asked.point)
-            self.progress.begin(asked.number, asked.again)
-        self._say(f"trial {asked.number} {'goes on' if asked.again else 'starts'}: {_point(asked.point)}")
+            self.running[request.number] = _Running(request.point)
+            self.progress.begin(request.number, request.again)
+        self._say(f"trial {request.number} {'goes on' if request.again else 'starts'}: {_point(request.point)}")
 
     def started(self, number: int) -> None:
-        """Show that a trial has its place."""
+        """Show that a trial has its resources."""
         with self._lock:
             self.running[number].text = "starting"
 
@@ -129,7 +132,7 @@ class View(Events):
         """Show that another driver took a trial over."""
         with self._lock:
             self.running.pop(number)
-            self.progress.leave(number)
+            self.progress.forget(number)
         self._say(f"trial {number}: another driver took it over while this one was stopped")
 
     def elsewhere(self, ended: int, running: int, best: tuple[float, int] | None) -> None:
@@ -141,11 +144,11 @@ class View(Events):
             best: Value and number of the best trial of all drivers.
         """
         with self._lock:
-            self.progress.count(ended)
+            self.progress.set_ended(ended)
             self._elsewhere, self.best = running, best
 
     def restarted(self, number: int) -> None:
-        """Show that a trial's process died, and that the trial loses nothing."""
+        """Show that a trial's process died and starts again from the last checkpoint."""
         with self._lock:
             self.running[number].text = "its process died; starting again"
         self._say(f"trial {number}: its process died; it goes on from its last checkpoint")
@@ -153,12 +156,12 @@ class View(Events):
     def notice(self, text: str) -> None:
         """Show a sentence about the study as a whole."""
         with self._lock:
-            self.recent = [*self.recent, Text(text, style="yellow")][-_SHOWN_ENDED:]
+            self.recent = [*self.recent, Text(text, style="yellow")][-_RECENT:]
         self._say(text)
 
     def tick(self) -> None:
-        """Print a line now and then, if the output is a log."""
-        if self._live is None and time.monotonic() - self._logged >= _LOG_SECONDS and (self.running or self._elsewhere):
+        """Print a line of progress every 15 s, if the output is a log."""
+        if self._live is None and time.monotonic() - self._logged >= _LOG_S and (self.running or self._elsewhere):
             self._logged = time.monotonic()
             trials = "; ".join(f"trial {n} {t.text}" for n, t in sorted(self.running.items()))
             self.console.print(Text(f"{self._headline()} | {trials}"), soft_wrap=True)
@@ -168,7 +171,7 @@ class View(Events):
             trial = self.running.pop(number)
             self.progress.end(number)
             line = Text(f"trial {number:>3}  {text}   {_point(trial.point)}", style=style)
-            self.recent = [*self.recent, line][-_SHOWN_ENDED:]
+            self.recent = [*self.recent, line][-_RECENT:]
         self._say(line.plain)
 
     def _say(self, text: str) -> None:

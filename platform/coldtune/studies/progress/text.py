@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from optuna.trial import TrialState
 from rich.console import Console
 from rich.text import Text
 
-from coldtune.studies.trials.reading import StudyReader
+STATE_NAMES = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+"""The states of trials in words. A waiting trial is never shown."""
 
 
-def _line(console: Console, head: str, text: str, width: int = 15) -> None:
-    """A heading and what may be copied from the terminal: never wrapped, never read as markup."""
+def print_line(console: Console, head: str, text: str, width: int = 15) -> None:
+    """Print a heading and a text that people may copy. The text is never wrapped, and its brackets are not markup."""
     console.print(Text.assemble((f"  {head:<{width}}", "dim"), text), soft_wrap=True)
 
 
-def _objectives(reader: StudyReader) -> str:
-    return " and ".join(_upper(objective.metric) for objective in reader.spec.objectives)
-
-
-def _upper(metric: str) -> str:
+def metric_name(metric: str) -> str:
+    """Return a metric's name for people: `fid_direct` becomes `FID DIRECT`."""
     return metric.replace("_", " ").upper()
 
 
-def _with_interval(metric: str, metrics: Mapping[str, float]) -> str:
+def metric_value(metric: str, metrics: Mapping[str, float]) -> str:
+    """Return a metric's name, its value and, if it is known, its interval."""
     low, high = metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high")
     interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
-    return f"{metric.replace('_', ' ').upper()} {metrics[metric]:.4g}{interval}"
+    return f"{metric_name(metric)} {metrics[metric]:.4g}{interval}"

@@ -1,0 +1,116 @@
+"""A driver's session with a study: the storage, the driver's lease and the tracking server, all open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import optuna
+from rich.console import Console
+
+from coldtune import tracking
+from coldtune.store.location import StoreLocation
+from coldtune.store.store import Store
+from coldtune.studies.drivers.election import DriverLease, driver_lease
+from coldtune.studies.drivers.registry import registry_of
+from coldtune.studies.execution.joined import set_up_by_others
+from coldtune.studies.preflight.checks import Checked
+from coldtune.studies.search.paired_test import judgements_of
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.record import StudyRecord, write_study
+from coldtune.studies.trials.ledger import Ledger, open_ledger
+from coldtune.studies.trials.setup import check_judge, check_spec, open_study
+
+EXPERIMENT = "coldtune"
+"""The MLflow experiment of all studies."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A study that this process drives.
+
+    Attributes:
+        checked: The study, with the number of trials that its drivers run.
+        ledger: The study's trials. Its lease says that this process is a driver of the study.
+        target: The tracking server.
+    """
+
+    checked: Checked
+    ledger: Ledger
+    target: tracking.Target
+
+    def all_ended(self) -> bool:
+        """Return True if no trial is missing."""
+        return self.ledger.finished() >= self.checked.trials
+
+
+@contextmanager
+def open_session(checked: Checked, console: Console) -> Iterator[Session]:
+    """Become a driver of the study until the block ends. The first driver also sets the study up.
+
+    Raises:
+        ValueError: If another driver runs the study and `--join` is not given, or if the storage has another study of
+            this name, or trials that were judged under another protocol.
+    """
+    with ExitStack() as lease:
+        with checked.folder.starting():
+            session = _open(checked, lease, console)
+        yield session
+
+
+def _open(checked: Checked, stack: ExitStack, console: Console) -> Session:
+    spec, folder, options = checked.spec, checked.folder, checked.options
+    storage = open_storage(folder.path, options.storage)
+    uri = options.tracking_uri or tracking.default_uri(options.home)
+    target = tracking.prepare(uri, EXPERIMENT, options.home / "artifacts")
+    study = open_study(folder.name, spec, storage)
+    check_spec(study, spec)
+
+    def say(text: str) -> None:
+        console.print(text, style="dim", highlight=False, soft_wrap=True)
+
+    registry = registry_of(study, folder.path, options.storage)
+    lease = stack.enter_context(driver_lease(registry, study.study_name, options.join, say))
+    trials = _trials_of_others(checked, study, lease) or checked.trials
+    ledger = open_ledger(
+        folder.name, spec, checked.space, storage, judgements_of(Store(checked.store)),
+        lease=lease, imports=checked.imports, fingerprint=checked.dataset.fingerprint, store=checked.store,
+    )  # fmt: skip
+    session = Session(replace(checked, trials=min(trials, ledger.max_trials() or trials)), ledger, target)
+    if not session.all_ended():
+        check_judge(folder.name, ledger.trials(), checked.protocol)
+    _save_start(session.checked, ledger, lease.leads())
+    return session
+
+
+def _trials_of_others(checked: Checked, study: optuna.Study, lease: DriverLease) -> int | None:
+    """Return for how many trials the leading driver runs the study, or None if this driver leads.
+
+    Raises:
+        ValueError: If `--trials` is another number.
+    """
+    if not set_up_by_others(study, lease):
+        return None
+    trials, asked = StudyRecord.of(study).trials, checked.options.trials
+    if asked not in (None, trials):
+        raise ValueError(f"--trials {asked}: joins a study of {trials} trials; extend it once it has them")
+    return trials
+
+
+def _save_start(checked: Checked, ledger: Ledger, leads: bool) -> None:
+    """Write start.json, from which the study is resumed. A driver that joins writes it only into a new home."""
+    options, folder = checked.options, checked.folder
+    if leads:
+        write_study(ledger.study, trials=checked.trials)
+    elif folder.exists:
+        return
+    in_home = checked.store == StoreLocation.in_home(options.home, None)
+    start = {
+        "trials": max(checked.trials, ledger.finished()),
+        "fingerprint": checked.dataset.fingerprint,
+        "command": options.command,
+        **options.to_start(),
+        "store": None if in_home else checked.store.where,
+    }
+    folder.save(checked.spec, start)
