@@ -246,7 +246,7 @@ def with_pixelate(tmp_path_factory) -> Path:
 
 def test_contributed_degradation_passes_its_tests(with_pixelate):
     done = run(
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=with_pixelate,
+        sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "tests", cwd=with_pixelate,
         PYTHONPATH=str(with_pixelate / "platform"),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
