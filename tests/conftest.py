@@ -18,10 +18,15 @@ from hypothesis import HealthCheck, settings
 import servers
 
 if TYPE_CHECKING:
+    from xdist.scheduler import Scheduling
+
     from coldtune.tracking import Target
 
 _NAMES = itertools.count()
 ROOT = Path(__file__).resolve().parents[1]
+MAX_WORKERS = 4  # end-to-end tests start more processes, so more workers than this compete for the machine
+# The folders that take longest, the longest first. A worker that starts a long folder last would finish alone.
+LONGEST = ("e2e", "studies", "training", "store", "metrics", "tracking")
 
 # The time that an example takes depends on the machine, so it must not decide whether a test passes.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -39,6 +44,41 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for item in items:
                 if item.get_closest_marker(mark):
                     item.add_marker(pytest.mark.skip(reason=f"{mark}: run with --{mark}"))
+    if hasattr(config, "workerinput"):  # a worker of xdist
+        items.sort(key=_longest_first)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Choose the number of worker processes. 0 runs all tests in this process.
+
+    Only the whole suite is worth the start of workers. Heavy tests need the machine for themselves.
+    """
+    whole = {Path(argument).resolve() for argument in config.args} == {ROOT / "tests"} and not config.option.keyword
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cpus, MAX_WORKERS) if whole and cpus > 1 and not config.option.heavy else 0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Run each folder of tests/ in one worker, so that its tests share servers, studies and other fixtures."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FolderScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _folder(nodeid)
+
+    return FolderScheduling(config, log)
+
+
+def _folder(nodeid: str) -> str:
+    """Return the name of the folder (or file) right below tests/ that holds a test."""
+    return nodeid.partition("::")[0].split("/")[1]
+
+
+def _longest_first(item: pytest.Item) -> int:
+    folder = _folder(item.nodeid)
+    return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
 
 
 @pytest.fixture(scope="session")

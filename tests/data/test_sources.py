@@ -281,6 +281,7 @@ def test_cifar10_pickles_are_not_read(tmp_path: Path) -> None:
         (f"{MNIST_NAMES[1]}.gz", gzip.compress(idx_bytes(GREY[0][1][:-1])), "a label 0..9 for each of 60"),
         (f"{MNIST_NAMES[1]}.gz", gzip.compress(idx_bytes(GREY[0][1] + 1)), "a label 0..9"),
     ],
+    ids=["torn gzip", "HTML", "torn array", "not idx", "no images", "missing label", "label 10"],
 )
 def test_mnist_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     write_mnist(tmp_path, *GREY)

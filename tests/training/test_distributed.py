@@ -28,6 +28,7 @@ def run(scenario: str, task: TrainingTask, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_two_workers_train_what_one_process_trains(make_task: MakeTask, tmp_path: Path) -> None:
     task = make_task(steps=6, batch_size=9, report_every=2, validate_every=3, validate_images=19)
     seen = run("plain", task, tmp_path)
