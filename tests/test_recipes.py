@@ -60,7 +60,7 @@ def results(copy: Path) -> dict[str, list[str]]:
     )
     report = copy / "report.xml"
     done = run(
-        "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "-k", expression,
+        "pytest", "-q", "-n0", "-p", "no:cacheprovider", f"--junitxml={report}", "-k", expression,
         *sorted({name for name, _ in tests}), cwd=copy,
     )  # fmt: skip
     assert report.exists(), done.stdout + done.stderr
