@@ -1,4 +1,4 @@
-"""The cost of a study before it runs: shared trainings count once, and all evaluations of the network."""
+"""The cost of a study before it runs: its trainings, which trials may share, and the evaluations of the network."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_describe_variants_shared_training_is_counted_once(digits: Dataset, tmp_
     said = describe_variants(
         space_of("4", digits, "training.steps=100", "protocol.num_images=300"), digits, {}, tmp_path
     )
-    # Two trainings of 100 steps of 64; noise in 50 steps and blur in 60, twice each, by three ways: the trial's own,
-    # Algorithm 1 and direct restoration, which is one evaluation.
+    # Two trainings of 100 steps of 64 images. Noise has 50 steps and blur has 60. Each is sampled by the trial's own
+    # sampler, by Algorithm 1 and by direct restoration, which evaluates the network once.
     images, evaluations = 2 * 100 * 64, 300 * 2 * ((50 + 50 + 1) + (60 + 60 + 1))
     assert said == (
         f"2 trainings of 100 steps of 64 images (micro restorer): {images:,} images through the network and back; "

@@ -1,9 +1,10 @@
-"""The preview of a study: its space, feasible points, and costs that add up."""
+"""The preview of a study: its space, its feasible points, and its cost."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -14,6 +15,7 @@ from coldtune.config import parse
 from coldtune.data import Dataset, prepared
 from coldtune.metrics import ProtocolConfig, build_extractor, resolve
 from coldtune.stages.trial import parse_trial
+from coldtune.studies.estimate import timing
 from coldtune.studies.estimate.cost import CostEstimate, estimate_cost
 from coldtune.studies.estimate.preview import likely, preview
 from coldtune.studies.estimate.timing import Timing, time_base
@@ -28,15 +30,19 @@ def dataset(digits_home: Path) -> Dataset:
 
 
 def test_timing_seconds_add_training_images_and_evaluations() -> None:
-    """digits-quick: 300 steps of 64 images; tacos and Algorithm 1 evaluate T = 20 times, direct once."""
+    """digits-quick trains 300 steps of 64 images. TACoS and Algorithm 1 evaluate T = 20 times, direct once."""
     seconds = Timing(images_per_s=100.0, evaluations_per_s=50.0).seconds(parse_trial(presets.load("digits-quick")), 10)
     assert seconds == pytest.approx(300 * 64 / 100 + 10 * (20 + 20 + 1) / 50)
 
 
-def test_time_base_an_evaluation_is_faster_than_a_training_step(dataset: Dataset) -> None:
-    found = time_base(parse_trial(presets.load("digits-quick")), dataset)
-    assert found.images_per_s > 0
-    assert found.evaluations_per_s > found.images_per_s, "an evaluation is a part of a step of training"
+def test_time_base_rates_are_those_of_the_fastest_repeat(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first training only warms up. Each sampling evaluates the network once on 64 images."""
+    rates, clock = iter([900.0, 100.0, 300.0, 200.0]), iter([0.0, 0.5, 1.0, 1.1, 2.0, 2.4])
+    monkeypatch.setattr(timing, "train", lambda *_, **__: SimpleNamespace(images_per_s=next(rates)))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    rate = time_base(parse_trial(presets.load("digits-quick")), dataset)
+    assert rate.images_per_s == 300.0
+    assert rate.evaluations_per_s == pytest.approx(64 / 0.1)
 
 
 def test_preview_shows_the_space_and_its_cost(root: Path, dataset: Dataset) -> None:
@@ -46,7 +52,7 @@ def test_preview_shows_the_space_and_its_cost(root: Path, dataset: Dataset) -> N
     protocol = resolve(ProtocolConfig(), build_extractor("digits"), dataset)
     console = Console(width=160, color_system=None)
     with console.capture() as captured:
-        # 192 s of training for each trial, and evaluations too fast to count
+        # 192 s of training for each trial, and evaluations that take no time
         whole = CostEstimate(trials=10, trainings=8, samplings=30, training_s=1536.0, sampling_s=0.0, longest_s=192.0)
         console.print(preview(space, protocol, Timing(100.0, 1e9), whole, slots=2, about=["what it is"]))
     text = captured.get()
@@ -59,17 +65,17 @@ def test_preview_shows_the_space_and_its_cost(root: Path, dataset: Dataset) -> N
 
 
 def test_estimate_shared_training_is_counted_once(root: Path, dataset: Dataset) -> None:
-    """The 24 samplers of one restorer: one training; every setting of its own sampled, and both baselines."""
+    """24 samplers share a restorer, so there is a single training. Each sampler and both baselines sample."""
     spec = build_spec("x", root / "search_spaces" / "samplers.yaml", settings=["protocol.num_images=100"])
     space = Space(spec.space, spec.base, dataset.image_shape)
     points = likely(space, spec, 24)
     whole = estimate_cost(points, space, dataset, {}, Timing(images_per_s=64.0, evaluations_per_s=100.0))
     assert (whole.trials, whole.trainings, whole.training_s, whole.longest_s) == (24, 1, 300.0, 300.0)
-    # Algorithm 1 at every step without clamping is among the 24; direct is not.
+    # Algorithm 1 at every step without clamping is among the 24 samplers. Direct restoration is not.
     assert whole.samplings == 24 + 1
     assert whole.sampling_s == pytest.approx(4 * (20 + 10 + 7 + 5 + 3 + 2) + 1)
     assert "1 training (5 min)" in whole.describe(slots=2)
-    assert "about 5 min with 2 at once" in whole.describe(slots=2), "one training cannot be shared between two"
+    assert "about 5 min with 2 at once" in whole.describe(slots=2), "two trials cannot divide a single training"
 
 
 def test_estimate_of_a_search_uses_feasible_points(root: Path, dataset: Dataset) -> None:
@@ -93,7 +99,7 @@ def test_study_preview_command_prints_costs_and_starts_nothing(
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert "24 points as a grid, 100% of it may be asked" in shown
-    assert "24 trials: 1 training (" in shown, "all of a grid, unless told otherwise"
+    assert "24 trials: 1 training (" in shown, "the default is every point of a grid"
     assert not (tmp_path / "studies").exists(), "nothing was started"
     with pytest.raises(SystemExit) as ended:
         main(["study", "preview", space, "--home", str(tmp_path), "--set", "sampler.stepz=3"])

@@ -1,6 +1,6 @@
 """Studies of trials that do nothing, on several nodes of this machine: `python cluster_scenarios.py FOLDER`.
 
-The last line of the output is JSON: by scenario, what was observed, or `error` with a traceback. All scenarios share a
+The last line of the output is JSON: by scenario, the observations, or `error` with a traceback. All scenarios share a
 cluster, because starting Ray costs more than all their trials. They run in their own process, because Ray reads its
 environment when it is imported. The executor, the ledger and Ray are the real ones. A trial counts to its end in a
 file, which is its checkpoint.
@@ -243,7 +243,7 @@ def once(condition: Callable[[], Any], then: Callable[[], None]) -> None:
 
 
 def processes(nodes: TestCluster, folder: Path) -> dict[str, Any]:
-    """Run a trial at a time: some fail, one dies and one hangs. Then run a study whose trials only fail."""
+    """Run a trial at a time, while trials fail, die and hang. Then run a study whose trials only fail."""
     nodes.provide(CPU_NODE)
     study = Study(folder / "study", 7, fail=[1], die=[3], hang=[5])
     assert study.run(limits=Limits(retries=1)) is None

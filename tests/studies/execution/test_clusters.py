@@ -19,7 +19,7 @@ Scenario = Callable[[str], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def scenario(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
-    """Run all scenarios, and return what was observed in each."""
+    """Run all scenarios, and return the observations of each."""
     command = [sys.executable, str(SCENARIOS), str(tmp_path_factory.mktemp("scenarios"))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stderr[-8000:]

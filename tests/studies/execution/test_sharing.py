@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 from coldtune.processes import this_process
 from coldtune.studies.drivers.election import DriverLease, driver_lease
 from coldtune.studies.drivers.registry import DriverRegistry, FolderRegistry, registry_of
-from coldtune.studies.execution import joined as together
+from coldtune.studies.execution import joined
+from coldtune.studies.execution.joined import set_up_by_others, wait_for_others
 from coldtune.studies.progress.events import Events
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
@@ -32,7 +33,7 @@ def driver(spec: StudySpec, space: Space, folder: Path, url: str | None, stack: 
     storage = open_storage(folder, url)
     registry = registry_of(open_study("study", spec, storage), folder, url)
     lease = stack.enter_context(driver_lease(registry, "study", join=True))
-    assert together.set_up_by_others(open_study("study", spec, storage), lease) != lease.leads()
+    assert set_up_by_others(open_study("study", spec, storage), lease) != lease.leads()
     made = open_ledger("study", spec, space, storage, lease=lease)
     write_study(made.study, trials=9)
     return made
@@ -69,7 +70,7 @@ def test_drivers_together_ask_as_many_trials_as_wanted(join: Join) -> None:
 
     with ThreadPoolExecutor(len(ledgers)) as pool:
         asked = list(pool.map(ask, ledgers))
-    assert sorted(number for numbers in asked for number in numbers) == list(range(10)), "each once, and no more"
+    assert sorted(number for numbers in asked for number in numbers) == list(range(10)), "each trial has one owner"
     assert [trial.number for trial in ledgers[0].trials() if trial.state == TrialState.RUNNING] == list(range(10))
     for ledger, numbers in zip(ledgers, asked, strict=True):
         assert ledger.running() == sorted(numbers)
@@ -77,8 +78,8 @@ def test_drivers_together_ask_as_many_trials_as_wanted(join: Join) -> None:
         assert elsewhere == sorted(set(range(10)) - set(numbers))
         assert ledger.wanted(10) == 0
         assert ledger.wanted(12) == 2
-    more = [ledgers[0].ask(12), ledgers[1].ask(12), ledgers[2].ask(12)]
-    assert [one and one.number for one in more] == [10, 11, None], "those that went back wait for a larger number"
+    more = [ledger.ask(12) for ledger in ledgers[:3]]
+    assert [request and request.number for request in more] == [10, 11, None], "queued trials come first"
 
 
 def test_ownership_trials_of_a_dead_driver_go_to_the_leader(join: Join) -> None:
@@ -96,14 +97,14 @@ def test_ownership_trials_of_a_dead_driver_go_to_the_leader(join: Join) -> None:
     assert (again.number, again.again) == (numbers[1], True)
     assert again.config == second.space.resolve(second.trials()[numbers[1]].params)
 
-    assert second.ownership.lost(numbers[1]), "should it only have been stopped"
+    assert second.ownership.lost(numbers[1]), "the driver may only have been stopped for a while"
     second.ownership.give_up(numbers[1])
     assert not first.ownership.lost(numbers[1])
     end(first, numbers[1])
     die(first)
     third.ownership.take_over()
     fourth.ownership.take_over()
-    assert (third.interrupted(), fourth.interrupted()) == ([numbers[0]], []), "the next in order leads"
+    assert (third.interrupted(), fourth.interrupted()) == ([numbers[0]], []), "the driver that came next leads"
 
 
 def test_ownership_trial_without_owner_is_left_alone_while_others_live(
@@ -132,9 +133,9 @@ def test_wait_for_others_only_the_leader_waits(join: Join, monkeypatch: pytest.M
     first, second = join(), join()
     numbers = [ledger.ask(2).number for ledger in (first, second)]
     end(first, numbers[0])
-    assert not together.wait_for_others(second, Events(), 2), "whoever leads takes care of the rest"
-    monkeypatch.setattr(together.time, "sleep", lambda _: end(second, numbers[1]))
-    assert not together.wait_for_others(first, Events(), 2), "all ended while it waited"
+    assert not wait_for_others(second, Events(), 2)
+    monkeypatch.setattr(joined.time, "sleep", lambda _: end(second, numbers[1]))
+    assert not wait_for_others(first, Events(), 2), "the other trial ended while this driver waited"
     assert first.finished() == 2
 
 
@@ -145,12 +146,12 @@ def test_wait_for_others_returns_once_another_driver_dies(
         first, second = (driver(spec, space, tmp_path, None, stack) for _ in range(2))
         number = second.ask(1).number
 
-        class Looking(Events):
+        class TakeOver(Events):
             def tick(self) -> None:
                 first.ownership.take_over()
 
-        monkeypatch.setattr(together.time, "sleep", lambda _: die(second))
-        assert together.wait_for_others(first, Looking(), 1)
+        monkeypatch.setattr(joined.time, "sleep", lambda _: die(second))
+        assert wait_for_others(first, TakeOver(), 1)
         assert first.ask(1).number == number
 
 

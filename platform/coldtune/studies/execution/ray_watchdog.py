@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 _PAUSE_S = 1.0  # between two checks
 _ANSWER_S = 10.0  # The kernel accepts a connection even if the process is busy. Only another machine may take long.
-_TWICE_S = 2.0  # after so long without an answer the process is gone
+_DEAD_AFTER_S = 2.0  # after so long without an answer the process is gone
 _RESTART_S = 30.0  # for a GCS that is restarted from outside. Ray itself gives up after 60 s.
 _EXIT_S = 60.0  # to mark the runs and to print how to resume
 
@@ -58,10 +58,12 @@ def ray_endpoints(own: bool) -> list[Endpoint]:
 
     context = ray.get_runtime_context()
     host, _, port = context.gcs_address.rpartition(":")
-    endpoints = [Endpoint("Ray's GCS", host.strip("[]"), int(port), _TWICE_S if own else _RESTART_S)]
+    endpoints = [Endpoint("Ray's GCS", host.strip("[]"), int(port), _DEAD_AFTER_S if own else _RESTART_S)]
     for node in ray.nodes():
         if node["NodeID"] == context.get_node_id():
-            endpoints.append(Endpoint("Ray's raylet", node["NodeManagerAddress"], node["NodeManagerPort"], _TWICE_S))
+            endpoints.append(
+                Endpoint("Ray's raylet", node["NodeManagerAddress"], node["NodeManagerPort"], _DEAD_AFTER_S)
+            )
     return endpoints
 
 

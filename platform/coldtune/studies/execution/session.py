@@ -40,10 +40,6 @@ class Session:
     ledger: Ledger
     target: tracking.Target
 
-    def all_ended(self) -> bool:
-        """Return True if no trial is missing."""
-        return self.ledger.finished() >= self.checked.trials
-
 
 @contextmanager
 def open_session(checked: Checked, console: Console) -> Iterator[Session]:
@@ -53,9 +49,9 @@ def open_session(checked: Checked, console: Console) -> Iterator[Session]:
         ValueError: If another driver runs the study and `--join` is not given, or if the storage has another study of
             this name, or trials that were judged under another protocol.
     """
-    with ExitStack() as lease:
+    with ExitStack() as stack:
         with checked.folder.starting():
-            session = _open(checked, lease, console)
+            session = _open(checked, stack, console)
         yield session
 
 
@@ -77,11 +73,11 @@ def _open(checked: Checked, stack: ExitStack, console: Console) -> Session:
         folder.name, spec, checked.space, storage, judgements_of(Store(checked.store)),
         lease=lease, imports=checked.imports, fingerprint=checked.dataset.fingerprint, store=checked.store,
     )  # fmt: skip
-    session = Session(replace(checked, trials=min(trials, ledger.max_trials() or trials)), ledger, target)
-    if not session.all_ended():
+    checked = replace(checked, trials=min(trials, ledger.max_trials() or trials))
+    if ledger.finished() < checked.trials:
         check_judge(folder.name, ledger.trials(), checked.protocol)
-    _save_start(session.checked, ledger, lease.leads())
-    return session
+    _save_start(checked, ledger, lease.leads())
+    return Session(checked, ledger, target)
 
 
 def _trials_of_others(checked: Checked, study: optuna.Study, lease: DriverLease) -> int | None:

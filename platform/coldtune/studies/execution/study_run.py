@@ -12,15 +12,18 @@ from functools import partial
 
 from rich.console import Console
 
+import coldtune
 from coldtune import tracking
+from coldtune.store.provenance import git_commit
 from coldtune.studies.execution import cluster, dispatch
 from coldtune.studies.execution.executor import execute
 from coldtune.studies.execution.joined import JoinedDrivers, wait_for_others
 from coldtune.studies.execution.ray_watchdog import ray_endpoints, watch
 from coldtune.studies.execution.session import Session
 from coldtune.studies.execution.stopping import StopConditions
-from coldtune.studies.preflight import nodes
 from coldtune.studies.preflight.capacity import Capacity, TrialResources, plan_resources
+from coldtune.studies.preflight.checks import Checked
+from coldtune.studies.preflight.nodes import TrialRequirements, check_nodes
 from coldtune.studies.progress.closing import print_closing
 from coldtune.studies.progress.events import EventBroadcast
 from coldtune.studies.progress.mlflow_runs import MlflowRuns
@@ -36,7 +39,7 @@ from coldtune.studies.trials.ledger import Ledger
 def is_complete(session: Session) -> bool:
     """Return True if nothing is left to do, after delivering any records that an earlier driver left behind."""
     spool = session.checked.folder.spool
-    complete = session.all_ended() and is_wrapped_up(spool)
+    complete = _all_ended(session) and is_wrapped_up(spool)
     if complete and tracking.pending(spool, session.target):
         tracking.drain(spool, session.target)
     return complete
@@ -53,7 +56,7 @@ def run_trials(session: Session, console: Console) -> bool:
         StoppedError: If the study reaches one of its own limits.
         StorageGoneError: If the study's storage is gone.
     """
-    tags = dispatch.tags(session.checked)
+    tags = _tags(session.checked)
     runs = _open_runs(session, tags)
     run = _StudyRun(session, console, runs, tags)
     try:
@@ -94,7 +97,7 @@ class _StudyRun:
     def on_cluster(self, connection: cluster.Connection) -> bool:
         """Run the missing trials and wrap up. Return False if trials are still missing at the end."""
         checked, ledger = self.session.checked, self.session.ledger
-        nodes.check_nodes(dispatch.needs(checked, self.session.target))
+        check_nodes(_requirements(checked, self.session.target))
         resources = plan_resources(
             cluster.nodes(), checked.options.workers, checked.options.gpus_per_trial, checked.trials
         )
@@ -102,7 +105,7 @@ class _StudyRun:
         _interrupt_on_sigterm()
         job = dispatch.jobs(checked, resources, self.tags)
         wall_time = WallTime(resources.count, checked.options.begun)
-        missing = not self.session.all_ended()  # False if a driver died between the last trial and the wrap-up
+        missing = not _all_ended(self.session)  # False if a driver died between the last trial and the wrap-up
         self._execute(job, resources, wall_time)
         if missing:
             self.console.print(f"\n{wall_time}", highlight=False)
@@ -110,7 +113,7 @@ class _StudyRun:
             return True
         if missing:
             self.runs.parent.metrics({"overhead_percent": wall_time.overhead_percent()}, ledger.finished())
-        if not self.session.all_ended():
+        if not _all_ended(self.session):
             self.runs.interrupted(ledger.running())
             return False
         self._wrap_up(job, resources)
@@ -153,6 +156,27 @@ class _StudyRun:
         self.runs.interrupted(session.ledger.running())
         self.runs.close()
         print_closing(self.console, session.checked, session.ledger, session.target, finished=False)
+
+
+def _all_ended(session: Session) -> bool:
+    return session.ledger.finished() >= session.checked.trials
+
+
+def _tags(checked: Checked) -> dict[str, object]:
+    """Return the tags of all MLflow runs of the study."""
+    return {
+        "git_commit": git_commit() or f"coldtune {coldtune.__version__}",
+        "job": checked.spec.job,
+        "mlflow.source.name": checked.spec.job,
+        "dataset_fingerprint": checked.dataset.fingerprint,
+    }
+
+
+def _requirements(checked: Checked, target: tracking.Target) -> TrialRequirements:
+    """Return the places that every node must see to run the study's trials."""
+    datasets = {f"dataset {dataset.name}": dataset.path for dataset in [checked.dataset, *checked.sources.values()]}
+    folders = {"home": checked.options.home} | ({} if checked.store.remote else {"store": checked.store.path})
+    return TrialRequirements(folders, datasets, checked.store, target.uri, checked.options.storage)
 
 
 def _open_runs(session: Session, tags: Mapping[str, object]) -> MlflowRuns:
