@@ -9,7 +9,9 @@ that it raises (a pruned or stopped trial) ends the training at that very step, 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -218,7 +220,8 @@ class _Stopped(BaseException):
 
 
 def _worker(task: TrainingTask, checkpoints: Checkpoints, mailbox: Any, _: Mapping[str, Any]) -> None:
-    """What each Ray Train worker runs."""
+    """Train as one Ray Train worker."""
+    atexit.register(_exit_at_once)
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size())
 
@@ -240,6 +243,19 @@ def _worker(task: TrainingTask, checkpoints: Checkpoints, mailbox: Any, _: Mappi
         return
     if world.rank == 0:
         post(result=result)
+
+
+def _exit_at_once() -> None:
+    """End this process without shutting down the interpreter.
+
+    Ray ends a worker by SIGTERM if the driver died or the node is drained, and Python then shuts down while the
+    training's thread and gloo's threads still run. Before Python 3.14, a thread that waits for the GIL at that time is
+    unwound through C++ code that allows no unwinding. The process then ends by SIGABRT, with a stack trace in its log
+    and, if the system allows core files, a core file of its whole memory.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 class _Run:
