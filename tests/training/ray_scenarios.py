@@ -83,11 +83,20 @@ def failing(task: TrainingTask, folder: Path) -> dict[str, Any]:
         run(replace(task, training=task.training.model_copy(update={"lr": 1e30})), folder, Reports(), "diverging")
     except DivergedError as error:
         seen["diverged"] = str(error)
-    endless = replace(task, training=task.training.model_copy(update={"steps": 100_000}))
+    endless = replace(task, training=task.training.model_copy(update={"steps": 100_000, "checkpoint_every": 0}))
+    steps: list[int] = []
+
+    def terminate_then_stop(step: int, metrics: Any) -> None:
+        steps.append(step)
+        if len(steps) == 3:
+            os.kill(workers_alive()[1], signal.SIGTERM)
+        elif step == 1 and len(steps) > 1:  # the group was started again, without a checkpoint
+            raise InterruptedTrainingError
+
     try:
-        run(endless, folder, reports := Reports(stop_at=3), "stopped")
+        run(endless, folder, terminate_then_stop, "stopped")
     except InterruptedTrainingError:
-        seen["stopped"] = list(reports.rows)
+        seen["stopped"] = steps
     wait_for(lambda: not workers_alive())
     seen["workers_left"] = len(workers_alive())
     return seen
@@ -143,6 +152,8 @@ def main() -> None:
         ray.init(address="local", num_cpus=2, _temp_dir=scratch, logging_level="ERROR", log_to_driver=False)
         try:
             seen = {"plain": plain, "failing": failing, "nested": nested}[scenario](task, Path(folder))
+            logs = Path(scratch, "session_latest", "logs").glob("worker-*.err")
+            seen["aborted"] = [log.name for log in logs if "SIGABRT" in log.read_text(errors="replace")]
         finally:
             ray.shutdown()
     print(json.dumps(seen))

@@ -1,4 +1,4 @@
-"""Training a restorer: the loop (pure torch) here, its Ray Train wrapper in `coldtune.training.distributed`."""
+"""Training of a restorer in pure torch. Its wrapper for Ray Train is `coldtune.training.distributed`."""
 
 from coldtune.training.checkpoints import FolderCheckpoints
 from coldtune.training.config import TrainingConfig

@@ -11,18 +11,24 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class FolderCheckpoints:
-    """`folder/step-00000500/` and so on. A checkpoint appears by a rename, so it is whole or not there at all."""
+    """Checkpoints in `folder/step-00000500/` and so on.
+
+    A checkpoint appears by a rename, so it is either complete or absent.
+    """
 
     folder: Path
 
     def latest(self, at_most: int) -> tuple[int, Path] | None:
-        """The checkpoint of the largest step <= `at_most`, or None."""
+        """Return the checkpoint of the largest step <= `at_most`, or None."""
         steps = [int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*")]
         step = max((step for step in steps if step <= at_most), default=None)
         return None if step is None else (step, self._path(step))
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Keep what `write` puts into a fresh folder; a checkpoint of that step that is already there stays."""
+        """Let `write` fill a fresh folder, and keep it as the checkpoint of `step`.
+
+        A checkpoint of that step that is already there stays.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=self.folder) as scratch:
             fresh = Path(scratch, "checkpoint")

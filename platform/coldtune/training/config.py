@@ -1,4 +1,4 @@
-"""How a restorer is trained."""
+"""The configuration of a training (`training.*`)."""
 
 from __future__ import annotations
 
@@ -10,52 +10,55 @@ from coldtune.config import Config
 
 
 class TrainingConfig(Config):
-    """Optimisation of the restorer: the paper's section 3.1 with Adam and an averaged model (its appendix A).
+    """The optimisation of the restorer: the paper's section 3.1 with Adam and an averaged model (its appendix A).
 
-    Two kinds of fields. Most shape the trajectory: change one and it is another training (`trajectory()` is what
-    identifies it). `steps` and the bookkeeping do not: the first 1,000 steps of a training of 5,000 are the training
-    of 1,000 steps, whatever is reported, validated or saved on the way.
+    There are two kinds of fields. Most of them shape the trajectory: after a change it is another training, and
+    `trajectory()` identifies it. `steps` and the bookkeeping do not. The first 1,000 steps of a training of 5,000 are
+    the training of 1,000 steps, whatever is reported, validated or saved on the way.
     """
 
     steps: int = Field(default=2000, ge=1)
-    """Optimiser steps: the only length there is, never the clock. The paper: 60,000 to 700,000."""
+    """Optimiser steps. They are the only measure of length; the clock never ends a training. The paper takes 60,000
+    to 700,000."""
     batch_size: int = Field(default=64, ge=1)
-    """Images per micro-step over all workers together; a worker takes its share of them."""
+    """Images per micro-step, over all workers together. Each worker takes its share of them."""
     accumulate: int = Field(default=1, ge=1)
     """Micro-steps whose gradients are averaged for one optimiser step: `batch_size * accumulate` images per step."""
     lr: float = Field(default=1e-3, gt=0)
-    """Adam's step size, constant (a schedule would tie the trajectory to its length). The paper: 2e-5."""
+    """Adam's step size. It is constant, because a schedule would tie the trajectory to its length. The paper: 2e-5."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute (paper) or squared error of R(D(x, t), t) against x, over pixels in [-1, 1]."""
     clip_norm: float | None = Field(default=None, gt=0)
-    """Gradients with a larger 2-norm are scaled down to it; None, as the paper: never."""
+    """Gradients with a larger 2-norm are scaled down to this norm. None, as in the paper: never."""
     ema_decay: float = Field(default=0.995, ge=0, lt=1)
-    """Weight of the old average at each update of the averaged model, which is the one that samples and validates."""
+    """Weight of the old average at each update of the averaged model, with which sampling and validation work."""
     ema_every: int = Field(default=1, ge=1)
     """Optimiser steps between updates of the average. The paper: 10, so its memory is about 2,000 steps."""
     ema_warmup: bool = True
-    """Decay min(ema_decay, (1 + k) / (10 + k)) at the k-th update, k = 0, 1, ..: a short training then does not
-    average in its random start. False, as the paper: `ema_decay` from the first update, for trainings that are
-    many times longer than ema_every / (1 - ema_decay) steps."""
+    """True: the decay is min(ema_decay, (1 + k) / (10 + k)) at the k-th update, k = 0, 1, .. The average of a short
+    training then does not contain its random start. False, as in the paper: the decay is `ema_decay` from the first
+    update. That suits trainings that are many times longer than ema_every / (1 - ema_decay) steps."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Fixes the initial weights, the order of the images, and every t, augmentation and degradation draw."""
     dtype: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Arithmetic of convolutions and matmuls: IEEE single, TF32 (10-bit mantissa, NVIDIA only), or autocast to
-    bfloat16. Weights, the average and Adam's moments are float32 in all of them."""
+    """Arithmetic of convolutions and matrix products: IEEE single, TF32 (10-bit mantissa, NVIDIA only), or autocast to
+    bfloat16. Weights, the average and Adam's moments are always float32."""
 
     validate_every: int = Field(default=500, ge=0)
-    """Steps between validations; 0: never. With any other value, the last step is validated too."""
+    """Steps between validations. 0: never. With any other value, the last step is validated too."""
     validate_images: int = Field(default=256, ge=1)
-    """Size of the fixed validation grid (less where the split has fewer images)."""
+    """Size of the fixed validation grid. It is smaller if the split has fewer images."""
     report_every: int = Field(default=50, ge=1)
-    """Steps between reports, each the mean since the last; also how late a diverged loss may be noticed."""
+    """Steps between reports. A report is the mean since the last report. Larger values may notice a divergence
+    later."""
     checkpoint_every: int = Field(default=500, ge=0)
-    """Steps between checkpoints: what an interruption can cost. 0: only at the end. The last step always has one."""
+    """Steps between checkpoints, hence the most work that an interruption can lose. 0: only at the end. The last step
+    always gets a checkpoint."""
 
     BOOKKEEPING: ClassVar[frozenset[str]] = frozenset(
         {"steps", "validate_every", "validate_images", "report_every", "checkpoint_every"}
     )
 
     def trajectory(self) -> dict[str, Any]:
-        """Everything that shapes the trajectory except its length: trainings equal in it share their checkpoints."""
+        """Return the fields that shape the trajectory. Trainings that agree in them share their checkpoints."""
         return self.model_dump(mode="json", exclude=set(self.BOOKKEEPING))

@@ -1,4 +1,4 @@
-"""What a device is told before and while a restorer is trained on it."""
+"""The state of a device during a training: its generator, the images on it, and its arithmetic."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _RESIDENT_SHARE = 0.25
 def seed_dropout(device: torch.device, seed: int) -> None:
     """Seed the generator that dropout on `device` draws from."""
     if device.type == "cpu":
-        # torch.manual_seed formats a stack trace for every GPU library that is not initialised: 0.1 ms.
+        # Not torch.manual_seed: it formats a stack trace for each GPU library that is not initialised (0.1 ms).
         torch.default_generator.manual_seed(seed % 2**63)
     else:
         torch.manual_seed(seed % 2**63)
 
 
 def resident(images: Tensor, device: torch.device) -> Tensor:
-    """`images` on the GPU where they take little of it, otherwise where they are."""
+    """Return `images` on the GPU if they take little of its free memory, otherwise unchanged."""
     if device.type == "cuda" and images.nbytes <= _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         return images.to(device)
     return images
@@ -32,19 +32,19 @@ def resident(images: Tensor, device: torch.device) -> Tensor:
 
 @contextmanager
 def arithmetic(dtype: str, device: torch.device) -> Iterator[None]:
-    """TF32 as `dtype` says, in every CUDA operation; whatever it was is restored."""
+    """Allow TF32 in CUDA operations if `dtype` is "tf32", else forbid it. Restore the earlier setting at the end."""
     if dtype == "tf32" and device.type != "cuda":
         warnings.warn(f"training.dtype = 'tf32' is ignored on a {device.type} device", stacklevel=3)
     if device.type != "cuda":
         yield
         return
-    # The older switches: torch refuses to read them once the newer ones set only some of an operator family.
-    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [place.allow_tf32 for place in places]
+    # The older switches. Beware: torch refuses to read them after newer switches set only part of an operator family.
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
     try:
-        for place in places:
-            place.allow_tf32 = dtype == "tf32"
+        for backend in backends:
+            backend.allow_tf32 = dtype == "tf32"
         yield
     finally:
-        for place, old in zip(places, before, strict=True):
-            place.allow_tf32 = old
+        for backend, old in zip(backends, before, strict=True):
+            backend.allow_tf32 = old

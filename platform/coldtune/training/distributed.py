@@ -1,15 +1,19 @@
 """The training loop over several workers: Ray Train (V2) around `coldtune.training.loop.train`.
 
-One way for a script and for a Tune trial. The workers run in a placement group of their own, DDP over gloo (CPU) or
-NCCL (GPU); each takes its share of every batch. Rank 0 sends its reports through a small actor to the process that
-called `train_distributed` and waits for the answer, so `report` runs there, in the caller's thread, and an exception
-that it raises (a pruned or stopped trial) ends the training at that very step, as it does in one process.
+A script and a Tune trial use it in the same way. The workers run in a placement group of their own, with DDP over gloo
+(CPU) or NCCL (GPU). Each worker takes its share of every batch.
+
+Rank 0 sends its reports through a small actor to the process that called `train_distributed`, and waits for the answer.
+So `report` runs in the caller's process and thread. An exception that it raises (a pruned or stopped trial) ends the
+training at that very step, as it does with a single process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -27,14 +31,14 @@ from coldtune.config import plain
 from coldtune.training.loop import Checkpoints, DivergedError, Report, TrainingTask, TrainResult, train
 from coldtune.training.world import PeerError, World
 
-# Ray Train's own waits, unless the environment says otherwise: its controller looks at the workers every 2 s by
-# default, which a short training pays several times, and runs are only listed in the dashboard when tracked.
+# Settings of Ray Train, unless the environment sets them. By default its controller checks the workers every 2 s, and a
+# short training waits for several checks. The dashboard lists a run only if its state is tracked.
 _ENVIRONMENT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
-# A placement that does not come about is tried again this often, 60 s (RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S) each
-# time, before the waiting begins anew; without a limit Ray Train tries for ever, and says nothing.
+# Attempts to place the workers, 60 s each (RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S), before the wait for free resources
+# begins anew. Without a limit, Ray Train repeats them endlessly, and silently.
 _CONTROLLER_FAILURES = 4
-# How long a stopped training may take to put its workers away before the caller goes on without waiting.
-_WIND_DOWN_S = 30.0
+# Longest wait for the workers of a stopped training to end, before the caller continues without them.
+_SHUTDOWN_S = 30.0
 _POLL_S = 1.0
 
 
@@ -49,38 +53,54 @@ def train_distributed(
     cpus_per_worker: float = 1.0,
     gpus_per_worker: float = 0.0,
     max_failures: int = 2,
-    look: Callable[[bool], None] | None = None,
+    check_in: Callable[[bool], None] | None = None,
 ) -> TrainResult:
-    """`train` over `workers` processes on the cluster that this process is connected to.
+    """Train over `workers` processes on the cluster that this process is connected to.
 
-    The same images at the same steps as in one process, and gradients that are the mean over the whole batch: losses
-    agree within float tolerance (with dropout they do not: each worker draws its own). `workers` need not divide
-    `training.batch_size`. A worker that dies takes its group with it; the group is started again from the last
-    checkpoint, at most `max_failures` times.
+    The workers see the same images at the same steps as a single process, and average the gradients over the whole
+    batch. So the losses agree with those of a single process within float tolerance. With dropout they do not, because
+    each worker draws its own units.
 
-    `checkpoints` (picklable), `task.dataset_path` and `storage_path` must be absolute and mean the same place on
-    every node. `name` is the run's name in Ray's dashboard; Train's own files lie in `storage_path/name`, nothing is
-    resumed from them. Starting takes about 10 s, so this pays for trainings of minutes and more. A trial that
-    calls this must leave `workers * cpus_per_worker` CPUs free: the workers are not part of its own resources.
+    If a worker dies, its whole group ends. The group is started again from the last checkpoint. A start takes about
+    10 s, so several workers pay off for trainings of minutes and more.
 
-    Where others hold the CPUs, it waits for all of its own at once, so that no two wait for each other. look: called
-    about once a second, in the caller's thread, with whether it waits; it may raise, as `report` may. With it, a
-    cluster that is too small is waited for, too; without it, it is an error.
+    If other work occupies the CPUs, the function waits until all its workers fit at the same time. So two trainings
+    never wait for each other.
 
-    Raises what `report` raises; DivergedError as `train` does (without retries); ValueError where the cluster
-    is too small or the task is wrong; RuntimeError, with the worker's error, where the retries are used up.
+    Args:
+        task: The training. `task.dataset_path` must be absolute and denote the same folder on every node.
+        checkpoints: Where the training finds and leaves its checkpoints. It must be picklable, and its path must be
+            absolute and denote the same folder on every node.
+        report: Receives the metrics in the caller's thread, and may raise to end the training.
+        workers: Processes, at most `training.batch_size`. They need not divide it.
+        name: The run's name in Ray's dashboard.
+        storage_path: Ray Train's own files lie in `storage_path/name`. Nothing is resumed from them. It must be
+            absolute and denote the same folder on every node.
+        cpus_per_worker: CPUs of each worker. A trial that calls this function must leave `workers * cpus_per_worker`
+            CPUs free, because the workers are not part of its own resources.
+        gpus_per_worker: GPUs of each worker.
+        max_failures: How often the group is started again after a failure.
+        check_in: Called about once a second in the caller's thread, with True while the workers wait for free
+            resources. It may raise to end the training, as `report` may. If it is given, the function also waits for a
+            cluster that is too small to grow. Otherwise such a cluster is an error.
+
+    Raises:
+        DivergedError: If the loss or a gradient is not finite. Such a training is not started again.
+        ValueError: If the cluster is too small or the task is wrong.
+        RuntimeError: If the last permitted start failed too. The message contains the worker's error.
+        Exception: Whatever `report` or `check_in` raises.
     """
     each = {"CPU": cpus_per_worker} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
-    _check(task, workers, each if look is None else {})
+    _check(task, workers, each if check_in is None else {})
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    look = look or (lambda _: None)
+    check_in = check_in or (lambda _: None)
     while True:
-        _wait_for_room([each] * workers, look)
+        _wait_for_resources([each] * workers, check_in)
         try:
-            return _start(task, checkpoints, workers, name, storage_path, each, max_failures).follow(report, look)
-        except _NoRoomError:
-            continue  # another took the room between the wait and the start
+            return _start(task, checkpoints, workers, name, storage_path, each, max_failures).follow(report, check_in)
+        except _NoResourcesError:
+            continue  # other work took the resources between the wait and the start
 
 
 def _start(
@@ -95,7 +115,7 @@ def _start(
     mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
     trainer = ray.train.torch.TorchTrainer(
         partial(_worker, task, checkpoints, mailbox),
-        train_loop_config={"dataset_path": task.dataset_path, **_shown(task)},
+        train_loop_config={"dataset_path": task.dataset_path, **_as_listed(task)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
             use_gpu="GPU" in each,
@@ -113,42 +133,44 @@ def _start(
     return _Run(trainer, mailbox)
 
 
-class _NoRoomError(Exception):
-    """The workers found no place within Ray Train's own patience."""
+class _NoResourcesError(Exception):
+    """Ray Train's error if it could not place the workers in any of its attempts."""
 
 
-def _wait_for_room(bundles: list[dict[str, float]], look: Callable[[bool], None]) -> None:
-    """Return when all of `bundles` are free at once, held by nobody: Ray Train then takes them for itself.
+def _wait_for_resources(bundles: list[dict[str, float]], check_in: Callable[[bool], None]) -> None:
+    """Return when all `bundles` are free at the same time, so that Ray Train can take them.
 
-    Ray grants a placement group as a whole or not at all, so what waits here holds nothing that others wait for.
+    Ray grants a placement group as a whole or not at all. So a training that waits occupies nothing that another one
+    needs.
     """
     group = ray.util.placement_group(bundles)
     try:
         while not group.wait(_POLL_S):
-            look(True)
+            check_in(True)
     finally:
         ray.util.remove_placement_group(group)
-    look(False)
+    check_in(False)
 
 
 def _check(task: TrainingTask, workers: int, each: Mapping[str, float]) -> None:
     if not 1 <= workers <= task.training.batch_size:
         raise ValueError(
-            f"workers = {workers}: allowed is 1 to training.batch_size = {task.training.batch_size}, "
-            "at least one image of every batch for each"
+            f"workers = {workers}: must be from 1 to training.batch_size = {task.training.batch_size}. "
+            "Each worker needs at least one image of every batch."
         )
     if not Path(task.dataset_path).is_absolute():
-        raise ValueError(f"dataset_path = {task.dataset_path!r}: must be absolute, workers have another folder")
+        raise ValueError(f"dataset_path = {task.dataset_path!r}: must be absolute. Workers run in another folder.")
     has = ray.cluster_resources()
     for resource, of_each in each.items():
         if workers * of_each > has.get(resource, 0):
             raise ValueError(
-                f"workers = {workers}: {of_each:g} {resource} each, but the cluster has {has.get(resource, 0):g} in all"
+                f"workers = {workers}: they need {of_each:g} {resource} each, "
+                f"but the cluster has {has.get(resource, 0):g} in all"
             )
 
 
-def _shown(task: TrainingTask) -> dict[str, Any]:
-    """The task as the dashboard lists it."""
+def _as_listed(task: TrainingTask) -> dict[str, Any]:
+    """Return the task as the dashboard lists it."""
     return {
         "data": plain(task.data),
         "degradation": plain(task.degradation),
@@ -159,7 +181,7 @@ def _shown(task: TrainingTask) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Message:
-    """From rank 0 to the caller: one of a report, a divergence, the end."""
+    """A message from rank 0 to the caller: either a report, a divergence or the result."""
 
     report: tuple[int, dict[str, float]] | None = None
     diverged: tuple[int, str] | None = None
@@ -167,7 +189,7 @@ class _Message:
 
 
 class _Mailbox:
-    """Actor between rank 0 and the caller: every message waits for the caller's answer."""
+    """The actor between rank 0 and the caller. Every message waits for the caller's answer."""
 
     def __init__(self) -> None:
         self.messages: asyncio.Queue[tuple[_Message, asyncio.Future[None]] | None] = asyncio.Queue()
@@ -175,7 +197,7 @@ class _Mailbox:
         self.stopped = False
 
     async def post(self, message: _Message) -> bool:
-        """Deliver `message`; True: go on, False: stop."""
+        """Deliver `message`, and return False if the caller has ended the training."""
         if not self.stopped:
             answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.messages.put_nowait((message, answered))
@@ -183,7 +205,7 @@ class _Mailbox:
         return not self.stopped
 
     async def next(self, timeout: float) -> _Message | None:
-        """The next message, its predecessor being answered by this call; None where none comes within `timeout`."""
+        """Answer the previous message, and return the next message, or None if nothing arrives within `timeout`."""
         self._answer()
         try:
             item = await asyncio.wait_for(self.messages.get(), timeout)
@@ -195,11 +217,11 @@ class _Mailbox:
         return message
 
     async def wake(self) -> None:
-        """Let a waiting `next` return."""
+        """Make a waiting `next` return None."""
         self.messages.put_nowait(None)
 
     async def stop(self) -> None:
-        """Answer this and all later messages with "stop"."""
+        """Answer this message and all later messages with "stop"."""
         self.stopped = True
         self._answer()
         while not self.messages.empty():
@@ -214,11 +236,12 @@ class _Mailbox:
 
 
 class _Stopped(BaseException):
-    """Raised in rank 0's `report` where the caller ended the training."""
+    """The end of a training on rank 0, because the caller ended it."""
 
 
 def _worker(task: TrainingTask, checkpoints: Checkpoints, mailbox: Any, _: Mapping[str, Any]) -> None:
-    """What each Ray Train worker runs."""
+    """Train as one Ray Train worker."""
+    atexit.register(_exit_at_once)
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size())
 
@@ -234,7 +257,7 @@ def _worker(task: TrainingTask, checkpoints: Checkpoints, mailbox: Any, _: Mappi
     except (_Stopped, PeerError):
         return
     except DivergedError as error:
-        # It would diverge again: not a failure to Ray Train, which would start the group anew, but the caller's.
+        # Do not raise: Ray Train would start the group again, and the training would diverge again. Tell the caller.
         if world.rank == 0:
             post(diverged=(error.step, error.what))
         return
@@ -242,8 +265,21 @@ def _worker(task: TrainingTask, checkpoints: Checkpoints, mailbox: Any, _: Mappi
         post(result=result)
 
 
+def _exit_at_once() -> None:
+    """End this process without shutting down the interpreter.
+
+    Ray ends a worker by SIGTERM if the driver died or the node is drained. Python then shuts down while the training's
+    thread and gloo's threads still run. Before Python 3.14, a thread that waits for the GIL at that time is unwound
+    through C++ code that forbids unwinding. The process then ends by SIGABRT. It leaves a stack trace in its log, and a
+    core file of its whole memory if the system allows core files.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
 class _Run:
-    """A Ray Train run in a thread, followed from the caller's."""
+    """A Ray Train run in a thread of its own. The caller's thread follows it."""
 
     def __init__(self, trainer: Any, mailbox: Any):
         self.trainer, self.mailbox = trainer, mailbox
@@ -258,23 +294,23 @@ class _Run:
             self.error = error
         self.mailbox.wake.remote()
 
-    def follow(self, report: Report, look: Callable[[bool], None]) -> TrainResult:
+    def follow(self, report: Report, check_in: Callable[[bool], None]) -> TrainResult:
         self.thread.start()
         try:
             while self.thread.is_alive():
                 message: _Message | None = ray.get(self.mailbox.next.remote(_POLL_S))
                 if message:
                     self._take(message, report)
-                look(False)
+                check_in(False)
         except BaseException:
             self.mailbox.stop.remote()
-            self.thread.join(_WIND_DOWN_S)
+            self.thread.join(_SHUTDOWN_S)
             if self.thread.is_alive():
-                warnings.warn("the training's workers are still stopping; they do at their next report", stacklevel=3)
+                warnings.warn("the training's workers still run. They stop at their next report.", stacklevel=3)
             raise
         if self.error is not None:
-            if _no_room(self.error):
-                raise _NoRoomError from self.error
+            if _lacks_resources(self.error):
+                raise _NoResourcesError from self.error
             raise _readable(self.error) from self.error
         assert self.result is not None, "the workers ended without a result"
         return self.result
@@ -288,13 +324,13 @@ class _Run:
             self.result = message.result
 
 
-def _no_room(error: BaseException) -> bool:
-    # By its name: Ray Train has this one for itself.
+def _lacks_resources(error: BaseException) -> bool:
+    # Compare the name: the class of this error is private to Ray Train.
     return type(getattr(error, "controller_failure", None)).__name__ == "WorkerGroupStartupTimeoutError"
 
 
 def _readable(error: BaseException) -> RuntimeError:
-    """Ray Train's error in one line; the whole of it stays its cause."""
+    """Return Ray Train's error in a single line. The caller chains the whole error."""
     failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
     for rank, failure in sorted(failures.items()):
         return RuntimeError(f"training failed on worker {rank}: {failure}")

@@ -39,32 +39,38 @@ __all__ = [
 ]
 
 Report = Callable[[int, Mapping[str, float]], None]
-"""Called with (step, metrics). An exception that it raises ends the training; so does stopping a trial."""
+"""Called with (step, metrics). An exception that it raises ends the training. A pruned or stopped trial does so."""
 
-# Steps between looks at the losses, where no report or checkpoint is due: a diverged training ends within these.
+# Most steps between two reads of the losses if no report or checkpoint is due. A diverged training ends within them.
 _LONGEST_SPAN = 100
-# Steps after a start or a halving in which the ranks ask each other whether memory ran out before they share gradients:
-# from the second on, Adam's moments are there, and memory has its largest use.
+# In this many steps after a start or a halving, the ranks ask each other if memory ran out before they share gradients.
+# From the second step on, Adam's moments exist, and memory use is at its largest.
 _CAREFUL_STEPS = 3
 _DROPOUT = draws.stream("training/dropout")
 
 
 class Checkpoints(Protocol):
-    """Where a training finds and leaves its checkpoints (directories); atomicity is the implementer's."""
+    """The storage of a training's checkpoints, each a directory. The implementation must make a save atomic."""
 
     def latest(self, at_most: int) -> tuple[int, Path] | None:
-        """The checkpoint of the largest step <= `at_most`, or None."""
+        """Return the checkpoint of the largest step <= `at_most`, or None."""
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Keep what `write` puts into the fresh directory that it is given as the checkpoint of `step`."""
+        """Call `write` with a fresh directory, and keep the directory as the checkpoint of `step`."""
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What to train, in values that travel between processes.
+    """The definition of a training, in values that can be sent to another process.
 
-    dataset_path: a prepared dataset's folder. source_path: that of the dataset from whose training images a degradation
-    draws (`animorph`); None for all others.
+    Attributes:
+        data: The dataset and its augmentation.
+        dataset_path: The folder of the prepared dataset.
+        degradation: The configuration of D.
+        restorer: The size of the network.
+        training: The optimisation.
+        source_path: The folder of the second dataset if the degradation needs the training images of a second dataset
+            (`animorph`), otherwise None.
     """
 
     data: DataConfig
@@ -79,8 +85,12 @@ class TrainingTask:
 class TrainResult:
     """The end of a training.
 
-    `resumed_from` is the step of the checkpoint that it went on from (None: from the start). `seconds` is wall time;
-    `images_per_s` counts training alone (no validation, no checkpoints) over all workers, 0 where nothing was left.
+    Attributes:
+        step: The last step.
+        resumed_from: The step of the checkpoint from which the training continued. None: it began anew.
+        seconds: Wall time.
+        images_per_s: Images over all workers per second of training alone, without validations and checkpoints. It is
+            0 if nothing was left to train.
     """
 
     step: int
@@ -99,24 +109,36 @@ def train(
 ) -> TrainResult:
     """Train the restorer R to minimise E |R(D(x, t), t) - x| (section 3.1) up to step `task.training.steps`.
 
-    Goes on from `checkpoints.latest(steps)` and is then bit for bit the unbroken training (on a CPU; on a GPU up to
-    the order of its sums). Every `report_every` steps and at the end, rank 0 reports `loss` and `grad_norm` (2-norm
-    before clipping), both means over the steps since the last report or the resume, and `images_per_s`. Where a
-    validation is due it reports `val_loss`: the averaged model's mean absolute error on the validation grid, whatever
-    the training loss, so that trials compare. A report comes before the checkpoint of its step: after an interruption
-    some steps may be reported twice, none is lost.
+    The training continues from `checkpoints.latest(steps)`. The result equals that of an uninterrupted training bit for
+    bit on a CPU, and up to the order of sums on a GPU.
 
-    `device`: this process's GPU if it has one, else the CPU. `world`: the torch.distributed group, if there is one.
-    Every rank must call this with the same task. The caller's torch random state is left as it was.
+    Every `report_every` steps and at the end, rank 0 reports `loss`, `grad_norm` (2-norm before clipping) and
+    `images_per_s`. The first two are means over the steps since the last report or the resume. When a validation is
+    due, rank 0 reports `val_loss`: the averaged model's mean absolute error on the validation grid. It is an absolute
+    error even if the training loss is another, so that trials can be compared. A report comes before the checkpoint of
+    its step. After an interruption some steps may therefore be reported twice, but no report is lost.
 
-    Where memory runs out, the step begins anew with half as many images at a time and twice as many such parts: the
-    same images, seeds and mean gradient, only summed in smaller pieces (with dropout, other units drop). It warns,
-    reports `micro_batch` (images at a time, of each process), and whoever resumes begins with it. MemoryExhaustedError
-    where one image does not fit. In a group, this holds for the first steps after a start; later, the error ends the
-    process that met it.
+    If memory runs out, the step begins anew with half as many images at a time, in twice as many parts. The images, the
+    seeds and the mean gradient stay the same; only the sums are made of smaller pieces, and dropout drops other units.
+    The function warns, and reports `micro_batch`, the images at a time of each process. A resumed training begins with
+    that number. In a group, this works only in the first steps after a start. Later, the error ends the process that
+    ran out of memory.
 
-    Raises DivergedError (a FloatingPointError) when the loss or a gradient is not finite; found at reports and
-    checkpoints, so that no step waits for the device. ValueError where there are more workers than images in a batch.
+    Args:
+        task: The training. Every rank must call this function with the same task.
+        checkpoints: Where the training finds and leaves its checkpoints.
+        report: Receives the metrics on rank 0, and may raise to end the training.
+        device: Default: this process's GPU if it has a GPU, otherwise the CPU.
+        world: Default: the torch.distributed group if it is initialised, otherwise this process alone.
+
+    Returns:
+        The end of the training. The caller's torch random state is unchanged.
+
+    Raises:
+        DivergedError: If the loss or a gradient is not finite (a FloatingPointError). It is noticed at reports and
+            checkpoints, so that no step waits for the device.
+        MemoryExhaustedError: If a single image does not fit into memory.
+        ValueError: If there are more workers than images in a batch.
     """
     world = world or World.current()
     place = torch.device(device) if device is not None else default_device()
@@ -130,7 +152,7 @@ def train(
 
 
 class _Training:
-    """One process's side of a training."""
+    """The part of a training that one process does."""
 
     def __init__(self, task: TrainingTask, device: torch.device, world: World):
         config = self.config = task.training
@@ -146,8 +168,8 @@ class _Training:
         self.state = TrainingState.initial(config, task.restorer, dataset.image_shape, degradation.steps, device)
         self.dropout_seed = int(draws.derive(config.seed, _DROPOUT, torch.zeros(1, dtype=torch.int64)))
         self.meter = Meter(world)
-        # Images at a time, at first the largest of the ranks' shares; and the last such number that was reported.
-        self.micro = self.told = -(-config.batch_size // world.size)
+        # Images at a time, at first the largest of the ranks' shares, and the last value of it that was reported.
+        self.micro = self.reported_micro = -(-config.batch_size // world.size)
         self.careful = _CAREFUL_STEPS
 
     def run(self, checkpoints: Checkpoints, report: Report) -> TrainResult:
@@ -155,7 +177,7 @@ class _Training:
         found = self.world.from_first(checkpoints.latest(self.config.steps) if self.world.rank == 0 else None)
         if found:
             self.state.load(found[1])
-            self.micro = self.told = min(self.micro, self.state.micro_batch() or self.micro)
+            self.micro = self.reported_micro = min(self.micro, self.state.micro_batch() or self.micro)
         self.network = self.world.wrap(self.state.network)
         while self.state.step < self.config.steps:
             count, started = self._span(), time.perf_counter()
@@ -167,7 +189,7 @@ class _Training:
         return TrainResult(self.state.step, found[0] if found else None, time.perf_counter() - begun, rate)
 
     def _span(self) -> int:
-        """Steps to take before the host has something to do."""
+        """Return the number of steps until the next report, validation, checkpoint or read of the losses."""
         config, step = self.config, self.state.step
         periods = (config.report_every, config.validate_every, config.checkpoint_every)
         return min(_LONGEST_SPAN, config.steps - step, *(period - step % period for period in periods if period))
@@ -186,16 +208,17 @@ class _Training:
         self.meter.add(done[0], norm)
 
     def _attempt(self, work: Callable[[], Tensor]) -> tuple[Tensor] | None:
-        """(work(),), or None on all ranks where memory ran out on one of them."""
+        """Return (work(),), or None on all ranks if memory ran out on one of them."""
         if self.world.size > 1 and not self.careful:
             return (work(),)
         done = attempt(work)
         return None if self.world.any(done is None, self.device) else done
 
     def _gradients(self) -> Tensor:
-        """Put the next step's gradient in place, from nothing: this rank's own while `careful`, else all ranks' mean.
+        """Compute the next step's gradient: this rank's own while `careful`, otherwise the mean over all ranks.
 
-        Gives this rank's part of the step's loss, times the ranks.
+        Returns:
+            This rank's part of the step's loss, times the number of ranks.
         """
         loss = torch.zeros((), device=self.device)
         self.state.optimizer.zero_grad(set_to_none=True)
@@ -207,7 +230,7 @@ class _Training:
         return loss
 
     def _parts(self) -> Iterator[tuple[int, int, int]]:
-        """What this rank passes through the network in the next step: the part's number (for dropout), start, stop."""
+        """Yield this rank's parts of the next step: the part's number (the dropout seed depends on it), start, stop."""
         config, world = self.config, self.world
         for micro_step in range(self.state.step * config.accumulate, (self.state.step + 1) * config.accumulate):
             first = micro_step * config.batch_size
@@ -218,48 +241,48 @@ class _Training:
                 yield number, start + count * piece // pieces, start + count * (piece + 1) // pieces
 
     def _backward(self, network: nn.Module, number: int, start: int, stop: int) -> Tensor:
-        """Add the gradient of the samples start..stop; returns their part of the step's loss, times the ranks."""
+        """Add the gradient of the samples start..stop, and return their part of the loss, times the number of ranks."""
         config = self.config
         seed_dropout(self.device, self.dropout_seed + number)
         batch = self.batches.at(start, stop)
-        # The ranks' gradients are averaged: a rank weighs by its images, so that shares may differ.
+        # The ranks' gradients are averaged. Shares may differ in size, so each rank is weighted by its images.
         weight = (stop - start) * self.world.size / (config.batch_size * config.accumulate)
         loss = self._errors(network, batch, config.loss).mean() * weight
         torch.autograd.backward(loss)
         return loss.detach()
 
     def _halve(self) -> None:
-        """From here on, half as many images at a time."""
+        """Use half as many images at a time from now on."""
         if self.micro == 1:
             raise MemoryExhaustedError(
-                "training: out of memory, even with one image at a time; a smaller restorer.size may fit"
+                "training: out of memory, even with one image at a time. A smaller restorer.size may fit."
             )
         tried, self.micro, self.careful = self.micro, self.micro // 2, _CAREFUL_STEPS
         if self.world.rank == 0:
             warnings.warn(
-                f"training: out of memory with {tried} images at a time, at step {self.state.step + 1}; goes on with "
-                f"{self.micro}, in more parts: the effective batch stays "
-                f"{self.config.batch_size * self.config.accumulate}",
+                f"training: out of memory with {tried} images at a time, at step {self.state.step + 1}. It goes on "
+                f"with {self.micro}, in more parts. The effective batch stays "
+                f"{self.config.batch_size * self.config.accumulate}.",
                 stacklevel=2,
             )
 
     def _errors(self, network: nn.Module, batch: Batch, loss: str) -> Tensor:
-        """|R(D(x, t), t) - x| or its square, (B, C, H, W)."""
+        """Return |R(D(x, t), t) - x| or its square, (B, C, H, W)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
             restored: Tensor = network(batch.x_t, batch.t)
         difference = restored.float() - batch.x0
         return difference.abs() if loss == "l1" else difference.square()
 
     def _events(self, checkpoints: Checkpoints, report: Report) -> None:
-        """Whatever is due after a step: validation, report, checkpoint, in this order."""
+        """Do what is due after a step: validation, report, checkpoint, in this order."""
         config, step, metrics = self.config, self.state.step, dict[str, float]()
         last = step == config.steps
         if last or step % config.report_every == 0:
             metrics |= self.meter.take()
         if self.grid and (last or step % config.validate_every == 0):
             metrics["val_loss"] = self._validate(self.grid)
-        if self.micro != self.told:
-            metrics["micro_batch"], self.told = self.micro, self.micro
+        if self.micro != self.reported_micro:
+            metrics["micro_batch"] = self.reported_micro = self.micro
         if metrics:
             self.state.history.append({"step": step, **metrics})
             self.world.on_first(lambda: report(step, metrics))
@@ -267,7 +290,7 @@ class _Training:
             self.world.on_first(lambda: checkpoints.save(step, self.state.save))
 
     def _validate(self, grid: ValidationGrid) -> float:
-        """Mean absolute error of the averaged model over the grid, whichever loss it is trained with."""
+        """Return the mean absolute error of the averaged model over the grid, for every training loss."""
         while (done := self._attempt(partial(self._grid_errors, grid))) is None:
             self._halve()
         total = done[0]
@@ -278,7 +301,7 @@ class _Training:
 
     @torch.no_grad()
     def _grid_errors(self, grid: ValidationGrid) -> Tensor:
-        """The sum over this rank's share of the grid."""
+        """Return the sum of the errors over this rank's share of the grid."""
         total = torch.zeros((), device=self.device)
         start, stop = self.world.share(0, grid.size)
         whole = self.micro * self.world.size >= self.config.batch_size

@@ -1,4 +1,4 @@
-"""All that a training carries from one step to the next, on the device and in a checkpoint."""
+"""The state of a training between two steps, on the device and in a checkpoint."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _INIT = draws.stream("training/initial weights")
 
 
 class TrainingState:
-    """The network, its average (EMA), Adam's moments, the number of optimiser steps taken and what they reported.
+    """The network, its average (EMA), Adam's moments, the number of optimiser steps taken, and the reports so far.
 
-    Nothing else is needed for an exact resume: the data position is `step * batch_size * accumulate`, and all
-    randomness is a function of (seed, position).
+    An exact resume needs nothing else. The data position is `step * batch_size * accumulate`, and all randomness is a
+    function of (seed, position).
     """
 
     def __init__(self, config: TrainingConfig, network: nn.Module, device: torch.device):
         self.config = config
         self.network = network.to(device).train()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        # Walking the modules at every step would cost as much as the update itself.
+        # Kept in lists, because a walk over the modules at every step would cost as much as the update itself.
         self._raw: list[Tensor] = list(self.network.parameters())
         self._averaged: list[Tensor] = list(self.average.parameters())
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
@@ -55,7 +55,15 @@ class TrainingState:
         steps: int,
         device: torch.device,
     ) -> TrainingState:
-        """A new network, its weights fixed by `config.seed` alone: the same on every device and worker."""
+        """Return the state of a new network. `config.seed` alone fixes its weights, on every device and worker.
+
+        Args:
+            config: The optimisation.
+            restorer: The size of the network.
+            image_shape: (C, H, W).
+            steps: T, as in `build_restorer`.
+            device: The device of the network.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(
                 int(draws.derive(config.seed, _INIT, torch.zeros(1, dtype=torch.int64)))
@@ -64,12 +72,12 @@ class TrainingState:
         return cls(config, network, device)
 
     def micro_batch(self) -> int | None:
-        """How many images at a time fitted the memory last, where that had to be found out."""
+        """Return the last number of images at a time that fitted into memory. None: memory never ran out."""
         sizes = [row["micro_batch"] for row in self.history if "micro_batch" in row]
         return int(sizes[-1]) if sizes else None
 
     def update(self) -> None:
-        """One optimiser step on the gradients at hand, then the average where its turn has come."""
+        """Take an optimiser step on the current gradients, then update the average if that is due."""
         self.optimizer.step()
         self.step += 1
         if self.step % self.config.ema_every == 0:
@@ -81,8 +89,8 @@ class TrainingState:
         if self.config.ema_warmup:
             decay = min(decay, (1 + k) / (10 + k))
         torch._foreach_lerp_(self._averaged, self._raw, 1 - decay)
-        for mine, theirs in zip(self.average.buffers(), self.network.buffers(), strict=True):
-            mine.copy_(theirs)
+        for averaged, raw in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            averaged.copy_(raw)
 
     def save(self, directory: Path) -> None:
         """Write a checkpoint into the (existing, empty) `directory`."""
@@ -102,13 +110,17 @@ class TrainingState:
         (directory / HISTORY).write_text("".join(json.dumps(row) + "\n" for row in self.history))
 
     def load(self, directory: Path) -> None:
-        """Take up the checkpoint in `directory`; ValueError where it is not one of this training."""
+        """Load the checkpoint in `directory`.
+
+        Raises:
+            ValueError: If it belongs to a training with another number of images per step, or has another format.
+        """
         state = read_state(directory)
         position = state["step"] * self.config.batch_size * self.config.accumulate
         if state["position"] != position:
             raise ValueError(
                 f"{directory}: saved at sample {state['position']}, but step {state['step']} of batches of "
-                f"{self.config.batch_size} x {self.config.accumulate} is sample {position}: another training"
+                f"{self.config.batch_size} x {self.config.accumulate} is sample {position}. It is another training's."
             )
         self.network.load_state_dict(load_file(directory / WEIGHTS))
         self.average.load_state_dict(load_file(directory / EMA))
@@ -122,15 +134,19 @@ class TrainingState:
 
 
 def read_state(directory: Path) -> dict[str, Any]:
-    """`state.json` of a checkpoint: format, step, position, torch. ValueError where its format is another."""
+    """Return `state.json` of a checkpoint: format, step, position, torch.
+
+    Raises:
+        ValueError: If this version does not read the format.
+    """
     state: dict[str, Any] = json.loads((directory / STATE).read_text())
     if state.get("format") != _FORMAT:
-        raise ValueError(f"{directory}: checkpoint format {state.get('format')!r}; this version reads {_FORMAT}")
+        raise ValueError(f"{directory}: checkpoint format {state.get('format')!r}. This version reads {_FORMAT}.")
     return state
 
 
 def read_history(directory: str | Path) -> list[dict[str, float]]:
-    """What the training of a checkpoint reported up to it, oldest first: `step` and the metrics of each report."""
+    """Return the reports of a training up to this checkpoint, oldest first: `step` and the metrics of each."""
     return [json.loads(line) for line in (Path(directory) / HISTORY).read_text().splitlines()]
 
 
@@ -143,10 +159,18 @@ def load_restorer(
     ema: bool = True,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """The restorer of a checkpoint, in eval mode and without gradients for its weights.
+    """Load the restorer of a checkpoint, in eval mode and without gradients for its weights.
 
-    `steps` is T, as in `build_restorer`. `ema` chooses the averaged weights (those the paper samples with) or the raw
-    ones. RuntimeError from torch where the weights are of another network.
+    Args:
+        directory: The checkpoint.
+        restorer: The size of the network.
+        image_shape: (C, H, W).
+        steps: T, as in `build_restorer`.
+        ema: True loads the averaged weights, with which the paper samples. False loads the raw weights.
+        device: The device of the network.
+
+    Raises:
+        RuntimeError: If the weights belong to another network (raised by torch).
     """
     with torch.random.fork_rng(devices=[]):
         network = build_restorer(restorer, image_shape, steps=steps)
@@ -155,5 +179,5 @@ def load_restorer(
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    # Not save_file: its files are readable by their owner alone, whatever the umask.
+    # Not save_file: whatever the umask, only the owner can read its files.
     path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))

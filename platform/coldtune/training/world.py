@@ -1,4 +1,4 @@
-"""The processes that train together: one, or a torch.distributed group."""
+"""The processes that train together: a single process, or a torch.distributed group."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-# DistributedDataParallel imports this module when it is first used. The functions in it have a parameter whose default
-# value is the default process group at the time of the import. If that is after init_process_group, they refer to the
-# group until the process ends: destroy_process_group then leaves gloo's threads running, and a gloo thread that is
-# still releasing a tensor when the interpreter shuts down ends the process with SIGABRT. So import it early.
+# Import this module before a process group exists. Otherwise DistributedDataParallel imports it inside the group, and
+# functions of the module keep the group as the default value of a parameter until the process ends. In that case
+# destroy_process_group leaves gloo's threads running. If such a thread still releases a tensor while the interpreter
+# shuts down, the process ends by SIGABRT.
 import torch.distributed.nn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -23,48 +23,51 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among `size` of them. With size > 1 the default process group must be initialised."""
+    """The place of this process among the `size` processes that train together.
+
+    If size > 1, the default process group must be initialised.
+    """
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def current(cls) -> World:
-        """The initialised torch.distributed group; a single process where there is none."""
+        """Return this process's place in the torch.distributed group, or a single process if no group exists."""
         return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
 
     def share(self, start: int, stop: int) -> tuple[int, int]:
-        """This rank's part of the range start..stop; parts differ by at most one item."""
+        """Return this rank's part of the range start..stop. Parts differ by at most one item."""
         count = stop - start
         return start + count * self.rank // self.size, start + count * (self.rank + 1) // self.size
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """`network` with gradients averaged over the ranks in its backward pass."""
+        """Return `network` such that its backward pass averages the gradients over the ranks."""
         if self.size == 1:
             return network
         return DistributedDataParallel(network, gradient_as_bucket_view=True)
 
     def local_gradients(self, network: nn.Module) -> Any:
-        """Context in which a backward pass of the wrapped network accumulates without talking to the other ranks."""
+        """Return a context in which a backward pass of a wrapped network adds up this rank's gradients only."""
         return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
     def sum(self, values: Tensor) -> Tensor:
-        """Elementwise sum over the ranks (in place), on all of them."""
+        """Sum `values` elementwise over the ranks, in place, on all ranks."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether `flag` holds on any rank, on all of them; waits for the device (`device` is this rank's)."""
+        """Return True on all ranks if `flag` is true on any rank. It waits for `device`, which is this rank's."""
         return bool(self.sum(torch.tensor(int(flag), device=device)) > 0) if self.size > 1 else flag
 
     def average(self, gradients: Sequence[Tensor]) -> None:
-        """What the backward pass of a wrapped network does by itself: the mean over the ranks, in place."""
+        """Average `gradients` over the ranks, in place, as the backward pass of a wrapped network does."""
         for gradient in gradients if self.size > 1 else ():
             self.sum(gradient.div_(self.size))
 
     def from_first(self, value: T) -> T:
-        """Rank 0's `value` (small and picklable) on every rank."""
+        """Return rank 0's `value` on every rank. It must be small and picklable."""
         if self.size == 1:
             return value
         box = [value]
@@ -79,10 +82,10 @@ class World:
         """
         if self.rank != 0:
             if self.from_first(False):
-                raise PeerError("rank 0 ended the training; its log says why")
+                raise PeerError("rank 0 ended the training. Its log says why.")
             return
-        # No local variable may hold the error: it would form a cycle with its traceback, which keeps the network, the
-        # optimizer and the process group alive until the garbage collector runs.
+        # Do not keep the error in a local variable. It would form a cycle with its traceback, which keeps the network,
+        # the optimizer and the process group alive until the garbage collector runs.
         try:
             action()
         except BaseException:
@@ -92,9 +95,9 @@ class World:
 
 
 class PeerError(RuntimeError):
-    """Another process of the group raised, and this one follows it rather than wait for ever."""
+    """The end of a training on this rank because another rank raised an error. Otherwise this rank would hang."""
 
 
 def default_device() -> torch.device:
-    """The GPU that this process was given, or the CPU."""
+    """Return the GPU that was assigned to this process, or the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")

@@ -141,7 +141,7 @@ def _trainer(job: TrialJob, device: str, check_in: Callable[[bool], None] = lamb
         storage_path=Path(job.home) / "ray" / "train",
         cpus_per_worker=job.cpus,
         gpus_per_worker=job.gpus,
-        look=check_in,
+        check_in=check_in,
     )
 
 
