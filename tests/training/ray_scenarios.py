@@ -1,6 +1,8 @@
-"""Trainings on a Ray of their own: `python ray_scenarios.py SCENARIO FOLDER TASK_PICKLE` prints JSON on its last line.
+"""Trainings on a local Ray, for test_distributed.py: `python ray_scenarios.py`.
 
-A process of its own, because Ray reads its environment when it is imported, and so that nothing of it stays in pytest.
+Each line of standard input names a scenario, a folder and a pickled task, separated by tabs. The process answers with a
+line of JSON. It is a separate process, because Ray reads its environment on import, and so that pytest's process stays
+free of Ray. All scenarios share this process, because a start of Ray takes seconds.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,13 +24,15 @@ from pathlib import Path
 from typing import Any
 
 os.environ |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "300"  # for a stopped trial to come to its end; Tune's own is 2
+os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "300"  # Tune's own default, 2, is too short for a trial to end
 
 import ray
 from training_helpers import InterruptedTrainingError, Reports
 
 from coldtune.training import DivergedError, FolderCheckpoints, Report, TrainingTask
 from coldtune.training.distributed import train_distributed
+
+ANSWER = "answer: "
 
 
 def run(task: TrainingTask, folder: Path, report: Report, name: str) -> Any:
@@ -37,36 +42,35 @@ def run(task: TrainingTask, folder: Path, report: Report, name: str) -> Any:
 
 
 def plain(task: TrainingTask, folder: Path) -> dict[str, Any]:
-    """A training as a script runs it; then what the dashboard lists and which actors are left."""
-    where: set[tuple[int, str]] = set()
+    """Train as a script does, then read the dashboard's list of runs, and wait until the workers have ended."""
+    callers: set[tuple[int, str]] = set()
     reports = Reports()
 
     def report(step: int, metrics: Any) -> None:
-        where.add((os.getpid(), threading.current_thread().name))
+        callers.add((os.getpid(), threading.current_thread().name))
         reports(step, metrics)
 
     result = run(task, folder, report, "plain")
     url = f"http://{ray.get_runtime_context().worker.node.webui_url}/api/train/v2/runs/v1"
-    listed: list[dict[str, Any]] = []
+    statuses: list[str] = []
 
-    def ended() -> bool:
+    def finished() -> bool:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=60) as answer:
-            listed[:] = json.load(answer)["train_runs"]
-        return bool(listed) and all(run["status"] == "FINISHED" for run in listed)
+            runs = json.load(answer)["train_runs"]
+            statuses[:] = [run["status"] for run in runs if run["name"] == "plain"]
+        return statuses == ["FINISHED"]
 
-    wait_for(ended)
-    wait_for(lambda: not workers_alive())
+    wait_for(finished)
     return {
-        "rows": reports.rows,
+        "rows": list(reports.rows.items()),
         "step": result.step,
-        "here": where == {(os.getpid(), threading.current_thread().name)},
-        "runs": [(run["name"], run["status"]) for run in listed],
-        "workers_left": len(workers_alive()),
+        "reported in caller's thread": callers == {(os.getpid(), threading.current_thread().name)},
+        "statuses": statuses,
     }
 
 
 def failing(task: TrainingTask, folder: Path) -> dict[str, Any]:
-    """A worker killed after its first checkpoint; a divergence; a report that raises; a cluster that is too small."""
+    """Train with a killed worker, then with a divergence, then with a terminated worker and a report that raises."""
     seen: dict[str, Any] = {}
     killed: list[int] = []
     rows: list[int] = []
@@ -97,13 +101,11 @@ def failing(task: TrainingTask, folder: Path) -> dict[str, Any]:
         run(endless, folder, terminate_then_stop, "stopped")
     except InterruptedTrainingError:
         seen["stopped"] = steps
-    wait_for(lambda: not workers_alive())
-    seen["workers_left"] = len(workers_alive())
     return seen
 
 
 def nested(task: TrainingTask, folder: Path) -> dict[str, Any]:
-    """Two trials of Ray Tune in one reused actor, the first stopped by Tune, on exactly the CPUs of one training."""
+    """Run two trials of Ray Tune in a reused actor, on exactly the CPUs of one training. Tune stops the first trial."""
     from ray import tune
 
     def trial(config: dict[str, Any]) -> None:
@@ -125,12 +127,12 @@ def nested(task: TrainingTask, folder: Path) -> dict[str, Any]:
         "errors": results.num_errors,
         "last_steps": sorted(result.metrics["step"] for result in results if result.metrics),
         "actors": len({result.metrics["trial_pid"] for result in results if result.metrics}),
-        "reference_loss": [r.metrics["loss"] for r in results if r.metrics and r.metrics["step"] == 4],
+        "loss of step 4": [r.metrics["loss"] for r in results if r.metrics and r.metrics["step"] == 4],
     }
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Until it holds, or has not for long: whoever looks then sees that it does not."""
+    """Wait until `condition()` is true, at most two minutes. The caller's test then sees that it is still false."""
     deadline = time.monotonic() + 120
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -144,19 +146,29 @@ def workers_alive() -> list[int]:
     return [actor.pid for actor in list_actors(address=address, filters=filters, detail=True, timeout=120)]
 
 
-def main() -> None:
-    scenario, folder, pickled = sys.argv[1:]
+def answer(line: str, logs: Path) -> dict[str, Any]:
+    """Run the scenario of an input line, and look for workers that still run or ended by SIGABRT."""
+    name, folder, pickled = line.rstrip("\n").split("\t")
     task: TrainingTask = pickle.loads(Path(pickled).read_bytes())
-    # Socket paths must be short; Ray's processes may write for a moment after its end.
+    try:
+        seen = {"plain": plain, "failing": failing, "nested": nested}[name](task, Path(folder))
+    except Exception:
+        return {"error": traceback.format_exc()}
+    wait_for(lambda: not workers_alive())
+    seen["workers_left"] = len(workers_alive())
+    seen["aborted"] = [log.name for log in logs.glob("worker-*.err") if "SIGABRT" in log.read_text(errors="replace")]
+    return seen
+
+
+def main() -> None:
+    # Socket paths must be short. Ray's processes may still write for a moment after its shutdown.
     with tempfile.TemporaryDirectory(prefix="coldtune-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
         ray.init(address="local", num_cpus=2, _temp_dir=scratch, logging_level="ERROR", log_to_driver=False)
         try:
-            seen = {"plain": plain, "failing": failing, "nested": nested}[scenario](task, Path(folder))
-            logs = Path(scratch, "session_latest", "logs").glob("worker-*.err")
-            seen["aborted"] = [log.name for log in logs if "SIGABRT" in log.read_text(errors="replace")]
+            for line in sys.stdin:
+                print(ANSWER + json.dumps(answer(line, Path(scratch, "session_latest", "logs"))), flush=True)
         finally:
             ray.shutdown()
-    print(json.dumps(seen))
 
 
 if __name__ == "__main__":

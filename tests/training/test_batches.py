@@ -1,3 +1,5 @@
+"""The stream of training samples and the validation grid."""
+
 from __future__ import annotations
 
 import pytest
@@ -22,7 +24,7 @@ AUGMENTED = DataConfig(name="digits", image_size=8, crop_pad=2, flip=True)
 
 
 def numbered(count: int) -> torch.Tensor:
-    """Images that can be told apart: image i is filled with the value i."""
+    """Return images that can be distinguished: image i is filled with the value i."""
     return torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 1, 8, 8).contiguous()
 
 
@@ -34,27 +36,28 @@ def batches(images: torch.Tensor, data: DataConfig = PLAIN, seed: int = 0) -> Tr
     return TrainingBatches(images, data, blur(), seed, CPU)
 
 
-def shown(x0: torch.Tensor) -> list[int]:
+def image_numbers(x0: torch.Tensor) -> list[int]:
+    """Return the numbers of `numbered` images."""
     return ((x0[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
 
 
-def test_every_epoch_shows_each_image_once_in_its_own_order() -> None:
+def test_batches_epoch_contains_each_image_once_in_new_order() -> None:
     stream = batches(numbered(30))
-    epochs = [shown(stream.at(30 * epoch, 30 * (epoch + 1)).x0) for epoch in range(4)]
+    epochs = [image_numbers(stream.at(30 * epoch, 30 * (epoch + 1)).x0) for epoch in range(4)]
     assert all(sorted(epoch) == list(range(30)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-def test_another_seed_is_another_order_and_other_levels() -> None:
-    one, two = (batches(numbered(30), seed=seed).at(0, 30) for seed in (0, 1))
-    assert shown(one.x0) != shown(two.x0)
-    assert not torch.equal(one.t, two.t)
+def test_batches_other_seed_changes_order_and_levels() -> None:
+    first, second = (batches(numbered(30), seed=seed).at(0, 30) for seed in (0, 1))
+    assert image_numbers(first.x0) != image_numbers(second.x0)
+    assert not torch.equal(first.t, second.t)
 
 
 @settings(deadline=None)
 @given(st.integers(0, 70), st.integers(0, 70), st.integers(0, 70))
-def test_a_batch_is_the_same_however_it_is_cut(first: int, second: int, third: int) -> None:
-    """Over ends of epochs too (25 images), in any order of asking, with augmentation."""
+def test_batches_split_range_equals_whole_range(first: int, second: int, third: int) -> None:
+    """The range may cross ends of epochs (25 images), and its later part may be computed first. With augmentation."""
     a, b, c = sorted((first, second, third))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (25, 1, 8, 8), dtype=torch.uint8, generator=generator)
@@ -68,7 +71,7 @@ def test_a_batch_is_the_same_however_it_is_cut(first: int, second: int, third: i
     torch.testing.assert_close(whole.x_t, torch.cat([early.x_t, late.x_t]), rtol=0, atol=1e-6)
 
 
-def test_levels_are_uniform_over_all_severities() -> None:
+def test_batches_levels_are_uniform() -> None:
     t = batches(numbered(30)).at(0, 50_000).t
     counts = torch.bincount(t, minlength=6)
     assert counts[0] == 0
@@ -77,19 +80,19 @@ def test_levels_are_uniform_over_all_severities() -> None:
     assert (counts[1:] - 10_000).abs().max() < 5 * (50_000 * 0.2 * 0.8) ** 0.5
 
 
-def test_an_image_gets_a_new_level_at_every_visit() -> None:
+def test_batches_image_of_every_epoch_gets_new_level() -> None:
     stream = batches(numbered(1))
     assert len(set(stream.at(0, 200).t.tolist())) == 5
 
 
-def test_the_degraded_image_belongs_to_the_clean_one() -> None:
+def test_batches_degraded_image_matches_clean_image() -> None:
     batch = batches(numbered(30), AUGMENTED).at(0, 40)
     torch.testing.assert_close(batch.x_t, blur()(batch.x0, batch.t, None), rtol=0, atol=0)
     assert batch.x0.dtype == batch.x_t.dtype == torch.float32
     assert not batch.x_t.requires_grad
 
 
-def test_augmentation_varies_an_image_between_visits(digits: Dataset) -> None:
+def test_batches_augmented_image_varies_between_epochs(digits: Dataset) -> None:
     image = digits.split("train").images[:1]
     x0 = batches(image, AUGMENTED).at(0, 50).x0
     assert len(x0.unique(dim=0)) > 10
@@ -97,18 +100,18 @@ def test_augmentation_varies_an_image_between_visits(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize("size", [3, 5, 17, 30, 100])
-def test_the_validation_grid_spreads_levels_evenly_over_distinct_images(size: int) -> None:
+def test_validation_grid_levels_are_even_over_distinct_images(size: int) -> None:
     grid = ValidationGrid(numbered(30), blur(), size, CPU)
     assert grid.size == min(size, 30)
     batch = grid.at(0, grid.size)
-    assert len(set(shown(batch.x0))) == grid.size
+    assert len(set(image_numbers(batch.x0))) == grid.size
     counts = torch.bincount(batch.t, minlength=6)[1:]
     assert counts.sum() == grid.size
     assert counts.max() - counts.min() <= 1
     torch.testing.assert_close(batch.x_t, blur()(batch.x0, batch.t, None))
 
 
-def test_the_validation_grid_does_not_augment_or_depend_on_a_run() -> None:
+def test_validation_grid_images_are_not_augmented() -> None:
     images = numbered(30)
     batch = ValidationGrid(images, blur(), 30, CPU).at(0, 30)
     clean = to_float(images)

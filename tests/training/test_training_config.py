@@ -1,3 +1,5 @@
+"""Which fields of a training shape its trajectory, and the messages for wrong values."""
+
 from __future__ import annotations
 
 import pytest
@@ -10,7 +12,7 @@ from coldtune.training import TrainingConfig
     "change",
     [{"steps": 7}, {"validate_every": 7}, {"validate_images": 7}, {"report_every": 7}, {"checkpoint_every": 7}],
 )
-def test_length_and_bookkeeping_do_not_make_another_training(change: dict[str, int]) -> None:
+def test_trajectory_changed_bookkeeping_is_same_training(change: dict[str, int]) -> None:
     assert digest(TrainingConfig(**change).trajectory()) == digest(TrainingConfig().trajectory())
 
 
@@ -29,11 +31,11 @@ def test_length_and_bookkeeping_do_not_make_another_training(change: dict[str, i
         {"dtype": "bfloat16"},
     ],
 )
-def test_everything_else_does(change: dict[str, object]) -> None:
+def test_trajectory_other_changed_field_is_another_training(change: dict[str, object]) -> None:
     assert digest(TrainingConfig.model_validate(change).trajectory()) != digest(TrainingConfig().trajectory())
 
 
-def test_every_field_is_on_one_side() -> None:
+def test_trajectory_and_bookkeeping_share_no_field_and_miss_none() -> None:
     shaping = set(TrainingConfig().trajectory())
     assert shaping | TrainingConfig.BOOKKEEPING == set(TrainingConfig.model_fields)
     assert not shaping & TrainingConfig.BOOKKEEPING
@@ -51,11 +53,11 @@ def test_every_field_is_on_one_side() -> None:
         ("seed", -1),
     ],
 )
-def test_a_wrong_value_is_named_with_its_key(key: str, value: object) -> None:
+def test_training_config_wrong_value_names_key(key: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"training\.{key} = "):
         parse(TrainingConfig, {key: value}, "training")
 
 
-def test_an_unknown_key_is_named_with_those_allowed() -> None:
+def test_training_config_unknown_key_lists_allowed_keys() -> None:
     with pytest.raises(ValueError, match=r"training\.epochs.*batch_size"):
         parse(TrainingConfig, {"epochs": 3}, "training")
