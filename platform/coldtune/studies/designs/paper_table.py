@@ -24,8 +24,9 @@ SPLIT = "test"  # the paper reports held-out test images (section 4), and nobody
 class TablePlan:
     """The trials of a table for one dataset.
 
-    presets: By name of a trial, the name of its preset.
-    absent: By name of a trial that is left out, the reason.
+    Attributes:
+        presets: By name of a trial, the name of its preset.
+        absent: By name of a trial that is left out, the reason.
     """
 
     table: PaperTable

@@ -42,10 +42,11 @@ _PAUSE_S = 0.2
 class Driver:
     """A process that runs a study.
 
-    process: Its host, its process id, and what tells it from a later process with the same id.
-    place: Its place in the order of arrival. None while it is choosing.
-    started: When it started, in seconds since the epoch.
-    seconds: After how many seconds without a sign of life it counts as dead.
+    Attributes:
+        process: Its host, its process id, and what tells it from a later process with the same id.
+        place: Its place in the order of arrival. None while it is choosing.
+        started: When it started, in seconds since the epoch.
+        seconds: After how many seconds without a sign of life it counts as dead.
     """
 
     token: str

@@ -32,10 +32,11 @@ class StoredStage(NamedTuple):
 class Effort:
     """The work of a trial, as far as it is known.
 
-    found: By kind of stage (`train`, `sample`, `measure`), how many the trial found in the store.
-    trained: Seconds of the trial's own training. None if the training was found.
-    saved: Seconds of work that the trial found done.
-    seconds: Wall time in seconds, including the time before an interruption.
+    Attributes:
+        found: By kind of stage (`train`, `sample`, `measure`), how many the trial found in the store.
+        trained: Seconds of the trial's own training. None if the training was found.
+        saved: Seconds of work that the trial found done.
+        seconds: Wall time in seconds, including the time before an interruption.
     """
 
     found: Mapping[str, int] = field(default_factory=dict)
@@ -48,11 +49,12 @@ class Effort:
 class TrialOutcome:
     """The outcome of a trial, as its process reports it to the driver.
 
-    metrics: By name. The suffixes `_direct`, `_naive` and `_degraded` mark the other sets of images.
-    protocol: The plain values of the protocol behind the metrics. None only if nothing was measured.
-    images, measured: Addresses of the sampled images and of their judgements in the store, by set of images.
-    checkpoint: Address of the restorer in the store.
-    rungs: By step, the metrics at that rung.
+    Attributes:
+        metrics: By name. The suffixes `_direct`, `_naive` and `_degraded` mark the other sets of images.
+        protocol: The plain values of the protocol behind the metrics. None only if nothing was measured.
+        images, measured: Addresses of the sampled images and of their judgements in the store, by set of images.
+        checkpoint: Address of the restorer in the store.
+        rungs: By step, the metrics at that rung.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -97,12 +99,13 @@ class TrialOutcome:
 class Rung:
     """A trial's report from a rung, at which it may end.
 
-    step, steps: The step of the rung, and the number of steps of the whole training.
-    metric: The metric by which rungs are judged.
-    values: Metrics by name.
-    stages: The trial's stages so far.
-    effort: The trial's work so far.
-    training_seconds: Seconds of the training since its first step, whoever trained it.
+    Attributes:
+        step, steps: The step of the rung, and the number of steps of the whole training.
+        metric: The metric by which rungs are judged.
+        values: Metrics by name.
+        stages: The trial's stages so far.
+        effort: The trial's work so far.
+        training_seconds: Seconds of the training since its first step, whoever trained it.
     """
 
     step: int

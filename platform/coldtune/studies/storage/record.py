@@ -53,12 +53,13 @@ class TrialRecord(TrialOutcome):
 
     A trial that has not completed has only a part of an outcome.
 
-    reason: Why the trial failed, or at which rung it was pruned.
-    training: How far the training of a pruned trial came.
-    decisions: By step, the decision at that rung.
-    why: Why the trial was enqueued before the search chooses points.
-    promoted_from: The number of the pruned trial that this trial continues.
-    imported_from: The trial of another study that this trial copies.
+    Attributes:
+        reason: Why the trial failed, or at which rung it was pruned.
+        training: How far the training of a pruned trial came.
+        decisions: By step, the decision at that rung.
+        why: Why the trial was enqueued before the search chooses points.
+        promoted_from: The number of the pruned trial that this trial continues.
+        imported_from: The trial of another study that this trial copies.
     """
 
     reason: str = ""
@@ -191,12 +192,13 @@ class TestResult:
 class StudyRecord:
     """Everything that a study keeps in the storage, beside its trials.
 
-    spec: The plain values of its spec.
-    fingerprint: The fingerprint of its dataset.
-    imported: By name of another study, how many of its trials were imported, as text.
-    ready: Whether the study is completely set up, including its imports.
-    trials: How many trials the study asks in all.
-    test: The metrics of its best trial on the test split.
+    Attributes:
+        spec: The plain values of its spec.
+        fingerprint: The fingerprint of its dataset.
+        imported: By name of another study, how many of its trials were imported, as text.
+        ready: Whether the study is completely set up, including its imports.
+        trials: How many trials the study asks in all.
+        test: The metrics of its best trial on the test split.
     """
 
     spec: Mapping[str, Any] | None = None

@@ -47,8 +47,9 @@ FIRST = 5
 class _LongerTraining:
     """A point of the new study whose training continues that of an imported study's trial.
 
-    order: The key by which such points are sorted, the best first.
-    why: The reason for asking it first, for the user.
+    Attributes:
+        order: The key by which such points are sorted, the best first.
+        why: The reason for asking it first, for the user.
     """
 
     order: tuple[float, ...]

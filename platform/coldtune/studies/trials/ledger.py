@@ -48,9 +48,10 @@ from coldtune.studies.trials.setup import Imports, open_study, set_up
 class TrialRequest:
     """A trial to run.
 
-    point: Its values by short name. The configuration follows from them.
-    again: Whether the trial was interrupted before and resumes.
-    promoted_from: The number of the pruned trial that it continues, if any.
+    Attributes:
+        point: Its values by short name. The configuration follows from them.
+        again: Whether the trial was interrupted before and resumes.
+        promoted_from: The number of the pruned trial that it continues, if any.
     """
 
     number: int

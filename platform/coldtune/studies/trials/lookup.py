@@ -32,9 +32,10 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 class Home:
     """A home in which finished trials are looked up.
 
-    data_dir: The folder of a dataset's published files, if it must be prepared.
-    tracking_uri: The MLflow server of its runs, if it is not the home's own.
-    store: The store of the finished work, if it is not the home's own.
+    Attributes:
+        data_dir: The folder of a dataset's published files, if it must be prepared.
+        tracking_uri: The MLflow server of its runs, if it is not the home's own.
+        store: The store of the finished work, if it is not the home's own.
     """
 
     path: Path

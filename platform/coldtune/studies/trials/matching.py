@@ -32,7 +32,8 @@ class UnfitError(ValueError):
 class Importer:
     """The study that imports: its space, and everything else on which a value in it depends.
 
-    sources: The datasets that degradations draw from, by name.
+    Attributes:
+        sources: The datasets that degradations draw from, by name.
     """
 
     spec: StudySpec

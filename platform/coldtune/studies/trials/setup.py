@@ -26,9 +26,10 @@ from coldtune.studies.storage.trial_cache import point_name
 class Imports:
     """Trials and points that a new study takes over from other studies.
 
-    trials: Copies of finished trials.
-    first: Points that are asked first, each with its reason.
-    summaries: By name of the other study, how many of its trials fit, for the user.
+    Attributes:
+        trials: Copies of finished trials.
+        first: Points that are asked first, each with its reason.
+        summaries: By name of the other study, how many of its trials fit, for the user.
     """
 
     trials: Sequence[FrozenTrial] = ()

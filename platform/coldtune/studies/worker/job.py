@@ -14,12 +14,14 @@ LATE = "late"  # the `state` of a trial whose process is about to be ended by fo
 class TrialJob(Config):
     """Everything that a worker process needs to run a trial. All paths are absolute.
 
-    again: Whether the trial was interrupted before and resumes.
-    protocol: The protocol under which the study judges. None: the protocol that the trial resolves to in its process.
-    leftover: The leftover of its degradation, to be logged.
-    store: The place of the store. None: the home's own store.
-    tags: The tags of its MLflow run.
-    timeout: The seconds that it may run. None: no limit.
+    Attributes:
+        again: Whether the trial was interrupted before and resumes.
+        protocol: The protocol under which the study judges. None: the protocol that the trial resolves to in its
+            process.
+        leftover: The leftover of its degradation, to be logged.
+        store: The place of the store. None: the home's own store.
+        tags: The tags of its MLflow run.
+        timeout: The seconds that it may run. None: no limit.
     """
 
     study: str
