@@ -52,11 +52,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Choose the number of worker processes. 0 runs all tests in this process.
 
-    Only the whole suite is worth the start of workers. Heavy tests need the machine for themselves.
+    Only the whole suite is worth the start of workers. Heavy tests need the machine for themselves, and the output of
+    workers cannot be watched with `-s`.
     """
-    whole = {Path(argument).resolve() for argument in config.args} == {ROOT / "tests"} and not config.option.keyword
+    option = config.option
+    whole = {Path(argument).resolve() for argument in config.args} == {ROOT / "tests"}
+    some = option.keyword or option.lf or option.heavy or option.capture == "no"
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, MAX_WORKERS) if whole and cpus > 1 and not config.option.heavy else 0
+    return min(cpus, MAX_WORKERS) if whole and not some and cpus > 1 else 0
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -136,6 +136,7 @@ class Lab:
         self.env = {key: value for key, value in os.environ.items() if not key.startswith(foreign)} | {
             _MARK: self.mark,
             "HOME": str(self.user),
+            "COLUMNS": "160",  # at 80 columns a wide table continues below itself, depending on how long trials take
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "RAY_TMPDIR": str(self.ray),
             "RAY_AUTH_MODE": "token",

@@ -19,7 +19,7 @@ SETTINGS = ["training.steps=4", "training.batch_size=8", "degradation.steps=5", 
 
 def start(lab: Lab, home: Path, number: str) -> Running:
     job = [sys.executable, "jobs/paper_table.py", "--home", str(home), "--table", number]
-    return lab.start([*job, "--set", *SETTINGS], COLUMNS="160")
+    return lab.start([*job, "--set", *SETTINGS])
 
 
 def trials_of(home: Path, number: str) -> list[FrozenTrial]:
