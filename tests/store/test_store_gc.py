@@ -166,7 +166,7 @@ def test_gc_running_trial_protects_entries_made_since_its_start(study: Study, ca
     during = store.put("train", "key/00000010", lambda d: {"final": False})
     backdate(during.path, time.time() - 0.9 * 3600)  # a host whose clock is behind may have made it
     assert gc(study, "--yes") == 0
-    assert "Trials that did not end" in capsys.readouterr().out
+    assert "Some trials have not ended" in capsys.readouterr().out
     assert "sample/before" not in entries(store)
     assert "train/key/00000010" in entries(store)
 
