@@ -143,7 +143,7 @@ def test_preset_has_prior_only_for_generation():
 
 @pytest.mark.parametrize("dataset", ["celeba", "afhq"])
 def test_prepare_dataset_without_download_names_source_of_files(dataset, tmp_path):
-    with pytest.raises(ValueError, match=f"{dataset}: there is no automatic download: get .* give --data-dir PATH"):
+    with pytest.raises(ValueError, match=f"{dataset}: there is no automatic download: get .* pass --data-dir PATH"):
         prepare({"name": dataset, "image_size": 128}, tmp_path, progress=False)
 
 
