@@ -47,7 +47,8 @@ def test_study_in_bucket_killed_is_resumed_from_bucket(
     run = lab.sweep(home, *arguments, "--resume")
     assert run.wait() == 0, run.text
     lab.wait_until_empty()
-    assert f"finished work to s3://{bucket}/cold/store" in run.text
+    # The line is wrapped at the terminal's width, which depends on the length of the home's path.
+    assert f"finished work to s3://{bucket}/cold/store" in " ".join(run.text.split())
     study = study_of(home)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
     assert steps().count(LAST) == 2
