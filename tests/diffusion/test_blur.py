@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d, pad
 
@@ -193,6 +193,7 @@ def test_blur_leftover_counts_negative_eigenvalues(padding):
 
 
 @given(blurs())
+@example((blur(steps=1, kernel_size=7, schedule="constant", start=2.0), (1, 6, 6)))  # wider than the image
 @settings(max_examples=25, deadline=None)
 def test_blur_start_for_leftover_reaches_leftover(case):
     config, shape = case
@@ -209,6 +210,18 @@ def test_blur_start_for_leftover_inverts_leftover():
     target = leftover(config, (1, 16, 16))
     elsewhere = {**config, "sigma": {**config["sigma"], "start": 3.0}}
     assert start_for_leftover(elsewhere, (1, 16, 16), target) == pytest.approx(0.5, rel=1e-5)
+
+
+def test_blur_start_for_leftover_wide_kernel_has_least_between_its_ends():
+    """Seven taps around a circle of six pixels. The first and last taps meet, so the flattest kernel is not flat.
+
+    All its eigenvalues but one are 1/7. A narrower kernel gives less weight to the two taps that meet.
+    """
+    config = blur(steps=1, kernel_size=7, schedule="constant", start=1e6)
+    assert leftover(config, (1, 6, 6)) == pytest.approx(1 / 7, rel=1e-6)
+    start = start_for_leftover(config, (1, 6, 6), 0.1355)
+    reached = leftover(blur(steps=1, kernel_size=7, schedule="constant", start=start), (1, 6, 6))
+    assert reached == pytest.approx(0.1355, rel=1e-4)
 
 
 def test_blur_start_for_leftover_below_flat_kernels_is_out_of_reach():

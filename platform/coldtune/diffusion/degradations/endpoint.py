@@ -11,6 +11,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from scipy import optimize
+
 from coldtune.diffusion.degradations.base import DegradationConfig, check_image_shape
 from coldtune.diffusion.degradations.blur import BlurConfig, log_leftover
 from coldtune.diffusion.degradations.mask import Mask, MaskConfig
@@ -24,6 +27,9 @@ _LARGEST_SIGMA_IN_KERNELS = 1e3
 # A mask of a hundredth of a pixel takes only the centre pixel. A mask of a hundred image sides leaves nothing.
 _SMALLEST_BETA = 1e-2
 _LARGEST_BETA_IN_IMAGES = 1e2
+# A kernel wider than the image wraps around it, and its flattest form may leave more than a narrower form. The least is
+# looked for among so many starts.
+_STARTS_TRIED = 200
 # Bisection stops here, well below the 6 significant digits of the result.
 _RELATIVE_WIDTH = 1e-8
 
@@ -38,7 +44,9 @@ def start_for_leftover(
     """Find the start of a degradation's schedule that leaves `leftover` of an image at t = T.
 
     The start is `sigma.start` for a blur and `beta.start` for a mask. A larger start degrades more, so it is found by
-    bisection. All other settings of `config` are kept: they change the path of the degradation, never its end.
+    bisection. Only a kernel that is wider than the image leaves more again beyond some start. The result is then the
+    smallest such start. All other settings of `config` are kept. They change the path of the degradation, never its
+    end.
 
     Args:
         config: The degradation. The start that it contains does not matter.
@@ -151,16 +159,20 @@ def _solve(log_left: Callable[[float], float], bracket: tuple[float, float], lef
     """Find the start at which `log_left` equals log(leftover), by bisection to 6 significant digits.
 
     Args:
-        log_left: The logarithm of the leftover as a function of the start. It must fall over `bracket`.
+        log_left: The logarithm of the leftover as a function of the start. It falls over `bracket`, or falls to its
+            least value and rises behind it.
         bracket: The smallest and the largest start to try, both positive.
         leftover: The target.
         setting: What is kept fixed, for the message.
 
     Raises:
-        OutOfReachError: If the target lies outside the values at the two ends of `bracket`.
+        OutOfReachError: If the target lies above the value at the lower end of `bracket`, or below the least value.
     """
     low, high = bracket
     target, most, least = math.log(leftover), log_left(low), log_left(high)
+    if target < least:
+        high = _lowest(log_left, low, high)
+        least = log_left(high)
     if not least <= target <= most:
         raise OutOfReachError(
             f"leftover = {leftover:g}: out of reach of {setting}, whose reachable range is {math.exp(least):.3g} to "
@@ -173,3 +185,12 @@ def _solve(log_left: Callable[[float], float], bracket: tuple[float, float], lef
         else:
             high = middle
     return float(f"{math.sqrt(low * high):.6g}")
+
+
+def _lowest(log_left: Callable[[float], float], low: float, high: float) -> float:
+    """Return the start between `low` and `high` that leaves least, as far as it can be found."""
+    starts = np.geomspace(low, high, _STARTS_TRIED)
+    lowest = int(np.argmin([log_left(float(start)) for start in starts]))
+    around = (starts[max(lowest - 1, 0)], starts[min(lowest + 1, _STARTS_TRIED - 1)])
+    found = optimize.minimize_scalar(log_left, bounds=around, method="bounded")
+    return float(min(found.x, starts[lowest], key=log_left))
