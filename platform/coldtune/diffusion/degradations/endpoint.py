@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import optimize
 
 from coldtune.diffusion.degradations.base import DegradationConfig, check_image_shape
 from coldtune.diffusion.degradations.blur import BlurConfig, log_leftover
@@ -189,6 +188,8 @@ def _solve(log_left: Callable[[float], float], bracket: tuple[float, float], lef
 
 def _lowest(log_left: Callable[[float], float], low: float, high: float) -> float:
     """Return the start between `low` and `high` that leaves least, as far as it can be found."""
+    from scipy import optimize  # slow to import, and rarely needed
+
     starts = np.geomspace(low, high, _STARTS_TRIED)
     lowest = int(np.argmin([log_left(float(start)) for start in starts]))
     around = (starts[max(lowest - 1, 0)], starts[min(lowest + 1, _STARTS_TRIED - 1)])
