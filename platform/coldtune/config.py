@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,6 +17,19 @@ class Config(BaseModel):
     """The base class of all configurations. It is immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """Marks a field that was added after configurations of its class were first stored.
+
+    Write such a field as `name: Annotated[type, Neutral(value)] = value`. The value stands for what coldtune did before
+    the field existed, so it never changes, and neither does the field's default. A new default for users belongs into
+    the presets. While the field has its neutral value, `identity` leaves it out. So all keys and study names stay as
+    they were.
+    """
+
+    value: Any
 
 
 def parse(cls: type[ConfigT], value: ConfigT | Mapping[str, Any], where: str = "") -> ConfigT:
@@ -77,10 +91,30 @@ def plain(value: Any) -> Any:
     return value
 
 
+def identity(value: Any) -> Any:
+    """Convert `value` as `plain` does, without the fields that have their `Neutral` value."""
+    if isinstance(value, BaseModel):
+        written = plain(value)
+        return {
+            name: identity(getattr(value, name)) if _holds_models(getattr(value, name)) else written[name]
+            for name, field in type(value).model_fields.items()
+            if not any(isinstance(mark, Neutral) and written[name] == plain(mark.value) for mark in field.metadata)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): identity(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [identity(item) for item in value]
+    return value
+
+
+def _holds_models(value: Any) -> bool:
+    return isinstance(value, BaseModel | Mapping | list | tuple)
+
+
 def digest(value: Any) -> str:
-    """Return the SHA-256 of `value` as canonical JSON, in 64 hex digits.
+    """Return the SHA-256 of the identity of `value` as canonical JSON, in 64 hex digits.
 
     Equal configurations have equal hashes, whatever the order of their keys.
     """
-    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(identity(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

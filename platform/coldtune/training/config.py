@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from coldtune.config import Config
+from coldtune.config import Config, identity
 
 
 class TrainingConfig(Config):
@@ -61,4 +61,4 @@ class TrainingConfig(Config):
 
     def trajectory(self) -> dict[str, Any]:
         """Return the fields that shape the trajectory. Trainings that agree in them share their checkpoints."""
-        return self.model_dump(mode="json", exclude=set(self.BOOKKEEPING))
+        return {name: value for name, value in identity(self).items() if name not in self.BOOKKEEPING}
