@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+MOST_THREADS = 1024
+"""The largest number of CPU threads that a process may be given."""
+
 
 def submitted() -> bool:
     """Return True if `ray job submit` started this process."""

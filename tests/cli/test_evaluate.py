@@ -19,6 +19,7 @@ from coldtune.data import to_float, to_uint8
 from coldtune.diffusion import build_degradation
 from coldtune.metrics import compare
 from coldtune.stages.chain import BASELINES, Chain
+from coldtune.stages.compute import Compute
 from coldtune.stages.evaluate import FinishedTrial, evaluate_runs
 from coldtune.stages.evaluation_progress import count_unjudged_images, find_unsampled
 from coldtune.stages.keys import train_key
@@ -27,6 +28,7 @@ from coldtune.store.store import Store
 from coldtune.studies.spec.build import JUDGES
 from coldtune.training.loop import train
 
+HERE = Compute(device="cpu", threads=1)
 SETS = ["degraded", "direct", "sampled", "naive"]
 FIGURE = re.compile(r"-?[\d.,]+ \[-?[\d.,]+, -?[\d.,]+\]")
 
@@ -179,7 +181,7 @@ def test_evaluate_extractor_for_other_images_is_refused_before_sampling(finished
 
 def test_evaluate_missing_restorer_is_refused_and_not_trained(finished: Finished, evaluate, tmp_path: Path):
     file = finished.config_file(tmp_path / "longer", training={"steps": 7})
-    key = train_key(_config(file), finished.dataset)
+    key = train_key(_config(file), finished.dataset, compute=HERE)
     before = entries(finished.home, "train")
     with pytest.raises(ValueError, match=rf"^{file}: training.steps = 7: no restorer .*{key[:12]}.* at step 4"):
         evaluate(file, home=finished.home)

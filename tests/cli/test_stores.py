@@ -50,7 +50,8 @@ def run_trials(home: Path, digits_home: Path, store: str) -> StudyFolder:
         asked = ledger.ask()
         job = TrialJob(
             study=folder.name, number=asked.number, again=False, trial=asked.config, leftover=None, home=str(home),
-            store=store, dataset_path=str(dataset.path), source_path=None, spool=str(folder.spool), tags={}, workers=1,
+            store=store, dataset_path=str(dataset.path), source_path=None, spool=str(folder.spool),
+            environments=str(home / "environments"), tags={}, workers=1,
             cpus=1, gpus=0,
         )  # fmt: skip
         outcome = _run(job, lambda *_: None)

@@ -19,6 +19,7 @@ from coldtune.data import Dataset, prepared, to_float, to_uint8
 from coldtune.diffusion import build_degradation, sample
 from coldtune.metrics import Reference, compare, extract_features, frechet_distance, rmse, ssim
 from coldtune.stages.chain import Chain, Outcome, found_only
+from coldtune.stages.compute import Compute
 from coldtune.stages.keys import sample_key, train_key
 from coldtune.stages.reuse import Reuse
 from coldtune.stages.trial import TrialConfig, parse_trial
@@ -303,7 +304,7 @@ def test_chain_rung_equals_a_shorter_trial_on_few_images(first, dataset: Dataset
     assert again.metrics == outcome.metrics
     assert past == sorted(set(past)), "a found training is replayed once"
     assert set(past) == set(curve)
-    whole = StoreCheckpoints(chain.store.root, train_key(climbing(), dataset), final=6).seconds(6)
+    whole = StoreCheckpoints(chain.store.root, chain.train_key(), final=6).seconds(6)
     assert sum(r.seconds for r in again.stages if r.stage.startswith("train")) == pytest.approx(whole)
 
 
@@ -373,7 +374,8 @@ def test_chain_concurrent_trials_train_once(dataset: Dataset, tmp_path: Path) ->
     assert outcomes["1"].metrics["fid_direct"] == outcomes["0"].metrics["fid_direct"]
     found = {record.stage: record.found for record in outcomes["1"].stages}
     assert found["train"]
-    store, key = Store(tmp_path / "store"), train_key(config(), dataset)
+    store = Store(tmp_path / "store")
+    key = train_key(config(), dataset, compute=Compute.here("cpu"))
     assert sorted(store.users("train", f"{key}/{6:08d}")) == ["study/0", "study/1"]
 
 
@@ -419,3 +421,43 @@ def test_chain_sampling_out_of_memory_continues_with_smaller_batches(
     assert strip.keys() == again.keys()
     assert shares[-1] == 1.0
     assert max(shares) == 1.0, "a batch that was started twice counts once"
+
+
+def unknown_home(dataset: Dataset, store: Store, monkeypatch: pytest.MonkeyPatch, trial: TrialConfig) -> Outcome:
+    """Fill `store` as versions before the record of threads did, and return the outcome."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Compute, "here", lambda device: None)
+        return Chain(trial, dataset, store).run(train, lambda *_: None)
+
+
+def test_chain_work_of_unknown_threads_is_found_only_on_request(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    unknown_home(dataset, store, monkeypatch, config())
+    resumed = Chain(config(), dataset, store, found=(None,)).run(found_only, lambda *_: None)
+    assert all(record.found for record in resumed.stages)
+    new = Chain(config(), dataset, store).run(train, lambda *_: None)
+    assert not any(record.found for record in new.stages)
+    again = Chain(config(), dataset, store, found=(None,)).run(found_only, lambda *_: None)
+    assert again.checkpoint == new.checkpoint, "known work comes before unknown work"
+
+
+def test_chain_begun_training_of_unknown_threads_goes_on(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    unknown_home(dataset, store, monkeypatch, config(training__steps=3))
+    starts: list[int] = []
+
+    def watched(task, checkpoints, report):
+        starts.append(checkpoints.latest(6)[0])
+        return train(task, checkpoints, report)
+
+    chain = Chain(config(), dataset, store, found=(None,))
+    outcome = chain.run(watched, lambda *_: None)
+    assert starts == [3]
+    assert outcome.checkpoint.parent.name == train_key(config(), dataset), "its first steps ran on unknown threads"
+    trained = train_key(config(), dataset)
+    sampled = sample_key(config(), dataset, config().sampler, compute=Compute.here("cpu"), trained=trained)
+    assert outcome.images["sampled"].name == sampled

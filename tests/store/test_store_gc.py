@@ -18,6 +18,7 @@ from store_places import OBJECT_SLOW, Place
 from coldtune.cli import main
 from coldtune.data import Dataset, prepared
 from coldtune.stages.chain import Chain, found_only
+from coldtune.stages.compute import Compute
 from coldtune.stages.keys import train_key
 from coldtune.store.gc import (
     EntryInfo,
@@ -38,6 +39,7 @@ from coldtune.studies.trials.ledger import Ledger, TrialRequest, open_ledger
 from coldtune.studies.worker.job import TrialJob
 from coldtune.studies.worker.trial import _run
 
+HERE = Compute(device="cpu", threads=1)
 QUICK = {
     "training": {"steps": 6, "batch_size": 16, "checkpoint_every": 2, "validate_every": 0, "report_every": 6},
     "degradation": {"steps": 4},
@@ -69,7 +71,7 @@ class Study:
         return open_ledger(self.folder.name, spec, space, open_storage(self.folder.path))
 
     def steps(self, asked: TrialRequest) -> list[int]:
-        folder = self.home / "store" / "train" / train_key(asked.config, self.dataset)
+        folder = self.home / "store" / "train" / train_key(asked.config, self.dataset, compute=HERE)
         return sorted(int(path.name) for path in folder.iterdir()) if folder.exists() else []
 
 
@@ -96,7 +98,8 @@ def made(digits_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
 def job(home: Path, folder: StudyFolder, dataset: Dataset, asked: TrialRequest) -> TrialJob:
     return TrialJob(
         study=folder.name, number=asked.number, again=False, trial=asked.config, leftover=None, home=str(home),
-        dataset_path=str(dataset.path), source_path=None, spool=str(folder.spool), tags={}, workers=1, cpus=1, gpus=0,
+        dataset_path=str(dataset.path), source_path=None, spool=str(folder.spool),
+        environments=str(home / "environments"), tags={}, workers=1, cpus=1, gpus=0,
     )  # fmt: skip
 
 
@@ -340,9 +343,12 @@ def test_store_ls_lists_kinds_and_users(study: Study, capsys) -> None:
     assert command("store", "ls", "--home", study.home) == 0
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     items = list_entries(study.store)
-    (final,) = [line for line in lines if f"{train_key(study.finished.config, study.dataset)[:12]}/00000006" in line]
+    of_finished, of_failed = (
+        train_key(asked.config, study.dataset, compute=HERE)[:12] for asked in (study.finished, study.failed)
+    )
+    (final,) = [line for line in lines if f"{of_finished}/00000006" in line]
     assert final.endswith(study.folder.name)
-    (other,) = [line for line in lines if f"{train_key(study.failed.config, study.dataset)[:12]}/00000006" in line]
+    (other,) = [line for line in lines if f"{of_failed}/00000006" in line]
     assert other.endswith("nobody")
     assert any(line.startswith("total") and f"{len(items)} in all" in line for line in lines)
     assert command("store", "ls", "--home", study.home, "--kind", "train") == 0
@@ -352,7 +358,7 @@ def test_store_ls_lists_kinds_and_users(study: Study, capsys) -> None:
 
 
 def test_store_show_prints_the_manifest(study: Study, capsys) -> None:
-    key = f"{train_key(study.finished.config, study.dataset)}/00000006"
+    key = f"{train_key(study.finished.config, study.dataset, compute=HERE)}/00000006"
     assert command("store", "show", f"train/{key}", "--home", study.home) == 0
     said = capsys.readouterr().out
     for expected in (f"entry: train/{key}", "ema.safetensors: ", "SHA-256", "step: 6", study.folder.name, "python: "):

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
+def check_threads(count: int) -> int:
+    """Return the number of `--threads`. ValueError if it is not allowed."""
+    if not 1 <= count <= environment.MOST_THREADS:
+        raise ValueError(f"--threads {count}: allowed: 1 to {environment.MOST_THREADS:,}")
+    return count
+
+
 def add_home_flag(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Add `--home` to `parser`, and return the parser."""
     parser.add_argument("--home", type=Path, metavar="DIR", help="folder of studies (default $COLDTUNE_HOME or ./runs)")

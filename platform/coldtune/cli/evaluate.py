@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.text import Text
 
-from coldtune.cli.common import Commands, add_store_flag, find_home
+from coldtune.cli.common import Commands, add_store_flag, check_threads, find_home
 
 if TYPE_CHECKING:
     from coldtune.stages.evaluate import Evaluation
@@ -77,6 +77,13 @@ def add(commands: Commands) -> None:
         "--tracking-uri", metavar="URI", help="MLflow server on which run ids are looked up (default: the home's)"
     )
     parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="CPU threads of new samplings and judgements, which decide their last bits (default 1)",
+    )
     parser.add_argument("--output", "--json", type=Path, metavar="FILE", help="also write everything as JSON")
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of a table for the terminal")
     add_store_flag(parser).set_defaults(call=_evaluate)
@@ -93,12 +100,17 @@ def _parse_count(text: str) -> int | Literal["all"]:
 
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
     _check_flags(options)
+    from coldtune.training.device import use_threads
+
+    device = _choose_device(options.device)
+    if device == "cpu":
+        use_threads(options.threads)
     if options.images:
         from coldtune.cli.evaluate_images import evaluate_pictures
 
-        evaluations = [evaluate_pictures(options, _choose_device(options.device))]
+        evaluations = [evaluate_pictures(options, device)]
     else:
-        evaluations = _evaluate_runs(options)
+        evaluations = _evaluate_runs(options, device)
     for evaluation in evaluations:
         _print_evaluation(evaluation, options.markdown, console)
     comparisons = _print_comparisons(evaluations, options.markdown, console)
@@ -112,6 +124,7 @@ def _check_flags(options: argparse.Namespace) -> None:
     """Raise ValueError for flags that do not go together, before anything is loaded."""
     if bool(options.runs) == bool(options.images):
         raise ValueError("evaluate: name either RUNs, or pictures with --images DIR --reference NAME")
+    check_threads(options.threads)
     if options.images and not options.reference:
         raise ValueError("--reference: required with --images. Name the dataset that the pictures are compared with.")
     if options.images and options.num_images is not None:
@@ -123,7 +136,7 @@ def _check_flags(options: argparse.Namespace) -> None:
         raise ValueError(f"--output {options.output}: must be a file in an existing folder")
 
 
-def _evaluate_runs(options: argparse.Namespace) -> list[Evaluation]:
+def _evaluate_runs(options: argparse.Namespace, device: str) -> list[Evaluation]:
     from dataclasses import replace
 
     from coldtune.cli.store_lookup import locate_store_of_trials
@@ -137,7 +150,7 @@ def _evaluate_runs(options: argparse.Namespace) -> list[Evaluation]:
     protocol = (options.split, options.num_images, options.extractor, options.seed)
     runs = [find_run(name, home) for name in options.runs]
     judged = [replace(run, config=with_protocol(run.config, *protocol)) for run in runs]
-    return evaluate_runs(judged, Store(store), _choose_device(options.device))
+    return evaluate_runs(judged, Store(store), device)
 
 
 def _choose_device(name: str | None) -> str:

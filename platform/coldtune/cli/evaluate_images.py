@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from coldtune.cli.common import find_home, open_store
 from coldtune.data import prepare, read_images
 from coldtune.data.registry import channels, source
 from coldtune.metrics import build_extractor
+from coldtune.stages.compute import Compute, cache_key
 from coldtune.stages.evaluate import Evaluation, Split, evaluate_images
 from coldtune.store.cache import StoreCache
 from coldtune.studies.spec.build import JUDGES
@@ -25,7 +27,7 @@ def evaluate_pictures(options: argparse.Namespace, device: str) -> Evaluation:
     images = _read_pictures(options)
     data = {"name": options.reference, "image_size": images.shape[-1], "resize": options.resize or "bilinear"}
     dataset = prepare(data, find_home(options), options.data_dir)
-    cache = StoreCache(open_store(options))
+    cache = StoreCache(open_store(options), partial(cache_key, compute=Compute.here(device)))
     split: Split = options.split or "validation"
     return evaluate_images(str(options.images), images, dataset, extractor, cache, split, options.seed or 0, device)
 

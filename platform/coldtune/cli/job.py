@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune import environment
+from coldtune.cli.common import check_threads
 from coldtune.studies.preflight.options import RunOptions
 
 if TYPE_CHECKING:
@@ -54,6 +55,14 @@ def add_common_flags(parser: argparse.ArgumentParser, set_help: str) -> argparse
     """
     RunOptions.add_flags(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the search and of the trainings (default 0)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="CPU threads of each process, which decide the last bits of its results, so another number is another "
+        "study (default 1; a GPU needs none)",
+    )
     parser.add_argument(
         "--import",
         nargs="+",
@@ -119,7 +128,8 @@ def _run(build: Callable[[], StudySpec], options: argparse.Namespace, trials: in
     from coldtune.studies.run import run_study  # imports torch, which --help and a wrong flag must not wait for
 
     try:
-        spec = build().model_copy(update={"imports": tuple(sorted(set(options.imports)))})
+        imports, threads = tuple(sorted(set(options.imports))), check_threads(options.threads)
+        spec = build().model_copy(update={"imports": imports, "threads": threads})
         run_options = RunOptions.from_flags(
             options,
             home=environment.default_home(),

@@ -63,6 +63,7 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.preflight.checks import check_study
     from coldtune.studies.preflight.options import RunOptions
     from coldtune.studies.spec.build import build_spec
+    from coldtune.training.device import use_threads
 
     spec = build_spec("preview", options.space, dataset=options.dataset, settings=options.settings)
     run_options = RunOptions(home=find_home(options), command="", trials=options.trials, data_dir=options.data_dir)
@@ -70,7 +71,7 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     space, gpus = checked.space, torch.cuda.device_count()
     machine = {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}
     resources = plan_resources([machine], 1, float(gpus > 0), checked.trials)
-    torch.set_num_threads(resources.cpus)
+    use_threads(1)
     base = space.resolve(space.first)
     with console.status("timing a few steps of the base"):
         timing = time_base(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from coldtune.metrics import (
 )
 from coldtune.metrics.extractors import Extractor
 from coldtune.metrics.protocol import Protocol
+from coldtune.stages.compute import Compute, cache_key
 from coldtune.stages.keys import DEGRADED, PLAIN, measure_key, prior_key, sample_key, train_key
 from coldtune.stages.reuse import StageRecord
 from coldtune.stages.rungs import trials_at_rungs
@@ -108,9 +109,13 @@ def found_only(task: TrainingTask, checkpoints: StoreCheckpoints, report: Report
 class Chain:
     """The stages of a trial on a prepared dataset, in a store.
 
+    The number of CPU threads of this process is a part of every key, so set it before (`use_threads`).
+
     Args:
         source: The prepared dataset from which the degradation draws images (`coldtune.diffusion.source_of`). None for
             most degradations.
+        found: Finished work that was computed in one of these ways is used if there is none of this process's way.
+            None stands for work of an unknown number of threads.
 
     Raises:
         ValueError: If the configuration does not fit the images, or `source` is not the degradation's.
@@ -123,6 +128,7 @@ class Chain:
         store: Store,
         device: torch.device | str = "cpu",
         source: Dataset | None = None,
+        found: Sequence[Compute | None] = (),
     ) -> None:
         config.check(dataset.image_shape)
         self.source = _check_source(config, source)
@@ -132,6 +138,9 @@ class Chain:
         self.extractor: Extractor = build_extractor(config.protocol.extractor)
         self.protocol: Protocol = resolve(config.protocol, self.extractor, dataset, config.task)
         self.prior: Prior = build_prior(config.prior or PLAIN, self.degradation)
+        self.compute = Compute.here(self.device)
+        self._computes = tuple(dict.fromkeys((self.compute, *found)))
+        self._trained: str | None = None
         self.records: list[StageRecord] = []
 
     @property
@@ -183,7 +192,8 @@ class Chain:
         judged: dict[int, Judgement] = {}
         for shorter in trials_at_rungs(self.config, self.protocol.num_images):
             step = shorter.training.steps
-            part = Chain(shorter, self.dataset, self.store, self.device, self.source)
+            part = Chain(shorter, self.dataset, self.store, self.device, self.source, self._computes)
+            part._trained = self.train_key()
             reached = max(judged, default=0)
             checkpoint = part.train(train, report, _replay_after(reached, replay), self._training_seconds(reached))
             entry = part.sample(SAMPLED, shorter.sampler, checkpoint, partial(progress, f"sample_{step}"))
@@ -194,8 +204,41 @@ class Chain:
 
     def _training_seconds(self, step: int) -> float:
         """Return the seconds of training up to a rung, 0 for step 0."""
-        key = train_key(self.config, self.dataset, self.source)
-        return StoreCheckpoints(self.store.at, key, final=step).seconds(step) if step else 0.0
+        return StoreCheckpoints(self.store.at, self.train_key(), final=step).seconds(step) if step else 0.0
+
+    def train_key(self) -> str:
+        """Return the key of the trial's training: of finished or begun work, or of the training to come."""
+        if self._trained is None:
+            keys = [train_key(self.config, self.dataset, self.source, compute) for compute in self._computes]
+            self._trained = keys[0] if len(keys) == 1 else self._furthest(keys)
+        return self._trained
+
+    def _furthest(self, keys: Sequence[str]) -> str:
+        """Return the key of the training that came furthest, the first of equals."""
+        steps = self.config.training.steps
+
+        def reached(key: str) -> int:
+            latest = StoreCheckpoints(self.store.at, key, final=steps).latest(steps)
+            return latest[0] if latest else 0
+
+        return max(keys, key=reached)
+
+    def sample_key(self, sampler: SamplerConfig | None) -> str:
+        """Return the key of a set of images: of a finished set, or of the set to come."""
+        trained = self.train_key() if sampler else None
+        of = (self.config, self.dataset, sampler, self.source)
+        return self._first("sample", (sample_key(*of, compute, trained) for compute in self._computes))
+
+    def measure_key(self, images: str) -> str:
+        """Return the key of the values of a set of images, given by its key: of finished values or of those to come."""
+        return self._first("measure", (measure_key(images, self.protocol, compute) for compute in self._computes))
+
+    def _first(self, kind: str, keys: Iterable[str]) -> str:
+        """Return the first key with an entry in the store, or the first key of all."""
+        own, *others = keys
+        if not others or self.store.exists(kind, own):
+            return own
+        return next((key for key in others if self.store.exists(kind, key)), own)
 
     def train(self, train: Train, report: Report, replay: Report = lambda *_: None, recorded: float = 0.0) -> Path:
         """Return the checkpoint at `training.steps`, after training from the nearest earlier checkpoint if needed.
@@ -205,7 +248,7 @@ class Chain:
         Args:
             recorded: Seconds of this training that the trial's records contain already, up to its last rung.
         """
-        key, steps = train_key(self.config, self.dataset, self.source), self.config.training.steps
+        key, steps = self.train_key(), self.config.training.steps
         checkpoints = StoreCheckpoints(self.store.at, key, final=steps, by=self.store.by)
         with self.store.lease("train", key, done=lambda: checkpoints.has(steps)):
             path = self._train(key, checkpoints, train, report, replay, recorded)
@@ -251,7 +294,7 @@ class Chain:
             name: The name of the set, for the records.
             sampler: None leaves the images degraded.
         """
-        key = sample_key(self.config, self.dataset, sampler, self.source)
+        key = self.sample_key(sampler)
         started = time.monotonic()
 
         def build(directory: Path) -> dict[str, Any]:
@@ -270,7 +313,7 @@ class Chain:
 
     def measure(self, name: str, images: Entry) -> Path:
         """Judge a set of images under the trial's protocol and return the folder of its Judgement."""
-        key = measure_key(images.key, self.protocol)
+        key = self.measure_key(images.key)
         started = time.monotonic()
 
         def build(directory: Path) -> dict[str, Any]:
@@ -290,7 +333,7 @@ class Chain:
         return self._reference_images()[self.protocol.image_indices()] if restored else None
 
     def _judge(self, images: Tensor) -> Judgement:
-        of_reference = (self.extractor, self._reference_images(), self.protocol, StoreCache(self.store))
+        of_reference = (self.extractor, self._reference_images(), self.protocol, self.cache())
         features = reference_features(*of_reference, device=self.device)
         return judge(
             images,
@@ -311,7 +354,11 @@ class Chain:
         def fit() -> dict[str, Tensor]:
             return dict(self.prior.fit(self.dataset.split("train").images, seed=self.config.protocol.seed))
 
-        return StoreCache(self.store).get("prior", prior_key(self.config, self.dataset), fit)
+        return StoreCache(self.store).get("prior", prior_key(self.config, self.dataset, self.compute), fit)
+
+    def cache(self) -> StoreCache:
+        """Return the cache of the tensors that this process's way of computing decides."""
+        return StoreCache(self.store, partial(cache_key, compute=self.compute))
 
     def _task(self) -> TrainingTask:
         return TrainingTask(

@@ -32,6 +32,7 @@ from coldtune.metrics.extractors import Extractor
 from coldtune.metrics.protocol import LEAST_IMAGES
 from coldtune.reports.evaluation import JudgedSet, evaluation_record
 from coldtune.stages.chain import BASELINES, SAMPLED, Chain, found_only
+from coldtune.stages.compute import Compute
 from coldtune.stages.evaluation_progress import count_evaluations, count_unjudged_images, find_unsampled, with_bar
 from coldtune.stages.keys import DEGRADED
 from coldtune.stages.trial import RungConfig, TrialConfig
@@ -52,12 +53,14 @@ class FinishedTrial:
 
     Attributes:
         source: The dataset from which its degradation draws images. None for most degradations.
+        computed: How its finished work may have been computed. By default, nothing is known about that.
     """
 
     name: str
     config: TrialConfig
     dataset: Dataset
     source: Dataset | None = None
+    computed: tuple[Compute | None, ...] = (None, Compute(device="gpu"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +225,7 @@ def _chain(run: FinishedTrial, store: Store, device: torch.device | str) -> Chai
     """
     config = run.config.model_copy(update={"rungs": RungConfig()})
     with _about(run.name):
-        chain = Chain(config, run.dataset, store, device, run.source)
+        chain = Chain(config, run.dataset, store, device, run.source, run.computed)
         chain.train(found_only, lambda *_: None)
         chain.extractor(run.dataset.split(config.protocol.split).images[:2].to(device))
     return chain

@@ -10,7 +10,6 @@ from coldtune.data.progress import Bars
 from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.metrics.extractors import Extractor
 from coldtune.stages.chain import Chain
-from coldtune.stages.keys import measure_key, sample_key
 
 
 def with_bar(extractor: Extractor, bars: Bars, title: str, total: int) -> Extractor:
@@ -35,16 +34,16 @@ def find_unsampled(chain: Chain, samplers: Iterable[SamplerConfig | None]) -> li
 
     If two samplers make the same images, only the first has to.
     """
-    keys = [sample_key(chain.config, chain.dataset, sampler, chain.source) for sampler in samplers]
+    keys = [chain.sample_key(sampler) for sampler in samplers]
     return [key not in keys[:i] and chain.store.find("sample", key) is None for i, key in enumerate(keys)]
 
 
 def count_unjudged_images(chain: Chain, samplers: Iterable[SamplerConfig | None]) -> int:
     """Count the images that the extractor still has to see: those of unjudged sets, and of the reference."""
     find, protocol = chain.store.find, chain.protocol
-    keys = {sample_key(chain.config, chain.dataset, sampler, chain.source) for sampler in samplers}
-    sets = sum(find("measure", measure_key(key, protocol)) is None for key in keys)
-    of_reference = find("reference_features", protocol.reference_key) is None
+    keys = {chain.sample_key(sampler) for sampler in samplers}
+    sets = sum(find("measure", chain.measure_key(key)) is None for key in keys)
+    of_reference = find("reference_features", chain.cache().rename(protocol.reference_key)) is None
     return sets * protocol.num_images + (bool(sets) and of_reference) * protocol.reference_images
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from coldtune.config import Config, parse, plain
+from coldtune.config import Config, identity, parse, plain
 from coldtune.data import DataConfig
 from coldtune.diffusion import build_degradation
 from coldtune.diffusion.priors import build_prior, prior_config
@@ -93,6 +93,15 @@ class TrialConfig(Config):
                 f"rungs.steps = {self.rungs.steps}: all must be below training.steps = {self.training.steps}, at which "
                 "the trial itself is judged"
             )
+
+
+def identity_of_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trial's configuration as nested mappings, without the fields that have their neutral value."""
+    config = parse_trial(tree)
+    written = identity(config)
+    if config.prior is not None:
+        written["prior"] = identity(prior_config(config.prior))
+    return dict(written)
 
 
 def parse_trial(tree: Mapping[str, Any]) -> TrialConfig:

@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
 
 class StoreCache:
-    """Named tensors as store entries, each a safetensors file."""
+    """Named tensors as store entries, each a safetensors file.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    Args:
+        rename: Turns the key of a tensor into the key of its entry.
+    """
+
+    def __init__(self, store: Store, rename: Callable[[str], str] = lambda key: key) -> None:
+        self.store, self.rename = store, rename
 
     def get(self, kind: str, key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return the tensors under (kind, key). If the store does not hold them, compute them with `build` first."""
@@ -25,5 +29,5 @@ class StoreCache:
         def write(directory: Path) -> None:
             save_file({name: value.contiguous() for name, value in build().items()}, directory / "data.safetensors")
 
-        entry, _ = self.store.get(kind, key, write)
+        entry, _ = self.store.get(kind, self.rename(key), write)
         return load_file(entry.path / "data.safetensors")

@@ -1,18 +1,25 @@
-"""Where and with what software a store entry is made. Recorded in its manifest, never part of its key."""
+"""Where and with what software results are made. Recorded beside them, never part of a key."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import socket
 import subprocess
 import sys
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
 import coldtune
+from coldtune.files import write_file
+
+# A longer diff is only counted. It is hardly a change of code.
+_LONGEST_DIFF = 1_000_000
+_MOST_UNTRACKED = 200
 
 
 def made() -> dict[str, Any]:
@@ -44,6 +51,53 @@ def git_commit() -> str | None:
         return _git(root, "rev-parse", "HEAD") + ("-dirty" if _git(root, "status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def keep_environment(folder: Path) -> dict[str, Any]:
+    """Write the software of this process into `folder`, and return everything that is needed to repeat its results.
+
+    The file is `DIGEST.json`: the version of Python and of every installed package, the commit of coldtune, and the
+    changes of its checkout since. All processes with equal software share it.
+
+    Returns:
+        The result of `made`, and the digest under `software`.
+    """
+    text = _software()
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    if not (folder / f"{digest}.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / f"{digest}.json", text)
+    return {**made(), "software": digest}
+
+
+@cache
+def _software() -> str:
+    """Return the software of this process as JSON."""
+    packages = {item.metadata["Name"]: item.version for item in distributions() if item.metadata["Name"]}
+    commit = git_commit()
+    return json.dumps(
+        {
+            "python": sys.version,
+            "coldtune": coldtune.__version__,
+            "commit": commit,
+            **(_changes() if commit and commit.endswith("-dirty") else {}),
+            "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+        },
+        indent=1,
+    )
+
+
+def _changes() -> dict[str, Any]:
+    """Return the difference of the checkout to its commit, and the checksums of its untracked files."""
+    root = Path(coldtune.__file__).parents[2]
+    try:
+        diff = _git(root, "diff", "HEAD")
+        untracked = _git(root, "ls-files", "--others", "--exclude-standard").splitlines()
+        sums = {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in untracked[:_MOST_UNTRACKED]}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    shown = diff if len(diff) <= _LONGEST_DIFF else f"({len(diff):,} characters, too long to keep)"
+    return {"diff": shown, "untracked": sums}
 
 
 def _git(root: Path, *command: str) -> str:

@@ -8,10 +8,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 # A training split that takes more of the GPU's free memory than this stays in main memory.
 _RESIDENT_SHARE = 0.25
+
+
+def use_threads(count: int) -> None:
+    """Compute every later operation of this process on `count` CPU threads, in torch and in NumPy's libraries.
+
+    Without this call, the number of threads follows from the machine and from the trials that run at once, and so would
+    the last bits of every result.
+    """
+    torch.set_num_threads(count)
+    threadpool_limits(count)
 
 
 def seed_dropout(device: torch.device, seed: int) -> None:

@@ -28,6 +28,7 @@ import ray.train.torch
 import ray.util
 
 from coldtune.config import plain
+from coldtune.training.device import use_threads
 from coldtune.training.loop import Checkpoints, DivergedError, Report, TrainingTask, TrainResult, train
 from coldtune.training.world import PeerError, World
 
@@ -52,6 +53,7 @@ def train_distributed(
     storage_path: str | Path,
     cpus_per_worker: float = 1.0,
     gpus_per_worker: float = 0.0,
+    threads: int | None = None,
     max_failures: int = 2,
     check_in: Callable[[bool], None] | None = None,
 ) -> TrainResult:
@@ -79,6 +81,8 @@ def train_distributed(
         cpus_per_worker: CPUs of each worker. A trial that calls this function must leave `workers * cpus_per_worker`
             CPUs free, because the workers are not part of its own resources.
         gpus_per_worker: GPUs of each worker.
+        threads: The CPU threads of each worker that computes on the CPU. None leaves the number to Ray, which takes
+            `cpus_per_worker`.
         max_failures: How often the group is started again after a failure.
         check_in: Called about once a second in the caller's thread, with True while the workers wait for free
             resources. It may raise to end the training, as `report` may. If it is given, the function also waits for a
@@ -98,7 +102,8 @@ def train_distributed(
     while True:
         _wait_for_resources([each] * workers, check_in)
         try:
-            return _start(task, checkpoints, workers, name, storage_path, each, max_failures).follow(report, check_in)
+            run = _start(task, checkpoints, workers, name, storage_path, each, threads, max_failures)
+            return run.follow(report, check_in)
         except _NoResourcesError:
             continue  # other work took the resources between the wait and the start
 
@@ -110,11 +115,12 @@ def _start(
     name: str,
     storage_path: str | Path,
     each: Mapping[str, float],
+    threads: int | None,
     max_failures: int,
 ) -> _Run:
     mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
     trainer = ray.train.torch.TorchTrainer(
-        partial(_worker, task, checkpoints, mailbox),
+        partial(_worker, task, checkpoints, mailbox, None if "GPU" in each else threads),
         train_loop_config={"dataset_path": task.dataset_path, **_as_listed(task)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
@@ -239,9 +245,13 @@ class _Stopped(BaseException):
     """The end of a training on rank 0, because the caller ended it."""
 
 
-def _worker(task: TrainingTask, checkpoints: Checkpoints, mailbox: Any, _: Mapping[str, Any]) -> None:
+def _worker(
+    task: TrainingTask, checkpoints: Checkpoints, mailbox: Any, threads: int | None, _: Mapping[str, Any]
+) -> None:
     """Train as one Ray Train worker."""
     atexit.register(_exit_at_once)
+    if threads is not None:
+        use_threads(threads)
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size())
 

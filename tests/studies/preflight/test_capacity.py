@@ -17,17 +17,17 @@ UNEVEN = [{"CPU": 8, "GPU": 1}, {"CPU": 1, "GPU": 3}, {"CPU": 32}]
     ("nodes", "workers", "gpus", "trials", "expected"),
     [
         ([{"CPU": 2}], 1, 0, 8, TrialResources(2, 1, 1, 0)),
-        ([{"CPU": 16}], 1, 0, 8, TrialResources(8, 1, 2, 0)),
-        ([{"CPU": 64}], 1, 0, 4, TrialResources(4, 1, 4, 0)),
-        ([{"CPU": 2}], 1, 0, 1, TrialResources(1, 1, 2, 0)),
+        ([{"CPU": 16}], 1, 0, 8, TrialResources(8, 1, 1, 0)),
+        ([{"CPU": 64}], 1, 0, 4, TrialResources(4, 1, 1, 0)),
+        ([{"CPU": 2}], 1, 0, 1, TrialResources(1, 1, 1, 0)),
         ([{"CPU": 2}], 2, 0, 8, TrialResources(1, 2, 1, 0)),
         ([{"CPU": 8}], 2, 0, 8, TrialResources(4, 2, 1, 0)),
         ([{"CPU": 16, "GPU": 1}], 1, 0.25, 8, TrialResources(4, 1, 4, 0.25)),
         ([{"CPU": 16, "GPU": 4}], 2, 2, 8, TrialResources(2, 2, 1, 1)),
         ([{"CPU": 3, "GPU": 4}], 1, 1, 8, TrialResources(3, 1, 1, 1)),
-        # A process must fit on one node. No node has 4 CPUs, and each node has CPUs for a single process with 2 or 3.
-        (THREES, 1, 0, 1, TrialResources(1, 1, 3, 0)),
-        (THREES, 1, 0, 2, TrialResources(2, 1, 3, 0)),
+        # A trial that computes on the CPU has a CPU for each thread, however many others are free.
+        (THREES, 1, 0, 1, TrialResources(1, 1, 1, 0)),
+        (THREES, 1, 0, 2, TrialResources(2, 1, 1, 0)),
         (THREES, 1, 0, 3, TrialResources(3, 1, 1, 0)),
         # The workers of a trial may run on several nodes.
         (THREES, 4, 0, 8, TrialResources(1, 4, 1, 0)),
@@ -86,8 +86,17 @@ def test_plan_resources_matches_explicit_placement(nodes, workers, gpus_each, tr
         return
     assert made.count == min(trials, place(nodes, workers, 1, made.gpus))
     assert place(nodes, workers, made.cpus, made.gpus) >= made.count
-    if workers == 1 and made.cpus < 4:
+    if workers == 1 and gpus_each and made.cpus < 4:
         assert place(nodes, 1, made.cpus + 1, made.gpus) < made.count, "with more threads, fewer trials must fit"
+
+
+@pytest.mark.parametrize("trials", [1, 2, 8])
+def test_plan_resources_threads_have_a_cpu_each(trials: int) -> None:
+    made = plan_resources([{"CPU": 16}, {"CPU": 5}], 1, 0, trials, threads=3)
+    assert made == TrialResources(min(trials, 6), 1, 3, 0)
+    assert plan_resources([{"CPU": 16}], 2, 0, trials, threads=3) == TrialResources(min(trials, 2), 2, 3, 0)
+    with pytest.raises(ValueError, match=r"6 CPUs \(--workers 2, --threads 3\)"):
+        plan_resources([{"CPU": 2}], 2, 0, trials, threads=3)
 
 
 @pytest.mark.parametrize(

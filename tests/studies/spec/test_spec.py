@@ -127,3 +127,20 @@ def test_spec_save_killed_while_writing_leaves_no_spec(
     assert not (tmp_path / "spec.yaml").exists()
     spec.save(tmp_path)
     assert type(spec).load(tmp_path) == spec
+
+
+def test_spec_of_one_thread_has_the_name_of_older_studies(space: Path) -> None:
+    spec = build_spec("sweep_blur", space)
+    one, two = (spec.model_copy(update={"threads": count}) for count in (1, 2))
+    assert spec.threads is None
+    assert spec.name == one.name != two.name
+
+
+def test_spec_of_unknown_threads_goes_on_with_one_thread(space: Path) -> None:
+    began = build_spec("sweep_blur", space)
+    one, two = (began.model_copy(update={"threads": count}) for count in (1, 2))
+    assert not one.differences(began)
+    assert one.with_threads_of(began) == began
+    assert one.with_threads_of(two) == one
+    assert one.differences(two) == ["threads: 1, there 2"]
+    assert two.differences(began) == ["threads: 2, there None"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -89,6 +90,15 @@ def test_trial_outcome_is_stored_as_before(study: optuna.Study) -> None:
     stored = study.trials[0].user_attrs
     assert stored == COMPLETED
     assert list(stored) == list(COMPLETED)
+
+
+def test_trial_outcome_stores_how_and_where_it_was_computed(study: optuna.Study) -> None:
+    computed, environment = {"device": "cpu", "threads": 1}, {"torch": "2.15.0", "software": "abc"}
+    trial = study.ask()
+    write_outcome(trial, replace(OUTCOME, computed=computed, environment=environment))
+    assert study.trials[0].user_attrs == {**COMPLETED, "computed": computed, "environment": environment}
+    record = TrialRecord.of(study.trials[0])
+    assert (record.computed, record.environment) == (computed, environment)
 
 
 def test_trial_outcome_returns_from_json_unchanged() -> None:

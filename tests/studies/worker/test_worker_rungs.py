@@ -39,7 +39,8 @@ def job(digits_home: Path, tmp_path: Path) -> TrialJob:
     dataset = Dataset.open(prepared(digits_home, "digits")[0])
     return TrialJob(
         study="s", number=0, again=False, trial=trial(), leftover=None, home=str(tmp_path), source_path=None,
-        dataset_path=str(dataset.path), spool=str(tmp_path / "spool"), tags={}, workers=1, cpus=1, gpus=0,
+        dataset_path=str(dataset.path), spool=str(tmp_path / "spool"),
+        environments=str(tmp_path / "environments"), tags={}, workers=1, cpus=1, gpus=0,
     )  # fmt: skip
 
 

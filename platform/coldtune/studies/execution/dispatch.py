@@ -46,10 +46,13 @@ def jobs(checked: Checked, resources: TrialResources, tags: Mapping[str, object]
             dataset_path=str(checked.dataset.path),
             source_path=str(checked.sources[source].path) if source else None,
             spool=str(checked.folder.spool),
+            environments=str(checked.folder.environments),
             tags={key: str(value) for key, value in {**tags, **named}.items()},
             workers=resources.workers,
             cpus=resources.cpus,
             gpus=resources.gpus,
+            threads=checked.spec.threads or 1,
+            unknown_threads=checked.spec.threads is None,
             timeout=checked.options.limits.trial_timeout,
         )
 

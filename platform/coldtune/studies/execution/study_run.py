@@ -14,7 +14,7 @@ from rich.console import Console
 
 import coldtune
 from coldtune import tracking
-from coldtune.store.provenance import git_commit
+from coldtune.store.provenance import git_commit, keep_environment
 from coldtune.studies.execution import cluster, dispatch
 from coldtune.studies.execution.executor import execute
 from coldtune.studies.execution.joined import JoinedDrivers, wait_for_others
@@ -99,7 +99,11 @@ class _StudyRun:
         checked, ledger = self.session.checked, self.session.ledger
         check_nodes(_requirements(checked, self.session.target))
         resources = plan_resources(
-            cluster.nodes(), checked.options.workers, checked.options.gpus_per_trial, checked.trials
+            cluster.nodes(),
+            checked.options.workers,
+            checked.options.gpus_per_trial,
+            checked.trials,
+            checked.spec.threads or 1,
         )
         print_resources(self.console, resources, connection.own, connection.dashboard)
         _interrupt_on_sigterm()
@@ -188,7 +192,10 @@ def _open_runs(session: Session, tags: Mapping[str, object]) -> MlflowRuns:
         runs.reconcile()
         objectives = ", ".join(objective.metric for objective in checked.spec.objectives)
         runs.parent.params({"objective": objectives, **_imported(ledger)})
-        runs.parent.tags({"trials": checked.trials})  # no parameter, because the number can grow
+        environment = keep_environment(checked.folder.environments)
+        versions = {name: environment[name] for name in ("host", "python", "torch", "software")}
+        runs.parent.tags({"trials": checked.trials, **versions})  # no parameter, because the number can grow
+        runs.parent.artifact(checked.folder.environments / f"{environment['software']}.json")
         runs.parent.artifact(checked.folder.path / "spec.yaml")
     return runs
 

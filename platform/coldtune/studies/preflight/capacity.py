@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-_MAX_THREADS = 4  # of one CPU trial; small networks do not get faster with more
+_MAX_CPUS = 4  # of one GPU trial, which feeds a single device
 _REFRESH_S = 3.0  # between two requests for the list of nodes
 _GPU_UNIT = 1e-4  # Ray counts resources in ten-thousandths
 
@@ -42,21 +42,22 @@ def check_gpus(workers: int, gpus_per_trial: float) -> None:
         )
 
 
-def plan_resources(nodes: Sequence[Node], workers: int, gpus_per_trial: float, trials: int) -> TrialResources:
+def plan_resources(
+    nodes: Sequence[Node], workers: int, gpus_per_trial: float, trials: int, threads: int = 1
+) -> TrialResources:
     """Decide how many trials of a study run at once, and with which resources.
 
     A process must fit on one node, with its CPUs and its part of a GPU. With 0.4 GPUs each, two processes share a GPU,
-    and five processes do not share two GPUs. The workers of a trial may run on several nodes. CPU trials divide the
-    CPUs among them, up to 4 threads each. A trial with several workers uses a CPU for each worker.
-
-    The result does not depend on how many trials are still to run. The last bits of a sum depend on the number of
-    threads, and a resumed study must produce the same numbers as an uninterrupted study.
+    and five processes do not share two GPUs. The workers of a trial may run on several nodes. A process that computes
+    on the CPU has a CPU for each of its threads. GPU trials divide the CPUs among them, up to 4 each. A GPU trial with
+    several workers has a CPU for each worker.
 
     Args:
         nodes: The nodes of the cluster.
         workers: The processes of each trial.
         gpus_per_trial: The GPUs of each trial, which its workers share.
         trials: The number of trials in the whole study.
+        threads: The CPU threads of each process that computes on the CPU.
 
     Raises:
         ValueError: If the nodes cannot run a single trial.
@@ -66,13 +67,14 @@ def plan_resources(nodes: Sequence[Node], workers: int, gpus_per_trial: float, t
     # Round down to Ray's unit, so that six trials of 1/6 GPU fit on one GPU.
     gpus = math.floor(gpus / _GPU_UNIT + 1e-6) * _GPU_UNIT if gpus < 1 else gpus
     gpus = round(gpus, 4)
-    fitting = count_fitting(nodes, workers, 1, gpus)
+    least = 1 if gpus else threads
+    fitting = count_fitting(nodes, workers, least, gpus)
     if fitting < 1:
-        need = _describe_need(nodes, workers, gpus_per_trial)
+        need = _describe_need(nodes, workers, gpus_per_trial, least)
         raise ValueError(f"one trial needs {need}; the cluster has {describe_nodes(nodes)}")
     count = max(1, min(fitting, trials))
-    threads = (1, *range(2, _MAX_THREADS + 1)) if workers == 1 else (1,)
-    cpus = max(cpus for cpus in threads if count_fitting(nodes, workers, cpus, gpus) >= count)
+    more = range(2, _MAX_CPUS + 1) if gpus and workers == 1 else ()
+    cpus = max(cpus for cpus in (least, *more) if count_fitting(nodes, workers, cpus, gpus) >= count)
     return TrialResources(count=count, workers=workers, cpus=cpus, gpus=gpus)
 
 
@@ -101,9 +103,9 @@ def describe_nodes(nodes: Sequence[Node]) -> str:
     return f"{total} on {len(nodes)} nodes ({each}{', ..' * (len(nodes) > 8)})"
 
 
-def _describe_need(nodes: Sequence[Node], workers: int, gpus_per_trial: float) -> str:
-    if count_fitting(nodes, workers, 1, 0.0) < 1:
-        return f"{workers} CPUs (--workers {workers})"
+def _describe_need(nodes: Sequence[Node], workers: int, gpus_per_trial: float, cpus: int) -> str:
+    if count_fitting(nodes, workers, cpus, 0.0) < 1:
+        return f"{workers * cpus} CPUs (--workers {workers}" + (f", --threads {cpus})" if cpus > 1 else ")")
     gpus = f"{gpus_per_trial:g} GPUs (--gpus-per-trial {gpus_per_trial:g})"
     if sum(node.get("GPU", 0.0) for node in nodes) < gpus_per_trial:
         return gpus

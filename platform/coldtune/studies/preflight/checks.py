@@ -67,9 +67,11 @@ def check_study(spec: StudySpec, options: RunOptions) -> Checked:
     Raises:
         ValueError: If the study would fail. The message names the key or the flag.
     """
-    _check_options(options)
+    _check_options(options, spec.threads or 1)
     check_pruning(spec)
     folder = _find_folder(spec, options)
+    if folder.exists:
+        spec = spec.with_threads_of(folder.spec())
     store = _find_store(folder, options)
     dataset = data.prepare(parse(DataConfig, spec.base["data"], "data"), options.home, options.data_dir)
     if folder.exists:
@@ -81,15 +83,18 @@ def check_study(spec: StudySpec, options: RunOptions) -> Checked:
     checked = Checked(spec, options, folder, dataset, sources, space, protocol, trials, store)
     if not spec.imports or is_ready(folder, options.storage):
         return checked
-    return replace(checked, imports=gather(Importer(spec, space, dataset, sources, protocol), folder, options.storage))
+    importer = Importer(spec, space, dataset, sources, protocol, gpu=options.gpus_per_trial > 0)
+    return replace(checked, imports=gather(importer, folder, options.storage))
 
 
-def _check_options(options: RunOptions) -> None:
+def _check_options(options: RunOptions, threads: int) -> None:
     if options.trials is not None and options.trials < 1:
         raise ValueError(f"--trials {options.trials}: at least 1")
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers}: at least 1")
     check_gpus(options.workers, options.gpus_per_trial)
+    if options.gpus_per_trial and threads > 1:
+        raise ValueError(f"--threads {threads}: changes nothing on a GPU (--gpus-per-trial). Leave it out.")
     if options.join and (options.storage or "").startswith("sqlite"):
         raise ValueError(
             f"--join: {tracking.shown(options.storage or '')} may give one trial to two drivers, because SQLite "
@@ -97,7 +102,7 @@ def _check_options(options: RunOptions) -> None:
         )
     if environment.local():
         machine = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-        plan_resources([machine], options.workers, options.gpus_per_trial, 1)
+        plan_resources([machine], options.workers, options.gpus_per_trial, 1, threads)
 
 
 def _find_folder(spec: StudySpec, options: RunOptions) -> StudyFolder:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from coldtune.metrics import Judgement, compare
 from coldtune.studies.progress.savings import describe_reuse, describe_untrained_steps
-from coldtune.studies.progress.table import StudyTable
+from coldtune.studies.progress.table import StudyTable, describe_unknown_threads
 from coldtune.studies.progress.text import metric_value, print_line
 from coldtune.studies.storage.record import StudyRecord, TrialRecord
 from coldtune.studies.trials.reading import StudyReader
@@ -25,6 +25,7 @@ def print_results(console: Console, reader: StudyReader, table: StudyTable) -> N
     sentences = [
         describe_reuse(reader.trials()),
         describe_untrained_steps(reader),
+        describe_unknown_threads(reader),
         _compare_with_second(reader, best),
         _describe_test(reader),
     ]

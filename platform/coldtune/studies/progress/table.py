@@ -46,9 +46,23 @@ def build_table(reader: StudyReader) -> StudyTable:
     rows, columns = _rows(reader), _columns(reader)
     best = [trial.number for trial in reader.front()]
     text = markdown_table(rows, best, columns)
-    if reuse := describe_reuse(reader.trials()):
-        text += f"- {reuse}\n"
+    for sentence in filter(None, (describe_reuse(reader.trials()), describe_unknown_threads(reader))):
+        text += f"- {sentence}\n"
     return StudyTable(trial_table(rows, best, columns), {"table.md": text})
+
+
+def describe_unknown_threads(reader: StudyReader) -> str:
+    """Return a sentence about the trials whose number of threads nobody recorded, or "" if there are none."""
+    if reader.spec.threads is not None:
+        return ""
+    records = {trial.number: TrialRecord.of(trial) for trial in reader.trials()}
+    unknown = [number for number, record in records.items() if record.protocol and not record.computed]
+    if not unknown:
+        return ""
+    return (
+        f"{len(unknown)} of {len(records)} trials ran on an unknown number of CPU threads, which decides the last bits "
+        "of a result. New trials of this study may use their trainings."
+    )
 
 
 def _rows(reader: StudyReader) -> list[TrialRow]:

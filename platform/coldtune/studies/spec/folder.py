@@ -23,7 +23,7 @@ class StudyFolder:
         if not name or "/" in name or name.startswith("."):
             raise ValueError(f"--study {name}: must be a folder's name, without / and not starting with a dot")
         self.home, self.name, self.path = home, name, home / "studies" / name
-        self.spool = self.path / "spool"
+        self.spool, self.environments = self.path / "spool", self.path / "environments"
 
     @property
     def exists(self) -> bool:

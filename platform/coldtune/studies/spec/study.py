@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, model_validator
 
 from coldtune import presets
-from coldtune.config import Config, digest, parse, plain
+from coldtune.config import Config, Neutral, digest, identity, parse, plain
 from coldtune.dotted import leaves
+from coldtune.environment import MOST_THREADS
 from coldtune.files import write_file
+from coldtune.stages.trial import identity_of_tree
 from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
@@ -41,6 +43,8 @@ class StudySpec(Config):
             the trials that it knows. The same command resumes the study, and another `--import` starts another study.
             The trials are copied when the study begins, so later changes of the imported studies have no effect.
         table: The table of the paper that the variants fill (`coldtune.studies.designs.paper_table`).
+        threads: The CPU threads of every process that computes on the CPU. They decide the last bits of all results.
+            None for a study that began when the number followed from the trials that ran at once.
     """
 
     job: str
@@ -53,6 +57,7 @@ class StudySpec(Config):
     seed: int = Field(default=0, ge=0, lt=2**32)
     imports: tuple[str, ...] = ()
     table: str | None = None
+    threads: Annotated[int | None, Neutral(None)] = Field(default=None, ge=1, le=MOST_THREADS)
 
     @model_validator(mode="after")
     def _check_metrics_differ(self) -> StudySpec:
@@ -69,8 +74,21 @@ class StudySpec(Config):
     @property
     def name(self) -> str:
         """The study's default name: the job's name and six characters of the hash of the spec."""
-        identity = {key: value for key, value in plain(self).items() if key != "imports" or value}
-        return f"{self.job}-{digest(identity)[:6]}"
+        default = ("imports",) * (not self.imports) + ("threads",) * (self.threads == 1)
+        named = {key: value for key, value in self.identity().items() if key not in default}
+        return f"{self.job}-{digest(named)[:6]}"
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this study from others: its values, without fields that have their neutral value."""
+        return {**identity(self), "base": identity_of_tree(self.base)}
+
+    def with_threads_of(self, stored: StudySpec) -> StudySpec:
+        """Return this spec for the study that began with `stored`.
+
+        A study that began before threads were recorded goes on, on one thread, and uses the work that it has.
+        """
+        began_before = stored.threads is None and self.threads == 1
+        return self.model_copy(update={"threads": None}) if began_before else self
 
     def save(self, folder: Path) -> None:
         """Write `spec.yaml` into the study's folder. If the process is killed, the file is complete or does not exist.
@@ -89,7 +107,8 @@ class StudySpec(Config):
 
     def differences(self, other: StudySpec) -> list[str]:
         """List the keys in which two specs differ, as `key: value here, there VALUE OF OTHER`."""
-        mine, theirs = dict(leaves(plain(self))), dict(leaves(plain(other)))
+        here = self.with_threads_of(other)
+        mine, theirs = dict(leaves(here.identity())), dict(leaves(other.identity()))
         return [
             f"{key}: {mine.get(key)!r}, there {theirs.get(key)!r}"
             for key in sorted({*mine, *theirs})

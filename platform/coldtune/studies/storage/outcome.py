@@ -55,6 +55,9 @@ class TrialOutcome:
         images, measured: Addresses of the sampled images and of their judgements in the store, by set of images.
         checkpoint: Address of the restorer in the store.
         rungs: By step, the metrics at that rung.
+        computed: The plain values of how the trial computed (`coldtune.stages.compute.Compute`). None if nobody
+            recorded it: then its number of threads is unknown.
+        environment: The machine and the software (`coldtune.store.provenance.keep_environment`).
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -65,6 +68,8 @@ class TrialOutcome:
     checkpoint: str | None = None
     rungs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     effort: Effort = field(default_factory=Effort)
+    computed: Mapping[str, Any] | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def judged_under(self) -> Protocol | None:
@@ -81,8 +86,10 @@ class TrialOutcome:
             "measured": dict(self.measured),
             "checkpoint": self.checkpoint,
             "rungs": {str(step): dict(values) for step, values in self.rungs.items()},
+            "computed": self.computed,
+            "environment": dict(self.environment),
         }
-        unknown = [key for key in ("protocol", "checkpoint") if written[key] is None]
+        unknown = [key for key in ("protocol", "checkpoint", "computed", "environment") if not written[key]]
         return {**{key: value for key, value in written.items() if key not in unknown}, **asdict(self.effort)}
 
     def to_json(self) -> str:
@@ -133,7 +140,8 @@ class Rung:
 
 def outcome_fields(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `TrialOutcome` that are stored."""
-    fields = {key: stored[key] for key in ("metrics", "protocol", "images", "measured", "checkpoint") if key in stored}
+    names = ("metrics", "protocol", "images", "measured", "checkpoint", "computed", "environment")
+    fields = {key: stored[key] for key in names if key in stored}
     effort = {key: stored[key] for key in ("found", "trained", "saved", "seconds") if key in stored}
     rungs = {int(step): values for step, values in stored.get("rungs", {}).items()}
     return {**fields, "stages": _stages(stored.get("stages", ())), "rungs": rungs, "effort": Effort(**effort)}

@@ -87,7 +87,7 @@ class TrialRecord(TrialOutcome):
 
 _IMPORTED_KEYS = (
     "metrics", "protocol", "stages", "images", "measured", "checkpoint", "rungs", "seconds", "trained", "training",
-    "reason",
+    "reason", "computed", "environment",
 )  # fmt: skip
 
 

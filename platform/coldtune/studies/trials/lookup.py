@@ -13,9 +13,10 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from coldtune import presets, tracking
-from coldtune.config import plain
+from coldtune.config import parse, plain
 from coldtune.data import Dataset, prepare, prepared
 from coldtune.diffusion import source_of
+from coldtune.stages.compute import Compute
 from coldtune.stages.evaluate import FinishedTrial
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.location import StoreLocation
@@ -79,7 +80,16 @@ def _trial_of_study(folder: StudyFolder, number: str, home: Home) -> FinishedTri
     config = reader.space.resolve(trial.params)
     candidates = map(Dataset.open, prepared(folder.home, config.data.name))
     dataset = next(dataset for dataset in candidates if dataset.fingerprint == fingerprint)  # `read_study` has seen it
-    return FinishedTrial(f"{folder.name}/{trial.number}", config, dataset, _source(config, home))
+    return FinishedTrial(
+        f"{folder.name}/{trial.number}", config, dataset, _source(config, home), _computed(reader, trial)
+    )
+
+
+def _computed(reader: StudyReader, trial: FrozenTrial) -> tuple[Compute | None, ...]:
+    """Return how the work of a trial was computed. A study of unknown threads may have used unknown work."""
+    recorded = TrialRecord.of(trial).computed
+    known = () if recorded is None else (parse(Compute, recorded, "computed"),)
+    return known if known and reader.spec.threads is not None else (*known, None)
 
 
 def _finished_trial(reader: StudyReader, study: str, number: int) -> FrozenTrial:

@@ -9,12 +9,13 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from coldtune.config import plain
+from coldtune.config import parse, plain
 from coldtune.data import Dataset
 from coldtune.diffusion import build_degradation, source_of
 from coldtune.dotted import get_key, leaves
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import difference
+from coldtune.stages.compute import Compute
 from coldtune.stages.keys import measure_key, sample_key
 from coldtune.stages.trial import TrialConfig
 from coldtune.studies.space.config import VARIANT, InfeasibleError
@@ -34,6 +35,7 @@ class Importer:
 
     Attributes:
         sources: The datasets that degradations draw from, by name.
+        gpu: Whether its trials compute on a GPU.
     """
 
     spec: StudySpec
@@ -41,18 +43,28 @@ class Importer:
     dataset: Dataset
     sources: Mapping[str, Dataset]
     protocol: Protocol
+    gpu: bool = False
 
-    def result_key(self, trial: TrialConfig, steps: int | None = None) -> str:
+    @property
+    def computes(self) -> Compute | None:
+        """How the study's trials compute. None for a study of unknown threads, which takes all work as its own."""
+        if self.gpu:
+            return Compute(device="gpu")
+        return None if self.spec.threads is None else Compute(device="cpu", threads=self.spec.threads)
+
+    def result_key(self, trial: TrialConfig, steps: int | None = None, compute: Compute | None = None) -> str:
         """Return a key that is equal for trials with the same images under this study's protocol.
 
         Args:
             steps: The length of the training, instead of the trial's own.
+            compute: How all stages of the trial computed. None stands for an unknown number of threads.
         """
         if steps is not None:
             trial = trial.model_copy(update={"training": trial.training.model_copy(update={"steps": steps})})
         source = source_of(trial.degradation)
         drawn_from = self.sources.get(source) if source else None
-        return measure_key(sample_key(trial, self.dataset, trial.sampler, drawn_from), self.protocol)
+        images = sample_key(trial, self.dataset, trial.sampler, drawn_from, compute)
+        return measure_key(images, self.protocol, compute)
 
 
 @dataclass(frozen=True)
@@ -79,9 +91,14 @@ def finished_config(trial: FrozenTrial, source: SourceStudy, target: Importer) -
     if (protocol := record.judged_under) and (parts := difference(protocol, target.protocol)):
         listed = ", ".join(f"{name} {theirs}, here {mine}" for name, (theirs, mine) in parts.items())
         raise UnfitError(f"were judged under another protocol ({listed})")
+    computed = parse(Compute, record.computed, "computed") if record.computed else None
+    if target.computes is not None and record.protocol is not None and computed != target.computes:
+        how = computed.describe() if computed else "on an unknown number of threads"
+        raise UnfitError(f"were computed {how}, here {target.computes.describe()}")
     config = source.space.resolve(trial.params)
     stored_keys = [stage.key for stage in record.stages if stage.stage == "measure"]
-    if stored_keys and stored_keys[0] != target.result_key(config):
+    known = computed is None or target.computes is not None
+    if stored_keys and known and stored_keys[0] != target.result_key(config, compute=computed):
         raise UnfitError("were made by another version of coldtune, or drew from other images")
     if trial.state == TrialState.PRUNED and not comparable_rungs(config, source, target):
         raise UnfitError("were pruned at other rungs, or by another objective")

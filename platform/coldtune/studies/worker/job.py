@@ -20,7 +20,12 @@ class TrialJob(Config):
             process.
         leftover: The leftover of its degradation, to be logged.
         store: The place of the store. None: the home's own store.
+        environments: The folder for the software that ran.
         tags: The tags of its MLflow run.
+        cpus: The CPUs that Ray reserves for each process of the trial.
+        threads: The CPU threads of each process, if it computes on the CPU.
+        unknown_threads: Whether the trial may use work of an unknown number of threads, because its study began with
+            such work.
         timeout: The seconds that it may run. None: no limit.
     """
 
@@ -35,8 +40,11 @@ class TrialJob(Config):
     dataset_path: str
     source_path: str | None
     spool: str
+    environments: str
     tags: dict[str, str]
     workers: int
     cpus: int
     gpus: float
+    threads: int = 1
+    unknown_threads: bool = False
     timeout: float | None = None

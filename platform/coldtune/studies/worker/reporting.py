@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldtune.config import plain
 from coldtune.stages.reuse import Reuse, StageRecord
 from coldtune.stages.rungs import rung_values
 from coldtune.stages.trial import VARIANT, flat
+from coldtune.store.provenance import keep_environment
 from coldtune.studies.storage.outcome import Effort, Rung, StoredStage, TrialOutcome
 from coldtune.studies.worker.job import RUNG, RUNNING, TrialJob
 from coldtune.studies.worker.timeout import TrialTimeout
@@ -20,6 +22,9 @@ from coldtune.tracking.prometheus import TrialMetrics
 if TYPE_CHECKING:
     from coldtune.metrics import Judgement
     from coldtune.stages.chain import Chain, Outcome
+
+
+_ENVIRONMENT_TAGS = ("host", "device", "python", "torch", "software")
 
 
 class TrialReporter:
@@ -51,6 +56,9 @@ class TrialReporter:
         extra: dict[str, object] = {VARIANT: job.tags[VARIANT]} if VARIANT in job.tags else {}
         extra |= {} if job.leftover is None else {"leftover": float(f"{job.leftover:.4g}")}
         self._tracker.params({**flat(job.trial), "N": chain.protocol.num_images, **extra})
+        environment = self._environment()
+        threads = {"threads": chain.compute.threads} if chain.compute.threads else {}
+        self._tracker.tags({**{name: environment[name] for name in _ENVIRONMENT_TAGS}, **threads})
 
     def waits(self, reason: str) -> None:
         """Stop the trial's clock, and report the reason for which the trial waits."""
@@ -116,7 +124,12 @@ class TrialReporter:
             checkpoint=address(outcome.checkpoint),
             rungs={step: self._rung_values(judged, outcome.nfe) for step, judged in outcome.rungs.items()},
             effort=effort,
+            computed=plain(chain.compute),
+            environment=self._environment(),
         )
+
+    def _environment(self) -> dict[str, Any]:
+        return keep_environment(Path(self._job.environments))
 
     def _log_outcome(self, chain: Chain, outcome: Outcome, reuse: Reuse, effort: Effort) -> None:
         from coldtune.studies.worker.artifacts import log_artifacts

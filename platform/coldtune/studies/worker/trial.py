@@ -71,14 +71,11 @@ def _run(
     job: TrialJob, report: Callable[[dict[str, Any]], object], timeout: TrialTimeout | None = None
 ) -> TrialOutcome:
     """Run the stages of a trial, and return its outcome."""
-    import torch
-
     from coldtune.metrics.values import check_same
     from coldtune.studies.worker.reporting import TrialReporter, throttled
     from coldtune.tracking import Tracker
 
     timeout = timeout or TrialTimeout(None, lambda _: None)
-    torch.set_num_threads(job.cpus)
     started = time.time()
     with Tracker(Path(job.spool), job.study, job.number, tags=job.tags) as tracker:
         reporter = TrialReporter(job, report, timeout, tracker, started)
@@ -113,6 +110,7 @@ def _chain(
     from coldtune.stages.chain import Chain
     from coldtune.store.location import StoreLocation
     from coldtune.store.store import Store
+    from coldtune.training.device import use_threads
 
     source = Dataset.open(job.source_path) if job.source_path else None
 
@@ -123,7 +121,10 @@ def _chain(
     resume = timeout.resume if timeout else lambda: None
     place = StoreLocation.in_home(Path(job.home), job.store)
     store = Store(place, by=f"{job.study}/{job.number}", on_wait=waiting, on_resume=resume)
-    return Chain(trial, Dataset.open(job.dataset_path), store, device, source)
+    if device == "cpu":
+        use_threads(job.threads)
+    found = (None,) if job.unknown_threads else ()
+    return Chain(trial, Dataset.open(job.dataset_path), store, device, source, found)
 
 
 def _trainer(job: TrialJob, device: str, check_in: Callable[[bool], None] = lambda _: None) -> Any:
@@ -141,19 +142,17 @@ def _trainer(job: TrialJob, device: str, check_in: Callable[[bool], None] = lamb
         storage_path=Path(job.home) / "ray" / "train",
         cpus_per_worker=job.cpus,
         gpus_per_worker=job.gpus,
+        threads=job.threads,
         check_in=check_in,
     )
 
 
 def measure_on_test(config: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     """Return the metrics of a finished trial on the test split, and their protocol. The restorer is in the store."""
-    import torch
-
     from coldtune.config import plain
     from coldtune.stages.trial import RungConfig
 
     job = parse(TrialJob, config)
-    torch.set_num_threads(job.cpus)
     protocol = job.trial.protocol.model_copy(update={"split": "test"})
     tested = job.trial.model_copy(update={"protocol": protocol, "rungs": RungConfig()})
     device = _device(job)
