@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import uuid
@@ -131,3 +132,30 @@ def open_replacement(path: Path, *, durable: bool = False, private: bool = False
         with suppress(OSError):
             scratch.unlink()
         raise
+
+
+def check_folder(path: Path) -> None:
+    """Check that files can be written in a folder, by writing one. A folder that is missing is made for the check.
+
+    Permissions alone do not tell: the superuser may write anywhere but in a read-only file system or below /proc.
+
+    Raises:
+        ValueError: If the folder cannot be made or written. The message says why, and does not name the folder.
+    """
+    missing: list[Path] = []
+    try:
+        missing = [each for each in (path, *path.parents) if not os.path.lexists(each)]
+        if os.path.lexists(path) and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".check.{uuid.uuid4().hex}"
+        try:
+            probe.write_bytes(b"1")
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError((error.strerror or str(error)).lower()) from None
+    finally:
+        for each in missing:  # a check leaves nothing behind
+            with suppress(OSError, ValueError):
+                each.rmdir()

@@ -50,6 +50,7 @@ def add(commands: Commands) -> None:
     resume.add_argument(
         "--join", action="store_true", help="if another driver already runs the study, run trials beside it"
     )
+    resume.add_argument("--retry-failed", action="store_true", help="ask every failed trial of the study again, once")
     resume.set_defaults(call=_resume)
 
 
@@ -121,6 +122,12 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
 
     folder = find_study(find_home(options), options.name)
     run_options = RunOptions.from_start(
-        folder.home, folder.start(), name=folder.name, resume=True, trials=options.trials, join=options.join
+        folder.home,
+        folder.start(),
+        name=folder.name,
+        resume=True,
+        trials=options.trials,
+        join=options.join,
+        retry_failed=options.retry_failed,
     )
     return run_study(folder.spec(), run_options, console)

@@ -57,6 +57,9 @@ SIZES: dict[Size, Architecture] = {
 }
 
 
+_LEAST_SIDE = 8  # of images that datasets are prepared with
+
+
 class Restorer(nn.Module):
     """The network R(x, t): x (B, C, H, W) and the paper's t, 1..T, int64 (B,) -> the estimate of x_0, (B, C, H, W)."""
 
@@ -69,6 +72,30 @@ class Restorer(nn.Module):
         """Return the estimate of x_0."""
         estimate: Tensor = self.net(x, t + (self.first_index - 1), return_dict=False)[0]
         return estimate
+
+
+def check_restorer(config: RestorerConfig, image_shape: Sequence[int]) -> None:
+    """Check that a restorer fits images, without building it.
+
+    Args:
+        image_shape: (C, H, W).
+
+    Raises:
+        ValueError: If the image's sides are not divisible as the levels of this size need. The message lists the sizes
+            that fit, and the nearest sides that fit this size.
+    """
+    _, height, width = check_image_shape(image_shape)
+    divisor = SIZES[config.size].divisor
+    if height % divisor == width % divisor == 0:
+        return
+    fitting = [name for name, other in SIZES.items() if height % other.divisor == width % other.divisor == 0]
+    rounded = {side for n in (height, width) for side in (n // divisor * divisor, -(-n // divisor) * divisor)}
+    nearest = " or ".join(str(side) for side in sorted(rounded) if side >= _LEAST_SIDE)
+    sizes = f"Allowed here: {', '.join(fitting)}. Or choose" if fitting else "No size fits them. Choose"
+    raise ValueError(
+        f"restorer.size = {config.size!r}: needs image sides divisible by {divisor}, not {height}x{width}. "
+        f"{sizes} sides such as {nearest} (data.image_size)"
+    )
 
 
 def build_restorer(config: RestorerConfig | Mapping[str, Any], image_shape: Sequence[int], steps: int) -> Restorer:
@@ -87,14 +114,8 @@ def build_restorer(config: RestorerConfig | Mapping[str, Any], image_shape: Sequ
             that fit.
     """
     config = parse(RestorerConfig, config, where="restorer")
-    channels, height, width = check_image_shape(image_shape)
-    size = SIZES[config.size]
-    fitting = [name for name, other in SIZES.items() if height % other.divisor == width % other.divisor == 0]
-    if config.size not in fitting:
-        raise ValueError(
-            f"restorer.size = {config.size!r}: needs image sides divisible by {size.divisor}, not {height}x{width}. "
-            f"Allowed here: {', '.join(fitting) or 'none'}"
-        )
+    check_restorer(config, image_shape)
+    channels, size = image_shape[0], SIZES[config.size]
     from diffusers import UNet2DModel  # takes seconds to import
 
     down, up = _blocks(size)

@@ -11,7 +11,7 @@ from coldtune.config import Config, identity, parse, plain
 from coldtune.data import DataConfig
 from coldtune.diffusion import build_degradation
 from coldtune.diffusion.priors import build_prior, prior_config
-from coldtune.diffusion.restorer import RestorerConfig
+from coldtune.diffusion.restorer import RestorerConfig, check_restorer
 from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.dotted import leaves
 from coldtune.metrics.protocol import LEAST_IMAGES, ProtocolConfig, Task
@@ -86,6 +86,7 @@ class TrialConfig(Config):
                 the key.
         """
         d = build_degradation(self.degradation, image_shape)
+        check_restorer(self.restorer, image_shape)
         self.sampler.check(d)
         build_prior(self.prior or {"kind": "data"}, d)
         if self.rungs.steps and self.rungs.steps[-1] >= self.training.steps:

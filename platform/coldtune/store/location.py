@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import uuid
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from coldtune.files import check_folder
 from coldtune.store.files import StoreFiles
 from coldtune.store.local_files import LocalFiles
 
@@ -90,13 +92,18 @@ class StoreLocation:
         """
         return _remote_files(self, os.getpid()) if self.remote else LocalFiles(self.path)
 
-    def check(self) -> None:
-        """Write, list and remove a small object in object storage. Do nothing for a folder.
+    def check(self, writable: bool = False) -> None:
+        """Check that the store can be used: in object storage, write, list and remove a small object.
+
+        Args:
+            writable: Check a folder by writing, too. Otherwise a folder may be missing or read-only, which is enough to
+                look for entries.
 
         Raises:
             ValueError: If any of these steps fails. The message says why, as far as the server tells.
         """
         if not self.remote:
+            self._check_folder(writable)
             return
         from coldtune.store.bucket import Bucket
 
@@ -109,6 +116,19 @@ class StoreLocation:
             bucket.delete(name)
         except OSError as error:
             raise ValueError(f"--store {self.shown}: cannot be used: {_reason(error)}") from None
+
+    def _check_folder(self, writable: bool) -> None:
+        try:
+            if writable:
+                check_folder(self.path)
+            elif os.path.lexists(self.path) and not self.path.is_dir():
+                raise ValueError(os.strerror(errno.ENOTDIR).lower())
+        except (OSError, ValueError) as error:
+            text = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+            raise ValueError(
+                f"--store {self.where!r}: cannot be used: {text}. Name a folder in which you may write, or a URL such "
+                "as s3://BUCKET/PREFIX."
+            ) from None
 
 
 def _copies_of(url: str, default: Path) -> Path:

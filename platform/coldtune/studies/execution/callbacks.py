@@ -8,13 +8,13 @@ from typing import Any
 from ray import tune
 
 from coldtune.studies.execution.searcher import NotPickled, StudySearcher
-from coldtune.studies.progress.events import Events, StoppedError
+from coldtune.studies.progress.events import Events
 
 
 class EventCallback(NotPickled, tune.Callback):  # type: ignore[misc]
     """A callback that passes Tune's events on to our listeners, and ends Tune's loop.
 
-    The loop ends if `stop` is set, if a listener raises StoppedError, or if the searcher has failed.
+    The loop ends if `stop` is set, if a listener raises, or if the searcher has failed.
     """
 
     def __init__(self, events: Events, search: StudySearcher, stop: threading.Event) -> None:
@@ -23,7 +23,8 @@ class EventCallback(NotPickled, tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Report that a trial has its resources."""
-        self._events.started(trial.config["number"])
+        with self._search.kept_failure():
+            self._events.started(trial.config["number"])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Report that a trial's process died and is started again."""
@@ -32,7 +33,8 @@ class EventCallback(NotPickled, tune.Callback):  # type: ignore[misc]
         if number in self._search.late:  # the next process only reports that the trial ran too long
             trial.set_config({**trial.config, "late": self._search.late[number]})
         else:
-            self._events.restarted(number)
+            with self._search.kept_failure():
+                self._events.restarted(number)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Remember the trial, so that its statistics are dropped at the end of this step."""
@@ -46,10 +48,8 @@ class EventCallback(NotPickled, tune.Callback):  # type: ignore[misc]
         """Run the periodic work, and raise KeyboardInterrupt if the study ends. Tune's loop has no other way out."""
         while self._ended:
             _drop_statistics(self._ended.pop())
-        try:
+        with self._search.kept_failure():
             self._events.tick()
-        except StoppedError as stopped:
-            self._search.failure = self._search.failure or stopped
         if self._stop.is_set() or self._search.failure:
             raise KeyboardInterrupt
 

@@ -8,8 +8,10 @@ from rich.console import Console
 
 from coldtune.config import plain
 from coldtune.diffusion import build_degradation, source_of
+from coldtune.faults import MachineFaultError, describe_error, machine_fault
 from coldtune.studies.preflight.capacity import TrialResources
 from coldtune.studies.preflight.checks import Checked
+from coldtune.studies.progress.events import StoppedError
 from coldtune.studies.progress.mlflow_runs import MlflowRuns
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.storage.record import StudyRecord, TestResult, write_study
@@ -62,7 +64,12 @@ def jobs(checked: Checked, resources: TrialResources, tags: Mapping[str, object]
 def on_test(
     checked: Checked, ledger: Ledger, runs: MlflowRuns, job: Jobs, resources: TrialResources, console: Console
 ) -> None:
-    """Measure the best trial on the test split, unless it was measured before or no trial has completed."""
+    """Measure the best trial on the test split, unless it was measured before or no trial has completed.
+
+    Raises:
+        MachineFaultError: If a fault of the machine ended the measurement. The next run measures again.
+        StoppedError: If the measurement failed.
+    """
     best = ledger.best()
     tested = StudyRecord.of(ledger.study).test
     if best is None or (tested is not None and tested.trial == best.number):
@@ -75,7 +82,13 @@ def on_test(
     request = TrialRequest(best.number, best.params, config, again=False)
     remote = ray.remote(measure_on_test).options(num_cpus=resources.cpus, num_gpus=resources.gpus, name="coldtune_test")
     with console.status(f"measuring trial {best.number}, the best, on the test split"):
-        values, protocol = ray.get(remote.remote(plain(job(request))))
+        try:
+            values, protocol = ray.get(remote.remote(plain(job(request))))
+        except Exception as error:
+            what = f"the measurement of trial {best.number} on the test split"
+            if (fault := machine_fault(error)) is not None:
+                raise MachineFaultError(f"{what}: {fault}") from error
+            raise StoppedError(f"{what} failed: {describe_error(getattr(error, 'cause', None) or error)}") from error
     result = TestResult(best.number, values, protocol)
     write_study(ledger.study, test=result)
     runs.parent.metrics({f"test_{key}": value for key, value in values.items()}, ledger.finished())

@@ -41,11 +41,13 @@ def execute(
 
     Raises:
         KeyboardInterrupt: On SIGINT, between two events. A second SIGINT raises at once.
+        MachineFaultError: If a fault of the machine ended a trial. The trial stays running in the study.
         StoppedError: If a listener of `events` raises it.
     """
     from ray import tune
 
     from coldtune.studies.execution.callbacks import EventCallback, NoReporter
+    from coldtune.studies.execution.lost_workers import report_lost_workers
     from coldtune.studies.execution.searcher import RungScheduler, StudySearcher
 
     stop = threading.Event()
@@ -72,10 +74,10 @@ def execute(
             failure_config=tune.FailureConfig(max_failures=retries),
         ),
     )
-    with _on_sigint(stop):
+    with _on_sigint(stop), report_lost_workers(search.note_lost_process):
         try:
             tuner.fit()
-        except KeyboardInterrupt:
+        except (Exception, KeyboardInterrupt):  # after a failure, Tune may also fail to write its own state
             if not search.failure:
                 raise
     if search.failure:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from coldtune.config import plain
+from coldtune.faults import MachineFaultError, explains_lost_process
 from coldtune.studies.preflight.capacity import Capacity
 from coldtune.studies.progress.events import Events
 from coldtune.studies.storage.errors import StorageGoneError
 from coldtune.studies.storage.outcome import Rung, TrialOutcome
 from coldtune.studies.trials.ledger import Ledger, TrialRequest
-from coldtune.studies.worker.job import LATE, RUNG, RUNNING, TrialJob
+from coldtune.studies.worker.job import FAULT, LATE, RUNG, RUNNING, TrialJob
 
 
 class NotPickled:
@@ -41,6 +43,7 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
         pruned: By Tune's id, the rungs of the trials that Tune is about to stop.
         deaths: By number, how often the process of a trial has died.
         late: By number, the reasons of the trials whose processes are about to be ended by force.
+        lost_process: While Tune handles the end of a process, the error with which Ray reported it.
         failure: The error that ended the study before its last trial. Tune itself would only log it.
     """
 
@@ -54,6 +57,7 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
         self.pruned: dict[str, Rung] = {}
         self.deaths: Counter[int] = Counter()
         self.late: dict[int, str] = {}
+        self.lost_process: Exception | None = None
         self.failure: Exception | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -66,21 +70,28 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
         # it wait.
         if len(self.numbers) >= max(1, self._capacity.count()):
             return None
-        if self._ledger.wanted(self._trials) <= 0:
-            return Searcher.FINISHED if not self.numbers else None
-        if (asked := self._ledger.ask(self._trials)) is None:
-            return None
-        self.numbers[trial_id] = asked.number
-        self._events.asked(asked)
-        # The job is text, because Tune flattens and copies everything nested at every report.
-        return {"number": asked.number, "job": json.dumps(plain(self._job(asked)))}
+        try:
+            if self._ledger.wanted(self._trials) <= 0:
+                return Searcher.FINISHED if not self.numbers else None
+            if (asked := self._ledger.ask(self._trials)) is None:
+                return None
+            self.numbers[trial_id] = asked.number
+            self._events.asked(asked)
+            # The job is text, because Tune flattens and copies everything nested at every report.
+            return {"number": asked.number, "job": json.dumps(plain(self._job(asked)))}
+        except StorageGoneError:
+            raise
+        except Exception as failure:  # Tune would end with a traceback of its own
+            self.failure = failure
+            return str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass a report on to the listeners. Reports from rungs go through `prunes`."""
         if trial_id not in self.numbers:
             return
         if result["state"] == RUNNING and result.get("stage") != RUNG:
-            self._events.progressed(self.numbers[trial_id], result)
+            with self.kept_failure():
+                self._events.progressed(self.numbers[trial_id], result)
         elif result["state"] == LATE:
             self.late[self.numbers[trial_id]] = result["reason"]
 
@@ -88,13 +99,11 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
         """Return whether the trial ends with this report from a rung."""
         if trial_id not in self.numbers:
             return False
-        try:
+        with self.kept_failure():
             self._events.progressed(self.numbers[trial_id], result)
             rung = Rung.from_json(result["rung"])
             if self._ledger.prunes(self.numbers[trial_id], rung):
                 self.pruned[trial_id] = rung
-        except Exception as failure:  # Tune would count the trial as failed and continue
-            self.failure = self.failure or failure
         return trial_id in self.pruned
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -103,9 +112,11 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
         if trial_id not in self.numbers or (state in (RUNNING, LATE) and not error and rung is None):
             return  # stopped from outside: it stays running in the study, and is asked again on resume
         number = self.numbers.pop(trial_id)
-        try:
+        with self.kept_failure():
             times = self.deaths[number] + 1
             died = self.late.get(number, f"its process died {times} time{'s' * (times != 1)}")
+            if (fault := self._machine_fault(number, result, error)) is not None:
+                raise MachineFaultError(f"trial {number}: {fault}")  # the trial stays running in the study
             if self._ledger.ownership.lost(number):
                 self._ledger.ownership.give_up(number)
                 self._events.lost(number)
@@ -116,8 +127,15 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
                 self._complete(number, TrialOutcome.from_json(result["outcome"]))
             else:
                 self._fail(number, result["reason"] if result and state != RUNNING else died)
-        except Exception as failure:  # Tune would log the error and continue
-            self.failure = self.failure or failure
+
+    def _machine_fault(self, number: int, result: Mapping[str, Any] | None, error: bool) -> str | None:
+        """Return the fault of the machine that ended a trial, or None."""
+        if result and result["state"] == FAULT:
+            return str(result["reason"])
+        if not error or number in self.late:
+            return None
+        fault, times = explains_lost_process(self.lost_process), self.deaths[number] + 1
+        return fault if fault is None or times == 1 else f"{fault}, for the {times}. time"
 
     def _complete(self, number: int, outcome: TrialOutcome) -> None:
         if (reason := self._ledger.complete(number, outcome)) is None:
@@ -128,6 +146,18 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
     def _fail(self, number: int, reason: str) -> None:
         self._ledger.fail(number, reason)
         self._events.failed(number, reason)
+
+    def note_lost_process(self, error: Exception | None) -> None:
+        """Remember the error with which Ray reports the end of a process, while Tune handles it."""
+        self.lost_process = error
+
+    @contextmanager
+    def kept_failure(self) -> Iterator[None]:
+        """Keep an error of the block as the failure of the study. Tune would log the error and continue, or break."""
+        try:
+            yield
+        except Exception as failure:
+            self.failure = self.failure or failure
 
     def save(self, checkpoint_path: str) -> None:
         """Write an empty file, because Tune expects a file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -20,6 +20,7 @@ from coldtune.studies.search.paired_test import judgements_of
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.record import StudyRecord, write_study
 from coldtune.studies.trials.ledger import Ledger, open_ledger
+from coldtune.studies.trials.retrying import retry_failed
 from coldtune.studies.trials.setup import check_judge, check_spec, open_study
 
 EXPERIMENT = "coldtune"
@@ -73,11 +74,28 @@ def _open(checked: Checked, stack: ExitStack, console: Console) -> Session:
         folder.name, spec, checked.space, storage, judgements_of(Store(checked.store)),
         lease=lease, imports=checked.imports, fingerprint=checked.dataset.fingerprint, store=checked.store,
     )  # fmt: skip
+    if lease.leads():
+        _retry_failed(ledger, options.retry_failed, say)
+    elif options.retry_failed:
+        raise ValueError("--retry-failed: joins a study that another driver leads; retry once that driver has ended")
     checked = replace(checked, trials=min(trials, ledger.max_trials() or trials))
     if ledger.finished() < checked.trials:
         check_judge(folder.name, ledger.trials(), checked.protocol)
     _save_start(checked, ledger, lease.leads())
     return Session(checked, ledger, target)
+
+
+def _retry_failed(ledger: Ledger, whatever_failed: bool, say: Callable[[str], None]) -> None:
+    """Ask failed trials again, and tell the user which."""
+    again = retry_failed(ledger, whatever_failed)
+    if again:
+        by_number = ledger.retried()
+        listed = ", ".join(f"{trial.number} as trial {by_number[trial.number]}" for trial in again[:10])
+        more = f" and {len(again) - 10} more" if len(again) > 10 else ""
+        why = "" if whatever_failed else ", because a fault of the machine made them fail"
+        say(f"asks failed trials again{why}: {listed}{more}")
+    elif whatever_failed:
+        say("--retry-failed: no trial has failed, so none is asked again")
 
 
 def _trials_of_others(checked: Checked, study: optuna.Study, lease: DriverLease) -> int | None:

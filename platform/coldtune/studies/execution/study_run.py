@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,11 +15,12 @@ from rich.console import Console
 
 import coldtune
 from coldtune import tracking
+from coldtune.faults import machine_fault
 from coldtune.store.provenance import git_commit, keep_environment
 from coldtune.studies.execution import cluster, dispatch
 from coldtune.studies.execution.executor import execute
 from coldtune.studies.execution.joined import JoinedDrivers, wait_for_others
-from coldtune.studies.execution.ray_watchdog import ray_endpoints, watch
+from coldtune.studies.execution.ray_watchdog import parts_of_ray, watch
 from coldtune.studies.execution.session import Session
 from coldtune.studies.execution.stopping import StopConditions
 from coldtune.studies.preflight.capacity import Capacity, TrialResources, plan_resources
@@ -53,6 +55,8 @@ def run_trials(session: Session, console: Console) -> bool:
 
     Raises:
         NotStartedError: If Ray does not start on this machine.
+        MachineFaultError: If a fault of the machine ended a trial, for example a full disk. Any other error from which
+            `coldtune.faults.machine_fault` tells such a fault was raised by the driver's own work.
         StoppedError: If the study reaches one of its own limits.
         StorageGoneError: If the study's storage is gone.
     """
@@ -62,21 +66,23 @@ def run_trials(session: Session, console: Console) -> bool:
     try:
         with (
             cluster.connect(session.checked.folder.name) as connection,
-            watch(ray_endpoints(connection.own), partial(run.end_without_ray, connection.own)),
+            watch(parts_of_ray(connection.own), partial(run.end_without_ray, connection.own)),
             run.screen,
         ):
             return run.on_cluster(connection)
     except BaseException as error:
-        runs.interrupted(session.ledger.running())
+        with _in_spite_of_faults():
+            runs.interrupted(session.ledger.running())
         if isinstance(error, KeyboardInterrupt):
             return False
         raise
     finally:
-        if left := runs.close():
-            console.print(
-                f"[yellow]{left:,} bytes of this study's records wait in {session.checked.folder.spool}: the tracking "
-                "server did not take them; the next run delivers them[/]"
-            )
+        with _in_spite_of_faults():
+            if left := runs.close():
+                console.print(
+                    f"[yellow]{left:,} bytes of this study's records wait in {session.checked.folder.spool}: the "
+                    "tracking server did not take them; the next run delivers them[/]"
+                )
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,7 @@ class _StudyRun:
 
         Args:
             own_cluster: True if this driver started Ray.
-            reason: Which process of Ray died, as a sentence.
+            reason: Which part of Ray is gone, as a sentence.
         """
         session = self.session
         self.screen.close()
@@ -160,6 +166,17 @@ class _StudyRun:
         self.runs.interrupted(session.ledger.running())
         self.runs.close()
         print_closing(self.console, session.checked, session.ledger, session.target, finished=False)
+
+
+@contextmanager
+def _in_spite_of_faults() -> Iterator[None]:
+    """Let a fault of the machine pass that hits the end of a run, because it must not hide why the run ended."""
+    try:
+        yield
+    except Exception as error:
+        if machine_fault(error) is None:
+            raise
+        logging.getLogger("coldtune.studies").warning("%s", machine_fault(error))
 
 
 def _all_ended(session: Session) -> bool:

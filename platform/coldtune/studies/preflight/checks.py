@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import optuna
 import torch
@@ -12,6 +13,7 @@ import torch
 from coldtune import data, environment, tracking
 from coldtune.config import parse
 from coldtune.data import DataConfig, Dataset
+from coldtune.files import check_folder
 from coldtune.metrics import DISTANCES, IMAGE_SCORES, build_extractor, check_objective, resolve
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
@@ -26,10 +28,13 @@ from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
-from coldtune.studies.storage.record import promoted_from
+from coldtune.studies.storage.record import is_promoted
 from coldtune.studies.trials.importing import gather, is_ready
 from coldtune.studies.trials.matching import Importer
 from coldtune.studies.trials.setup import Imports
+
+_FOLDERS = ("studies", "data", "ray", "artifacts")
+"""The folders of a home in which a study writes. The store is checked by itself, because it may lie elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ def check_study(spec: StudySpec, options: RunOptions) -> Checked:
     """
     _check_options(options, spec.threads or 1)
     check_pruning(spec)
+    _check_home(options.home)
     folder = _find_folder(spec, options)
     if folder.exists:
         spec = spec.with_threads_of(folder.spec())
@@ -105,6 +111,19 @@ def _check_options(options: RunOptions, threads: int) -> None:
         plan_resources([machine], options.workers, options.gpus_per_trial, 1, threads)
 
 
+def _check_home(home: Path) -> None:
+    """Check that everything can be written in the home: the home itself, and its folders as far as they are there."""
+    folders = [home, *(home / name for name in _FOLDERS if os.path.lexists(home / name))]
+    for folder in folders:
+        try:
+            check_folder(folder)
+        except ValueError as error:
+            raise ValueError(
+                f"--home {str(home)!r}: {folder} cannot be used: {error}. Name a folder in which you may write, with "
+                "--home or COLDTUNE_HOME."
+            ) from None
+
+
 def _find_folder(spec: StudySpec, options: RunOptions) -> StudyFolder:
     folder = StudyFolder(options.home, options.name or spec.name)
     if options.resume and not folder.exists:
@@ -116,7 +135,7 @@ def _find_folder(spec: StudySpec, options: RunOptions) -> StudyFolder:
 def _find_store(folder: StudyFolder, options: RunOptions) -> StoreLocation:
     as_before = options.store is None and folder.exists
     store = folder.store() if as_before else StoreLocation.in_home(options.home, options.store)
-    store.check()
+    store.check(writable=True)
     return store
 
 
@@ -169,7 +188,7 @@ def _count_promoted(spec: StudySpec, folder: StudyFolder, options: RunOptions) -
     if spec.pruning.kind == "none" or not folder.exists:
         return 0
     study = optuna.load_study(study_name=folder.name, storage=open_storage(folder.path, options.storage))
-    return sum(promoted_from(trial) is not None for trial in study.get_trials(deepcopy=False))
+    return sum(is_promoted(trial) for trial in study.get_trials(deepcopy=False))
 
 
 def _prepare_source(name: str, spec: StudySpec, dataset: Dataset, options: RunOptions) -> Dataset:

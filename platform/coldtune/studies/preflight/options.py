@@ -110,6 +110,8 @@ class RunOptions:
         name: The study's name. None means the job's name and a hash of the spec.
         resume: True if it is an error that the study does not exist yet.
         join: True to run trials beside another driver of the same study.
+        retry_failed: True to ask every failed trial again. Without it, only trials that a fault of the machine made
+            fail are asked again.
         tracking_uri: MLflow's server or database. None means `mlflow.db` in the home.
         store: The place of finished work. None means `store` in the home.
         storage: Optuna's database. None means a journal in the home.
@@ -142,6 +144,7 @@ class RunOptions:
     )
     resume: bool = _option(False, "--resume", "fail if the study does not exist yet")
     join: bool = _option(False, "--join", "if another driver already runs the study, run trials beside it")
+    retry_failed: bool = _option(False, "--retry-failed", "ask every failed trial of the study again, once")
     tracking_uri: str | None = _option(
         None, "--tracking-uri", "MLflow's server or database (default: mlflow.db in the home)", "URI", kept=True
     )

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.text import Text
 
 from coldtune import tracking
 from coldtune.environment import runner
+from coldtune.faults import describe_error
 from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.progress.results import print_results
-from coldtune.studies.progress.table import build_table
+from coldtune.studies.progress.table import StudyTable, build_table
 from coldtune.studies.progress.text import print_line
 from coldtune.studies.storage.backends import dashboard_command
-from coldtune.studies.storage.record import promoted_from
+from coldtune.studies.storage.record import TrialRecord, promoted_from
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.tracking import Target
 
 _COLUMNS = ("fid", "fid_direct", "nfe", "seconds_saved")
 """The metrics that MLflow's list of trials shows beside the objectives. They are few, because the parameters follow."""
+
+_MAX_REASON = 300  # characters of a trial's reason
 
 _MORE_TRIALS = 8  # how many further trials the command to extend the study suggests
 
@@ -35,20 +40,75 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
     """
     table = build_table(ledger)
     print_results(console, ledger, table)
-    written = table.write(checked.folder.path)
+    written = _write_table(console, table, checked, finished)
     ended = ledger.finished()
     if others := ledger.lease.others():
         running = ", ".join(map(str, others))
         console.print(f"{ended} of {checked.trials} trials ended; goes on: {running}", soft_wrap=True)
+    if failed := ledger.failed():
+        _print_failed(console, failed, ended, finished and not ledger.has_results())
     if not finished:
         console.print(f"[yellow]interrupted with {ended} of {checked.trials} trials ended; nothing is lost[/]")
-        print_line(console, "resume", _resume_command(checked.options.command))
+        print_resume(console, checked.options.command)
+    if failed:
+        print_line(console, "retry failed", f"{_resume_command(checked.options.command)} --retry-failed")
     if ledger.spec.table is not None:
         print_line(console, "the table", ", ".join(map(str, written)))
     for head, command in _look_closer(checked, ledger, target):
         print_line(console, head, command)
     if finished and (more := _extend_command(checked, ledger)):
         print_line(console, "more trials", more)
+
+
+def _write_table(console: Console, table: StudyTable, checked: Checked, finished: bool) -> list[Path]:
+    """Write the table's files. If the study did not finish, say if they cannot be written, and go on."""
+    try:
+        return table.write(checked.folder.path)
+    except OSError as error:
+        if finished:
+            raise
+        console.print(
+            f"[yellow]the table was not written to {checked.folder.path}: {describe_error(error)}[/]", soft_wrap=True
+        )
+        return []
+
+
+def _print_failed(console: Console, failed: Sequence[FrozenTrial], ended: int, none_finished: bool) -> None:
+    """Print how many trials failed, and why the last of them did."""
+    last = TrialRecord.of(failed[-1])
+    reason = (last.reason.splitlines() or ["no reason known"])[0][:_MAX_REASON]
+    none = "none finished, and " if none_finished else ""
+    text = f"{none}{len(failed)} of {ended} trials failed; the last one, trial {failed[-1].number}: {reason}"
+    console.print(Text(text, style="red" if none_finished else "yellow"), soft_wrap=True)
+
+
+def print_resume(console: Console, command: str) -> None:
+    """Print the command that resumes a study."""
+    print_line(console, "resume", _resume_command(command))
+
+
+def print_machine_fault(console: Console, checked: Checked, fault: str) -> None:
+    """Print that a fault of the machine stopped the study, and the places of the study with the room on each.
+
+    Args:
+        fault: The fault in one line, from `coldtune.faults.machine_fault`.
+    """
+    places = {"home": checked.options.home} | ({} if checked.store.remote else {"store": checked.store.path})
+    listed = ", ".join(f"{name} {path} ({_room(path)})" for name, path in places.items())
+    remote = f", store {checked.store.shown}" if checked.store.remote else ""
+    print_failure(
+        console,
+        f"stopped by a fault of the machine, not of a setting: {fault}. The study writes to: {listed}{remote}. "
+        "Its open trials stay interrupted. Mend the machine, then resume.",
+    )
+
+
+def _room(path: Path) -> str:
+    """Return how much room is left at a path, or why nobody can say."""
+    try:
+        return f"{shutil.disk_usage(path).free / 2**20:,.0f} MiB free"
+    except OSError as error:
+        return (error.strerror or "cannot be read").lower()
 
 
 def print_failure(console: Console, reason: str) -> None:
@@ -59,7 +119,7 @@ def print_failure(console: Console, reason: str) -> None:
 def print_storage_lost(console: Console, error: Exception, command: str) -> None:
     """Print that the study's storage is gone, and how to resume. The table cannot be read then."""
     print_failure(console, f"{error}; the study ends here, and nothing that it had told is lost")
-    print_line(console, "resume", _resume_command(command))
+    print_resume(console, command)
 
 
 def _look_closer(checked: Checked, ledger: Ledger, target: Target) -> Iterator[tuple[str, str]]:
@@ -84,7 +144,15 @@ def _trials_page(target: Target, study: str, ledger: Ledger) -> str:
 
 
 def _resume_command(command: str) -> str:
+    """Return the command that resumes a study. Failed trials are asked again only once, so the flag for it goes."""
+    command = _without_switch(command)
     return command if "--resume" in shlex.split(command) else f"{command} --resume"
+
+
+def _without_switch(command: str, switch: str = "--retry-failed") -> str:
+    """Return a command without a flag that has no value."""
+    words = shlex.split(command)
+    return shlex.join(word for word in words if word != switch) if switch in words else command
 
 
 def _extend_command(checked: Checked, ledger: Ledger) -> str:
@@ -97,7 +165,7 @@ def _extend_command(checked: Checked, ledger: Ledger) -> str:
 
 def _without(command: str, flag: str) -> str:
     """Return a command without `flag`, its value, and `--resume`."""
-    words = shlex.split(command)
+    words = shlex.split(_without_switch(command))
     kept = [
         word
         for i, word in enumerate(words)

@@ -9,6 +9,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import RenderableType
 
+from coldtune.files import write_file
 from coldtune.reports.paper.text import TerminalTable, latex, markdown
 from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, trial_table
 from coldtune.studies.designs.paper_table_report import fill_table
@@ -32,9 +33,13 @@ class StudyTable:
     files: Mapping[str, str]
 
     def write(self, folder: Path) -> list[Path]:
-        """Write the files of the table into a study's folder, and return their paths."""
+        """Write the files of the table into a study's folder, and return their paths.
+
+        Raises:
+            OSError: If a file cannot be written. An earlier version of it stays as it was.
+        """
         for name, text in self.files.items():
-            (folder / name).write_text(text)
+            write_file(folder / name, text)
         return [folder / name for name in self.files]
 
 
@@ -66,11 +71,15 @@ def describe_unknown_threads(reader: StudyReader) -> str:
 
 
 def _rows(reader: StudyReader) -> list[TrialRow]:
-    interrupted = set(reader.interrupted())
-    return [_row(trial, interrupted) for trial in reader.trials() if trial.state != TrialState.WAITING]
+    interrupted, retried = set(reader.interrupted()), reader.retried()
+    return [
+        _row(trial, interrupted, retried.get(trial.number))
+        for trial in reader.trials()
+        if trial.state != TrialState.WAITING
+    ]
 
 
-def _row(trial: FrozenTrial, interrupted: Collection[int]) -> TrialRow:
+def _row(trial: FrozenTrial, interrupted: Collection[int], asked_again: int | None) -> TrialRow:
     record = TrialRecord.of(trial)
     metrics: dict[str, float | None] = dict(record.metrics)
     if "fid" in record.metrics:
@@ -83,7 +92,7 @@ def _row(trial: FrozenTrial, interrupted: Collection[int]) -> TrialRow:
         params=trial.params,
         metrics=metrics,
         seconds=record.effort.seconds,
-        note=_note(record),
+        note=_note(record, asked_again),
         train=_training(record.effort),
         saved=record.effort.saved,
         protocol=record.judged_under,
@@ -95,11 +104,19 @@ def _training(effort: Effort) -> float | str | None:
     return "found" if effort.trained is None and effort.found.get("train") else effort.trained
 
 
-def _note(record: TrialRecord) -> str:
-    """Return the trial that this trial continues, and why it failed or at which rung it was pruned."""
-    if record.promoted_from is not None:
-        return f"promoted from trial {record.promoted_from}" + (f"; {record.reason}" if record.reason else "")
-    return record.reason
+def _note(record: TrialRecord, asked_again: int | None) -> str:
+    """Return how a trial belongs to other trials, and why it failed or at which rung it was pruned.
+
+    Args:
+        asked_again: The number of the trial that was asked in its place after it failed.
+    """
+    parts = [
+        "" if record.promoted_from is None else f"promoted from trial {record.promoted_from}",
+        "" if record.retry_of is None else f"trial {record.retry_of} again",
+        "" if asked_again is None else f"asked again as trial {asked_again}",
+        record.reason,
+    ]
+    return "; ".join(filter(None, parts))
 
 
 def _state(trial: FrozenTrial, interrupted: Collection[int]) -> str:

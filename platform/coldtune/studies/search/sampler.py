@@ -19,7 +19,7 @@ from coldtune.studies.search.config import SearchConfig, trial_seed
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.space.space import Space
 from coldtune.studies.storage.optuna_private import queued_point, unfiltered
-from coldtune.studies.storage.record import promoted_from
+from coldtune.studies.storage.record import is_beyond_list, promoted_from, retry_of
 from coldtune.studies.storage.trial_cache import AskedPoints, point_name
 
 _TRIES = 200  # draws from the chosen algorithm; after them, uniform draws reach any feasible part of the space
@@ -35,9 +35,10 @@ class FeasibleSampler(BaseSampler):
 
     A point that was asked before is not asked again while other points remain, because the same settings produce the
     same numbers. If a trial already has values (it was interrupted, or enqueued), they are kept and the other values
-    are drawn to fit. A promoted trial takes all values from its pruned trial.
+    are drawn to fit. A promoted trial takes all values from its pruned trial, and a retried trial those of its failed
+    trial.
 
-    Variants and grids are lists. Trial n asks the n-th point, and promoted and imported trials are not counted.
+    Variants and grids are lists. Trial n asks the n-th point. Promoted, retried and imported trials are not counted.
     """
 
     def __init__(self, space: Space, search: SearchConfig, seed: int) -> None:
@@ -65,10 +66,10 @@ class FeasibleSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Draw a feasible point. If the points are a list, return the next point of the list."""
         known = {**queued_point(trial), **trial.params}
-        if promoted_from(trial) is not None:
+        if promoted_from(trial) is not None or retry_of(trial) is not None:
             return known
         if self.listed is not None:
-            place = trial.number - self._left_out - _promoted_before(study, trial.number)
+            place = trial.number - self._left_out - _repeated_before(study, trial.number)
             assert place < len(self.listed), f"place {place} of {len(self.listed)} points"
             return self.listed[place]
         inner = self.search.build_sampler(self.seed, trial.number)
@@ -134,9 +135,9 @@ class FeasibleSampler(BaseSampler):
         """Do nothing, because the sampler keeps no state between trials."""
 
 
-def _promoted_before(study: Study, number: int) -> int:
+def _repeated_before(study: Study, number: int) -> int:
     trials = unfiltered(study).get_trials(deepcopy=False)
-    return sum(promoted_from(trial) is not None for trial in trials if trial.number < number)
+    return sum(is_beyond_list(trial) for trial in trials if trial.number < number)
 
 
 def _refuse_narrow_space() -> NoReturn:

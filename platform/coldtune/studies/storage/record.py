@@ -59,6 +59,7 @@ class TrialRecord(TrialOutcome):
         decisions: By step, the decision at that rung.
         why: Why the trial was enqueued before the search chooses points.
         promoted_from: The number of the pruned trial that this trial continues.
+        retry_of: The number of the failed trial in whose place this trial was asked.
         imported_from: The trial of another study that this trial copies.
     """
 
@@ -67,6 +68,7 @@ class TrialRecord(TrialOutcome):
     decisions: Mapping[int, Decision] = field(default_factory=dict)
     why: str = ""
     promoted_from: int | None = None
+    retry_of: int | None = None
     imported_from: Origin | None = None
 
     @classmethod
@@ -81,6 +83,7 @@ class TrialRecord(TrialOutcome):
             decisions={int(step): Decision(**each) for step, each in stored.get("pruning", {}).items()},
             why=stored.get("why", ""),
             promoted_from=stored.get("promoted_from"),
+            retry_of=stored.get("retry_of"),
             imported_from=None if origin is None else Origin(**origin),
         )
 
@@ -115,6 +118,15 @@ def attributes_of_promoted(number: int) -> dict[str, Any]:
     return {"promoted_from": number}
 
 
+def attributes_of_retry(failed: FrozenTrial) -> dict[str, Any]:
+    """Return the user attributes of a trial that is asked in the place of a failed trial.
+
+    Like the failed trial, it continues a pruned trial or is asked for a reason of its own.
+    """
+    kept: dict[str, Any] = {k: failed.user_attrs[k] for k in ("why", "promoted_from") if k in failed.user_attrs}
+    return {**kept, "retry_of": failed.number}
+
+
 def owned_by(token: str) -> dict[str, str]:
     """Return the system attribute that names the driver of a trial (`coldtune.studies.drivers.election`)."""
     return {_OWNER: token}
@@ -130,6 +142,22 @@ def promoted_from(trial: FrozenTrial | Trial) -> int | None:
     """Return the number of the pruned trial that `trial` continues, without reading the whole record."""
     number: int | None = trial.user_attrs.get("promoted_from")
     return number
+
+
+def retry_of(trial: FrozenTrial | Trial) -> int | None:
+    """Return the number of the failed trial in whose place `trial` was asked, without reading the whole record."""
+    number: int | None = trial.user_attrs.get("retry_of")
+    return number
+
+
+def is_beyond_list(trial: FrozenTrial) -> bool:
+    """Return whether a trial repeats the point of an earlier trial, so that it takes no place in a list of points."""
+    return promoted_from(trial) is not None or retry_of(trial) is not None
+
+
+def is_promoted(trial: FrozenTrial) -> bool:
+    """Return whether a trial continues a pruned trial, and is not a second attempt to do so."""
+    return promoted_from(trial) is not None and retry_of(trial) is None
 
 
 def is_imported(trial: FrozenTrial) -> bool:

@@ -11,6 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.studies.storage.optuna_private import read_numbered_trial, read_trial, storage_of
+from coldtune.studies.storage.record import retry_of
 
 _WITH_VALUES = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -20,6 +21,9 @@ class TrialCache:
 
     Each trial is read until it has ended, and then never again. So a `refresh` costs the same after ten trials and
     after ten thousand. The storage stays the only truth: `refresh` sees the changes of other processes.
+
+    Attributes:
+        retried: By the number of a failed trial, the number of the trial that was asked in its place.
     """
 
     def __init__(self, study: Study) -> None:
@@ -28,6 +32,7 @@ class TrialCache:
         self._all: list[FrozenTrial] = []
         self._unfinished: set[int] = set()
         self._states: Counter[TrialState] = Counter()
+        self.retried: dict[int, int] = {}
 
     def refresh(self) -> list[FrozenTrial]:
         """Read the trials that may have changed, and return by number those that have ended since the last call."""
@@ -58,6 +63,8 @@ class TrialCache:
 
     def _replace(self, trial: FrozenTrial) -> None:
         if trial.number == len(self._all):
+            if (failed := retry_of(trial)) is not None:
+                self.retried[failed] = trial.number
             self._all.append(trial)
             self._unfinished.add(trial.number)
         else:

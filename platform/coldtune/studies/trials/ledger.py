@@ -34,6 +34,7 @@ from coldtune.studies.storage.outcome import Rung, TrialOutcome
 from coldtune.studies.storage.record import (
     TrialRecord,
     imported,
+    is_promoted,
     owned_by,
     promoted_from,
     write_outcome,
@@ -99,18 +100,19 @@ class Ledger(StudyReader):
 
     def max_trials(self) -> int | None:
         """Return how many trials there can be, including promoted ones. None if a search has no end."""
-        promoted = sum(promoted_from(trial) is not None for trial in self.trials())
+        promoted = sum(map(is_promoted, self.trials()))
         return None if self.points is None else self.points + promoted
 
     def ask(self, trials: int | None = None) -> TrialRequest | None:
         """Return the next trial to run, or None if other drivers have asked the last of `trials`.
 
         An interrupted trial comes before a new trial. Optuna hands out every number once, whichever driver asks. So the
-        first `trials` numbers are run, and a later trial waits in the queue until the study is extended.
+        first `trials` numbers are run, and a later trial waits in the queue until the study is extended. Numbers of
+        failed trials that were asked again do not count.
         """
         again = bool(self.ownership.interrupted)
         trial = resume_trial(self.study, self.ownership.interrupted.pop(0)) if again else self._new_trial()
-        if not again and trials is not None and trial.number - self._imported >= trials:
+        if not again and trials is not None and trial.number - self._imported - len(self.retried()) >= trials:
             return_to_queue(self.study, trial)
             return None
         compute_suggestion(trial)  # before the journal is locked, because this may take seconds
@@ -135,10 +137,11 @@ class Ledger(StudyReader):
 
     def prune(self, number: int, rung: Rung) -> None:
         """Tell that a trial ended at a rung. With one objective, Optuna takes the rung's value as the trial's value."""
-        trial = self.ownership.running.pop(number)
+        trial = self.ownership.running[number]
         with batch(self.study):
             write_pruned(trial, rung)
             self.study.tell(trial, state=TrialState.PRUNED)
+        self.ownership.give_up(number)  # last, so that the trial stays interrupted if the storage takes nothing
 
     def complete(self, number: int, outcome: TrialOutcome) -> str | None:
         """Tell the values of a completed trial.
@@ -151,19 +154,21 @@ class Ledger(StudyReader):
         if bad := [f"{metric} is {value}" for metric, value in values.items() if not math.isfinite(value)]:
             self.fail(number, ", ".join(bad))
             return ", ".join(bad)
-        trial = self.ownership.running.pop(number)
+        trial = self.ownership.running[number]
         with batch(self.study):
             if TrialRecord.of(trial).reason:
                 write_reason(trial, "")  # an earlier driver died while it told a failure
             write_outcome(trial, outcome)
             self.study.tell(trial, list(values.values()))
+        self.ownership.give_up(number)
         return None
 
     def fail(self, number: int, reason: str) -> None:
         """Tell that a trial failed, and why."""
-        trial = self.ownership.running.pop(number)
+        trial = self.ownership.running[number]
         write_reason(trial, reason)
         self.study.tell(trial, state=TrialState.FAIL)
+        self.ownership.give_up(number)
 
 
 def open_ledger(

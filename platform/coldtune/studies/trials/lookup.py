@@ -101,7 +101,9 @@ def _finished_trial(reader: StudyReader, study: str, number: int) -> FrozenTrial
         states = {TrialState.FAIL: "failed", TrialState.PRUNED: "was pruned"}
         reason = f" ({reason})" if (reason := TrialRecord.of(trial).reason) else ""
         state = states.get(trial.state, "has not finished")
-        raise ValueError(f"{study}/{number}: {state}{reason}; only finished trials can be judged")
+        again = reader.retried().get(number)
+        instead = "" if again is None else f" (it was asked again as trial {again})"
+        raise ValueError(f"{study}/{number}: {state}{reason}; only finished trials can be judged{instead}")
     return trial
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from optuna.trial import TrialState
+import shlex
 
-from coldtune.studies.storage.record import attributes_of_promoted, promoted_from
+from optuna.trial import FrozenTrial, TrialState
+
+from coldtune.environment import runner
+from coldtune.studies.storage.record import TrialRecord, attributes_of_promoted, promoted_from
 from coldtune.studies.trials.reading import StudyReader
 
 
@@ -20,11 +23,24 @@ def promote(reader: StudyReader, number: int) -> int:
     if number not in trials or trials[number].state != TrialState.PRUNED:
         pruned = ", ".join(str(n) for n, trial in trials.items() if trial.state == TrialState.PRUNED) or "none"
         state = trials[number].state.name.lower() if number in trials else "not there"
+        if number in trials and trials[number].state == TrialState.FAIL:
+            raise ValueError(_how_to_retry(reader, trials[number]))
         raise ValueError(f"trial {number}: is {state}; only a pruned trial is promoted (there are: {pruned})")
     if again := [n for n, trial in trials.items() if promoted_from(trial) == number]:
         raise ValueError(f"trial {number}: is promoted already, as trial {again[0]}")
     reader.study.enqueue_trial(trials[number].params, user_attrs=attributes_of_promoted(number))
     return next(trial.number for trial in reversed(reader.trials()) if promoted_from(trial) == number)
+
+
+def _how_to_retry(reader: StudyReader, failed: FrozenTrial) -> str:
+    """Return a sentence that says why a failed trial cannot be promoted, and how it is asked again."""
+    reason = (TrialRecord.of(failed).reason.splitlines() or ["no reason known"])[0][:200]
+    if (again := reader.retried().get(failed.number)) is not None:
+        how = f"it is asked again already, as trial {again}"
+    else:
+        command = f"{runner()}coldtune study resume {shlex.quote(reader.study.study_name)} --retry-failed"
+        how = f"`{command}` asks it again"
+    return f"trial {failed.number}: failed ({reason}); only a pruned trial is promoted, and {how}"
 
 
 def queued_promotions(reader: StudyReader) -> int:

@@ -60,9 +60,31 @@ class StudyReader:
         return self._trials.unfinished()
 
     def finished(self) -> int:
-        """Return how many trials of this study have ended in any state, without the imported ones."""
+        """Return how many trials of this study have ended in any state.
+
+        Imported trials do not count, nor do failed trials that are asked again under another number.
+        """
         self._refresh()
-        return self._trials.ended - self._imported
+        return self._trials.ended - self._imported - len(self._trials.retried)
+
+    def retried(self) -> dict[int, int]:
+        """Return the failed trials that are asked again: the number of the new trial, by that of the failed trial."""
+        self._refresh()
+        return dict(self._trials.retried)
+
+    def failed(self) -> list[FrozenTrial]:
+        """Return the trials of this study that failed and were not asked again, by number."""
+        self._refresh()
+        if not self._trials.states.get(TrialState.FAIL):
+            return []
+        mine = (trial for trial in self._trials.all() if trial.state == TrialState.FAIL and not is_imported(trial))
+        return [trial for trial in mine if trial.number not in self._trials.retried]
+
+    def has_results(self) -> bool:
+        """Return True if a trial of this study was measured to its end, or was pruned on the way."""
+        self._refresh()
+        measured = (TrialState.COMPLETE, TrialState.PRUNED)
+        return any(trial.state in measured and not is_imported(trial) for trial in self._trials.all())
 
     def imported(self) -> int:
         """Return how many trials came from other studies."""

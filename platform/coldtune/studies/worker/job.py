@@ -9,6 +9,7 @@ from coldtune.stages.trial import TrialConfig
 RUNNING = "running"  # the `state` of every report except a trial's last
 RUNG = "rung"  # the `stage` of a report from a rung, at which the trial may end
 LATE = "late"  # the `state` of a trial whose process is about to be ended by force
+FAULT = "fault"  # the `state` of a trial that a fault of the machine ended, so that it can be asked again
 
 
 class TrialJob(Config):

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldtune.config import parse
-from coldtune.studies.worker.job import LATE, TrialJob
+from coldtune.faults import machine_fault
+from coldtune.studies.worker.job import FAULT, LATE, TrialJob
 from coldtune.studies.worker.timeout import LateError, TrialTimeout
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def coldtune_trial(config: Mapping[str, Any]) -> None:
     """Run a trial and report to Tune: its progress, its values at each rung, and last its outcome or why it failed.
 
     If the trial is pruned at a rung, that report raises SystemExit in the trial's thread, and the process lives on. An
-    exception of the trial makes it a failed trial and does not end the process. If the process dies, Tune starts the
+    exception of the trial makes it a failed trial and does not end the process. If a fault of the machine caused the
+    exception (`coldtune.faults`), the trial is reported as interrupted instead. If the process dies, Tune starts the
     trial again, and the trial resumes from its last checkpoint.
     """
     from ray import tune
@@ -54,7 +56,10 @@ def coldtune_trial(config: Mapping[str, Any]) -> None:
         last = {"state": "failed", "reason": str(error)}
     except Exception as error:
         traceback.print_exc()
+        fault = machine_fault(error)
         last = {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
+        if fault is not None:
+            last = {"state": FAULT, "reason": fault}
     print(f"=== study {job.study}, trial {job.number}: {last['state']}", flush=True)
     tune.report(last)
 
