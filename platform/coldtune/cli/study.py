@@ -68,7 +68,7 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
 
     spec = build_spec("preview", options.space, dataset=options.dataset, settings=options.settings)
     run_options = RunOptions(home=find_home(options), command="", trials=options.trials, data_dir=options.data_dir)
-    checked = check_study(spec, run_options)
+    checked = check_study(spec, run_options, runs=False)
     space, gpus = checked.space, torch.cuda.device_count()
     machine = {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}
     resources = plan_resources([machine], 1, float(gpus > 0), checked.trials)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from rich.console import Console
 
@@ -14,6 +16,7 @@ from coldtune.studies.execution.study_run import is_complete, run_trials
 from coldtune.studies.preflight.checks import Checked, check_study
 from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.progress.closing import (
+    ended_in_vain,
     print_closing,
     print_failure,
     print_machine_fault,
@@ -43,12 +46,16 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
     try:
         with open_session(checked, console) as session:
             return _run(session, console)
+    except StorageGoneError as error:
+        print_storage_lost(console, error, options.command)
+        return INTERRUPTED
     except Exception as error:
         fault = _machine_fault(error)
         if fault is None:
             raise
-        print_machine_fault(console, checked, fault)
-        print_resume(console, options.command)
+        with suppress(OSError):  # the output may go to the same disk
+            print_machine_fault(console, checked, fault)
+            print_resume(console, options.command)
         return STOPPED
 
 
@@ -68,9 +75,8 @@ def _run(session: Session, console: Console) -> int:
     try:
         finished = is_complete(session) or run_trials(session, console)
         code = 0 if finished else INTERRUPTED
-    except StorageGoneError as error:
-        print_storage_lost(console, error, checked.options.command)
-        return INTERRUPTED
+    except StorageGoneError:
+        raise
     except NotStartedError as error:
         print_failure(console, str(error))
         code = INTERRUPTED
@@ -84,7 +90,7 @@ def _run(session: Session, console: Console) -> int:
         print_machine_fault(console, checked, fault)
         code = STOPPED
     print_closing(console, checked, ledger, target, finished=code == 0)
-    return STOPPED if code == 0 and not ledger.has_results() else code
+    return STOPPED if code == 0 and ended_in_vain(checked, ledger) else code
 
 
 def _machine_fault(error: Exception) -> str | None:

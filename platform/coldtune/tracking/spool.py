@@ -10,6 +10,7 @@ Its records survive if this process is killed or the server is away. A spool con
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -84,7 +85,9 @@ class Spool:
             size = os.fstat(self._file).st_size
             if size and os.pread(self._file, 1, size - 1) != b"\n":
                 line = b"\n" + line  # ends the line of a writer that died in the middle of it
-        os.write(self._file, line)
+        if os.write(self._file, line) < len(line):  # the disk took a part of it
+            self.close()  # the next record then begins after the torn line
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def close(self) -> None:
         """Close the journal. A later `append` opens it again."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +99,28 @@ def test_watch_endpoint_that_never_answered_is_ignored(server: Server, monkeypat
 def test_watch_exception_of_the_block_is_raised(server: Server) -> None:
     with pytest.raises(ZeroDivisionError), watch([Endpoint("server", "127.0.0.1", server[1], 0.0)], lambda _: None):
         _ = 1 / 0
+
+
+SESSION_DRIVER = """
+import sys, threading
+from pathlib import Path
+from coldtune.studies.execution.ray_watchdog import SessionFolder, watch
+
+with watch([SessionFolder(Path(sys.argv[1]), ("logs", "sockets/raylet"), 0.1)], lambda why: print(why, flush=True)):
+    print("watching", flush=True)
+    threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("lost", [".", "logs", "sockets/raylet"])
+def test_watch_removed_session_folder_ends_the_process_as_interrupted(tmp_path: Path, lost: str) -> None:
+    session = tmp_path / "session_1"
+    (session / "logs").mkdir(parents=True)
+    (session / "sockets" / "raylet").mkdir(parents=True)
+    command = [sys.executable, "-c", SESSION_DRIVER, str(session)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout
+        assert driver.stdout.readline() == "watching\n"
+        (session / lost).rename(tmp_path / "elsewhere")
+        assert driver.wait(120) == 130
+        assert driver.stdout.read() == f"Ray's session folder {session} was removed or damaged\n"

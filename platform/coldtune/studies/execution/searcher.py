@@ -135,7 +135,7 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
         if not error or number in self.late:
             return None
         fault, times = explains_lost_process(self.lost_process), self.deaths[number] + 1
-        return fault if fault is None or times == 1 else f"{fault}, for the {times}. time"
+        return fault if fault is None or times == 1 else f"{fault} ({times} times)"
 
     def _complete(self, number: int, outcome: TrialOutcome) -> None:
         if (reason := self._ledger.complete(number, outcome)) is None:

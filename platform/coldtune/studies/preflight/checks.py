@@ -66,19 +66,24 @@ class Checked:
     imports: Imports = field(default_factory=Imports)
 
 
-def check_study(spec: StudySpec, options: RunOptions) -> Checked:
+def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Checked:
     """Check a study and prepare its datasets, before a trial is started.
+
+    Args:
+        runs: Whether the study will run, so that its home and its store must be writable.
 
     Raises:
         ValueError: If the study would fail. The message names the key or the flag.
     """
     _check_options(options, spec.threads or 1)
     check_pruning(spec)
-    _check_home(options.home)
+    if runs:
+        _check_home(options.home)
     folder = _find_folder(spec, options)
     if folder.exists:
         spec = spec.with_threads_of(folder.spec())
     store = _find_store(folder, options)
+    store.check(writable=runs)
     dataset = data.prepare(parse(DataConfig, spec.base["data"], "data"), options.home, options.data_dir)
     if folder.exists:
         folder.check_same_study(spec, dataset.fingerprint)
@@ -134,9 +139,7 @@ def _find_folder(spec: StudySpec, options: RunOptions) -> StudyFolder:
 
 def _find_store(folder: StudyFolder, options: RunOptions) -> StoreLocation:
     as_before = options.store is None and folder.exists
-    store = folder.store() if as_before else StoreLocation.in_home(options.home, options.store)
-    store.check(writable=True)
-    return store
+    return folder.store() if as_before else StoreLocation.in_home(options.home, options.store)
 
 
 def _build_protocol(spec: StudySpec, space: Space, dataset: Dataset) -> Protocol:

@@ -46,7 +46,7 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
         running = ", ".join(map(str, others))
         console.print(f"{ended} of {checked.trials} trials ended; goes on: {running}", soft_wrap=True)
     if failed := ledger.failed():
-        _print_failed(console, failed, ended, finished and not ledger.has_results())
+        _print_failed(console, failed, ended, ended_in_vain(checked, ledger))
     if not finished:
         console.print(f"[yellow]interrupted with {ended} of {checked.trials} trials ended; nothing is lost[/]")
         print_resume(console, checked.options.command)
@@ -58,6 +58,11 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
         print_line(console, head, command)
     if finished and (more := _extend_command(checked, ledger)):
         print_line(console, "more trials", more)
+
+
+def ended_in_vain(checked: Checked, ledger: Ledger) -> bool:
+    """Return True if all trials of a study have ended, and none was measured."""
+    return ledger.finished() >= checked.trials and not ledger.has_results()
 
 
 def _write_table(console: Console, table: StudyTable, checked: Checked, finished: bool) -> list[Path]:
