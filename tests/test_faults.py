@@ -153,6 +153,10 @@ def test_explains_lost_process_memory_and_node_are_told_and_a_crash_is_not() -> 
     assert memory == "Ray ended its process because the machine ran out of memory"
     node = ray_errors.RayActorError(error_msg="The actor is dead because its node has died. Node Id: 12ab")
     assert explains_lost_process(node) == "its node was lost"
+    crash = (
+        "worker process has died. Some common causes include: (1) the process was killed by the OOM killer due to high"
+    )
+    assert explains_lost_process(ray_errors.RayActorError(error_msg=f"{crash} memory usage, (2) ray stop")) is None
     assert explains_lost_process(ray_errors.ActorDiedError()) is None
     assert explains_lost_process(None) is None
     assert "No space" in (explains_lost_process(of_task(OSError(errno.ENOSPC, "No space left on device"))) or "")

@@ -61,10 +61,9 @@ _PHRASES = (
 # How a library that is no Python quotes an error of the system: Rust's `(os error 28)` and `Os { code: 28, ...`, and
 # the `[Errno 28]` of an OSError in a text.
 _QUOTED_OS_ERROR = re.compile(r"\(os error \d+\)|\bOs \{ code: \d+|\[Errno \d+\]")
-# Ray tells these only in the text of an ActorDiedError.
-_LOST_ACTOR = re.compile(
-    r"\bnode (has |was )?(died|dead|terminated|preempted)|low on memory|out of memory|\bOOM\b", re.I
-)
+# Ray tells these only in the text of an ActorDiedError, whose text for any crash names "the OOM killer" as possible.
+_LOST_NODE = re.compile(r"\bnode (has |was )?(died|dead|terminated|preempted)", re.IGNORECASE)
+_LOST_MEMORY = re.compile(r"low on memory|memory pressure", re.IGNORECASE)
 _OS_ERRORS = frozenset(
     name for name in dir(builtins) if isinstance(kind := getattr(builtins, name), type) and issubclass(kind, OSError)
 ) | {"TransientError", "UnidentifiedImageError"}
@@ -104,7 +103,7 @@ def explains_lost_process(error: BaseException | None) -> str | None:
     Args:
         error: The error with which Ray reported the end of the process.
     """
-    if error is None or (_is_a(error, "RayActorError") and not _LOST_ACTOR.search(str(error))):
+    if error is None or (_is_a(error, "RayActorError") and not _lost_by_machine(error)):
         return None
     return machine_fault(error)
 
@@ -112,15 +111,18 @@ def explains_lost_process(error: BaseException | None) -> str | None:
 def describe_error(error: BaseException) -> str:
     """Return an error in one line: the first telling line of its text, preceded by its class if that says more."""
     name = type(error).__name__
-    if _is_a(error, "OutOfMemoryError"):
+    if _is_a(error, "OutOfMemoryError") or (_is_a(error, "RayActorError") and _LOST_MEMORY.search(str(error))):
         return "Ray ended its process because the machine ran out of memory"
-    if _is_a(error, "RayActorError") and _LOST_ACTOR.search(str(error)):
-        node = "node" in str(error) and "memory" not in str(error)
-        return "its node was lost" if node else "Ray ended its process because the machine ran out of memory"
+    if _is_a(error, "RayActorError") and _LOST_NODE.search(str(error)):
+        return "its node was lost"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = next((line for line in lines if _tells_machine_fault(line)), lines[0] if lines else "no reason known")
     text = telling[:_MAX_TEXT]
     return text if text.startswith(("[Errno", f"{name}: ")) else f"{name}: {text}"
+
+
+def _lost_by_machine(error: BaseException) -> bool:
+    return bool(_LOST_NODE.search(str(error)) or _LOST_MEMORY.search(str(error)))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -17,6 +17,7 @@ from ray import exceptions as ray_errors
 
 from coldtune import cli
 from coldtune.cli import job
+from coldtune.config import plain
 from coldtune.data import Dataset, prepared
 from coldtune.studies import run
 from coldtune.studies.execution.session import Session
@@ -25,7 +26,7 @@ from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.backends import open_storage, stored_study
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.trials.ledger import Ledger, open_ledger
+from coldtune.studies.trials.ledger import open_ledger
 from coldtune.studies.trials.reading import read_study
 from coldtune.tracking import Target
 
@@ -66,39 +67,40 @@ def resume(folder: StudyFolder, *flags: str) -> int:
     return int(end.value.code or 0)
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, act: Callable[[Ledger], object]) -> None:
+def stand_in(monkeypatch: pytest.MonkeyPatch, act: Callable[[Session], object]) -> None:
     """Let `act` take the place of the trials on a cluster."""
 
     def run_trials(session: Session, console: object) -> bool:
-        act(session.ledger)
+        act(session)
         return session.ledger.finished() >= session.checked.trials
 
     monkeypatch.setattr(run, "run_trials", run_trials)
 
 
-def never(ledger: Ledger) -> None:
+def never(session: Session) -> None:
     raise AssertionError("nothing is left to run")
 
 
-def raises(error: BaseException) -> Callable[[Ledger], None]:
-    def act(ledger: Ledger) -> None:
-        ledger.ask()
+def raises(error: BaseException) -> Callable[[Session], None]:
+    def act(session: Session) -> None:
+        session.ledger.ask()
         raise error
 
     return act
 
 
-def ends(*failing: int) -> Callable[[Ledger], None]:
+def ends(*failing: int) -> Callable[[Session], None]:
     """Ask everything that is wanted. The trials with the given numbers fail."""
 
-    def act(ledger: Ledger) -> None:
+    def act(session: Session) -> None:
+        ledger, protocol = session.ledger, plain(session.checked.protocol)
         while ledger.wanted(2) > 0:
             request = ledger.ask(2)
             assert request is not None
             if request.number in failing:
                 ledger.fail(request.number, DIVERGED)
             else:
-                ledger.complete(request.number, TrialOutcome({"fid": 1.0}))
+                ledger.complete(request.number, TrialOutcome({"fid": 1.0}, protocol))
 
     return act
 
@@ -239,3 +241,13 @@ def test_job_home_with_a_file_in_the_place_of_a_folder_is_refused(
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
     assert str(tmp_path / "home" / name) in err
+
+
+def test_job_image_size_that_the_restorer_refuses_is_found_before_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--home", str(tmp_path / "home"), "--set", "data.image_size=13"]
+    assert run_job(tmp_path, arguments, monkeypatch) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: restorer.size = 'micro': needs image sides divisible by 4, not 13x13.")
+    assert "such as 12 or 16 (data.image_size)" in err

@@ -95,3 +95,13 @@ def test_parse_trial_prior_is_completed_and_checked() -> None:
         parse_trial({**tree(), "prior": {"kind": "gmm", "noise_scale": -1}})
     with pytest.raises(ValueError, match=r"prior\.kind = 'normal': needs noise, not blur"):
         parse_trial({**tree(), "prior": {"kind": "normal"}}).check((1, 16, 16))
+
+
+@pytest.mark.parametrize(("size", "side", "fits"), [("micro", 13, False), ("base", 20, False), ("tiny", 20, True)])
+def test_trial_check_restorer_must_fit_the_image_size(size: str, side: int, fits: bool) -> None:
+    trial = parse_trial(tree(restorer__size=size, data__image_size=side))
+    if fits:
+        trial.check((1, side, side))
+        return
+    with pytest.raises(ValueError, match=rf"^restorer\.size = '{size}': .*not {side}x{side}\. .*\(data\.image_size\)$"):
+        trial.check((1, side, side))

@@ -90,8 +90,9 @@ def main(
     """Run the study of a job as the command line says, and exit.
 
     The exit code is 0 if the study has its trials, and 2 if the command was wrong and nothing was spent. It is 3 if the
-    study stopped by itself (`--max-failures`, `--wait-for-nodes`), and 130 if it was interrupted or Ray died. After 3
-    and 130, the same command resumes the study.
+    study stopped by itself (`--max-failures`, `--wait-for-nodes`), by a fault of the machine such as a full disk, or if
+    none of its trials finished. It is 130 if the study was interrupted or Ray died. After 3 and 130, the same command
+    resumes the study.
 
     Args:
         job: The name of the job.

@@ -36,6 +36,8 @@ def jobs(checked: Checked, resources: TrialResources, tags: Mapping[str, object]
         named: dict[str, object] = {VARIANT: request.point[VARIANT]} if VARIANT in request.point else {}
         if request.promoted_from is not None:
             named["promoted_from"] = request.promoted_from
+        if request.retry_of is not None:
+            named["retry_of"] = request.retry_of
         return TrialJob(
             study=checked.folder.name,
             number=request.number,

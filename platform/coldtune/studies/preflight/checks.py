@@ -13,6 +13,7 @@ import torch
 from coldtune import data, environment, tracking
 from coldtune.config import parse
 from coldtune.data import DataConfig, Dataset
+from coldtune.diffusion.restorer import RestorerConfig, check_restorer
 from coldtune.files import check_folder
 from coldtune.metrics import DISTANCES, IMAGE_SCORES, build_extractor, check_objective, resolve
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
@@ -84,7 +85,9 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
         spec = spec.with_threads_of(folder.spec())
     store = _find_store(folder, options)
     store.check(writable=runs)
-    dataset = data.prepare(parse(DataConfig, spec.base["data"], "data"), options.home, options.data_dir)
+    data_config = parse(DataConfig, spec.base["data"], "data")
+    check_restorer(parse(RestorerConfig, spec.base.get("restorer", {}), "restorer"), (1, *[data_config.image_size] * 2))
+    dataset = data.prepare(data_config, options.home, options.data_dir)
     if folder.exists:
         folder.check_same_study(spec, dataset.fingerprint)
     space = build_space(spec.space, spec.base, dataset.image_shape)

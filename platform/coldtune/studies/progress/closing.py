@@ -38,7 +38,7 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
     Args:
         finished: False if the run was interrupted.
     """
-    table = build_table(ledger)
+    table = build_table(ledger, () if finished else ledger.running())
     print_results(console, ledger, table)
     written = _write_table(console, table, checked, finished)
     ended = ledger.finished()
@@ -135,7 +135,8 @@ def _look_closer(checked: Checked, ledger: Ledger, target: Target) -> Iterator[t
     yield "its trials", _trials_page(target, folder.name, ledger)
     yield "in Optuna", dashboard_command(folder.path, checked.options.storage)
     yield "look closer", f"{runner()}coldtune study show {folder.name} {home}"
-    yield "judge further", f"{runner()}coldtune evaluate {folder.name} {home}"
+    if ledger.best() is not None:
+        yield "judge further", f"{runner()}coldtune evaluate {folder.name} {home}"
     promoted = {promoted_from(trial) for trial in ledger.trials()}
     pruned = [trial.number for trial in ledger.trials() if trial.state == TrialState.PRUNED]
     if candidates := [number for number in pruned if number not in promoted]:

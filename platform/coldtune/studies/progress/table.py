@@ -43,12 +43,16 @@ class StudyTable:
         return [folder / name for name in self.files]
 
 
-def build_table(reader: StudyReader) -> StudyTable:
-    """Build the table of a study. A table of the paper is also written as LaTeX."""
+def build_table(reader: StudyReader, stopped: Collection[int] = ()) -> StudyTable:
+    """Build the table of a study. A table of the paper is also written as LaTeX.
+
+    Args:
+        stopped: The numbers of trials that this process ran until it stopped. They are shown as interrupted.
+    """
     if reader.spec.table is not None:
         filled = fill_table(reader)
         return StudyTable(TerminalTable(filled), {"table.md": markdown(filled), "table.tex": latex(filled)})
-    rows, columns = _rows(reader), _columns(reader)
+    rows, columns = _rows(reader, stopped), _columns(reader)
     best = [trial.number for trial in reader.front()]
     text = markdown_table(rows, best, columns)
     for sentence in filter(None, (describe_reuse(reader.trials()), describe_unknown_threads(reader))):
@@ -70,8 +74,8 @@ def describe_unknown_threads(reader: StudyReader) -> str:
     )
 
 
-def _rows(reader: StudyReader) -> list[TrialRow]:
-    interrupted, retried = set(reader.interrupted()), reader.retried()
+def _rows(reader: StudyReader, stopped: Collection[int]) -> list[TrialRow]:
+    interrupted, retried = {*reader.interrupted(), *stopped}, reader.retried()
     return [
         _row(trial, interrupted, retried.get(trial.number))
         for trial in reader.trials()

@@ -37,6 +37,7 @@ from coldtune.studies.storage.record import (
     is_promoted,
     owned_by,
     promoted_from,
+    retry_of,
     write_outcome,
     write_pruned,
     write_reason,
@@ -53,6 +54,7 @@ class TrialRequest:
         point: Its values by short name. The configuration follows from them.
         again: Whether the trial was interrupted before and resumes.
         promoted_from: The number of the pruned trial that it continues, if any.
+        retry_of: The number of the failed trial in whose place it is asked, if any.
     """
 
     number: int
@@ -60,6 +62,7 @@ class TrialRequest:
     config: TrialConfig
     again: bool
     promoted_from: int | None = None
+    retry_of: int | None = None
 
 
 class Ledger(StudyReader):
@@ -119,7 +122,8 @@ class Ledger(StudyReader):
         with batch(self.study):
             point = self.space.walk(partial(suggest, trial))
         self.ownership.running[trial.number] = trial
-        return TrialRequest(trial.number, point, self.space.resolve(point), again, promoted_from(trial))
+        config = self.space.resolve(point)
+        return TrialRequest(trial.number, point, config, again, promoted_from(trial), retry_of(trial))
 
     def _new_trial(self) -> Trial:
         if self.states().get(TrialState.WAITING):
