@@ -223,8 +223,8 @@ def test_write_file_private_is_readable_by_the_owner_only(tmp_path):
 
 def test_check_folder_writable_leaves_no_trace(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    files.check_folder(tmp_path / "there")
-    files.check_folder(tmp_path / "a" / "b" / "c")
+    files.check_folder(tmp_path / "there", "--home")
+    files.check_folder(tmp_path / "a" / "b" / "c", "--home")
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
 
@@ -236,7 +236,7 @@ def test_check_folder_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         "nul\0": "null byte",
     }  # fmt: skip
     for name, why in cases.items():
-        with pytest.raises(ValueError, match=why):
-            files.check_folder(tmp_path / name)
+        with pytest.raises(ValueError, match=f"^--home: .*{why}"):
+            files.check_folder(tmp_path / name, "--home")
     with pytest.raises(ValueError, match="no such file or directory"):
-        files.check_folder(Path("/proc/nowhere"))
+        files.check_folder(Path("/proc/nowhere"), "--home")

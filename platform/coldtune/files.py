@@ -134,28 +134,35 @@ def open_replacement(path: Path, *, durable: bool = False, private: bool = False
         raise
 
 
-def check_folder(path: Path) -> None:
-    """Check that files can be written in a folder, by writing one. A folder that is missing is made for the check.
+def check_folder(folder: Path, name: str, write: bool = True) -> None:
+    """Check that files can be written into a folder, which need not exist yet. The check leaves nothing behind.
 
     Permissions alone do not tell: the superuser may write anywhere but in a read-only file system or below /proc.
 
+    Args:
+        name: What the user knows the folder by, such as a flag. The message begins with it.
+        write: Make the folder and write a file into it. Otherwise only see that no file is in its place.
+
     Raises:
-        ValueError: If the folder cannot be made or written. The message says why, and does not name the folder.
+        ValueError: If the folder cannot be made or written. The message says why, and what to do.
     """
     missing: list[Path] = []
     try:
-        missing = [each for each in (path, *path.parents) if not os.path.lexists(each)]
-        if os.path.lexists(path) and not path.is_dir():
+        if os.path.lexists(folder) and not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".check.{uuid.uuid4().hex}"
-        try:
-            probe.write_bytes(b"1")
-        finally:
-            probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise ValueError((error.strerror or str(error)).lower()) from None
+        if write:
+            missing = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".check.{uuid.uuid4().hex}"
+            try:
+                probe.write_bytes(b"1")
+            finally:
+                probe.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        shown = str(folder) if str(folder).isprintable() else repr(str(folder))
+        raise ValueError(f"{name}: {shown} cannot be used: {why.lower()}. Name a folder that can be written.") from None
     finally:
-        for each in missing:  # a check leaves nothing behind
+        for each in missing:
             with suppress(OSError, ValueError):
                 each.rmdir()

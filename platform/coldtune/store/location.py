@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import uuid
@@ -103,7 +102,7 @@ class StoreLocation:
             ValueError: If any of these steps fails. The message says why, as far as the server tells.
         """
         if not self.remote:
-            self._check_folder(writable)
+            check_folder(self.path, "--store", writable)
             return
         from coldtune.store.bucket import Bucket
 
@@ -116,19 +115,6 @@ class StoreLocation:
             bucket.delete(name)
         except OSError as error:
             raise ValueError(f"--store {self.shown}: cannot be used: {_reason(error)}") from None
-
-    def _check_folder(self, writable: bool) -> None:
-        try:
-            if writable:
-                check_folder(self.path)
-            elif os.path.lexists(self.path) and not self.path.is_dir():
-                raise ValueError(os.strerror(errno.ENOTDIR).lower())
-        except (OSError, ValueError) as error:
-            text = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
-            raise ValueError(
-                f"--store {self.where!r}: cannot be used: {text}. Name a folder in which you may write, or a URL such "
-                "as s3://BUCKET/PREFIX."
-            ) from None
 
 
 def _copies_of(url: str, default: Path) -> Path:

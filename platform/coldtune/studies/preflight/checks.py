@@ -121,15 +121,8 @@ def _check_options(options: RunOptions, threads: int) -> None:
 
 def _check_home(home: Path) -> None:
     """Check that everything can be written in the home: the home itself, and its folders as far as they are there."""
-    folders = [home, *(home / name for name in _FOLDERS if os.path.lexists(home / name))]
-    for folder in folders:
-        try:
-            check_folder(folder)
-        except ValueError as error:
-            raise ValueError(
-                f"--home {str(home)!r}: {folder} cannot be used: {error}. Name a folder in which you may write, with "
-                "--home or COLDTUNE_HOME."
-            ) from None
+    for folder in [home, *(home / name for name in _FOLDERS if os.path.lexists(home / name))]:
+        check_folder(folder, "--home")
 
 
 def _find_folder(spec: StudySpec, options: RunOptions) -> StudyFolder:
