@@ -115,7 +115,7 @@ class Ledger(StudyReader):
         """
         again = bool(self.ownership.interrupted)
         trial = resume_trial(self.study, self.ownership.interrupted.pop(0)) if again else self._new_trial()
-        if not again and trials is not None and trial.number - self._imported - len(self.retried()) >= trials:
+        if not again and trials is not None and trial.number - self._imported - len(self._trials.retried) >= trials:
             return_to_queue(self.study, trial)
             return None
         compute_suggestion(trial)  # before the journal is locked, because this may take seconds
