@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 
 import optuna
 import torch
@@ -33,9 +33,6 @@ from coldtune.studies.storage.record import is_promoted
 from coldtune.studies.trials.importing import gather, is_ready
 from coldtune.studies.trials.matching import Importer
 from coldtune.studies.trials.setup import Imports
-
-_FOLDERS = ("studies", "data", "ray", "artifacts")
-"""The folders of a home in which a study writes. The store is checked by itself, because it may lie elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     _check_options(options, spec.threads or 1)
     check_pruning(spec)
     if runs:
-        _check_home(options.home)
+        _check_home(options)
     folder = _find_folder(spec, options)
     if folder.exists:
         spec = spec.with_threads_of(folder.spec())
@@ -119,10 +116,14 @@ def _check_options(options: RunOptions, threads: int) -> None:
         plan_resources([machine], options.workers, options.gpus_per_trial, 1, threads)
 
 
-def _check_home(home: Path) -> None:
-    """Check that everything can be written in the home: the home itself, and its folders as far as they are there."""
-    for folder in [home, *(home / name for name in _FOLDERS if os.path.lexists(home / name))]:
-        check_folder(folder, "--home")
+def _check_home(options: RunOptions) -> None:
+    """Check that the study can write in its home. Prepared datasets are only read, so they may be read-only."""
+    home, check = options.home, partial(check_folder, name="--home")
+    for name in ("studies", "ray", *(() if options.tracking_uri else ("artifacts",))):
+        check(home / name if os.path.lexists(home / name) else home)
+    if options.tracking_uri is None:  # mlflow.db lies in the home itself
+        check(home)
+    check(home / "data", write=False)
 
 
 def _find_folder(spec: StudySpec, options: RunOptions) -> StudyFolder:
