@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from ray import exceptions as ray_errors
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from sqlalchemy import create_engine, text
 
@@ -53,8 +54,8 @@ def of_task(cause: Exception) -> Exception:
     return ray_errors.RayTaskError("measure_on_test", "Traceback ...", cause).as_instanceof_cause()
 
 
-def save_to_full_disk() -> None:
-    save_file({"x": torch.zeros(2**12)}, "/dev/full")
+def save_into_missing_folder(folder: Path) -> None:
+    save_file({"x": torch.zeros(2)}, folder / "missing" / "x.safetensors")
 
 
 def read_broken_database(folder: Path) -> None:
@@ -79,6 +80,7 @@ def test_machine_fault_every_error_of_the_system_is_one(number: int) -> None:
         sqlite3.OperationalError("database or disk is full"),
         RuntimeError("can't start new thread"),
         RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0: No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
         ray_errors.OutOfMemoryError("Task was killed due to the node running low on memory."),
         ray_errors.WorkerCrashedError(),
         ray_errors.NodeDiedError("the node died"),
@@ -98,10 +100,10 @@ def test_machine_fault_in_the_words_of_a_library_is_one_line(error: BaseExceptio
 
 
 def test_machine_fault_of_safetensors_and_sqlite_is_told_from_real_errors(tmp_path: Path) -> None:
-    full = raised(save_to_full_disk)
-    assert not isinstance(full, OSError), "otherwise this test is not needed"
-    assert "No space left on device" in (machine_fault(full) or "")
-    assert is_machine_fault(f"{type(full).__name__}: {full}")
+    missing = raised(lambda: save_into_missing_folder(tmp_path))
+    assert not isinstance(missing, OSError), "otherwise this test is not needed"
+    assert "No such file or directory" in (machine_fault(missing) or "")
+    assert is_machine_fault(f"{type(missing).__name__}: {missing}")
     assert "unable to open database file" in (machine_fault(raised(lambda: read_broken_database(tmp_path))) or "")
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from coldtune.config import plain
+from coldtune.metrics.protocol import Protocol
 from coldtune.studies.progress.table import build_table
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
@@ -18,6 +20,13 @@ from coldtune.studies.trials.ledger import Ledger, open_ledger
 from coldtune.studies.trials.promotion import promote
 from coldtune.studies.trials.retrying import failed_by_machine, retry_failed
 
+PROTOCOL = plain(
+    Protocol(
+        extractor="digits", extractor_sha256="4c", extractor_input="16x16", dim=64, dataset="digits",
+        dataset_fingerprint="1d", image_shape=(1, 16, 16), resize="bilinear", split="validation", num_images=363,
+        reference_images=363, seed=0,
+    )
+)  # fmt: skip
 FULL = "OSError: [Errno 28] No space left on device"
 GRID = """
 base: digits-quick
@@ -40,7 +49,7 @@ def make_ledger(folder: Path, space: str, *settings: str) -> Ledger:
 
 
 def complete(ledger: Ledger, number: int) -> None:
-    ledger.complete(number, TrialOutcome({"fid": 1.0 + number, "ssim": 0.5}))
+    ledger.complete(number, TrialOutcome({"fid": 1.0 + number, "ssim": 0.5}, PROTOCOL))
 
 
 def run(ledger: Ledger, trials: int, failing: dict[int, str]) -> list[int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -111,7 +111,10 @@ def print_machine_fault(console: Console, checked: Checked, fault: str) -> None:
 def _room(path: Path) -> str:
     """Return how much room is left at a path, or why nobody can say."""
     try:
-        return f"{shutil.disk_usage(path).free / 2**20:,.0f} MiB free"
+        disk = os.statvfs(path)
+        if disk.f_files and not disk.f_favail:
+            return "no more files fit, because no inodes are free"
+        return f"{disk.f_bavail * disk.f_frsize / 2**20:,.0f} MiB free"
     except OSError as error:
         return (error.strerror or "cannot be read").lower()
 
