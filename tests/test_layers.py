@@ -143,8 +143,8 @@ def test_platform_folder_is_not_a_package():
 
 
 STUDIES = SOURCE / "coldtune" / "studies"
-# `database` overrides private methods of Optuna's database storage, which only a subclass can do. `lost_workers` replaces
-# private methods of Ray Tune, for which there is no setting.
+# `database` overrides private methods of Optuna's database storage, which only a subclass can do.
+# `lost_workers` replaces private methods of Ray Tune, for which there is no setting.
 PRIVATE_API = {"optuna_private.py", "database.py", "lost_workers.py"}
 STORED_ATTRIBUTES = {"record.py", *PRIVATE_API}
 
