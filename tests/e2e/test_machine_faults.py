@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800), pytest.mark.slow]
 
-SHORT = {"training.steps": 40, "training.checkpoint_every": 10, "training.validate_every": 0}
+SHORT = {"training.steps": 600, "training.checkpoint_every": 10, "training.validate_every": 0}
 ENDLESS = {"training.steps": 50_000, "training.validate_every": 0, "training.checkpoint_every": 10}
 
 
@@ -29,7 +29,7 @@ def resume_command(lab: Lab, run: Running, code: int) -> list[str]:
 
 def test_study_whose_store_becomes_a_file_stops_and_resumes(lab: Lab) -> None:
     home = lab.path / "home"
-    run = lab.sweep(home, "--trials", "2", *flags(**SHORT | {"training.steps": 3000}))
+    run = lab.sweep(home, "--trials", "2", *flags(**SHORT))
     run.until("a checkpoint", lambda: checkpoints_of(home))
     (home / "store").rename(home / "store-away")
     (home / "store").write_text("a file")

@@ -25,13 +25,13 @@ def _promote(options: argparse.Namespace, console: Console) -> int:
 
     folder = find_study(find_home(options), options.name)
     reader = read_study(folder)
-    number = promote(reader, options.trial)
+    resume = f"{runner()}coldtune study resume {shlex.quote(folder.name)} --home {shlex.quote(str(folder.home))}"
+    number = promote(reader, options.trial, resume)
     trials = max(int(folder.start()["trials"]), reader.finished()) + queued_promotions(reader)
     console.print(
         f"trial {options.trial} of {folder.name} will continue as trial {number}, from its last rung, and is not "
         "pruned again; a driver that runs now takes it next",
         highlight=False,
     )
-    command = f"{runner()}coldtune study resume {folder.name} --home {shlex.quote(str(folder.home))} --trials {trials}"
-    console.print(f"  run it  {command}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"  run it  {resume} --trials {trials}", highlight=False, soft_wrap=True, markup=False)
     return 0

@@ -140,7 +140,10 @@ def test_table_failed_trial_names_the_trial_in_its_place(tmp_path: Path) -> None
 def test_promote_failed_trial_says_how_it_is_asked_again(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path, GRID)
     run(ledger, 2, {1: "DivergedError: the loss is nan"})
-    with pytest.raises(ValueError, match=r"^trial 1: failed \(DivergedError: .*study resume study --retry-failed"):
+    with pytest.raises(
+        ValueError,
+        match=r"^trial 1: failed \(DivergedError: .*`coldtune study resume STUDY --retry-failed` asks it again",
+    ):
         promote(ledger, 1)
     retry_failed(ledger, True)
     with pytest.raises(ValueError, match="asked again already, as trial 2"):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
-
 from optuna.trial import FrozenTrial, TrialState
 
-from coldtune.environment import runner
 from coldtune.studies.storage.record import TrialRecord, attributes_of_promoted, promoted_from
 from coldtune.studies.trials.reading import StudyReader
 
 
-def promote(reader: StudyReader, number: int) -> int:
+def promote(reader: StudyReader, number: int, resume: str = "coldtune study resume STUDY") -> int:
     """Enqueue a new trial at the point of a pruned trial, and return its number.
 
     The new trial is asked next and is not pruned. It finds the training of the pruned trial in the store.
+
+    Args:
+        resume: The command that resumes the study. A failed trial cannot be promoted, and the error says that this
+            command with `--retry-failed` asks it again.
 
     Raises:
         ValueError: If the trial was not pruned, or is promoted already.
@@ -24,7 +25,7 @@ def promote(reader: StudyReader, number: int) -> int:
         pruned = ", ".join(str(n) for n, trial in trials.items() if trial.state == TrialState.PRUNED) or "none"
         state = trials[number].state.name.lower() if number in trials else "not there"
         if number in trials and trials[number].state == TrialState.FAIL:
-            raise ValueError(_how_to_retry(reader, trials[number]))
+            raise ValueError(_how_to_retry(reader, trials[number], resume))
         raise ValueError(f"trial {number}: is {state}; only a pruned trial is promoted (there are: {pruned})")
     if again := [n for n, trial in trials.items() if promoted_from(trial) == number]:
         raise ValueError(f"trial {number}: is promoted already, as trial {again[0]}")
@@ -32,14 +33,13 @@ def promote(reader: StudyReader, number: int) -> int:
     return next(trial.number for trial in reversed(reader.trials()) if promoted_from(trial) == number)
 
 
-def _how_to_retry(reader: StudyReader, failed: FrozenTrial) -> str:
+def _how_to_retry(reader: StudyReader, failed: FrozenTrial, resume: str) -> str:
     """Return a sentence that says why a failed trial cannot be promoted, and how it is asked again."""
     reason = (TrialRecord.of(failed).reason.splitlines() or ["no reason known"])[0][:200]
     if (again := reader.retried().get(failed.number)) is not None:
         how = f"it is asked again already, as trial {again}"
     else:
-        command = f"{runner()}coldtune study resume {shlex.quote(reader.study.study_name)} --retry-failed"
-        how = f"`{command}` asks it again"
+        how = f"`{resume} --retry-failed` asks it again"
     return f"trial {failed.number}: failed ({reason}); only a pruned trial is promoted, and {how}"
 
 
