@@ -19,7 +19,6 @@ from sqlalchemy import create_engine, text
 from coldtune.faults import (
     MachineFaultError,
     describe_error,
-    explains_lost_process,
     is_machine_fault,
     machine_fault,
 )
@@ -129,6 +128,7 @@ def test_machine_fault_on_a_worker_of_ray_train_is_one() -> None:
         ZeroDivisionError("division by zero"),
         AssertionError("the training ended at step 3 of 4"),
         of_task(ValueError("sampler.num_steps = 3")),
+        ray_errors.ActorDiedError(),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -150,18 +150,17 @@ def test_machine_fault_of_every_builtin_oserror_is_told_from_the_stored_name() -
     assert all(is_machine_fault(f"{kind.__name__}: anything") for kind in kinds)
 
 
-def test_explains_lost_process_memory_and_node_are_told_and_a_crash_is_not() -> None:
-    memory = explains_lost_process(ray_errors.OutOfMemoryError("Task was killed ...\nlong\ntext"))
+def test_machine_fault_of_a_lost_process_tells_memory_and_node_and_no_crash() -> None:
+    memory = machine_fault(ray_errors.OutOfMemoryError("Task was killed ...\nlong\ntext"))
     assert memory == "Ray ended its process because the machine ran out of memory"
     node = ray_errors.RayActorError(error_msg="The actor is dead because its node has died. Node Id: 12ab")
-    assert explains_lost_process(node) == "its node was lost"
+    assert machine_fault(node) == "its node was lost"
     crash = (
         "worker process has died. Some common causes include: (1) the process was killed by the OOM killer due to high"
     )
-    assert explains_lost_process(ray_errors.RayActorError(error_msg=f"{crash} memory usage, (2) ray stop")) is None
-    assert explains_lost_process(ray_errors.ActorDiedError()) is None
-    assert explains_lost_process(None) is None
-    assert "No space" in (explains_lost_process(of_task(OSError(errno.ENOSPC, "No space left on device"))) or "")
+    assert machine_fault(ray_errors.RayActorError(error_msg=f"{crash} memory usage, (2) ray stop")) is None
+    assert machine_fault(ray_errors.ActorDiedError()) is None
+    assert "No space" in (machine_fault(of_task(OSError(errno.ENOSPC, "No space left on device"))) or "")
 
 
 def test_describe_error_long_text_is_one_line_with_the_telling_part() -> None:

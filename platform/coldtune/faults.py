@@ -10,7 +10,7 @@ study stops in order, and a resume takes the trial up.
 |:--|:--|
 | any OSError: no space, no inodes, quota, permission, read-only, I/O error, too many open files, a folder or a file that is gone or is no folder, a server that does not answer, object storage | machine |
 | the same in the words of a library without OSErrors: safetensors, SQLite, Arrow, torch | machine |
-| Ray's errors: a worker that was killed for its memory, a lost node, a crashed worker, a full object store | machine |
+| Ray's errors: a process that was killed for its memory, a lost node, a full object store | machine |
 | no more threads or processes, a GPU that is broken or was taken away | machine |
 | memory that runs out inside the trial itself (`MemoryError`, `MemoryExhaustedError`, torch's allocators) | setting |
 | everything else: `ValueError`, `DivergedError`, `TypeError`, ... | setting |
@@ -97,17 +97,6 @@ def is_machine_fault(reason: str) -> bool:
     return _tells_machine_fault(text if colon else reason)
 
 
-def explains_lost_process(error: BaseException | None) -> str | None:
-    """Return the fault of the machine that ended a trial's process, in one line. None if the process tells no cause.
-
-    Args:
-        error: The error with which Ray reported the end of the process.
-    """
-    if error is None or (_is_a(error, "RayActorError") and not _lost_by_machine(error)):
-        return None
-    return machine_fault(error)
-
-
 def describe_error(error: BaseException) -> str:
     """Return an error in one line: the first telling line of its text, preceded by its class if that says more."""
     name = type(error).__name__
@@ -144,9 +133,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _is_machine_fault(error: BaseException) -> bool:
     if _is_a(error, "RayTaskError"):
         return False  # the error of the task decides, which is one of its causes
-    if isinstance(error, OSError):
-        return True
-    if _is_a(error, "RayError"):
+    if _is_a(error, "RayActorError"):
+        return _lost_by_machine(error)  # otherwise its process crashed, and nobody knows why
+    if isinstance(error, OSError) or _is_a(error, "RayError"):
         return True
     return _tells_machine_fault(str(error))
 

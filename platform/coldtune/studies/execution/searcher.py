@@ -13,7 +13,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from coldtune.config import plain
-from coldtune.faults import MachineFaultError, explains_lost_process
+from coldtune.faults import MachineFaultError, machine_fault
 from coldtune.studies.preflight.capacity import Capacity
 from coldtune.studies.progress.events import Events
 from coldtune.studies.storage.errors import StorageGoneError
@@ -132,9 +132,9 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
         """Return the fault of the machine that ended a trial, or None."""
         if result and result["state"] == FAULT:
             return str(result["reason"])
-        if not error or number in self.late:
+        if not error or number in self.late or self.lost_process is None:
             return None
-        fault, times = explains_lost_process(self.lost_process), self.deaths[number] + 1
+        fault, times = machine_fault(self.lost_process), self.deaths[number] + 1
         return fault if fault is None or times == 1 else f"{fault} ({times} times)"
 
     def _complete(self, number: int, outcome: TrialOutcome) -> None:
