@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich.console import Console
 
@@ -82,10 +83,13 @@ def on_test(
 
     config = checked.space.resolve(best.params)
     request = TrialRequest(best.number, best.params, config, again=False)
-    remote = ray.remote(measure_on_test).options(num_cpus=resources.cpus, num_gpus=resources.gpus, name="coldtune_test")
+    # Ray itself would repeat a task without end whose process it kills for its memory.
+    remote = ray.remote(measure_on_test).options(
+        num_cpus=resources.cpus, num_gpus=resources.gpus, name="coldtune_test", max_retries=0
+    )
     with console.status(f"measuring trial {best.number}, the best, on the test split"):
         try:
-            values, protocol = ray.get(remote.remote(plain(job(request))))
+            values, protocol = _run_task(remote, plain(job(request)), checked.options.limits.retries)
         except Exception as error:
             what = f"the measurement of trial {best.number} on the test split"
             if (fault := machine_fault(error)) is not None:
@@ -95,3 +99,18 @@ def on_test(
     write_study(ledger.study, test=result)
     runs.parent.metrics({f"test_{key}": value for key, value in values.items()}, ledger.finished())
     runs.parent.tags({"best_trial": best.number, "test_protocol": result.judged_under.key})
+
+
+def _run_task(remote: Any, argument: object, retries: int) -> Any:
+    """Return the result of a task, and start it again up to `retries` times if its process dies."""
+    import ray
+
+    for left in reversed(range(retries + 1)):
+        try:
+            return ray.get(remote.remote(argument))
+        except ray.exceptions.RayTaskError:
+            raise  # the error of the task itself, which would come again
+        except ray.exceptions.RayError:
+            if not left:
+                raise
+    raise AssertionError("the last try returns or raises")
