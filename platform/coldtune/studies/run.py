@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import torch
 from rich.console import Console
 
-from coldtune.studies.execution.cluster import NotStartedError
+from coldtune.studies.execution.cluster import Cluster, NotStartedError
 from coldtune.studies.execution.ray_watchdog import INTERRUPTED
-from coldtune.studies.execution.session import open_session
+from coldtune.studies.execution.session import is_new, open_session, prepare_target
 from coldtune.studies.execution.stopping import STOPPED
 from coldtune.studies.execution.study_run import is_complete, run_trials
-from coldtune.studies.preflight.checks import check_study
+from coldtune.studies.preflight.checks import Checked, check_study
 from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.progress.closing import print_closing, print_failure, print_storage_lost
 from coldtune.studies.progress.events import StoppedError
 from coldtune.studies.progress.opening import print_opening
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.errors import StorageGoneError
+from coldtune.tracking import Target
 
 
 def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
@@ -32,11 +35,25 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
     """
     torch.set_num_threads(1)  # the driver computes nothing large, and its trials need the cores
     checked = check_study(spec, options)
-    with open_session(checked, console) as session:
-        checked, ledger, target = session.checked, session.ledger, session.target
+    target = prepare_target(checked)
+    ray = Cluster(checked.folder.name, console)
+    with closing(ray):
+        if is_new(checked):  # start Ray first, so that no study is left behind if Ray does not start
+            try:
+                ray.open()
+            except NotStartedError as error:
+                print_failure(console, f"{error} Nothing was written. Start the same command again.")
+                return INTERRUPTED
+        return _run(checked, target, ray, console)
+
+
+def _run(checked: Checked, target: Target, ray: Cluster, console: Console) -> int:
+    options = checked.options
+    with open_session(checked, target, console) as session:
+        checked, ledger = session.checked, session.ledger
         print_opening(console, checked, ledger, target.uri)
         try:
-            finished = is_complete(session) or run_trials(session, console)
+            finished = is_complete(session) or run_trials(session, ray, console)
             code = 0 if finished else INTERRUPTED
         except StorageGoneError as error:
             print_storage_lost(console, error, options.command)

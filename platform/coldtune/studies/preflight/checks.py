@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -107,10 +108,18 @@ def _check_options(options: RunOptions, threads: int) -> None:
 
 def _find_folder(spec: StudySpec, options: RunOptions) -> StudyFolder:
     folder = StudyFolder(options.home, options.name or spec.name)
+    if not folder.exists:
+        _check_name(folder.name)
     if options.resume and not folder.exists:
         names = ", ".join(p.name for p in sorted(folder.path.parent.glob("*"))) or "none"
         raise ValueError(f"--resume: there is no study {folder.name} in {options.home} (there are: {names})")
     return folder
+
+
+def _check_name(name: str) -> None:
+    """Raise ValueError if a new study cannot have this name, before anything is written under it."""
+    if re.search(r"['\"`\\\x00-\x1f\x7f]", name):
+        raise ValueError(f"--study {name!r}: allowed: a name without quotes, backslashes and control characters")
 
 
 def _find_store(folder: StudyFolder, options: RunOptions) -> StoreLocation:
