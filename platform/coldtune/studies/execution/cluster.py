@@ -16,7 +16,7 @@ from rich.console import Console
 
 import coldtune
 from coldtune.environment import local, submitted
-from coldtune.studies.execution.own_ray import OwnRay, close_to_others, default_token_file, prepare, token_warnings
+from coldtune.studies.execution.own_ray import OwnRay, default_token_file, prepare, token_warnings
 from coldtune.studies.execution.ray_private import free_agent_port, keep_credentials_out
 
 # Set before Ray is imported. A value that the user set stays.
@@ -120,9 +120,8 @@ def connect(study: str) -> Iterator[Connection]:
     keep_credentials_out()
     try:
         if own:
-            session = Path(context.address_info["session_dir"])
-            close_to_others(own.folder, session)
-            yield Connection(True, context.dashboard_url or "", str(session / "logs"), own.notes)
+            logs = Path(context.address_info["session_dir"]) / "logs"
+            yield Connection(True, context.dashboard_url or "", str(logs), own.notes)
         else:
             yield Connection(False, context.dashboard_url or "", notes=tuple(_token_warnings()))
     finally:

@@ -31,7 +31,8 @@ class OwnRay:
     """How a study starts its own Ray.
 
     Attributes:
-        folder: The folder for Ray's files. Only the user of this process can reach it.
+        folder: The folder for Ray's files. Ray opens it to all users, so it lies in a folder that only this user can
+            enter.
         python: The Python of worker processes as Ray's runtime environment takes it, or "" if Ray's default works.
         notes: Warnings for the user, a sentence or two each.
     """
@@ -53,13 +54,6 @@ def prepare() -> OwnRay:
     if sys.flags.optimize > 1 or os.environ.get("PYTHONOPTIMIZE", "").strip() not in ("", "0", "1"):
         os.environ["PYTHONOPTIMIZE"] = "1"  # level 2 drops docstrings, without which Ray's dashboard does not start
     return OwnRay(folder, python, tuple(_set_token(folder.parent)))
-
-
-def close_to_others(*folders: Path) -> None:
-    """Take away the permissions that Ray gives to all users on its folders, even if those lie in a private one."""
-    for folder in folders:
-        with suppress(OSError):
-            folder.chmod(0o700)
 
 
 def _check_python() -> str:
