@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -16,8 +15,15 @@ from rich.console import Console
 
 import coldtune
 from coldtune.environment import local, submitted
-from coldtune.studies.execution.own_ray import OwnRay, default_token_file, prepare, token_warnings
-from coldtune.studies.execution.ray_private import free_agent_port, keep_credentials_out
+from coldtune.studies.execution.ray_private import free_agent_port, keep_credentials_out, redacted_entrypoint
+from coldtune.studies.preflight.ray_start import (
+    OwnRay,
+    check_reachable,
+    default_token_file,
+    prepare,
+    token_warnings,
+)
+from coldtune.tracking import shown
 
 # Set before Ray is imported. A value that the user set stays.
 _ENVIRONMENT = {
@@ -138,7 +144,7 @@ def _start(own: OwnRay, runtime_env: dict[str, Any], study: str) -> Any:
     if own.python:
         runtime_env = {**runtime_env, "py_executable": own.python}
     try:
-        with free_agent_port():
+        with free_agent_port(), redacted_entrypoint(shown):
             return ray.init(
                 address="local",
                 object_store_memory=256 * 2**20,
@@ -157,11 +163,12 @@ def _start(own: OwnRay, runtime_env: dict[str, Any], study: str) -> Any:
 
 def _join(address: str, runtime_env: dict[str, Any], study: str) -> Any:
     """Connect to the cluster at `address`."""
-    _check_reachable(address)
+    check_reachable(address)
     import ray
 
     try:
-        return ray.init(**_options(study, runtime_env))
+        with redacted_entrypoint(shown):
+            return ray.init(**_options(study, runtime_env))
     except ConnectionError as error:
         raise ValueError(
             f"RAY_ADDRESS = {address}: {error}. If the cluster was started with a token, set RAY_AUTH_MODE=token and "
@@ -200,21 +207,6 @@ def _token_warnings() -> Iterator[str]:
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     with suppress(RuntimeError):  # no home folder
         yield from token_warnings(Path(named) if named else default_token_file())
-
-
-def _check_reachable(address: str) -> None:
-    """Raise ValueError if nothing answers at `address`. Ray itself would try for minutes."""
-    if address.startswith("ray://"):
-        raise ValueError(f"RAY_ADDRESS = {address}: a study runs inside its cluster. Start it with `ray job submit`.")
-    host, _, port = address.rpartition(":")
-    if "://" in address or not port.isdigit():
-        return  # Ray reports the error, or finds the cluster itself
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except OSError as error:
-        raise ValueError(
-            f"RAY_ADDRESS = {address}: no cluster answers there ({error}). Unset it to start Ray on this machine."
-        ) from None
 
 
 def _job_metadata(study: str) -> dict[str, str]:

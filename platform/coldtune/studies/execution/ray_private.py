@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -25,6 +25,22 @@ def free_agent_port() -> Iterator[None]:
         yield
     finally:
         parameter.RayParams = original
+
+
+@contextmanager
+def redacted_entrypoint(redact: Callable[[str], str]) -> Iterator[None]:
+    """Let a connection that is opened in the block name its command with `redact` applied to it.
+
+    Ray keeps the whole command line of a driver in its directory, and shows it in the dashboard's list of jobs.
+    """
+    from ray._private import utils
+
+    original = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: redact(original())
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = original
 
 
 def keep_credentials_out() -> None:

@@ -20,6 +20,7 @@ from coldtune.stages.trial import parse_trial
 from coldtune.store.location import StoreLocation
 from coldtune.studies.preflight.capacity import check_gpus, plan_resources
 from coldtune.studies.preflight.options import RunOptions
+from coldtune.studies.preflight.ray_start import check_ray
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.space import Space
 from coldtune.studies.space.validate import build_space
@@ -74,6 +75,8 @@ def check_study(spec: StudySpec, options: RunOptions) -> Checked:
     if folder.exists:
         spec = spec.with_threads_of(folder.spec())
     store = _find_store(folder, options)
+    if not folder.exists:  # a study that was started before may be complete, and then needs no Ray
+        check_ray()
     dataset = data.prepare(parse(DataConfig, spec.base["data"], "data"), options.home, options.data_dir)
     if folder.exists:
         folder.check_same_study(spec, dataset.fingerprint)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from coldtune.studies.execution import own_ray
 from coldtune.studies.execution.cluster import _cause
-from coldtune.studies.execution.own_ray import prepare
+from coldtune.studies.preflight import ray_start
+from coldtune.studies.preflight.ray_start import prepare
 
 AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 VARIABLES = (*AUTH, "RAY_TMPDIR", "TMPDIR", "PYTHONOPTIMIZE", "BASH_ENV")
@@ -205,7 +205,7 @@ def test_longest_socket_is_that_of_rays_dashboard() -> None:
 
     names = [module.__name__ for module in get_all_modules(SubprocessModule)]
     session = "/session_2026-01-31_00-00-00_123456_1234567"
-    assert max(len(f"{session}/sockets/dash_{name}") for name in names) <= own_ray._LONGEST_SOCKET
+    assert max(len(f"{session}/sockets/dash_{name}") for name in names) <= ray_start._LONGEST_SOCKET
 
 
 def test_cause_of_a_failed_start_is_the_last_error_in_a_quoted_log() -> None:

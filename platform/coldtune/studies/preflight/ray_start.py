@@ -1,5 +1,7 @@
 """The start of a study's own Ray: its private folder, its token, and the causes that would keep it from starting.
 
+`check_ray` finds such causes before anything is spent, and `prepare` sets what Ray needs.
+
 Everything here is checked or set before Ray is imported. A cause that stays is a ValueError with what to do about it.
 """
 
@@ -10,6 +12,7 @@ import os
 import secrets
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +20,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from coldtune.environment import local
 
 _SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes that the system allows in the path of a socket
 _LONGEST_SOCKET = len("/session_2026-01-31_00-00-00_123456_1234567/sockets/dash_TaskEventsHead")
@@ -42,6 +47,15 @@ class OwnRay:
     notes: tuple[str, ...]
 
 
+def check_ray() -> None:
+    """Raise ValueError if Ray cannot start on this machine, or if no cluster answers at RAY_ADDRESS."""
+    if local():
+        _check_python()
+        _ray_folder()
+    else:
+        check_reachable(os.environ["RAY_ADDRESS"])
+
+
 def prepare() -> OwnRay:
     """Check that Ray can start on this machine, and set the environment that it starts with.
 
@@ -54,6 +68,21 @@ def prepare() -> OwnRay:
     if sys.flags.optimize > 1 or os.environ.get("PYTHONOPTIMIZE", "").strip() not in ("", "0", "1"):
         os.environ["PYTHONOPTIMIZE"] = "1"  # level 2 drops docstrings, without which Ray's dashboard does not start
     return OwnRay(folder, python, tuple(_set_token(folder.parent)))
+
+
+def check_reachable(address: str) -> None:
+    """Raise ValueError if nothing answers at `address`. Ray itself would try for minutes."""
+    if address.startswith("ray://"):
+        raise ValueError(f"RAY_ADDRESS = {address}: a study runs inside its cluster. Start it with `ray job submit`.")
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():
+        return  # Ray reports the error, or finds the cluster itself
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ValueError(
+            f"RAY_ADDRESS = {address}: no cluster answers there ({error}). Unset it to start Ray on this machine."
+        ) from None
 
 
 def _check_python() -> str:
