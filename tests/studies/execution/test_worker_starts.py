@@ -9,7 +9,7 @@ import pytest
 
 from coldtune.studies.execution import worker_starts
 from coldtune.studies.execution.cluster import Connection
-from coldtune.studies.execution.worker_starts import STARTING, WorkerStarts
+from coldtune.studies.execution.worker_starts import STARTING, WAITING, WorkerStarts
 from coldtune.studies.progress.events import StoppedError
 
 CRASH = (
@@ -85,3 +85,26 @@ def test_worker_starts_running_trial_is_not_watched(machine: Machine) -> None:
     machine.starts.started(0)
     machine.write(CRASH * 3)
     machine.tick_after(10_000)
+
+
+def test_worker_starts_old_crashes_of_a_cluster_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs, clock, shown = {"text": CRASH * 5}, {"now": 0.0}, dict[int, str]()
+    monkeypatch.setattr(worker_starts.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(
+        worker_starts, "_logs_of_nodes", lambda: [worker_starts._Log("node b", "its log", logs["text"])]
+    )
+    waiting = {"starts": False}
+    monkeypatch.setattr(worker_starts, "_is_starting", lambda: waiting["starts"])
+    starts = WorkerStarts(Connection(False, ""), shown.__setitem__)
+    starts.asked(SimpleNamespace(number=0))  # type: ignore[arg-type]
+    clock["now"] = 5000.0
+    starts.tick()
+    assert shown == {0: WAITING}, "a full cluster may be waited for without end"
+    waiting["starts"] = True
+    for clock["now"] in (5070.0, 5080.0):
+        starts.tick()
+    assert shown == {0: STARTING}
+    logs["text"] += CRASH
+    clock["now"] = 5150.0
+    with pytest.raises(StoppedError, match=r"on node b, because they die while they start\. Ray's log is its log$"):
+        starts.tick()

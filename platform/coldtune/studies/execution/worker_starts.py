@@ -38,7 +38,7 @@ class WorkerStarts(Events):
     def __init__(self, connection: Connection, say: Callable[[int, str], None]) -> None:
         self._own, self._say = connection.own, say
         self._logs: Callable[[], Iterable[_Log]] = (lambda: _own_log(connection.logs)) if self._own else _logs_of_nodes
-        self._since: dict[int, float] = {}  # when each trial was asked whose process has not started
+        self._since: dict[int, float] = {}  # since when each trial waits for its process
         self._known: dict[str, int] = {}  # crashes that were in each log before
         self._tolerated = 0  # a process may die by accident on a machine that can start processes
         self._looked = 0.0
@@ -80,12 +80,15 @@ class WorkerStarts(Events):
             for number in self._since:
                 self._say(number, text)
             if text == WAITING:
+                self._since = dict.fromkeys(self._since, now)  # only the start of a process has a limit
                 return
         waited = now - min(self._since.values())
         if waited < _SUSPICIOUS_S:
             return
         for log in self._logs():
-            if log.crashes() > self._known.get(log.place, 0) + self._tolerated:
+            # A cluster may be old, so what its logs say at the first look does not count.
+            known = self._known.setdefault(log.place, 0 if self._own else log.crashes())
+            if log.crashes() > known + self._tolerated:
                 raise StoppedError(
                     f"Ray cannot start worker processes on {log.node}, because they die while they start"
                     f"{log.cause()}. Ray's log is {log.place}"
@@ -98,8 +101,8 @@ class WorkerStarts(Events):
             )
 
     def _watch(self, number: int) -> None:
-        if not self._since and self._own:
-            self._known = {log.place: log.crashes() for log in self._logs()}
+        if not self._since:
+            self._known = {log.place: log.crashes() for log in self._logs()} if self._own else {}
         self._since[number] = time.monotonic()
 
 

@@ -152,7 +152,7 @@ def _private_folder(root: Path) -> Path:
     folder = parent / "ray"
     longest = _SOCKET_PATH - _LONGEST_SOCKET
     if (length := len(os.fsencode(folder))) > longest:
-        raise ValueError(f"Ray needs a shorter path, because {folder} has {length} bytes and may have {longest}")
+        raise ValueError(f"Ray needs a path for its sockets that is at least {length - longest} bytes shorter")
     if bad := next((character for character in str(folder) if character in _UNUSABLE), ""):
         raise ValueError(f"Ray cannot use a path that contains {bad!r}")
     folder.mkdir(exist_ok=True)
