@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ from coldtune.studies.preflight import ray_start
 from coldtune.studies.preflight.ray_start import prepare
 
 AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-VARIABLES = (*AUTH, "RAY_TMPDIR", "TMPDIR", "PYTHONOPTIMIZE", "BASH_ENV")
+VARIABLES = (*AUTH, "RAY_TMPDIR", "TMPDIR", "BASH_ENV")
 
 
 @pytest.fixture
@@ -151,10 +152,10 @@ def test_prepare_missing_token_of_the_user_is_refused(user: Path, short: Path, m
         prepare()
 
 
-def test_prepare_docstrings_are_kept_for_ray(user: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
-    prepare()
-    assert os.environ["PYTHONOPTIMIZE"] == "1"
+def test_prepare_python_without_docstrings_is_refused(user: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_start.sys, "flags", SimpleNamespace(optimize=2))
+    with pytest.raises(ValueError, match=r"^PYTHONOPTIMIZE=2 .* Use PYTHONOPTIMIZE=1\.$"):
+        prepare()
 
 
 def python_in(folder: Path) -> str:

@@ -65,21 +65,24 @@ def prepare() -> OwnRay:
     python = _check_python()
     folder = _ray_folder()
     _shorten_tmpdir(folder)
-    if sys.flags.optimize > 1 or os.environ.get("PYTHONOPTIMIZE", "").strip() not in ("", "0", "1"):
-        os.environ["PYTHONOPTIMIZE"] = "1"  # level 2 drops docstrings, without which Ray's dashboard does not start
     return OwnRay(folder, python, tuple(_set_token(folder.parent)))
 
 
 def check_reachable(address: str) -> None:
-    """Raise ValueError if nothing answers at `address`. Ray itself would try for minutes."""
+    """Raise ValueError if `address` cannot be a cluster's, or if nothing answers there. Ray would try for minutes."""
+    if address == "auto":
+        return  # Ray finds the cluster of this machine
     if address.startswith("ray://"):
         raise ValueError(f"RAY_ADDRESS = {address}: a study runs inside its cluster. Start it with `ray job submit`.")
     host, _, port = address.rpartition(":")
-    if "://" in address or not port.isdigit():
-        return  # Ray reports the error, or finds the cluster itself
+    if "://" in address or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(
+            f"RAY_ADDRESS = {address!r}: allowed: HOST:PORT of a cluster's GCS, such as 127.0.0.1:6379, or auto. Unset "
+            "it to start Ray on this machine."
+        )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ValueError(
             f"RAY_ADDRESS = {address}: no cluster answers there ({error}). Unset it to start Ray on this machine."
         ) from None
@@ -87,6 +90,8 @@ def check_reachable(address: str) -> None:
 
 def _check_python() -> str:
     """Check that Ray can start worker processes with this Python, and return `OwnRay.python`."""
+    if sys.flags.optimize > 1:
+        raise ValueError("PYTHONOPTIMIZE=2 or -OO drops docstrings, which Ray needs. Use PYTHONOPTIMIZE=1.")
     executable = sys.executable
     spec = importlib.util.find_spec("ray")
     for path in (executable, spec.origin if spec and spec.origin else ""):
