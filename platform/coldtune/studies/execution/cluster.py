@@ -169,10 +169,10 @@ def _join(address: str, runtime_env: dict[str, Any], study: str) -> Any:
     try:
         with redacted_entrypoint(shown):
             return ray.init(**_options(study, runtime_env))
-    except ConnectionError as error:
+    except Exception as error:  # Ray raises many types, for example if it finds no token
         raise ValueError(
-            f"RAY_ADDRESS = {address}: {error}. If the cluster was started with a token, set RAY_AUTH_MODE=token and "
-            "the token here too (`ray get-auth-token` on its head prints it)."
+            f"RAY_ADDRESS = {address}: {_cause(str(error)) or type(error).__name__}. If the cluster was started with a "
+            "token, set RAY_AUTH_MODE=token and the token here too (`ray get-auth-token` on its head prints it)."
         ) from error
 
 
