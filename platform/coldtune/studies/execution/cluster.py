@@ -16,6 +16,7 @@ from rich.console import Console
 import coldtune
 from coldtune.environment import local, submitted
 from coldtune.studies.execution.ray_private import free_agent_port, keep_credentials_out, redacted_entrypoint
+from coldtune.studies.execution.raylet_log import watch_start
 from coldtune.studies.preflight.ray_start import (
     OwnRay,
     check_reachable,
@@ -144,7 +145,7 @@ def _start(own: OwnRay, runtime_env: dict[str, Any], study: str) -> Any:
     if own.python:
         runtime_env = {**runtime_env, "py_executable": own.python}
     try:
-        with free_agent_port(), redacted_entrypoint(shown):
+        with watch_start(own.folder), free_agent_port(), redacted_entrypoint(shown):
             return ray.init(
                 address="local",
                 object_store_memory=256 * 2**20,

@@ -9,6 +9,7 @@ from typing import Any
 
 from coldtune.durations import format_flag
 from coldtune.studies.execution.cluster import Connection
+from coldtune.studies.execution.raylet_log import LOG, RayletLog, own_log
 from coldtune.studies.progress.events import Events, StoppedError
 from coldtune.studies.trials.ledger import TrialRequest
 from coldtune.studies.worker.trial import TRAINABLE
@@ -16,8 +17,6 @@ from coldtune.studies.worker.trial import TRAINABLE
 STARTING = "starting a worker process"
 WAITING = "waiting for resources"
 
-_LOG = "raylet.err"
-_CRASHED = "probably it crashed during start"  # Ray writes it 60 s after it started a process that died
 _PAUSE_S = 5.0  # between two looks
 _SUSPICIOUS_S = 60.0
 _LIMIT_S = 900.0  # for a process that neither runs nor dies. Even an overloaded machine starts one within minutes.
@@ -37,7 +36,9 @@ class WorkerStarts(Events):
 
     def __init__(self, connection: Connection, say: Callable[[int, str], None]) -> None:
         self._own, self._say = connection.own, say
-        self._logs: Callable[[], Iterable[_Log]] = (lambda: _own_log(connection.logs)) if self._own else _logs_of_nodes
+        self._logs: Callable[[], Iterable[RayletLog]] = (
+            (lambda: own_log(Path(connection.logs))) if self._own else _logs_of_nodes
+        )
         self._since: dict[int, float] = {}  # since when each trial waits for its process
         self._known: dict[str, int] = {}  # crashes that were in each log before
         self._tolerated = 0  # a process may die by accident on a machine that can start processes
@@ -89,10 +90,7 @@ class WorkerStarts(Events):
             # A cluster may be old, so what its logs say at the first look does not count.
             known = self._known.setdefault(log.place, 0 if self._own else log.crashes())
             if log.crashes() > known + self._tolerated:
-                raise StoppedError(
-                    f"Ray cannot start worker processes on {log.node}, because they die while they start"
-                    f"{log.cause()}. Ray's log is {log.place}"
-                )
+                raise StoppedError(log.describe())
         if waited > _LIMIT_S:
             places = ", ".join(log.place for log in self._logs()) or "with the logs of the cluster's nodes"
             raise StoppedError(
@@ -106,29 +104,7 @@ class WorkerStarts(Events):
         self._since[number] = time.monotonic()
 
 
-class _Log:
-    """The log of a node's raylet."""
-
-    def __init__(self, node: str, place: str, text: str) -> None:
-        self.node, self.place, self._lines = node, place, text.splitlines()
-
-    def crashes(self) -> int:
-        """Return how many processes died while they started."""
-        return sum(_CRASHED in line for line in self._lines)
-
-    def cause(self) -> str:
-        """Return what the processes or their shell wrote, in brackets, or "" if they wrote nothing."""
-        said = [line.strip() for line in self._lines if line.strip() and not line.startswith("[")]
-        return f" ({said[-1][:200]})" if said else ""
-
-
-def _own_log(logs: str) -> Iterator[_Log]:
-    path = Path(logs) / _LOG
-    if path.exists():
-        yield _Log("this machine", str(path), path.read_text(errors="replace"))
-
-
-def _logs_of_nodes() -> Iterator[_Log]:
+def _logs_of_nodes() -> Iterator[RayletLog]:
     """Yield the logs of the cluster's living nodes, as far as its dashboard has them."""
     import ray
     from ray.util.state import get_log
@@ -137,11 +113,11 @@ def _logs_of_nodes() -> Iterator[_Log]:
         if not node["Alive"]:
             continue
         try:
-            text = "".join(get_log(node_id=node["NodeID"], filename=_LOG, tail=_TAIL))
+            text = "".join(get_log(node_id=node["NodeID"], filename=LOG, tail=_TAIL))
         except Exception:  # without a dashboard Ray raises errors of several types
             continue
         name = node["NodeManagerHostname"]
-        yield _Log(f"node {name}", f"`ray logs {_LOG} --node-id {node['NodeID']}`", text)
+        yield RayletLog(f"node {name}", f"`ray logs {LOG} --node-id {node['NodeID']}`", text)
 
 
 def _is_starting() -> bool:
