@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 LOG = "raylet.err"
 _CRASHED = "probably it crashed during start"  # Ray writes it 60 s after it started a process that died
+_CAUSE = re.compile(r"^bash: |Error|No such file|not found|[Pp]ermission denied")
 _PAUSE_S = 1.0
 _START_S = 600.0  # Even an overloaded machine starts Ray within minutes.
 
@@ -34,7 +36,7 @@ class RayletLog:
 
     def describe(self) -> str:
         """Say that processes die, what they or their shell wrote, and where the log is."""
-        said = [line.strip() for line in self._lines if line.strip() and not line.startswith("[")]
+        said = [line.strip() for line in self._lines if _CAUSE.search(line) and not line.startswith("[")]
         cause = f" ({said[-1][:200]})" if said else ""
         return (
             f"Ray cannot start worker processes on {self.node}, because they die while they start{cause}. "
