@@ -51,7 +51,7 @@ def test_own_ray_under_odd_conditions_keeps_secrets_and_ports_to_itself(lab: Lab
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # another Ray of this machine may have the port
             stack.enter_context(socket.create_server(("127.0.0.1", AGENT_PORT)))
-        settings = {"training.steps": 60, "training.checkpoint_every": 10, "training.validate_every": 0}
+        settings = {"training.steps": 200, "training.checkpoint_every": 10, "training.validate_every": 0}
         run = lab.start(
             [
                 str(odd / "venv" / "bin" / "python"),

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
+from coldtune.labels import as_label
 from coldtune.tracking import prometheus
-from coldtune.tracking.prometheus import BEST_FID, METRICS, STATES, StudyMetrics, TrialMetrics, as_label
+from coldtune.tracking.prometheus import BEST_FID, METRICS, STATES, StudyMetrics, TrialMetrics
 
 # A trial reports until all gauges are exported. With an argument, the process then waits until the trial's disappear.
 STUDY = """

@@ -8,18 +8,16 @@ comparison, use MLflow.
 from __future__ import annotations
 
 import functools
-import string
 import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+
+from coldtune.labels import as_label
 
 REFRESH = 5.0
 """Seconds after which a study's gauges are set again, well within the time after which Ray drops them."""
-
-_ASCII = string.printable
 
 STATES = ("running", "finished", "pruned", "failed", "interrupted")
 
@@ -50,16 +48,6 @@ class Metric:
             _gauge(self).set(float(value), tags={tag: as_label(text) for tag, text in tags.items()})
         except Exception as error:
             _warn(self, f"{type(error).__name__}: {error}")
-
-
-def as_label(text: str) -> str:
-    """Return `text` as Ray can export it. Characters outside ASCII are percent-encoded, because Ray takes only ASCII.
-
-    Examples:
-        >>> as_label("größe")
-        'gr%C3%B6%C3%9Fe'
-    """
-    return text if text.isascii() else quote(text, safe=_ASCII)
 
 
 TRIALS = Metric("coldtune_trials", "Trials of a study in each state", ("study", "state"))

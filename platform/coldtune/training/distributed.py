@@ -29,6 +29,7 @@ import ray.util
 from ray.train.torch.config import _TorchBackend
 
 from coldtune.config import plain
+from coldtune.labels import as_label
 from coldtune.training.device import use_threads
 from coldtune.training.loop import Checkpoints, DivergedError, Report, TrainingTask, TrainResult, train
 from coldtune.training.rendezvous import join_group, serve_store
@@ -130,7 +131,7 @@ def _start(
             resources_per_worker=dict(each),
         ),
         run_config=ray.train.RunConfig(
-            name=name,
+            name=as_label(name),
             storage_path=str(storage_path),
             failure_config=ray.train.FailureConfig(
                 max_failures=max_failures, controller_failure_limit=_CONTROLLER_FAILURES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -170,7 +171,8 @@ def test_prepare_python_in_an_odd_folder_is_quoted_for_bash(user: Path, short: P
     python = python_in(short / name)
     monkeypatch.setattr(sys, "executable", python)
     quoted = prepare().python
-    assert os.popen(f"{quoted} -S -c 'import sys; print(sys.executable)'").read() == f"{python}\n"
+    command = ["bash", "-c", f"{quoted} -S -c 'import sys; print(sys.executable)'"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{python}\n"
 
 
 @pytest.mark.parametrize("name", ["it's", "a\\b"])

@@ -52,6 +52,7 @@ def check_ray() -> None:
     if local():
         _check_python()
         _ray_folder()
+        _check_token_file()
     else:
         check_reachable(os.environ["RAY_ADDRESS"])
 
@@ -186,13 +187,15 @@ def _set_token(private: Path) -> Iterator[str]:
     """
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ["RAY_AUTH_MODE"].lower() == "token" and not os.environ.get("RAY_AUTH_TOKEN"):
-        if named := os.environ.get("RAY_AUTH_TOKEN_PATH"):
-            path = Path(named)
-            if not _readable(path):
-                raise ValueError(f"RAY_AUTH_TOKEN_PATH = {named}: cannot be read. Name a file that holds a token.")
-        else:
-            path = _make_token(private)
-        yield from token_warnings(path)
+        _check_token_file()
+        named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+        yield from token_warnings(Path(named) if named else _make_token(private))
+
+
+def _check_token_file() -> None:
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if named and not os.environ.get("RAY_AUTH_TOKEN") and not _readable(Path(named)):
+        raise ValueError(f"RAY_AUTH_TOKEN_PATH = {named}: cannot be read. Name a file that holds a token.")
 
 
 def _make_token(private: Path) -> Path:
