@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import socket
 import stat
@@ -68,7 +67,7 @@ def test_own_ray_under_odd_conditions_keeps_secrets_and_ports_to_itself(lab: Lab
         (actor,) = [each for each in lab.actors(dashboard) if each["class_name"] == "coldtune_trial"]
         logs = lab.get(dashboard, f"/api/v0/logs?node_id={actor['node_id']}&glob=worker-*{actor['pid']}*")
         assert run.wait() == 0, run.text
-    assert all(ipaddress.ip_address(address).is_loopback for address in addresses), addresses
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, addresses
     assert not [answer for answer in answers if SECRET in answer]
     assert str(actor["pid"]) in str(logs), "the dashboard's agent has a port of its own"
     assert not files_with(SECRET, lab.ray)
