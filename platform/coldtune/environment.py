@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 MOST_THREADS = 1024
@@ -30,10 +31,50 @@ def default_home() -> Path:
     A submitted job runs in Ray's copy of its working directory. Its default is `~/coldtune-runs`, which Ray keeps.
     """
     if home := os.environ.get("COLDTUNE_HOME"):
-        return Path(home).expanduser().absolute()
-    return Path.home() / "coldtune-runs" if in_ray_copy(Path.cwd()) else Path.cwd() / "runs"
+        return expand_user(home, "COLDTUNE_HOME")
+    return expand_user("~/coldtune-runs", "the default home") if in_ray_copy(Path.cwd()) else Path.cwd() / "runs"
+
+
+def expand_user(path: str | Path, name: str) -> Path:
+    """Return the absolute path in which `~` and `~user` are replaced by home folders.
+
+    Args:
+        path: The path as the user wrote it.
+        name: The flag or variable of the path, for the error message.
+
+    Raises:
+        ValueError: If the system does not know that home folder.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        user = Path(path).parts[0]
+        raise ValueError(
+            f"{name} = {str(path)!r}: the system knows no home folder for {user!r}. Give an absolute path."
+        ) from None
+
+
+def ensure_home_variable() -> None:
+    """Set HOME if this user has no home folder at all, as in a container. Some libraries refuse to be imported then."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = os.sep
 
 
 def runner() -> str:
     """Return the prefix of commands that we print for the user: `uv run ` if uv runs this process, or nothing."""
     return "uv run " if "UV" in os.environ or "UV_RUN_RECURSION_DEPTH" in os.environ else ""
+
+
+def free_port(first: int) -> int:
+    """Return the first port from `first` on that no server on this machine uses, for a command that we print."""
+    for port in range(first, first + 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    return first

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 
 import pytest
-from e2e_lab import JOB, Lab, Running, Runs, checkpoints_of, flags, study_of
+from e2e_lab import Lab, Running, Runs, checkpoints_of, flags, study_of
 from optuna.trial import TrialState
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.slow]
@@ -49,16 +48,3 @@ def test_driver_without_raylet_or_gcs_ends_and_prints_resume(lab: Lab) -> None:
     gcs.kill()
     resume_command(lab, run, "GCS")
     assert checkpoints_of(home).keys() == caught.keys(), "both trainings continue and no other starts"
-
-
-def test_driver_if_ray_does_not_start_prints_reason_and_resume(lab: Lab) -> None:
-    home, deep = lab.path / "home", lab.ray / ("x" * 110)  # this path is too long for Ray's sockets
-    deep.mkdir()
-    run = lab.start([sys.executable, JOB, "--home", str(home), "--trials", "2", *flags()], RAY_TMPDIR=str(deep))
-    assert run.wait() == 130, run.text
-    assert re.search(r"^Ray did not start on this machine \(.*AF_UNIX path length", run.text, re.MULTILINE)
-    assert "Traceback" not in run.text
-    assert re.findall(r"^  resume +(.+)$", run.text, re.MULTILINE)
-    lab.wait_until_empty()
-    (parent,) = Runs(home).parents
-    assert (parent.info.status, parent.data.tags["coldtune.state"]) == ("KILLED", "interrupted")

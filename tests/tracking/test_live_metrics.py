@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from coldtune.labels import as_label
+from coldtune.tracking import prometheus
 from coldtune.tracking.prometheus import BEST_FID, METRICS, STATES, StudyMetrics, TrialMetrics
 
 # A trial reports until all gauges are exported. With an argument, the process then waits until the trial's disappear.
@@ -116,3 +118,21 @@ def test_gauges_have_unique_names_and_checked_tags() -> None:
     assert all("study" in metric.tags for metric in METRICS)
     with pytest.raises(AssertionError):
         BEST_FID.set(1.0, {"study": "s", "trial": "0"})
+
+
+def test_gauges_study_name_outside_ascii_is_exported_percent_encoded() -> None:
+    assert as_label("größe-日本 (v2)") == "gr%C3%B6%C3%9Fe-%E6%97%A5%E6%9C%AC (v2)"
+    assert as_label("plain_name-1%") == "plain_name-1%"
+    study = StudyMetrics("größe")
+    study.trials({"running": 1})
+    study.close()
+
+
+def test_gauge_that_ray_refuses_is_a_warning_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        def set(self, value: float, tags: object) -> None:
+            raise UnicodeEncodeError("ascii", "x", 0, 1, "ordinal not in range(128)")
+
+    monkeypatch.setattr(prometheus, "_gauge", lambda metric: Refusing())
+    with pytest.warns(UserWarning, match="gauge coldtune_best_fid cannot be set .*The study goes on without it"):
+        BEST_FID.set(1.0, {"study": "s"})

@@ -24,6 +24,7 @@ from mlflow.tracking import MlflowClient
 import servers
 from coldtune.tracking import Drainer, Target, Tracker, default_uri, drain, pending, prepare, trials_page, ui_command
 from coldtune.tracking.drain import Drained
+from coldtune.tracking.server import ui_port
 from coldtune.tracking.uris import shown
 
 
@@ -247,13 +248,22 @@ def test_ui_command_is_quoted_for_the_shell(tmp_path: Path) -> None:
     assert words[words.index("--backend-store-uri") + 1] == f"sqlite:///{tmp_path}/my runs/mlflow.db"
 
 
+def test_ui_command_of_a_used_port_names_a_free_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        monkeypatch.setattr("coldtune.tracking.server._PORT", used.getsockname()[1])
+        words = shlex.split(ui_command(default_uri(tmp_path)))
+        free = int(words[words.index("--port") + 1])
+        assert free == ui_port() > used.getsockname()[1]
+    assert "--port" not in ui_command(default_uri(tmp_path))
+
+
 def test_trials_page_view_finds_and_sorts_the_trials(target: Target, study: str, spool_dir: Path) -> None:
     Tracker(spool_dir, study)
     for number, fid in enumerate((3.0, 1.0, 2.0)):
         Tracker(spool_dir, study, number).metrics({"fid": fid})
     drain(spool_dir, target)
     page, _, query = trials_page(target, study, ["T"], ["fid", "nfe"]).partition("?")
-    assert page == f"http://127.0.0.1:5000/#/experiments/{target.experiment_id}/runs"
+    assert page == f"http://127.0.0.1:{ui_port()}/#/experiments/{target.experiment_id}/runs"
     client = MlflowClient(target.uri)
     tags = client.get_experiment(target.experiment_id).tags
     view = json.loads(tags["mlflow.sharedViewState." + dict(urllib.parse.parse_qsl(query))["viewStateShareKey"]])

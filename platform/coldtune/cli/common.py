@@ -30,7 +30,7 @@ def add_home_flag(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def find_home(options: argparse.Namespace) -> Path:
     """Return the absolute path of the home that the command line means."""
-    return options.home.expanduser().absolute() if options.home else environment.default_home()
+    return environment.expand_user(options.home, "--home") if options.home else environment.default_home()
 
 
 def add_store_flag(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

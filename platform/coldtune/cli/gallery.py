@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from coldtune import environment
 from coldtune.cli.common import Commands, add_home_flag, find_home
 
 
@@ -28,6 +29,6 @@ def _make(options: argparse.Namespace, console: Console) -> int:
 
     home = find_home(options)
     sources = [load_source(name, home) for name in options.dataset or DEFAULT]
-    index = make_gallery(sources, options.out.expanduser().absolute() if options.out else home / "gallery")
+    index = make_gallery(sources, environment.expand_user(options.out, "--out") if options.out else home / "gallery")
     console.print(str(index), highlight=False, soft_wrap=True)
     return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from coldtune.environment import expand_user
 from coldtune.files import check_folder
 from coldtune.store.files import StoreFiles
 from coldtune.store.local_files import LocalFiles
@@ -48,8 +49,8 @@ class StoreLocation:
         if text.startswith("file://"):
             text = urlsplit(text).path
         if "://" not in text:
-            return cls(str(Path(text).expanduser().absolute()))
-        return cls(text, str(_copies_of(text, Path.home() / ".cache" / "coldtune")))
+            return cls(str(expand_user(text, "--store")))
+        return cls(text, str(_copies_of(text, Path(os.path.expanduser("~/.cache/coldtune")))))
 
     @classmethod
     def in_home(cls, home: Path, place: str | None) -> StoreLocation:

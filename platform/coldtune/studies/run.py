@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import torch
 from rich.console import Console
 
 from coldtune.faults import describe_error, machine_fault
-from coldtune.studies.execution.cluster import NotStartedError
+from coldtune.studies.execution.cluster import Cluster, NotStartedError
 from coldtune.studies.execution.ray_watchdog import INTERRUPTED
-from coldtune.studies.execution.session import Session, open_session
+from coldtune.studies.execution.session import Session, is_new, open_session, prepare_target
 from coldtune.studies.execution.stopping import STOPPED
 from coldtune.studies.execution.study_run import is_complete, run_trials
 from coldtune.studies.preflight.checks import Checked, check_study
@@ -44,8 +44,16 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
     torch.set_num_threads(1)  # the driver computes nothing large, and its trials need the cores
     checked = _check(spec, options)
     try:
-        with open_session(checked, console) as session:
-            return _run(session, console)
+        target = prepare_target(checked)
+        with closing(Cluster(checked.folder.name, console)) as ray:
+            if is_new(checked):  # start Ray first, so that no study is left behind if Ray does not start
+                try:
+                    ray.open()
+                except NotStartedError as error:
+                    print_failure(console, f"{error} Nothing was written. Start the same command again.")
+                    return INTERRUPTED
+            with open_session(checked, target, console) as session:
+                return _run(session, ray, console)
     except StorageGoneError as error:
         print_storage_lost(console, error, options.command)
         return INTERRUPTED
@@ -68,12 +76,12 @@ def _check(spec: StudySpec, options: RunOptions) -> Checked:
         raise ValueError(f"{options.home}: {describe_error(error)}; nothing was started") from error
 
 
-def _run(session: Session, console: Console) -> int:
+def _run(session: Session, ray: Cluster, console: Console) -> int:
     """Run an open study and print how it ended. Return the exit code."""
     checked, ledger, target = session.checked, session.ledger, session.target
     print_opening(console, checked, ledger, target.uri)
     try:
-        finished = is_complete(session) or run_trials(session, console)
+        finished = is_complete(session) or run_trials(session, ray, console)
         code = 0 if finished else INTERRUPTED
     except StorageGoneError:
         raise

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from coldtune.tracking.runs import TAG_KIND, TAG_STUDY
-from coldtune.tracking.server import Target, client
+from coldtune.tracking.server import Target, client, ui_port
 from coldtune.tracking.uris import SERVERS, shown
 
 # By default, MLflow's pages show neither parameters nor metrics as columns, and an address can select columns only by
@@ -41,7 +41,7 @@ def trials_page(
     query = {"viewStateShareKey": study}
     if not _save_view(target, study, {**state, "selectedColumns": columns}):
         query = {**state, "orderByAsc": str(minimize).lower()}
-    base = shown(target.uri) if urlsplit(target.uri).scheme in SERVERS else "http://127.0.0.1:5000"
+    base = shown(target.uri) if urlsplit(target.uri).scheme in SERVERS else f"http://127.0.0.1:{ui_port()}"
     parameters = urlencode({"workflowType": "machine_learning", **query}, quote_via=quote)
     return f"{base}/#/experiments/{target.experiment_id}/runs?{parameters}"
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import functools
 import threading
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from coldtune.labels import as_label
 
 REFRESH = 5.0
 """Seconds after which a study's gauges are set again, well within the time after which Ray drops them."""
@@ -35,11 +38,16 @@ class Metric:
     def set(self, value: float, tags: Mapping[str, str]) -> None:
         """Set the gauge. Without a connection to Ray this has no effect.
 
+        A gauge that cannot be set causes a warning at the first time and no exception, because no study needs it.
+
         Args:
             tags: A value for each of `self.tags`.
         """
         assert set(tags) == set(self.tags), f"{self.name}: tags {sorted(tags)} are not {sorted(self.tags)}"
-        _gauge(self).set(float(value), tags=dict(tags))
+        try:
+            _gauge(self).set(float(value), tags={tag: as_label(text) for tag, text in tags.items()})
+        except Exception as error:
+            _warn(self, f"{type(error).__name__}: {error}")
 
 
 TRIALS = Metric("coldtune_trials", "Trials of a study in each state", ("study", "state"))
@@ -104,3 +112,8 @@ def _gauge(metric: Metric) -> Any:
     from ray.util.metrics import Gauge
 
     return Gauge(metric.name, metric.description, metric.tags)
+
+
+@functools.cache
+def _warn(metric: Metric, why: str) -> None:
+    warnings.warn(f"the gauge {metric.name} cannot be set ({why}). The study goes on without it.", stacklevel=3)

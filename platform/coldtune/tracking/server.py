@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from coldtune.environment import ensure_home_variable, free_port
 from coldtune.files import lock_file
 from coldtune.tracking.uris import SERVERS, TIMEOUT, UnusableError, check_uri, shown
 
@@ -26,6 +27,7 @@ _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # coldtune reports failures itself, in a line each
 }
+_PORT = 5000  # MLflow's default
 # MLflow then shows its pages for training runs instead of those for language models, which are its default.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -48,6 +50,11 @@ def default_uri(home: Path) -> str:
     return f"sqlite:///{home.absolute() / 'mlflow.db'}"
 
 
+def ui_port() -> int:
+    """Return the port at which `ui_command` shows the runs: MLflow's default, or the next one that is free."""
+    return free_port(_PORT)
+
+
 def ui_command(uri: str) -> str:
     """Return the command that shows the runs in a browser, or the address to open if `uri` is a tracking server.
 
@@ -55,7 +62,8 @@ def ui_command(uri: str) -> str:
     """
     if urlsplit(uri).scheme in SERVERS:
         return shown(uri)
-    command = f"uv run mlflow ui --workers 1 --backend-store-uri {shlex.quote(uri)}"
+    port = "" if (free := ui_port()) == _PORT else f"--port {free} "
+    command = f"uv run mlflow ui --workers 1 {port}--backend-store-uri {shlex.quote(uri)}"
     return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {command}"
 
 
@@ -66,6 +74,7 @@ def client(uri: str) -> Any:
     """
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    ensure_home_variable()
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     from mlflow.tracking import MlflowClient
 

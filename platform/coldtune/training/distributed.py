@@ -26,10 +26,13 @@ import ray
 import ray.train
 import ray.train.torch
 import ray.util
+from ray.train.torch.config import _TorchBackend
 
 from coldtune.config import plain
+from coldtune.labels import as_label
 from coldtune.training.device import use_threads
 from coldtune.training.loop import Checkpoints, DivergedError, Report, TrainingTask, TrainResult, train
+from coldtune.training.rendezvous import join_group, serve_store
 from coldtune.training.world import PeerError, World
 
 # Settings of Ray Train, unless the environment sets them. By default its controller checks the workers every 2 s, and a
@@ -128,15 +131,47 @@ def _start(
             resources_per_worker=dict(each),
         ),
         run_config=ray.train.RunConfig(
-            name=name,
+            name=as_label(name),
             storage_path=str(storage_path),
             failure_config=ray.train.FailureConfig(
                 max_failures=max_failures, controller_failure_limit=_CONTROLLER_FAILURES
             ),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
+        torch_config=_GroupConfig(),
     )
     return _Run(trainer, mailbox)
+
+
+class _GroupConfig(ray.train.torch.TorchConfig):  # type: ignore[misc]
+    """Ray Train's settings of torch's process group, with a rendezvous at the node's own address only."""
+
+    @property
+    def backend_cls(self) -> type:
+        """The class that sets the group up and takes it down."""
+        return _GroupBackend
+
+
+class _GroupBackend(_TorchBackend):  # type: ignore[misc]
+    """Ray Train's backend for torch, which joins the process group in another way."""
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        """Join the workers to a process group. The first worker serves its rendezvous."""
+        backend = "nccl" if worker_group.get_resources_per_worker().get("GPU") else "gloo"
+        address, port = worker_group.execute_single(0, _serve_at_node)
+        size = len(worker_group)
+        ray.get(
+            [
+                worker_group.execute_single_async(
+                    rank, join_group, address, port, rank, size, backend, backend_config.timeout_s
+                )
+                for rank in range(size)
+            ]
+        )
+
+
+def _serve_at_node() -> tuple[str, int]:
+    return serve_store(ray.util.get_node_ip_address())
 
 
 class _NoResourcesError(Exception):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from coldtune.labels import as_label
 from coldtune.studies.preflight.capacity import Capacity, TrialResources
 from coldtune.studies.progress.events import Events
 from coldtune.studies.trials.ledger import Ledger, TrialRequest
@@ -66,7 +67,7 @@ def execute(
             trial_dirname_creator=lambda trial: f"trial-{trial.config['number']:04d}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
-            name=ledger.study.study_name,
+            name=as_label(ledger.study.study_name),
             storage_path=str(scratch),
             verbose=0,
             progress_reporter=NoReporter(),

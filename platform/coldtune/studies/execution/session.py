@@ -17,7 +17,7 @@ from coldtune.studies.drivers.registry import registry_of
 from coldtune.studies.execution.joined import set_up_by_others
 from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.search.paired_test import judgements_of
-from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.backends import open_storage, stored_study
 from coldtune.studies.storage.record import StudyRecord, write_study
 from coldtune.studies.trials.ledger import Ledger, open_ledger
 from coldtune.studies.trials.retrying import retry_failed
@@ -42,9 +42,26 @@ class Session:
     target: tracking.Target
 
 
+def prepare_target(checked: Checked) -> tracking.Target:
+    """Prepare the tracking server of a study. ValueError if it cannot be used."""
+    options = checked.options
+    return tracking.prepare(
+        options.tracking_uri or tracking.default_uri(options.home), EXPERIMENT, options.home / "artifacts"
+    )
+
+
+def is_new(checked: Checked) -> bool:
+    """Return True if no driver has set the study up. ValueError if its storage cannot be reached."""
+    folder = checked.folder
+    return not folder.exists and stored_study(folder.path, folder.name, checked.options.storage) is None
+
+
 @contextmanager
-def open_session(checked: Checked, console: Console) -> Iterator[Session]:
+def open_session(checked: Checked, target: tracking.Target, console: Console) -> Iterator[Session]:
     """Become a driver of the study until the block ends. The first driver also sets the study up.
+
+    Args:
+        target: The study's tracking server, from `prepare_target`.
 
     Raises:
         ValueError: If another driver runs the study and `--join` is not given, or if the storage has another study of
@@ -52,15 +69,13 @@ def open_session(checked: Checked, console: Console) -> Iterator[Session]:
     """
     with ExitStack() as stack:
         with checked.folder.starting():
-            session = _open(checked, stack, console)
+            session = _open(checked, target, stack, console)
         yield session
 
 
-def _open(checked: Checked, stack: ExitStack, console: Console) -> Session:
+def _open(checked: Checked, target: tracking.Target, stack: ExitStack, console: Console) -> Session:
     spec, folder, options = checked.spec, checked.folder, checked.options
     storage = open_storage(folder.path, options.storage)
-    uri = options.tracking_uri or tracking.default_uri(options.home)
-    target = tracking.prepare(uri, EXPERIMENT, options.home / "artifacts")
     study = open_study(folder.name, spec, storage)
     check_spec(study, spec)
 

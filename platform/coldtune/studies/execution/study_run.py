@@ -23,6 +23,7 @@ from coldtune.studies.execution.joined import JoinedDrivers, wait_for_others
 from coldtune.studies.execution.ray_watchdog import parts_of_ray, watch
 from coldtune.studies.execution.session import Session
 from coldtune.studies.execution.stopping import StopConditions
+from coldtune.studies.execution.worker_starts import WorkerStarts
 from coldtune.studies.preflight.capacity import Capacity, TrialResources, plan_resources
 from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.preflight.nodes import TrialRequirements, check_nodes
@@ -34,6 +35,7 @@ from coldtune.studies.progress.overhead import WallTime
 from coldtune.studies.progress.reconcile import is_wrapped_up
 from coldtune.studies.progress.table import build_table
 from coldtune.studies.progress.terminal import View
+from coldtune.studies.progress.text import print_warning
 from coldtune.studies.storage.record import TrialRecord, imported
 from coldtune.studies.trials.ledger import Ledger
 
@@ -47,8 +49,8 @@ def is_complete(session: Session) -> bool:
     return complete
 
 
-def run_trials(session: Session, console: Console) -> bool:
-    """Run the missing trials, then measure the best trial on test.
+def run_trials(session: Session, ray: cluster.Cluster, console: Console) -> bool:
+    """Run the missing trials, then measure the best trial on test, and close the connection to Ray.
 
     Returns:
         True if all trials ended, False if the run was interrupted.
@@ -65,7 +67,7 @@ def run_trials(session: Session, console: Console) -> bool:
     run = _StudyRun(session, console, runs, tags)
     try:
         with (
-            cluster.connect(session.checked.folder.name) as connection,
+            ray as connection,
             watch(parts_of_ray(connection.own), partial(run.end_without_ray, connection.own)),
             run.screen,
         ):
@@ -112,11 +114,13 @@ class _StudyRun:
             checked.spec.threads or 1,
         )
         print_resources(self.console, resources, connection.own, connection.dashboard)
+        for note in connection.notes:
+            print_warning(self.console, note)
         _interrupt_on_sigterm()
         job = dispatch.jobs(checked, resources, self.tags)
         wall_time = WallTime(resources.count, checked.options.begun)
         missing = not _all_ended(self.session)  # False if a driver died between the last trial and the wrap-up
-        self._execute(job, resources, wall_time)
+        self._execute(connection, job, resources, wall_time)
         if missing:
             self.console.print(f"\n{wall_time}", highlight=False)
         if not self.runs.leads():
@@ -129,14 +133,18 @@ class _StudyRun:
         self._wrap_up(job, resources)
         return True
 
-    def _execute(self, job: dispatch.Jobs, resources: TrialResources, wall_time: WallTime) -> None:
+    def _execute(
+        self, connection: cluster.Connection, job: dispatch.Jobs, resources: TrialResources, wall_time: WallTime
+    ) -> None:
         """Run trials until nothing is left to ask, including the trials of other drivers that die meanwhile."""
         checked, ledger = self.session.checked, self.session.ledger
         trials, limits, scratch = checked.trials, checked.options.limits, checked.options.home / "ray"
         capacity = Capacity(resources, trials, cluster.nodes)
         view = self.screen.enter_context(_view(self.session, self.console))
         others = JoinedDrivers(ledger, view)
-        events = EventBroadcast([self.runs, view, wall_time, StopConditions(limits, capacity, view.notice), others])
+        starts = WorkerStarts(connection, view.waits)
+        stops = StopConditions(limits, capacity, view.notice)
+        events = EventBroadcast([self.runs, view, wall_time, starts, stops, others])
         more = ledger.wanted(trials) > 0 or wait_for_others(ledger, others, trials)
         while more:
             execute(ledger, events, job, capacity, trials, scratch, retries=limits.retries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,6 +23,7 @@ from coldtune.stages.trial import parse_trial
 from coldtune.store.location import StoreLocation
 from coldtune.studies.preflight.capacity import check_gpus, plan_resources
 from coldtune.studies.preflight.options import RunOptions
+from coldtune.studies.preflight.ray_start import check_ray
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.space import Space
 from coldtune.studies.space.validate import build_space
@@ -82,6 +84,8 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
         spec = spec.with_threads_of(folder.spec())
     store = _find_store(folder, options)
     store.check(writable=runs)
+    if runs and not folder.exists:  # a study that was started before may be complete, and then needs no Ray
+        check_ray()
     data_config = parse(DataConfig, spec.base["data"], "data")
     check_restorer(parse(RestorerConfig, spec.base.get("restorer", {}), "restorer"), (1, *[data_config.image_size] * 2))
     dataset = data.prepare(data_config, options.home, options.data_dir)
@@ -128,10 +132,18 @@ def _check_home(options: RunOptions) -> None:
 
 def _find_folder(spec: StudySpec, options: RunOptions) -> StudyFolder:
     folder = StudyFolder(options.home, options.name or spec.name)
+    if not folder.exists:
+        _check_name(folder.name)
     if options.resume and not folder.exists:
         names = ", ".join(p.name for p in sorted(folder.path.parent.glob("*"))) or "none"
         raise ValueError(f"--resume: there is no study {folder.name} in {options.home} (there are: {names})")
     return folder
+
+
+def _check_name(name: str) -> None:
+    """Raise ValueError if a new study cannot have this name, before anything is written under it."""
+    if re.search(r"['\"`\\\x00-\x1f\x7f]", name):
+        raise ValueError(f"--study {name!r}: allowed: a name without quotes, backslashes and control characters")
 
 
 def _find_store(folder: StudyFolder, options: RunOptions) -> StoreLocation:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coldtune.durations import parse_duration
+from coldtune.environment import expand_user
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class RunOptions:
         given = {**more, **_given_values(cls, parsed)}
         if "tracking_uri" not in given and (uri := os.environ.get("MLFLOW_TRACKING_URI")):
             given["tracking_uri"] = uri
-        given["home"] = given["home"].expanduser().absolute()
+        given["home"] = expand_user(given["home"], "--home")
         return cls(**given, limits=Limits(**_given_values(Limits, parsed)))
 
     def to_start(self) -> dict[str, Any]:

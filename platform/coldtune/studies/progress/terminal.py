@@ -86,6 +86,12 @@ class View(Events):
         with self._lock:
             self.running[number].text = "starting"
 
+    def waits(self, number: int, text: str) -> None:
+        """Show what a trial waits for that has not started."""
+        with self._lock:
+            if number in self.running:
+                self.running[number].text = text
+
     def progressed(self, number: int, result: Mapping[str, Any]) -> None:
         """Show how far a trial is."""
         if "micro_batch" in result:

@@ -22,6 +22,11 @@ def print_line(console: Console, head: str, text: str, width: int = 15) -> None:
     console.print(Text.assemble((f"  {head:<{width}}", "dim"), text), soft_wrap=True)
 
 
+def print_warning(console: Console, text: str) -> None:
+    """Print a warning in a single line. Its brackets are not markup."""
+    console.print(Text.assemble(("warning: ", "bold yellow"), text), soft_wrap=True)
+
+
 def metric_name(metric: str) -> str:
     """Return a metric's name for people: `fid_direct` becomes `FID DIRECT`."""
     return metric.replace("_", " ").upper()

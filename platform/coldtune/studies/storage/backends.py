@@ -12,10 +12,11 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
 
-from coldtune.environment import runner
+from coldtune.environment import free_port, runner
 from coldtune.studies.storage.journal import Journal
 from coldtune.tracking import shown
 
+_DASHBOARD_PORT = 8080  # of optuna-dashboard, by default
 JOURNAL = "journal.log"
 _CONNECT_S = 10
 _EXTRAS = {"psycopg": "coldtune[postgres] (in a checkout: uv sync --extra postgres)"}
@@ -78,10 +79,12 @@ def dashboard_command(folder: Path, url: str | None) -> str:
     from sqlalchemy.engine import make_url
 
     place = str(folder / JOURNAL) if url is None else make_url(database_url(url)).render_as_string(hide_password=True)
+    port = "" if (free := free_port(_DASHBOARD_PORT)) == _DASHBOARD_PORT else f"--port {free} "
+    command = f"optuna-dashboard {port}{shlex.quote(place)}"
     if find_spec("optuna_dashboard") is None:
         install = "uv run --with optuna-dashboard " if runner() else "pip install optuna-dashboard && "
-        return f"{install}optuna-dashboard {shlex.quote(place)}"
-    return f"{runner()}optuna-dashboard {shlex.quote(place)}"
+        return f"{install}{command}"
+    return f"{runner()}{command}"
 
 
 def _open_database(url: str) -> BaseStorage:

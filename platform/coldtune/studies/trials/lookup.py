@@ -61,7 +61,7 @@ def find_run(name: str, home: Home) -> FinishedTrial:
     if _RUN_ID.fullmatch(name):
         logged = tracking.logged_file(name, CONFIG_FILE, _tracking_uris(home))
         return _trial_of_config(yaml.safe_load(logged), name, home)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # Path.expanduser would raise an error about an unknown user
     if path.exists():
         return _trial_of_config(_read_config(path / CONFIG_FILE if path.is_dir() else path), name, home)
     there = ", ".join(folder.name for folder in studies(home.path)) or "none"
