@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -109,21 +107,3 @@ def test_worker_starts_old_crashes_of_a_cluster_do_not_count(monkeypatch: pytest
     clock["now"] = 5150.0
     with pytest.raises(StoppedError, match=r"on node b, because they die while they start\. Ray's log is its log$"):
         starts.tick()
-
-
-def test_watch_start_hanging_start_with_dead_processes_ends_the_command(tmp_path: Path) -> None:
-    """The first worker processes die, and Ray waits for them in code that no signal reaches."""
-    script = f"""
-import os, time
-from pathlib import Path
-from coldtune.studies.execution.raylet_log import watch_start
-logs = Path({str(tmp_path)!r}) / f"session_x_{{os.getpid()}}" / "logs"
-with watch_start(Path({str(tmp_path)!r})):
-    logs.mkdir(parents=True)
-    (logs / "raylet.err").write_text({CRASH!r})
-    time.sleep(600)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: Ray cannot start worker processes on this machine, because they die")
-    assert done.stderr.count("\n") == 1

@@ -16,7 +16,6 @@ from rich.console import Console
 import coldtune
 from coldtune.environment import local, submitted
 from coldtune.studies.execution.ray_private import free_agent_port, keep_credentials_out, redacted_entrypoint
-from coldtune.studies.execution.raylet_log import watch_start
 from coldtune.studies.preflight.ray_start import (
     OwnRay,
     check_reachable,
@@ -39,6 +38,8 @@ _ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Otherwise `ray.init` waits for the first worker processes, even for dead ones, and ignores Ctrl-C meanwhile.
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # ours contains a PYTHONPATH from `ray job submit`
 }
 
@@ -145,7 +146,7 @@ def _start(own: OwnRay, runtime_env: dict[str, Any], study: str) -> Any:
     if own.python:
         runtime_env = {**runtime_env, "py_executable": own.python}
     try:
-        with watch_start(own.folder), free_agent_port(), redacted_entrypoint(shown):
+        with free_agent_port(), redacted_entrypoint(shown):
             return ray.init(
                 address="local",
                 object_store_memory=256 * 2**20,

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 LOG = "raylet.err"
 _CRASHED = "probably it crashed during start"  # Ray writes it 60 s after it started a process that died
 _CAUSE = re.compile(r"^bash: |Error|No such file|not found|[Pp]ermission denied")
-_PAUSE_S = 1.0
-_START_S = 600.0  # Even an overloaded machine starts Ray within minutes.
 
 
 class RayletLog:
@@ -53,33 +46,3 @@ def own_log(logs: Path) -> Iterator[RayletLog]:
     path = logs / LOG
     if path.exists():
         yield RayletLog("this machine", str(path), path.read_text(errors="replace"))
-
-
-@contextmanager
-def watch_start(folder: Path) -> Iterator[None]:
-    """End this process with exit code 2 if the Ray that the block starts cannot start.
-
-    Ray waits without a limit for its first worker processes, in code that no exception and no Ctrl-C reaches.
-
-    Args:
-        folder: The folder for Ray's files.
-    """
-    started = threading.Event()
-    threading.Thread(target=_watch, args=(folder, started), name="coldtune-start", daemon=True).start()
-    try:
-        yield
-    finally:
-        started.set()
-
-
-def _watch(folder: Path, started: threading.Event) -> None:
-    begun = time.monotonic()
-    while not started.wait(_PAUSE_S):
-        reason = ""
-        for session in folder.glob(f"session_*_{os.getpid()}"):
-            reason = next((log.describe() for log in own_log(session / "logs") if log.crashes()), "")
-        if not reason and time.monotonic() - begun > _START_S:
-            reason = f"Ray did not start within 10 minutes. Ray's logs are in {folder}/session_latest/logs"
-        if reason and not started.is_set():
-            print(f"error: {reason}", file=sys.stderr, flush=True)
-            os._exit(2)
