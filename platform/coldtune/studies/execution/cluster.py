@@ -38,7 +38,7 @@ _ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Otherwise `ray.init` waits for the first worker processes without a limit, and ignores Ctrl-C.
+    # Otherwise `ray.init` waits for the first worker processes, even for dead ones, and ignores Ctrl-C meanwhile.
     "RAY_prestart_worker_first_driver": "0",
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # ours contains a PYTHONPATH from `ray job submit`
 }
