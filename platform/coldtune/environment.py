@@ -30,8 +30,25 @@ def default_home() -> Path:
     A submitted job runs in Ray's copy of its working directory. Its default is `~/coldtune-runs`, which Ray keeps.
     """
     if home := os.environ.get("COLDTUNE_HOME"):
-        return Path(home).expanduser().absolute()
+        return expand_path(Path(home), "COLDTUNE_HOME")
     return Path.home() / "coldtune-runs" if in_ray_copy(Path.cwd()) else Path.cwd() / "runs"
+
+
+def expand_path(path: Path, name: str) -> Path:
+    """Return the absolute path of a path in which a user may have written `~`.
+
+    Args:
+        name: The flag or environment variable that holds the path.
+
+    Raises:
+        ValueError: If there is no such user, or the user has no home folder.
+    """
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(
+            f"{name} {path}: no home folder is known for `{path.parts[0]}`. Write the whole path."
+        ) from None
 
 
 def runner() -> str:

@@ -119,9 +119,12 @@ def open_replacement(path: Path, *, durable: bool = False, private: bool = False
     """
     # A process id would not make the name unique, because nodes that share a file system use the same ids.
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
     try:
-        with open(descriptor, "wb") as file:
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None  # nobody knows the name of the scratch file
+    try:
+        with naming(path), open(descriptor, "wb") as file:
             yield file
             file.flush()
             if durable:
@@ -130,4 +133,15 @@ def open_replacement(path: Path, *, durable: bool = False, private: bool = False
     except BaseException:
         with suppress(OSError):
             scratch.unlink()
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add `path` to an OSError of the body that names no path, such as a write to a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise type(error)(error.errno, error.strerror, str(path)) from error
         raise

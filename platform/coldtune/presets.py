@@ -63,7 +63,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             place.
     """
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except yaml.YAMLError as error:
@@ -109,7 +109,7 @@ def summary(name: str) -> Preset:
 
 
 def _first_line(name: str) -> tuple[tuple[str, ...], str]:
-    first = (FOLDER / f"{name}.yaml").read_text().splitlines()[0]
+    first = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
     match = re.fullmatch(r"# (?:table (?P<tables>[^:]+): )?(?P<title>.+)", first)
     if match is None:
         return (), ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from coldtune.errors import file_above
 from coldtune.store.files import StoreFiles
 from coldtune.store.local_files import LocalFiles
 
@@ -91,12 +92,15 @@ class StoreLocation:
         return _remote_files(self, os.getpid()) if self.remote else LocalFiles(self.path)
 
     def check(self) -> None:
-        """Write, list and remove a small object in object storage. Do nothing for a folder.
+        """Write, list and remove a small object in object storage. A folder is not written, and need not exist yet.
 
         Raises:
-            ValueError: If any of these steps fails. The message says why, as far as the server tells.
+            ValueError: If any of these steps fails, or a file is where the folder must be. The message says why, as far
+                as the server tells.
         """
         if not self.remote:
+            if (file := file_above(self.path)) is not None:
+                raise ValueError(f"--store {self.shown}: {file} is a file, and a folder must be there")
             return
         from coldtune.store.bucket import Bucket
 

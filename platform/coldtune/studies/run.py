@@ -10,7 +10,7 @@ from coldtune.studies.execution.ray_watchdog import INTERRUPTED
 from coldtune.studies.execution.session import open_session
 from coldtune.studies.execution.stopping import STOPPED
 from coldtune.studies.execution.study_run import is_complete, run_trials
-from coldtune.studies.preflight.checks import check_study
+from coldtune.studies.preflight.checks import check_places, check_study
 from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.progress.closing import print_closing, print_failure, print_storage_lost
 from coldtune.studies.progress.events import StoppedError
@@ -31,7 +31,9 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
             Ray starts and before anything is spent.
     """
     torch.set_num_threads(1)  # the driver computes nothing large, and its trials need the cores
+    check_places(spec, options, write=False)
     checked = check_study(spec, options)
+    check_places(spec, options, write=True)
     with open_session(checked, console) as session:
         checked, ledger, target = session.checked, session.ledger, session.target
         print_opening(console, checked, ledger, target.uri)

@@ -85,7 +85,7 @@ class PaperTable(Config):
 @functools.cache
 def tables() -> Mapping[str, PaperTable]:
     """Return the paper's tables by number. `5.3` and `A.7` are sections that print FIDs in their text."""
-    tree = yaml.safe_load(FILE.read_text())
+    tree = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     return {number: parse(PaperTable, table, f"table {number}") for number, table in tree.items()}
 
 

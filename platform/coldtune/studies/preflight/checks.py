@@ -15,6 +15,7 @@ from coldtune.data import DataConfig, Dataset
 from coldtune.metrics import DISTANCES, IMAGE_SCORES, build_extractor, check_objective, resolve
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
+from coldtune.places import check_folder
 from coldtune.stages.trial import parse_trial
 from coldtune.store.location import StoreLocation
 from coldtune.studies.preflight.capacity import check_gpus, plan_resources
@@ -85,6 +86,24 @@ def check_study(spec: StudySpec, options: RunOptions) -> Checked:
         return checked
     importer = Importer(spec, space, dataset, sources, protocol, gpu=options.gpus_per_trial > 0)
     return replace(checked, imports=gather(importer, folder, options.storage))
+
+
+def check_places(spec: StudySpec, options: RunOptions, write: bool) -> None:
+    """Check that the study can write everything that it writes into its home.
+
+    Args:
+        write: Write into the folders. Otherwise only look at them, so that a command that is refused for another reason
+            leaves nothing behind.
+
+    Raises:
+        ValueError: If a folder cannot be made or written. The message names it, and says what to do.
+    """
+    folder = StudyFolder(options.home, options.name or spec.name)
+    check_folder(options.home / "studies", "--home", write)
+    if folder.path.exists():
+        check_folder(folder.path, f"--study {folder.name}", write)
+    if not data.prepared(options.home, spec.base["data"]["name"]):  # otherwise it is only read, and may be read-only
+        check_folder(options.home / "data", "--home", write)
 
 
 def _check_options(options: RunOptions, threads: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coldtune.durations import parse_duration
+from coldtune.environment import expand_path
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class RunOptions:
         given = {**more, **_given_values(cls, parsed)}
         if "tracking_uri" not in given and (uri := os.environ.get("MLFLOW_TRACKING_URI")):
             given["tracking_uri"] = uri
-        given["home"] = given["home"].expanduser().absolute()
+        given["home"] = expand_path(given["home"], "--home")
         return cls(**given, limits=Limits(**_given_values(Limits, parsed)))
 
     def to_start(self) -> dict[str, Any]:
@@ -200,13 +201,23 @@ class RunOptions:
             home: The home of the study.
             start: The content of `start.json`. Options that an older version did not write have their defaults.
             more: The options that `start.json` does not keep.
+
+        Raises:
+            ValueError: If a value is missing or has the wrong type, or a limit is not known.
         """
+        from pydantic import TypeAdapter  # imported late, so that `--help` answers at once
+
+        if not start.get("command"):
+            raise ValueError("`command` is missing, so start the study again with its own command")
+        if unknown := set(start.get("limits", {})) - {option.name for option in fields(Limits)}:
+            raise ValueError(f"limits.{min(unknown)} is an unknown key, perhaps of a newer version of coldtune")
+        limits = TypeAdapter(Limits).validate_python(start.get("limits", {}))
         kept = {
             option.name: flag.type(start[option.name])
             for option, flag in _options(cls)
             if flag.kept and start.get(option.name) is not None
         }
-        return cls(home=home, command=start["command"], limits=Limits(**start.get("limits", {})), **kept, **more)
+        return cls(home=home, command=start["command"], limits=limits, **kept, **more)
 
 
 def _given_values(cls: Any, parsed: argparse.Namespace) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import RenderableType
 
+from coldtune.files import write_file
 from coldtune.reports.paper.text import TerminalTable, latex, markdown
 from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, trial_table
 from coldtune.studies.designs.paper_table_report import fill_table
@@ -34,7 +35,7 @@ class StudyTable:
     def write(self, folder: Path) -> list[Path]:
         """Write the files of the table into a study's folder, and return their paths."""
         for name, text in self.files.items():
-            (folder / name).write_text(text)
+            write_file(folder / name, text)
         return [folder / name for name in self.files]
 
 
