@@ -12,6 +12,7 @@ from rich.text import Text
 
 from coldtune.cli import promote
 from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
+from coldtune.cli.entry import describe, print_error
 
 
 def add(commands: Commands) -> None:
@@ -94,15 +95,19 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 
     home = find_home(options)
     table = Table(
-        "study", "dataset", "ended", "of", "best", "run now by", title=str(home), title_justify="left", box=None
+        "study", "dataset", "ended", "of", "best", "run now by", title=Text(str(home)), title_justify="left", box=None
     )
+    problems = []
     for folder in studies(home):
         try:
-            table.add_row(*summary(folder))
-        except ValueError as error:  # an unreadable study must not hide the others
-            table.add_row(folder.name, "-", "-", "-", Text(str(error).splitlines()[0], style="red"))
+            table.add_row(*map(Text, summary(folder)))
+        except (ValueError, OSError) as error:  # an unreadable study must not hide the others
+            table.add_row(Text(folder.name), "-", "-", "-", Text("cannot be read", style="red"))
+            problems.append(f"study {folder.name}: {describe(error)}")
     console.print(table, highlight=False)
-    return 0
+    for problem in problems:
+        print_error(problem)
+    return 1 if problems else 0
 
 
 def _show(options: argparse.Namespace, console: Console) -> int:
@@ -116,11 +121,17 @@ def _show(options: argparse.Namespace, console: Console) -> int:
 
 
 def _resume(options: argparse.Namespace, console: Console) -> int:
+    from coldtune.readback import checked
     from coldtune.studies.preflight.options import RunOptions
     from coldtune.studies.run import run_study
+    from coldtune.studies.spec.folder import START_FILE
+    from coldtune.studies.storage.backends import load_started_study
+    from coldtune.studies.trials.reading import check_unchanged
 
     folder = find_study(find_home(options), options.name)
-    run_options = RunOptions.from_start(
-        folder.home, folder.start(), name=folder.name, resume=True, trials=options.trials, join=options.join
-    )
-    return run_study(folder.spec(), run_options, console)
+    given = {"name": folder.name, "resume": True, "trials": options.trials, "join": options.join}
+    start = folder.start()
+    run_options = checked(folder.path / START_FILE, lambda: RunOptions.from_start(folder.home, start, **given))
+    spec = folder.spec()
+    check_unchanged(load_started_study(folder.path, folder.name, start["storage"]), spec, folder)
+    return run_study(spec, run_options, console)

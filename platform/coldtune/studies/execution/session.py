@@ -17,7 +17,7 @@ from coldtune.studies.drivers.registry import registry_of
 from coldtune.studies.execution.joined import set_up_by_others
 from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.search.paired_test import judgements_of
-from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.backends import JOURNAL, load_started_study, open_storage
 from coldtune.studies.storage.record import StudyRecord, write_study
 from coldtune.studies.trials.ledger import Ledger, open_ledger
 from coldtune.studies.trials.setup import check_judge, check_spec, open_study
@@ -57,7 +57,12 @@ def open_session(checked: Checked, console: Console) -> Iterator[Session]:
 
 def _open(checked: Checked, stack: ExitStack, console: Console) -> Session:
     spec, folder, options = checked.spec, checked.folder, checked.options
+    started = folder.exists and folder.start()["storage"] == options.storage
+    if started and options.storage is None and not (folder.path / JOURNAL).exists():
+        load_started_study(folder.path, folder.name, None)  # raises, before an empty journal is made
     storage = open_storage(folder.path, options.storage)
+    if started:
+        load_started_study(folder.path, folder.name, options.storage, storage)
     uri = options.tracking_uri or tracking.default_uri(options.home)
     target = tracking.prepare(uri, EXPERIMENT, options.home / "artifacts")
     study = open_study(folder.name, spec, storage)

@@ -14,7 +14,8 @@ from coldtune.config import Config, Neutral, digest, identity, parse, plain
 from coldtune.dotted import leaves
 from coldtune.environment import MOST_THREADS
 from coldtune.files import write_file
-from coldtune.stages.trial import identity_of_tree
+from coldtune.readback import checked, decode, read_bytes
+from coldtune.stages.trial import identity_of_tree, parse_trial
 from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
@@ -98,12 +99,26 @@ class StudySpec(Config):
         """
         text = yaml.safe_dump(plain(self), sort_keys=False, allow_unicode=True)
         comment = "# The specification of this study. It is written once and read on resume.\n"
-        write_file(folder / SPEC_FILE, comment + text)
+        write_file(folder / SPEC_FILE, comment + text, durable=True)
 
     @classmethod
     def load(cls, folder: Path) -> StudySpec:
-        """Read the spec of the study in `folder`. ValueError if there is none."""
-        return parse(cls, presets.read_yaml(folder / SPEC_FILE))
+        """Read the spec of the study in `folder`.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            UnreadableError: If the file does not hold the spec of a study. The message names it.
+        """
+        path = folder / SPEC_FILE
+        hint = "Restore it. The file is a copy of the spec in the study's storage, and is never changed by hand."
+        decode(read_bytes(path, hint=hint), path, hint)  # no folder, no pipe, not empty, no gigabytes
+
+        def build() -> StudySpec:
+            spec = parse(cls, presets.read_yaml(path))
+            parse_trial(spec.base)
+            return spec
+
+        return checked(path, build, hint)
 
     def differences(self, other: StudySpec) -> list[str]:
         """List the keys in which two specs differ, as `key: value here, there VALUE OF OTHER`."""

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune import presets, tracking
 from coldtune.config import parse, plain
-from coldtune.data import Dataset, prepare, prepared
+from coldtune.data import Dataset, prepare
 from coldtune.diffusion import source_of
 from coldtune.stages.compute import Compute
 from coldtune.stages.evaluate import FinishedTrial
@@ -23,7 +23,7 @@ from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.storage.record import TrialRecord
-from coldtune.studies.trials.reading import StudyReader, read_study
+from coldtune.studies.trials.reading import StudyReader, find_dataset, read_study
 
 CONFIG_FILE = "config.yaml"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -78,8 +78,7 @@ def _trial_of_study(folder: StudyFolder, number: str, home: Home) -> FinishedTri
         raise ValueError(f"{folder.name}: none of its {len(reader.trials())} trials has finished")
     fingerprint = folder.start()["fingerprint"]
     config = reader.space.resolve(trial.params)
-    candidates = map(Dataset.open, prepared(folder.home, config.data.name))
-    dataset = next(dataset for dataset in candidates if dataset.fingerprint == fingerprint)  # `read_study` has seen it
+    dataset = find_dataset(folder, reader.spec, fingerprint)
     return FinishedTrial(
         f"{folder.name}/{trial.number}", config, dataset, _source(config, home), _computed(reader, trial)
     )
@@ -141,5 +140,10 @@ def _tracking_uris(home: Home) -> list[str]:
     if named:
         return [named]
     own = [tracking.default_uri(home.path)] if (home.path / "mlflow.db").exists() else []
-    others = [uri for folder in studies(home.path) if (uri := folder.start()["tracking_uri"])]
-    return list(dict.fromkeys([*own, *others]))
+    others = []
+    for folder in studies(home.path):
+        try:
+            others.append(folder.start()["tracking_uri"])
+        except ValueError:  # an unreadable study must not hide the others
+            continue
+    return list(dict.fromkeys([*own, *filter(None, others)]))
