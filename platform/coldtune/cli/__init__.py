@@ -15,6 +15,7 @@ from rich.console import Console
 
 import coldtune
 from coldtune.cli import data, evaluate, gallery, presets, store, study, tracking
+from coldtune.cli.arguments import Parser
 from coldtune.cli.job import print_error
 
 COMMANDS = (study, evaluate, store, data, presets, gallery, tracking)
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the `coldtune` command with all its commands."""
-    parser = argparse.ArgumentParser(prog="coldtune", description=coldtune.__doc__)
+    parser = Parser(prog="coldtune", description=coldtune.__doc__)
     parser.add_argument("--version", action="version", version=f"coldtune {coldtune.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
