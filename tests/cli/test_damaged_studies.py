@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from finished_study import Finished
 
 from coldtune.cli import main
+from finished_study import Finished
 
 Command = Callable[..., tuple[object, str, str]]
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import coldtune
 from coldtune.cli import data, evaluate, gallery, presets, store, study, tracking
+from coldtune.cli.arguments import Parser
 from coldtune.cli.entry import make_console, run
 
 COMMANDS = (study, evaluate, store, data, presets, gallery, tracking)
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the `coldtune` command with all its commands."""
-    parser = argparse.ArgumentParser(prog="coldtune", description=coldtune.__doc__)
+    parser = Parser(prog="coldtune", description=coldtune.__doc__)
     parser.add_argument("--version", action="version", version=f"coldtune {coldtune.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:

@@ -16,6 +16,7 @@ from coldtune.places import check_output, write_output
 if TYPE_CHECKING:
     from coldtune.stages.evaluate import Evaluation
 
+_SMALLEST_PX, _LARGEST_PX = 8, 256  # as in `data.image_size`
 _FLAGS_OF_RUNS = {"runs": "RUN", "tracking_uri": "--tracking-uri"}
 _FLAGS_OF_IMAGES = {"reference": "--reference", "image_size": "--image-size", "resize": "--resize"}
 
@@ -130,6 +131,8 @@ def _check_flags(options: argparse.Namespace) -> None:
         raise ValueError("--reference: required with --images. Name the dataset that the pictures are compared with.")
     if options.images and options.num_images is not None:
         raise ValueError("--num-images: all pictures of --images are judged. Leave it out.")
+    if options.image_size is not None and not _SMALLEST_PX <= options.image_size <= _LARGEST_PX:
+        raise ValueError(f"--image-size {options.image_size}: allowed: {_SMALLEST_PX} to {_LARGEST_PX}")
     others = _FLAGS_OF_RUNS if options.images else _FLAGS_OF_IMAGES
     if given := [flag for name, flag in others.items() if getattr(options, name)]:
         raise ValueError(f"{', '.join(given)}: has no effect {'with' if options.images else 'without'} --images")

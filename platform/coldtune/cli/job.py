@@ -14,6 +14,7 @@ from rich.console import Console
 
 from coldtune import environment
 from coldtune.cli import entry
+from coldtune.cli.arguments import Parser
 from coldtune.cli.common import check_threads
 from coldtune.studies.preflight.options import RunOptions
 
@@ -31,7 +32,7 @@ def parser(doc: str, trials: int, generate: bool = False) -> argparse.ArgumentPa
         trials: The default of `--trials`.
         generate: True adds `--generate`, for a job whose question makes sense for generation too.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--trials", type=int, metavar="N", help=f"trials in all (default {trials}), a larger number extends the study"
     )

@@ -115,8 +115,8 @@ def _gc(options: argparse.Namespace, console: Console) -> int:
     from coldtune.cli.store_users import find_users
     from coldtune.store.gc import find_garbage, list_entries, remove_garbage
 
-    if not options.older >= 0:
-        raise ValueError(f"--older {options.older:g}: hours, 0 or more")
+    if not 0 <= options.older < math.inf:
+        raise ValueError(f"--older {options.older:g}: must be a number of hours, 0 or more")
     home, store = find_home(options), open_store(options)
     needs, unreadable = find_users(home, store)
     garbage = find_garbage(store, needs, 3600 * options.older)

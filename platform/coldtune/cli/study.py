@@ -57,8 +57,8 @@ def add(commands: Commands) -> None:
 def _preview(options: argparse.Namespace, console: Console) -> int:
     import torch
 
-    from coldtune.studies.estimate.cost import estimate_cost
-    from coldtune.studies.estimate.preview import likely, preview
+    from coldtune.studies.estimate.cost import count_trainings, estimate_cost
+    from coldtune.studies.estimate.preview import MOST_DRAWN, likely, preview
     from coldtune.studies.estimate.timing import time_base
     from coldtune.studies.preflight.capacity import plan_resources
     from coldtune.studies.preflight.checks import check_study
@@ -78,8 +78,12 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
         timing = time_base(
             base, checked.dataset, next(iter(checked.sources.values()), None), device="cuda" if gpus else "cpu"
         )
-    points = likely(space, spec, checked.trials)
-    estimate = estimate_cost(points, space, checked.dataset, checked.sources, timing)
+    with console.status("drawing points of the space"):
+        points = likely(space, spec, checked.trials)
+        estimate = estimate_cost(points, space, checked.dataset, checked.sources, timing)
+        if len(points) == MOST_DRAWN:  # fewer points are all that there are
+            shared = count_trainings(space, checked.dataset, checked.sources) is not None
+            estimate = estimate.scale_to(checked.trials, shared=shared)
     objectives = " and ".join(objective.metric.upper() for objective in spec.objectives)
     about = [
         f"{options.space}: around {space.config.base if isinstance(space.config.base, str) else 'an inline base'}, "

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import optuna
 import torch
 
-from coldtune import data, environment, tracking
+from coldtune import data, environment, presets, tracking
 from coldtune.config import parse
 from coldtune.data import DataConfig, Dataset
 from coldtune.metrics import DISTANCES, IMAGE_SCORES, build_extractor, check_objective, resolve
@@ -31,6 +31,11 @@ from coldtune.studies.storage.record import promoted_from
 from coldtune.studies.trials.importing import gather, is_ready
 from coldtune.studies.trials.matching import Importer
 from coldtune.studies.trials.setup import Imports
+
+MOST_TRIALS = 1_000_000
+"""The largest number of trials of a study."""
+
+_MOST_WORKERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,13 @@ def check_study(spec: StudySpec, options: RunOptions) -> Checked:
     if folder.exists:
         spec = spec.with_threads_of(folder.spec())
     store = _find_store(folder, options)
+    space = build_space(spec.space, spec.base, presets.image_shape(spec.base))  # before the dataset is prepared
+    trials = _count_trials(spec, space, folder, options)
     dataset = data.prepare(parse(DataConfig, spec.base["data"], "data"), options.home, options.data_dir)
     if folder.exists:
         folder.check_same_study(spec, dataset.fingerprint)
-    space = build_space(spec.space, spec.base, dataset.image_shape)
     sources = {name: _prepare_source(name, spec, dataset, options) for name in sorted(space.sources())}
     protocol = _build_protocol(spec, space, dataset)
-    trials = _count_trials(spec, space, folder, options)
     checked = Checked(spec, options, folder, dataset, sources, space, protocol, trials, store)
     if not spec.imports or is_ready(folder, options.storage):
         return checked
@@ -107,10 +112,9 @@ def check_places(spec: StudySpec, options: RunOptions, write: bool) -> None:
 
 
 def _check_options(options: RunOptions, threads: int) -> None:
-    if options.trials is not None and options.trials < 1:
-        raise ValueError(f"--trials {options.trials}: at least 1")
-    if options.workers < 1:
-        raise ValueError(f"--workers {options.workers}: at least 1")
+    for flag, count, most in (("--trials", options.trials, MOST_TRIALS), ("--workers", options.workers, _MOST_WORKERS)):
+        if count is not None and not 1 <= count <= most:
+            raise ValueError(f"{flag} {count}: at least 1 and at most {most:,}")
     check_gpus(options.workers, options.gpus_per_trial)
     if options.gpus_per_trial and threads > 1:
         raise ValueError(f"--threads {threads}: changes nothing on a GPU (--gpus-per-trial). Leave it out.")
@@ -125,7 +129,7 @@ def _check_options(options: RunOptions, threads: int) -> None:
 
 
 def _find_folder(spec: StudySpec, options: RunOptions) -> StudyFolder:
-    folder = StudyFolder(options.home, options.name or spec.name)
+    folder = StudyFolder(options.home, spec.name if options.name is None else options.name)
     if options.resume and not folder.exists:
         names = ", ".join(p.name for p in sorted(folder.path.parent.glob("*"))) or "none"
         raise ValueError(f"--resume: there is no study {folder.name} in {options.home} (there are: {names})")

@@ -13,6 +13,8 @@ from typing import Any
 from coldtune.durations import parse_duration
 from coldtune.environment import expand_path
 
+_MOST_FAILURES = 1_000_000  # and restarts of a trial
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -92,8 +94,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for flag, value in (("--retries", self.retries), ("--max-failures", self.max_failures)):
-            if value < 0:
-                raise ValueError(f"{flag} {value}: 0 or more")
+            if not 0 <= value <= _MOST_FAILURES:
+                raise ValueError(f"{flag} {value}: 0 or more, and at most {_MOST_FAILURES:,}")
 
 
 @dataclass(frozen=True)

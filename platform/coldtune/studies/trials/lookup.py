@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from coldtune import presets, tracking
+from coldtune import tracking
 from coldtune.config import parse, plain
 from coldtune.data import Dataset, prepare
 from coldtune.diffusion import source_of
@@ -24,6 +22,7 @@ from coldtune.store.store import Store
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.trials.reading import StudyReader, find_dataset, read_study
+from coldtune.yaml_files import parse_yaml, read_yaml
 
 CONFIG_FILE = "config.yaml"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -60,7 +59,7 @@ def find_run(name: str, home: Home) -> FinishedTrial:
         return _trial_of_study(StudyFolder(home.path, study), number, home)
     if _RUN_ID.fullmatch(name):
         logged = tracking.logged_file(name, CONFIG_FILE, _tracking_uris(home))
-        return _trial_of_config(yaml.safe_load(logged), name, home)
+        return _trial_of_config(parse_yaml(logged, f"{name}: {CONFIG_FILE}"), name, home)
     path = Path(name).expanduser()
     if path.exists():
         return _trial_of_config(_read_config(path / CONFIG_FILE if path.is_dir() else path), name, home)
@@ -104,7 +103,7 @@ def _finished_trial(reader: StudyReader, study: str, number: int) -> FrozenTrial
     return trial
 
 
-def _trial_of_config(tree: Mapping[str, Any], name: str, home: Home) -> FinishedTrial:
+def _trial_of_config(tree: Any, name: str, home: Home) -> FinishedTrial:
     try:
         config = parse_trial(tree)
     except ValueError as error:
@@ -128,10 +127,7 @@ def _source(config: TrialConfig, home: Home) -> Dataset | None:
 def _read_config(path: Path) -> dict[str, Any]:
     if path.is_dir() or not path.exists():
         raise ValueError(f"{path}: no such file. A trial's folder holds its {CONFIG_FILE}.")
-    try:
-        return presets.read_yaml(path)
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not a text file. Name a trial's {CONFIG_FILE}.") from None
+    return read_yaml(path)
 
 
 def _tracking_uris(home: Home) -> list[str]:
