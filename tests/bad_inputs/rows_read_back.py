@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from bad_row import Content, Place, Row, command, folder, on_study, with_mode
 
-TODO = "files that are read back"
-
 
 def put(name: str, content: Content) -> Callable[[Place], None]:
     """Return a function that replaces a file of the study's folder."""
@@ -48,19 +46,18 @@ ROWS: list[Row] = [
     on_study("spec-unreadable-show", put("spec.yaml", with_mode(0)), "study show {study}", [SPEC, "permission"],
              needs_user=True),
     # --- start.json
-    on_study("start-missing-resume", remove("start.json"), "study resume {study}", START, todo=TODO),
-    on_study("start-list-resume", put("start.json", "[]"), "study resume {study}", START, todo=TODO),
-    on_study("start-object-show", put("start.json", "{}"), "study show {study}", START, todo=TODO),
-    on_study("start-null-show", put("start.json", "null"), "study show {study}", START, todo=TODO),
-    on_study("start-empty-show", put("start.json", ""), "study show {study}", START, todo=TODO),
-    on_study("start-folder-show", put("start.json", folder), "study show {study}", START, todo=TODO),
+    on_study("start-missing-resume", remove("start.json"), "study resume {study}", START),
+    on_study("start-list-resume", put("start.json", "[]"), "study resume {study}", START),
+    on_study("start-object-show", put("start.json", "{}"), "study show {study}", START),
+    on_study("start-null-show", put("start.json", "null"), "study show {study}", START),
+    on_study("start-empty-show", put("start.json", ""), "study show {study}", START),
+    on_study("start-folder-show", put("start.json", folder), "study show {study}", START),
     # --- the journal
-    on_study("journal-missing-show", remove(JOURNAL), "study show {study}", JOURNAL, todo=TODO),
-    on_study("journal-empty-show", put(JOURNAL, ""), "study show {study}", JOURNAL, todo=TODO),
-    on_study("journal-folder-show", put(JOURNAL, folder), "study show {study}", JOURNAL, todo=TODO),
+    on_study("journal-missing-show", remove(JOURNAL), "study show {study}", JOURNAL),
+    on_study("journal-empty-show", put(JOURNAL, ""), "study show {study}", JOURNAL),
+    on_study("journal-folder-show", put(JOURNAL, folder), "study show {study}", JOURNAL),
     # --- the store
-    command("store-prefix-of-many", "store show train/", says="train/", home="study", todo=TODO),
+    command("store-prefix-of-many", "store show train/", says="train/", home="study"),
     command("store-unknown-entry", "store show train/000000", says="train/000000", home="study"),
-    command("store-is-file", "store ls --store {dir}/file", says="{dir}/file", files={"file": ""}, home="study",
-            todo=TODO),
+    command("store-is-file", "store ls --store {dir}/file", says="{dir}/file", files={"file": ""}, home="study"),
 ]  # fmt: skip
