@@ -55,6 +55,20 @@ def file_above(path: Path) -> Path | None:
     return None
 
 
+def describe_obstacle(file: Path) -> str:
+    """Return a clause for the result of `file_above`."""
+    if file.is_symlink() and not _leads_somewhere(file):
+        return f"{file} is a link that leads nowhere, and a folder must be there"
+    return f"{file} is a file, and a folder must be there"
+
+
+def _leads_somewhere(link: Path) -> bool:
+    try:
+        return link.exists()
+    except OSError:  # links that lead in a circle
+        return False
+
+
 # Errors of writing to an open file, and of asking for the current folder, name no path.
 _WITHOUT_PATH = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ENOENT}
 
@@ -64,7 +78,7 @@ def _explain(error: OSError, path: Path) -> str:
     if code in (errno.ENOTDIR, errno.EEXIST) or (code == errno.ENOENT and file_above(path) is not None):
         above = file_above(path)
         if above is not None:
-            return f"{above} is a file, and a folder must be there. Remove or rename it, or name another place"
+            return f"{describe_obstacle(above)}. Remove or rename it, or name another place"
         if code == errno.EEXIST:
             return "exists already. Remove or rename it, or name another place"
         return "a file is where a folder must be. Name another place"

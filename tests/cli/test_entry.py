@@ -14,7 +14,7 @@ from typing import NoReturn
 import pytest
 
 from coldtune.cli import entry, main
-from coldtune.errors import describe_os_error
+from coldtune.errors import describe_obstacle, describe_os_error
 from coldtune.files import write_file
 from coldtune.places import check_folder, check_output
 
@@ -96,6 +96,15 @@ def test_describe_os_error_file_above_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="f") as error:
         (tmp_path / "f" / "a" / "b").mkdir(parents=True)
     assert f"{tmp_path / 'f'} is a file, and a folder must be there" in describe_os_error(error.value)
+
+
+def test_describe_obstacle_link_that_leads_nowhere_is_called_a_link(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "gone").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"^--home: .*symbolic links lead in a circle"):
+        check_folder(tmp_path / "loop" / "home", "--home")
+    for name in ("loop", "gone"):
+        assert describe_obstacle(tmp_path / name).startswith(f"{tmp_path / name} is a link that leads nowhere")
 
 
 def test_write_file_full_disk_names_the_file() -> None:

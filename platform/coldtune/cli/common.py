@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from coldtune import environment
-from coldtune.errors import file_above
+from coldtune.errors import describe_obstacle, file_above
 
 if TYPE_CHECKING:
     from coldtune.store.store import Store
@@ -38,7 +38,7 @@ def find_home(options: argparse.Namespace) -> Path:
     name = "--home" if options.home else "home"
     home = environment.expand_path(options.home, name) if options.home else environment.default_home()
     if (file := file_above(home)) is not None:
-        raise ValueError(f"{name} {home}: {file} is a file, and a folder must be there. Name another home.")
+        raise ValueError(f"{name} {home}: {describe_obstacle(file)}. Name another home.")
     return home
 
 

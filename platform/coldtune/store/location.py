@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from coldtune.errors import file_above
+from coldtune.errors import describe_obstacle, file_above
 from coldtune.store.files import StoreFiles
 from coldtune.store.local_files import LocalFiles
 
@@ -100,7 +100,7 @@ class StoreLocation:
         """
         if not self.remote:
             if (file := file_above(self.path)) is not None:
-                raise ValueError(f"--store {self.shown}: {file} is a file, and a folder must be there")
+                raise ValueError(f"--store {self.shown}: {describe_obstacle(file)}")
             return
         from coldtune.store.bucket import Bucket
 
