@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import Scheduling
 
     from coldtune.tracking import Target
+    from finished_study import Finished
 
 _NAMES = itertools.count()
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,6 +99,14 @@ def digits_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     prepare(DataConfig(), home, progress=False)
     return home
+
+
+@pytest.fixture(scope="session")
+def finished(digits_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Return a finished study. Tests may add entries to its store, each test under keys of its own."""
+    from finished_study import make
+
+    return make(tmp_path_factory.mktemp("finished"), digits_home)
 
 
 @pytest.fixture(scope="session")

@@ -27,13 +27,21 @@ from coldtune.durations import (
         ("1.5 hours", 5400),
         ("1 h 30 min", 5400),
         ("2D", 172800),
+        ("1d 2 hrs 3 mins 4secs", 93784),
+        ("3650d", 3650 * 86400),
     ],
 )
 def test_parse_duration_reads_units_and_decimals(text: str, value: float) -> None:
     assert parse_duration("--trial-timeout", text) == value
 
 
-@pytest.mark.parametrize("text", ["30", "1.5", "", "half an hour", "3x", "-5m", "0s", "1h30", "m"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "30", "1.5", "", "half an hour", "3x", "-5m", "0s", "1h30", "m", "2months", "500ms", "3 hippos", "5scores",
+        "1h1h", "30m1h", "1m1min", "3651d", "9" * 400 + "h", "1e3s", "inf", "1,5h", "٣h", "0.00001s",
+    ],
+)  # fmt: skip
 def test_parse_duration_with_wrong_text_names_the_flag(text: str) -> None:
     with pytest.raises(ValueError, match=f"^--trial-timeout {text}: ") as caught:
         parse_duration("--trial-timeout", text)

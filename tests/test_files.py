@@ -219,24 +219,3 @@ def test_write_file_private_is_readable_by_the_owner_only(tmp_path):
             assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == mode
     finally:
         os.umask(umask)
-
-
-def test_check_folder_writable_leaves_no_trace(tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
-    files.check_folder(tmp_path / "there", "--home")
-    files.check_folder(tmp_path / "a" / "b" / "c", "--home")
-    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
-
-
-def test_check_folder_that_cannot_be_used_says_why(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "link").symlink_to("nowhere")
-    cases = {
-        "file": "not a directory", "file/below": "not a directory", "link": "not a directory", "x" * 300: "too long",
-        "nul\0": "null byte",
-    }  # fmt: skip
-    for name, why in cases.items():
-        with pytest.raises(ValueError, match=f"^--home: .*{why}"):
-            files.check_folder(tmp_path / name, "--home")
-    with pytest.raises(ValueError, match="no such file or directory"):
-        files.check_folder(Path("/proc/nowhere"), "--home")

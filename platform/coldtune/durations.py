@@ -16,27 +16,48 @@ from datetime import timedelta
 
 DAY_S = 86400.0
 
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_S}
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)[a-z]*\s*")
+LONGEST_S = 3650 * DAY_S
+"""The longest duration that a flag may have."""
+
+_UNITS_S = {"d": DAY_S, "h": 3600.0, "m": 60.0, "s": 1.0}  # from the largest down, as they are written
+_SPELLINGS = {
+    **dict.fromkeys(("d", "day", "days"), "d"),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), "m"),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
+}
+_SHORTEST_S = 0.001
+_ALLOWED = "allowed are such as 90s, 30m, 2h, 1h30m, 1.5 days"
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]+)\s*")
 
 
 def parse_duration(flag: str, text: str) -> float:
     """Return the seconds of a duration such as `90s`, `30m`, `1h30m` or `1.5 hours`.
 
+    The units are s, m, h and d, or the words sec, second, min, minute, hr, hour and day, also in the plural.
+
     Args:
         flag: The name under which the user gave `text`, for error messages.
 
     Raises:
-        ValueError: If `text` is not a duration, names no unit, or is zero.
+        ValueError: If `text` is not a duration, names no unit or an unknown unit, names a unit twice, is zero, or is
+            longer than ten years.
     """
     compact = text.strip().lower()
     parts = _PART.findall(compact)
     if _PART.sub("", compact) or not parts:
         unit = "; say the unit" if re.fullmatch(r"[\d.]+", compact) else ""
-        raise ValueError(f"{flag} {text}: not a duration{unit}; allowed are such as 90s, 30m, 2h, 1h30m")
-    total = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-    if total <= 0:
-        raise ValueError(f"{flag} {text}: must be longer than nothing")
+        raise ValueError(f"{flag} {text}: not a duration{unit}; {_ALLOWED}")
+    if unknown := [word for _, word in parts if word not in _SPELLINGS]:
+        raise ValueError(f"{flag} {text}: {unknown[0]} is no unit; {_ALLOWED}")
+    units = [_SPELLINGS[word] for _, word in parts]
+    if units != [unit for unit in _UNITS_S if unit in units]:
+        raise ValueError(f"{flag} {text}: each unit may stand once, the largest first; {_ALLOWED}")
+    total = sum(float(number) * _UNITS_S[unit] for (number, _), unit in zip(parts, units, strict=True))
+    if total > LONGEST_S:
+        raise ValueError(f"{flag} {text}: at most {LONGEST_S / DAY_S:.0f}d")
+    if total < _SHORTEST_S:
+        raise ValueError(f"{flag} {text}: must be longer than nothing, at least {_SHORTEST_S:g}s")
     return total
 
 

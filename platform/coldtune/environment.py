@@ -31,27 +31,8 @@ def default_home() -> Path:
     A submitted job runs in Ray's copy of its working directory. Its default is `~/coldtune-runs`, which Ray keeps.
     """
     if home := os.environ.get("COLDTUNE_HOME"):
-        return expand_user(home, "COLDTUNE_HOME")
-    return expand_user("~/coldtune-runs", "the default home") if in_ray_copy(Path.cwd()) else Path.cwd() / "runs"
-
-
-def expand_user(path: str | Path, name: str) -> Path:
-    """Return the absolute path in which `~` and `~user` are replaced by home folders.
-
-    Args:
-        path: The path as the user wrote it.
-        name: The flag or variable of the path, for the error message.
-
-    Raises:
-        ValueError: If the system does not know that home folder.
-    """
-    try:
-        return Path(path).expanduser().absolute()
-    except RuntimeError:
-        user = Path(path).parts[0]
-        raise ValueError(
-            f"{name} = {str(path)!r}: the system knows no home folder for {user!r}. Give an absolute path."
-        ) from None
+        return expand_path(home, "COLDTUNE_HOME")
+    return expand_path("~/coldtune-runs", "the default home") if in_ray_copy(Path.cwd()) else Path.cwd() / "runs"
 
 
 def ensure_home_variable() -> None:
@@ -60,6 +41,23 @@ def ensure_home_variable() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = os.sep
+
+
+def expand_path(path: str | Path, name: str) -> Path:
+    """Return the absolute path of a path in which a user may have written `~`.
+
+    Args:
+        name: The flag or environment variable that holds the path.
+
+    Raises:
+        ValueError: If there is no such user, or the user has no home folder.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(
+            f"{name} {path}: no home folder is known for `{Path(path).parts[0]}`. Write the whole path."
+        ) from None
 
 
 def runner() -> str:

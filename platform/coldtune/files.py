@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 import uuid
@@ -120,9 +119,12 @@ def open_replacement(path: Path, *, durable: bool = False, private: bool = False
     """
     # A process id would not make the name unique, because nodes that share a file system use the same ids.
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
     try:
-        with open(descriptor, "wb") as file:
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None  # nobody knows the name of the scratch file
+    try:
+        with naming(path), open(descriptor, "wb") as file:
             yield file
             file.flush()
             if durable:
@@ -134,35 +136,12 @@ def open_replacement(path: Path, *, durable: bool = False, private: bool = False
         raise
 
 
-def check_folder(folder: Path, name: str, write: bool = True) -> None:
-    """Check that files can be written into a folder, which need not exist yet. The check leaves nothing behind.
-
-    Permissions alone do not tell: the superuser may write anywhere but in a read-only file system or below /proc.
-
-    Args:
-        name: What the user knows the folder by, such as a flag. The message begins with it.
-        write: Make the folder and write a file into it. Otherwise only see that no file is in its place.
-
-    Raises:
-        ValueError: If the folder cannot be made or written. The message says why, and what to do.
-    """
-    missing: list[Path] = []
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add `path` to an OSError of the body that names no path, such as a write to a full disk."""
     try:
-        if os.path.lexists(folder) and not folder.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if write:
-            missing = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".check.{uuid.uuid4().hex}"
-            try:
-                probe.write_bytes(b"1")
-            finally:
-                probe.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        shown = str(folder) if str(folder).isprintable() else repr(str(folder))
-        raise ValueError(f"{name}: {shown} cannot be used: {why.lower()}. Name a folder that can be written.") from None
-    finally:
-        for each in missing:
-            with suppress(OSError, ValueError):
-                each.rmdir()
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise

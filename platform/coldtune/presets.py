@@ -9,14 +9,15 @@ table.
 
 from __future__ import annotations
 
-import copy
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from coldtune.config import shorten
+from coldtune.yaml_files import read_yaml
 
 FOLDER = Path(__file__).parent / "presets"
 
@@ -48,29 +49,16 @@ def load(name: str) -> dict[str, Any]:
     """Return the configuration of the preset `name` as nested dicts.
 
     Raises:
-        ValueError: If there is no such preset. The message lists the presets.
+        ValueError: If there is no such preset. The message names similar presets.
     """
     if name not in names():
-        raise ValueError(f"base = {name!r}: no such preset; allowed: {', '.join(names())}")
+        similar = difflib.get_close_matches(name, names(), 3, 0.5)
+        meant = f" (did you mean {' or '.join(similar)}?)" if similar else ""
+        raise ValueError(
+            f"base = {shorten(name)}: no such preset{meant}. `coldtune presets` lists all. To use a configuration of "
+            "your own, write it below `base:`."
+        )
     return read_yaml(FOLDER / f"{name}.yaml")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that contains a mapping.
-
-    Raises:
-        ValueError: If there is no such file, or if it contains something else. The message names the file and the
-            place.
-    """
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(tree, Mapping):
-        raise ValueError(f"{path}: must contain a mapping")
-    return copy.deepcopy(dict(tree))
 
 
 def describe(name: str) -> str:
@@ -109,7 +97,7 @@ def summary(name: str) -> Preset:
 
 
 def _first_line(name: str) -> tuple[tuple[str, ...], str]:
-    first = (FOLDER / f"{name}.yaml").read_text().splitlines()[0]
+    first = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
     match = re.fullmatch(r"# (?:table (?P<tables>[^:]+): )?(?P<title>.+)", first)
     if match is None:
         return (), ""

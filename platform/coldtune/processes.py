@@ -16,6 +16,14 @@ def this_process() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": pid, "process": _started(pid), "space": _space()}
 
 
+def is_process(other: Any) -> bool:
+    """Return whether `other`, which was read from a file, has the form of what `this_process` returns."""
+    if not isinstance(other, Mapping):
+        return False
+    types = {"host": str, "pid": int, "process": str | None, "space": str | None}
+    return all(isinstance(other.get(key), kind) for key, kind in types.items())
+
+
 def here(other: Mapping[str, Any]) -> bool:
     """Return True if `other`, as made by `this_process`, ran on this boot of this machine and in this pid namespace."""
     return bool(other.get("space")) and other["space"] == _space()
@@ -30,7 +38,8 @@ def gone(other: Mapping[str, Any]) -> bool:
 def _space() -> str | None:
     """Return the namespace of process ids: this boot of this machine and this pid namespace. None if it is unknown."""
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return None
 
@@ -41,7 +50,7 @@ def _started(pid: int) -> str | None:
     The start time tells a process from a later process with the same id.
     """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
     state, started = fields[0], fields[19]

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from finished_study import Finished
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -27,6 +26,7 @@ from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.store import Store
 from coldtune.studies.spec.build import JUDGES
 from coldtune.training.loop import train
+from finished_study import Finished
 
 HERE = Compute(device="cpu", threads=1)
 SETS = ["degraded", "direct", "sampled", "naive"]

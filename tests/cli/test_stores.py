@@ -112,7 +112,7 @@ def test_locate_store_uses_the_store_of_the_studies(tmp_path: Path, root: Path) 
     spec = build_spec("sweep_blur", root / "search_spaces" / "blur.yaml")
     assert locate_store(tmp_path) == StoreLocation.in_home(tmp_path, None)
     for study, store in (("a", None), ("b", "/elsewhere/store")):
-        StudyFolder(tmp_path, study).save(spec, {"store": store})
+        StudyFolder(tmp_path, study).save(spec, {"trials": 1, "fingerprint": "0", "store": store})
     assert locate_store_of_trials(tmp_path, ["a/0", "a"]).path == tmp_path / "store"
     assert locate_store_of_trials(tmp_path, ["b/3"]).path == Path("/elsewhere/store")
     assert locate_store(tmp_path, "s3://bucket/x").shown == "s3://bucket/x"

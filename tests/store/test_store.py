@@ -149,7 +149,7 @@ DAMAGE = {
     damage_manifest: "its manifest cannot be read",
     damage_foreign: "its manifest is that of kind/another",
     damage_list: "its manifest cannot be read",
-    damage_other_schema: r"its manifest cannot be read \(ValueError: no created, files in it",
+    damage_other_schema: r"its manifest cannot be read \(manifest.json: has wrong content: created = True",
     damage_not_text: "its manifest cannot be read",
     damage_add: "sub/extra.txt is not in its manifest",
 }

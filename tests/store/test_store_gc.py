@@ -181,15 +181,15 @@ def test_gc_young_entries_stay(study: Study, capsys) -> None:
     assert "0 removed" in capsys.readouterr().out
 
 
-def test_gc_unreadable_study_removes_nothing(study: Study, capsys) -> None:
+def test_gc_unreadable_study_is_named_and_keeps_its_entries(study: Study, capsys) -> None:
     before = entries(study.store)
     (study.folder.path / "start.json").write_text("{")
-    assert gc(study, "--yes") == 2
-    said = capsys.readouterr().err
-    assert f"study {study.folder.name} cannot be read" in said
+    assert gc(study, "--yes") == 1
+    said = f"study {study.folder.name}: {study.folder.path / 'start.json'}: is not complete JSON"
+    assert said in capsys.readouterr().err
     assert entries(study.store) == before
-    assert command("store", "ls", "--home", study.home) == 0
-    assert "cannot be read" in capsys.readouterr().out
+    assert command("store", "ls", "--home", study.home) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_gc_after_study_deletion_removes_all_entries(study: Study) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import os
 import signal
@@ -242,6 +243,48 @@ def test_drain_damaged_spool_does_not_block_others(target: Target, study: str, s
     assert drainer.error is None  # the server answers
     assert not drainer.close(300)
     assert [run.data.tags.get("coldtune.trial") for run in runs(target, study)] == [None, "1", "2", "3"]
+
+
+def test_drain_damaged_record_is_set_aside(target: Target, study: str, spool_dir: Path) -> None:
+    tracker = Tracker(spool_dir, study)
+    spool = Spool(spool_dir, "study")
+    damaged = [
+        {"op": "metrics", "values": 5, "step": 0, "time": 0},
+        {"op": "metrics", "values": {"fid": "x"}, "step": 0, "time": 0},
+        {"op": "params", "values": {"lr": [1]}},
+        {"op": "end"},
+        {"op": "artifact", "path": 3, "folder": ""},
+    ]
+    for record in damaged:
+        spool.append(record)
+    tracker.metrics({"loss": 1.0}, 1)
+    assert drain(spool_dir, target).pending == 0
+    (run,) = runs(target, study)
+    assert history(target, run, "loss") == [(1, 1.0)]
+    kept = [json.loads(line)["record"] for line in spool.rejected_path.read_text().splitlines()]
+    assert kept == damaged
+    assert Tracker(spool_dir, study)._params == {}, "a damaged journal can be continued"
+
+
+def test_drain_deleted_runs_are_made_again_and_become_parents(target: Target, study: str, spool_dir: Path) -> None:
+    for trial in (None, 0):
+        Tracker(spool_dir, study, trial).metrics({"loss": 1.0}, 1)
+    drain(spool_dir, target)
+    deleted = {run.info.run_id for run in runs(target, study)}
+    assert len(deleted) == 2
+    for run_id in deleted:
+        MlflowClient(target.uri).delete_run(run_id)
+    Tracker(spool_dir, study, 1).metrics({"loss": 2.0}, 1)
+    assert drain(spool_dir, target).error is None
+    whole, trial = runs(target, study)
+    assert trial.data.tags["mlflow.parentRunId"] == whole.info.run_id
+    assert not {whole.info.run_id, trial.info.run_id} & deleted
+    assert history(target, whole, "loss") == [(1, 1.0)]
+    Tracker(spool_dir, study, 0).metrics({"loss": 3.0}, 2)
+    assert drain(spool_dir, target).error is None
+    _, again, _ = runs(target, study)
+    assert history(target, again, "loss") == [(1, 1.0), (2, 3.0)], "the records of the deleted run came back"
+    assert not list(spool_dir.glob("*.rejected"))
 
 
 def test_drain_moved_home_finds_its_runs(target: Target, study: str, spool_dir: Path, tmp_path: Path) -> None:

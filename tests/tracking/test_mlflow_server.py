@@ -150,13 +150,35 @@ def test_drain_replaced_database_receives_the_whole_history(
     assert pending(spool_dir, target) > 0
     # The server comes back with an empty database, so the whole history must be sent again.
     server.start("other.db")
-    assert prepare(server.uri, "coldtune", tmp_path / "unused") == target
-    result = drained(spool_dir, target)
+    again = prepare(server.uri, "coldtune", tmp_path / "unused")
+    assert (again.uri, again.experiment_id) == (target.uri, target.experiment_id)
+    result = drained(spool_dir, again)
     assert (result.pending, result.error) == (0, None)
     assert losses(target, study) == [(step, float(step)) for step in range(50)]
     client = MlflowClient(target.uri)
     clauses = f"tags.`coldtune.study` = '{study}' and tags.`coldtune.kind` = 'study'"
     assert len(client.search_runs([target.experiment_id], clauses)) == 1
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(1800)
+def test_drain_replaced_database_receives_runs_that_had_ended(
+    server: Server, study: str, spool_dir: Path, tmp_path: Path
+) -> None:
+    target = prepare(server.uri, "coldtune", tmp_path / "unused")
+    for trial in (None, 0, 1):
+        with Tracker(spool_dir, study, trial) as tracker:
+            tracker.metrics({"loss": 1.0}, 0)
+            tracker.end("finished")
+    assert drained(spool_dir, target).pending == 0
+    server.stop()
+    server.start("third.db")
+    again = prepare(server.uri, "coldtune", tmp_path / "unused")
+    assert (again.uri, again.experiment_id) == (target.uri, target.experiment_id)
+    assert pending(spool_dir, again) > 0
+    assert drained(spool_dir, again).pending == 0
+    found = MlflowClient(target.uri).search_runs([target.experiment_id], f"tags.`coldtune.study` = '{study}'")
+    assert sorted(run.data.tags.get("coldtune.trial", "-") for run in found) == ["-", "0", "1"]
 
 
 def test_prepare_unreachable_server_is_an_error(tmp_path: Path) -> None:

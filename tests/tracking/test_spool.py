@@ -185,3 +185,42 @@ def test_spool_mend_ends_a_torn_line_once(tmp_path: Path) -> None:
     assert not spool.mend()
     assert ops(spool) == ["create"]
     assert spool.read()[1] == spool.size()
+
+
+@pytest.mark.parametrize(
+    "content", ['{"offset": "x"}', '{"target": "here", "offset": -5}', '{"target": ["here"]}', "null", "[" * 100_000]
+)
+def test_spool_state_of_wrong_types_starts_again(tmp_path: Path, content: str) -> None:
+    spool = Spool(tmp_path, "study")
+    spool.append({"op": "create"})
+    spool.state_path.write_text(content)
+    assert spool.state("here") == State(target="here")
+
+
+def test_spool_state_of_a_replaced_database_starts_again(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "study")
+    spool.append({"op": "create"})
+    delivered = State(target="here", run_id="abc", offset=spool.size(), born=5)
+    spool.save(delivered)
+    assert spool.state("here", born=5) == delivered
+    assert spool.state("here") == delivered
+    assert spool.state("here", born=6) == State(target="here", born=6)
+
+
+def test_spool_state_of_an_older_version_belongs_to_an_older_database_only(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "study")
+    spool.append({"op": "create"})
+    spool.state_path.write_text('{"target": "here", "run_id": "abc", "offset": 5, "attempts": 0}')
+    written = spool.state_path.stat().st_mtime_ns // 1_000_000
+    assert spool.state("here", born=written - 1000).run_id == "abc"
+    assert spool.state("here", born=written + 1000) == State(target="here", born=written + 1000)
+
+
+def test_spool_zero_bytes_before_a_record_are_skipped(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "study")
+    spool.append({"op": "before"})
+    with spool.path.open("ab") as file:
+        file.write(bytes(300) + b'{"op":"after"}\n' + bytes(50) + b"\nnull\n[1]\n{}\n" + b"[" * 100_000 + b"\n")
+    spool.append({"op": "later"})
+    assert ops(spool) == ["before", "after", "later"]
+    assert spool.status() is None

@@ -7,15 +7,13 @@ libraries (torch, Ray, MLflow) only when it runs, so that `--help` and a wrong f
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 import coldtune
 from coldtune.cli import data, evaluate, gallery, presets, store, study, tracking
-from coldtune.cli.job import print_error
+from coldtune.cli.arguments import Parser
+from coldtune.cli.entry import make_console, run
 
 COMMANDS = (study, evaluate, store, data, presets, gallery, tracking)
 
@@ -29,23 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: The command line. None means `sys.argv`.
     """
+    console = make_console()
     options = build_parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
-    try:
-        sys.exit(options.call(options, console))
-    except ValueError as error:
-        if os.environ.get("COLDTUNE_DEBUG"):
-            raise
-        print_error(error)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("\ninterrupted")
-        sys.exit(130)
+    sys.exit(run(lambda: int(options.call(options, console))))
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the `coldtune` command with all its commands."""
-    parser = argparse.ArgumentParser(prog="coldtune", description=coldtune.__doc__)
+    parser = Parser(prog="coldtune", description=coldtune.__doc__)
     parser.add_argument("--version", action="version", version=f"coldtune {coldtune.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from coldtune import environment
+from coldtune.errors import describe_obstacle, file_above
 
 if TYPE_CHECKING:
     from coldtune.store.store import Store
@@ -29,8 +30,16 @@ def add_home_flag(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def find_home(options: argparse.Namespace) -> Path:
-    """Return the absolute path of the home that the command line means."""
-    return environment.expand_user(options.home, "--home") if options.home else environment.default_home()
+    """Return the absolute path of the home that the command line means.
+
+    Raises:
+        ValueError: If the home, or a folder above it, is a file.
+    """
+    name = "--home" if options.home else "home"
+    home = environment.expand_path(options.home, name) if options.home else environment.default_home()
+    if (file := file_above(home)) is not None:
+        raise ValueError(f"{name} {home}: {describe_obstacle(file)}. Name another home.")
+    return home
 
 
 def add_store_flag(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -54,6 +63,8 @@ def open_store(options: argparse.Namespace) -> Store:
 
     location = locate_store(find_home(options), options.store)
     location.check()
+    if options.store is not None and not location.remote and not location.path.exists():
+        raise ValueError(f"--store {location.shown}: there is no such folder")
     return Store(location)
 
 
@@ -66,7 +77,7 @@ def find_study(home: Path, name: str) -> StudyFolder:
     from coldtune.studies.spec.folder import StudyFolder, studies
 
     folder = StudyFolder(home, name)
-    if not folder.exists:
+    if not folder.exists and not folder.left_behind:
         names = ", ".join(study.name for study in studies(home)) or "none"
         raise ValueError(f"study {name}: not in {home} (there are: {names})")
     return folder

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from coldtune.cli.common import Commands, add_home_flag, find_home
+from coldtune.places import check_folder
 
 
 def add(commands: Commands) -> None:
@@ -28,8 +29,10 @@ def add(commands: Commands) -> None:
 def _prepare(options: argparse.Namespace, console: Console) -> int:
     from coldtune.data import prepare
 
+    home = find_home(options)
+    check_folder(home / "data", "--home", write=False)
     config = {"name": options.name, "image_size": options.image_size, "resize": options.resize}
-    dataset = prepare(config, find_home(options), options.data_dir)
+    dataset = prepare(config, home, options.data_dir)
     console.print(f"{dataset.path}\n  fingerprint {dataset.fingerprint}", highlight=False, soft_wrap=True)
     for split, size in dataset.sizes.items():
         console.print(f"  {split:<11} {size:>7,} images {'x'.join(map(str, dataset.image_shape))}", highlight=False)

@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune.cli.common import Commands, add_store_flag, check_threads, find_home
+from coldtune.places import check_output, write_output
 
 if TYPE_CHECKING:
     from coldtune.stages.evaluate import Evaluation
 
+_SMALLEST_PX, _LARGEST_PX = 8, 256  # as in `data.image_size`
 _FLAGS_OF_RUNS = {"runs": "RUN", "tracking_uri": "--tracking-uri"}
 _FLAGS_OF_IMAGES = {"reference": "--reference", "image_size": "--image-size", "resize": "--resize"}
 
@@ -116,7 +118,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     comparisons = _print_comparisons(evaluations, options.markdown, console)
     if options.output:
         record = {"evaluations": [evaluation.record() for evaluation in evaluations], "comparisons": comparisons}
-        options.output.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+        write_output(options.output, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return 0
 
 
@@ -129,11 +131,13 @@ def _check_flags(options: argparse.Namespace) -> None:
         raise ValueError("--reference: required with --images. Name the dataset that the pictures are compared with.")
     if options.images and options.num_images is not None:
         raise ValueError("--num-images: all pictures of --images are judged. Leave it out.")
+    if options.image_size is not None and not _SMALLEST_PX <= options.image_size <= _LARGEST_PX:
+        raise ValueError(f"--image-size {options.image_size}: allowed: {_SMALLEST_PX} to {_LARGEST_PX}")
     others = _FLAGS_OF_RUNS if options.images else _FLAGS_OF_IMAGES
     if given := [flag for name, flag in others.items() if getattr(options, name)]:
         raise ValueError(f"{', '.join(given)}: has no effect {'with' if options.images else 'without'} --images")
-    if options.output and (options.output.is_dir() or not options.output.absolute().parent.is_dir()):
-        raise ValueError(f"--output {options.output}: must be a file in an existing folder")
+    if options.output:
+        check_output(options.output, "--output")
 
 
 def _evaluate_runs(options: argparse.Namespace, device: str) -> list[Evaluation]:

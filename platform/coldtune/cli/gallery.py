@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from coldtune import environment
 from coldtune.cli.common import Commands, add_home_flag, find_home
+from coldtune.environment import expand_path
+from coldtune.places import check_folder
 
 
 def add(commands: Commands) -> None:
@@ -28,7 +29,11 @@ def _make(options: argparse.Namespace, console: Console) -> int:
     from coldtune.reports.gallery.images import DEFAULT, load_source, make_gallery
 
     home = find_home(options)
+    folder = expand_path(options.out, "--out") if options.out else home / "gallery"
+    flag = "--out" if options.out else "--home"
+    check_folder(folder, flag, write=False)
     sources = [load_source(name, home) for name in options.dataset or DEFAULT]
-    index = make_gallery(sources, environment.expand_user(options.out, "--out") if options.out else home / "gallery")
+    check_folder(folder, flag)
+    index = make_gallery(sources, folder)
     console.print(str(index), highlight=False, soft_wrap=True)
     return 0

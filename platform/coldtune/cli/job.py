@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 import time
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
-from rich.text import Text
 
 from coldtune import environment
+from coldtune.cli import entry
+from coldtune.cli.arguments import Parser
 from coldtune.cli.common import check_threads
 from coldtune.studies.preflight.options import RunOptions
 
@@ -32,7 +32,7 @@ def parser(doc: str, trials: int, generate: bool = False) -> argparse.ArgumentPa
         trials: The default of `--trials`.
         generate: True adds `--generate`, for a job whose question makes sense for generation too.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--trials", type=int, metavar="N", help=f"trials in all (default {trials}), a larger number extends the study"
     )
@@ -121,38 +121,24 @@ def run_and_exit(build: Callable[[], StudySpec], options: argparse.Namespace, tr
         options: The parsed command line.
         trials: The default of `--trials`.
     """
-    console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
-    sys.exit(_run(build, options, trials, console))
+    console = entry.make_console()
+    sys.exit(entry.run(lambda: _run(build, options, trials, console), "interrupted before anything was spent"))
 
 
 def _run(build: Callable[[], StudySpec], options: argparse.Namespace, trials: int, console: Console) -> int:
     from coldtune.studies.run import run_study  # imports torch, which --help and a wrong flag must not wait for
 
-    try:
-        imports, threads = tuple(sorted(set(options.imports))), check_threads(options.threads)
-        spec = build().model_copy(update={"imports": imports, "threads": threads})
-        run_options = RunOptions.from_flags(
-            options,
-            home=environment.default_home(),
-            command=command_line(),
-            trials=getattr(options, "trials", None),
-            default_trials=trials,
-            begun=_BEGUN,
-        )
-        return run_study(spec, run_options, console)
-    except ValueError as error:
-        if os.environ.get("COLDTUNE_DEBUG"):
-            raise
-        print_error(error)
-        return 2
-    except KeyboardInterrupt:
-        console.print("\ninterrupted before anything was spent")
-        return 130
-
-
-def print_error(error: Exception) -> None:
-    """Print an error of the user on stderr. Brackets in the message are not markup."""
-    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
+    imports, threads = tuple(sorted(set(options.imports))), check_threads(options.threads)
+    spec = build().model_copy(update={"imports": imports, "threads": threads})
+    run_options = RunOptions.from_flags(
+        options,
+        home=environment.default_home(),
+        command=command_line(),
+        trials=getattr(options, "trials", None),
+        default_trials=trials,
+        begun=_BEGUN,
+    )
+    return run_study(spec, run_options, console)
 
 
 def command_line() -> str:

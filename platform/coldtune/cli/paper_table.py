@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from coldtune.cli.arguments import Parser
 from coldtune.cli.job import add_common_flags, run_and_exit
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def parser(doc: str) -> argparse.ArgumentParser:
     Args:
         doc: The docstring of the job, which `--help` shows.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--table", required=True, metavar="N", help="table 1 to 6, or 5.3 or A.7 for FIDs that the text gives"
     )

@@ -9,6 +9,7 @@ import time
 from rich.console import Console
 
 from coldtune.cli.common import Commands, add_store_flag, find_home, open_store
+from coldtune.cli.entry import print_error
 from coldtune.cli.store_format import format_size, format_studies, format_totals, make_table, shorten, total_bytes
 from coldtune.durations import format_age
 
@@ -59,8 +60,8 @@ def _ls(options: argparse.Namespace, console: Console) -> int:
     table.add_row("total", f"{len(shown):,} in all", *format_totals(shown), "")
     console.print(table, highlight=False)
     for problem in unreadable:
-        console.print(f"[yellow]{problem}[/]", highlight=False, soft_wrap=True)
-    return 0
+        print_error(problem)
+    return 1 if unreadable else 0
 
 
 def _show(options: argparse.Namespace, console: Console) -> int:
@@ -114,14 +115,10 @@ def _gc(options: argparse.Namespace, console: Console) -> int:
     from coldtune.cli.store_users import find_users
     from coldtune.store.gc import find_garbage, list_entries, remove_garbage
 
-    if not options.older >= 0:
-        raise ValueError(f"--older {options.older:g}: hours, 0 or more")
+    if not 0 <= options.older < math.inf:
+        raise ValueError(f"--older {options.older:g}: must be a number of hours, 0 or more")
     home, store = find_home(options), open_store(options)
     needs, unreadable = find_users(home, store)
-    if unreadable:
-        raise ValueError(
-            "\n".join([*unreadable, "store gc: the needs of these studies are not known, so nothing is removed"])
-        )
     garbage = find_garbage(store, needs, 3600 * options.older)
     removed = list(remove_garbage(store, garbage)) if options.yes else garbage
     table = make_table(store.at.shown, ("what",), ("size", "work"), ("why",))
@@ -137,7 +134,10 @@ def _gc(options: argparse.Namespace, console: Console) -> int:
     )
     if math.isfinite(needs.since):
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(needs.since))
-        console.print(f"Some trials have not ended, so everything made since {since} stays.", highlight=False)
+        why = "A study cannot be read" if unreadable else "Some trials have not ended"
+        console.print(f"{why}, so everything made since {since} stays.", highlight=False)
     if not belongs_to_home(home, store.at):
         console.print(f"Entries that studies outside {home} have recorded to use stay.", highlight=False)
-    return 0
+    for problem in unreadable:
+        print_error(problem)
+    return 1 if unreadable else 0

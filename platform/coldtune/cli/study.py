@@ -12,6 +12,7 @@ from rich.text import Text
 
 from coldtune.cli import promote
 from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
+from coldtune.cli.entry import describe, print_error
 
 
 def add(commands: Commands) -> None:
@@ -57,8 +58,8 @@ def add(commands: Commands) -> None:
 def _preview(options: argparse.Namespace, console: Console) -> int:
     import torch
 
-    from coldtune.studies.estimate.cost import estimate_cost
-    from coldtune.studies.estimate.preview import likely, preview
+    from coldtune.studies.estimate.cost import count_trainings, estimate_cost
+    from coldtune.studies.estimate.preview import MOST_DRAWN, likely, preview
     from coldtune.studies.estimate.timing import time_base
     from coldtune.studies.preflight.capacity import plan_resources
     from coldtune.studies.preflight.checks import check_study
@@ -78,8 +79,12 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
         timing = time_base(
             base, checked.dataset, next(iter(checked.sources.values()), None), device="cuda" if gpus else "cpu"
         )
-    points = likely(space, spec, checked.trials)
-    estimate = estimate_cost(points, space, checked.dataset, checked.sources, timing)
+    with console.status("drawing points of the space"):
+        points = likely(space, spec, checked.trials)
+        estimate = estimate_cost(points, space, checked.dataset, checked.sources, timing)
+        if len(points) == MOST_DRAWN:  # fewer points are all that there are
+            shared = count_trainings(space, checked.dataset, checked.sources) is not None
+            estimate = estimate.scale_to(checked.trials, shared=shared)
     objectives = " and ".join(objective.metric.upper() for objective in spec.objectives)
     about = [
         f"{options.space}: around {space.config.base if isinstance(space.config.base, str) else 'an inline base'}, "
@@ -95,15 +100,19 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 
     home = find_home(options)
     table = Table(
-        "study", "dataset", "ended", "of", "best", "run now by", title=str(home), title_justify="left", box=None
+        "study", "dataset", "ended", "of", "best", "run now by", title=Text(str(home)), title_justify="left", box=None
     )
+    problems = []
     for folder in studies(home):
         try:
-            table.add_row(*summary(folder))
-        except ValueError as error:  # an unreadable study must not hide the others
-            table.add_row(folder.name, "-", "-", "-", Text(str(error).splitlines()[0], style="red"))
+            table.add_row(*map(Text, summary(folder)))
+        except (ValueError, OSError) as error:  # an unreadable study must not hide the others
+            table.add_row(Text(folder.name), "-", "-", "-", Text("cannot be read", style="red"))
+            problems.append(f"study {folder.name}: {describe(error)}")
     console.print(table, highlight=False)
-    return 0
+    for problem in problems:
+        print_error(problem)
+    return 1 if problems else 0
 
 
 def _show(options: argparse.Namespace, console: Console) -> int:
@@ -117,17 +126,23 @@ def _show(options: argparse.Namespace, console: Console) -> int:
 
 
 def _resume(options: argparse.Namespace, console: Console) -> int:
+    from coldtune.readback import checked
     from coldtune.studies.preflight.options import RunOptions
     from coldtune.studies.run import run_study
+    from coldtune.studies.spec.folder import START_FILE
+    from coldtune.studies.storage.backends import load_started_study
+    from coldtune.studies.trials.reading import check_unchanged
 
     folder = find_study(find_home(options), options.name)
-    run_options = RunOptions.from_start(
-        folder.home,
-        folder.start(),
-        name=folder.name,
-        resume=True,
-        trials=options.trials,
-        join=options.join,
-        retry_failed=options.retry_failed,
-    )
-    return run_study(folder.spec(), run_options, console)
+    given = {
+        "name": folder.name,
+        "resume": True,
+        "trials": options.trials,
+        "join": options.join,
+        "retry_failed": options.retry_failed,
+    }
+    start = folder.start()
+    run_options = checked(folder.path / START_FILE, lambda: RunOptions.from_start(folder.home, start, **given))
+    spec = folder.spec()
+    check_unchanged(load_started_study(folder.path, folder.name, start["storage"]), spec, folder)
+    return run_study(spec, run_options, console)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from coldtune.cli.common import Commands, add_home_flag, find_home
+from coldtune.cli.entry import describe
 
 if TYPE_CHECKING:
     from coldtune.studies.spec.folder import StudyFolder
@@ -48,7 +49,7 @@ def _deliver(folder: StudyFolder, uri: str | None, console: Console) -> bool:
     Problems are printed and not raised, so that they do not stop the other studies.
 
     Returns:
-        True if no record is left.
+        True if no record is left, and the study could be read.
     """
     from coldtune import tracking
     from coldtune.studies.execution.session import EXPERIMENT
@@ -56,16 +57,16 @@ def _deliver(folder: StudyFolder, uri: str | None, console: Console) -> bool:
     def say(*texts: str | None) -> None:
         console.print(f"{folder.name}: {'; '.join(filter(None, texts))}", highlight=False, markup=False, soft_wrap=True)
 
-    ended = _end_open_runs(folder)
-    uri = uri or folder.start()["tracking_uri"] or tracking.default_uri(folder.home)
+    ended, problem = _end_open_runs(folder)
     try:
+        uri = uri or folder.start()["tracking_uri"] or tracking.default_uri(folder.home)
         target = tracking.prepare(uri, EXPERIMENT, folder.home / "artifacts")
-    except ValueError as error:
-        say(ended, f"nothing delivered ({error})")
+        drained = tracking.drain(folder.spool, target)
+    except (ValueError, OSError) as error:
+        say(ended, f"nothing delivered ({problem or describe(error)})")
         return False
-    drained = tracking.drain(folder.spool, target)
-    say(ended, *_describe(drained))
-    return not drained.pending
+    say(ended, problem, *_describe(drained))
+    return not drained.pending and problem is None
 
 
 def _describe(drained: Drained) -> list[str | None]:
@@ -76,23 +77,28 @@ def _describe(drained: Drained) -> list[str | None]:
     return [delivered or "there was nothing to deliver", busy, "nothing waits"]
 
 
-def _end_open_runs(folder: StudyFolder) -> str | None:
-    """End the runs that a killed driver left open, and describe which, or why not. None if there are none."""
+def _end_open_runs(folder: StudyFolder) -> tuple[str | None, str | None]:
+    """End the runs that a killed driver left open.
+
+    Returns:
+        A description of these runs or of the drivers that run the study, and the problem with the study. Either is None
+        if there is nothing to say.
+    """
     from coldtune.studies.drivers.election import DriverLease
     from coldtune.studies.drivers.registry import registry_of
     from coldtune.studies.progress.reconcile import end_torn_lines, reconcile_study, reconcile_trials
-    from coldtune.studies.storage.backends import stored_study
+    from coldtune.studies.storage.backends import load_started_study
 
     try:
         with folder.starting():
             url = folder.start()["storage"]
-            study = stored_study(folder.path, folder.name, url)
-            if study and (drivers := DriverLease(registry_of(study, folder.path, url)).living_drivers()):
-                return f"is being run by {', '.join(map(str, drivers))}"
+            study = load_started_study(folder.path, folder.name, url)
+            if drivers := DriverLease(registry_of(study, folder.path, url)).living_drivers():
+                return f"is being run by {', '.join(map(str, drivers))}", None
             end_torn_lines(folder.spool)
-            numbers = reconcile_trials(study.get_trials(deepcopy=False) if study else [], folder.name, folder.spool)
+            numbers = reconcile_trials(study.get_trials(deepcopy=False), folder.name, folder.spool)
             whole = reconcile_study(folder.name, folder.spool)
-    except ValueError as error:  # the study's database cannot be reached
-        return str(error)
+    except (ValueError, OSError) as error:  # a file of the study is damaged, or its database cannot be reached
+        return None, describe(error)
     names = [*(f"trial {number}" for number in numbers), *["the study"] * whole]
-    return f"ended the runs of {', '.join(names)}, left open by a driver that died" if names else None
+    return (f"ended the runs of {', '.join(names)}, left open by a driver that died" if names else None), None

@@ -146,7 +146,7 @@ def load_network(name: str, folder: Path = WEIGHTS) -> tuple[Classifier, str]:
     for path in (weights, card):
         if not path.is_file():
             raise ValueError(f"extractor {name!r}: {path} is missing. Install coldtune again, or train it anew")
-    stated = json.loads(card.read_text())
+    stated = json.loads(card.read_text(encoding="utf-8"))
     data = weights.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != stated["sha256"]:

@@ -52,7 +52,7 @@ class Judgement:
             for name, v in self.values.items()
         }
         record = {"values": values, "protocol": plain(self.protocol), "protocol_key": self.protocol.key}
-        (directory / VALUES_FILE).write_text(json.dumps(record, indent=1, allow_nan=False))
+        (directory / VALUES_FILE).write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
         tensors = {f"influence/{name}": values for name, values in self.influences.items()}
         tensors |= {f"score/{name}": values for name, values in self.per_image.items()}
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, directory / IMAGES_FILE)
@@ -64,7 +64,7 @@ class Judgement:
         Raises:
             ValueError: If metrics.json is no JSON, or its protocol is not one of this version.
         """
-        record = json.loads((directory / VALUES_FILE).read_text())
+        record = json.loads((directory / VALUES_FILE).read_text(encoding="utf-8"))
         protocol = parse(Protocol, record["protocol"], "protocol")
         values = {
             name: Value(name, float(v["value"]), v["n"], protocol, _from_json(v["low"]), _from_json(v["high"]))

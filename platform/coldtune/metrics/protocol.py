@@ -43,8 +43,8 @@ class ProtocolConfig(Config):
 
     extractor: str = Field("digits", pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$")
     split: Literal["train", "validation", "test"] = "validation"
-    num_images: int | None = Field(None, ge=LEAST_IMAGES)
-    seed: int = Field(0, ge=0)
+    num_images: int | None = Field(None, ge=LEAST_IMAGES, le=100_000_000)
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 class Protocol(Config):

@@ -106,7 +106,7 @@ def write(name: str, classifier: Classifier, facts: dict[str, object], out: Path
     data = save({key: tensor.contiguous() for key, tensor in classifier.state_dict().items()})
     (out / f"{name}.safetensors").write_bytes(data)
     card = {"name": name, "sha256": hashlib.sha256(data).hexdigest(), "network": plain(classifier.config), **facts}
-    (out / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
+    (out / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

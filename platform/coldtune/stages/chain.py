@@ -99,6 +99,11 @@ def found_only(task: TrainingTask, checkpoints: StoreCheckpoints, report: Report
         ValueError: Always. It names the training, the store, and the nearest checkpoint in it.
     """
     latest = checkpoints.latest(task.training.steps)
+    if damage := Store(checkpoints.at).damage(f"{checkpoints.KIND}/{checkpoints.key}"):
+        raise ValueError(
+            f"its restorer {damage} in {checkpoints.at.shown}. Run a study that trains it again, or restore it from a "
+            "copy. `coldtune store verify` checks all entries."
+        )
     nearest = f"; there is one at step {latest[0]:,}" if latest else ""
     raise ValueError(
         f"training.steps = {task.training.steps}: no restorer of this training ({checkpoints.key[:12]}) is in "

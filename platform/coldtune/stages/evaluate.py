@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -224,7 +225,8 @@ def _chain(run: FinishedTrial, store: Store, device: torch.device | str) -> Chai
         ValueError: If its restorer is not in the store, or the extractor does not accept such images.
     """
     config = run.config.model_copy(update={"rungs": RungConfig()})
-    with _about(run.name):
+    with _about(run.name), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"store entry train/.* is damaged")  # the error says so
         chain = Chain(config, run.dataset, store, device, run.source, run.computed)
         chain.train(found_only, lambda *_: None)
         chain.extractor(run.dataset.split(config.protocol.split).images[:2].to(device))

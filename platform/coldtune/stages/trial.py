@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from coldtune.config import Config, identity, parse, plain
+from coldtune.config import Config, identity, join_problems, parse, plain, shorten
 from coldtune.data import DataConfig
 from coldtune.diffusion import build_degradation
 from coldtune.diffusion.priors import build_prior, prior_config
@@ -17,6 +18,8 @@ from coldtune.dotted import leaves
 from coldtune.metrics.protocol import LEAST_IMAGES, ProtocolConfig, Task
 from coldtune.training.config import TrainingConfig
 
+_MOST_RUNGS = 1000
+
 
 class RungConfig(Config):
     """When and how a trial is judged before its training has ended (`rungs:`).
@@ -25,6 +28,7 @@ class RungConfig(Config):
 
     Attributes:
         steps: Steps of the training, ascending, all below training.steps. With () the trial is only judged at its end.
+            At most 1,000, because each costs a sampling.
         metric: `kid` or `mind`. The expectation of KID is the same at any N, and it ranked trained restorers best at
             few images. MIND sees lost spread that KID hardly weighs, but its bias depends on that spread, so it needs
             N >= 4 d. FID is not offered, because below 4 d its bias grows with a model's spread and can exceed the
@@ -34,13 +38,15 @@ class RungConfig(Config):
 
     steps: tuple[int, ...] = ()
     metric: Literal["kid", "mind"] = "kid"
-    num_images: int = Field(1000, ge=LEAST_IMAGES)
+    num_images: int = Field(1000, ge=LEAST_IMAGES, le=100_000_000)
 
     @field_validator("steps")
     @classmethod
     def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if list(value) != sorted(set(value)) or any(step < 1 for step in value):
             raise ValueError("must be ascending, each step once, from 1")
+        if len(value) > _MOST_RUNGS:
+            raise ValueError(f"{len(value):,} rungs, but at most {_MOST_RUNGS:,} are allowed")
         return value
 
 
@@ -105,12 +111,15 @@ def identity_of_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
     return dict(written)
 
 
-def parse_trial(tree: Mapping[str, Any]) -> TrialConfig:
+def parse_trial(tree: Any) -> TrialConfig:
     """Build a trial's configuration from nested mappings.
 
     Raises:
-        ValueError: If a key or value is wrong. The message has a line for each wrong key, with its dotted path.
+        ValueError: If a key or value is wrong. The message is one line, which names the wrong keys by their dotted
+            paths.
     """
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{shorten(tree)}: a trial's configuration must be a mapping of sections")
     sections = {name: field.annotation for name, field in TrialConfig.model_fields.items()}
     if unknown := sorted(set(tree) - set(sections)):
         raise ValueError(f"{unknown[0]}: unknown section; allowed: {', '.join(sections)}")
@@ -124,9 +133,14 @@ def parse_trial(tree: Mapping[str, Any]) -> TrialConfig:
         except ValueError as error:
             problems.append(str(error))
     if problems:
-        raise ValueError("\n".join(problems))
-    if not isinstance(tree.get("degradation"), Mapping):
-        raise ValueError("degradation: required, a mapping with `kind`, and missing")
+        raise ValueError(join_problems(problems))
+    if "degradation" not in tree:
+        raise ValueError("degradation: required, a mapping with `kind`, but missing")
+    if not isinstance(tree["degradation"], Mapping):
+        raise ValueError(f"degradation = {shorten(tree['degradation'])}: must be a mapping with `kind`")
+    for key, value in leaves(tree["degradation"]):
+        if isinstance(value, float) and not math.isfinite(value):  # JSON would make it null
+            raise ValueError(f"degradation.{key} = {value}: input should be a finite number")
     return TrialConfig(degradation=dict(tree["degradation"]), **parts)
 
 
@@ -138,7 +152,7 @@ def _config_type(section: Any) -> type[Config]:
 
 def _prior(tree: Any) -> dict[str, Any] | None:
     if tree is not None and not isinstance(tree, Mapping):
-        raise ValueError(f"prior = {tree!r}: must be a mapping with `kind`, or absent")
+        raise ValueError(f"prior = {shorten(tree)}: must be a mapping with `kind`, or absent")
     return None if tree is None else dict(plain(prior_config(tree)))
 
 

@@ -13,9 +13,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from coldtune.durations import DAY_S
+from coldtune.errors import describe_os_error
 from coldtune.store.files import FileStats
 from coldtune.store.manifest import MANIFEST, check_outline, read_manifest, verify
 from coldtune.store.store import Store
+
+_SHOWN = 3  # entries that a message lists
 
 
 @dataclass(frozen=True)
@@ -181,8 +184,11 @@ def remove_garbage(store: Store, garbage: Iterable[Garbage]) -> Iterator[Garbage
 
 def check_entry(store: Store, entry: EntryInfo) -> str | None:
     """Read and hash an entry. Return the problem found, or None. Nothing is set aside."""
-    stats = store.files.tree(entry.name)
-    return "it is gone" if stats is None else verify(store.files, entry.kind, entry.key, stats, fresh=True)[0]
+    try:
+        stats = store.files.tree(entry.name)
+        return "it is gone" if stats is None else verify(store.files, entry.kind, entry.key, stats, fresh=True)[0]
+    except OSError as error:
+        return f"it cannot be read ({describe_os_error(error)})"
 
 
 def match_entry(entries: Collection[EntryInfo], prefix: str) -> EntryInfo:
@@ -197,9 +203,9 @@ def match_entry(entries: Collection[EntryInfo], prefix: str) -> EntryInfo:
         return (exact or matching)[0]
     if not matching:
         raise ValueError(f"{prefix}: no entry's key starts with it")
-    shown = "\n  ".join(entry.name for entry in matching[:10])
-    more = f"\n  and {len(matching) - 10} more" if len(matching) > 10 else ""
-    raise ValueError(f"{prefix}: {len(matching)} entries start with it. Add more letters of its key:\n  {shown}{more}")
+    shown = ", ".join(entry.name for entry in matching[:_SHOWN])
+    more = f" and {len(matching) - _SHOWN} more" if len(matching) > _SHOWN else ""
+    raise ValueError(f"{prefix}: {len(matching)} entries start with it. Add more letters of its key: {shown}{more}")
 
 
 def _entry_info(store: Store, kind: str, key: str, stats: FileStats, users: tuple[str, ...]) -> EntryInfo:
@@ -212,7 +218,7 @@ def _entry_info(store: Store, kind: str, key: str, stats: FileStats, users: tupl
         return EntryInfo(kind, key, size, created, seconds, intermediate, problem, users)
     except FileNotFoundError:
         return EntryInfo(kind, key, size, changed, problem=f"{MANIFEST} is missing", users=users)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         return EntryInfo(kind, key, size, changed, problem=f"its manifest cannot be read ({error})", users=users)
 
 

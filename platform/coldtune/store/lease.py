@@ -23,11 +23,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from coldtune.processes import gone, this_process
+from coldtune.processes import gone, is_process, this_process
 from coldtune.retrying import pauses
 from coldtune.store.files import StoreFiles
 
 _BEATS_PER_LEASE = 5  # so a lease runs out only if this many signs of life in a row are late
+_LONGEST_LEASE_S = 86400.0  # a link that claims more is damaged
 _PAUSES_S = (0.02, 1.0)  # between two looks at another's lease: the first, the longest
 
 
@@ -148,9 +149,15 @@ class _LeaseClaim:
 
 
 def _parse_link(content: bytes, seconds: float) -> dict[str, Any]:
-    """Return a link's content. A link whose writer was killed before it wrote the content gets an empty token."""
+    """Return a link's content. A link whose writer was killed before it wrote the content gets an empty token.
+
+    So does a link that a power cut or an editor has damaged.
+    """
     unknown = {"token": "", "host": "an unknown host", "pid": "?", "seconds": seconds}
     try:
-        return {**unknown, **json.loads(content)}
-    except (ValueError, TypeError):
+        link = {**unknown, **json.loads(content)}
+        silent = float(link["seconds"])
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return unknown
+    named = isinstance(link["token"], str) and link["token"].isalnum()
+    return link if named and is_process(link) and 0 < silent < _LONGEST_LEASE_S else unknown

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from coldtune.environment import expand_user
-from coldtune.files import check_folder
+from coldtune.environment import expand_path
+from coldtune.errors import describe_obstacle, file_above
+from coldtune.places import check_folder
 from coldtune.store.files import StoreFiles
 from coldtune.store.local_files import LocalFiles
 
@@ -49,7 +50,7 @@ class StoreLocation:
         if text.startswith("file://"):
             text = urlsplit(text).path
         if "://" not in text:
-            return cls(str(expand_user(text, "--store")))
+            return cls(str(expand_path(text, "--store")))
         return cls(text, str(_copies_of(text, Path(os.path.expanduser("~/.cache/coldtune")))))
 
     @classmethod
@@ -100,10 +101,14 @@ class StoreLocation:
                 look for entries.
 
         Raises:
-            ValueError: If any of these steps fails. The message says why, as far as the server tells.
+            ValueError: If any of these steps fails, or a file is where the folder must be. The message says why, as far
+                as the server tells.
         """
         if not self.remote:
-            check_folder(self.path, "--store", writable)
+            if writable:
+                check_folder(self.path, "--store")
+            elif (file := file_above(self.path)) is not None:
+                raise ValueError(f"--store {self.shown}: {describe_obstacle(file)}")
             return
         from coldtune.store.bucket import Bucket
 

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from coldtune.readback import LIMIT, check_model, parse_json, unreadable
 from coldtune.store.files import FileStats, StoreFiles
 from coldtune.store.provenance import made
 
@@ -18,6 +21,32 @@ MANIFEST = "manifest.json"
 
 # Errors that mean a damaged entry. Any other error, such as too many open files, says nothing about the entry.
 _DAMAGE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO, errno.ESTALE}
+
+
+class _FileRecord(BaseModel):
+    """The manifest's record of a file."""
+
+    bytes: int = Field(ge=0, strict=True)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class _About(BaseModel):
+    """The results of an entry that every kind has. Each kind adds its own."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    seconds: float = Field(allow_inf_nan=False)  # below zero if the clock was set back meanwhile
+
+
+class _Manifest(BaseModel):
+    """The form of a manifest."""
+
+    kind: str
+    key: str
+    created: float = Field(ge=0, allow_inf_nan=False, strict=True)
+    files: dict[str, _FileRecord]
+    about: _About
+    made: dict[str, Any] = Field(default_factory=dict)
 
 
 def seal(directory: Path, kind: str, key: str, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +66,7 @@ def seal(directory: Path, kind: str, key: str, about: Mapping[str, Any]) -> dict
         "made": made(),
     }
     text = json.dumps(manifest, indent=1)
-    with (directory / MANIFEST).open("w") as handle:
+    with (directory / MANIFEST).open("w", encoding="utf-8") as handle:
         handle.write(text)
         handle.flush()
         os.fsync(handle.fileno())
@@ -48,18 +77,16 @@ def read_manifest(files: StoreFiles, name: str) -> dict[str, Any]:
     """Read the manifest of the entry `name`.
 
     Raises:
-        ValueError: If the file is not a manifest.
+        ValueError: If the file is not a manifest. The message names it.
         OSError: If it cannot be read.
     """
     with files.open(f"{name}/{MANIFEST}") as handle:
-        manifest = json.loads(handle.read())
-    expected = {"kind": str, "key": str, "created": int | float, "files": dict, "about": dict}
-    wrong = [
-        key for key, kind in expected.items() if not (isinstance(manifest, dict) and _has_type(manifest.get(key), kind))
-    ]
-    if wrong:
-        raise ValueError(f"no {', '.join(wrong)} in it")
-    return dict(manifest)
+        content = handle.read(LIMIT + 1)
+    if len(content) > LIMIT:
+        raise unreadable(MANIFEST, f"is larger than {LIMIT:,} bytes")
+    tree = parse_json(content, MANIFEST)
+    check_model(tree, _Manifest, MANIFEST)
+    return dict(tree)
 
 
 def verify(
@@ -85,8 +112,8 @@ def verify(
             return f"its manifest is that of {manifest['kind']}/{manifest['key']}", {}
         problem = check_outline(manifest, stats) or _check_contents(files, name, manifest, fresh)
         return problem, {} if problem else manifest
-    except (ValueError, KeyError, TypeError) as error:
-        return f"its manifest cannot be read ({type(error).__name__}: {error})", {}
+    except ValueError as error:
+        return f"its manifest cannot be read ({error})", {}
     except OSError as error:
         if error.errno not in _DAMAGE:
             raise
@@ -118,7 +145,3 @@ def _check_contents(files: StoreFiles, name: str, manifest: Mapping[str, Any], f
             if hashlib.file_digest(handle, "sha256").hexdigest() != expected["sha256"]:  # type: ignore[arg-type]
                 return f"the content of {file} is not that of the manifest"
     return None
-
-
-def _has_type(value: object, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)

@@ -102,7 +102,9 @@ def _changes() -> dict[str, Any]:
 
 def _git(root: Path, *command: str) -> str:
     run = ["git", "-C", str(root), *command]
-    return subprocess.run(run, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    return subprocess.run(
+        run, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=30
+    ).stdout.strip()
 
 
 @cache
@@ -120,7 +122,7 @@ def _machine() -> dict[str, Any]:
 @cache
 def _cpu() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

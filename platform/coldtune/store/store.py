@@ -37,6 +37,8 @@ LEASE_S = 30.0
 
 # Entries that this process verified: by location and name, the stats of their files and their manifest.
 _VERIFIED: dict[tuple[StoreLocation, str], tuple[FileStats, dict[str, Any]]] = {}
+# Damaged entries that this process set aside: by location and name, the problem.
+_DAMAGED: dict[tuple[StoreLocation, str], str] = {}
 # Within the resolution of a file system's clock (FAT: 2 s) a file may change again without a new modification time.
 _SETTLED_S = 2.0
 _PUBLISH_TRIES = 5  # while other processes set aside and publish the same entry
@@ -202,6 +204,18 @@ class Store:
         """Return True if there is a manifest under this name. Only `find` checks for damage."""
         return self.files.has(f"{kind}/{key}/{MANIFEST}")
 
+    def damage(self, name: str) -> str | None:
+        """Describe a damaged entry that was set aside and not rebuilt, or return None if there is none.
+
+        Args:
+            name: The entry's `kind/key`, or the beginning of it up to a `/`.
+        """
+        for (at, damaged), problem in _DAMAGED.items():
+            if at == self.at and f"{damaged}/".startswith(f"{name}/") and not self.exists(*damaged.split("/", 1)):
+                return f"{damaged} is damaged ({problem})"
+        torn = [torn for torn in self.files.list(".torn") if torn.startswith(f"{name.replace('/', '-')}-")]
+        return f"{name} was damaged, and was set aside as {self.files.where(f'.torn/{torn[0]}')}" if torn else None
+
     def record_use(self, entry: Entry | str, by: str | None = None) -> None:
         """Record that a user made or found an entry. In a read-only store, record nothing.
 
@@ -263,6 +277,7 @@ class Store:
     def _set_aside(self, name: str, problem: str) -> None:
         torn = f".torn/{name.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
         if self.files.move(name, torn):
+            _DAMAGED[self.at, name] = problem
             moved = f"It was moved to {self.files.where(torn)} and will be rebuilt."
             warnings.warn(f"store entry {name} is damaged: {problem}. {moved}", stacklevel=3)
 

@@ -13,7 +13,7 @@ from coldtune.studies.execution.ray_watchdog import INTERRUPTED
 from coldtune.studies.execution.session import Session, is_new, open_session, prepare_target
 from coldtune.studies.execution.stopping import STOPPED
 from coldtune.studies.execution.study_run import is_complete, run_trials
-from coldtune.studies.preflight.checks import Checked, check_study
+from coldtune.studies.preflight.checks import Checked, check_places, check_study
 from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.progress.closing import (
     ended_in_vain,
@@ -69,7 +69,10 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
 
 def _check(spec: StudySpec, options: RunOptions) -> Checked:
     try:
-        return check_study(spec, options)
+        check_places(spec, options, write=False)
+        checked = check_study(spec, options)
+        check_places(spec, options, write=True)
+        return checked
     except OSError as error:
         if isinstance(error, ValueError):
             raise

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from coldtune.tracking.runs import Identity, RefusedError, RunGoneError, Runs
-from coldtune.tracking.spool import STUDY, Record, Spool, State, advanced
+from coldtune.tracking.spool import STUDY, Record, Spool, State, advanced, has_form
 
 _BATCHED = {"metrics", "params", "tags"}
 _BATCH_VALUES = 1000  # MLflow's own limit for one request
@@ -30,7 +30,7 @@ def drain_spool(spool: Spool, runs: Runs) -> bool:
     with spool.lock() as locked:
         if not locked:
             return False
-        state = spool.state(runs.target.key)
+        state = spool.state(runs.target.key, runs.target.born)
         while True:
             records, end = spool.read(state.offset)
             if not records:
@@ -39,9 +39,9 @@ def drain_spool(spool: Spool, runs: Runs) -> bool:
             try:
                 state = _deliver(spool, runs, state, records)
             except RunGoneError:
-                # The server's database was replaced, so the whole history is sent again.
+                # The run was deleted, or the server's database was replaced. The whole history is sent again.
                 runs.forget()
-                state = spool.save(State(target=runs.target.key))
+                state = spool.save(State(target=runs.target.key, born=runs.target.born))
             else:
                 state = spool.save(advanced(state, end))
 
@@ -50,7 +50,9 @@ def _deliver(spool: Spool, runs: Runs, state: State, records: Sequence[tuple[Rec
     run_id = state.run_id or _find_or_create(spool, runs)
     state = spool.save(replace(state, run_id=run_id))
     for group, end in _batches(records):
-        if group[0]["op"] == "artifact":
+        if not has_form(group[0]):
+            spool.reject(group[0], "it lacks a part, or a part has the wrong type")
+        elif group[0]["op"] == "artifact":
             state = _upload(spool, runs, state, group[0])
         else:
             _apply(spool, runs, run_id, group)
@@ -61,12 +63,12 @@ def _deliver(spool: Spool, runs: Runs, state: State, records: Sequence[tuple[Rec
 def _batches(records: Sequence[tuple[Record, int]]) -> Iterator[tuple[list[Record], int]]:
     """Yield batches of successive records that fit into a request, each with the offset after it.
 
-    Metrics, parameters and tags are batched. Every other record is a batch of its own.
+    Metrics, parameters and tags are batched. Every other record, and each damaged record, is a batch of its own.
     """
     group: list[Record] = []
     values, last = 0, 0
     for record, end in records:
-        batched = record["op"] in _BATCHED
+        batched = record["op"] in _BATCHED and has_form(record)
         count = len(record["values"]) if batched else 0
         if group and (not batched or values + count > _BATCH_VALUES):
             yield group, last
@@ -122,7 +124,7 @@ def _find_or_create(spool: Spool, runs: Runs) -> str:
     The caller holds the spool's lock, so no other process makes the run at the same time.
     """
     head = spool.read(0, limit=1)[0]
-    if not head or head[0][0]["op"] != "create":
+    if not head or head[0][0]["op"] != "create" or not has_form(head[0][0]):
         raise ParentMissingError(f"{spool.path}: its first record does not say which run it is")
     record = head[0][0]
     identity = Identity(record["study"], record["trial"])
@@ -136,12 +138,12 @@ def _parent(spool: Spool, runs: Runs, study: str) -> str:
     """Return the id of the study's run, after making it from the study's own spool if the server has none."""
     parent = Spool(spool.directory, STUDY)
     with parent.lock(_PARENT_WAIT_S) as locked:
-        state = parent.state(runs.target.key)
+        state = parent.state(runs.target.key, runs.target.born)
         if state.run_id is not None and runs.known(state.run_id):
             return state.run_id
         if locked:
             run_id = _find_or_create(parent, runs)
-            parent.save(State(target=runs.target.key, run_id=run_id))
+            parent.save(State(target=runs.target.key, run_id=run_id, born=runs.target.born))
             return run_id
     if (found := runs.find(Identity(study, None))) is not None:  # another machine may have made it from its own spool
         return found

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from coldtune.errors import describe_os_error, is_about_files
 from coldtune.tracking.deliver import ParentMissingError, drain_spool
 from coldtune.tracking.runs import Runs
 from coldtune.tracking.server import Target
@@ -50,11 +51,11 @@ def drain(directory: Path, target: Target) -> Drained:
         runs = Runs(target)
         for name in sizes(directory):
             spool = Spool(directory, name)
-            before = spool.state(target.key).offset
+            before = spool.state(target.key, target.born).offset
             done, problem = _deliver_spool(spool, runs)
             error = problem or error
             busy += not done and problem is None
-            sent += [spool.count(before, spool.state(target.key).offset)] if done or problem else []
+            sent += [spool.count(before, spool.state(target.key, target.born).offset)] if done or problem else []
     except Exception as failure:
         error = _explain(failure, target)
     return Drained(pending(directory, target), error, sum(sent), sum(map(bool, sent)), busy)
@@ -189,7 +190,9 @@ class Drainer:
 
 def _undelivered(directory: Path, target: Target, wanted: Mapping[str, int]) -> dict[str, int]:
     """Return the missing bytes of each spool that is not yet delivered up to `wanted` bytes."""
-    missing = {name: size - Spool(directory, name).state(target.key).offset for name, size in wanted.items()}
+    missing = {
+        name: size - Spool(directory, name).state(target.key, target.born).offset for name, size in wanted.items()
+    }
     return {name: left for name, left in missing.items() if left > 0}
 
 
@@ -202,6 +205,10 @@ def _deliver_spool(spool: Spool, runs: Runs) -> tuple[bool, str | None]:
         return drain_spool(spool, runs), None
     except ParentMissingError as missing:
         return False, str(missing)
+    except OSError as failure:
+        if is_about_files(failure):
+            return False, describe_os_error(failure)
+        raise
     except Exception as failure:
         if not runs.reachable():
             raise

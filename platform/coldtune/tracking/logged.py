@@ -37,6 +37,8 @@ def _find_run(run_id: str, uri: str) -> Any:
 
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise ValueError(f"tracking URI = {uri!r}: no such database")  # MLflow would create it
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).stat().st_size:
+        return None  # MLflow would make its tables in an empty file
     try:
         return client(check_uri(uri)).get_run(run_id)
     except UnusableError as why:
@@ -45,6 +47,11 @@ def _find_run(run_id: str, uri: str) -> Any:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise ValueError(f"tracking URI = {shown(uri)!r}: {_first_line(error)}") from None
+    except Exception as error:  # a database that is damaged, or locked, or of another program
+        raise ValueError(
+            f"tracking URI = {shown(uri)!r}: cannot be read ({_first_line(error)}). Restore the database. If it is "
+            "lost, remove it, and `coldtune tracking sync` sends all records of the home again"
+        ) from None
 
 
 def _read_text(run: Any, name: str, uri: str) -> str:
@@ -54,7 +61,7 @@ def _read_text(run: Any, name: str, uri: str) -> str:
         raise ValueError(f"{run_id}: this run is {owner}. Name the run of a trial")
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            return Path(client(check_uri(uri)).download_artifacts(run_id, name, scratch)).read_text()
+            return Path(client(check_uri(uri)).download_artifacts(run_id, name, scratch)).read_text(encoding="utf-8")
     except Exception as error:  # of MLflow, its database, the file system or a server
         state = tags.get(TAG_STATE, "unknown")
         raise ValueError(

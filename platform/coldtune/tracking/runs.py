@@ -53,7 +53,7 @@ class RefusedError(Exception):
 
 
 class RunGoneError(Exception):
-    """The server does not know the run any more (its database was replaced)."""
+    """The server does not know the run any more, because it was deleted or the database was replaced."""
 
 
 class Runs:
@@ -97,12 +97,12 @@ class Runs:
                 params += [Param(key, value) for key, value in values]
             else:
                 tags.update(values)
-        with self._request():
+        with self._request(run_id):
             self._client.log_batch(run_id, metrics, params, [RunTag(key, value) for key, value in tags.items()])
 
     def artifact(self, run_id: str, path: str, folder: str) -> None:
         """Upload a file into a folder of the run's artifacts ("" is the root)."""
-        with self._request():
+        with self._request(run_id):
             self._client.log_artifact(run_id, path, folder or None)
 
     def end(self, run_id: str, record: Record) -> None:
@@ -111,16 +111,16 @@ class Runs:
         if reason := record.get("reason"):
             tags |= {TAG_REASON: reason, NOTE: f"**{record['status'].capitalize()}**: {reason}"}
         self.log(run_id, [{"op": "tags", "values": tags}])
-        with self._request():
+        with self._request(run_id):
             self._client.set_terminated(run_id, STATUSES[record["status"]], record["time"])
 
     def resume(self, run_id: str) -> None:
         """Set an ended run to running again, and clear the reason why it had ended."""
-        with self._request():
+        with self._request(run_id):
             run = self._client.get_run(run_id)
         tags = {TAG_STATE: "running"} | {key: "" for key in (TAG_REASON, NOTE) if TAG_REASON in run.data.tags}
         self.log(run_id, [{"op": "tags", "values": tags}])
-        with self._request():
+        with self._request(run_id):
             if run.info.status != "RUNNING":
                 self._client.update_run(run_id, status="RUNNING")
 
@@ -143,14 +143,17 @@ class Runs:
         return True
 
     @contextmanager
-    def _request(self) -> Iterator[None]:
-        """Raise RefusedError or RunGoneError if a request will never succeed, and note whether it was answered."""
+    def _request(self, run_id: str) -> Iterator[None]:
+        """Raise RefusedError or RunGoneError if a request will never succeed, and note whether it was answered.
+
+        MLflow refuses every record of a deleted run. The run may be made again, so its records are not set aside.
+        """
         try:
             yield
         except Exception as error:
             code = getattr(error, "error_code", None)
             self.answering = code == _GONE or code in _REFUSALS
-            if code == _GONE:
+            if code == _GONE or (code in _REFUSALS and self._is_deleted(run_id)):
                 raise RunGoneError(str(error)) from error
             if code in _REFUSALS:
                 raise RefusedError(str(error).strip()[:500]) from error
@@ -158,12 +161,17 @@ class Runs:
         self.answering = True
 
     def alive(self, run_id: str) -> bool:
-        """Return True if the server answers and knows this run."""
+        """Return True if the server answers and has this run, and the run is not deleted."""
         try:
-            self._client.get_run(run_id)
+            return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
         except Exception:
             return False
-        return True
+
+    def _is_deleted(self, run_id: str) -> bool:
+        try:
+            return bool(self._client.get_run(run_id).info.lifecycle_stage == "deleted")
+        except Exception:
+            return False
 
 
 def _user() -> str:

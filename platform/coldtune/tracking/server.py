@@ -34,10 +34,16 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 @dataclass(frozen=True)
 class Target:
-    """A tracking server (or database) and an experiment on it, as `prepare` returns them."""
+    """A tracking server (or database) and an experiment on it, as `prepare` returns them.
+
+    Attributes:
+        born: When the experiment was made, in milliseconds since the epoch. A database that was removed and made again
+            has an experiment of the same id, but of another time. 0 if it is not known.
+    """
 
     uri: str
     experiment_id: str
+    born: int = 0
 
     @property
     def key(self) -> str:
@@ -101,7 +107,8 @@ def prepare(uri: str, experiment: str, artifact_root: Path) -> Target:
     location = None if server else artifact_root.absolute().as_uri()
     with _sqlite_lock(uri):
         try:
-            return Target(uri, _get_or_make_experiment(client(uri), experiment, location))
+            experiment_id = _get_or_make_experiment(client(uri), experiment, location)
+            return Target(uri, experiment_id, int(client(uri).get_experiment(experiment_id).creation_time or 0))
         except ValueError:
             raise
         except Exception as error:  # of MLflow, SQLAlchemy or a database driver, and caused by the user's URI

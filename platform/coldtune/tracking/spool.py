@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -22,14 +23,28 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from coldtune.files import lock_open_file, write_file
+from coldtune.readback import read_json
 
 STUDY = "study"
 SUFFIX = ".jsonl"
 _TAIL = 2**16
+_LONGEST_LINE = 2**24
 _LOG = logging.getLogger("coldtune.tracking")
 
 Record = dict[str, Any]
+
+# What each kind of record must hold so that it can be delivered.
+_FIELDS: dict[str, dict[str, Any]] = {
+    "create": {"study": str, "trial": int | None, "name": str, "tags": dict, "time": int},
+    "params": {"values": dict},
+    "metrics": {"values": dict, "step": int, "time": int},
+    "tags": {"values": dict},
+    "artifact": {"path": str, "folder": str},
+    "end": {"status": str, "time": int},
+}
 
 
 def now() -> int:
@@ -48,6 +63,7 @@ class State:
 
     Attributes:
         target: The server and experiment (`Target.key`) to which `run_id` and `offset` belong.
+        born: When that experiment was made (`Target.born`). 0 if an older version of coldtune wrote the state.
         offset: The number of bytes of the journal that are delivered.
     """
 
@@ -55,6 +71,10 @@ class State:
     run_id: str | None = None
     offset: int = 0
     attempts: int = 0  # to deliver the record at `offset`, counted only while the server itself answers
+    born: int = 0
+
+
+_STATE = TypeAdapter(State)
 
 
 class Spool:
@@ -118,8 +138,8 @@ class Spool:
         with file:
             file.seek(offset)
             while len(records) < limit:
-                line = file.readline()
-                if not line.endswith(b"\n"):
+                line = file.readline(_LONGEST_LINE)
+                if not line.endswith(b"\n") and len(line) < _LONGEST_LINE:
                     break
                 offset += len(line)
                 if (record := _parse(line, self.path)) is not None:
@@ -178,15 +198,35 @@ class Spool:
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
 
-    def state(self, target: str | None = None) -> State:
-        """Return the delivery state. With `target`, return a new state if the stored state is for another server."""
+    def state(self, target: str | None = None, born: int = 0) -> State:
+        """Return the delivery state. With `target`, return a new state if the stored state is for another server.
+
+        A state that cannot be read counts as lost.
+
+        Args:
+            target: The key of a server and an experiment.
+            born: When that experiment was made, if it is known. A later time than that of the stored state means that
+                the server's database was replaced.
+        """
         try:
-            state = State(**json.loads(self.state_path.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
+            state = _STATE.validate_python(read_json(self.state_path))
+        except (FileNotFoundError, ValueError):
             state = State()
-        if target is not None and (state.target != target or state.offset > self.size()):
-            return State(target=target)
-        return state
+        if target is None:
+            return state
+        # A state of an older version knows no time, but a state that was written before the experiment was made is not
+        # the state of this experiment.
+        replaced = born and (born != state.born if state.born else self._written() < born)
+        if state.target != target or replaced or not 0 <= state.offset <= self.size():
+            return State(target=target, born=born)
+        return replace(state, born=born or state.born)
+
+    def _written(self) -> float:
+        """Return when the delivery state was written, in milliseconds since the epoch."""
+        try:
+            return self.state_path.stat().st_mtime * 1000
+        except OSError:
+            return math.inf
 
     def save(self, state: State) -> State:
         """Replace the delivery state atomically, and return it. Call this only while holding `lock`."""
@@ -242,7 +282,7 @@ class Spool:
     def reject(self, record: Record, reason: str) -> None:
         """Set aside a record that the server will never accept, so that the records after it can be delivered."""
         _LOG.warning("%s: the tracking server refuses a record (kept in %s): %s", self.name, self.rejected_path, reason)
-        with self.rejected_path.open("a") as file:
+        with self.rejected_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"reason": reason, "record": record}) + "\n")
 
 
@@ -267,25 +307,46 @@ def advanced(state: State, offset: int) -> State:
 
 
 def _parse(line: bytes, path: Path) -> Record | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict) or "op" not in record:
-        if line.strip():
-            _LOG.warning("%s: skipped a torn line of %d bytes", path, len(line))
-        return None
+    """Return the record of a line, or None if the line is torn or damaged.
+
+    Zero bytes before a record are the rest of a line that a power cut has lost.
+    """
+    record = _decode(line)
+    if record is None and line.strip():
+        _LOG.warning("%s: skipped a torn line of %d bytes", path, len(line))
     return record
+
+
+def _decode(line: bytes) -> Record | None:
+    try:
+        record = json.loads(line.lstrip(b"\0"))
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("op"), str) else None
+
+
+def has_form(record: Record) -> bool:
+    """Return whether a record holds everything that its delivery needs. A damaged or edited journal may not."""
+    types = _FIELDS.get(record["op"], {})
+    if not all(isinstance(record.get(name), kind) for name, kind in types.items()):
+        return False
+    if record["op"] == "metrics":
+        return all(map(_is_number, record["values"].values()))
+    return record["op"] not in ("params", "tags") or all(isinstance(text, str) for text in record["values"].values())
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a value of a record is a number. NaN and infinities are recorded as text."""
+    return isinstance(value, int | float) or value in ("nan", "inf", "-inf")
 
 
 def _status(line: bytes) -> str | None:
     """Return the status of the run that a record sets, or None for the many records that set no status."""
     if not any(op in line for op in (b'"end"', b'"resume"', b'"create"')):
         return None
-    try:
-        record = json.loads(line)
-    except ValueError:
+    record = _decode(line)
+    if record is None:
         return None
     if record["op"] == "end":
-        return str(record["status"])
+        return str(record.get("status"))
     return "running" if record["op"] in ("resume", "create") else None

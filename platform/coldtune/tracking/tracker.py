@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from coldtune.tracking.drain import Drainer
 from coldtune.tracking.runs import STATUSES
 from coldtune.tracking.server import Target
-from coldtune.tracking.spool import Record, Spool, now, run_file
+from coldtune.tracking.spool import Record, Spool, has_form, now, run_file
 
 Status = Literal["finished", "pruned", "failed", "interrupted"]
 
@@ -133,7 +133,7 @@ class Tracker:
         """Return MLflow's id of the run, or None if it is not known after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
-            state = self._spool.state(self._target.key if self._target else None)
+            state = self._spool.state(self._target.key, self._target.born) if self._target else self._spool.state()
             if state.run_id is not None or time.monotonic() >= deadline:
                 return state.run_id
             time.sleep(0.05)
@@ -184,6 +184,8 @@ class Tracker:
                 return last
             for record, _ in records:
                 last = record
+                if not has_form(record):
+                    continue
                 if record["op"] == "params":
                     self._params |= record["values"]
                 elif record["op"] == "artifact":

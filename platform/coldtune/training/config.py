@@ -8,6 +8,9 @@ from pydantic import Field
 
 from coldtune.config import Config, identity
 
+MOST_STEPS = 1_000_000_000
+"""The largest number of steps, or of steps between two events, that a training may have."""
+
 
 class TrainingConfig(Config):
     """The optimisation of the restorer: the paper's section 3.1 with Adam and an averaged model (its appendix A).
@@ -15,16 +18,18 @@ class TrainingConfig(Config):
     There are two kinds of fields. Most of them shape the trajectory: after a change it is another training, and
     `trajectory()` identifies it. `steps` and the bookkeeping do not. The first 1,000 steps of a training of 5,000 are
     the training of 1,000 steps, whatever is reported, validated or saved on the way.
+
+    Upper bounds are far above anything that could be meant. They find a typing error before anything is spent.
     """
 
-    steps: int = Field(default=2000, ge=1)
+    steps: int = Field(default=2000, ge=1, le=MOST_STEPS)
     """Optimiser steps. They are the only measure of length; the clock never ends a training. The paper takes 60,000
     to 700,000."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1, le=1_000_000)
     """Images per micro-step, over all workers together. Each worker takes its share of them."""
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1, le=1_000_000)
     """Micro-steps whose gradients are averaged for one optimiser step: `batch_size * accumulate` images per step."""
-    lr: float = Field(default=1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0, le=1000)
     """Adam's step size. It is constant, because a schedule would tie the trajectory to its length. The paper: 2e-5."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute (paper) or squared error of R(D(x, t), t) against x, over pixels in [-1, 1]."""
@@ -32,7 +37,7 @@ class TrainingConfig(Config):
     """Gradients with a larger 2-norm are scaled down to this norm. None, as in the paper: never."""
     ema_decay: float = Field(default=0.995, ge=0, lt=1)
     """Weight of the old average at each update of the averaged model, with which sampling and validation work."""
-    ema_every: int = Field(default=1, ge=1)
+    ema_every: int = Field(default=1, ge=1, le=MOST_STEPS)
     """Optimiser steps between updates of the average. The paper: 10, so its memory is about 2,000 steps."""
     ema_warmup: bool = True
     """True: the decay is min(ema_decay, (1 + k) / (10 + k)) at the k-th update, k = 0, 1, .. The average of a short
@@ -44,14 +49,14 @@ class TrainingConfig(Config):
     """Arithmetic of convolutions and matrix products: IEEE single, TF32 (10-bit mantissa, NVIDIA only), or autocast to
     bfloat16. Weights, the average and Adam's moments are always float32."""
 
-    validate_every: int = Field(default=500, ge=0)
+    validate_every: int = Field(default=500, ge=0, le=MOST_STEPS)
     """Steps between validations. 0: never. With any other value, the last step is validated too."""
-    validate_images: int = Field(default=256, ge=1)
+    validate_images: int = Field(default=256, ge=1, le=MOST_STEPS)
     """Size of the fixed validation grid. It is smaller if the split has fewer images."""
-    report_every: int = Field(default=50, ge=1)
+    report_every: int = Field(default=50, ge=1, le=MOST_STEPS)
     """Steps between reports. A report is the mean since the last report. Larger values may notice a divergence
     later."""
-    checkpoint_every: int = Field(default=500, ge=0)
+    checkpoint_every: int = Field(default=500, ge=0, le=MOST_STEPS)
     """Steps between checkpoints, hence the most work that an interruption can lose. 0: only at the end. The last step
     always gets a checkpoint."""
 

@@ -106,8 +106,8 @@ class TrainingState:
         )
         position = self.step * self.config.batch_size * self.config.accumulate
         state = {"format": _FORMAT, "step": self.step, "position": position, "torch": str(torch.__version__)}
-        (directory / STATE).write_text(json.dumps(state, indent=1) + "\n")
-        (directory / HISTORY).write_text("".join(json.dumps(row) + "\n" for row in self.history))
+        (directory / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        (directory / HISTORY).write_text("".join(json.dumps(row) + "\n" for row in self.history), encoding="utf-8")
 
     def load(self, directory: Path) -> None:
         """Load the checkpoint in `directory`.
@@ -139,7 +139,7 @@ def read_state(directory: Path) -> dict[str, Any]:
     Raises:
         ValueError: If this version does not read the format.
     """
-    state: dict[str, Any] = json.loads((directory / STATE).read_text())
+    state: dict[str, Any] = json.loads((directory / STATE).read_text(encoding="utf-8"))
     if state.get("format") != _FORMAT:
         raise ValueError(f"{directory}: checkpoint format {state.get('format')!r}. This version reads {_FORMAT}.")
     return state
@@ -147,7 +147,7 @@ def read_state(directory: Path) -> dict[str, Any]:
 
 def read_history(directory: str | Path) -> list[dict[str, float]]:
     """Return the reports of a training up to this checkpoint, oldest first: `step` and the metrics of each."""
-    return [json.loads(line) for line in (Path(directory) / HISTORY).read_text().splitlines()]
+    return [json.loads(line) for line in (Path(directory) / HISTORY).read_text(encoding="utf-8").splitlines()]
 
 
 def load_restorer(

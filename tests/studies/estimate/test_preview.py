@@ -17,7 +17,7 @@ from coldtune.metrics import ProtocolConfig, build_extractor, resolve
 from coldtune.stages.trial import parse_trial
 from coldtune.studies.estimate import timing
 from coldtune.studies.estimate.cost import CostEstimate, estimate_cost
-from coldtune.studies.estimate.preview import likely, preview
+from coldtune.studies.estimate.preview import MOST_DRAWN, likely, preview
 from coldtune.studies.estimate.timing import Timing, time_base
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.space import Space
@@ -87,6 +87,18 @@ def test_estimate_of_a_search_uses_feasible_points(root: Path, dataset: Dataset)
     whole = estimate_cost(points, space, dataset, {}, Timing(images_per_s=1.0, evaluations_per_s=1e9))
     assert whole.trainings == 5
     assert whole.training_s == sum(300 * point["batch"] for point in points)
+
+
+def test_estimate_of_many_trials_is_scaled_from_few_points(root: Path, dataset: Dataset) -> None:
+    spec = build_spec("x", root / "search_spaces" / "training.yaml")
+    space = Space(spec.space, spec.base, dataset.image_shape)
+    assert len(likely(space, spec, 1_000_000)) == MOST_DRAWN
+    few = CostEstimate(trials=300, trainings=150, samplings=600, training_s=30.0, sampling_s=6.0, longest_s=2.0)
+    many = few.scale_to(3000, shared=False)
+    assert (many.trials, many.trainings, many.samplings, many.training_s, many.longest_s) == (3000, 1500, 6000, 300, 2)
+    assert "3,000 trials, judging by 300 of them: 1,500 trainings (" in many.describe(slots=2)
+    assert few.scale_to(3000, shared=True).trainings == 150, "all trials share these trainings"
+    assert few.scale_to(300, shared=False) == few
 
 
 def test_study_preview_command_prints_costs_and_starts_nothing(

@@ -73,7 +73,7 @@ def make_killed_studies(home: Path, uri: str, *names: str) -> list[StudyFolder]:
     """Make studies whose driver was killed: trials 0 and 1 finished, 2 and 3 failed, 4 was running. No run ended."""
     folders = [StudyFolder(home, name) for name in names]
     for folder in folders:
-        folder.save(make_spec(), {"storage": None, "tracking_uri": uri, "trials": 5})
+        folder.save(make_spec(), {"storage": None, "tracking_uri": uri, "trials": 5, "fingerprint": "0"})
     command = [sys.executable, "-c", KILLED_DRIVER, str(home), *names]
     assert subprocess.run(command, cwd=Path(__file__).parent, check=False).returncode == -signal.SIGKILL
     return folders
@@ -137,7 +137,9 @@ def test_tracking_sync_ends_the_runs_of_a_killed_driver(
 ) -> None:
     killed, running, unreachable = names = [f"{study}{letter}" for letter in "abc"]
     folders = make_killed_studies(tmp_path, target.uri, *names)
-    folders[2].save(make_spec(), {"storage": None, "tracking_uri": "http://127.0.0.1:1", "trials": 5})
+    folders[2].save(
+        make_spec(), {"storage": None, "tracking_uri": "http://127.0.0.1:1", "trials": 5, "fingerprint": "0"}
+    )
     with driver_lease(FolderRegistry(folders[1].path / "drivers"), running, join=False):
         said = sync(tmp_path, capsys)
     assert list(said) == names, "a problem with a study does not affect the other studies"

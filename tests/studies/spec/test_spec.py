@@ -58,7 +58,7 @@ def test_spec_saved_and_loaded_is_equal(space: Path, tmp_path: Path) -> None:
         (["trainin.steps=1"], "trainin: unknown section; allowed: data, degradation"),
         (["data.name.first=x"], r"data\.name is a value"),
         (["search.algorithm=cmaes"], r"search\.algorithm = 'cmaes'.*'tpe'"),
-        (["degradation=blur"], "degradation: required, a mapping"),
+        (["degradation=blur"], "degradation = 'blur': must be a mapping"),
     ],
 )
 def test_build_spec_wrong_setting_is_refused(space: Path, settings: list[str], said: str) -> None:
@@ -69,10 +69,16 @@ def test_build_spec_wrong_setting_is_refused(space: Path, settings: list[str], s
 def test_build_spec_dataset_sets_its_extractor_or_is_refused(space: Path) -> None:
     for dataset in ("mnist", "cifar10"):
         assert build_spec("j", space, dataset=dataset).base["protocol"]["extractor"] == dataset
-    with pytest.raises(ValueError, match=r"protocol\.extractor: no judge ships for dataset 'squares'.*module:"):
+    with pytest.raises(ValueError, match=r"data\.name = 'squares': unknown dataset; allowed: .*mnist"):
         build_spec("j", space, dataset="squares")
     own = build_spec("j", space, dataset="cifar10", settings=["protocol.extractor=my.module:judge"])
     assert own.base["protocol"]["extractor"] == "my.module:judge"
+
+
+def test_build_spec_dataset_without_a_judge_is_refused(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(JUDGES, "mnist")
+    with pytest.raises(ValueError, match=r"protocol\.extractor: no judge ships for dataset 'mnist'.*module:"):
+        build_spec("j", space, dataset="mnist")
 
 
 def test_judges_cover_every_dataset_with_existing_extractors() -> None:

@@ -15,6 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from coldtune.readback import UnreadableError
 from coldtune.studies.storage.backends import JOURNAL, open_storage
 from coldtune.studies.storage.journal import Journal, batch
 
@@ -157,3 +158,55 @@ def test_journal_lock_file_of_a_killed_writer_is_removed(tmp_path: Path, monkeyp
     told(open_study(open_storage(tmp_path)), 2.0)
     assert values(open_storage(tmp_path)) == [1.0, 2.0]
     assert not (tmp_path / f"{JOURNAL}.lock").exists()
+
+
+@pytest.mark.parametrize("tail", [bytes(1), bytes(100_000), bytes(20) + b"\n", b'{"op_code"' + bytes(300), b"\n\n"])
+def test_journal_zero_bytes_at_the_end_are_mended_as_a_torn_line(tmp_path: Path, tail: bytes) -> None:
+    told(open_study(open_storage(tmp_path)), 1.0)
+    path = tmp_path / JOURNAL
+    whole = path.read_bytes()
+    path.write_bytes(whole + tail)
+    study = open_study(open_storage(tmp_path))
+    assert [trial.value for trial in study.trials] == [1.0]
+    told(study, 2.0)
+    assert values(open_storage(tmp_path)) == [1.0, 2.0]
+    assert path.read_bytes().startswith(whole + b"{")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (bytes(50), "contains zero bytes"),
+        (bytes(50) + b'{"op_code":99}', "contains zero bytes"),
+        (b'{"op_code":6,', "is not complete JSON"),
+        (b"\xff\xfe", "is not complete JSON"),
+        (b"[" * 100_000, "is not complete JSON"),
+        (b"null", "is not a record of Optuna"),
+        (b"[1]", "is not a record of Optuna"),
+        (b"{}", "is not a record that this version of coldtune and Optuna knows"),
+        (b'{"op_code":99,"worker_id":"x"}', "is not a record that this version of coldtune and Optuna knows"),
+        (b'{"op_code":6,"worker_id":"x"}', "is not a record that this version"),
+        (b'{"op_code":6,"worker_id":"x","trial_id":0,"state":1,"values":[NaN]}', "are not finite numbers"),
+        (b'{"op_code":6,"worker_id":"x","trial_id":0,"state":1,"values":["1"]}', "are not finite numbers"),
+    ],
+)
+def test_journal_damaged_line_is_named_with_a_way_out(tmp_path: Path, line: bytes, says: str) -> None:
+    study = open_study(open_storage(tmp_path))
+    path = tmp_path / JOURNAL
+    before = path.read_bytes()
+    number = before.count(b"\n") + 1
+    told(study, 1.0)
+    path.write_bytes(before + line + b"\n" + path.read_bytes()[len(before) :])
+    with pytest.raises(UnreadableError) as error:
+        open_storage(tmp_path)
+    assert str(error.value).startswith(f"{path}, line {number}: {says}") or says in str(error.value)
+    assert f"{path}, line {number}: " in str(error.value)
+    assert f"`head -n {number - 1}`" in str(error.value)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[: number - 1]))
+    assert values(open_storage(tmp_path)) == [], "the way out works"
+
+
+def test_journal_that_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / JOURNAL)
+    with pytest.raises(UnreadableError, match="is not a regular file"):
+        open_storage(tmp_path)

@@ -123,7 +123,7 @@ def test_job_with_another_spec_of_the_same_name_is_refused(job: Call) -> None:
     code, _, error = job("--study", "old", "--set", "training.lr=0.002")
     assert code == 2
     assert "holds a study with another spec. Use the same settings, or another name" in error
-    assert "--import old:\n  base.training.lr: 0.002, there 0.001" in error
+    assert "--import old. base.training.lr: 0.002, there 0.001" in error
 
 
 def test_job_with_a_changed_judge_is_refused(home: Path, job: Call) -> None:

@@ -268,7 +268,7 @@ def test_imports_are_part_of_the_spec(begin: Callable[..., Begun]) -> None:
     assert plain_.name != plain_.model_copy(update={"imports": ("old",)}).name
     begin("new", SEARCH, imports=("old",))
     with pytest.raises(
-        ValueError, match=r"--study new: .*another spec. .*--import new:\n +imports: \[\], there \['old'\]"
+        ValueError, match=r"--study new: .*another spec. .*--import new\. imports: \[\], there \['old'\]"
     ):
         StudyFolder(begin("x", SEARCH).folder.home, "new").check_same_study(plain_, "any")
 

@@ -21,7 +21,7 @@ class DegradationConfig(Config):
 
     Attributes:
         kind: The name under which the degradation is registered.
-        steps: T, the number of steps.
+        steps: T, the number of steps, at most 10,000. Some degradations hold a table of every step in memory.
         quantize: Truncate D(x, t) to 8 bit for every t >= 1, as the authors do for masks. Otherwise the faint rest of a
             masked pixel, in floating point, gives the image away (A.2). The truncation applies to the images that
             training sees and to x_T. The samplers' own D and their iterates stay exact, as in the authors' code.
@@ -29,7 +29,7 @@ class DegradationConfig(Config):
     """
 
     kind: str
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=10_000)
     quantize: bool = False
 
 

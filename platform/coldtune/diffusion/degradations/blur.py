@@ -31,7 +31,7 @@ class BlurConfig(DegradationConfig):
     """
 
     kind: Literal["blur"] = "blur"
-    kernel_size: int = Field(ge=3)
+    kernel_size: int = Field(ge=3, le=4095)
     padding: Padding
     sigma: SigmaConfig
     collapse_final: bool = False

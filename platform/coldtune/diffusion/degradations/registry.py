@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from coldtune.config import parse
+from coldtune.config import parse, shorten
 from coldtune.diffusion.degradations.animorph import Animorph, AnimorphConfig
 from coldtune.diffusion.degradations.base import Degradation, DegradationConfig
 from coldtune.diffusion.degradations.blur import Blur
@@ -79,9 +79,11 @@ def degradation_config(config: Mapping[str, Any] | DegradationConfig) -> Degrada
 
     Keys whose limits depend on the size of the images are checked by `build_degradation`.
     """
+    if not isinstance(config, DegradationConfig | Mapping):
+        raise ValueError(f"degradation = {shorten(config)}: must be a mapping with `kind`")
     kind = config.kind if isinstance(config, DegradationConfig) else config.get("kind")
-    if kind not in DEGRADATIONS:
-        raise ValueError(f"degradation.kind = {kind!r}: allowed: {', '.join(sorted(DEGRADATIONS))}")
+    if not isinstance(kind, str) or kind not in DEGRADATIONS:
+        raise ValueError(f"degradation.kind = {shorten(kind)}: allowed: {', '.join(sorted(DEGRADATIONS))}")
     return parse(DEGRADATIONS[kind].config_type, config, where="degradation")
 
 

@@ -24,7 +24,7 @@ class GmmPriorConfig(PriorConfig):
     """
 
     kind: Literal["gmm"] = "gmm"
-    components: int = Field(default=1, ge=1)
+    components: int = Field(default=1, ge=1, le=10_000)
     noise_scale: float = Field(default=0.002, ge=0)
 
 

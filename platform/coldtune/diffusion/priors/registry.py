@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coldtune.config import parse
+from coldtune.config import parse, shorten
 from coldtune.diffusion.degradations.base import Degradation
 from coldtune.diffusion.priors.base import Prior, PriorConfig
 from coldtune.diffusion.priors.color import ColorPrior
@@ -44,7 +44,9 @@ def prior_config(config: Mapping[str, Any] | PriorConfig) -> PriorConfig:
 
     `build_prior` checks whether the prior fits a degradation.
     """
+    if not isinstance(config, PriorConfig | Mapping):
+        raise ValueError(f"prior = {shorten(config)}: must be a mapping with `kind`")
     kind = config.kind if isinstance(config, PriorConfig) else config.get("kind")
-    if kind not in PRIORS:
-        raise ValueError(f"prior.kind = {kind!r}: allowed: {', '.join(sorted(PRIORS))}")
+    if not isinstance(kind, str) or kind not in PRIORS:
+        raise ValueError(f"prior.kind = {shorten(kind)}: allowed: {', '.join(sorted(PRIORS))}")
     return parse(PRIORS[kind].config_type, config, where="prior")

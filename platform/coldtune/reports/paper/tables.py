@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from coldtune.config import Config, parse
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import Value, check_same
+from coldtune.yaml_files import read_yaml
 
 FILE = Path(__file__).with_name("paper_tables.yaml")
 NAMES = {"afhq": "AFHQ", "celeba": "CelebA", "cifar10": "CIFAR-10", "digits": "digits", "mnist": "MNIST"}
@@ -85,8 +85,7 @@ class PaperTable(Config):
 @functools.cache
 def tables() -> Mapping[str, PaperTable]:
     """Return the paper's tables by number. `5.3` and `A.7` are sections that print FIDs in their text."""
-    tree = yaml.safe_load(FILE.read_text())
-    return {number: parse(PaperTable, table, f"table {number}") for number, table in tree.items()}
+    return {number: parse(PaperTable, table, f"table {number}") for number, table in read_yaml(FILE).items()}
 
 
 def heading(number: str) -> str:

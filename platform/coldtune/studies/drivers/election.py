@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from coldtune.processes import gone, here, this_process
+from coldtune.processes import gone, here, is_process, this_process
 from coldtune.studies.drivers.registry import DriverRegistry
 
 DEAD_AFTER_S = 60.0
@@ -211,6 +211,11 @@ def _drivers(notes: Mapping[str, Any], but: str) -> list[Driver]:
 
 
 def _parse_driver(token: str, about: Any) -> Driver | None:
-    if about is None:
+    """Return the driver of a note. None if there is no note, or if it is damaged: a living driver writes it again."""
+    if not is_process(about):
         return None
-    return Driver(token, about, about["place"], float(about["started"]), float(about["seconds"]))
+    place, started, seconds = about.get("place"), about.get("started"), about.get("seconds")
+    numbers = isinstance(started, int | float) and isinstance(seconds, int | float)
+    if not numbers or not isinstance(place, int | None):
+        return None
+    return Driver(token, about, place, float(started), float(seconds))

@@ -10,7 +10,10 @@ from typing import Any, Protocol
 from optuna.study import Study
 
 from coldtune.files import write_file
+from coldtune.readback import UnreadableError, read_json
 from coldtune.studies.storage.optuna_private import read_study_attributes, write_study_attribute
+
+_LIMIT = 2**16  # bytes of a note
 
 
 class DriverRegistry(Protocol):
@@ -45,10 +48,13 @@ class FolderRegistry:
         return {key: value for key, value in notes.items() if value is not None}
 
     def get(self, key: str) -> Any:
-        """Return the note with a key. On network file systems, a file may be there before its folder lists it."""
+        """Return the note with a key. On network file systems, a file may be there before its folder lists it.
+
+        A note that cannot be read counts as missing. Its writer, if it lives, soon writes it again.
+        """
         try:
-            return json.loads((self.folder / key).read_text())
-        except FileNotFoundError:
+            return read_json(self.folder / key, limit=_LIMIT)
+        except (FileNotFoundError, UnreadableError):
             return None
 
     def put(self, key: str, value: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class CostEstimate:
         trainings, samplings: How many different trainings and samplings there are.
         training_s, sampling_s: Their seconds in all.
         longest_s: Seconds of the longest training, which no number of parallel trials can shorten.
+        drawn: The number of trials from which the work of all was estimated. None if it was counted for all.
     """
 
     trials: int
@@ -39,13 +40,35 @@ class CostEstimate:
     training_s: float
     sampling_s: float
     longest_s: float
+    drawn: int | None = None
+
+    def scale_to(self, trials: int, *, shared: bool) -> CostEstimate:
+        """Return the estimate for more trials of the same space.
+
+        Args:
+            trials: The number of trials in all.
+            shared: True if all trials share the trainings that were counted.
+        """
+        if trials <= self.trials:
+            return self
+        factor = trials / self.trials
+        training = 1.0 if shared else factor
+        return replace(
+            self,
+            trials=trials,
+            trainings=round(self.trainings * training),
+            samplings=round(self.samplings * factor),
+            training_s=self.training_s * training,
+            sampling_s=self.sampling_s * factor,
+            drawn=self.trials,
+        )
 
     def describe(self, slots: int) -> str:
         """Return the estimate as one line for people, if `slots` trials run at the same time."""
         work = self.training_s + self.sampling_s
         wall = max(work / slots, self.longest_s)
         return (
-            f"{_counted(self.trials, 'trial')}: "
+            f"{_counted(self.trials, 'trial')}{f', judging by {self.drawn:,} of them' if self.drawn else ''}: "
             f"{_counted(self.trainings, 'training')} ({format_estimate(self.training_s)}) and "
             f"{_counted(self.samplings, 'sampling')} ({format_estimate(self.sampling_s)}), "
             f"about {format_estimate(wall)} with {slots} at once"

@@ -17,14 +17,21 @@ from coldtune.studies.estimate.cost import CostEstimate
 from coldtune.studies.estimate.timing import Timing
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.config import VARIANT, Vary
+from coldtune.studies.space.distributions import write_value
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 
+MOST_DRAWN = 300
+"""The number of points from which the cost of a study is estimated at most. More would take longer than they help."""
+
 
 def likely(space: Space, spec: StudySpec, trials: int) -> list[dict[str, Any]]:
-    """Return the points that a study would ask: the listed points, or else the first points and uniform draws."""
-    listed = listed_points(space, spec.search, spec.seed)
-    return listed[:trials] if listed is not None else _points(space, trials, space.enqueued)
+    """Return points that a study would ask: the listed points, or else the first points and uniform draws.
+
+    Of a study of many trials, it returns only the first `MOST_DRAWN`.
+    """
+    listed, count = listed_points(space, spec.search, spec.seed), min(trials, MOST_DRAWN)
+    return listed[:count] if listed is not None else _points(space, count, space.enqueued)
 
 
 def preview(
@@ -86,7 +93,7 @@ def _space_table(space: Space) -> Table:
     if space.config.variants:
         table.add_row(VARIANT, VARIANT, ", ".join(space.config.variants), "")
     for path, vary in space.config.vary.items():
-        where = ", ".join(f"{key} is {' or '.join(map(str, values))}" for key, values in vary.when.items())
+        where = ", ".join(f"{key} is {' or '.join(map(write_value, values))}" for key, values in vary.when.items())
         table.add_row(path, short_name(path), _values(vary), where)
     for path, derive in space.config.derive.items():
         table.add_row(path, short_name(path), f"derived: holds {derive.hold} at {space.targets[path]:.3g}", "")
@@ -116,7 +123,5 @@ def _shown(point: Mapping[str, Any], name: str) -> str:
 
 
 def _written(value: Any) -> str:
-    """Return a value as the space file writes it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Return a value as the space file writes it, with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else write_value(value)

@@ -17,7 +17,7 @@ from coldtune.studies.drivers.registry import registry_of
 from coldtune.studies.execution.joined import set_up_by_others
 from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.search.paired_test import judgements_of
-from coldtune.studies.storage.backends import open_storage, stored_study
+from coldtune.studies.storage.backends import JOURNAL, load_started_study, open_storage, stored_study
 from coldtune.studies.storage.record import StudyRecord, write_study
 from coldtune.studies.trials.ledger import Ledger, open_ledger
 from coldtune.studies.trials.retrying import retry_failed
@@ -75,7 +75,12 @@ def open_session(checked: Checked, target: tracking.Target, console: Console) ->
 
 def _open(checked: Checked, target: tracking.Target, stack: ExitStack, console: Console) -> Session:
     spec, folder, options = checked.spec, checked.folder, checked.options
+    started = folder.exists and folder.start()["storage"] == options.storage
+    if started and options.storage is None and not (folder.path / JOURNAL).exists():
+        load_started_study(folder.path, folder.name, None)  # raises, before an empty journal is made
     storage = open_storage(folder.path, options.storage)
+    if started:
+        load_started_study(folder.path, folder.name, options.storage, storage)
     study = open_study(folder.name, spec, storage)
     check_spec(study, spec)
 

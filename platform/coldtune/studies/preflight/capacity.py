@@ -10,6 +10,7 @@ from dataclasses import dataclass
 _MAX_CPUS = 4  # of one GPU trial, which feeds a single device
 _REFRESH_S = 3.0  # between two requests for the list of nodes
 _GPU_UNIT = 1e-4  # Ray counts resources in ten-thousandths
+_MOST_GPUS = 10_000  # of a trial
 
 Node = Mapping[str, float]
 """The resources of a node, by Ray's names: {"CPU": 8.0, "GPU": 1.0, ...}."""
@@ -34,6 +35,8 @@ class TrialResources:
 
 def check_gpus(workers: int, gpus_per_trial: float) -> None:
     """Raise ValueError if Ray cannot assign each worker its part of `gpus_per_trial`."""
+    if not gpus_per_trial <= _MOST_GPUS:  # also if it is nan
+        raise ValueError(f"--gpus-per-trial {gpus_per_trial:g}: at most {_MOST_GPUS:,}")
     each = gpus_per_trial / workers
     if gpus_per_trial < 0 or (each > 1 and each != int(each)) or 0 < each < _GPU_UNIT:
         raise ValueError(

@@ -6,19 +6,18 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import optuna
 import torch
 
-from coldtune import data, environment, tracking
+from coldtune import data, environment, presets, tracking
 from coldtune.config import parse
 from coldtune.data import DataConfig, Dataset
 from coldtune.diffusion.restorer import RestorerConfig, check_restorer
-from coldtune.files import check_folder
 from coldtune.metrics import DISTANCES, IMAGE_SCORES, build_extractor, check_objective, resolve
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
+from coldtune.places import check_folder
 from coldtune.stages.trial import parse_trial
 from coldtune.store.location import StoreLocation
 from coldtune.studies.preflight.capacity import check_gpus, plan_resources
@@ -35,6 +34,11 @@ from coldtune.studies.storage.record import is_promoted
 from coldtune.studies.trials.importing import gather, is_ready
 from coldtune.studies.trials.matching import Importer
 from coldtune.studies.trials.setup import Imports
+
+MOST_TRIALS = 1_000_000
+"""The largest number of trials of a study."""
+
+_MOST_WORKERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -77,24 +81,26 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     """
     _check_options(options, spec.threads or 1)
     check_pruning(spec)
-    if runs:
-        _check_home(options)
     folder = _find_folder(spec, options)
     if folder.exists:
         spec = spec.with_threads_of(folder.spec())
     store = _find_store(folder, options)
-    store.check(writable=runs)
+    store.check()
+    if runs and not store.remote:
+        check_folder(store.path, "--store", write=False)  # nothing is written before everything else was checked
     if runs and not folder.exists:  # a study that was started before may be complete, and then needs no Ray
         check_ray()
+    space = build_space(spec.space, spec.base, presets.image_shape(spec.base))  # before the dataset is prepared
+    trials = _count_trials(spec, space, folder, options)
     data_config = parse(DataConfig, spec.base["data"], "data")
     check_restorer(parse(RestorerConfig, spec.base.get("restorer", {}), "restorer"), (1, *[data_config.image_size] * 2))
     dataset = data.prepare(data_config, options.home, options.data_dir)
     if folder.exists:
         folder.check_same_study(spec, dataset.fingerprint)
-    space = build_space(spec.space, spec.base, dataset.image_shape)
     sources = {name: _prepare_source(name, spec, dataset, options) for name in sorted(space.sources())}
     protocol = _build_protocol(spec, space, dataset)
-    trials = _count_trials(spec, space, folder, options)
+    if runs and not store.remote:
+        store.check(writable=True)
     checked = Checked(spec, options, folder, dataset, sources, space, protocol, trials, store)
     if not spec.imports or is_ready(folder, options.storage):
         return checked
@@ -102,11 +108,29 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     return replace(checked, imports=gather(importer, folder, options.storage))
 
 
+def check_places(spec: StudySpec, options: RunOptions, write: bool) -> None:
+    """Check that the study can write everything that it writes into its home.
+
+    Args:
+        write: Write into the folders. Otherwise only look at them, so that a command that is refused for another reason
+            leaves nothing behind.
+
+    Raises:
+        ValueError: If a folder cannot be made or written. The message names it, and says what to do.
+    """
+    folder = StudyFolder(options.home, options.name or spec.name)
+    for name in ("studies", "ray", *(() if options.tracking_uri else ("artifacts",))):
+        check_folder(options.home / name, "--home", write)
+    if folder.path.exists():
+        check_folder(folder.path, f"--study {folder.name}", write)
+    if not data.prepared(options.home, spec.base["data"]["name"]):  # otherwise it is only read, and may be read-only
+        check_folder(options.home / "data", "--home", write)
+
+
 def _check_options(options: RunOptions, threads: int) -> None:
-    if options.trials is not None and options.trials < 1:
-        raise ValueError(f"--trials {options.trials}: at least 1")
-    if options.workers < 1:
-        raise ValueError(f"--workers {options.workers}: at least 1")
+    for flag, count, most in (("--trials", options.trials, MOST_TRIALS), ("--workers", options.workers, _MOST_WORKERS)):
+        if count is not None and not 1 <= count <= most:
+            raise ValueError(f"{flag} {count}: at least 1 and at most {most:,}")
     check_gpus(options.workers, options.gpus_per_trial)
     if options.gpus_per_trial and threads > 1:
         raise ValueError(f"--threads {threads}: changes nothing on a GPU (--gpus-per-trial). Leave it out.")
@@ -120,18 +144,8 @@ def _check_options(options: RunOptions, threads: int) -> None:
         plan_resources([machine], options.workers, options.gpus_per_trial, 1, threads)
 
 
-def _check_home(options: RunOptions) -> None:
-    """Check that the study can write in its home. Prepared datasets are only read, so they may be read-only."""
-    home, check = options.home, partial(check_folder, name="--home")
-    for name in ("studies", "ray", *(() if options.tracking_uri else ("artifacts",))):
-        check(home / name if os.path.lexists(home / name) else home)
-    if options.tracking_uri is None:  # mlflow.db lies in the home itself
-        check(home)
-    check(home / "data", write=False)
-
-
 def _find_folder(spec: StudySpec, options: RunOptions) -> StudyFolder:
-    folder = StudyFolder(options.home, options.name or spec.name)
+    folder = StudyFolder(options.home, spec.name if options.name is None else options.name)
     if not folder.exists:
         _check_name(folder.name)
     if options.resume and not folder.exists:

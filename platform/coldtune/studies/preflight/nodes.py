@@ -59,7 +59,7 @@ def check_nodes(requirements: TrialRequirements) -> None:
     names = {label: (str(path), sorted(os.listdir(path))) for label, path in requirements.reads.items()}
     try:
         for path in tokens.values():
-            path.write_text(token)
+            path.write_text(token, encoding="utf-8")
         reports = _ask(others, {label: str(path) for label, path in tokens.items()}, names, requirements.store)
         problems = [problem for report in reports for problem in problems_of_node(report, tokens)]
     finally:
@@ -159,10 +159,10 @@ def report_from_node(
     saw = {}
     for label, text in tokens.items():
         path = Path(text)
-        saw[label] = _appears(path) and path.read_text() == path.name
+        saw[label] = _appears(path) and path.read_text(encoding="utf-8") == path.name
         if saw[label]:
             with suppress(OSError):
-                Path(f"{path}.{node}").write_text(name)
+                Path(f"{path}.{node}").write_text(name, encoding="utf-8")
     try:
         store.check()
         problem = ""

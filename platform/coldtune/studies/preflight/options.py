@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from coldtune.durations import parse_duration
-from coldtune.environment import expand_user
+from coldtune.environment import expand_path
+
+_MOST_FAILURES = 1_000_000  # and restarts of a trial
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for flag, value in (("--retries", self.retries), ("--max-failures", self.max_failures)):
-            if value < 0:
-                raise ValueError(f"{flag} {value}: 0 or more")
+            if not 0 <= value <= _MOST_FAILURES:
+                raise ValueError(f"{flag} {value}: 0 or more, and at most {_MOST_FAILURES:,}")
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class RunOptions:
         given = {**more, **_given_values(cls, parsed)}
         if "tracking_uri" not in given and (uri := os.environ.get("MLFLOW_TRACKING_URI")):
             given["tracking_uri"] = uri
-        given["home"] = expand_user(given["home"], "--home")
+        given["home"] = expand_path(given["home"], "--home")
         return cls(**given, limits=Limits(**_given_values(Limits, parsed)))
 
     def to_start(self) -> dict[str, Any]:
@@ -204,13 +206,23 @@ class RunOptions:
             home: The home of the study.
             start: The content of `start.json`. Options that an older version did not write have their defaults.
             more: The options that `start.json` does not keep.
+
+        Raises:
+            ValueError: If a value is missing or has the wrong type, or a limit is not known.
         """
+        from pydantic import TypeAdapter  # imported late, so that `--help` answers at once
+
+        if not start.get("command"):
+            raise ValueError("`command` is missing, so start the study again with its own command")
+        if unknown := set(start.get("limits", {})) - {option.name for option in fields(Limits)}:
+            raise ValueError(f"limits.{min(unknown)} is an unknown key, perhaps of a newer version of coldtune")
+        limits = TypeAdapter(Limits).validate_python(start.get("limits", {}))
         kept = {
             option.name: flag.type(start[option.name])
             for option, flag in _options(cls)
             if flag.kept and start.get(option.name) is not None
         }
-        return cls(home=home, command=start["command"], limits=Limits(**start.get("limits", {})), **kept, **more)
+        return cls(home=home, command=start["command"], limits=limits, **kept, **more)
 
 
 def _given_values(cls: Any, parsed: argparse.Namespace) -> dict[str, Any]:

@@ -109,8 +109,8 @@ class SearchConfig(Config):
     """
 
     algorithm: AlgorithmName = "tpe"
-    startup: int = Field(default=10, ge=1)
-    population: int = Field(default=20, ge=4)
+    startup: int = Field(default=10, ge=1, le=1_000_000)
+    population: int = Field(default=20, ge=4, le=100_000)
 
     def first_generation(self) -> dict[str, int]:
         """Return the system attributes that make a genetic algorithm count a trial in its first generation.

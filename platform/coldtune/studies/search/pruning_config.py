@@ -74,9 +74,9 @@ class PruningConfig(Config):
     """
 
     kind: RuleName = "none"
-    startup: int = Field(default=4, ge=0)
-    reduction_factor: int = Field(default=2, ge=2)
-    min_resource: int | None = Field(default=None, ge=1)
+    startup: int = Field(default=4, ge=0, le=1_000_000)
+    reduction_factor: int = Field(default=2, ge=2, le=1_000_000)
+    min_resource: int | None = Field(default=None, ge=1, le=1_000_000_000)
     percentile: float = Field(default=75.0, gt=0, lt=100)
     p_value: float = Field(default=0.05, gt=0, lt=0.5)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field, field_validator, model_validator
 
-from coldtune.config import Config
+from coldtune.config import Config, shorten
 from coldtune.stages.trial import VARIANT as VARIANT
 
 
@@ -158,6 +158,19 @@ class SpaceConfig(Config):
     constrain: dict[Literal["nfe", "leftover"], Bound] = Field(default_factory=dict)
     first: tuple[dict[str, Any], ...] = ()
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("vary", mode="before")
+    @classmethod
+    def _explain_other_shapes(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        for key, vary in value.items():
+            if not isinstance(vary, Mapping | Vary):
+                raise ValueError(f"vary.{key} = {shorten(vary)}: must be a mapping with choices, or with low and high")
+            nested = [name for name, item in dict(vary).items() if isinstance(item, Mapping) and name != "when"]
+            if nested:
+                raise ValueError(f"vary.{key}.{nested[0]}: must be written as one dotted key, `{key}.{nested[0]}: ...`")
+        return value
 
     @model_validator(mode="after")
     def _check_vary_or_variants(self) -> SpaceConfig:

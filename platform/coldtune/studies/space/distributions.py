@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+_LOOKS_LIKE_ANOTHER = re.compile(r"[-+.\d][-+.\d_eE]*|(?i:null|none|true|false|yes|no|on|off|~|[-+]?\.?(?:nan|inf))")
 
-def grid_values(path: str, distribution: BaseDistribution) -> Sequence[Any]:
-    """Return all values of one key, for a grid search.
+
+def grid_size(path: str, distribution: BaseDistribution) -> int:
+    """Return the number of values of one key, for a grid search.
 
     Raises:
         ValueError: If the number of values is unlimited. The message names the key `path`.
     """
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices
+        return len(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if distribution.step is None or distribution.log:
         raise ValueError(
             f"vary.{path}: search.algorithm = 'grid' needs choices or a step, because it tries every value"
         )
+    return round((distribution.high - distribution.low) / distribution.step) + 1
+
+
+def grid_values(distribution: BaseDistribution) -> Sequence[Any]:
+    """Return all values of one key, for a grid search. Check `grid_size` first."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    assert distribution.step is not None
     count = round((distribution.high - distribution.low) / distribution.step) + 1
     return [distribution.low + distribution.step * i for i in range(count)]
 
@@ -54,7 +66,25 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
 def describe_distribution(distribution: BaseDistribution) -> str:
     """Describe the allowed values for an error message, for example `10 to 40 in steps of 5`."""
     if isinstance(distribution, CategoricalDistribution):
-        return ", ".join(map(str, distribution.choices))
+        return ", ".join(map(write_value, distribution.choices))
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     step = f" in steps of {distribution.step}" if distribution.step not in (None, 1) else ""
     return f"{distribution.low} to {distribution.high}{step}"
+
+
+def write_value(value: Any) -> str:
+    """Return a value as a space file writes it: null, true, and quotes around a text that looks like a number."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str) and (not value or _LOOKS_LIKE_ANOTHER.fullmatch(value)):
+        return f"'{value}'"
+    return str(value)
+
+
+def grid_place(distribution: BaseDistribution, value: Any) -> int | None:
+    """Return the place of a number on the grid of a distribution with a step. None if there is no such grid."""
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    if not numeric or not isinstance(distribution, FloatDistribution) or distribution.step is None:
+        return None
+    place: int = round((value - distribution.low) / distribution.step)
+    return place

@@ -44,7 +44,14 @@ from coldtune.diffusion import (
 from coldtune.dotted import drop_key, get_key, set_key
 from coldtune.stages.trial import TrialConfig, parse_trial, short_name
 from coldtune.studies.space.config import VARIANT, Derive, InfeasibleError, SpaceConfig
-from coldtune.studies.space.distributions import contains, describe_distribution, draw_uniform, grid_values
+from coldtune.studies.space.distributions import (
+    contains,
+    describe_distribution,
+    draw_uniform,
+    grid_place,
+    grid_size,
+    grid_values,
+)
 
 Point = Mapping[str, Any]
 """Values by short name (`T` for `degradation.steps`), as Optuna stores them and tables show them."""
@@ -127,12 +134,32 @@ class Space:
         for path, vary in self.config.vary.items():
             if all(get_key(tree, key) in allowed for key, allowed in vary.when.items()):
                 name = short_name(path)
-                point[name] = pick(name, self.distributions[name])
+                point[name] = self._meet_listed(name, pick(name, self.distributions[name]))
                 set_key(tree, path, point[name])
             elif VARIANT not in vary.when:
                 # The key has no effect. Remove the base's value, so that it cannot meet the `when` of a later key.
                 drop_key(tree, path)
         return point
+
+    def _meet_listed(self, name: str, value: Any) -> Any:
+        # A grid of floats misses a listed value by its last bit, and would train it twice.
+        place = grid_place(self.distributions[name], value)
+        return value if place is None else self._listed.get(name, {}).get(place, value)
+
+    @functools.cached_property
+    def _listed(self) -> dict[str, dict[int, Any]]:
+        """The values of the base and of `first` on grids of floats, by short name and place on the grid."""
+        grids = {name: path for name, path in self.paths.items() if grid_place(self.distributions[name], 0) is not None}
+        if not grids:
+            return {}
+        trees = [self.with_defaults(tree) for tree in self.variant_trees()]
+        listed: dict[str, dict[int, Any]] = {name: {} for name in grids}
+        for name, path in grids.items():
+            grid = self.distributions[name]
+            for value in [*(get_key(tree, path) for tree in trees), *(point.get(path) for point in self.config.first)]:
+                if contains(grid, value) and (place := grid_place(grid, value)) is not None:
+                    listed[name].setdefault(place, value)
+        return listed
 
     def resolve(self, point: Point) -> TrialConfig:
         """Return the configuration of the trial at `point`.
@@ -193,15 +220,13 @@ class Space:
         Raises:
             ValueError: If a key has neither choices nor a step, or there are more than 100,000 combinations.
         """
-        options = {
-            name: grid_values(self.paths.get(name, name), distribution)
-            for name, distribution in self.distributions.items()
-        }
-        if (total := math.prod(map(len, options.values()))) > _LARGEST_GRID:
+        total = math.prod(grid_size(self.paths.get(name, name), grid) for name, grid in self.distributions.items())
+        if total > _LARGEST_GRID:
             raise ValueError(
                 f"search.algorithm = 'grid': {total:,} combinations, but at most {_LARGEST_GRID:,} are allowed. Use "
                 "larger steps."
             )
+        options = {name: grid_values(grid) for name, grid in self.distributions.items()}
         points = {repr(self.first): self.first}
         for values in itertools.product(*options.values()):
             chosen = dict(zip(options, values, strict=True))

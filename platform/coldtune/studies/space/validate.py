@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from coldtune.diffusion import STARTS, leftover_of
+from coldtune.diffusion import STARTS, build_degradation, leftover_of
 from coldtune.dotted import get_key, leaves
 from coldtune.stages.trial import TrialConfig, parse_trial, short_name
 from coldtune.studies.space.config import VARIANT, InfeasibleError, SpaceConfig
@@ -41,7 +41,9 @@ def build_space(config: SpaceConfig, base: Mapping[str, Any], image_shape: tuple
             almost nothing of the space is feasible. The message names the key.
     """
     space = Space(config, base, image_shape)
-    _ = space.targets  # a key that cannot be derived is reported first
+    if not config.variants:  # variants may replace the degradation of the base
+        build_degradation(base["degradation"], image_shape)  # a wrong kind is reported before its derived keys
+    _ = space.targets  # a key that cannot be derived is reported next
     check_variants(space)
     check_keys(space)
     _ = space.first

@@ -9,18 +9,21 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, model_validator
 
-from coldtune import presets
 from coldtune.config import Config, Neutral, digest, identity, parse, plain
 from coldtune.dotted import leaves
 from coldtune.environment import MOST_THREADS
 from coldtune.files import write_file
-from coldtune.stages.trial import identity_of_tree
+from coldtune.readback import checked, decode, read_bytes
+from coldtune.stages.trial import identity_of_tree, parse_trial
 from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.space.config import SpaceConfig
+from coldtune.yaml_files import read_yaml
 
 SPEC_FILE = "spec.yaml"
+SEEDS = 2**32
+"""The number of seeds that a search may have, from 0 on."""
 
 
 class StudySpec(Config):
@@ -54,7 +57,7 @@ class StudySpec(Config):
     also: tuple[Objective, ...] = ()
     search: SearchConfig = Field(default_factory=SearchConfig)
     pruning: PruningConfig = Field(default_factory=PruningConfig)
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=SEEDS)
     imports: tuple[str, ...] = ()
     table: str | None = None
     threads: Annotated[int | None, Neutral(None)] = Field(default=None, ge=1, le=MOST_THREADS)
@@ -98,12 +101,26 @@ class StudySpec(Config):
         """
         text = yaml.safe_dump(plain(self), sort_keys=False, allow_unicode=True)
         comment = "# The specification of this study. It is written once and read on resume.\n"
-        write_file(folder / SPEC_FILE, comment + text)
+        write_file(folder / SPEC_FILE, comment + text, durable=True)
 
     @classmethod
     def load(cls, folder: Path) -> StudySpec:
-        """Read the spec of the study in `folder`. ValueError if there is none."""
-        return parse(cls, presets.read_yaml(folder / SPEC_FILE))
+        """Read the spec of the study in `folder`.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            UnreadableError: If the file does not hold the spec of a study. The message names it.
+        """
+        path = folder / SPEC_FILE
+        hint = "Restore it. The file is a copy of the spec in the study's storage, and is never changed by hand."
+        decode(read_bytes(path, hint=hint), path, hint)  # no folder, no pipe, not empty, no gigabytes
+
+        def build() -> StudySpec:
+            spec = parse(cls, read_yaml(path))
+            parse_trial(spec.base)
+            return spec
+
+        return checked(path, build, hint)
 
     def differences(self, other: StudySpec) -> list[str]:
         """List the keys in which two specs differ, as `key: value here, there VALUE OF OTHER`."""
@@ -124,8 +141,7 @@ def describe_conflict(name: str, where: str, differences: Iterable[str]) -> str:
         where: Where the other spec is stored.
         differences: The result of `StudySpec.differences`.
     """
-    listed = "\n  ".join(differences)
     return (
-        f"--study {name}: {where} holds a study with another spec. Use the same settings, or another name. To "
-        f"begin the other study with the trials of this study, add --import {name}:\n  {listed}"
+        f"--study {name}: {where} holds a study with another spec. Use the same settings, or another name. To begin "
+        f"the other study with the trials of this study, add --import {name}. {'; '.join(differences)}"
     )

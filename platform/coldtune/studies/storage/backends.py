@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import warnings
 import weakref
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage
 
 from coldtune.environment import free_port, runner
-from coldtune.studies.storage.journal import Journal
+from coldtune.readback import unreadable
+from coldtune.studies.storage.journal import open_journal
 from coldtune.tracking import shown
 
 _DASHBOARD_PORT = 8080  # of optuna-dashboard, by default
@@ -30,12 +30,10 @@ def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
         url: The database: PostgreSQL, MySQL or SQLite. None means the journal.
 
     Raises:
-        ValueError: If the URL cannot be used or reached, or if its driver is not installed.
+        ValueError: If the URL cannot be used or reached, if its driver is not installed, or if the journal is damaged.
     """
     if url is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return JournalStorage(Journal(folder / JOURNAL))
+        return open_journal(folder / JOURNAL)
     try:
         return _open_database(database_url(url))
     except ImportError as error:
@@ -59,11 +57,49 @@ def stored_study(folder: Path, name: str, url: str | None) -> optuna.Study | Non
     """
     if url is None and not (folder / JOURNAL).exists():
         return None
+    if url is not None and (file := sqlite_file(url)) is not None and not file.exists():
+        return None  # opening it would make it
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         return optuna.load_study(study_name=name, storage=open_storage(folder, url))
     except KeyError:
         return None
+    except optuna.exceptions.StorageInternalError as error:  # a damaged database
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise unreadable(f"--storage {shown(url or '')}", f"cannot be read ({shown(reason)})", "Restore it.") from None
+
+
+def load_started_study(folder: Path, name: str, url: str | None, storage: BaseStorage | None = None) -> optuna.Study:
+    """Return the stored Optuna study of a folder whose study was started, and so must have been stored.
+
+    Args:
+        storage: The open storage, if the caller has it.
+
+    Raises:
+        ValueError: If the storage has no such study. A study that lost its trials must not look like a new study.
+    """
+    if storage is None:
+        study = stored_study(folder, name, url)
+    else:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            study = None
+    if study is not None:
+        return study
+    hint = (
+        f"Restore it. To begin again with trial 0, remove spec.yaml and start.json in {folder} and start the study "
+        "with its own command: its finished work is found in the store."
+    )
+    if url is not None:
+        raise unreadable(f"--storage {shown(url)}", f"the database has no study {name}, although it was started", hint)
+    path = folder / JOURNAL
+    if not path.exists():
+        raise unreadable(path, "there is no such file, although the study was started", hint)
+    if not path.stat().st_size:
+        raise unreadable(path, "is empty, although the study was started", hint)
+    raise unreadable(path, f"holds no study {name}, so it is the journal of another study", hint)
 
 
 def database_url(url: str) -> str:
@@ -72,6 +108,18 @@ def database_url(url: str) -> str:
         if url.startswith(plain):
             return f"postgresql+psycopg://{url.removeprefix(plain)}"
     return url
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file of a SQLite database, or None for other databases and for one in memory."""
+    from sqlalchemy.engine import make_url
+
+    try:
+        parts = make_url(url)
+    except Exception:  # `open_storage` says what is wrong with it
+        return None
+    named = parts.get_backend_name() == "sqlite" and parts.database and not parts.database.startswith((":", "file:"))
+    return Path(str(parts.database)) if named else None
 
 
 def dashboard_command(folder: Path, url: str | None) -> str:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import warnings
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import Study
 
-from coldtune.files import lock_open_file
+from coldtune.files import lock_open_file, naming
+from coldtune.readback import UnreadableError, unreadable
 from coldtune.studies.storage.optuna_private import DURABLE_OPERATIONS, journal_of, storage_of
 
 _STALE_LOCK_S = 3  # age at which a lock file of another tool is removed; Optuna allows no shorter time
+_LONGEST_LINE = 64 * 2**20
+_BLOCK = 2**16
 
 
 class Journal(JournalFileBackend):
@@ -26,17 +33,33 @@ class Journal(JournalFileBackend):
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the journal, which need not exist yet."""
+        """Open the journal, which need not exist yet.
+
+        Raises:
+            UnreadableError: If a folder or another thing that is not a regular file has its name.
+        """
+        if path.exists() and not path.is_file():
+            what = "a folder is where a file must be" if path.is_dir() else "is not a regular file"
+            raise unreadable(path, what, "Restore the journal from a copy.")
         super().__init__(str(path))
         self._path = path
         self._next = (0, 0)  # the number of the first record that was not read yet, and its offset in bytes
         self._in_batch = False
         self._lock_of_tools = JournalFileSymlinkLock(str(path), _STALE_LOCK_S)  # optuna-dashboard takes it
 
+    @property
+    def lines_read(self) -> int:
+        """The number of lines that were read so far."""
+        return self._next[0]
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append records after the last complete record."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with nullcontext() if self._in_batch else self._locked(), self._path.open("r+b") as file:
+        with (
+            nullcontext() if self._in_batch else self._locked(),
+            naming(self._path),
+            self._path.open("r+b") as file,
+        ):
             end = file.seek(0, os.SEEK_END)
             if (complete := _complete_bytes(file.fileno())) < end:
                 file.truncate(complete)
@@ -49,17 +72,40 @@ class Journal(JournalFileBackend):
                 os.fsync(file.fileno())
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Yield the complete records from a number on. Records that were read before are not parsed again."""
+        """Yield the complete records from a number on. Records that were read before are not parsed again.
+
+        Raises:
+            UnreadableError: If a line is not a record. The message names the line. A torn line at the end, and zero
+                bytes that a power cut left there, are not read.
+        """
         number, offset = self._next if self._next[0] <= log_number_from else (0, 0)
         with self._path.open("rb") as file:
             file.seek(offset)
-            for line in file:
+            while line := file.readline(_LONGEST_LINE):
                 if not line.endswith(b"\n"):  # another process is writing it
+                    if len(line) == _LONGEST_LINE:
+                        raise damaged_line(self._path, number + 1, f"is longer than {_LONGEST_LINE:,} bytes")
                     return
+                if not line.strip(b"\0\n") and offset >= _complete_bytes(file.fileno()):
+                    return
+                record = self._parse(line, number + 1) if number >= log_number_from else None
                 number, offset = number + 1, offset + len(line)
                 self._next = number, offset
-                if number > log_number_from:
-                    yield json.loads(line)
+                if record is not None:
+                    yield record
+
+    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            what = "contains zero bytes" if b"\0" in line else "is not complete JSON"
+            raise damaged_line(self._path, number, what) from None
+        if not isinstance(record, dict):
+            raise damaged_line(self._path, number, "is not a record of Optuna")
+        values = [record.get("value"), *(record.get("values") or ())]
+        if not all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in values):
+            raise damaged_line(self._path, number, f"has values {values[1:]} that are not finite numbers")
+        return record
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -92,14 +138,59 @@ def batch(study: Study) -> AbstractContextManager[None]:
     return backend.batch() if isinstance(backend, Journal) else nullcontext()
 
 
+def open_journal(path: Path) -> JournalStorage:
+    """Open the storage of a journal.
+
+    Raises:
+        UnreadableError: If it is not a journal. The message names the line that Optuna does not understand.
+    """
+    journal = Journal(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return JournalStorage(journal)
+    except UnreadableError:
+        raise
+    except (AssertionError, AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        what = "is not a record that this version of coldtune and Optuna knows"
+        raise damaged_line(path, journal.lines_read, f"{what} ({type(error).__name__}: {error})") from None
+
+
+def damaged_line(path: Path, number: int, what: str) -> UnreadableError:
+    """Return the error for the line `number` of a journal, counted from 1."""
+    before = f", or keep the lines before it (`head -n {number - 1}`)" if number > 1 else ", or remove it and spec.yaml"
+    return unreadable(
+        f"{path}, line {number}",
+        what,
+        f"Restore the journal from a copy{before}. Trials that are then missing are asked again, and their finished "
+        "work is found in the store.",
+    )
+
+
 def _complete_bytes(file: int) -> int:
-    """Return how many bytes of a journal are complete lines."""
+    """Return how many bytes of a journal are complete lines.
+
+    A killed writer leaves a line without its end. A power cut leaves zero bytes at the end of the file.
+    """
     end = os.fstat(file).st_size
-    if end and os.pread(file, 1, end - 1) == b"\n":
+    if end and (tail := os.pread(file, 2, max(0, end - 2)))[-1:] == b"\n" and tail[0] not in b"\0\n":
         return end
-    while end:
-        start = max(0, end - 2**16)
-        if (newline := os.pread(file, end - start, start).rfind(b"\n")) >= 0:
+    content = _last_content(file, end)
+    if content < end and os.pread(file, 1, content) == b"\n":
+        return content + 1
+    while content:
+        start = max(0, content - _BLOCK)
+        if (newline := os.pread(file, content - start, start).rfind(b"\n")) >= 0:
             return start + newline + 1
+        content = start
+    return 0
+
+
+def _last_content(file: int, end: int) -> int:
+    """Return the offset after the last byte that is neither zero nor the end of a line."""
+    while end:
+        start = max(0, end - _BLOCK)
+        if kept := len(os.pread(file, end - start, start).rstrip(b"\0\n")):
+            return start + kept
         end = start
     return 0

@@ -143,7 +143,13 @@ def outcome_fields(stored: Mapping[str, Any]) -> dict[str, Any]:
     names = ("metrics", "protocol", "images", "measured", "checkpoint", "computed", "environment")
     fields = {key: stored[key] for key in names if key in stored}
     effort = {key: stored[key] for key in ("found", "trained", "saved", "seconds") if key in stored}
-    rungs = {int(step): values for step, values in stored.get("rungs", {}).items()}
+    rungs = {int(step): dict(values) for step, values in stored.get("rungs", {}).items()}
+    for name, value in [
+        *fields.get("metrics", {}).items(),
+        *(item for values in rungs.values() for item in values.items()),
+    ]:
+        if not isinstance(value, int | float | None):
+            raise TypeError(f"{name} = {value!r} is not a number")
     return {**fields, "stages": _stages(stored.get("stages", ())), "rungs": rungs, "effort": Effort(**effort)}
 
 

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from coldtune.config import parse
 from coldtune.metrics.protocol import Protocol
+from coldtune.readback import checked
 from coldtune.studies.storage.outcome import Rung, TrialOutcome, outcome_fields
 
 _OWNER = "coldtune:owner"  # a system attribute, while all other names below are user attributes
@@ -73,7 +74,11 @@ class TrialRecord(TrialOutcome):
 
     @classmethod
     def of(cls, trial: FrozenTrial | Trial) -> TrialRecord:
-        """Read the record of a trial."""
+        """Read the record of a trial. UnreadableError if the storage was damaged or edited."""
+        return checked(f"the record of trial {trial.number} in its study's storage", lambda: cls._read(trial))
+
+    @classmethod
+    def _read(cls, trial: FrozenTrial | Trial) -> TrialRecord:
         stored = trial.user_attrs
         training, origin = stored.get("training"), stored.get("imported_from")
         return cls(
@@ -238,7 +243,11 @@ class StudyRecord:
 
     @classmethod
     def of(cls, study: Study) -> StudyRecord:
-        """Read the record of a study."""
+        """Read the record of a study. UnreadableError if the storage was damaged or edited."""
+        return checked(f"the record of study {study.study_name} in its storage", lambda: cls._read(study))
+
+    @classmethod
+    def _read(cls, study: Study) -> StudyRecord:
         stored = study.user_attrs
         spec, test = stored.get("spec"), stored.get("test")
         return cls(

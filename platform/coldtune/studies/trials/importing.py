@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from coldtune.config import parse
@@ -25,7 +26,7 @@ from coldtune.stages.trial import TrialConfig
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.spec.study import StudySpec
-from coldtune.studies.storage.backends import open_storage, stored_study
+from coldtune.studies.storage.backends import load_started_study, open_storage, stored_study
 from coldtune.studies.storage.optuna_private import pruner_notes
 from coldtune.studies.storage.record import StudyRecord, TrialRecord, attributes_of_import
 from coldtune.studies.storage.trial_cache import point_name
@@ -157,7 +158,7 @@ def _find_study(name: str, target: Importer, folder: StudyFolder, url: str | Non
     other = StudyFolder(folder.home, name)
     if other.exists:
         start = other.start()
-        study = stored_study(other.path, name, start["storage"])
+        study: Study | None = None  # is loaded below
         spec, fingerprint = other.spec(), start["fingerprint"]
     else:
         study = stored_study(folder.path, name, url) if url else None
@@ -170,7 +171,9 @@ def _find_study(name: str, target: Importer, folder: StudyFolder, url: str | Non
         theirs = f"{spec.base['data']['name']} (fingerprint {fingerprint[:12]})"
         mine = f"{target.dataset.name} ({target.dataset.fingerprint[:12]})"
         raise ValueError(f"--import {name}: its trials saw other images, {theirs}, than this study's will, {mine}")
-    trials = study.get_trials(deepcopy=False) if study else []
+    if study is None:
+        study = load_started_study(other.path, name, start["storage"])
+    trials = study.get_trials(deepcopy=False)
     return SourceStudy(name, spec, Space(spec.space, spec.base, target.space.image_shape), trials)
 
 

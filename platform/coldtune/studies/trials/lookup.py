@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from coldtune import presets, tracking
+from coldtune import tracking
 from coldtune.config import parse, plain
-from coldtune.data import Dataset, prepare, prepared
+from coldtune.data import Dataset, prepare
 from coldtune.diffusion import source_of
 from coldtune.stages.compute import Compute
 from coldtune.stages.evaluate import FinishedTrial
@@ -23,7 +21,8 @@ from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.storage.record import TrialRecord
-from coldtune.studies.trials.reading import StudyReader, read_study
+from coldtune.studies.trials.reading import StudyReader, find_dataset, read_study
+from coldtune.yaml_files import parse_yaml, read_yaml
 
 CONFIG_FILE = "config.yaml"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -60,7 +59,7 @@ def find_run(name: str, home: Home) -> FinishedTrial:
         return _trial_of_study(StudyFolder(home.path, study), number, home)
     if _RUN_ID.fullmatch(name):
         logged = tracking.logged_file(name, CONFIG_FILE, _tracking_uris(home))
-        return _trial_of_config(yaml.safe_load(logged), name, home)
+        return _trial_of_config(parse_yaml(logged, f"{name}: {CONFIG_FILE}"), name, home)
     path = Path(os.path.expanduser(name))  # Path.expanduser would raise an error about an unknown user
     if path.exists():
         return _trial_of_config(_read_config(path / CONFIG_FILE if path.is_dir() else path), name, home)
@@ -78,8 +77,7 @@ def _trial_of_study(folder: StudyFolder, number: str, home: Home) -> FinishedTri
         raise ValueError(f"{folder.name}: none of its {len(reader.trials())} trials has finished")
     fingerprint = folder.start()["fingerprint"]
     config = reader.space.resolve(trial.params)
-    candidates = map(Dataset.open, prepared(folder.home, config.data.name))
-    dataset = next(dataset for dataset in candidates if dataset.fingerprint == fingerprint)  # `read_study` has seen it
+    dataset = find_dataset(folder, reader.spec, fingerprint)
     return FinishedTrial(
         f"{folder.name}/{trial.number}", config, dataset, _source(config, home), _computed(reader, trial)
     )
@@ -107,7 +105,7 @@ def _finished_trial(reader: StudyReader, study: str, number: int) -> FrozenTrial
     return trial
 
 
-def _trial_of_config(tree: Mapping[str, Any], name: str, home: Home) -> FinishedTrial:
+def _trial_of_config(tree: Any, name: str, home: Home) -> FinishedTrial:
     try:
         config = parse_trial(tree)
     except ValueError as error:
@@ -131,10 +129,7 @@ def _source(config: TrialConfig, home: Home) -> Dataset | None:
 def _read_config(path: Path) -> dict[str, Any]:
     if path.is_dir() or not path.exists():
         raise ValueError(f"{path}: no such file. A trial's folder holds its {CONFIG_FILE}.")
-    try:
-        return presets.read_yaml(path)
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not a text file. Name a trial's {CONFIG_FILE}.") from None
+    return read_yaml(path)
 
 
 def _tracking_uris(home: Home) -> list[str]:
@@ -143,5 +138,10 @@ def _tracking_uris(home: Home) -> list[str]:
     if named:
         return [named]
     own = [tracking.default_uri(home.path)] if (home.path / "mlflow.db").exists() else []
-    others = [uri for folder in studies(home.path) if (uri := folder.start()["tracking_uri"])]
-    return list(dict.fromkeys([*own, *others]))
+    others = []
+    for folder in studies(home.path):
+        try:
+            others.append(folder.start()["tracking_uri"])
+        except ValueError:  # an unreadable study must not hide the others
+            continue
+    return list(dict.fromkeys([*own, *filter(None, others)]))

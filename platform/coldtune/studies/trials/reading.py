@@ -7,7 +7,9 @@ from pathlib import Path
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from coldtune.config import parse
 from coldtune.data import Dataset, prepared
+from coldtune.readback import checked, unreadable
 from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 from coldtune.studies.drivers.election import DriverLease
@@ -15,12 +17,11 @@ from coldtune.studies.drivers.registry import registry_of
 from coldtune.studies.drivers.sole import SoleDriver
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import StudyFolder
-from coldtune.studies.spec.study import StudySpec
-from coldtune.studies.storage.backends import open_storage
-from coldtune.studies.storage.record import is_imported
+from coldtune.studies.spec.study import SPEC_FILE, StudySpec
+from coldtune.studies.storage.backends import load_started_study
+from coldtune.studies.storage.record import StudyRecord, is_imported
 from coldtune.studies.storage.trial_cache import TrialCache
 from coldtune.studies.trials.ownership import TrialOwnership
-from coldtune.studies.trials.setup import open_study
 
 
 class StudyReader:
@@ -148,17 +149,47 @@ def read_study(folder: StudyFolder) -> StudyReader:
     """Open a study that was started, to read it. No part of the search is built, and the space is not checked again.
 
     Raises:
-        ValueError: If the dataset of the study is no longer in the home.
+        ValueError: If a file of the study is damaged, belongs to another study or is missing, or if the dataset of the
+            study is no longer in the home. The message names it.
     """
     spec, start = folder.spec(), folder.start()
-    for path in prepared(folder.home, spec.base["data"]["name"]):
-        dataset = Dataset.open(path)
-        if dataset.fingerprint == start["fingerprint"]:
-            space = Space(spec.space, spec.base, dataset.image_shape)
-            study = open_study(folder.name, spec, open_storage(folder.path, start["storage"]))
-            lease = DriverLease(registry_of(study, folder.path, start["storage"]))
-            return StudyReader(study, spec, space, lease, folder.store())
-    raise ValueError(f"study {folder.name}: its dataset {spec.base['data']['name']} is no longer in {folder.home}/data")
+    study = load_started_study(folder.path, folder.name, start["storage"])
+    check_unchanged(study, spec, folder)
+    dataset = find_dataset(folder, spec, start["fingerprint"])
+    space = Space(spec.space, spec.base, dataset.image_shape)
+    lease = DriverLease(registry_of(study, folder.path, start["storage"]))
+    return StudyReader(study, spec, space, lease, folder.store())
+
+
+def check_unchanged(study: Study, spec: StudySpec, folder: StudyFolder) -> None:
+    """Raise ValueError if spec.yaml is not the spec with which the stored study was set up."""
+    stored = StudyRecord.of(study).spec
+    if stored is None:
+        return  # its driver died before it had set the study up
+    path = folder.path / SPEC_FILE
+    there = checked(f"study {folder.name}: the spec in its storage", lambda: parse(StudySpec, stored))
+    if differences := spec.differences(there):
+        more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
+        raise unreadable(
+            path,
+            f"is not the spec of this study's trials. {differences[0]} in the study's storage{more}",
+            "Restore it.",
+        )
+
+
+def find_dataset(folder: StudyFolder, spec: StudySpec, fingerprint: str) -> Dataset:
+    """Return the prepared dataset of a study. Raise ValueError, with the reason, if the home has it no longer."""
+    name, problems = spec.base["data"]["name"], []
+    for path in prepared(folder.home, name):
+        try:
+            dataset = Dataset.open(path)
+        except ValueError as error:  # another prepared folder may be the right dataset
+            problems.append(str(error))
+            continue
+        if dataset.fingerprint == fingerprint:
+            return dataset
+    why = f" ({'; '.join(problems)})" if problems else ""
+    raise ValueError(f"study {folder.name}: its dataset {name} is no longer in {folder.home}/data{why}")
 
 
 def summary(folder: StudyFolder) -> tuple[str, str, str, str, str, str]:

@@ -20,7 +20,7 @@ def log_artifacts(tracker: Tracker, trial: TrialConfig, chain: Chain, outcome: O
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _pictures(folder, chain, outcome)
-        (folder / "config.yaml").write_text(yaml.safe_dump(plain(trial), sort_keys=False))
+        (folder / "config.yaml").write_text(yaml.safe_dump(plain(trial), sort_keys=False), encoding="utf-8")
         for name in ("config.yaml", "grid.png", "strip.png"):
             tracker.artifact(folder / name)
     for name, path in outcome.measured.items():

@@ -59,7 +59,8 @@ def make(home: Path, digits_home: Path) -> Finished:
     (home / "space.yaml").write_text(SPACE)
     spec = build_spec("quick", home / "space.yaml", settings=QUICK)
     folder = StudyFolder(home, spec.name)
-    folder.save(spec, {"trials": 4, "fingerprint": dataset.fingerprint, "storage": None, "tracking_uri": None})
+    start = {"trials": 4, "fingerprint": dataset.fingerprint, "storage": None, "tracking_uri": None}
+    folder.save(spec, {**start, "command": "python quick.py"})
     space = Space(spec.space, spec.base, dataset.image_shape)
     ledger = open_ledger(spec.name, spec, space, open_storage(folder.path))
     ledger.study.enqueue_trial({"num_steps": 2})
