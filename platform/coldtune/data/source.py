@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from coldtune.config import digest
 from coldtune.data.progress import Advance, Bars
+from coldtune.data.regular_files import hash_file
 from coldtune.data.resize import Resize, resize
 
 
@@ -114,9 +115,13 @@ class Source(ABC):
             except ValueError as error:
                 advice = f"pass --data-dir PATH with {self.needs}, or run on a machine with internet access"
                 raise ValueError(f"{self.name}: {error}; {advice}") from error
-        if not data_dir.is_dir():
-            raise ValueError(f"--data-dir = {str(data_dir)!r}: no such directory")
-        files = self.locate(data_dir)
+        try:
+            if not data_dir.is_dir():
+                raise ValueError(f"--data-dir = {str(data_dir)!r}: no such directory")
+            files = self.locate(data_dir)
+        except OSError as error:
+            reason = f"{error.filename or data_dir}: {error.strerror or error}"
+            raise ValueError(f"--data-dir = {str(data_dir)!r}: cannot be read ({reason})") from error
         if not files:
             raise ValueError(f"--data-dir = {str(data_dir)!r}: no {self.name} there; it needs {self.needs}")
         return files
@@ -126,10 +131,5 @@ class Source(ABC):
 
         The path of the files is no part of it, so a moved dataset is not prepared again.
         """
-        contents = {path.name: _sha256(path) for path in files}
+        contents = {path.name: hash_file(path) for path in files}
         return digest({"name": self.name, "version": self.version, "files": contents})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

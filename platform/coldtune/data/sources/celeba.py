@@ -12,6 +12,7 @@ from coldtune.data.decode import is_image
 from coldtune.data.encoded import Encoded
 from coldtune.data.file_collections import FileCollection
 from coldtune.data.progress import Bars
+from coldtune.data.regular_files import read_file
 from coldtune.data.sources.image_files import ImageFiles, find_files
 
 _ALIGNED = "img_align_celeba"
@@ -19,6 +20,7 @@ _PARTITION = "list_eval_partition.txt"
 _FOLDERS = ("", "celeba", "CelebA")
 _IMAGES = tuple(f"{folder}{_ALIGNED}{rest}" for rest in (f"/{_ALIGNED}", "", ".zip") for folder in ("", "Img/"))
 _HQ = ("", "celeba_hq", "CelebA-HQ-img", "CelebAMask-HQ/CelebA-HQ-img")
+_LARGEST_LIST = 1 << 26  # bytes of the partition, which has 4 million
 _SPLITS = {"0": "train", "1": "validation", "2": "test"}
 
 
@@ -95,7 +97,7 @@ def _split_by_partition(images: FileCollection, partition: Path) -> dict[str, li
 def _read_partition(path: Path) -> dict[str, str]:
     """Read {file name: split} from lines like "000001.jpg 0"."""
     splits = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(read_file(path, _LARGEST_LIST).decode(errors="replace").splitlines(), start=1):
         match line.split():
             case [name, part] if part in _SPLITS:
                 splits[name] = _SPLITS[part]
