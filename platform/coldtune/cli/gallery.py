@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
         metavar="NAME",
         help="datasets (at 32 px) and `photos` (two photos of scikit-learn at 128 px) to use (default: digits photos)",
     )
+    parser.add_argument("--data-dir", type=Path, metavar="PATH", help="folder with the datasets' published files")
     parser.set_defaults(call=_make)
 
 
@@ -27,7 +28,7 @@ def _make(options: argparse.Namespace, console: Console) -> int:
     from coldtune.reports.gallery.images import DEFAULT, load_source, make_gallery
 
     home = find_home(options)
-    sources = [load_source(name, home) for name in options.dataset or DEFAULT]
+    sources = [load_source(name, home, options.data_dir) for name in options.dataset or DEFAULT]
     index = make_gallery(sources, options.out.expanduser().absolute() if options.out else home / "gallery")
     console.print(str(index), highlight=False, soft_wrap=True)
     return 0

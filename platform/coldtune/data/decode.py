@@ -70,7 +70,7 @@ def open_image(file: Any, where: str) -> Any:
         picture = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
         raise ValueError(f"{where} is not a JPEG, PNG, WebP or BMP image, or its header is damaged") from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"{where} has too many pixels, but at most {LARGEST_PIXELS:,} are allowed") from None
     except Exception as error:  # damaged headers raise errors of many types, for example IndexError
         raise ValueError(f"{where} cannot be read: {_first_line(error)}") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import lzma
 import os
 import stat
-import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -43,17 +42,27 @@ class FileCollection(ABC):
     def describe(self, name: str) -> str:
         """Return how an error message calls the file `name`."""
 
+    def notice(self) -> str | None:
+        """Return a sentence about files that are not listed although a user might expect them, or None."""
+        return None
+
 
 @dataclass(frozen=True)
 class FolderFiles(FileCollection):
-    """The files of a folder and of the folders inside it. No file is listed twice because of symbolic links."""
+    """The files of a folder and of the folders inside it. No file is listed twice because of symbolic links.
+
+    Attributes:
+        left_out: The links that are left out, because they lead to what is listed already.
+    """
+
+    left_out: tuple[Path, ...] = ()
 
     @classmethod
     def find(cls, path: Path, inside: Sequence[str] = ("",), once: bool = False) -> FolderFiles:
         """List all files of `path`, or only those of its subfolders `inside`.
 
         Symbolic links are followed, unless they lead to a file or folder that is listed already, or to a folder above
-        themselves. The links that are left out cause a warning.
+        themselves.
 
         Args:
             once: List a file once too if it has several names (hard links).
@@ -65,8 +74,7 @@ class FolderFiles(FileCollection):
         for part in inside:
             walk.add_folder(path / part)
         walk.follow_links()
-        walk.warn()
-        return cls(path, tuple(sorted(walk.names)))
+        return cls(path, tuple(sorted(walk.names)), tuple(walk.left_out))
 
     @contextmanager
     def open(self) -> Iterator[ReadFile]:
@@ -76,6 +84,14 @@ class FolderFiles(FileCollection):
     def describe(self, name: str) -> str:
         """Return the file's path."""
         return str(self.path / name)
+
+    def notice(self) -> str | None:
+        """Return a sentence about the links that are left out, or None."""
+        if not self.left_out:
+            return None
+        first, *more = self.left_out
+        others = f" and {len(more):,} other links" if more else ""
+        return f"{first}{others}: left out, because they lead to files or folders that are read already"
 
 
 @dataclass(frozen=True)
@@ -134,7 +150,7 @@ class _Walk:
         self._root, self._once = root, once
         self._seen: set[tuple[int, int]] = set()
         self._links: list[Path] = []
-        self._left_out: list[Path] = []
+        self.left_out: list[Path] = []
 
     def add_folder(self, start: Path) -> None:
         """Add all files below `start`, and keep its symbolic links for later."""
@@ -154,7 +170,7 @@ class _Walk:
                     elif self._is_new(Path(entry.path)) or not self._once:
                         self._add(Path(entry.path))
                     else:
-                        self._left_out.append(Path(entry.path))
+                        self.left_out.append(Path(entry.path))
 
     def follow_links(self) -> None:
         """Add what the symbolic links lead to, after everything that is there without a link."""
@@ -166,23 +182,13 @@ class _Walk:
                 elif os.path.isdir(link):
                     above = {_identity(parent) for parent in (link.parent.resolve(), *link.parent.resolve().parents)}
                     if _identity(link) in self._seen | above:
-                        self._left_out.append(link)
+                        self.left_out.append(link)
                     else:
                         self.add_folder(link)
                 elif self._is_new(link):
                     self._add(link)
                 else:
-                    self._left_out.append(link)
-
-    def warn(self) -> None:
-        """Warn about the names that were left out."""
-        if self._left_out:
-            first, *more = self._left_out
-            others = f" and {len(more):,} others" if more else ""
-            warnings.warn(
-                f"{first}{others} lead by a link to a file or folder that is read already, and are left out",
-                stacklevel=3,
-            )
+                    self.left_out.append(link)
 
     def _add(self, path: Path) -> None:
         self.names.append(path.relative_to(self._root).as_posix())

@@ -76,6 +76,8 @@ def prepare(
             except BaseException:
                 shutil.rmtree(scratch, ignore_errors=True)
                 raise
+    for notice in chosen.notices(files):
+        warnings.warn(notice, stacklevel=2)
     return Dataset.open(folder)
 
 

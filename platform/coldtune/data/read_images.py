@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,8 @@ def _read_directory(
             out[i] = to_planes(resize_picture(picture, target, resize or "nearest"))
 
         run_in_threads(len(names), work, bars.start("decode", len(names), "images"))
+    if notice := files.notice():
+        warnings.warn(notice, stacklevel=3)
     return torch.from_numpy(out), names
 
 

@@ -103,6 +103,10 @@ class Source(ABC):
     def read(self, files: Sequence[Path], bars: Bars) -> Mapping[str, Part]:
         """Read the images and labels of `files`, a list that `locate` or `download` returned."""
 
+    def notices(self, files: Sequence[Path]) -> list[str]:
+        """Return sentences that a user should read after `files` were prepared, for example about ignored files."""
+        return []
+
     def files(self, data_dir: Path | None, downloads: Path, bars: Bars) -> list[Path]:
         """Return the published files, from `data_dir` if the user named a folder, otherwise downloaded.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -58,6 +57,12 @@ class CelebA(ImageFiles):
                 raise ValueError(f"{files.describe(name)} is in a folder inside {path}: move it elsewhere")
         return files
 
+    def notices(self, files: Sequence[Path]) -> list[str]:
+        """Return sentences about left-out links, and about a partition that is missing."""
+        missing = len(files) == 1 and files[0].stem == _ALIGNED
+        partition = f"no {_PARTITION} beside {files[0]}: its images are split 60/20/20 by hash"
+        return [*super().notices(files), *([partition] if missing else [])]
+
     def read(self, files: Sequence[Path], bars: Bars) -> Mapping[str, Encoded]:
         """Read the published parts, or all images as a single part if there is no partition.
 
@@ -68,8 +73,6 @@ class CelebA(ImageFiles):
         parts = {"all": list(images.names)}
         if len(files) > 1:
             parts = _split_by_partition(images, files[1])
-        elif files[0].stem == _ALIGNED:
-            warnings.warn(f"no {_PARTITION} beside {files[0]}: its images are split 60/20/20 by hash", stacklevel=2)
         return {
             part: Encoded(images, names, np.zeros(len(names), np.int64), self.channels, bars)
             for part, names in parts.items()

@@ -62,6 +62,10 @@ class ImageFiles(Source):
                 sums[path.name] = hash_file(path)
         return digest({"name": self.name, "version": self.version, "files": sums})
 
+    def notices(self, files: Sequence[Path]) -> list[str]:
+        """Return a sentence about links that are left out, if there are such links."""
+        return list(filter(None, [find_files(files[0]).notice()]))
+
     def images(self, path: Path) -> FileCollection:
         """List the images in the folder or archive `path`. Raises ValueError if a file's name is not an image's."""
         files = self.list_files(path)

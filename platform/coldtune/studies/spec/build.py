@@ -23,7 +23,14 @@ from coldtune.studies.spec.study import StudySpec
 SECTIONS = ("search", "pruning")
 """The sections of a space file that `--set` may change, in addition to those of the base."""
 
-JUDGES = {"digits": "digits", "mnist": "mnist", "cifar10": "cifar10", "celeba": "inception", "afhq": "inception"}
+JUDGES = {
+    "digits": "digits",
+    "mnist": "mnist",
+    "cifar10": "cifar10",
+    "celeba": "inception",
+    "afhq": "inception",
+    "folder": "inception",
+}
 """The feature extractor of each dataset, if the base names none: a classifier that ships, or the paper's Inception."""
 
 
