@@ -97,6 +97,7 @@ def test_split_is_hashed_once_while_its_file_stays_the_same(folder: Path, monkey
 
 def test_split_young_file_is_not_remembered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset_module, "_SETTLED_NS", 10**18)
+    monkeypatch.setattr(dataset_module, "_VERIFIED", set())
     Dataset.open(folder).split("test")
     assert not dataset_module._VERIFIED
 

@@ -100,6 +100,10 @@ def _parse_count(text: str) -> int | Literal["all"]:
 
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
     _check_flags(options)
+    if options.extractor is not None:
+        from coldtune.metrics.extractors import check_name
+
+        check_name(options.extractor)
     from coldtune.training.device import use_threads
 
     device = _choose_device(options.device)

@@ -98,6 +98,14 @@ def check_origin(name: str, origin: str, instead: str) -> None:
         )
 
 
+def check_name(name: str) -> None:
+    """Raise ValueError if there is no extractor `name`. Your own is made for that, a shipped one is not."""
+    if ":" in name:
+        build_extractor(name)
+    elif name not in EXTRACTORS:
+        raise ValueError(f"extractor = {name!r}: allowed are {', '.join(EXTRACTORS)}, or module:attribute of your own")
+
+
 def build_extractor(name: str) -> Extractor:
     """Return the extractor called `name`.
 
@@ -116,8 +124,8 @@ def build_extractor(name: str) -> Extractor:
     Raises:
         ValueError: If the name is unknown, or the attribute cannot be imported, raises an error or is no extractor.
     """
-    if ":" not in name and name not in EXTRACTORS:
-        raise ValueError(f"extractor = {name!r}: allowed are {', '.join(EXTRACTORS)}, or module:attribute of your own")
+    if ":" not in name:
+        check_name(name)
     made = _load(name, EXTRACTORS.get(name, name))
     if isinstance(made, Extractor):
         return made

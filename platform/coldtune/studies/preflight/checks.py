@@ -13,6 +13,7 @@ from coldtune import data, environment, tracking
 from coldtune.config import parse
 from coldtune.data import DataConfig, Dataset
 from coldtune.metrics import DISTANCES, IMAGE_SCORES, build_extractor, check_objective, resolve
+from coldtune.metrics.extractors import check_name
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
 from coldtune.stages.trial import parse_trial
@@ -73,6 +74,7 @@ def check_study(spec: StudySpec, options: RunOptions) -> Checked:
     if folder.exists:
         spec = spec.with_threads_of(folder.spec())
     store = _find_store(folder, options)
+    check_name(str(spec.base["protocol"]["extractor"]))  # before anything is downloaded
     dataset = data.prepare(parse(DataConfig, spec.base["data"], "data"), options.home, options.data_dir)
     if folder.exists:
         folder.check_same_study(spec, dataset.fingerprint)
