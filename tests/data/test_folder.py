@@ -52,6 +52,12 @@ def test_folder_with_too_few_images_is_refused(tmp_path: Path) -> None:
         prepare(FOLDER, tmp_path / "home", tmp_path / "own")
 
 
+def test_folder_that_contains_the_home_is_refused(tmp_path: Path) -> None:
+    write_tree(tmp_path, FILES)
+    with pytest.raises(ValueError, match="contains the home .*whose pictures would be read too"):
+        prepare(FOLDER, tmp_path / "runs", tmp_path)
+
+
 def test_folder_without_data_dir_says_how_to_name_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"folder: .*put your images into a folder, then pass --data-dir PATH"):
         prepare(FOLDER, tmp_path / "home")

@@ -52,6 +52,11 @@ def prepare(
     if data_dir is None and (found := _find_prepared(root, config, damage)):
         return found
     chosen = source(config.name)
+    if data_dir is not None and chosen.reads_everything and root.resolve().is_relative_to(Path(data_dir).resolve()):
+        raise ValueError(
+            f"--data-dir = {str(data_dir)!r}: contains the home {root.parent}, whose pictures would be read too. "
+            "Name a home outside of it with --home"
+        )
     with show(progress) as bars:
         try:
             files = chosen.files(None if data_dir is None else Path(data_dir), root / "downloads", bars)

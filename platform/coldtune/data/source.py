@@ -87,6 +87,8 @@ class Source(ABC):
     """The files that `locate` looks for, as an error message names them."""
     version: ClassVar[int] = 1
     """Increase it when the code reads other images or labels out of the same files, so that homes prepare again."""
+    reads_everything: ClassVar[bool] = False
+    """True if any image below `--data-dir` counts, so that a home inside it would add its own pictures."""
 
     @abstractmethod
     def locate(self, data_dir: Path) -> list[Path]:

@@ -27,6 +27,7 @@ class Folder(ImageFiles):
 
     name = "folder"
     num_classes = 1
+    reads_everything = True
     published = "put your images into a folder"
     needs = f"at least {LEAST} images ({', '.join(SUFFIXES)}), there or in folders inside"
 

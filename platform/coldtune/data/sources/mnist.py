@@ -17,6 +17,7 @@ from coldtune.data.source import Raw, Source
 _PARTS = {"train": "train", "test": "t10k"}
 _STEMS = tuple(f"{prefix}-{kind}-ubyte" for prefix in _PARTS.values() for kind in ("images-idx3", "labels-idx1"))
 _UINT8 = 8
+_MOST_AXES = 4
 _LARGEST_BYTES = 1 << 28  # of an unpacked file. The published training images have 47 million
 
 
@@ -89,7 +90,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
         ValueError: If the file is torn, too large, or not an idx file of uint8 values.
     """
     data = read_gzip(path, _LARGEST_BYTES) if path.suffix == ".gz" else read_file(path, _LARGEST_BYTES)
-    if len(data) < 4 or data[:3] != bytes((0, 0, _UINT8)) or len(data) < 4 + 4 * data[3]:
+    if len(data) < 4 or data[:3] != bytes((0, 0, _UINT8)) or len(data) < 4 + 4 * data[3] or data[3] > _MOST_AXES:
         raise ValueError(f"{path} is not an idx file of uint8 values")
     rank = data[3]
     shape = tuple(int(size) for size in np.frombuffer(data, dtype=">u4", count=rank, offset=4))
