@@ -54,7 +54,7 @@ def test_folder_with_too_few_images_is_refused(tmp_path: Path) -> None:
 
 def test_folder_that_contains_the_home_is_refused(tmp_path: Path) -> None:
     write_tree(tmp_path, FILES)
-    with pytest.raises(ValueError, match="contains the home .*whose pictures would be read too"):
+    with pytest.raises(ValueError, match=r"contains the home .*whose pictures would be read too"):
         prepare(FOLDER, tmp_path / "runs", tmp_path)
 
 

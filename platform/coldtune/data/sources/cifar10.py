@@ -188,6 +188,7 @@ def _table(path: Path) -> tuple[list[bytes], npt.NDArray[np.int64]]:
             row, counted from 0.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     encoded: list[bytes] = []
@@ -202,9 +203,9 @@ def _table(path: Path) -> tuple[list[bytes], npt.NDArray[np.int64]]:
             # A dictionary can repeat a value in each row, so no row is larger than the group that contains it.
             rows = min(1024, max(1, _MOST_BYTES // largest))
             for batch in shard.iter_batches(rows, columns=["img.bytes", "label"]):
-                images = pa.compute.struct_field(batch["img"], "bytes")
+                images = pc.struct_field(batch["img"], "bytes")
                 _check_rows(path, len(encoded), images, batch["label"])
-                size += pa.compute.sum(pa.compute.binary_length(images)).as_py()
+                size += pc.sum(pc.binary_length(images)).as_py()
                 check_size(str(path), size, _MOST_SHARD_BYTES)
                 encoded += images.to_pylist()
                 labels += batch["label"].to_pylist()
@@ -242,15 +243,15 @@ def _unpacked(metadata: Any, group: int) -> int:
 
 def _check_rows(path: Path, first: int, images: Any, labels: Any) -> None:
     """Raise ValueError naming the first row of a batch that has no image, no label, or an image that is too large."""
-    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    sizes = pa.compute.binary_length(images)
+    sizes = pc.binary_length(images)
     for what, wrong in (
-        ("img.bytes is null", pa.compute.is_null(images)),
-        ("label is null", pa.compute.is_null(labels)),
-        (f"img.bytes has more than {_MOST_IMAGE_BYTES:,} bytes", pa.compute.greater(sizes, _MOST_IMAGE_BYTES)),
+        ("img.bytes is null", pc.is_null(images)),
+        ("label is null", pc.is_null(labels)),
+        (f"img.bytes has more than {_MOST_IMAGE_BYTES:,} bytes", pc.greater(sizes, _MOST_IMAGE_BYTES)),
     ):
-        if (row := pa.compute.index(wrong, True).as_py()) >= 0:
+        if (row := pc.index(wrong, True).as_py()) >= 0:
             raise ValueError(f"{path}, row {first + row}: {what}")
 
 
