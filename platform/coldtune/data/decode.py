@@ -84,10 +84,14 @@ def open_image(file: Any, where: str) -> Any:
 
 @cache
 def _silence_warnings() -> None:
-    """Leave images of too many pixels to our own limit. Pillow's is higher, and only a warning at first."""
+    """Leave images of too many pixels to our own limit, and say nothing about damaged tags, which are ignored.
+
+    Pillow's own limit is higher, and only a warning at first.
+    """
     from PIL import Image
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", "Corrupt EXIF data")
 
 
 def is_grey(picture: Any) -> bool:

@@ -181,7 +181,7 @@ class _Walk:
                     self._add(link)  # reading it tells what is wrong with the link
                 elif os.path.isdir(link):
                     above = {_identity(parent) for parent in (link.parent.resolve(), *link.parent.resolve().parents)}
-                    if _identity(link) in self._seen | above:
+                    if _identity(link) in self._seen or _identity(link) in above:
                         self.left_out.append(link)
                     else:
                         self.add_folder(link)
