@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from finished_study import Finished
 
 import coldtune.cli
-from finished_study import Finished
 
 MODULE = "raise SystemExit('the module was imported')\n"
 
