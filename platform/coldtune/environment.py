@@ -8,6 +8,13 @@ from pathlib import Path
 
 MOST_THREADS = 1024
 """The largest number of CPU threads that a process may be given."""
+ALLOW_CODE = "COLDTUNE_ALLOW_CODE"
+"""The environment variable that allows code which a file from elsewhere names."""
+
+
+def allows_code() -> bool:
+    """Return True if the user allows code that a config.yaml, an MLflow run or a study's folder names."""
+    return os.environ.get(ALLOW_CODE, "") not in ("", "0")
 
 
 def submitted() -> bool:

@@ -149,7 +149,8 @@ def test_arrow_more_than_2_to_the_31_values_round_trip(tmp_path: Path) -> None:
     images[0], images[-1] = 1, 2
     arrow.write(tmp_path / "x.arrow", images, np.zeros(shape[0], np.int64), tag="t")
     (tmp_path / "pixels").unlink()
-    read, labels = arrow.read(tmp_path / "x.arrow", tag="t")
+    found = arrow.read(tmp_path / "x.arrow", tag="t", image_shape=shape[1:])
+    read, labels = found.images, found.labels
     (tmp_path / "x.arrow").unlink()
     assert (tuple(read.shape), len(labels)) == (shape, shape[0])
     assert [int(read[i].float().mean()) for i in (0, 1, -2, -1)] == [1, 0, 0, 2]

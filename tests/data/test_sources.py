@@ -305,9 +305,10 @@ GOOD = png_bytes(COLOUR[0][0][0])
     [
         (b"PAR1 torn", "is damaged"),
         (shard([GOOD], [1], column="image"), "columns image, label; needed: img"),
-        (shard([GOOD[:200]], [1]), "cannot be decoded"),
-        (shard([b"not an image"], [1]), "cannot be decoded"),
-        (shard([png_bytes(COLOUR[0][0][0][:, :16])], [1]), "image of 32 x 16, but only 32 x 32 is allowed"),
+        (shard([GOOD[:200]], [1]), "row 0: the image is damaged"),
+        (shard([GOOD, GOOD[:-200]], [1, 1]), "row 1: the image is damaged"),
+        (shard([b"not an image"], [1]), "row 0: the image is not a JPEG, PNG"),
+        (shard([png_bytes(COLOUR[0][0][0][:, :16])], [1]), "image is 32 x 16 pixels, but only 32 x 32 is allowed"),
         (shard([GOOD], [10]), r"labels 10\.\.10; allowed: 0\.\.9"),
         (shard([], []), "contains no images"),
     ],

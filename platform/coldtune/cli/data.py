@@ -16,10 +16,15 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("data", help="prepare and verify datasets")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     prepare = add_home_flag(verbs.add_parser("prepare", help="download or read, resize, split and fingerprint"))
-    prepare.add_argument("name", help="name of the dataset")
+    prepare.add_argument("name", help="digits, mnist, cifar10, celeba, afhq or folder")
     prepare.add_argument("--image-size", type=int, default=16, metavar="PX", help="width and height (default 16)")
     prepare.add_argument("--resize", default="bilinear", help="filter that resizes images (default: bilinear)")
-    prepare.add_argument("--data-dir", type=Path, metavar="PATH", help="folder with the published files")
+    prepare.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="PATH",
+        help="folder with the published files, or with your own images for `folder`",
+    )
     prepare.set_defaults(call=_prepare)
     verify = add_home_flag(verbs.add_parser("verify", help="read every pixel and compare with the manifest"))
     verify.add_argument("name", help="name of a dataset, or path of a prepared folder")

@@ -102,6 +102,10 @@ def _parse_count(text: str) -> int | Literal["all"]:
 
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
     _check_flags(options)
+    if options.extractor is not None:
+        from coldtune.metrics.extractors import check_name
+
+        check_name(options.extractor)
     from coldtune.training.device import use_threads
 
     device = _choose_device(options.device)
@@ -144,6 +148,7 @@ def _evaluate_runs(options: argparse.Namespace, device: str) -> list[Evaluation]
     from dataclasses import replace
 
     from coldtune.cli.store_lookup import locate_store_of_trials
+    from coldtune.metrics.extractors import check_origin
     from coldtune.stages.evaluate import evaluate_runs, with_protocol
     from coldtune.store.store import Store
     from coldtune.studies.trials.lookup import Home, find_run
@@ -153,6 +158,9 @@ def _evaluate_runs(options: argparse.Namespace, device: str) -> list[Evaluation]
     home = Home(find_home(options), options.data_dir, options.tracking_uri, store)
     protocol = (options.split, options.num_images, options.extractor, options.seed)
     runs = [find_run(name, home) for name in options.runs]
+    for run in runs:
+        if options.extractor is None:
+            check_origin(run.config.protocol.extractor, run.name, "name it with --extractor")
     judged = [replace(run, config=with_protocol(run.config, *protocol)) for run in runs]
     return evaluate_runs(judged, Store(store), device)
 

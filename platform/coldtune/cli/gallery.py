@@ -22,6 +22,7 @@ def add(commands: Commands) -> None:
         metavar="NAME",
         help="datasets (at 32 px) and `photos` (two photos of scikit-learn at 128 px) to use (default: digits photos)",
     )
+    parser.add_argument("--data-dir", type=Path, metavar="PATH", help="folder with the datasets' published files")
     parser.set_defaults(call=_make)
 
 
@@ -32,7 +33,7 @@ def _make(options: argparse.Namespace, console: Console) -> int:
     folder = expand_path(options.out, "--out") if options.out else home / "gallery"
     flag = "--out" if options.out else "--home"
     check_folder(folder, flag, write=False)
-    sources = [load_source(name, home) for name in options.dataset or DEFAULT]
+    sources = [load_source(name, home, options.data_dir) for name in options.dataset or DEFAULT]
     check_folder(folder, flag)
     index = make_gallery(sources, folder)
     console.print(str(index), highlight=False, soft_wrap=True)

@@ -37,7 +37,9 @@ def parser(doc: str, trials: int, generate: bool = False) -> argparse.ArgumentPa
         "--trials", type=int, metavar="N", help=f"trials in all (default {trials}), a larger number extends the study"
     )
     parser.add_argument(
-        "--dataset", metavar="NAME", help="digits, mnist, cifar10, celeba or afhq (default: the base's)"
+        "--dataset",
+        metavar="NAME",
+        help="digits, mnist, cifar10, celeba, afhq, or folder for your own images in --data-dir (default: the base's)",
     )
     if generate:
         parser.add_argument("--generate", action="store_true", help="judge generation from a prior, not restoration")

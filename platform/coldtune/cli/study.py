@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
         verbs.add_parser("preview", help="show a search space as a table, ten of its points, and a cost estimate")
     )
     preview.add_argument("space", type=Path, metavar="FILE", help="the space, such as search_spaces/blur.yaml")
-    preview.add_argument("--dataset", metavar="NAME", help="digits, mnist, cifar10, ... (default: the base's)")
+    preview.add_argument("--dataset", metavar="NAME", help="digits, mnist, cifar10, celeba, afhq or folder")
     preview.add_argument("--data-dir", type=Path, metavar="PATH", help="folder with the dataset's published files")
     preview.add_argument(
         "--trials", type=int, metavar="N", help="trials for the cost estimate (default 12, or all points of a grid)"
@@ -126,6 +126,7 @@ def _show(options: argparse.Namespace, console: Console) -> int:
 
 
 def _resume(options: argparse.Namespace, console: Console) -> int:
+    from coldtune.metrics.extractors import check_origin
     from coldtune.readback import checked
     from coldtune.studies.preflight.options import RunOptions
     from coldtune.studies.run import run_study
@@ -145,4 +146,6 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
     run_options = checked(folder.path / START_FILE, lambda: RunOptions.from_start(folder.home, start, **given))
     spec = folder.spec()
     check_unchanged(load_started_study(folder.path, folder.name, start["storage"]), spec, folder)
+    extractor = str(spec.base.get("protocol", {}).get("extractor", ""))
+    check_origin(extractor, f"{folder.path / 'spec.yaml'}", "start its job again, which resumes it too")
     return run_study(spec, run_options, console)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,12 @@ from typing import Any
 import torch
 
 from coldtune.data import arrow, manifest
-from coldtune.data.manifest import Manifest
+from coldtune.data.errors import DamagedDataError, advise_to_prepare
+from coldtune.data.manifest import Manifest, content_hash
+
+_VERIFIED: set[tuple[object, ...]] = set()
+"""The states of files whose pixels and labels this process has hashed and found as their manifest says."""
+_SETTLED_NS = 2_000_000_000  # a younger file could still be written to without a visible change of its times
 
 
 @dataclass(frozen=True)
@@ -40,16 +47,16 @@ class Dataset:
 
     path: Path
     manifest: Manifest
-    _splits: dict[str, Split] = field(default_factory=dict, repr=False, compare=False)
+    _splits: dict[str, tuple[Split, tuple[int, ...]]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: Path | str) -> Dataset:
         """Open a prepared folder, and check its manifest and the sizes of its files.
 
-        This reads no pixels (`verify` reads them all).
+        This reads no pixels. `split` reads and checks those of a split.
 
         Raises:
-            ValueError: If the folder is torn or is not a prepared dataset.
+            DamagedDataError: If the folder is torn or is not a prepared dataset (a ValueError and an OSError).
         """
         return cls(Path(path), manifest.load(Path(path)))
 
@@ -82,19 +89,66 @@ class Dataset:
         return {split: record.images for split, record in self.manifest.splits.items()}
 
     def split(self, name: str) -> Split:
-        """Return the split "train", "validation" or "test". Its file is opened at the first call.
+        """Return the split "train", "validation" or "test", after checking that its pixels are the prepared ones.
+
+        A process hashes a file once. It hashes the file again if its size, its times or its inode have changed since.
 
         Raises:
-            ValueError: If there is no such split, or if its file is torn or belongs to another dataset.
+            ValueError: If there is no such split.
+            DamagedDataError: If its file is torn, belongs to another dataset, or has other pixels or labels than its
+                manifest says.
         """
-        record = self.manifest.splits.get(name)
-        if record is None:
+        if name not in self.manifest.splits:
             raise ValueError(f"split = {name!r}: allowed: {', '.join(self.manifest.splits)}")
-        if name not in self._splits:
-            images, labels = arrow.read(self.path / manifest.split_file(name), tag=record.pixels)
-            if images.shape != (record.images, *self.image_shape):
-                raise ValueError(
-                    f"{self.path}: split {name} has shape {tuple(images.shape)}, which is not its manifest's"
-                )
-            self._splits[name] = Split(images, labels)
-        return self._splits[name]
+        if name not in self._splits or self._changed(name):
+            self._splits[name] = self._open(name)
+        return self._splits[name][0]
+
+    def recheck(self) -> None:
+        """Check again the splits whose files have changed since they were opened.
+
+        Call this before a result that was computed from their pixels is kept.
+
+        Raises:
+            DamagedDataError: If a file is no longer what its manifest says.
+        """
+        for name in list(self._splits):
+            self.split(name)
+
+    def find_damage(self, name: str) -> list[str]:
+        """Read the whole file of a split, and return a line for everything that is not as the manifest says."""
+        path, record = self.path / manifest.split_file(name), self.manifest.splits[name]
+        try:
+            found = arrow.read(path, record.pixels, self.image_shape)
+        except DamagedDataError as error:
+            return [str(error)]
+        damage = []
+        if len(found.images) != record.images:
+            damage.append(f"{path} contains {len(found.images):,} images, its manifest says {record.images:,}")
+        if content_hash(found.images) != record.pixels:
+            damage.append(f"{path}: the pixels of {name} have changed since they were written")
+        if content_hash(found.labels) != record.labels:
+            damage.append(f"{path}: the labels of {name} have changed since they were written")
+        if not damage and time.time_ns() - max(found.state[3:]) > _SETTLED_NS:
+            _VERIFIED.add((found.state, record.pixels, record.labels))
+        return damage
+
+    def _open(self, name: str) -> tuple[Split, tuple[int, ...]]:
+        record = self.manifest.splits[name]
+        try:
+            found = arrow.read(self.path / manifest.split_file(name), record.pixels, self.image_shape)
+            seal = (found.state, record.pixels, record.labels)
+            if seal not in _VERIFIED and (damage := self.find_damage(name)):
+                raise DamagedDataError(damage[0])
+        except DamagedDataError as error:
+            there = self.manifest
+            advice = advise_to_prepare(self.path, there.name, there.image_size, there.resize)
+            raise DamagedDataError(f"{error}. {advice}") from None
+        return Split(found.images, found.labels), found.state
+
+    def _changed(self, name: str) -> bool:
+        try:
+            status = os.stat(self.path / manifest.split_file(name))
+        except OSError:
+            return False  # the file is gone, but its mapping stays valid and nobody can write to it by its name
+        return arrow.file_state(status) != self._splits[name][1]

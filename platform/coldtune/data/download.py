@@ -14,6 +14,7 @@ from coldtune.files import lock_file, open_replacement
 
 _TIMEOUT_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 18
+_MOST_BYTES = 1 << 30  # of a published file. A server could send without an end
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def _stream(address: str, file: BinaryIO, remote: Remote, bars: Bars) -> None:
         while chunk := response.read(_CHUNK_BYTES):
             digest.update(chunk)
             file.write(chunk)
+            if file.tell() > _MOST_BYTES:
+                raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
             advance(len(chunk) / 1e6)
     if digest.hexdigest() != remote.checksum:
         raise ValueError(f"{remote.algorithm} is {digest.hexdigest()}, published is {remote.checksum}")

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from coldtune.config import Config, digest
+from coldtune.data.errors import DamagedDataError, advise_to_prepare
+from coldtune.data.regular_files import read_file
 from coldtune.data.resize import Resize
 from coldtune.files import write_file
 
 FILE = "manifest.json"
+_LARGEST_BYTES = 1 << 20
+_SHA256 = r"^[0-9a-f]{64}$"
 
 
 class SplitRecord(Config):
@@ -25,12 +29,14 @@ class SplitRecord(Config):
         bytes: The size of the split's file.
         pixels: The SHA-256 of the images.
         labels: The SHA-256 of the labels.
+        sha256: The SHA-256 of the whole file. None in folders that were prepared before it was recorded.
     """
 
-    images: int
-    bytes: int
-    pixels: str
-    labels: str
+    images: int = Field(ge=1)
+    bytes: int = Field(ge=1)
+    pixels: str = Field(pattern=_SHA256)
+    labels: str = Field(pattern=_SHA256)
+    sha256: str | None = Field(None, pattern=_SHA256)
 
 
 class Manifest(Config):
@@ -47,7 +53,7 @@ class Manifest(Config):
     resize: Resize
     source: str
     image_shape: tuple[int, int, int]
-    num_classes: int
+    num_classes: int = Field(ge=1)
     fingerprint: str
     splits: dict[str, SplitRecord]
 
@@ -84,22 +90,23 @@ def load(folder: Path) -> Manifest:
     This reads no pixels (`verify` reads them all).
 
     Raises:
-        ValueError: If a check fails. The message says which.
+        DamagedDataError: If a check fails. The message says which.
     """
     path = folder / FILE
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"{folder} is not a prepared dataset: {error}") from error
+        manifest = Manifest.model_validate_json(read_file(path, _LARGEST_BYTES))
     except ValidationError as error:
         wrong = "; ".join(".".join(map(str, [*item["loc"], item["msg"]])) for item in error.errors())
-        raise ValueError(f"{path} is torn or foreign: {wrong}") from error
+        raise DamagedDataError(f"{path} is torn or foreign: {wrong}") from error
+    except (OSError, ValueError) as error:
+        raise DamagedDataError(f"{folder} is not a prepared dataset: {error}") from error
     if manifest.fingerprint != fingerprint(manifest.image_shape, {s: r.pixels for s, r in manifest.splits.items()}):
-        raise ValueError(f"{path} contradicts itself: its fingerprint is not that of its splits")
+        raise DamagedDataError(f"{path} contradicts itself: its fingerprint is not that of its splits")
     for split, record in manifest.splits.items():
         file = folder / split_file(split)
         size = file.stat().st_size if file.is_file() else None
         if size != record.bytes:
             actual = "missing" if size is None else f"{size:,} bytes"
-            raise ValueError(f"{file} is {actual}, its manifest says {record.bytes:,} bytes")
+            advice = advise_to_prepare(folder, manifest.name, manifest.image_size, manifest.resize)
+            raise DamagedDataError(f"{file} is {actual}, its manifest says {record.bytes:,} bytes. {advice}")
     return manifest

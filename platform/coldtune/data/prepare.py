@@ -18,6 +18,7 @@ from coldtune.data.dataset import Dataset
 from coldtune.data.manifest import Manifest, SplitRecord, content_hash
 from coldtune.data.progress import Bars, show
 from coldtune.data.registry import source
+from coldtune.data.regular_files import hash_file
 from coldtune.data.source import Part, Source
 from coldtune.data.splits import SPLITS, assign
 from coldtune.data.verify import verify
@@ -47,11 +48,20 @@ def prepare(
     config = parse(DataConfig, config, "data")
     root = Path(home).absolute() / "data"
     root.mkdir(parents=True, exist_ok=True)
-    if data_dir is None and (found := _find_prepared(root, config)):
+    damage: list[str] = []
+    if data_dir is None and (found := _find_prepared(root, config, damage)):
         return found
     chosen = source(config.name)
+    if data_dir is not None and chosen.reads_everything and root.resolve().is_relative_to(Path(data_dir).resolve()):
+        raise ValueError(
+            f"--data-dir = {str(data_dir)!r}: contains the home {root.parent}, whose pictures would be read too. "
+            "Name a home outside of it with --home"
+        )
     with show(progress) as bars:
-        files = chosen.files(None if data_dir is None else Path(data_dir), root / "downloads", bars)
+        try:
+            files = chosen.files(None if data_dir is None else Path(data_dir), root / "downloads", bars)
+        except ValueError as error:
+            raise ValueError("; ".join([*damage, str(error)])) from error
         identity = chosen.identity(files, bars)
         folder = root / f"{_folder_prefix(config)}-{identity[:8]}"
         if dataset := _open_if_good(folder, config, identity):
@@ -71,6 +81,8 @@ def prepare(
             except BaseException:
                 shutil.rmtree(scratch, ignore_errors=True)
                 raise
+    for notice in chosen.notices(files):
+        warnings.warn(notice, stacklevel=2)
     return Dataset.open(folder)
 
 
@@ -94,14 +106,14 @@ def _scratch_prefix(folder: Path) -> str:
     return f".{folder.name}.new-"
 
 
-def _find_prepared(root: Path, config: DataConfig) -> Dataset | None:
+def _find_prepared(root: Path, config: DataConfig, damage: list[str]) -> Dataset | None:
     """Find a good dataset that this home has prepared for `config`, from any published files.
 
-    Raises ValueError if there are several with different images.
+    What is wrong with the others is appended to `damage`. Raises ValueError if there are several with different images.
     """
     datasets = {}
     for folder in sorted(root.glob(f"{_folder_prefix(config)}-*")):
-        if dataset := _open_if_good(folder, config):
+        if dataset := _open_if_good(folder, config, damage=damage):
             datasets[dataset.fingerprint] = dataset
     if len(datasets) > 1:
         paths = ", ".join(str(dataset.path) for dataset in datasets.values())
@@ -111,10 +123,16 @@ def _find_prepared(root: Path, config: DataConfig) -> Dataset | None:
     return next(iter(datasets.values()), None)
 
 
-def _open_if_good(folder: Path, config: DataConfig, identity: str | None = None, warn: bool = False) -> Dataset | None:
-    """Open `folder` if it is a complete dataset and the one that `config` asks for, otherwise return None.
+def _open_if_good(
+    folder: Path,
+    config: DataConfig,
+    identity: str | None = None,
+    warn: bool = False,
+    damage: list[str] | None = None,
+) -> Dataset | None:
+    """Open `folder` if it is the dataset that `config` asks for and all its pixels are good, otherwise return None.
 
-    With `warn`, a folder that exists but is not good causes a warning.
+    With `warn`, a folder that exists but is not good causes a warning. What is wrong is appended to `damage`.
     """
     if not folder.exists():
         return None
@@ -128,6 +146,8 @@ def _open_if_good(folder: Path, config: DataConfig, identity: str | None = None,
         if identity not in (None, there.source):
             raise ValueError(f"{folder} was made from other files")
     except ValueError as error:
+        if damage is not None:
+            damage.append(str(error))
         if warn:
             warnings.warn(f"{error}; preparing it again", stacklevel=3)
         return None
@@ -161,6 +181,7 @@ def _write_splits(
             bytes=file.stat().st_size,
             pixels=pixels,
             labels=content_hash(torch.from_numpy(labels)),
+            sha256=hash_file(file),
         )
     image_shape = (chosen.channels, config.image_size, config.image_size)
     Manifest(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +14,10 @@ import numpy as np
 import torch
 
 from coldtune.data import arrays
-from coldtune.data.decode import SUFFIXES, decode, is_grey, is_image, open_image
+from coldtune.data.decode import LARGEST_BYTES, SUFFIXES, decode, is_grey, is_image, open_image, shown_size
 from coldtune.data.file_collections import FolderFiles
 from coldtune.data.progress import Bars, show
+from coldtune.data.regular_files import check_memory, check_size, open_regular
 from coldtune.data.resize import Resize, resize_picture, to_planes
 from coldtune.data.threads import run_in_threads
 
@@ -35,7 +39,8 @@ def read_images(
     Args:
         folder: A directory with .png, .jpg, .jpeg, .webp or .bmp files, which may be in directories inside it. Their
             relative paths are their names, in natural order (2.png before 10.png). Other files and hidden files are
-            left out. Or an array file .npz, .npy or .safetensors (see `arrays.read_array`), with names "0", "1", ...
+            left out, and so are links to files or folders that are read already. Or an array file .npz, .npy or
+            .safetensors (see `arrays.read_array`), with names "0", "1", ...
         image_shape: The (C, H, W) of the dataset to compare with, which the images must have. If C is 3, grey images
             are repeated into three channels. If C is 1, coloured images are refused, but RGB images whose channels are
             equal count as grey. Without `image_shape`, C is 1 if all files are grey and otherwise 3.
@@ -71,7 +76,7 @@ class _Header:
 def _read_directory(
     path: Path, image_shape: tuple[int, int, int] | None, resize: Resize | None, bars: Bars
 ) -> tuple[torch.Tensor, list[str]]:
-    files = FolderFiles.find(path)
+    files = FolderFiles.find(path, once=True)
     names = sorted(filter(is_image, files.names), key=_natural_order)
     if not names:
         raise ValueError(f"images = {str(path)!r}: no images there; allowed: {_FORMATS}")
@@ -85,14 +90,19 @@ def _read_directory(
     channels, target = image_shape[0], (image_shape[2], image_shape[1])
     for name, header in zip(names, headers, strict=True):
         _check_size(files.describe(name), header.size, target, resize)
+    check_memory(str(path), len(names) * math.prod(image_shape))
     out = np.empty((len(names), *image_shape), dtype=np.uint8)
     with files.open() as read:
 
         def work(i: int) -> None:
             picture = decode(read(names[i]), files.describe(names[i]), channels)
+            if picture.size != headers[i].size:  # its orientation tag is behind the pixels
+                _check_size(files.describe(names[i]), picture.size, target, resize)
             out[i] = to_planes(resize_picture(picture, target, resize or "nearest"))
 
         run_in_threads(len(names), work, bars.start("decode", len(names), "images"))
+    if notice := files.notice():
+        warnings.warn(notice, stacklevel=3)
     return torch.from_numpy(out), names
 
 
@@ -100,8 +110,11 @@ def _read_headers(files: FolderFiles, names: Sequence[str], bars: Bars) -> list[
     headers: dict[int, _Header] = {}
 
     def work(i: int) -> None:
-        with open_image(files.path / names[i], files.describe(names[i])) as picture:
-            headers[i] = _Header(picture.size, is_grey(picture))
+        where = files.describe(names[i])
+        with open_regular(files.path / names[i]) as file:
+            check_size(where, os.fstat(file.fileno()).st_size, LARGEST_BYTES)
+            with open_image(file, where) as picture:
+                headers[i] = _Header(shown_size(picture), is_grey(picture))
 
     run_in_threads(len(names), work, bars.start("check", len(names), "images"))
     return [headers[i] for i in range(len(names))]

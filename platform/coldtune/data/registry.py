@@ -7,6 +7,7 @@ from coldtune.data.sources.afhq import Afhq
 from coldtune.data.sources.celeba import CelebA
 from coldtune.data.sources.cifar10 import Cifar10
 from coldtune.data.sources.digits import Digits
+from coldtune.data.sources.folder import Folder
 from coldtune.data.sources.mnist import Mnist
 
 _SOURCES: dict[str, Source] = {
@@ -14,6 +15,7 @@ _SOURCES: dict[str, Source] = {
     CelebA.name: CelebA(),
     Cifar10.name: Cifar10(),
     Digits.name: Digits(),
+    Folder.name: Folder(),
     Mnist.name: Mnist(),
 }
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from coldtune.config import digest
 from coldtune.data.progress import Advance, Bars
+from coldtune.data.regular_files import hash_file
 from coldtune.data.resize import Resize, resize
 
 
@@ -86,6 +87,8 @@ class Source(ABC):
     """The files that `locate` looks for, as an error message names them."""
     version: ClassVar[int] = 1
     """Increase it when the code reads other images or labels out of the same files, so that homes prepare again."""
+    reads_everything: ClassVar[bool] = False
+    """True if any image below `--data-dir` counts, so that a home inside it would add its own pictures."""
 
     @abstractmethod
     def locate(self, data_dir: Path) -> list[Path]:
@@ -102,6 +105,10 @@ class Source(ABC):
     def read(self, files: Sequence[Path], bars: Bars) -> Mapping[str, Part]:
         """Read the images and labels of `files`, a list that `locate` or `download` returned."""
 
+    def notices(self, files: Sequence[Path]) -> list[str]:
+        """Return sentences that a user should read after `files` were prepared, for example about ignored files."""
+        return []
+
     def files(self, data_dir: Path | None, downloads: Path, bars: Bars) -> list[Path]:
         """Return the published files, from `data_dir` if the user named a folder, otherwise downloaded.
 
@@ -114,9 +121,13 @@ class Source(ABC):
             except ValueError as error:
                 advice = f"pass --data-dir PATH with {self.needs}, or run on a machine with internet access"
                 raise ValueError(f"{self.name}: {error}; {advice}") from error
-        if not data_dir.is_dir():
-            raise ValueError(f"--data-dir = {str(data_dir)!r}: no such directory")
-        files = self.locate(data_dir)
+        try:
+            if not data_dir.is_dir():
+                raise ValueError(f"--data-dir = {str(data_dir)!r}: no such directory")
+            files = self.locate(data_dir)
+        except OSError as error:
+            reason = f"{error.filename or data_dir}: {error.strerror or error}"
+            raise ValueError(f"--data-dir = {str(data_dir)!r}: cannot be read ({reason})") from error
         if not files:
             raise ValueError(f"--data-dir = {str(data_dir)!r}: no {self.name} there; it needs {self.needs}")
         return files
@@ -126,10 +137,5 @@ class Source(ABC):
 
         The path of the files is no part of it, so a moved dataset is not prepared again.
         """
-        contents = {path.name: _sha256(path) for path in files}
+        contents = {path.name: hash_file(path) for path in files}
         return digest({"name": self.name, "version": self.version, "files": contents})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,13 +8,15 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from coldtune.memory import Batches
+from coldtune import environment
+from coldtune.memory import Batches, MemoryExhaustedError, out_of_memory
 from coldtune.metrics.moments import FeatureMoments, check_features, float64_device, to_float64
 
 # name -> module:function that makes the extractor. The module is imported on demand, because networks import slowly.
@@ -24,6 +26,8 @@ EXTRACTORS = {
     "cifar10": "coldtune.metrics.classifiers:cifar10",
     "inception": "coldtune.metrics.inception:inception",
 }
+_SHIPPED = frozenset(EXTRACTORS.values())
+_LARGEST_DIM = 1 << 16
 
 
 class Extractor:
@@ -50,17 +54,56 @@ class Extractor:
         smaller batches, with a warning. The features are on the images' device, or on the CPU if that has no float64.
 
         Raises:
-            ValueError: If the images have another shape or dtype, or if features are not finite.
+            ValueError: If the images have another shape or dtype, if features are not finite, or if the network is your
+                own and raises an error.
         """
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(f"images = {images.dtype} {tuple(images.shape)}: allowed is uint8 (B, C, H, W)")
         if isinstance(self._network, nn.Module):
             self._network.eval().to(images.device)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False), _full_precision():
-            parts = self._batches.run(images, self._network) or [self._network(images)]  # also for an empty batch
+            parts = self._batches.run(images, self._run) or [self._run(images)]  # also for an empty batch
             features = torch.cat(parts)
         check_features(features, self.dim)
         return to_float64(features)
+
+    def _run(self, images: Tensor) -> Tensor:
+        if ":" not in self.name:
+            return self._network(images)
+        with _reporting(self.name, "fails on images"):
+            features = self._network(images)
+        if not isinstance(features, Tensor) or features.ndim != 2:
+            kind = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+            raise ValueError(f"extractor = {self.name!r}: returns {kind}, but a tensor (B, {self.dim}) is needed")
+        return features
+
+
+def check_origin(name: str, origin: str, instead: str) -> None:
+    """Raise ValueError if `name` would run code and was read from a file that may come from elsewhere.
+
+    An extractor `module:attribute` is imported and called. A name that stands on the command line, or in the space of
+    a job that is run, is the user's own. A name in the config.yaml of a trial, in an MLflow run or in a study's folder
+    may be somebody else's. The environment variable COLDTUNE_ALLOW_CODE=1 allows those too.
+
+    Args:
+        name: The extractor's name in the configuration.
+        origin: The place where the name was read, for the message.
+        instead: What the user can do to name the extractor by a command, for the message.
+    """
+    if ":" in name and not environment.allows_code():
+        module = name.partition(":")[0]
+        raise ValueError(
+            f"protocol.extractor = {name!r} of {origin} would run code of the module {module}. If you trust it, "
+            f"{instead}, or set {environment.ALLOW_CODE}=1"
+        )
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError if there is no extractor `name`. Your own is made for that, a shipped one is not."""
+    if ":" in name:
+        build_extractor(name)
+    elif name not in EXTRACTORS:
+        raise ValueError(f"extractor = {name!r}: allowed are {', '.join(EXTRACTORS)}, or module:attribute of your own")
 
 
 def build_extractor(name: str) -> Extractor:
@@ -76,19 +119,20 @@ def build_extractor(name: str) -> Extractor:
 
     Args:
         name: A key of EXTRACTORS, or `module:attribute`. The attribute is the callable itself, or a class or function
-            that returns it when called without arguments.
+            that returns it when called without arguments. Nothing of Python's standard library is called.
 
     Raises:
-        ValueError: If the name is unknown, or the attribute cannot be imported or is no extractor.
+        ValueError: If the name is unknown, or the attribute cannot be imported, raises an error or is no extractor.
     """
-    if ":" not in name and name not in EXTRACTORS:
-        raise ValueError(f"extractor = {name!r}: allowed are {', '.join(EXTRACTORS)}, or module:attribute of your own")
+    if ":" not in name:
+        check_name(name)
     made = _load(name, EXTRACTORS.get(name, name))
     if isinstance(made, Extractor):
         return made
-    own = getattr(made, "sha256", None)
-    sha256 = own if isinstance(own, str) else _fingerprint(made)
-    return Extractor(name, made, made.dim, sha256, str(getattr(made, "input", "as given")))
+    with _reporting(name, "cannot be described"):
+        own = getattr(made, "sha256", None)
+        sha256 = own if isinstance(own, str) and own else _fingerprint(made)
+        return Extractor(name, made, made.dim, sha256, str(getattr(made, "input", "as given")))
 
 
 def extract_features(
@@ -118,19 +162,73 @@ def batches(images: Tensor, batch_size: int, device: torch.device | str | None =
 
 
 def _load(name: str, path: str) -> Any:
-    module_name, _, attribute = path.partition(":")
+    module, _, attribute = path.partition(":")
+    if _package(module) in sys.stdlib_module_names or (_package(module) == "coldtune" and path not in _SHIPPED):
+        raise ValueError(f"extractor = {name!r}: {module} contains no extractor. Name a module of your own")
     try:
-        made = getattr(importlib.import_module(module_name), attribute)
+        made = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         searched = "Install it, or add its folder to the environment variable PYTHONPATH"
         raise ValueError(f"extractor = {name!r}: cannot be imported: {error}. {searched}") from error
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"extractor = {name!r}: cannot be imported: {error}") from error
-    if inspect.isclass(made) or not hasattr(made, "dim"):
-        made = made() if callable(made) else made
-    if not callable(made) or not isinstance(getattr(made, "dim", None), int):
-        raise ValueError(f"extractor = {name!r}: must be, or return, a callable with an int attribute dim")
+        raise ValueError(f"extractor = {name!r}: cannot be imported: {_first_line(error)}") from error
+    except (Exception, SystemExit) as error:  # the module runs any code
+        raise ValueError(f"extractor = {name!r}: cannot be imported: {_describe(error)}") from error
+    if inspect.isclass(made) or isinstance(made, partial) or (inspect.isroutine(made) and not hasattr(made, "dim")):
+        _check_factory(name, module, made)
+        with _reporting(name, "fails when it is called"):
+            made = made()
+    if not callable(made) or not _is_dim(getattr(made, "dim", None)):
+        raise ValueError(
+            f"extractor = {name!r}: must be, or return, a callable with an int attribute dim, 1..{_LARGEST_DIM:,}"
+        )
     return made
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _is_dim(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST_DIM
+
+
+def _check_factory(name: str, module: str, factory: Any) -> None:
+    """Raise ValueError if a class or function is not one that can make an extractor. It is not called."""
+    made_by = factory.func if isinstance(factory, partial) else factory
+    defined = getattr(made_by, "__module__", None) or "builtins"
+    if inspect.isbuiltin(made_by) or _package(defined) != _package(module):
+        raise ValueError(f"extractor = {name!r}: is defined in {defined}, but must be defined in {_package(module)}")
+    if inspect.iscoroutinefunction(made_by) or inspect.isgeneratorfunction(made_by):
+        raise ValueError(f"extractor = {name!r}: is a coroutine or a generator, but a class or function is needed")
+    try:
+        inspect.signature(factory).bind()
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"extractor = {name!r}: is called without arguments, but does not allow that ({_first_line(error)})"
+        ) from error
+
+
+@contextmanager
+def _reporting(name: str, problem: str) -> Iterator[None]:
+    """Turn every error of the user's own code into a ValueError of one line, even its exit.
+
+    Exhausted memory stays what it is, so that smaller batches can be tried.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if out_of_memory(error) or isinstance(error, MemoryError | MemoryExhaustedError):
+            raise
+        raise ValueError(f"extractor = {name!r}: {problem}: {_describe(error)}") from error
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _fingerprint(made: Any) -> str:

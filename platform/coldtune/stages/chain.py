@@ -304,6 +304,7 @@ class Chain:
 
         def build(directory: Path) -> dict[str, Any]:
             out, strip = self._sample(sampler, checkpoint, progress)
+            self._recheck_data()
             save_file({"images": out}, directory / "images.safetensors")
             if strip:
                 save_file({f"{s:06d}": x for s, x in strip.items()}, directory / "strip.safetensors")
@@ -323,7 +324,9 @@ class Chain:
 
         def build(directory: Path) -> dict[str, Any]:
             made = load_file(images.path / "images.safetensors")["images"]
-            self._judge(made).save(directory)
+            judgement = self._judge(made)
+            self._recheck_data()
+            judgement.save(directory)
             return {"images": images.key, "seconds": time.monotonic() - started}
 
         entry, found = self.store.get("measure", key, build)
@@ -374,6 +377,12 @@ class Chain:
             training=self.config.training,
             source_path=str(self.source.path) if self.source else None,
         )
+
+    def _recheck_data(self) -> None:
+        """Raise DamagedDataError instead of keeping a result whose pixels have changed since they were verified."""
+        for dataset in (self.dataset, self.source):
+            if dataset is not None:
+                dataset.recheck()
 
     def _reference_images(self) -> Tensor:
         return self.dataset.split(self.config.protocol.split).images

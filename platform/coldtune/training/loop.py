@@ -158,8 +158,10 @@ class _Training:
         config = self.config = task.training
         self.device, self.world = device, world
         dataset = Dataset.open(Path(task.dataset_path))
-        source = Dataset.open(Path(task.source_path)).split("train").images if task.source_path else None
-        degradation = build_degradation(task.degradation, dataset.image_shape, source)
+        source = Dataset.open(Path(task.source_path)) if task.source_path else None
+        self.datasets = [dataset, source] if source else [dataset]
+        source_images = source.split("train").images if source else None
+        degradation = build_degradation(task.degradation, dataset.image_shape, source_images)
         images = resident(dataset.split("train").images, device)
         self.batches = TrainingBatches(images, task.data, degradation, config.seed, device)
         self.grid: ValidationGrid | None = None
@@ -287,7 +289,12 @@ class _Training:
             self.state.history.append({"step": step, **metrics})
             self.world.on_first(lambda: report(step, metrics))
         if last or (config.checkpoint_every and step % config.checkpoint_every == 0):
-            self.world.on_first(lambda: checkpoints.save(step, self.state.save))
+            self.world.on_first(partial(self._save, checkpoints, step))
+
+    def _save(self, checkpoints: Checkpoints, step: int) -> None:
+        for dataset in self.datasets:
+            dataset.recheck()  # no checkpoint is kept that other pixels may have led to
+        checkpoints.save(step, self.state.save)
 
     def _validate(self, grid: ValidationGrid) -> float:
         """Return the mean absolute error of the averaged model over the grid, for every training loss."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from coldtune.data.decode import is_image
 from coldtune.data.encoded import Encoded
 from coldtune.data.file_collections import FileCollection
 from coldtune.data.progress import Bars
+from coldtune.data.regular_files import read_file
 from coldtune.data.sources.image_files import ImageFiles, find_files
 
 _ALIGNED = "img_align_celeba"
@@ -19,6 +19,7 @@ _PARTITION = "list_eval_partition.txt"
 _FOLDERS = ("", "celeba", "CelebA")
 _IMAGES = tuple(f"{folder}{_ALIGNED}{rest}" for rest in (f"/{_ALIGNED}", "", ".zip") for folder in ("", "Img/"))
 _HQ = ("", "celeba_hq", "CelebA-HQ-img", "CelebAMask-HQ/CelebA-HQ-img")
+_LARGEST_LIST = 1 << 26  # bytes of the partition, which has 4 million
 _SPLITS = {"0": "train", "1": "validation", "2": "test"}
 
 
@@ -56,6 +57,12 @@ class CelebA(ImageFiles):
                 raise ValueError(f"{files.describe(name)} is in a folder inside {path}: move it elsewhere")
         return files
 
+    def notices(self, files: Sequence[Path]) -> list[str]:
+        """Return sentences about left-out links, and about a partition that is missing."""
+        missing = len(files) == 1 and files[0].stem == _ALIGNED
+        partition = f"no {_PARTITION} beside {files[0]}: its images are split 60/20/20 by hash"
+        return [*super().notices(files), *([partition] if missing else [])]
+
     def read(self, files: Sequence[Path], bars: Bars) -> Mapping[str, Encoded]:
         """Read the published parts, or all images as a single part if there is no partition.
 
@@ -66,8 +73,6 @@ class CelebA(ImageFiles):
         parts = {"all": list(images.names)}
         if len(files) > 1:
             parts = _split_by_partition(images, files[1])
-        elif files[0].stem == _ALIGNED:
-            warnings.warn(f"no {_PARTITION} beside {files[0]}: its images are split 60/20/20 by hash", stacklevel=2)
         return {
             part: Encoded(images, names, np.zeros(len(names), np.int64), self.channels, bars)
             for part, names in parts.items()
@@ -95,7 +100,7 @@ def _split_by_partition(images: FileCollection, partition: Path) -> dict[str, li
 def _read_partition(path: Path) -> dict[str, str]:
     """Read {file name: split} from lines like "000001.jpg 0"."""
     splits = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(read_file(path, _LARGEST_LIST).decode(errors="replace").splitlines(), start=1):
         match line.split():
             case [name, part] if part in _SPLITS:
                 splits[name] = _SPLITS[part]

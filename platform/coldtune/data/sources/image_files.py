@@ -12,6 +12,7 @@ from coldtune.config import digest
 from coldtune.data.decode import SUFFIXES, is_image
 from coldtune.data.file_collections import ArchiveFiles, FileCollection, FolderFiles, ReadFile
 from coldtune.data.progress import Bars
+from coldtune.data.regular_files import hash_file
 from coldtune.data.source import Source
 from coldtune.data.threads import run_in_threads
 
@@ -58,8 +59,12 @@ class ImageFiles(Source):
             if path.is_dir():
                 sums |= _hash_all(self.images(path), bars)
             else:
-                sums[path.name] = _hash_file(path)
+                sums[path.name] = hash_file(path)
         return digest({"name": self.name, "version": self.version, "files": sums})
+
+    def notices(self, files: Sequence[Path]) -> list[str]:
+        """Return a sentence about links that are left out, if there are such links."""
+        return list(filter(None, [find_files(files[0]).notice()]))
 
     def images(self, path: Path) -> FileCollection:
         """List the images in the folder or archive `path`. Raises ValueError if a file's name is not an image's."""
@@ -90,8 +95,3 @@ def _hash_all(files: FileCollection, bars: Bars) -> dict[str, str]:
     with files.open() as read:
         run_in_threads(len(names), lambda i: work(i, read), bars.start("check", len(names), "files"))
     return sums
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

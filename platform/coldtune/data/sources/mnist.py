@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +11,14 @@ import numpy.typing as npt
 
 from coldtune.data.download import Remote, fetch
 from coldtune.data.progress import Bars
+from coldtune.data.regular_files import read_file, read_gzip
 from coldtune.data.source import Raw, Source
 
 _PARTS = {"train": "train", "test": "t10k"}
 _STEMS = tuple(f"{prefix}-{kind}-ubyte" for prefix in _PARTS.values() for kind in ("images-idx3", "labels-idx1"))
 _UINT8 = 8
+_MOST_AXES = 4
+_LARGEST_BYTES = 1 << 28  # of an unpacked file. The published training images have 47 million
 
 
 class Mnist(Source):
@@ -85,17 +87,14 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     An idx file consists of two zero bytes, the type, the rank, the sizes as big-endian integers, and the values.
 
     Raises:
-        ValueError: If the file is torn, or is not an idx file of uint8 values.
+        ValueError: If the file is torn, too large, or not an idx file of uint8 values.
     """
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if len(data) < 4 or data[:3] != bytes((0, 0, _UINT8)) or len(data) < 4 + 4 * data[3]:
+    data = read_gzip(path, _LARGEST_BYTES) if path.suffix == ".gz" else read_file(path, _LARGEST_BYTES)
+    if len(data) < 4 or data[:3] != bytes((0, 0, _UINT8)) or len(data) < 4 + 4 * data[3] or data[3] > _MOST_AXES:
         raise ValueError(f"{path} is not an idx file of uint8 values")
     rank = data[3]
     shape = tuple(int(size) for size in np.frombuffer(data, dtype=">u4", count=rank, offset=4))
     values = np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * rank)
-    if values.size != np.prod(shape, dtype=np.int64):
+    if values.size != math.prod(shape):
         raise ValueError(f"{path} is damaged: {values.size:,} values, its header says {shape}")
     return values.reshape(shape)

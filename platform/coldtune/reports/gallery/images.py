@@ -52,20 +52,21 @@ def photos(size: int = _LARGE) -> Tensor:
     return torch.cat(crops) / 127.5 - 1
 
 
-def load_source(name: str, home: Path) -> Source:
+def load_source(name: str, home: Path, data_dir: Path | None = None) -> Source:
     """Load the images of a source.
 
     Args:
         name: "photos" for two photographs at 128 px, or a dataset for two of its validation images at 32 px.
         home: The folder under which the dataset is prepared.
+        data_dir: The folder of its published files, if it must be prepared from there.
 
     Raises:
-        ValueError: If the dataset is unknown.
+        ValueError: If the dataset is unknown, or its files are not there.
     """
     if name == PHOTOS:
         images = photos()
         return Source(name, images, images.flip(0))
-    dataset = prepare({"name": name, "image_size": _SMALL}, home)
+    dataset = prepare({"name": name, "image_size": _SMALL}, home, data_dir)
     split = dataset.split("validation")
     labels = torch.as_tensor(split.labels)
     other = int((labels != labels[0]).to(torch.int64).argmax())

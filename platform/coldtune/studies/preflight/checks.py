@@ -15,6 +15,7 @@ from coldtune.config import parse
 from coldtune.data import DataConfig, Dataset
 from coldtune.diffusion.restorer import RestorerConfig, check_restorer
 from coldtune.metrics import DISTANCES, IMAGE_SCORES, build_extractor, check_objective, resolve
+from coldtune.metrics.extractors import check_name
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
 from coldtune.places import check_folder
@@ -94,6 +95,7 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     trials = _count_trials(spec, space, folder, options)
     data_config = parse(DataConfig, spec.base["data"], "data")
     check_restorer(parse(RestorerConfig, spec.base.get("restorer", {}), "restorer"), (1, *[data_config.image_size] * 2))
+    check_name(str(spec.base["protocol"]["extractor"]))
     dataset = data.prepare(data_config, options.home, options.data_dir)
     if folder.exists:
         folder.check_same_study(spec, dataset.fingerprint)

@@ -24,7 +24,14 @@ from coldtune.yaml_files import MAX_DEPTH, parse_yaml, read_yaml
 SECTIONS = ("search", "pruning")
 """The sections of a space file that `--set` may change, in addition to those of the base."""
 
-JUDGES = {"digits": "digits", "mnist": "mnist", "cifar10": "cifar10", "celeba": "inception", "afhq": "inception"}
+JUDGES = {
+    "digits": "digits",
+    "mnist": "mnist",
+    "cifar10": "cifar10",
+    "celeba": "inception",
+    "afhq": "inception",
+    "folder": "inception",
+}
 """The feature extractor of each dataset, if the base names none: a classifier that ships, or the paper's Inception."""
 
 _LONGEST_SHOWN = 120  # characters of a setting in an error
