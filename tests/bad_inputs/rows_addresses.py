@@ -7,9 +7,9 @@ from bad_row import Row, flag
 TODO = "addresses"
 
 ROWS: list[Row] = [
-    flag("store-null-device", "--store=/dev/null", says="/dev/null", home="digits", todo=TODO),
+    flag("store-null-device", "--store=/dev/null", says="/dev/null", home="digits"),
     flag("store-proc", "--store=/proc/x", says="/proc/x", home="digits", todo=TODO),
-    flag("store-file", "--store={dir}/file", says="{dir}/file", files={"file": ""}, home="digits", todo=TODO),
+    flag("store-file", "--store={dir}/file", says="{dir}/file", files={"file": ""}, home="digits"),
     flag("store-scheme", "--store=ftp://host/x", says="ftp", home="digits"),
     flag("storage-scheme", "--storage=oracle9://host/x", says="oracle9", home="digits", todo=TODO),
     flag("storage-join-sqlite", "--join", ["--join", "SQLite"], "--storage=sqlite:///x.db", home="digits"),

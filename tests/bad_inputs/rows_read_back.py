@@ -57,7 +57,7 @@ ROWS: list[Row] = [
     on_study("journal-empty-show", put(JOURNAL, ""), "study show {study}", JOURNAL),
     on_study("journal-folder-show", put(JOURNAL, folder), "study show {study}", JOURNAL),
     # --- the store
-    command("store-prefix-of-many", "store show train/", says="train/", home="study"),
+    command("store-prefix-of-many", "store show sample/", says=["sample/", "entries start with it"], home="study"),
     command("store-unknown-entry", "store show train/000000", says="train/000000", home="study"),
     command("store-is-file", "store ls --store {dir}/file", says="{dir}/file", files={"file": ""}, home="study"),
 ]  # fmt: skip
