@@ -91,10 +91,10 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
         check_folder(store.path, "--store", write=False)  # nothing is written before everything else was checked
     if runs and not folder.exists:  # a study that was started before may be complete, and then needs no Ray
         check_ray()
-    space = build_space(spec.space, spec.base, presets.image_shape(spec.base))  # before the dataset is prepared
-    trials = _count_trials(spec, space, folder, options)
     data_config = parse(DataConfig, spec.base["data"], "data")
     check_restorer(parse(RestorerConfig, spec.base.get("restorer", {}), "restorer"), (1, *[data_config.image_size] * 2))
+    space = build_space(spec.space, spec.base, presets.image_shape(spec.base))  # before the dataset is prepared
+    trials = _count_trials(spec, space, folder, options)
     check_name(str(spec.base["protocol"]["extractor"]))
     dataset = data.prepare(data_config, options.home, options.data_dir)
     if folder.exists:
