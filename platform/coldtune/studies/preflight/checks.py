@@ -27,7 +27,7 @@ from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.record import promoted_from
-from coldtune.studies.trials.importing import gather, is_ready
+from coldtune.studies.trials.importing import check_imports, gather, is_ready
 from coldtune.studies.trials.matching import Importer
 from coldtune.studies.trials.setup import Imports
 
@@ -80,13 +80,16 @@ def check_study(spec: StudySpec, options: RunOptions) -> Checked:
     store = _find_store(folder, options)
     space = build_space(spec.space, spec.base, presets.image_shape(spec.base))  # before the dataset is prepared
     trials = _count_trials(spec, space, folder, options)
+    imports = spec.imports and not is_ready(folder, options.storage)
+    if imports:
+        check_imports(spec.imports, folder, options.storage)
     dataset = data.prepare(parse(DataConfig, spec.base["data"], "data"), options.home, options.data_dir)
     if folder.exists:
         folder.check_same_study(spec, dataset.fingerprint)
     sources = {name: _prepare_source(name, spec, dataset, options) for name in sorted(space.sources())}
     protocol = _build_protocol(spec, space, dataset)
     checked = Checked(spec, options, folder, dataset, sources, space, protocol, trials, store)
-    if not spec.imports or is_ready(folder, options.storage):
+    if not imports:
         return checked
     importer = Importer(spec, space, dataset, sources, protocol, gpu=options.gpus_per_trial > 0)
     return replace(checked, imports=gather(importer, folder, options.storage))
@@ -110,7 +113,10 @@ def _check_options(options: RunOptions, threads: int) -> None:
 
 
 def _find_folder(spec: StudySpec, options: RunOptions) -> StudyFolder:
-    folder = StudyFolder(options.home, spec.name if options.name is None else options.name)
+    name = spec.name if options.name is None else options.name
+    if not name.isprintable() or set("'\"\\") & set(name):  # as MLflow's search for a run by its name
+        raise ValueError(f"--study {name!r}: allowed: a name without quotes, backslashes and control characters")
+    folder = StudyFolder(options.home, name)
     if options.resume and not folder.exists:
         names = ", ".join(p.name for p in sorted(folder.path.parent.glob("*"))) or "none"
         raise ValueError(f"--resume: there is no study {folder.name} in {options.home} (there are: {names})")
