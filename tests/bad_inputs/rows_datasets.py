@@ -24,6 +24,5 @@ ROWS: list[Row] = [
     dataset("mnist-pipe", "mnist", {IDX: fifo}),
     dataset("cifar-folder", "cifar10", {PARQUET: folder}),
     dataset("cifar-no-parquet", "cifar10", {PARQUET: "text"}),
-    dataset("celeba-garbage", "celeba", {"img_align_celeba/z.png": "garbage"}, todo=TODO),
     dataset("celeba-zero-device", "celeba", {"img_align_celeba/z.png": link("/dev/zero")}, todo=TODO, hangs=True),
 ]  # fmt: skip

@@ -59,7 +59,8 @@ ROWS: list[Row] = [
     on_study("journal-empty-show", put(JOURNAL, ""), "study show {study}", JOURNAL, todo=TODO),
     on_study("journal-folder-show", put(JOURNAL, folder), "study show {study}", JOURNAL, todo=TODO),
     # --- the store
-    command("store-prefix-of-many", "store show train/", says="train/", home="study", todo=TODO),
+    command("store-prefix-of-many", "store show sample/", says=["sample/", "entries start with it"], home="study",
+            todo=TODO),
     command("store-unknown-entry", "store show train/000000", says="train/000000", home="study"),
     command("store-is-file", "store ls --store {dir}/file", says="{dir}/file", files={"file": ""}, home="study",
             todo=TODO),
