@@ -27,7 +27,7 @@ _NAMES = itertools.count()
 ROOT = Path(__file__).resolve().parents[1]
 MAX_WORKERS = 4  # end-to-end tests start more processes, so more workers than this compete for the machine
 # The folders that take longest, the longest first. A worker that starts a long folder last would finish alone.
-LONGEST = ("e2e", "studies", "training", "store", "metrics", "tracking")
+LONGEST = ("e2e", "studies", "training", "store", "bad_inputs", "metrics", "tracking")
 
 # The time that an example takes depends on the machine, so it must not decide whether a test passes.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

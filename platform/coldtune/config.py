@@ -59,7 +59,7 @@ def check_no_boolean(value: Any, annotation: Any) -> None:
 
 
 def scalar_kinds(annotation: Any) -> set[type]:
-    """Return the scalar types that an annotation names, at any depth. `object` stands for a type that allows all."""
+    """Return the scalar types that an annotation names, at any depth. `object` means that all are allowed."""
     if annotation is Any:
         return {object}
     if get_origin(annotation) is Literal:
@@ -122,7 +122,7 @@ def describe(error: ValidationError, cls: type[BaseModel], where: str = "", valu
     Args:
         error: The error.
         cls: The type that was built.
-        where: The dotted place of the value, which stands before every key.
+        where: The dotted place of the value. Errors show it before every key.
         value: The value that was parsed. It tells keys that a user wrote from pydantic's names of types.
     """
     messages: dict[str, list[str]] = {}
@@ -234,7 +234,7 @@ def _allowed_keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             field = annotation.model_fields.get(str(part))
             annotation = field.annotation if field else None
-        else:  # a list or a mapping, of which the last argument is the type of the values
+        else:  # a list or a mapping: its last argument is the type of its values
             arguments = [argument for argument in get_args(annotation) if argument is not Ellipsis]
             annotation = arguments[-1] if arguments else None
     found = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else cls

@@ -72,7 +72,7 @@ ROWS: list[Row] = [
     on_study("spec-edited-show", change_text("spec.yaml", "batch_size: 16", "batch_size: 32"), "study show {study}",
              [SPEC, "base.training.batch_size: 32, there 16", RESTORE]),
     on_study("spec-edited-resume", change_text("spec.yaml", "batch_size: 16", "batch_size: 32"),
-             "study resume {study}", START),
+             "study resume {study}", [SPEC, "base.training.batch_size: 32, there 16", RESTORE]),
     # --- start.json
     on_study("start-missing-show", remove("start.json"), "study show {study}", [START, "no such file", RESTORE]),
     on_study("start-zeros-show", put("start.json", bytes(300)), "study show {study}", [START, "zero bytes"]),
@@ -99,7 +99,7 @@ ROWS: list[Row] = [
     on_study("start-limits-list-resume", start_with(limits=[1], command="c"), "study resume {study}",
              [START, "limits"]),
     # --- the journal
-    on_study("journal-missing-resume", remove(JOURNAL), "study resume {study}", START),
+    on_study("journal-missing-resume", remove(JOURNAL), "study resume {study}", STUDY_JOURNAL),
     on_study("journal-zeros-show", put(JOURNAL, bytes(4096)), "study show {study}", [STUDY_JOURNAL, "holds no study"]),
     on_study("journal-of-another-show", change_text(JOURNAL, '"STUDY"', '"another"'), "study show {study}",
              [STUDY_JOURNAL, "holds no study {study}", "another study"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 
 from bad_row import Content, Row, command, fifo, folder, link
 
@@ -26,14 +26,12 @@ def header(shape: str, dtype: str = "|u1") -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
 
 
-def loops(path: object) -> None:
+def loops(path: Path) -> None:
     """Make a folder whose links lead back to it."""
-    folder(path)  # type: ignore[arg-type]
+    folder(path)
     for name in "ab":
-        link(".")(path / name)  # type: ignore[operator]
+        link(".")(path / name)
 
-
-MAKE: Callable[..., Row] = command
 
 ROWS: list[Row] = [
     command("images-missing", "evaluate --images {dir}/nosuch --reference digits", says="{dir}/nosuch"),

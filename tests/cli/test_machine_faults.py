@@ -70,7 +70,7 @@ def resume(folder: StudyFolder, *flags: str) -> int:
 def stand_in(monkeypatch: pytest.MonkeyPatch, act: Callable[[Session], object]) -> None:
     """Let `act` take the place of the trials on a cluster."""
 
-    def run_trials(session: Session, console: object) -> bool:
+    def run_trials(session: Session, ray: object, console: object) -> bool:
         act(session)
         return session.ledger.finished() >= session.checked.trials
 
@@ -216,7 +216,7 @@ def test_job_place_that_is_no_writable_folder_is_refused_at_once(
     assert run_job(tmp_path, arguments, monkeypatch) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
-    assert err.startswith(f"error: {flag}: ")
+    assert err.startswith(f"error: {flag}")
     assert named.get(place, place) in err
     assert not (tmp_path / "home").exists(), "a check leaves nothing behind"
 

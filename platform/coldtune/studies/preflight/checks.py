@@ -32,7 +32,7 @@ from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.record import is_promoted
-from coldtune.studies.trials.importing import gather, is_ready
+from coldtune.studies.trials.importing import check_imports, gather, is_ready
 from coldtune.studies.trials.matching import Importer
 from coldtune.studies.trials.setup import Imports
 
@@ -95,6 +95,9 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     check_restorer(parse(RestorerConfig, spec.base.get("restorer", {}), "restorer"), (1, *[data_config.image_size] * 2))
     space = build_space(spec.space, spec.base, presets.image_shape(spec.base))  # before the dataset is prepared
     trials = _count_trials(spec, space, folder, options)
+    imports = spec.imports and not is_ready(folder, options.storage)
+    if imports:
+        check_imports(spec.imports, folder, options.storage)
     check_name(str(spec.base["protocol"]["extractor"]))
     dataset = data.prepare(data_config, options.home, options.data_dir)
     if folder.exists:
@@ -104,7 +107,7 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     if runs and not store.remote:
         store.check(writable=True)
     checked = Checked(spec, options, folder, dataset, sources, space, protocol, trials, store)
-    if not spec.imports or is_ready(folder, options.storage):
+    if not imports:
         return checked
     importer = Importer(spec, space, dataset, sources, protocol, gpu=options.gpus_per_trial > 0)
     return replace(checked, imports=gather(importer, folder, options.storage))

@@ -68,7 +68,7 @@ def check_nodes(requirements: TrialRequirements) -> None:
                 leftover.unlink(missing_ok=True)
     elsewhere = [report["name"] for report in reports if not here(report["process"])]
     if problems := [*dict.fromkeys(problems), *sqlite_problems(requirements, elsewhere)]:
-        raise ValueError("\n".join(problems))
+        raise ValueError("; ".join(problems))
 
 
 def problems_of_node(report: Mapping[str, Any], tokens: Mapping[str, Path]) -> list[str]:

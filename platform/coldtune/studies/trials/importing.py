@@ -13,7 +13,7 @@ imported, because a failure says more about a machine or a version than about a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,19 @@ def gather(target: Importer, folder: StudyFolder, url: str | None) -> Imports:
     if target.space.size is not None or target.spec.search.algorithm == "grid":
         best = []  # every point is asked anyway
     return Imports(collected.trials, [(longer.point, longer.why) for longer in best], summaries)
+
+
+def check_imports(names: Sequence[str], folder: StudyFolder, url: str | None) -> None:
+    """Raise ValueError if this home has no study of a name, and there is no database that could have it.
+
+    Args:
+        names: The studies to import.
+        folder: The folder of the new study.
+        url: The database of the new study.
+    """
+    missing = [name for name in names if not StudyFolder(folder.home, name).exists]
+    if missing and url is None:
+        raise ValueError(f"--import {missing[0]}: there is no such study; {_known_studies(folder, url)}")
 
 
 def is_ready(folder: StudyFolder, url: str | None) -> bool:
