@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 MOST_THREADS = 1024
@@ -37,3 +39,23 @@ def default_home() -> Path:
 def runner() -> str:
     """Return the prefix of commands that we print for the user: `uv run ` if uv runs this process, or nothing."""
     return "uv run " if "UV" in os.environ or "UV_RUN_RECURSION_DEPTH" in os.environ else ""
+
+
+def shell_command(*words: object) -> str:
+    """Return a command that a person can paste into a shell, with the prefix of `runner`. Every word is quoted."""
+    return runner() + shlex.join(map(str, words))
+
+
+def coldtune_command(verb: str, home: Path, *names: object, flags: Sequence[object] = ()) -> str:
+    """Return a `coldtune` command that a person can paste into a shell.
+
+    Args:
+        verb: The words of the command, such as `study show`.
+        home: The home, which the command always names.
+        names: The positional arguments. If one begins with a dash, they stand behind `--`.
+        flags: Further flags, each followed by its value.
+    """
+    given = [str(name) for name in names]
+    if any(name.startswith("-") for name in given):
+        return shell_command("coldtune", *verb.split(), "--home", home, *flags, "--", *given)
+    return shell_command("coldtune", *verb.split(), *given, "--home", home, *flags)

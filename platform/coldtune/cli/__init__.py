@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: The command line. None means `sys.argv`.
     """
     options = build_parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
+    # Without markup, because names of studies, files and drivers may contain brackets.
+    console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")), markup=False)
     try:
         sys.exit(options.call(options, console))
     except ValueError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,12 +14,14 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune import environment
+from coldtune.addresses import redact, words_without_passwords
 from coldtune.cli.common import check_threads
 from coldtune.studies.preflight.options import RunOptions
 
 if TYPE_CHECKING:
     from coldtune.studies.spec.study import StudySpec
 
+DEFAULT_TRIALS = 12
 _BEGUN = time.monotonic()  # before a job imports slow libraries
 
 
@@ -33,14 +34,24 @@ def parser(doc: str, trials: int, generate: bool = False) -> argparse.ArgumentPa
         generate: True adds `--generate`, for a job whose question makes sense for generation too.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if generate:
+        parser.add_argument("--generate", action="store_true", help="judge generation from a prior, not restoration")
+    return add_search_flags(parser, trials)
+
+
+def add_search_flags(parser: argparse.ArgumentParser, trials: int) -> argparse.ArgumentParser:
+    """Add the flags of a job that searches a space, and return the parser.
+
+    Args:
+        parser: The parser of a job, or of `coldtune study run`.
+        trials: The default of `--trials`.
+    """
     parser.add_argument(
         "--trials", type=int, metavar="N", help=f"trials in all (default {trials}), a larger number extends the study"
     )
     parser.add_argument(
         "--dataset", metavar="NAME", help="digits, mnist, cifar10, celeba or afhq (default: the base's)"
     )
-    if generate:
-        parser.add_argument("--generate", action="store_true", help="judge generation from a prior, not restoration")
     return add_common_flags(
         parser, "change the base, search or pruning, for example training.steps=400 search.startup=8"
     )
@@ -83,7 +94,7 @@ def main(
     job: str,
     space: Path,
     doc: str | None,
-    trials: int = 12,
+    trials: int = DEFAULT_TRIALS,
     arguments: Sequence[str] | None = None,
     generate: Path | None = None,
 ) -> None:
@@ -120,7 +131,8 @@ def run_and_exit(build: Callable[[], StudySpec], options: argparse.Namespace, tr
         options: The parsed command line.
         trials: The default of `--trials`.
     """
-    console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
+    # Without markup, because names of studies, files and drivers may contain brackets.
+    console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")), markup=False)
     sys.exit(_run(build, options, trials, console))
 
 
@@ -150,13 +162,17 @@ def _run(build: Callable[[], StudySpec], options: argparse.Namespace, trials: in
 
 
 def print_error(error: Exception) -> None:
-    """Print an error of the user on stderr. Brackets in the message are not markup."""
-    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
+    """Print an error of the user on stderr, without passwords. Brackets in the message are not markup."""
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), redact(str(error))))
 
 
 def command_line() -> str:
     """Return the command that a person types to run this process again."""
-    line = f"{environment.runner() or 'python '}{shlex.join(sys.argv)}"
+    script, *flags = words_without_passwords(sys.argv)
+    program = [] if environment.runner() else ["python"]
+    if Path(script).name == "coldtune" and not script.endswith(".py"):
+        program, script = [], "coldtune"  # the command of the package, which is no file in the current folder
+    line = environment.shell_command(*program, script, *flags)
     if not environment.submitted():
         return line
     working_dir = "--working-dir . " if environment.in_ray_copy(Path.cwd()) else ""

@@ -59,7 +59,7 @@ def _ls(options: argparse.Namespace, console: Console) -> int:
     table.add_row("total", f"{len(shown):,} in all", *format_totals(shown), "")
     console.print(table, highlight=False)
     for problem in unreadable:
-        console.print(f"[yellow]{problem}[/]", highlight=False, soft_wrap=True)
+        console.print(problem, style="yellow", highlight=False, soft_wrap=True)
     return 0
 
 

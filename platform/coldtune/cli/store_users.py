@@ -55,5 +55,5 @@ def find_users(home: Path, store: Store) -> tuple[Retention, list[str]]:
 
 def _read_study(folder: StudyFolder) -> tuple[Sequence[FrozenTrial], dict[str, Any]]:
     """Return the trials and the attributes of a study, read from its storage alone."""
-    study = stored_study(folder.path, folder.name, folder.start()["storage"])
+    study = stored_study(folder.path, folder.name, folder.storage())
     return ([], {}) if study is None else (study.get_trials(deepcopy=False), study.user_attrs)

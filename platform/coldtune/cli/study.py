@@ -1,4 +1,4 @@
-"""`coldtune study`: preview a search space; list, show, promote and resume studies."""
+"""`coldtune study`: preview and run a search space; list, show, promote and resume studies."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from coldtune.cli import promote
+from coldtune.cli import promote, run
 from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("study", help="preview a search space, list, show, promote or resume studies")
+    parser = commands.add_parser("study", help="preview or run a search space, list, show, promote or resume studies")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     preview = add_home_flag(
         verbs.add_parser("preview", help="show a search space as a table, ten of its points, and a cost estimate")
@@ -37,6 +37,7 @@ def add(commands: Commands) -> None:
         help="change the base, search or pruning, for example training.steps=400",
     )
     preview.set_defaults(call=_preview)
+    run.add(verbs)
     add_home_flag(verbs.add_parser("list", help="list the studies of a home")).set_defaults(call=_list)
     show = add_home_flag(
         verbs.add_parser("show", help="show a study's table of trials, and the files of its best trial")
@@ -49,6 +50,13 @@ def add(commands: Commands) -> None:
     resume.add_argument("--trials", type=int, metavar="N", help="trials in all (default: as in the last start)")
     resume.add_argument(
         "--join", action="store_true", help="if another driver already runs the study, run trials beside it"
+    )
+    resume.add_argument(
+        "--password-file",
+        type=Path,
+        metavar="FILE",
+        help="file with the passwords of the study's database and MLflow server (default: that of the last start, and "
+        "PGPASSWORD, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)",
     )
     resume.set_defaults(call=_resume)
 
@@ -98,9 +106,9 @@ def _list(options: argparse.Namespace, console: Console) -> int:
     )
     for folder in studies(home):
         try:
-            table.add_row(*summary(folder))
+            table.add_row(*map(Text, summary(folder)))
         except ValueError as error:  # an unreadable study must not hide the others
-            table.add_row(folder.name, "-", "-", "-", Text(str(error).splitlines()[0], style="red"))
+            table.add_row(Text(folder.name), "-", "-", "-", Text(str(error).splitlines()[0], style="red"))
     console.print(table, highlight=False)
     return 0
 
@@ -120,7 +128,11 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.run import run_study
 
     folder = find_study(find_home(options), options.name)
+    file = options.password_file
+    start = folder.start() | {"storage": folder.storage(file), "tracking_uri": folder.tracking_uri(file)}
+    if file is not None:
+        start["password_file"] = str(file.expanduser().absolute())
     run_options = RunOptions.from_start(
-        folder.home, folder.start(), name=folder.name, resume=True, trials=options.trials, join=options.join
+        folder.home, start, name=folder.name, resume=True, trials=options.trials, join=options.join
     )
     return run_study(folder.spec(), run_options, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -57,8 +58,8 @@ def _deliver(folder: StudyFolder, uri: str | None, console: Console) -> bool:
         console.print(f"{folder.name}: {'; '.join(filter(None, texts))}", highlight=False, markup=False, soft_wrap=True)
 
     ended = _end_open_runs(folder)
-    uri = uri or folder.start()["tracking_uri"] or tracking.default_uri(folder.home)
     try:
+        uri = _complete(uri) if uri else folder.tracking_uri() or tracking.default_uri(folder.home)
         target = tracking.prepare(uri, EXPERIMENT, folder.home / "artifacts")
     except ValueError as error:
         say(ended, f"nothing delivered ({error})")
@@ -66,6 +67,13 @@ def _deliver(folder: StudyFolder, uri: str | None, console: Console) -> bool:
     drained = tracking.drain(folder.spool, target)
     say(ended, *_describe(drained))
     return not drained.pending
+
+
+def _complete(uri: str) -> str:
+    """Return the value of `--tracking-uri` with an absolute path, or with the password of the environment."""
+    from coldtune.addresses import Passwords, at_folder
+
+    return Passwords.read(None).complete(at_folder(uri, Path.cwd()))
 
 
 def _describe(drained: Drained) -> list[str | None]:
@@ -85,7 +93,7 @@ def _end_open_runs(folder: StudyFolder) -> str | None:
 
     try:
         with folder.starting():
-            url = folder.start()["storage"]
+            url = folder.storage()
             study = stored_study(folder.path, folder.name, url)
             if study and (drivers := DriverLease(registry_of(study, folder.path, url)).living_drivers()):
                 return f"is being run by {', '.join(map(str, drivers))}"

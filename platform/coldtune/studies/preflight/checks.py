@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import optuna
 import torch
 
-from coldtune import data, environment, tracking
+from coldtune import data, environment
+from coldtune.addresses import redact
 from coldtune.config import parse
 from coldtune.data import DataConfig, Dataset
 from coldtune.metrics import DISTANCES, IMAGE_SCORES, build_extractor, check_objective, resolve
@@ -97,7 +98,7 @@ def _check_options(options: RunOptions, threads: int) -> None:
         raise ValueError(f"--threads {threads}: changes nothing on a GPU (--gpus-per-trial). Leave it out.")
     if options.join and (options.storage or "").startswith("sqlite"):
         raise ValueError(
-            f"--join: {tracking.shown(options.storage or '')} may give one trial to two drivers, because SQLite "
+            f"--join: {redact(options.storage or '')} may give one trial to two drivers, because SQLite "
             "locks no rows. Leave --storage out, or name a server such as postgresql://."
         )
     if environment.local():

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune import tracking
-from coldtune.environment import runner
+from coldtune.environment import coldtune_command
 from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.progress.results import print_results
 from coldtune.studies.progress.table import build_table
 from coldtune.studies.progress.text import print_line
 from coldtune.studies.storage.backends import dashboard_command
-from coldtune.studies.storage.record import promoted_from
+from coldtune.studies.storage.record import StudyRecord, promoted_from
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.tracking import Target
 
@@ -39,9 +39,10 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
     ended = ledger.finished()
     if others := ledger.lease.others():
         running = ", ".join(map(str, others))
-        console.print(f"{ended} of {checked.trials} trials ended; goes on: {running}", soft_wrap=True)
+        console.print(Text(f"{ended} of {checked.trials} trials ended; goes on: {running}"), soft_wrap=True)
     if not finished:
-        console.print(f"[yellow]interrupted with {ended} of {checked.trials} trials ended; nothing is lost[/]")
+        text = f"interrupted with {ended} of {checked.trials} trials ended; nothing is lost"
+        console.print(Text(text, style="yellow"))
         print_line(console, "resume", _resume_command(checked.options.command))
     if ledger.spec.table is not None:
         print_line(console, "the table", ", ".join(map(str, written)))
@@ -65,22 +66,29 @@ def print_storage_lost(console: Console, error: Exception, command: str) -> None
 def _look_closer(checked: Checked, ledger: Ledger, target: Target) -> Iterator[tuple[str, str]]:
     """Yield the commands that show more of a study, each with its heading."""
     folder = checked.folder
-    home = f"--home {shlex.quote(str(folder.home))}"
     yield "runs in MLflow", tracking.ui_command(target.uri)
     yield "its trials", _trials_page(target, folder.name, ledger)
     yield "in Optuna", dashboard_command(folder.path, checked.options.storage)
-    yield "look closer", f"{runner()}coldtune study show {folder.name} {home}"
-    yield "judge further", f"{runner()}coldtune evaluate {folder.name} {home}"
+    yield "look closer", coldtune_command("study show", folder.home, folder.name)
+    if ledger.best() is not None:
+        yield "judge further", coldtune_command("evaluate", folder.home, folder.name)
     promoted = {promoted_from(trial) for trial in ledger.trials()}
     pruned = [trial.number for trial in ledger.trials() if trial.state == TrialState.PRUNED]
     if candidates := [number for number in pruned if number not in promoted]:
-        yield "take further", f"{runner()}coldtune study promote {folder.name} {candidates[-1]} {home}"
+        yield "take further", coldtune_command("study promote", folder.home, folder.name, candidates[-1])
 
 
 def _trials_page(target: Target, study: str, ledger: Ledger) -> str:
     metrics = dict.fromkeys([*(objective.metric for objective in ledger.spec.objectives), *_COLUMNS])
     minimize = ledger.spec.objective.direction == "minimize"
-    return tracking.trials_page(target, study, list(ledger.space.distributions), list(metrics), minimize=minimize)
+    return tracking.trials_page(
+        target,
+        study,
+        list(ledger.space.distributions),
+        list(metrics),
+        minimize=minimize,
+        study_id=StudyRecord.of(ledger.study).identity,
+    )
 
 
 def _resume_command(command: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import warnings
 import weakref
 from importlib.util import find_spec
@@ -12,21 +11,25 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
 
-from coldtune.environment import runner
+from coldtune.addresses import is_sqlite, normalised, password_hint, redact, sqlite_path, without_password
+from coldtune.environment import runner, shell_command
 from coldtune.studies.storage.journal import Journal
-from coldtune.tracking import shown
+from coldtune.waiting import within
 
 JOURNAL = "journal.log"
 _CONNECT_S = 10
+_OPEN_S = 30.0  # the longest wait for a server that is opened for the first time
+_DENIED = ("no password supplied", "password authentication failed", "Access denied for user")
 _EXTRAS = {"psycopg": "coldtune[postgres] (in a checkout: uv sync --extra postgres)"}
 
 
-def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
+def open_storage(folder: Path, url: str | None = None, *, create: bool = True) -> BaseStorage:
     """Open the storage of a study. If a database goes away later, the storage waits for it (`PatientStorage`).
 
     Args:
         folder: The study's folder, which holds the journal.
         url: The database: PostgreSQL, MySQL or SQLite. None means the journal.
+        create: Whether the file of a SQLite database may be created. A command that only looks must not.
 
     Raises:
         ValueError: If the URL cannot be used or reached, or if its driver is not installed.
@@ -35,19 +38,29 @@ def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return JournalStorage(Journal(folder / JOURNAL))
+    name = f"--storage {redact(url)}"
     try:
-        return _open_database(database_url(url))
+        path = sqlite_path(url)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if path is not None and not create and not _has_content(url):
+        raise ValueError(f"{name}: no such database")
+    try:
+        if path is not None:
+            return _open_database(url)
+        return within(_OPEN_S, lambda: _open_database(database_url(normalised(url))))
     except ImportError as error:
         missing = _missing_package(error)
-        raise ValueError(
-            f"--storage {shown(url)}: its driver {missing} is not installed; install {_EXTRAS.get(missing, missing)}"
-        ) from None
+        install = _EXTRAS.get(missing, missing)
+        raise ValueError(f"{name}: its driver {missing} is not installed; install {install}") from None
+    except TimeoutError:
+        raise ValueError(f"{name}: does not answer within {_OPEN_S:g} s. Is this a database server?") from None
     except Exception as error:  # SQLAlchemy and the drivers raise many types, and the user's URL is the cause of all
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"--storage {shown(url)}: cannot be opened ({reason}); allowed: a database such as "
-            "postgresql://USER@HOST/DATABASE, or another SQLAlchemy URL whose driver is installed"
-        ) from None
+        reason = redact((str(error).strip() or type(error).__name__).splitlines()[0])
+        allowed = "allowed: a database such as postgresql://USER@HOST/DATABASE, or another SQLAlchemy URL"
+        denied = any(word in str(error) for word in _DENIED)
+        hint = password_hint(url) if denied else f"{allowed} whose driver is installed"
+        raise ValueError(f"{name}: cannot be opened ({reason}); {hint}") from None
 
 
 def stored_study(folder: Path, name: str, url: str | None) -> optuna.Study | None:
@@ -58,11 +71,18 @@ def stored_study(folder: Path, name: str, url: str | None) -> optuna.Study | Non
     """
     if url is None and not (folder / JOURNAL).exists():
         return None
+    if url is not None and is_sqlite(url) and not _has_content(url):
+        return None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        return optuna.load_study(study_name=name, storage=open_storage(folder, url))
+        return optuna.load_study(study_name=name, storage=open_storage(folder, url, create=False))
     except KeyError:
         return None
+
+
+def _has_content(url: str) -> bool:
+    path = sqlite_path(url)
+    return path is not None and path.is_file() and path.stat().st_size > 0
 
 
 def database_url(url: str) -> str:
@@ -74,14 +94,16 @@ def database_url(url: str) -> str:
 
 
 def dashboard_command(folder: Path, url: str | None) -> str:
-    """Return the command that opens the study in optuna-dashboard. A password in the URL is replaced by `***`."""
-    from sqlalchemy.engine import make_url
+    """Return the command that opens the study in optuna-dashboard.
 
-    place = str(folder / JOURNAL) if url is None else make_url(database_url(url)).render_as_string(hide_password=True)
+    It holds no password. The drivers read PGPASSWORD themselves.
+    """
+    place = str(folder / JOURNAL) if url is None else database_url(without_password(url))
     if find_spec("optuna_dashboard") is None:
-        install = "uv run --with optuna-dashboard " if runner() else "pip install optuna-dashboard && "
-        return f"{install}optuna-dashboard {shlex.quote(place)}"
-    return f"{runner()}optuna-dashboard {shlex.quote(place)}"
+        if runner():
+            return shell_command("--with", "optuna-dashboard", "optuna-dashboard", place)
+        return f"pip install optuna-dashboard && {shell_command('optuna-dashboard', place)}"
+    return shell_command("optuna-dashboard", place)
 
 
 def _open_database(url: str) -> BaseStorage:
@@ -89,7 +111,7 @@ def _open_database(url: str) -> BaseStorage:
 
     # If the server was restarted in the meantime, a connection is lost, and the study goes on with a new connection.
     options: dict[str, Any] = {"pool_pre_ping": True}
-    if url.startswith("postgresql"):
+    if url.startswith(("postgresql", "mysql", "mariadb")):
         options["connect_args"] = {"connect_timeout": _CONNECT_S}
     storage = PatientStorage(url, options)
     weakref.finalize(storage, storage.engine.dispose)  # psycopg warns about connections that are dropped while open

@@ -157,7 +157,7 @@ def _find_study(name: str, target: Importer, folder: StudyFolder, url: str | Non
     other = StudyFolder(folder.home, name)
     if other.exists:
         start = other.start()
-        study = stored_study(other.path, name, start["storage"])
+        study = stored_study(other.path, name, other.storage())
         spec, fingerprint = other.spec(), start["fingerprint"]
     else:
         study = stored_study(folder.path, name, url) if url else None

@@ -13,6 +13,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from coldtune import presets, tracking
+from coldtune.addresses import Passwords, at_folder
 from coldtune.config import parse, plain
 from coldtune.data import Dataset, prepare, prepared
 from coldtune.diffusion import source_of
@@ -139,7 +140,7 @@ def _tracking_uris(home: Home) -> list[str]:
     """Return the MLflow servers that may have the runs of a home: the user's, or those of the home's studies."""
     named = home.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if named:
-        return [named]
+        return [Passwords.read(None).complete(at_folder(named, Path.cwd()))]
     own = [tracking.default_uri(home.path)] if (home.path / "mlflow.db").exists() else []
-    others = [uri for folder in studies(home.path) if (uri := folder.start()["tracking_uri"])]
+    others = [uri for folder in studies(home.path) if (uri := folder.tracking_uri())]
     return list(dict.fromkeys([*own, *others]))

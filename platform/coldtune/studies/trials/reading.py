@@ -7,6 +7,7 @@ from pathlib import Path
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from coldtune.addresses import redact
 from coldtune.data import Dataset, prepared
 from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
@@ -16,7 +17,7 @@ from coldtune.studies.drivers.sole import SoleDriver
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.study import StudySpec
-from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.backends import open_storage, stored_study
 from coldtune.studies.storage.record import is_imported
 from coldtune.studies.storage.trial_cache import TrialCache
 from coldtune.studies.trials.ownership import TrialOwnership
@@ -108,11 +109,16 @@ class StudyReader:
             OSError: If the folder cannot be fetched from the store.
             ValueError: If the entry is no longer in the store, or the store is not known.
         """
+        address = self.present_address(address)
         if "://" not in address:
             return Path(address)
         if self.store is None:
             raise ValueError(f"{address}: the study does not know its store")
         return Store(self.store).at_address(address)
+
+    def present_address(self, address: str) -> str:
+        """Return the present address of an entry of the store, which may have been moved or copied with its home."""
+        return address if self.store is None else Store(self.store).present_address(address)
 
     def _refresh(self) -> None:
         """Read what this process and others have told since the last look."""
@@ -133,10 +139,21 @@ def read_study(folder: StudyFolder) -> StudyReader:
         dataset = Dataset.open(path)
         if dataset.fingerprint == start["fingerprint"]:
             space = Space(spec.space, spec.base, dataset.image_shape)
-            study = open_study(folder.name, spec, open_storage(folder.path, start["storage"]))
-            lease = DriverLease(registry_of(study, folder.path, start["storage"]))
+            url = folder.storage()
+            study = _open_stored(folder, spec, url)
+            lease = DriverLease(registry_of(study, folder.path, url))
             return StudyReader(study, spec, space, lease, folder.store())
     raise ValueError(f"study {folder.name}: its dataset {spec.base['data']['name']} is no longer in {folder.home}/data")
+
+
+def _open_stored(folder: StudyFolder, spec: StudySpec, url: str | None) -> Study:
+    """Open a stored study. A missing database is an error, because looking at a study creates nothing."""
+    if url is None:
+        return open_study(folder.name, spec, open_storage(folder.path))
+    study = stored_study(folder.path, folder.name, url)
+    if study is None:
+        raise ValueError(f"study {folder.name}: is not in its database {redact(url)}")
+    return study
 
 
 def summary(folder: StudyFolder) -> tuple[str, str, str, str, str, str]:
