@@ -133,6 +133,6 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
     if file is not None:
         start["password_file"] = str(file.expanduser().absolute())
     run_options = RunOptions.from_start(
-        folder.home, start, name=folder.name, resume=True, trials=options.trials, join=options.join
+        folder.home, start, name=folder.name, resume=True, by_name=True, trials=options.trials, join=options.join
     )
     return run_study(folder.spec(), run_options, console)

@@ -39,7 +39,7 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
             finished = is_complete(session) or run_trials(session, console)
             code = 0 if finished else INTERRUPTED
         except StorageGoneError as error:
-            print_storage_lost(console, error, options.command)
+            print_storage_lost(console, error, checked)
             return INTERRUPTED
         except NotStartedError as error:
             print_failure(console, str(error))

@@ -114,6 +114,7 @@ class RunOptions:
         name: The study's name. None means the job's name and a hash of the spec.
         resume: True if it is an error that the study does not exist yet.
         join: True to run trials beside another driver of the same study.
+        by_name: True if `coldtune study resume` runs the study, perhaps from a folder in which `command` does not work.
         tracking_uri: MLflow's server or database. None means `mlflow.db` in the home.
         store: The place of finished work. None means `store` in the home.
         storage: Optuna's database. None means a journal in the home.
@@ -172,6 +173,7 @@ class RunOptions:
     gpus_per_trial: float = _option(
         0.0, "--gpus-per-trial", "GPUs of a trial, which may be a fraction (default 0)", "F", float, kept=True
     )
+    by_name: bool = False
     limits: Limits = field(default_factory=Limits)
     begun: float = field(default_factory=time.monotonic)
 

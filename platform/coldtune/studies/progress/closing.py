@@ -43,7 +43,7 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
     if not finished:
         text = f"interrupted with {ended} of {checked.trials} trials ended; nothing is lost"
         console.print(Text(text, style="yellow"))
-        print_line(console, "resume", _resume_command(checked.options.command))
+        print_line(console, "resume", resume_command(checked))
     if ledger.spec.table is not None:
         print_line(console, "the table", ", ".join(map(str, written)))
     for head, command in _look_closer(checked, ledger, target):
@@ -57,10 +57,10 @@ def print_failure(console: Console, reason: str) -> None:
     console.print(Text(f"\n{reason}", style="red"), soft_wrap=True)
 
 
-def print_storage_lost(console: Console, error: Exception, command: str) -> None:
+def print_storage_lost(console: Console, error: Exception, checked: Checked) -> None:
     """Print that the study's storage is gone, and how to resume. The table cannot be read then."""
     print_failure(console, f"{error}; the study ends here, and nothing that it had told is lost")
-    print_line(console, "resume", _resume_command(command))
+    print_line(console, "resume", resume_command(checked))
 
 
 def _look_closer(checked: Checked, ledger: Ledger, target: Target) -> Iterator[tuple[str, str]]:
@@ -91,7 +91,11 @@ def _trials_page(target: Target, study: str, ledger: Ledger) -> str:
     )
 
 
-def _resume_command(command: str) -> str:
+def resume_command(checked: Checked) -> str:
+    """Return the command that resumes the study, for a person who pastes it into a shell."""
+    command = checked.options.command
+    if checked.options.by_name:
+        return coldtune_command("study resume", checked.folder.home, checked.folder.name)
     return command if "--resume" in shlex.split(command) else f"{command} --resume"
 
 
@@ -100,7 +104,10 @@ def _extend_command(checked: Checked, ledger: Ledger) -> str:
     trials, most = max(checked.trials, ledger.finished()), ledger.points or math.inf
     if trials >= most:
         return ""
-    return f"{_without(checked.options.command, '--trials')} --trials {min(trials + _MORE_TRIALS, most)}"
+    wanted = min(trials + _MORE_TRIALS, most)
+    if checked.options.by_name:
+        return coldtune_command("study resume", checked.folder.home, checked.folder.name, flags=("--trials", wanted))
+    return f"{_without(checked.options.command, '--trials')} --trials {wanted}"
 
 
 def _without(command: str, flag: str) -> str:
