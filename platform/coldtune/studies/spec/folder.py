@@ -154,6 +154,8 @@ def in_present_home(start: Mapping[str, Any], home: Path) -> dict[str, Any]:
 
 def _command_at(command: str, home: Path) -> str:
     """Return the command of a study with the home in which the study lies now."""
+    if not command:
+        return ""
     words = shlex.split(command)
     place = next((i for i, word in enumerate(words) if word == "--home" or word.startswith("--home=")), None)
     if place is None:
