@@ -43,13 +43,13 @@ def opened(home: Path) -> Target:
     return prepare(default_uri(home), "coldtune", home / "artifacts")
 
 
-def record_a_file(home: Path, target: Target, name: str) -> str:
-    """Deliver a run with a file, and return the run's id."""
+def record_a_file(home: Path, target: Target, name: str, number: int = 0) -> str:
+    """Deliver the run of a trial with a file, and return the run's id."""
     (home / name).write_text(name)
-    with Tracker(home / "spool", "study", 0) as trial, Tracker(home / "spool", "study"):
+    with Tracker(home / "spool", "study", number) as trial, Tracker(home / "spool", "study"):
         trial.artifact(home / name)
     assert drain(home / "spool", target).error is None
-    run_id = Spool(home / "spool", "trial-0000").state(target.key).run_id
+    run_id = Spool(home / "spool", f"trial-{number:04d}").state(target.key).run_id
     assert run_id is not None
     return run_id
 
@@ -63,7 +63,8 @@ def test_prepare_home_elsewhere_finds_its_artifacts_there(home: Path, tmp_path: 
     target = opened(new)
     assert artifacts(target, run_id) == ["first.txt"]
     assert Path(MlflowClient(target.uri).download_artifacts(run_id, "first.txt")).read_text() == "first.txt"
-    record_a_file(new, target, "second.txt")
+    # Another run, because MLflow remembers in each process where the files of a run are.
+    record_a_file(new, target, "second.txt", 1)
     assert len(list((new / "artifacts").rglob("second.txt"))) == 1
     assert (sorted(home.rglob("*")) if home.exists() else []) == before
 

@@ -20,22 +20,22 @@ from coldtune.waiting import within
 
 
 def _silent(connection: socket.socket) -> None:
-    with suppress(OSError):
+    with connection, suppress(OSError):
         while connection.recv(2**16):
             pass
 
 
 def _endless(connection: socket.socket) -> None:
-    connection.recv(2**16)
-    with suppress(OSError):
+    with connection, suppress(OSError):
+        connection.recv(2**16)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
         while True:
             connection.sendall(b"x" * 2**16)
 
 
 def _slow(connection: socket.socket) -> None:
-    connection.recv(2**16)
-    with suppress(OSError):
+    with connection, suppress(OSError):
+        connection.recv(2**16)
         connection.sendall(b"HTTP/1.1 200 OK\r\n")
         while True:
             connection.sendall(b"x: y\r\n")
@@ -66,6 +66,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[socke
 
     yield start
     for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)  # ends `accept`
         listener.close()
 
 

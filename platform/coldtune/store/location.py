@@ -104,6 +104,8 @@ class StoreLocation:
         """
         if not self.remote:
             return
+        from pyarrow.lib import ArrowException
+
         from coldtune.store.bucket import Bucket
 
         self.files()
@@ -119,7 +121,7 @@ class StoreLocation:
             within(_CHECK_S, use)
         except TimeoutError:
             raise ValueError(f"--store {self.shown}: the server does not answer within {_CHECK_S:g} s") from None
-        except OSError as error:
+        except (OSError, ArrowException) as error:
             raise ValueError(f"--store {self.shown}: cannot be used: {_reason(error)}") from None
 
 

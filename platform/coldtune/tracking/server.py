@@ -31,7 +31,7 @@ _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # coldtune reports failures itself, in a line each
 }
-_PREPARE_S = 60.0  # the longest wait for a server or database, whose tables MLflow may have to make
+_PREPARE_S = 120.0  # the longest wait for a database, in which MLflow may have to make its tables
 _DENIED = (
     "error code 401", "error code 403", "UNAUTHENTICATED", "PERMISSION_DENIED",
     "no password supplied", "password authentication failed", "Access denied for user",
@@ -108,6 +108,8 @@ def prepare(uri: str, experiment: str, artifact_root: Path) -> Target:
             if is_sqlite(uri):
                 experiment_id = _get_or_make_experiment(client(uri), uri, experiment, location)
                 relocate_artifacts(sqlite_file(uri), experiment_id, artifact_root.absolute())
+            elif server:  # each request has limits of its own
+                experiment_id = _get_or_make_experiment(client(uri), uri, experiment, location)
             else:
                 # MLflow would try for hours to reach a database that accepts connections and does not answer.
                 os.environ.setdefault("PGCONNECT_TIMEOUT", str(2 * TIMEOUT))

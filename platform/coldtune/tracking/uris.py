@@ -42,7 +42,7 @@ def check_uri(uri: str, *, create: bool = True) -> str:
         parts = urlsplit(uri)
         port = parts.port
     except ValueError:
-        raise UnusableError(f"not an address with a host and a port; {_ALLOWED}") from None
+        raise UnusableError(f"its host or port is not valid; {_ALLOWED}") from None
     scheme = parts.scheme.partition("+")[0]
     if scheme in SERVERS:
         if not parts.hostname:
