@@ -44,10 +44,10 @@ def redact(text: str) -> str:
     """
     parts, position = [], 0
     while (found := _SCHEME.search(text, position)) is not None:
-        parts.append(_BARE.sub("", text[position : found.end()]))
+        parts.append(_without_bare_users(text[position : found.end()]))
         begin, position = found.end(), _end(text, found.end())
         parts.append(_redact_rest(text[begin:position]))
-    parts.append(_BARE.sub("", text[position:]))
+    parts.append(_without_bare_users(text[position:]))
     text = _HEADER.sub(rf"\g<head>{HIDDEN}", "".join(parts))
     return _QUOTED.sub(rf"\g<head>{HIDDEN}", _ASSIGNED.sub(rf"\g<head>{HIDDEN}", text))
 
@@ -255,6 +255,11 @@ def _split(rest: str) -> tuple[str, str]:
         return "", rest
     user, _, tail = rest.rpartition("@")
     return user, tail
+
+
+def _without_bare_users(text: str) -> str:
+    """Remove `USER:PASSWORD@` before a host, in an address whose scheme was forgotten."""
+    return _BARE.sub("", text) if "@" in text else text
 
 
 def _redact_rest(rest: str) -> str:
