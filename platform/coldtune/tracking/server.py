@@ -105,21 +105,26 @@ def prepare(uri: str, experiment: str, artifact_root: Path) -> Target:
     location = None if server else artifact_root.absolute().as_uri()
     with _sqlite_lock(uri):
         try:
+            # The client itself opens a database, so it is made where the wait has a limit.
+            make = partial(_open_experiment, uri, experiment, location)
             if is_sqlite(uri):
-                experiment_id = _get_or_make_experiment(client(uri), uri, experiment, location)
+                experiment_id = make()
                 relocate_artifacts(sqlite_file(uri), experiment_id, artifact_root.absolute())
             elif server:  # each request has limits of its own
-                experiment_id = _get_or_make_experiment(client(uri), uri, experiment, location)
+                experiment_id = make()
             else:
                 # MLflow would try for hours to reach a database that accepts connections and does not answer.
                 os.environ.setdefault("PGCONNECT_TIMEOUT", str(2 * TIMEOUT))
-                make = partial(_get_or_make_experiment, client(uri), uri, experiment, location)
                 experiment_id = within(_PREPARE_S, make)
             return Target(uri, experiment_id)
         except ValueError:
             raise
         except Exception as error:  # of MLflow, SQLAlchemy or a database driver, and caused by the user's URI
             raise ValueError(f"tracking URI = {redact(uri)!r}: {_explained(error, uri)}") from None
+
+
+def _open_experiment(uri: str, name: str, location: str | None) -> str:
+    return _get_or_make_experiment(client(uri), uri, name, location)
 
 
 def _get_or_make_experiment(client: Any, uri: str, name: str, location: str | None) -> str:
