@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 MOST_THREADS = 1024
@@ -83,3 +85,23 @@ def free_port(first: int) -> int:
                 continue
             return port
     return first
+
+
+def shell_command(*words: object) -> str:
+    """Return a command that a person can paste into a shell, with the prefix of `runner`. Every word is quoted."""
+    return runner() + shlex.join(map(str, words))
+
+
+def coldtune_command(verb: str, home: Path, *names: object, flags: Sequence[object] = ()) -> str:
+    """Return a `coldtune` command that a person can paste into a shell.
+
+    Args:
+        verb: The words of the command, such as `study show`.
+        home: The home, which the command always names.
+        names: The positional arguments. If one begins with a dash, they stand behind `--`.
+        flags: Further flags, each followed by its value.
+    """
+    given = [str(name) for name in names]
+    if any(name.startswith("-") for name in given):
+        return shell_command("coldtune", *verb.split(), "--home", home, *flags, "--", *given)
+    return shell_command("coldtune", *verb.split(), *given, "--home", home, *flags)

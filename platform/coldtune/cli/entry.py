@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from coldtune.addresses import redact
 from coldtune.errors import describe_os_error, is_about_files
 
 DEBUG = "COLDTUNE_DEBUG"
@@ -36,7 +37,8 @@ def make_console() -> Console:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    return Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", _WIDTH)))
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", _WIDTH))
+    return Console(width=width, markup=False)  # because names of studies, files and drivers may contain brackets
 
 
 def run(command: Callable[[], int], interrupted: str = "interrupted") -> int:
@@ -81,8 +83,8 @@ def describe(error: Exception) -> str:
 
 
 def print_error(text: str) -> None:
-    """Print an error of the user on stderr. Brackets in the message are not markup."""
-    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), text))
+    """Print an error of the user on stderr, without passwords. Brackets in the message are not markup."""
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), redact(text)))
 
 
 def _is_size(text: str) -> bool:
@@ -101,6 +103,8 @@ def _is_ours(error: ValueError) -> bool:
     if not frames:
         return False
     file = Path(frames[-1].filename)
+    if file.is_relative_to(_PACKAGE):  # which an installation puts beside other libraries
+        return "raise" in (frames[-1].line or "raise")
     library = "site-packages" in file.parts or file.is_relative_to(_STANDARD_LIBRARY) or file.name.startswith("<frozen")
     return not library and "raise" in (frames[-1].line or "raise")
 

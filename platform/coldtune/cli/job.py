@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 
 from coldtune import environment
+from coldtune.addresses import words_without_passwords
 from coldtune.cli import entry
 from coldtune.cli.arguments import Parser
 from coldtune.cli.common import check_threads
@@ -21,6 +21,7 @@ from coldtune.studies.preflight.options import RunOptions
 if TYPE_CHECKING:
     from coldtune.studies.spec.study import StudySpec
 
+DEFAULT_TRIALS = 12
 _BEGUN = time.monotonic()  # before a job imports slow libraries
 
 
@@ -33,6 +34,18 @@ def parser(doc: str, trials: int, generate: bool = False) -> argparse.ArgumentPa
         generate: True adds `--generate`, for a job whose question makes sense for generation too.
     """
     parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if generate:
+        parser.add_argument("--generate", action="store_true", help="judge generation from a prior, not restoration")
+    return add_search_flags(parser, trials)
+
+
+def add_search_flags(parser: argparse.ArgumentParser, trials: int) -> argparse.ArgumentParser:
+    """Add the flags of a job that searches a space, and return the parser.
+
+    Args:
+        parser: The parser of a job, or of `coldtune study run`.
+        trials: The default of `--trials`.
+    """
     parser.add_argument(
         "--trials", type=int, metavar="N", help=f"trials in all (default {trials}), a larger number extends the study"
     )
@@ -41,8 +54,6 @@ def parser(doc: str, trials: int, generate: bool = False) -> argparse.ArgumentPa
         metavar="NAME",
         help="digits, mnist, cifar10, celeba, afhq, or folder for your own images in --data-dir (default: the base's)",
     )
-    if generate:
-        parser.add_argument("--generate", action="store_true", help="judge generation from a prior, not restoration")
     return add_common_flags(
         parser, "change the base, search or pruning, for example training.steps=400 search.startup=8"
     )
@@ -85,7 +96,7 @@ def main(
     job: str,
     space: Path,
     doc: str | None,
-    trials: int = 12,
+    trials: int = DEFAULT_TRIALS,
     arguments: Sequence[str] | None = None,
     generate: Path | None = None,
 ) -> None:
@@ -145,7 +156,11 @@ def _run(build: Callable[[], StudySpec], options: argparse.Namespace, trials: in
 
 def command_line() -> str:
     """Return the command that a person types to run this process again."""
-    line = f"{environment.runner() or 'python '}{shlex.join(sys.argv)}"
+    script, *flags = words_without_passwords(sys.argv)
+    program = [] if environment.runner() else ["python"]
+    if Path(script).name == "coldtune" and not script.endswith(".py"):
+        program, script = [], "coldtune"  # the command of the package, which is no file in the current folder
+    line = environment.shell_command(*program, script, *flags)
     if not environment.submitted():
         return line
     working_dir = "--working-dir . " if environment.in_ray_copy(Path.cwd()) else ""

@@ -65,7 +65,7 @@ def find_users(home: Path, store: Store) -> tuple[Retention, list[str]]:
 
 def _read_study(folder: StudyFolder) -> tuple[Sequence[FrozenTrial], dict[str, Any]]:
     """Return the trials and the attributes of a study, read from its storage alone."""
-    study = load_started_study(folder.path, folder.name, folder.start()["storage"])
+    study = load_started_study(folder.path, folder.name, folder.storage())
     return study.get_trials(deepcopy=False), study.user_attrs
 
 

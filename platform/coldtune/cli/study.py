@@ -1,4 +1,4 @@
-"""`coldtune study`: preview a search space; list, show, promote and resume studies."""
+"""`coldtune study`: preview and run a search space; list, show, promote and resume studies."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from coldtune.cli import promote
+from coldtune.cli import promote, run
 from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
 from coldtune.cli.entry import describe, print_error
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("study", help="preview a search space, list, show, promote or resume studies")
+    parser = commands.add_parser("study", help="preview or run a search space, list, show, promote or resume studies")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     preview = add_home_flag(
         verbs.add_parser("preview", help="show a search space as a table, ten of its points, and a cost estimate")
@@ -38,6 +38,7 @@ def add(commands: Commands) -> None:
         help="change the base, search or pruning, for example training.steps=400",
     )
     preview.set_defaults(call=_preview)
+    run.add(verbs)
     add_home_flag(verbs.add_parser("list", help="list the studies of a home")).set_defaults(call=_list)
     show = add_home_flag(
         verbs.add_parser("show", help="show a study's table of trials, and the files of its best trial")
@@ -52,6 +53,13 @@ def add(commands: Commands) -> None:
         "--join", action="store_true", help="if another driver already runs the study, run trials beside it"
     )
     resume.add_argument("--retry-failed", action="store_true", help="ask every failed trial of the study again, once")
+    resume.add_argument(
+        "--password-file",
+        type=Path,
+        metavar="FILE",
+        help="file with the passwords of the study's database and MLflow server (default: that of the last start, and "
+        "PGPASSWORD, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)",
+    )
     resume.set_defaults(call=_resume)
 
 
@@ -135,17 +143,21 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.trials.reading import check_unchanged
 
     folder = find_study(find_home(options), options.name)
+    file = options.password_file
+    start = folder.start() | {"storage": folder.storage(file), "tracking_uri": folder.tracking_uri(file)}
+    if file is not None:
+        start["password_file"] = str(file.expanduser().absolute())
     given = {
         "name": folder.name,
         "resume": True,
+        "by_name": True,
         "trials": options.trials,
         "join": options.join,
         "retry_failed": options.retry_failed,
     }
-    start = folder.start()
     run_options = checked(folder.path / START_FILE, lambda: RunOptions.from_start(folder.home, start, **given))
     spec = folder.spec()
-    check_unchanged(load_started_study(folder.path, folder.name, start["storage"]), spec, folder)
     extractor = str(spec.base.get("protocol", {}).get("extractor", ""))
     check_origin(extractor, f"{folder.path / 'spec.yaml'}", "start its job again, which resumes it too")
+    check_unchanged(load_started_study(folder.path, folder.name, start["storage"]), spec, folder)
     return run_study(spec, run_options, console)

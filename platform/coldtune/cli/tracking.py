@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -59,7 +60,7 @@ def _deliver(folder: StudyFolder, uri: str | None, console: Console) -> bool:
 
     ended, problem = _end_open_runs(folder)
     try:
-        uri = uri or folder.start()["tracking_uri"] or tracking.default_uri(folder.home)
+        uri = _complete(uri) if uri else folder.tracking_uri() or tracking.default_uri(folder.home)
         target = tracking.prepare(uri, EXPERIMENT, folder.home / "artifacts")
         drained = tracking.drain(folder.spool, target)
     except (ValueError, OSError) as error:
@@ -67,6 +68,13 @@ def _deliver(folder: StudyFolder, uri: str | None, console: Console) -> bool:
         return False
     say(ended, problem, *_describe(drained))
     return not drained.pending and problem is None
+
+
+def _complete(uri: str) -> str:
+    """Return the value of `--tracking-uri` with an absolute path, or with the password of the environment."""
+    from coldtune.addresses import Passwords, at_folder
+
+    return Passwords.read(None).complete(at_folder(uri, Path.cwd()))
 
 
 def _describe(drained: Drained) -> list[str | None]:
@@ -91,7 +99,7 @@ def _end_open_runs(folder: StudyFolder) -> tuple[str | None, str | None]:
 
     try:
         with folder.starting():
-            url = folder.start()["storage"]
+            url = folder.storage()
             study = load_started_study(folder.path, folder.name, url)
             if drivers := DriverLease(registry_of(study, folder.path, url)).living_drivers():
                 return f"is being run by {', '.join(map(str, drivers))}", None

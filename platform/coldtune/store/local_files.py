@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,11 @@ T = TypeVar("T")
 
 
 class LocalFiles:
-    """`StoreFiles` below a directory of a file system whose rename and exclusive creation are atomic (a disk, NFS)."""
+    """`StoreFiles` below a directory of a file system whose rename and exclusive creation are atomic (a disk, NFS).
+
+    The root may be a link. Below it, no link is followed, because whoever shares the store could plant a link to a file
+    that only this user may write or read.
+    """
 
     parallel = 1
 
@@ -36,11 +42,25 @@ class LocalFiles:
             return False
         except PermissionError:
             return True
+        except OSError as error:
+            if error.errno != errno.ELOOP or error.filename != str(self.root / name):
+                raise
         return True
 
     def open(self, name: str) -> BinaryIO:
-        """Open a file for reading."""
-        return (self.root / name).open("rb")
+        """Open a file for reading. A link is not followed, and a FIFO is not waited for."""
+        self._check_parents(name)
+        path = self.root / name
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(handle).st_mode
+            if not stat.S_ISREG(mode):
+                code = errno.EISDIR if stat.S_ISDIR(mode) else errno.ELOOP
+                raise OSError(code, "not a regular file" if code == errno.ELOOP else os.strerror(code), str(path))
+            return os.fdopen(handle, "rb")
+        except BaseException:
+            os.close(handle)
+            raise
 
     def stream(self, name: str) -> BinaryIO:
         """Open a file for reading. There are no copies, so this is the same as `open`."""
@@ -64,6 +84,7 @@ class LocalFiles:
         Reading a folder also makes an NFS client forget which names it believes to be missing.
         """
         try:
+            self._check_parents(f"{folder}/x")
             return sorted(os.listdir(self.root / folder))
         except (FileNotFoundError, NotADirectoryError):
             return []
@@ -72,7 +93,9 @@ class LocalFiles:
         """Return the files below a folder with their size, modification and change times (ns) and inode."""
         top = self.root / name
         try:
-            return dict(_tree(top, "")) if top.is_dir() else {".": _stat(os.stat(top))}
+            self._check_parents(name)
+            found = os.lstat(top)
+            return dict(_tree(top, "")) if stat.S_ISDIR(found.st_mode) else {".": _stat(found)}
         except (FileNotFoundError, NotADirectoryError):
             return None  # another process may remove the folder while we read it
 
@@ -84,6 +107,7 @@ class LocalFiles:
     def scratch(self) -> Path:
         """Create a folder below `.writing`, on the store's own file system, so that a rename can publish it."""
         path = self.root / SCRATCH / uuid.uuid4().hex
+        self._check_parents(f"{SCRATCH}/x")
         path.mkdir(parents=True)
         return path
 
@@ -142,8 +166,17 @@ class LocalFiles:
         return str(path)
 
     def _write(self, name: str, data: bytes, flag: int) -> None:
-        handle = self._in_parent(name, lambda path: os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o666))
-        with os.fdopen(handle, "wb") as file:
+        def create(path: Path) -> int:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | flag
+            try:
+                return os.open(path, flags, 0o666)
+            except OSError as error:
+                if error.errno != errno.ELOOP or flag & os.O_EXCL:
+                    raise
+                path.unlink()  # someone planted a link here, and only the link goes
+                return os.open(path, flags, 0o666)
+
+        with os.fdopen(self._in_parent(name, create), "wb") as file:
             file.write(data)
 
     def _in_parent(self, name: str, call: Callable[[Path], T]) -> T:
@@ -153,6 +186,7 @@ class LocalFiles:
         """
         path = self.root / name
         for _ in range(_FOLDER_TRIES):
+            self._check_parents(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 return call(path)
@@ -161,20 +195,28 @@ class LocalFiles:
                     raise
         return call(path)
 
+    def _check_parents(self, name: str) -> None:
+        """Raise OSError if a folder on the way from the root to `name` is a link."""
+        path = self.root
+        for part in name.split("/")[:-1]:
+            path /= part
+            if path.is_symlink():
+                raise OSError(errno.ELOOP, "is a link, and the store follows none", str(path))
+
 
 def _tree(folder: Path, prefix: str) -> FileStats:
     stats: FileStats = {}
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
+            if entry.is_dir(follow_symlinks=False):
                 stats |= _tree(folder / entry.name, f"{prefix}{entry.name}/")
-            else:  # of a dangling link, the size of the link itself
-                stats[prefix + entry.name] = _stat(entry.stat(follow_symlinks=entry.is_file()))
+            else:  # of a link, the size of the link itself
+                stats[prefix + entry.name] = _stat(entry.stat(follow_symlinks=False))
     return stats
 
 
-def _stat(stat: os.stat_result) -> tuple[int, ...]:
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+def _stat(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _flush_folder(directory: Path) -> None:

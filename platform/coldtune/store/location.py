@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from coldtune.addresses import keys_of, redact, without_password
 from coldtune.environment import expand_path
 from coldtune.errors import describe_obstacle, file_above
 from coldtune.places import check_folder
 from coldtune.store.files import StoreFiles
 from coldtune.store.local_files import LocalFiles
+from coldtune.waiting import within
+
+_CHECK_S = 30.0  # the longest wait for an answer before anything is spent
 
 _ALLOWED = (
     "allowed: a folder, or a URL that pyarrow.fs opens, such as s3://BUCKET/PREFIX (with ?region=..., or "
@@ -28,7 +32,8 @@ class StoreLocation:
     """The place of a store.
 
     Each process takes the credentials of object storage from its environment (for S3: AWS_ACCESS_KEY_ID and so on, a
-    profile, or the machine's role), so that no file holds them.
+    profile, or the machine's role), so that no file holds them. If the URL holds keys, they move to the environment of
+    this process.
 
     Attributes:
         where: An absolute path, or a URL.
@@ -51,6 +56,7 @@ class StoreLocation:
             text = urlsplit(text).path
         if "://" not in text:
             return cls(str(expand_path(text, "--store")))
+        text = _without_keys(text)
         return cls(text, str(_copies_of(text, Path(os.path.expanduser("~/.cache/coldtune")))))
 
     @classmethod
@@ -110,17 +116,41 @@ class StoreLocation:
             elif (file := file_above(self.path)) is not None:
                 raise ValueError(f"--store {self.shown}: {describe_obstacle(file)}")
             return
+        from pyarrow.lib import ArrowException
+
         from coldtune.store.bucket import Bucket
 
         self.files()
         filesystem, root = _open(self)
         bucket, name = Bucket(filesystem, root, patience_s=0.0), f".check/{uuid.uuid4().hex}"
-        try:
+
+        def use() -> None:
             bucket.put(name, b"")
             bucket.names(".check")
             bucket.delete(name)
-        except OSError as error:
+
+        try:
+            within(_CHECK_S, use)
+        except TimeoutError:
+            raise ValueError(f"--store {self.shown}: the server does not answer within {_CHECK_S:g} s") from None
+        except (OSError, ArrowException) as error:
             raise ValueError(f"--store {self.shown}: cannot be used: {_reason(error)}") from None
+
+
+def _without_keys(url: str) -> str:
+    """Return a URL without credentials, after moving the keys of S3 to the environment, where pyarrow looks for them.
+
+    Raises:
+        ValueError: If the text is not a URL.
+    """
+    if (keys := keys_of(url)) is not None and url.startswith("s3://"):
+        os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = keys
+    bare = without_password(url)
+    try:
+        urlsplit(bare)
+    except ValueError as error:
+        raise ValueError(f"--store {redact(url)}: {error}; {_ALLOWED}") from None
+    return bare
 
 
 def _copies_of(url: str, default: Path) -> Path:
@@ -141,14 +171,17 @@ def _remote_files(location: StoreLocation, pid: int) -> StoreFiles:
 def _open(location: StoreLocation) -> tuple[Any, str]:
     """Return the pyarrow file system of a URL, and the path in it."""
     from pyarrow.fs import FileSystem
+    from pyarrow.lib import ArrowException
 
     url = location.where
     if url.startswith("s3://") and "allow_delayed_open" not in url:
         separator = "&" if "?" in url else "?"
         url += f"{separator}allow_delayed_open=true"  # a small object then takes a single request instead of three
     try:
-        filesystem, path = FileSystem.from_uri(url)
-    except (ValueError, OSError) as error:  # ArrowInvalid is a ValueError
+        filesystem, path = within(_CHECK_S, lambda: FileSystem.from_uri(url))
+    except TimeoutError:
+        raise ValueError(f"--store {location.shown}: does not answer within {_CHECK_S:g} s") from None
+    except (ValueError, OSError, ArrowException) as error:
         raise ValueError(f"--store {location.shown}: {_reason(error)}; {_ALLOWED}") from None
     if not path.strip("/"):
         raise ValueError(f"--store {location.shown}: names no bucket; {_ALLOWED}")
@@ -157,7 +190,7 @@ def _open(location: StoreLocation) -> tuple[Any, str]:
 
 def _reason(error: Exception) -> str:
     """Return the first line of an error, preceded by an explanation if the error is known."""
-    text = str(error).splitlines()[0]
+    text = redact((str(error).strip() or type(error).__name__).splitlines()[0])
     for word, meaning in _MEANINGS.items():
         if word in text:
             return f"{meaning} ({text[:200]})"

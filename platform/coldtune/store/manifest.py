@@ -20,7 +20,7 @@ from coldtune.store.provenance import made
 MANIFEST = "manifest.json"
 
 # Errors that mean a damaged entry. Any other error, such as too many open files, says nothing about the entry.
-_DAMAGE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO, errno.ESTALE}
+_DAMAGE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.ELOOP}
 
 
 class _FileRecord(BaseModel):
@@ -118,6 +118,8 @@ def verify(
         if error.errno not in _DAMAGE:
             raise
         missing = isinstance(error, FileNotFoundError)
+        if error.errno == errno.ELOOP:
+            return f"{Path(str(error.filename)).name} is a link or no regular file", {}
         return f"{Path(str(error.filename)).name} " + ("is missing" if missing else f"cannot be read ({error})"), {}
 
 

@@ -22,9 +22,9 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -239,6 +239,20 @@ class Store:
     def users(self, kind: str, key: str) -> list[str]:
         """Return the recorded users of an entry."""
         return [unquote(name) for name in self.files.list(_users_folder(f"{kind}/{key}"))]
+
+    def present_address(self, address: str) -> str:
+        """Return the present address of an entry whose address was recorded, perhaps before the store was moved.
+
+        An address ends with the name of its entry (`sample/KEY`, `train/KEY/STEP`). If this store has that entry, its
+        address is returned, even if the old place still exists, for example beside a copy. Otherwise `address` stays.
+        """
+        if address.startswith(f"{self.at.shown}/"):
+            return address
+        parts = PurePosixPath(address).parts
+        names = ["/".join(parts[-length:]) for length in (2, 3) if len(parts) > length]
+        with suppress(OSError):
+            return next((self.files.where(name) for name in names if self.exists(*name.split("/", 1))), address)
+        return address
 
     def at_address(self, address: str) -> Path:
         """Return the local folder of an entry by the address that `files.address` returned.

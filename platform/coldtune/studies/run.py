@@ -55,7 +55,7 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
             with open_session(checked, target, console) as session:
                 return _run(session, ray, console)
     except StorageGoneError as error:
-        print_storage_lost(console, error, options.command)
+        print_storage_lost(console, error, checked)
         return INTERRUPTED
     except Exception as error:
         fault = _machine_fault(error)
@@ -63,7 +63,7 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
             raise
         with suppress(OSError):  # the output may go to the same disk
             print_machine_fault(console, checked, fault)
-            print_resume(console, options.command)
+            print_resume(console, checked)
         return STOPPED
 
 

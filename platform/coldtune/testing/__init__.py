@@ -6,6 +6,10 @@ class TestPixelate(DegradationSuite):
     settings = {"to 2 px": {"kind": "pixelate", "steps": 3}}
 """
 
-from coldtune.testing.degradations import DegradationSuite
+import pytest
+
+pytest.register_assert_rewrite("coldtune.testing.degradations")  # before its import, so that a failure shows values
+
+from coldtune.testing.degradations import DegradationSuite  # noqa: E402
 
 __all__ = ["DegradationSuite"]

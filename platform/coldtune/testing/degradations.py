@@ -33,7 +33,12 @@ class DegradationSuite:
         image_shape: (C, H, W) of the images, which are uniform noise in [-1, 1].
         batch: The number of images.
         largest_step: The share of the mean change from x to D(x, T) that a single step may make, if D is continuous.
-        tolerance: How far float32 may be from float64, and batches from each other, in [-1, 1] units.
+            Raise it for a steep schedule with few steps, or set `continuous = False` in the degradation.
+        tolerance: How far float32 may be from float64, and batches from each other, in [-1, 1] units. Raise it if the
+            degradation sums many terms.
+
+    The draws of the tests are `d.draw(self.seeds())`, a row for each image. A degradation without randomness returns
+    None there, and its `draw` argument is None.
     """
 
     settings: ClassVar[Mapping[str, Mapping[str, Any]]]
@@ -101,7 +106,8 @@ class DegradationSuite:
         assert (draw is not None) == d.random
         if draw is not None:
             assert isinstance(draw, d.draw_type)
-            assert not torch.equal(d.exact(x, d.steps, draw), d.exact(x, d.steps, other))
+            equal = torch.equal(d.exact(x, d.steps, draw), d.exact(x, d.steps, other))
+            assert not equal, "D(x, T) is the same for two different draws"
 
     def test_batch_composition_does_not_change_images(self, d: Degradation, x: Tensor) -> None:
         """For any size and order of the batch, draws are equal bit for bit and images are equal up to rounding."""
@@ -126,7 +132,9 @@ class DegradationSuite:
         path = torch.stack([d.exact(x.double(), t, draw) for t in range(d.steps + 1)])
         total, steps = (path[-1] - path[0]).abs().mean(), (path[1:] - path[:-1]).abs().mean(dim=(1, 2, 3, 4))
         assert total > 0, "D(x, T) is x"
-        assert float(steps.max() / total) <= self.largest_step
+        share, limit = float(steps.max() / total), self.largest_step
+        step = int(steps.argmax()) + 1
+        assert share <= limit, f"step t = {step} makes {share:.3f} of the change; at most largest_step = {limit:g}"
 
     def test_lost_never_falls(self, d: Degradation) -> None:
         """`lost` is 0 at t = 0, never falls, is positive at T for some image, and never exceeds 1."""
@@ -138,17 +146,20 @@ class DegradationSuite:
         path = torch.stack(known)
         assert len(path) == d.steps + 1
         assert path.dtype == torch.float64
-        assert (path[0] == 0).all()
-        assert (path.diff(dim=0) >= -1e-12).all()
-        assert (path[-1] <= 1 + 1e-12).all()
-        assert (path[-1] > 0).any()
+        assert (path[0] == 0).all(), f"lost(0) = {path[0].tolist()}; must be 0"
+        fall = path.diff(dim=0).flatten(1) if path.dim() > 1 else path.diff(dim=0)[:, None]
+        least = fall.min(dim=1).values
+        assert (least >= -1e-12).all(), f"lost falls by {-float(least.min()):.3g} at t = {int(least.argmin()) + 1}"
+        assert (path[-1] <= 1 + 1e-12).all(), f"lost(T) = {float(path[-1].max()):.6g}; at most 1"
+        assert (path[-1] > 0).any(), "lost(T) = 0 for every image; must be positive for some image"
 
     def test_severity_never_changes_cost(self, d: Degradation, x: Tensor) -> None:
         """For every t, the tensor operations and their sizes are those of t = 1, so no severity costs more."""
         draw, t = d.draw(self.seeds()), torch.ones(self.batch, dtype=torch.int64)
         d(x, t, draw), d(x, 1, draw)  # makes the tables
         for severity in {2, d.steps // 2, d.steps} - {0, 1}:
-            assert recorded_operations(d, x, severity, draw) == recorded_operations(d, x, 1, draw)
+            alone = recorded_operations(d, x, severity, draw), recorded_operations(d, x, 1, draw)
+            assert alone[0] == alone[1], f"t = {severity} runs {len(alone[0])} operations, t = 1 {len(alone[1])}"
             assert recorded_operations(d, x, t * severity, draw) == recorded_operations(d, x, t, draw)
 
     # --- numbers and devices

@@ -6,13 +6,13 @@ MLflow is imported only when a record is delivered or a tracking URI is checked.
 from coldtune.tracking.drain import Drained, Drainer, drain, pending
 from coldtune.tracking.logged import logged_file
 from coldtune.tracking.pages import trials_page
-from coldtune.tracking.runs import NOTE
+from coldtune.tracking.runs import NOTE, TAG_STUDY_ID
 from coldtune.tracking.server import Target, default_uri, prepare, ui_command
 from coldtune.tracking.tracker import Status, Tracker
-from coldtune.tracking.uris import shown
 
 __all__ = [
     "NOTE",
+    "TAG_STUDY_ID",
     "Drained",
     "Drainer",
     "Status",
@@ -23,7 +23,6 @@ __all__ = [
     "logged_file",
     "pending",
     "prepare",
-    "shown",
     "trials_page",
     "ui_command",
 ]

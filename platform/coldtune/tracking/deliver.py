@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from coldtune.tracking.runs import Identity, RefusedError, RunGoneError, Runs
-from coldtune.tracking.spool import STUDY, Record, Spool, State, advanced, has_form
+from coldtune.tracking.runs import TAG_STUDY_ID, Identity, RefusedError, RunGoneError, Runs
+from coldtune.tracking.spool import STUDY, Record, Spool, State, advanced, check_folder, has_form
 
 _BATCHED = {"metrics", "params", "tags"}
 _BATCH_VALUES = 1000  # MLflow's own limit for one request
@@ -99,12 +99,17 @@ def _apply(spool: Spool, runs: Runs, run_id: str, group: list[Record]) -> None:
 
 def _upload(spool: Spool, runs: Runs, state: State, record: Record) -> State:
     """Upload a file. If this fails `_MAX_ATTEMPTS` times while the server answers, set the record aside."""
-    path = spool.directory / record["path"]
-    if not path.exists():  # it was delivered before the state was lost or belonged to another server
+    try:
+        path = spool.copied_file(record["path"])
+        folder = check_folder(record["folder"])
+    except ValueError as error:  # not a record of ours: nothing outside the spool is ever read, sent or removed
+        spool.reject(record, str(error))
+        return state
+    if path is None:  # it was delivered before the state was lost or belonged to another server
         return state
     assert state.run_id is not None
     try:
-        runs.artifact(state.run_id, str(path), record["folder"])
+        runs.artifact(state.run_id, str(path), folder)
     except Exception as error:
         if not isinstance(error, RefusedError):
             if not runs.alive(state.run_id):
@@ -127,14 +132,26 @@ def _find_or_create(spool: Spool, runs: Runs) -> str:
     if not head or head[0][0]["op"] != "create" or not has_form(head[0][0]):
         raise ParentMissingError(f"{spool.path}: its first record does not say which run it is")
     record = head[0][0]
-    identity = Identity(record["study"], record["trial"])
+    identity = Identity(record["study"], record["trial"], _study_id(spool, record))
     if (run_id := runs.find(identity)) is not None:
         return run_id
-    parent = None if identity.trial is None else _parent(spool, runs, identity.study)
+    parent = None if identity.trial is None else _parent(spool, runs, identity)
     return runs.create(identity, record, parent)
 
 
-def _parent(spool: Spool, runs: Runs, study: str) -> str:
+def _study_id(spool: Spool, record: Record) -> str:
+    """Return the identity of a run's study, "" for a study of an older version.
+
+    The run of a trial that failed before it began is opened without tags, so the study's own spool is asked too.
+    """
+    tags = record.get("tags") or {}
+    if TAG_STUDY_ID not in tags and spool.name != STUDY:
+        head = Spool(spool.directory, STUDY).read(0, limit=1)[0]
+        tags = (head[0][0].get("tags") or {}) if head else {}
+    return str(tags.get(TAG_STUDY_ID, ""))
+
+
+def _parent(spool: Spool, runs: Runs, trial: Identity) -> str:
     """Return the id of the study's run, after making it from the study's own spool if the server has none."""
     parent = Spool(spool.directory, STUDY)
     with parent.lock(_PARENT_WAIT_S) as locked:
@@ -145,6 +162,9 @@ def _parent(spool: Spool, runs: Runs, study: str) -> str:
             run_id = _find_or_create(parent, runs)
             parent.save(State(target=runs.target.key, run_id=run_id, born=runs.target.born))
             return run_id
-    if (found := runs.find(Identity(study, None))) is not None:  # another machine may have made it from its own spool
+    found = runs.find(Identity(trial.study, None, trial.study_id))
+    if found is not None:  # another machine may have made it from its own spool
         return found
-    raise ParentMissingError(f"{spool.name} waits: the run of its study {study!r} is not on the tracking server yet")
+    raise ParentMissingError(
+        f"{spool.name} waits: the run of its study {trial.study!r} is not on the tracking server yet"
+    )

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from coldtune.addresses import redact
 from coldtune.errors import describe_os_error, is_about_files
 from coldtune.tracking.deliver import ParentMissingError, drain_spool
 from coldtune.tracking.runs import Runs
 from coldtune.tracking.server import Target
 from coldtune.tracking.spool import STUDY, Spool, sizes
-from coldtune.tracking.uris import shown
 
 _LOG = logging.getLogger("coldtune.tracking")
 _MAX_BACKOFF_S = 30.0
@@ -165,7 +165,7 @@ class Drainer:
         if error is not None and self.error is None:
             _LOG.warning("%s. Until it does, records stay in %s", error, self.directory)
         elif error is None and self.error is not None:
-            _LOG.warning("tracking: %s takes what is sent again; all records were delivered", shown(self.target.uri))
+            _LOG.warning("tracking: %s takes what is sent again; all records were delivered", redact(self.target.uri))
         self._failures = 0 if error is None else self._failures + 1
         self.error = error
         return scan_s
@@ -217,4 +217,4 @@ def _deliver_spool(spool: Spool, runs: Runs) -> tuple[bool, str | None]:
 
 def _explain(error: Exception, target: Target) -> str:
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"tracking: {shown(target.uri)} does not take what is sent ({shown(first[:200])})"
+    return f"tracking: {redact(target.uri)} does not take what is sent ({redact(first[:200])})"

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from coldtune.addresses import redact, sqlite_path
 from coldtune.tracking.runs import TAG_KIND, TAG_STATE, TAG_STUDY
 from coldtune.tracking.server import client
-from coldtune.tracking.uris import UnusableError, check_uri, shown
+from coldtune.tracking.uris import UnusableError, check_uri
 
 
 def logged_file(run_id: str, name: str, uris: Sequence[str]) -> str:
@@ -27,7 +28,7 @@ def logged_file(run_id: str, name: str, uris: Sequence[str]) -> str:
         run = _find_run(run_id, uri)
         if run is not None:
             return _read_text(run, name, uri)
-    places = ", ".join(map(shown, uris)) or "nowhere, because this home has no tracking store"
+    places = ", ".join(map(redact, uris)) or "nowhere, because this home has no tracking store"
     raise ValueError(f"{run_id}: no such MLflow run (looked in: {places}). Name another store with --tracking-uri")
 
 
@@ -35,21 +36,19 @@ def _find_run(run_id: str, uri: str) -> Any:
     """Return the run, or None if the store does not know it."""
     from mlflow.exceptions import MlflowException
 
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise ValueError(f"tracking URI = {uri!r}: no such database")  # MLflow would create it
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).stat().st_size:
+    if (path := sqlite_path(uri)) is not None and path.is_file() and not path.stat().st_size:
         return None  # MLflow would make its tables in an empty file
     try:
-        return client(check_uri(uri)).get_run(run_id)
+        return client(check_uri(uri, create=False)).get_run(run_id)
     except UnusableError as why:
-        raise ValueError(f"tracking URI = {shown(uri)!r}: {shown(str(why))}") from None
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        raise ValueError(f"tracking URI = {redact(uri)!r}: {redact(str(why))}") from None
+    except Exception as error:  # of MLflow, SQLAlchemy or a database driver
+        if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
-        raise ValueError(f"tracking URI = {shown(uri)!r}: {_first_line(error)}") from None
-    except Exception as error:  # a database that is damaged, or locked, or of another program
-        raise ValueError(
-            f"tracking URI = {shown(uri)!r}: cannot be read ({_first_line(error)}). Restore the database. If it is "
+        if isinstance(error, MlflowException):
+            raise ValueError(f"tracking URI = {redact(uri)!r}: {_first_line(error)}") from None
+        raise ValueError(  # a database that is damaged, or locked, or of another program
+            f"tracking URI = {redact(uri)!r}: cannot be read ({_first_line(error)}). Restore the database. If it is "
             "lost, remove it, and `coldtune tracking sync` sends all records of the home again"
         ) from None
 
@@ -61,7 +60,8 @@ def _read_text(run: Any, name: str, uri: str) -> str:
         raise ValueError(f"{run_id}: this run is {owner}. Name the run of a trial")
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            return Path(client(check_uri(uri)).download_artifacts(run_id, name, scratch)).read_text(encoding="utf-8")
+            file = Path(client(check_uri(uri, create=False)).download_artifacts(run_id, name, scratch))
+            return file.read_text(encoding="utf-8")
     except Exception as error:  # of MLflow, its database, the file system or a server
         state = tags.get(TAG_STATE, "unknown")
         raise ValueError(
@@ -71,4 +71,4 @@ def _read_text(run: Any, name: str, uri: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return shown((str(error).strip().splitlines() or [type(error).__name__])[0][:200])
+    return redact((str(error).strip().splitlines() or [type(error).__name__])[0][:200])

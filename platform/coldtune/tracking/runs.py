@@ -15,6 +15,7 @@ from coldtune.tracking import server
 from coldtune.tracking.spool import Record
 
 TAG_STUDY = "coldtune.study"
+TAG_STUDY_ID = "coldtune.study_id"
 TAG_TRIAL = "coldtune.trial"
 TAG_KIND = "coldtune.kind"
 TAG_STATE = "coldtune.state"
@@ -26,6 +27,7 @@ NOTE = "mlflow.note.content"
 # A pruned trial has ended as planned, so MLflow shows FINISHED. The tag coldtune.state tells it from a finished trial.
 # A run that is KILLED may be resumed.
 STATUSES = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_SAME_NAME = 1000  # at most so many runs of equal name are looked at
 _GONE = "RESOURCE_DOES_NOT_EXIST"
 # MLflow's error codes for records that it will never accept. After any other error, a record may be accepted later.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST", "INVALID_STATE"}
@@ -37,15 +39,19 @@ class Identity:
 
     Attributes:
         trial: None for the study's own run, which is the parent of its trials' runs.
+        study_id: The identity of the study, which tells it from another study of the same name. "" for a study of an
+            older version, whose runs are found by name.
     """
 
     study: str
     trial: int | None
+    study_id: str = ""
 
     def tags(self) -> dict[str, str]:
         """Return the tags by which the run is found."""
         kind = {TAG_STUDY: self.study, TAG_KIND: "study" if self.trial is None else "trial"}
-        return kind if self.trial is None else {**kind, TAG_TRIAL: str(self.trial)}
+        known = {TAG_STUDY_ID: self.study_id} if self.study_id else {}
+        return kind | known | ({} if self.trial is None else {TAG_TRIAL: str(self.trial)})
 
 
 class RefusedError(Exception):
@@ -66,13 +72,20 @@ class Runs:
         self._seen: set[str] = set()
 
     def find(self, identity: Identity) -> str | None:
-        """Return the id of the run of `identity`, or None. Deleted runs are not found."""
+        """Return the id of the run of `identity`, or None. Deleted runs are not found.
+
+        A study without an identity never finds the run of a study that has one.
+        """
         clauses = [f"tags.`{key}` = '{value}'" for key, value in identity.tags().items()]
         matches = self._client.search_runs(
-            [self.target.experiment_id], " AND ".join(clauses), max_results=1, order_by=["attributes.start_time ASC"]
+            [self.target.experiment_id],
+            " AND ".join(clauses),
+            max_results=_SAME_NAME,
+            order_by=["attributes.start_time ASC"],
         )
         self.answering = True
-        return str(matches[0].info.run_id) if matches else None
+        own = (run for run in matches if run.data.tags.get(TAG_STUDY_ID, "") == identity.study_id)
+        return next((str(run.info.run_id) for run in own), None)
 
     def create(self, identity: Identity, record: Record, parent: str | None) -> str:
         """Create the run that a `create` record describes, as a child of the run `parent`. Return its id."""

@@ -9,13 +9,17 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from coldtune.environment import ensure_home_variable, free_port
+from coldtune.addresses import is_sqlite, password_hint, redact, sqlite_address, without_password
+from coldtune.environment import ensure_home_variable, free_port, shell_command
 from coldtune.files import lock_file
-from coldtune.tracking.uris import SERVERS, TIMEOUT, UnusableError, check_uri, shown
+from coldtune.tracking.relocate import relocate_artifacts
+from coldtune.tracking.uris import SERVERS, TIMEOUT, UnusableError, check_uri, sqlite_file
+from coldtune.waiting import within
 
 # With MLflow's defaults, an outage would cost four minutes instead of seconds. Values that a user has set are kept.
 _ENVIRONMENT = {
@@ -28,6 +32,11 @@ _ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # coldtune reports failures itself, in a line each
 }
 _PORT = 5000  # MLflow's default
+_PREPARE_S = 120.0  # the longest wait for a database, in which MLflow may have to make its tables
+_DENIED = (
+    "error code 401", "error code 403", "UNAUTHENTICATED", "PERMISSION_DENIED",
+    "no password supplied", "password authentication failed", "Access denied for user",
+)  # fmt: skip
 # MLflow then shows its pages for training runs instead of those for language models, which are its default.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -48,12 +57,13 @@ class Target:
     @property
     def key(self) -> str:
         """16 hex digits that identify server and experiment in a spool's delivery state, without credentials."""
-        return hashlib.sha256(f"{shown(self.uri)} {self.experiment_id}".encode()).hexdigest()[:16]
+        address = redact(without_password(self.uri))
+        return hashlib.sha256(f"{address} {self.experiment_id}".encode()).hexdigest()[:16]
 
 
 def default_uri(home: Path) -> str:
     """Return the default tracking URI of a home, which is a SQLite database in it."""
-    return f"sqlite:///{home.absolute() / 'mlflow.db'}"
+    return sqlite_address(home.absolute() / "mlflow.db")
 
 
 def ui_port() -> int:
@@ -64,12 +74,13 @@ def ui_port() -> int:
 def ui_command(uri: str) -> str:
     """Return the command that shows the runs in a browser, or the address to open if `uri` is a tracking server.
 
-    The command turns off MLflow's job runners for language-model scorers, which would cost 1.5 GB of memory.
+    The command turns off MLflow's job runners for language-model scorers, which would cost 1.5 GB of memory. It holds
+    no password, so PGPASSWORD must be set for a database that wants a password.
     """
     if urlsplit(uri).scheme in SERVERS:
-        return shown(uri)
-    port = "" if (free := ui_port()) == _PORT else f"--port {free} "
-    command = f"uv run mlflow ui --workers 1 {port}--backend-store-uri {shlex.quote(uri)}"
+        return redact(uri)
+    port = () if (free := ui_port()) == _PORT else ("--port", free)
+    command = shell_command("mlflow", "ui", "--workers", "1", *port, "--backend-store-uri", without_password(uri))
     return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {command}"
 
 
@@ -90,7 +101,8 @@ def client(uri: str) -> Any:
 def prepare(uri: str, experiment: str, artifact_root: Path) -> Target:
     """Check a tracking URI, and make its database and experiment if they are missing.
 
-    Call this in the driver before the first trial. Several processes may call it at once.
+    Call this in the driver before the first trial. Several processes may call it at once. If the database lies in a
+    home that was moved or copied, its artifacts are looked for in the home's present place from now on.
 
     Args:
         artifact_root: The folder for the artifacts of runs in a database. A tracking server decides about its own.
@@ -102,20 +114,36 @@ def prepare(uri: str, experiment: str, artifact_root: Path) -> Target:
     try:
         uri = check_uri(uri)
     except UnusableError as why:
-        raise ValueError(f"tracking URI = {shown(uri)!r}: {shown(str(why))}") from None
+        raise ValueError(f"tracking URI = {redact(uri)!r}: {redact(str(why))}") from None
     server = urlsplit(uri).scheme in SERVERS
     location = None if server else artifact_root.absolute().as_uri()
     with _sqlite_lock(uri):
         try:
-            experiment_id = _get_or_make_experiment(client(uri), experiment, location)
-            return Target(uri, experiment_id, int(client(uri).get_experiment(experiment_id).creation_time or 0))
+            # The client itself opens a database, so it is made where the wait has a limit.
+            make = partial(_open_experiment, uri, experiment, location)
+            if is_sqlite(uri):
+                target = make()
+                relocate_artifacts(sqlite_file(uri), target.experiment_id, artifact_root.absolute())
+            elif server:  # each request has limits of its own
+                target = make()
+            else:
+                # MLflow would try for hours to reach a database that accepts connections and does not answer.
+                os.environ.setdefault("PGCONNECT_TIMEOUT", str(2 * TIMEOUT))
+                target = within(_PREPARE_S, make)
+            return target
         except ValueError:
             raise
         except Exception as error:  # of MLflow, SQLAlchemy or a database driver, and caused by the user's URI
-            raise ValueError(f"tracking URI = {shown(uri)!r}: {_explained(error, server)}") from error
+            raise ValueError(f"tracking URI = {redact(uri)!r}: {_explained(error, uri)}") from None
 
 
-def _get_or_make_experiment(client: Any, name: str, location: str | None) -> str:
+def _open_experiment(uri: str, name: str, location: str | None) -> Target:
+    opened = client(uri)
+    experiment_id = _get_or_make_experiment(opened, uri, name, location)
+    return Target(uri, experiment_id, int(opened.get_experiment(experiment_id).creation_time or 0))
+
+
+def _get_or_make_experiment(client: Any, uri: str, name: str, location: str | None) -> str:
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(name)
@@ -127,29 +155,32 @@ def _get_or_make_experiment(client: Any, name: str, location: str | None) -> str
                 raise
             experiment = client.get_experiment_by_name(name)  # another process has made it meanwhile
     if experiment.lifecycle_stage != "active":
-        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        command = shell_command("mlflow", "experiments", "restore", "--experiment-id", experiment.experiment_id)
+        restore = f"MLFLOW_TRACKING_URI={shlex.quote(redact(uri))} {command}"
         raise ValueError(f"experiment = {name!r}: was deleted on the tracking server. Restore it with `{restore}`")
     return str(experiment.experiment_id)
 
 
-def _explained(error: Exception, server: bool) -> str:
+def _explained(error: Exception, uri: str) -> str:
     text = str(error)
-    if any(word in text for word in ("error code 401", "error code 403", "UNAUTHENTICATED", "PERMISSION_DENIED")):
-        return f"access denied; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD ({_first_line(text)})"
-    if server:
+    if any(word in text for word in _DENIED):
+        return f"access denied; {password_hint(uri)} ({_first_line(text)})"
+    if isinstance(error, TimeoutError):
+        return f"does not answer within {_PREPARE_S:g} s"
+    if urlsplit(uri).scheme in SERVERS:
         return f"answers, but not as an MLflow server ({_first_line(text)})"
     return _first_line(text)
 
 
 def _first_line(text: str) -> str:
-    return shown(text.strip().splitlines()[0][:300]) if text.strip() else "no message"
+    return redact(text.strip().splitlines()[0][:300]) if text.strip() else "no message"
 
 
 @contextmanager
 def _sqlite_lock(uri: str) -> Iterator[None]:
     """Let one process at a time make a SQLite database, because two would corrupt each other's migrations."""
-    if not uri.startswith("sqlite:///"):
+    if not is_sqlite(uri):
         yield
         return
-    with lock_file(Path(uri.removeprefix("sqlite:///") + ".lock")):
+    with lock_file(Path(f"{sqlite_file(uri)}.lock")):
         yield

@@ -16,11 +16,12 @@ import logging
 import math
 import os
 import shutil
+import stat
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -32,6 +33,8 @@ STUDY = "study"
 SUFFIX = ".jsonl"
 _TAIL = 2**16
 _LONGEST_LINE = 2**24
+# A journal is never a link, because whoever can plant a link could make us write into another file.
+_OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOG = logging.getLogger("coldtune.tracking")
 
 Record = dict[str, Any]
@@ -101,7 +104,7 @@ class Spool:
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
         if self._file is None:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = os.open(self.path, _OPEN | os.O_APPEND | os.O_CREAT, 0o644)
             size = os.fstat(self._file).st_size
             if size and os.pread(self._file, 1, size - 1) != b"\n":
                 line = b"\n" + line  # ends the line of a writer that died in the middle of it
@@ -173,7 +176,7 @@ class Spool:
             True if there was such a line.
         """
         try:
-            file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+            file = os.open(self.path, _OPEN | os.O_APPEND)
         except FileNotFoundError:
             return False
         try:
@@ -247,7 +250,7 @@ class Spool:
             False if another process is still delivering after `wait` seconds, or if there is no journal.
         """
         try:
-            file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            file = os.open(self.path, _OPEN)
         except FileNotFoundError:
             yield False
             return
@@ -258,14 +261,42 @@ class Spool:
 
     def add_file(self, path: Path) -> str:
         """Copy a file beside the journal until it is delivered. Return the copy's path relative to `directory`."""
-        folder = self.directory / f"{self.name}.files" / str(time.time_ns())
+        files = self.directory / f"{self.name}.files"
+        if files.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(files))
+        folder = files / str(time.time_ns())
         folder.mkdir(parents=True)
         shutil.copyfile(path, folder / path.name)
         return str((folder / path.name).relative_to(self.directory))
 
+    def copied_file(self, copy: object) -> Path | None:
+        """Return the path of a copy that `add_file` made, or None if it is no longer there.
+
+        Raises:
+            ValueError: If `copy` is anything but a regular file in this spool's own folder of copies. Links are not
+                followed, because a record or a link may come from someone else.
+        """
+        parts = PurePosixPath(copy).parts if isinstance(copy, str) and "\0" not in copy else ()
+        if len(parts) != 3 or parts[0] != f"{self.name}.files" or ".." in parts:
+            raise ValueError(f"artifact = {copy!r}: not a copy in {self.name}.files")
+        path = self.directory
+        try:
+            for part in parts[:-1]:
+                path /= part
+                if not stat.S_ISDIR(path.lstat().st_mode):
+                    raise ValueError(f"artifact = {copy!r}: {part} is no folder")
+            path /= parts[-1]
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise ValueError(f"artifact = {copy!r}: not a regular file")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return path
+
     def remove_file(self, copy: str) -> None:
         """Remove a copy that `add_file` made, and the folders that are then empty."""
-        path = self.directory / copy
+        path = self.copied_file(copy)
+        if path is None:
+            return
         path.unlink(missing_ok=True)
         for folder in (path.parent, path.parent.parent):
             try:
@@ -277,13 +308,18 @@ class Spool:
         """Remove the copies that are not `recorded`, because their writer was killed before it could record them."""
         for path in (self.directory / f"{self.name}.files").glob("*/*"):
             if (copy := str(path.relative_to(self.directory))) not in recorded:
-                self.remove_file(copy)
+                with suppress(ValueError):  # something else than a copy of ours stays
+                    self.remove_file(copy)
 
     def reject(self, record: Record, reason: str) -> None:
         """Set aside a record that the server will never accept, so that the records after it can be delivered."""
         _LOG.warning("%s: the tracking server refuses a record (kept in %s): %s", self.name, self.rejected_path, reason)
-        with self.rejected_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"reason": reason, "record": record}) + "\n")
+        line = json.dumps({"reason": reason, "record": record}) + "\n"
+        file = os.open(self.rejected_path, _OPEN | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(file, line.encode())
+        finally:
+            os.close(file)
 
 
 def sizes(directory: Path) -> dict[str, int]:
@@ -299,6 +335,13 @@ def sizes(directory: Path) -> dict[str, int]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     return {name: journals[name] for name in sorted(journals, key=lambda name: (name == STUDY, name))}
+
+
+def check_folder(folder: object) -> str:
+    """Return the folder of an artifact. ValueError if it could lead out of the run's artifacts."""
+    if not isinstance(folder, str) or folder.startswith("/") or ".." in folder.split("/") or "\\" in folder:
+        raise ValueError(f"folder = {folder!r}: not a folder of a run's artifacts")
+    return folder
 
 
 def advanced(state: State, offset: int) -> State:

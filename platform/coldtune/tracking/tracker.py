@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from coldtune.addresses import redact
 from coldtune.tracking.drain import Drainer
 from coldtune.tracking.runs import STATUSES
 from coldtune.tracking.server import Target
@@ -127,7 +128,7 @@ class Tracker:
         if status not in STATUSES:
             raise ValueError(f"status = {status!r}: allowed: {', '.join(STATUSES)}")
         record = {"op": "end", "status": status}
-        self._append(record if reason is None else {**record, "reason": reason[: _MAX_TAG - 100]})
+        self._append(record if reason is None else {**record, "reason": redact(reason)[: _MAX_TAG - 100]})
 
     def run_id(self, timeout: float = 0.0) -> str | None:
         """Return MLflow's id of the run, or None if it is not known after `timeout` seconds."""
@@ -215,7 +216,8 @@ def _check_name(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    """Return a value as text without passwords, because everybody who can open MLflow's pages reads it."""
+    return redact(value if isinstance(value, str) else json.dumps(value))
 
 
 def _number(value: float) -> float | str:

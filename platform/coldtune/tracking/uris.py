@@ -1,11 +1,13 @@
-"""Tracking URIs: the kinds that are allowed, a check that a URI can be used, and a form without passwords."""
+"""Tracking URIs: the kinds that are allowed, and a check that a URI can be used."""
 
 from __future__ import annotations
 
-import re
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from coldtune.addresses import is_sqlite, normalised, sqlite_address, sqlite_path
+from coldtune.waiting import within
 
 TIMEOUT = 5
 """Seconds after which a server that does not answer counts as unreachable."""
@@ -14,19 +16,18 @@ SERVERS = ("http", "https")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _ALLOWED = "allowed: http(s)://HOST:PORT (an MLflow server), sqlite:///PATH, postgresql://, mysql://, mssql://"
-
-
-def shown(text: str) -> str:
-    """Remove user names and passwords from a URI, or from a message with URIs in it, so that it can be printed."""
-    return re.sub(r"//[^/@\s]+@", "//", text)
+_LONGEST_ANSWER = 2**20  # bytes; MLflow's answers to the requests of this check are much shorter
 
 
 class UnusableError(Exception):
     """A tracking URI cannot be used. The message says why."""
 
 
-def check_uri(uri: str) -> str:
+def check_uri(uri: str, *, create: bool = True) -> str:
     """Check that a tracking URI can be reached.
+
+    Args:
+        create: Whether the file of a SQLite database may be created. A command that only looks must not.
 
     Returns:
         The URI in the form in which it is used. The path of a SQLite database is absolute.
@@ -34,49 +35,80 @@ def check_uri(uri: str) -> str:
     Raises:
         UnusableError: If the URI is not allowed, or its server or database cannot be reached.
     """
+    uri = normalised(uri)
+    if is_sqlite(uri):
+        return _sqlite(uri, create)
     try:
         parts = urlsplit(uri)
         port = parts.port
-    except ValueError as error:
-        raise UnusableError(f"{error}; {_ALLOWED}") from None
+    except ValueError:
+        raise UnusableError(f"its host or port is not valid; {_ALLOWED}") from None
     scheme = parts.scheme.partition("+")[0]
     if scheme in SERVERS:
+        if not parts.hostname:
+            raise UnusableError(f"names no host; {_ALLOWED}")
         _check_server(uri)
         return uri.rstrip("/")
     if scheme not in _DATABASES:
         raise UnusableError(f"unknown kind (MLflow no longer keeps runs in plain files); {_ALLOWED}")
-    if scheme == "sqlite":
-        return _sqlite(uri)
     try:
         socket.create_connection((parts.hostname or "localhost", port or _PORTS[scheme]), TIMEOUT).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise UnusableError(f"the database cannot be reached: {error}") from None
     return uri
 
 
-def _sqlite(uri: str) -> str:
+def _sqlite(uri: str, create: bool) -> str:
     """Make the path absolute, because a Ray worker runs in another directory, and make its folder."""
-    name = uri.removeprefix("sqlite:///")
-    if name == uri or not name or name.startswith(":memory:"):
-        raise UnusableError("names no file; allowed: sqlite:///PATH")
-    path = Path(name).absolute()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
+        path = sqlite_path(uri)
+        assert path is not None
+        path = path.absolute()
+        if create:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("ab").close()
+        elif not path.is_file():
+            raise UnusableError("no such database")
+    except ValueError as error:
+        raise UnusableError(str(error)) from None
     except OSError as error:
         raise UnusableError(f"cannot be written: {error.strerror}") from None
-    return f"sqlite:///{path}"
+    return sqlite_address(path)
+
+
+def sqlite_file(uri: str) -> Path:
+    """Return the file of a SQLite tracking URI that `check_uri` returned."""
+    path = sqlite_path(uri)
+    assert path is not None
+    return path
 
 
 def _check_server(uri: str) -> None:
+    """Send the two requests that every client sends first, with a limit for the time and the size of the answers."""
     import requests
 
-    try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=TIMEOUT)
-    except requests.RequestException as error:
-        hint = "start it (`mlflow server`), or pass another --tracking-uri"
-        reason = "no answer" if isinstance(error, requests.Timeout) else _cause(error)
-        raise UnusableError(f"the server cannot be reached ({reason}); {hint}") from None
+    hint = "start it (`mlflow server`), or pass another --tracking-uri"
+    for path in ("health", "api/2.0/mlflow/experiments/get-by-name?experiment_name=coldtune"):
+        address = f"{uri.rstrip('/')}/{path}"
+        try:
+            within(2 * TIMEOUT, lambda address=address: _read_bounded(address))  # type: ignore[misc]
+        except TimeoutError:
+            raise UnusableError(f"the server cannot be reached (no answer within {2 * TIMEOUT} s); {hint}") from None
+        except (requests.RequestException, OSError, UnicodeError) as error:
+            late = isinstance(error, requests.Timeout)
+            reason = f"no answer within {TIMEOUT} s" if late else _cause(error)
+            raise UnusableError(f"the server cannot be reached ({reason}); {hint}") from None
+
+
+def _read_bounded(address: str) -> None:
+    import requests
+
+    with requests.get(address, timeout=TIMEOUT, stream=True) as response:
+        read = 0
+        for chunk in response.iter_content(2**14):
+            read += len(chunk)
+            if read > _LONGEST_ANSWER:
+                raise UnusableError(f"answers more than {_LONGEST_ANSWER:,} bytes, so it is not an MLflow server")
 
 
 def _cause(error: BaseException) -> str:
@@ -85,4 +117,4 @@ def _cause(error: BaseException) -> str:
     for known in ("Connection refused", "Name or service not known", "No route to host", "certificate verify failed"):
         if known in text:
             return known.lower()
-    return text.splitlines()[0][:200]
+    return (text.splitlines() or [type(error).__name__])[0][:200]

@@ -37,7 +37,7 @@ from coldtune.studies.execution import cluster
         (["--workers", "0"], "--workers 0: at least 1"),
         (["--workers", "10000"], "one trial needs 10000 CPUs (--workers 10000); the cluster has"),
         (["--gpus-per-trial", "1000"], "one trial needs 1000 GPUs (--gpus-per-trial 1000); the cluster has"),
-        (["--join", "--storage", "sqlite:///x.db"], "--join: sqlite:///x.db may give one trial to two drivers"),
+        (["--join", "--storage", "sqlite:///x.db"], "x.db may give one trial to two drivers"),
         (["--import", "nowhere"], "--import nowhere: there is no such study; "),
         (
             ["--gpus-per-trial", "1.5"],

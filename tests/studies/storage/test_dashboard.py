@@ -37,11 +37,14 @@ objective: [{metric: fid}, {metric: nfe}]
 @contextmanager
 def dashboard(command: str, password: str) -> Iterator[str]:
     """Run the dashboard command that coldtune prints, and return the address of the dashboard."""
-    words = shlex.split(command.partition("optuna-dashboard ")[2].replace("***", password))
+    words = shlex.split(command.partition("optuna-dashboard ")[2])
     port = servers.free_port()
     start = [sys.executable, "-c", "from optuna_dashboard._cli import main; main()", *words, "--port", str(port)]
     process = subprocess.Popen(
-        start, env={**os.environ, "PYTHONWARNINGS": "ignore"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        start,
+        env={**os.environ, "PYTHONWARNINGS": "ignore", "PGPASSWORD": password},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     try:
         yield f"http://127.0.0.1:{port}"

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 import coldtune
+from coldtune.addresses import redact
 from coldtune.environment import local, submitted
 from coldtune.studies.execution.ray_private import free_agent_port, keep_credentials_out, redacted_entrypoint
 from coldtune.studies.preflight.ray_start import (
@@ -23,7 +24,6 @@ from coldtune.studies.preflight.ray_start import (
     prepare,
     token_warnings,
 )
-from coldtune.tracking import shown
 
 # Set before Ray is imported. A value that the user set stays.
 _ENVIRONMENT = {
@@ -146,7 +146,7 @@ def _start(own: OwnRay, runtime_env: dict[str, Any], study: str) -> Any:
     if own.python:
         runtime_env = {**runtime_env, "py_executable": own.python}
     try:
-        with free_agent_port(), redacted_entrypoint(shown):
+        with free_agent_port(), redacted_entrypoint(redact):
             return ray.init(
                 address="local",
                 object_store_memory=256 * 2**20,
@@ -169,7 +169,7 @@ def _join(address: str, runtime_env: dict[str, Any], study: str) -> Any:
     import ray
 
     try:
-        with redacted_entrypoint(shown):
+        with redacted_entrypoint(redact):
             return ray.init(**_options(study, runtime_env))
     except Exception as error:  # Ray raises many types, for example if it finds no token
         raise ValueError(

@@ -10,6 +10,7 @@ import optuna
 from rich.console import Console
 
 from coldtune import tracking
+from coldtune.addresses import without_password
 from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 from coldtune.studies.drivers.election import DriverLease, driver_lease
@@ -75,7 +76,8 @@ def open_session(checked: Checked, target: tracking.Target, console: Console) ->
 
 def _open(checked: Checked, target: tracking.Target, stack: ExitStack, console: Console) -> Session:
     spec, folder, options = checked.spec, checked.folder, checked.options
-    started = folder.exists and folder.start()["storage"] == options.storage
+    here = options.storage and without_password(options.storage)
+    started = folder.exists and folder.start()["storage"] == here
     if started and options.storage is None and not (folder.path / JOURNAL).exists():
         load_started_study(folder.path, folder.name, None)  # raises, before an empty journal is made
     storage = open_storage(folder.path, options.storage)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from rich.console import Console
+from rich.text import Text
 
 import coldtune
 from coldtune import tracking
@@ -36,7 +37,7 @@ from coldtune.studies.progress.reconcile import is_wrapped_up
 from coldtune.studies.progress.table import build_table
 from coldtune.studies.progress.terminal import View
 from coldtune.studies.progress.text import print_warning
-from coldtune.studies.storage.record import TrialRecord, imported
+from coldtune.studies.storage.record import StudyRecord, TrialRecord, imported
 from coldtune.studies.trials.ledger import Ledger
 
 
@@ -62,7 +63,7 @@ def run_trials(session: Session, ray: cluster.Cluster, console: Console) -> bool
         StoppedError: If the study reaches one of its own limits.
         StorageGoneError: If the study's storage is gone.
     """
-    tags = _tags(session.checked)
+    tags = _tags(session)
     runs = _open_runs(session, tags)
     run = _StudyRun(session, console, runs, tags)
     try:
@@ -81,10 +82,11 @@ def run_trials(session: Session, ray: cluster.Cluster, console: Console) -> bool
     finally:
         with _in_spite_of_faults():
             if left := runs.close():
-                console.print(
-                    f"[yellow]{left:,} bytes of this study's records wait in {session.checked.folder.spool}: the "
-                    "tracking server did not take them; the next run delivers them[/]"
+                text = (
+                    f"{left:,} bytes of this study's records wait in {session.checked.folder.spool}: the tracking "
+                    "server did not take them; the next run delivers them"
                 )
+                console.print(Text(text, style="yellow"))
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class _StudyRun:
         session = self.session
         self.screen.close()
         restart = "" if own_cluster else "; start the cluster again before you resume"
-        self.console.print(f"\n[red]{reason}, and its trials with it{restart}[/]", highlight=False)
+        self.console.print(Text(f"\n{reason}, and its trials with it{restart}", style="red"))
         self.runs.interrupted(session.ledger.running())
         self.runs.close()
         print_closing(self.console, session.checked, session.ledger, session.target, finished=False)
@@ -191,9 +193,11 @@ def _all_ended(session: Session) -> bool:
     return session.ledger.finished() >= session.checked.trials
 
 
-def _tags(checked: Checked) -> dict[str, object]:
+def _tags(session: Session) -> dict[str, object]:
     """Return the tags of all MLflow runs of the study."""
+    checked, identity = session.checked, StudyRecord.of(session.ledger.study).identity
     return {
+        **({tracking.TAG_STUDY_ID: identity} if identity else {}),
         "git_commit": git_commit() or f"coldtune {coldtune.__version__}",
         "job": checked.spec.job,
         "mlflow.source.name": checked.spec.job,

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 import optuna
 import torch
 
-from coldtune import data, environment, presets, tracking
+from coldtune import data, environment, presets
+from coldtune.addresses import redact
 from coldtune.config import parse
 from coldtune.data import DataConfig, Dataset
 from coldtune.diffusion.restorer import RestorerConfig, check_restorer
@@ -141,7 +142,7 @@ def _check_options(options: RunOptions, threads: int) -> None:
         raise ValueError(f"--threads {threads}: changes nothing on a GPU (--gpus-per-trial). Leave it out.")
     if options.join and (options.storage or "").startswith("sqlite"):
         raise ValueError(
-            f"--join: {tracking.shown(options.storage or '')} may give one trial to two drivers, because SQLite "
+            f"--join: {redact(options.storage or '')} may give one trial to two drivers, because SQLite "
             "locks no rows. Leave --storage out, or name a server such as postgresql://."
         )
     if environment.local():

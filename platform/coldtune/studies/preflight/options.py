@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from coldtune.addresses import Passwords, at_folder, has_password, password_hint, redact
 from coldtune.durations import parse_duration
 from coldtune.environment import expand_path
 
 _MOST_FAILURES = 1_000_000  # and restarts of a trial
+
+_LOG = logging.getLogger("coldtune.studies")
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,11 @@ class RunOptions:
         join: True to run trials beside another driver of the same study.
         retry_failed: True to ask every failed trial again. Without it, only trials that a fault of the machine made
             fail are asked again.
+        by_name: True if `coldtune study resume` runs the study, perhaps from a folder in which `command` does not work.
         tracking_uri: MLflow's server or database. None means `mlflow.db` in the home.
         store: The place of finished work. None means `store` in the home.
         storage: Optuna's database. None means a journal in the home.
+        password_file: The file with the passwords of `storage` and `tracking_uri`.
         workers: The processes that train a trial together.
         gpus_per_trial: The GPUs of a trial. A fraction lets several trials share a GPU.
         limits: The limits at which the study stops by itself.
@@ -161,10 +167,19 @@ class RunOptions:
     storage: str | None = _option(
         None, "--storage", "Optuna's database (default: a journal file in the home)", "URL", kept=True
     )
+    password_file: Path | None = _option(  # noqa: RUF009 - `_option` is `dataclasses.field`
+        None,
+        "--password-file",
+        "file with the passwords of --storage and --tracking-uri (default: PGPASSWORD, MLFLOW_TRACKING_PASSWORD, ...)",
+        "FILE",
+        Path,
+        kept=True,
+    )
     workers: int = _option(1, "--workers", "processes that train a trial together (default 1)", "N", int, kept=True)
     gpus_per_trial: float = _option(
         0.0, "--gpus-per-trial", "GPUs of a trial, which may be a fraction (default 0)", "F", float, kept=True
     )
+    by_name: bool = False
     limits: Limits = field(default_factory=Limits)
     begun: float = field(default_factory=time.monotonic)
 
@@ -190,6 +205,7 @@ class RunOptions:
         if "tracking_uri" not in given and (uri := os.environ.get("MLFLOW_TRACKING_URI")):
             given["tracking_uri"] = uri
         given["home"] = expand_path(given["home"], "--home")
+        _complete_addresses(given, [name for name in _ADDRESSES if getattr(parsed, name, None)])
         return cls(**given, limits=Limits(**_given_values(Limits, parsed)))
 
     def to_start(self) -> dict[str, Any]:
@@ -223,6 +239,44 @@ class RunOptions:
             if flag.kept and start.get(option.name) is not None
         }
         return cls(home=home, command=start["command"], limits=limits, **kept, **more)
+
+
+_ADDRESSES = {"storage": "--storage", "tracking_uri": "--tracking-uri", "store": "--store"}
+"""The options that are addresses, which may hold a password, with their flags."""
+
+
+def _complete_addresses(given: dict[str, Any], typed: Collection[str]) -> None:
+    """Make the addresses of a command line absolute, and add the passwords that they lack.
+
+    Args:
+        given: The options, which are changed.
+        typed: The addresses that were typed, and not taken from the environment.
+
+    Raises:
+        ValueError: If an address is wrong. The message names the flag.
+    """
+    if password_file := given.get("password_file"):
+        given["password_file"] = password_file.expanduser().absolute()
+    passwords = Passwords.read(given.get("password_file"))
+    for name, flag in _ADDRESSES.items():
+        if not (address := given.get(name)):
+            continue
+        if name in typed and has_password(address):
+            _warn_of_password(flag, address)
+        if name == "store":
+            continue  # `StoreLocation` makes it absolute
+        try:
+            address = at_folder(address, Path.cwd())
+        except ValueError as error:
+            raise ValueError(f"{flag} {redact(address)}: {error}") from None
+        given[name] = passwords.complete(address, single=name == "storage" or not given.get("storage"))
+
+
+def _warn_of_password(flag: str, address: str) -> None:
+    instead = password_hint(address)
+    if flag == "--store":
+        instead = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    _LOG.warning("%s: other users of this machine can read the password in the command; %s", flag, instead)
 
 
 def _given_values(cls: Any, parsed: argparse.Namespace) -> dict[str, Any]:

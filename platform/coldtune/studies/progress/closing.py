@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune import tracking
-from coldtune.environment import runner
+from coldtune.environment import coldtune_command
 from coldtune.faults import describe_error
 from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.progress.results import print_results
 from coldtune.studies.progress.table import StudyTable, build_table
 from coldtune.studies.progress.text import print_line
 from coldtune.studies.storage.backends import dashboard_command
-from coldtune.studies.storage.record import TrialRecord, promoted_from
+from coldtune.studies.storage.record import StudyRecord, TrialRecord, promoted_from
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.tracking import Target
 
@@ -44,14 +44,15 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
     ended = ledger.finished()
     if others := ledger.lease.others():
         running = ", ".join(map(str, others))
-        console.print(f"{ended} of {checked.trials} trials ended; goes on: {running}", soft_wrap=True)
+        console.print(Text(f"{ended} of {checked.trials} trials ended; goes on: {running}"), soft_wrap=True)
     if failed := ledger.failed():
         _print_failed(console, failed, ended, ended_in_vain(checked, ledger))
     if not finished:
-        console.print(f"[yellow]interrupted with {ended} of {checked.trials} trials ended; nothing is lost[/]")
-        print_resume(console, checked.options.command)
+        text = f"interrupted with {ended} of {checked.trials} trials ended; nothing is lost"
+        console.print(Text(text, style="yellow"))
+        print_resume(console, checked)
     if failed:
-        print_line(console, "retry failed", f"{_resume_command(checked.options.command)} --retry-failed")
+        print_line(console, "retry failed", resume_command(checked, "--retry-failed"))
     if ledger.spec.table is not None:
         print_line(console, "the table", ", ".join(map(str, written)))
     for head, command in _look_closer(checked, ledger, target):
@@ -87,9 +88,9 @@ def _print_failed(console: Console, failed: Sequence[FrozenTrial], ended: int, n
     console.print(Text(text, style="red" if none_finished else "yellow"), soft_wrap=True)
 
 
-def print_resume(console: Console, command: str) -> None:
+def print_resume(console: Console, checked: Checked) -> None:
     """Print the command that resumes a study."""
-    print_line(console, "resume", _resume_command(command))
+    print_line(console, "resume", resume_command(checked))
 
 
 def print_machine_fault(console: Console, checked: Checked, fault: str) -> None:
@@ -124,38 +125,50 @@ def print_failure(console: Console, reason: str) -> None:
     console.print(Text(f"\n{reason}", style="red"), soft_wrap=True)
 
 
-def print_storage_lost(console: Console, error: Exception, command: str) -> None:
+def print_storage_lost(console: Console, error: Exception, checked: Checked) -> None:
     """Print that the study's storage is gone, and how to resume. The table cannot be read then."""
     print_failure(console, f"{error}; the study ends here, and nothing that it had told is lost")
-    print_resume(console, command)
+    print_resume(console, checked)
 
 
 def _look_closer(checked: Checked, ledger: Ledger, target: Target) -> Iterator[tuple[str, str]]:
     """Yield the commands that show more of a study, each with its heading."""
     folder = checked.folder
-    home = f"--home {shlex.quote(str(folder.home))}"
     yield "runs in MLflow", tracking.ui_command(target.uri)
     yield "its trials", _trials_page(target, folder.name, ledger)
     yield "in Optuna", dashboard_command(folder.path, checked.options.storage)
-    yield "look closer", f"{runner()}coldtune study show {folder.name} {home}"
+    yield "look closer", coldtune_command("study show", folder.home, folder.name)
     if ledger.best() is not None:
-        yield "judge further", f"{runner()}coldtune evaluate {folder.name} {home}"
+        yield "judge further", coldtune_command("evaluate", folder.home, folder.name)
     promoted = {promoted_from(trial) for trial in ledger.trials()}
     pruned = [trial.number for trial in ledger.trials() if trial.state == TrialState.PRUNED]
     if candidates := [number for number in pruned if number not in promoted]:
-        yield "take further", f"{runner()}coldtune study promote {folder.name} {candidates[-1]} {home}"
+        yield "take further", coldtune_command("study promote", folder.home, folder.name, candidates[-1])
 
 
 def _trials_page(target: Target, study: str, ledger: Ledger) -> str:
     metrics = dict.fromkeys([*(objective.metric for objective in ledger.spec.objectives), *_COLUMNS])
     minimize = ledger.spec.objective.direction == "minimize"
-    return tracking.trials_page(target, study, list(ledger.space.distributions), list(metrics), minimize=minimize)
+    return tracking.trials_page(
+        target,
+        study,
+        list(ledger.space.distributions),
+        list(metrics),
+        minimize=minimize,
+        study_id=StudyRecord.of(ledger.study).identity,
+    )
 
 
-def _resume_command(command: str) -> str:
-    """Return the command that resumes a study. Failed trials are asked again only once, so the flag for it goes."""
-    command = _without_switch(command)
-    return command if "--resume" in shlex.split(command) else f"{command} --resume"
+def resume_command(checked: Checked, *flags: str) -> str:
+    """Return the command that resumes the study, for a person who pastes it into a shell.
+
+    Failed trials are asked again only once, so the flag for that goes unless it is in `flags`.
+    """
+    if checked.options.by_name:
+        return coldtune_command("study resume", checked.folder.home, checked.folder.name, flags=flags)
+    command = _without_switch(checked.options.command)
+    resume = () if "--resume" in shlex.split(command) else ("--resume",)
+    return " ".join((command, *resume, *flags))
 
 
 def _without_switch(command: str, switch: str = "--retry-failed") -> str:
@@ -169,7 +182,10 @@ def _extend_command(checked: Checked, ledger: Ledger) -> str:
     trials, most = max(checked.trials, ledger.finished()), ledger.points or math.inf
     if trials >= most:
         return ""
-    return f"{_without(checked.options.command, '--trials')} --trials {min(trials + _MORE_TRIALS, most)}"
+    wanted = min(trials + _MORE_TRIALS, most)
+    if checked.options.by_name:
+        return coldtune_command("study resume", checked.folder.home, checked.folder.name, flags=("--trials", wanted))
+    return f"{_without(checked.options.command, '--trials')} --trials {wanted}"
 
 
 def _without(command: str, flag: str) -> str:

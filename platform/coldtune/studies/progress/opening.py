@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from coldtune import tracking
+from coldtune.addresses import redact
 from coldtune.stages.trial import short_name
 from coldtune.store.location import StoreLocation
 from coldtune.studies.designs.paper_table import describe_table
@@ -20,6 +20,7 @@ from coldtune.studies.space.space import Space
 from coldtune.studies.spec.pruning_checks import describe_rungs
 from coldtune.studies.storage.record import StudyRecord
 from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.promotion import queued_promotions
 
 
 def print_opening(console: Console, checked: Checked, ledger: Ledger, uri: str) -> None:
@@ -31,7 +32,7 @@ def print_opening(console: Console, checked: Checked, ledger: Ledger, uri: str) 
     table = Table.grid(padding=(0, 2))
     for head, text in _lines(checked, ledger, uri):
         table.add_row(Text(f"  {head}", style="dim"), Text(text))
-    console.print(f"[bold]{checked.folder.name}[/]", highlight=False)
+    console.print(Text(checked.folder.name, style="bold"))
     console.print(table, highlight=False)
 
 
@@ -54,6 +55,9 @@ def _lines(checked: Checked, ledger: Ledger, uri: str) -> Iterator[tuple[str, st
     spec, space, protocol = checked.spec, checked.space, checked.protocol
     yield from describe_table(spec)
     yield "asks", _asks(checked) + _asked_before(checked.trials, ledger.finished(), ledger.interrupted())
+    if (queued := queued_promotions(ledger)) and ledger.finished() + queued > checked.trials:
+        more = f"--trials {ledger.finished() + queued}"
+        yield "queued", f"{queued} promoted {'trial waits' if queued == 1 else 'trials wait'}; {more} runs what waits"
     yield from (("imports", f"{study}: {said}") for study, said in StudyRecord.of(ledger.study).imported.items())
     if others := ledger.lease.others():
         yield "joins", ", ".join(map(str, others))
@@ -116,6 +120,5 @@ def _writes(checked: Checked, uri: str) -> str:
     in_home = store == StoreLocation.in_home(home, None)
     elsewhere = "" if in_home else f", finished work to {store.shown}"
     return (
-        f"{home} (studies/{checked.folder.name}{', store' if in_home else ''}, data){elsewhere}, "
-        f"runs to {tracking.shown(uri)}"
+        f"{home} (studies/{checked.folder.name}{', store' if in_home else ''}, data){elsewhere}, runs to {redact(uri)}"
     )

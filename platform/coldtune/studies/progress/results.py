@@ -33,8 +33,8 @@ def print_results(console: Console, reader: StudyReader, table: StudyTable) -> N
         console.print(sentence, highlight=False)
     record = TrialRecord.of(best)
     if record.images:
-        print_line(console, "its images", record.images["sampled"])
-        print_line(console, "its restorer", str(record.checkpoint))
+        print_line(console, "its images", reader.present_address(record.images["sampled"]))
+        print_line(console, "its restorer", reader.present_address(str(record.checkpoint)))
 
 
 def _compare_with_second(reader: StudyReader, best: FrozenTrial) -> str:

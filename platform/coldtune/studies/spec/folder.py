@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,22 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from coldtune import environment
+from coldtune.addresses import (
+    Passwords,
+    at_folder,
+    is_relative,
+    is_sqlite,
+    redact,
+    sqlite_address,
+    sqlite_path,
+    without_password,
+    words_without_passwords,
+)
 from coldtune.files import lock_file, write_file
 from coldtune.readback import read_model, unreadable
 from coldtune.store.location import StoreLocation
 from coldtune.studies.spec.study import SPEC_FILE, StudySpec, describe_conflict
-from coldtune.tracking import shown
 
 START_FILE = "start.json"
 
@@ -35,6 +47,7 @@ class StartRecord(BaseModel):
         trials: The number of trials in all.
         fingerprint: The fingerprint of the dataset.
         command: The command line that a person types to run the study again.
+        home: The home in which the study lay then.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
@@ -42,6 +55,8 @@ class StartRecord(BaseModel):
     trials: int = Field(ge=1)
     fingerprint: str
     command: str = ""
+    home: str | None = None
+    password_file: str | None = None
     data_dir: str | None = None
     tracking_uri: str | None = None
     store: str | None = None
@@ -94,9 +109,10 @@ class StudyFolder:
         """
         path = self.path / START_FILE
         try:
-            return read_model(path, StartRecord, hint=self._way_out()).model_dump()
+            start = read_model(path, StartRecord, hint=self._way_out()).model_dump()
         except FileNotFoundError:
             raise unreadable(path, "there is no such file", self._way_out()) from None
+        return in_present_home(start, self.home)
 
     def _way_out(self) -> str:
         return (
@@ -107,6 +123,50 @@ class StudyFolder:
     def store(self) -> StoreLocation:
         """Return the location of the study's finished work."""
         return StoreLocation.in_home(self.home, self.start().get("store"))
+
+    def passwords(self, password_file: Path | None = None) -> Passwords:
+        """Return the passwords of the study's servers: of `password_file`, else of the file of the last start."""
+        kept = self.start().get("password_file")
+        return Passwords.read(password_file or (Path(kept) if kept else None))
+
+    def storage(self, password_file: Path | None = None) -> str | None:
+        """Return the URL of the study's database, with its password if it is known. None for a journal.
+
+        Raises:
+            ValueError: If the URL is relative, and no such database is where it may have been meant.
+        """
+        return self._address("storage", "--storage", password_file)
+
+    def tracking_uri(self, password_file: Path | None = None) -> str | None:
+        """Return MLflow's server or database, with its password if it is known. None for the home's own.
+
+        Raises:
+            ValueError: If the URI is relative, and no such database is where it may have been meant.
+        """
+        return self._address("tracking_uri", "--tracking-uri", password_file)
+
+    def _address(self, name: str, flag: str, password_file: Path | None) -> str | None:
+        start = self.start()
+        address = start.get(name)
+        if not address:
+            return None
+        if address.startswith("sqlite") and is_relative(address):
+            return self._find_relative(address, flag)
+        single = name == "storage" or not start.get("storage")
+        return self.passwords(password_file).complete(address, single)
+
+    def _find_relative(self, address: str, flag: str) -> str:
+        """Find the SQLite database of a start.json of an older version, which did not record the current folder."""
+        folders = list(dict.fromkeys([self.home.parent, Path.cwd()]))
+        found = [url for url in (at_folder(address, folder) for folder in folders) if _is_file(url)]
+        if len(found) == 1:
+            return found[0]
+        where = " and ".join(map(str, folders))
+        what = "is in both of" if found else "is in none of"
+        raise ValueError(
+            f"study {self.name}: its {flag} {redact(address)} was recorded without its folder, and {what} {where}. "
+            f"Run the study's own command once more, with an absolute path: {flag} sqlite:////FOLDER/FILE"
+        )
 
     def check_same_study(self, spec: StudySpec, fingerprint: str) -> None:
         """Raise ValueError if the folder belongs to a study with another spec, or with other pixels.
@@ -126,11 +186,11 @@ class StudyFolder:
     def save(self, spec: StudySpec, start: Mapping[str, Any]) -> None:
         """Write the spec (only once) and start.json (each time).
 
-        A resume needs the passwords of servers, so start.json contains them. If it does, only its owner may read it.
+        No password is written. A resume takes it from the environment or from the file of `--password-file`.
         """
         self.spool.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(start, indent=1)
-        write_file(self.path / START_FILE, text, durable=True, private=shown(text) != text)
+        open_values = {name: _without_passwords(value) for name, value in {**start, "home": str(self.home)}.items()}
+        write_file(self.path / START_FILE, json.dumps(open_values, indent=1), durable=True)
         if not self.exists:
             spec.save(self.path)
 
@@ -145,6 +205,63 @@ class StudyFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with lock_file(self.path / "start.lock", unsupported_ok=True):
             yield
+
+
+def in_present_home(start: Mapping[str, Any], home: Path) -> dict[str, Any]:
+    """Return the content of start.json with the places in the home as they are now, if the home was moved or copied.
+
+    Args:
+        start: The content. An older version did not record the home.
+        home: The present home.
+    """
+    before = start.get("home")
+    moved = {}
+    if before and before != str(home):
+        moved = {name: _moved(value, before, str(home)) for name, value in start.items() if isinstance(value, str)}
+    command = {"command": _command_at(str(start["command"]), home)} if "command" in start else {}
+    return {**start, **moved, **command}
+
+
+def _command_at(command: str, home: Path) -> str:
+    """Return the command of a study with the home in which the study lies now."""
+    if not command:
+        return ""
+    words = shlex.split(command)
+    place = next((i for i, word in enumerate(words) if word == "--home" or word.startswith("--home=")), None)
+    if place is None:
+        return command if environment.default_home() == home else f"{command} --home {shlex.quote(str(home))}"
+    given = words[place].partition("=")[2] or (words[place + 1] if place + 1 < len(words) else "")
+    if Path(given).expanduser().absolute() == home:
+        return command
+    width = 1 if "=" in words[place] else 2
+    return shlex.join([*words[:place], "--home", str(home), *words[place + width :]])
+
+
+def _moved(value: str, before: str, home: str) -> str:
+    """Replace a home's former place in a path, a SQLite address or a command."""
+    if value == before or value.startswith(f"{before}/"):
+        return home + value[len(before) :]
+    if is_sqlite(value) and (path := sqlite_path(value)) is not None and path.is_relative_to(before):
+        return sqlite_address(Path(home) / path.relative_to(before)) + "".join(value.partition("?")[1:])
+    return value
+
+
+def _without_passwords(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        words = shlex.split(value)
+    except ValueError:
+        return without_password(value)
+    if len(words) < 2:
+        return without_password(value)
+    kept = words_without_passwords(words)
+    return value if kept == words else shlex.join(kept)
+
+
+def _is_file(address: str) -> bool:
+    path = sqlite_path(address)
+    return path is not None and path.is_file()
 
 
 def studies(home: Path) -> list[StudyFolder]:

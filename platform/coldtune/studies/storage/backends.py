@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import weakref
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,42 +10,56 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from coldtune.environment import free_port, runner
+from coldtune.addresses import is_sqlite, normalised, password_hint, redact, sqlite_path, without_password
+from coldtune.environment import free_port, runner, shell_command
 from coldtune.readback import unreadable
 from coldtune.studies.storage.journal import open_journal
-from coldtune.tracking import shown
+from coldtune.waiting import within
 
 _DASHBOARD_PORT = 8080  # of optuna-dashboard, by default
 JOURNAL = "journal.log"
 _CONNECT_S = 10
+_OPEN_S = 30.0  # the longest wait for a server that is opened for the first time
+_DENIED = ("no password supplied", "password authentication failed", "Access denied for user")
 _EXTRAS = {"psycopg": "coldtune[postgres] (in a checkout: uv sync --extra postgres)"}
 
 
-def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
+def open_storage(folder: Path, url: str | None = None, *, create: bool = True) -> BaseStorage:
     """Open the storage of a study. If a database goes away later, the storage waits for it (`PatientStorage`).
 
     Args:
         folder: The study's folder, which holds the journal.
         url: The database: PostgreSQL, MySQL or SQLite. None means the journal.
+        create: Whether the file of a SQLite database may be created. A command that only looks must not.
 
     Raises:
         ValueError: If the URL cannot be used or reached, if its driver is not installed, or if the journal is damaged.
     """
     if url is None:
         return open_journal(folder / JOURNAL)
+    name = f"--storage {redact(url)}"
     try:
-        return _open_database(database_url(url))
+        path = sqlite_path(url)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if path is not None and not create and not _has_content(url):
+        raise ValueError(f"{name}: no such database")
+    try:
+        if path is not None:
+            return _open_database(url)
+        return within(_OPEN_S, lambda: _open_database(database_url(normalised(url))))
     except ImportError as error:
         missing = _missing_package(error)
-        raise ValueError(
-            f"--storage {shown(url)}: its driver {missing} is not installed; install {_EXTRAS.get(missing, missing)}"
-        ) from None
+        install = _EXTRAS.get(missing, missing)
+        raise ValueError(f"{name}: its driver {missing} is not installed; install {install}") from None
+    except TimeoutError:
+        raise ValueError(f"{name}: does not answer within {_OPEN_S:g} s. Is this a database server?") from None
     except Exception as error:  # SQLAlchemy and the drivers raise many types, and the user's URL is the cause of all
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"--storage {shown(url)}: cannot be opened ({reason}); allowed: a database such as "
-            "postgresql://USER@HOST/DATABASE, or another SQLAlchemy URL whose driver is installed"
-        ) from None
+        reason = redact((str(error).strip() or type(error).__name__).splitlines()[0])
+        allowed = "allowed: a database such as postgresql://USER@HOST/DATABASE, or another SQLAlchemy URL"
+        denied = any(word in str(error) for word in _DENIED)
+        hint = password_hint(url) if denied else f"{allowed} whose driver is installed"
+        raise ValueError(f"{name}: cannot be opened ({reason}); {hint}") from None
 
 
 def stored_study(folder: Path, name: str, url: str | None) -> optuna.Study | None:
@@ -57,16 +70,17 @@ def stored_study(folder: Path, name: str, url: str | None) -> optuna.Study | Non
     """
     if url is None and not (folder / JOURNAL).exists():
         return None
-    if url is not None and (file := sqlite_file(url)) is not None and not file.exists():
-        return None  # opening it would make it
+    if url is not None and is_sqlite(url) and not _has_content(url):
+        return None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        return optuna.load_study(study_name=name, storage=open_storage(folder, url))
+        return optuna.load_study(study_name=name, storage=open_storage(folder, url, create=False))
     except KeyError:
         return None
     except optuna.exceptions.StorageInternalError as error:  # a damaged database
         reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise unreadable(f"--storage {shown(url or '')}", f"cannot be read ({shown(reason)})", "Restore it.") from None
+        place, why = f"--storage {redact(url or '')}", f"cannot be read ({redact(reason)})"
+        raise unreadable(place, why, "Restore it.") from None
 
 
 def load_started_study(folder: Path, name: str, url: str | None, storage: BaseStorage | None = None) -> optuna.Study:
@@ -93,13 +107,18 @@ def load_started_study(folder: Path, name: str, url: str | None, storage: BaseSt
         "with its own command: its finished work is found in the store."
     )
     if url is not None:
-        raise unreadable(f"--storage {shown(url)}", f"the database has no study {name}, although it was started", hint)
+        raise unreadable(f"--storage {redact(url)}", f"the database has no study {name}, although it was started", hint)
     path = folder / JOURNAL
     if not path.exists():
         raise unreadable(path, "there is no such file, although the study was started", hint)
     if not path.stat().st_size:
         raise unreadable(path, "is empty, although the study was started", hint)
     raise unreadable(path, f"holds no study {name}, so it is the journal of another study", hint)
+
+
+def _has_content(url: str) -> bool:
+    path = sqlite_path(url)
+    return path is not None and path.is_file() and path.stat().st_size > 0
 
 
 def database_url(url: str) -> str:
@@ -110,29 +129,19 @@ def database_url(url: str) -> str:
     return url
 
 
-def sqlite_file(url: str) -> Path | None:
-    """Return the file of a SQLite database, or None for other databases and for one in memory."""
-    from sqlalchemy.engine import make_url
-
-    try:
-        parts = make_url(url)
-    except Exception:  # `open_storage` says what is wrong with it
-        return None
-    named = parts.get_backend_name() == "sqlite" and parts.database and not parts.database.startswith((":", "file:"))
-    return Path(str(parts.database)) if named else None
-
-
 def dashboard_command(folder: Path, url: str | None) -> str:
-    """Return the command that opens the study in optuna-dashboard. A password in the URL is replaced by `***`."""
-    from sqlalchemy.engine import make_url
+    """Return the command that opens the study in optuna-dashboard.
 
-    place = str(folder / JOURNAL) if url is None else make_url(database_url(url)).render_as_string(hide_password=True)
-    port = "" if (free := free_port(_DASHBOARD_PORT)) == _DASHBOARD_PORT else f"--port {free} "
-    command = f"optuna-dashboard {port}{shlex.quote(place)}"
+    It holds no password. The drivers read PGPASSWORD themselves.
+    """
+    place = str(folder / JOURNAL) if url is None else database_url(without_password(url))
+    port = () if (free := free_port(_DASHBOARD_PORT)) == _DASHBOARD_PORT else ("--port", free)
+    command = ("optuna-dashboard", *port, place)
     if find_spec("optuna_dashboard") is None:
-        install = "uv run --with optuna-dashboard " if runner() else "pip install optuna-dashboard && "
-        return f"{install}{command}"
-    return f"{runner()}{command}"
+        if runner():
+            return shell_command("--with", "optuna-dashboard", *command)
+        return f"pip install optuna-dashboard && {shell_command(*command)}"
+    return shell_command(*command)
 
 
 def _open_database(url: str) -> BaseStorage:
@@ -140,7 +149,7 @@ def _open_database(url: str) -> BaseStorage:
 
     # If the server was restarted in the meantime, a connection is lost, and the study goes on with a new connection.
     options: dict[str, Any] = {"pool_pre_ping": True}
-    if url.startswith("postgresql"):
+    if url.startswith(("postgresql", "mysql", "mariadb")):
         options["connect_args"] = {"connect_timeout": _CONNECT_S}
     storage = PatientStorage(url, options)
     weakref.finalize(storage, storage.engine.dispose)  # psycopg warns about connections that are dropped while open

@@ -16,10 +16,10 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from coldtune.addresses import redact
 from coldtune.retrying import pauses
 from coldtune.studies.storage.errors import PATIENCE_S, StorageGoneError
 from coldtune.studies.storage.optuna_private import find_database_trial
-from coldtune.tracking import shown
 
 _LOG = logging.getLogger("coldtune.studies")
 _PAUSE_S = (0.2, 5.0)  # between two attempts: the first pause, the longest pause
@@ -103,7 +103,7 @@ class PatientStorage(RDBStorage):
         """Sleep before the next attempt, and return when the database was lost."""
         if self._given_up:
             raise StorageGoneError(self._given_up) from error
-        name = f"--storage {shown(str(self.url))}"
+        name = f"--storage {redact(str(self.url))}"
         if since is None:
             _LOG.warning("%s: does not answer (%s); trying again for %g s", name, _reason(error), self.patience)
         since = since or time.monotonic()
@@ -157,4 +157,4 @@ def _reason(error: Exception) -> str:
     lost = _lost_connection(error)
     assert lost is not None
     text = str(lost.orig or lost).strip()
-    return shown(text.splitlines()[0][:200]) if text else type(lost).__name__
+    return redact(text.splitlines()[0][:200]) if text else type(lost).__name__

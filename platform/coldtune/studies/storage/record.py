@@ -15,6 +15,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
+from coldtune.addresses import redact
 from coldtune.config import parse
 from coldtune.metrics.protocol import Protocol
 from coldtune.readback import checked
@@ -183,7 +184,7 @@ def write_outcome(trial: Trial, outcome: TrialOutcome) -> None:
 
 def write_reason(trial: Trial, reason: str) -> None:
     """Store why a trial failed or was pruned."""
-    trial.set_user_attr("reason", reason)
+    trial.set_user_attr("reason", redact(reason))
 
 
 def write_rung(trial: Trial, rung: Rung) -> None:
@@ -232,6 +233,8 @@ class StudyRecord:
         ready: Whether the study is completely set up, including its imports.
         trials: How many trials the study asks in all.
         test: The metrics of its best trial on the test split.
+        identity: Random hex digits, by which the runs of this study are told from those of another study of the same
+            name. "" for a study of an older version.
     """
 
     spec: Mapping[str, Any] | None = None
@@ -240,6 +243,7 @@ class StudyRecord:
     ready: bool = False
     trials: int | None = None
     test: TestResult | None = None
+    identity: str = ""
 
     @classmethod
     def of(cls, study: Study) -> StudyRecord:
@@ -257,6 +261,7 @@ class StudyRecord:
             ready=bool(stored.get("ready")),
             trials=stored.get("trials"),
             test=None if test is None else TestResult(**test),
+            identity=stored.get("identity", ""),
         )
 
 
@@ -269,6 +274,7 @@ def write_study(
     ready: bool | None = None,
     trials: int | None = None,
     test: TestResult | None = None,
+    identity: str | None = None,
 ) -> None:
     """Store the given parts of a study's record (see `StudyRecord`), and leave the others as they are."""
     # The spec is text, because a space is walked in the order in which its file lists the keys.
@@ -279,6 +285,7 @@ def write_study(
         "ready": ready,
         "trials": trials,
         "test": None if test is None else asdict(test),
+        "identity": identity,
     }
     for key, value in given.items():
         if value is not None:

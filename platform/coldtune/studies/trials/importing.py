@@ -185,7 +185,7 @@ def _find_study(name: str, target: Importer, folder: StudyFolder, url: str | Non
         mine = f"{target.dataset.name} ({target.dataset.fingerprint[:12]})"
         raise ValueError(f"--import {name}: its trials saw other images, {theirs}, than this study's will, {mine}")
     if study is None:
-        study = load_started_study(other.path, name, start["storage"])
+        study = load_started_study(other.path, name, other.storage())
     trials = study.get_trials(deepcopy=False)
     return SourceStudy(name, spec, Space(spec.space, spec.base, target.space.image_shape), trials)
 

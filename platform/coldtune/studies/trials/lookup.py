@@ -11,6 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from coldtune import tracking
+from coldtune.addresses import Passwords, at_folder
 from coldtune.config import parse, plain
 from coldtune.data import Dataset, prepare
 from coldtune.diffusion import source_of
@@ -136,12 +137,12 @@ def _tracking_uris(home: Home) -> list[str]:
     """Return the MLflow servers that may have the runs of a home: the user's, or those of the home's studies."""
     named = home.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if named:
-        return [named]
+        return [Passwords.read(None).complete(at_folder(named, Path.cwd()))]
     own = [tracking.default_uri(home.path)] if (home.path / "mlflow.db").exists() else []
     others = []
     for folder in studies(home.path):
         try:
-            others.append(folder.start()["tracking_uri"])
+            others.append(folder.tracking_uri())
         except ValueError:  # an unreadable study must not hide the others
             continue
     return list(dict.fromkeys([*own, *filter(None, others)]))

@@ -131,11 +131,16 @@ class StudyReader:
             OSError: If the folder cannot be fetched from the store.
             ValueError: If the entry is no longer in the store, or the store is not known.
         """
+        address = self.present_address(address)
         if "://" not in address:
             return Path(address)
         if self.store is None:
             raise ValueError(f"{address}: the study does not know its store")
         return Store(self.store).at_address(address)
+
+    def present_address(self, address: str) -> str:
+        """Return the present address of an entry of the store, which may have been moved or copied with its home."""
+        return address if self.store is None else Store(self.store).present_address(address)
 
     def _refresh(self) -> None:
         """Read what this process and others have told since the last look."""
@@ -153,11 +158,12 @@ def read_study(folder: StudyFolder) -> StudyReader:
             study is no longer in the home. The message names it.
     """
     spec, start = folder.spec(), folder.start()
-    study = load_started_study(folder.path, folder.name, start["storage"])
+    url = folder.storage()
+    study = load_started_study(folder.path, folder.name, url)
     check_unchanged(study, spec, folder)
     dataset = find_dataset(folder, spec, start["fingerprint"])
     space = Space(spec.space, spec.base, dataset.image_shape)
-    lease = DriverLease(registry_of(study, folder.path, start["storage"]))
+    lease = DriverLease(registry_of(study, folder.path, url))
     return StudyReader(study, spec, space, lease, folder.store())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,9 +56,10 @@ def set_up(study: Study, spec: StudySpec, space: Space, imports: Imports, finger
     If an earlier setup was cut off, the missing parts are added, and nothing is written twice. A study that is ready
     stays as it is.
     """
-    if StudyRecord.of(study).ready:
+    record = StudyRecord.of(study)
+    if record.ready:
         return
-    write_study(study, spec=plain(spec), fingerprint=fingerprint)
+    write_study(study, spec=plain(spec), fingerprint=fingerprint, identity=record.identity or uuid.uuid4().hex)
     stored = study.get_trials(deepcopy=False)
     origins = {TrialRecord.of(trial).imported_from for trial in imported(stored)}
     for trial in imports.trials:
