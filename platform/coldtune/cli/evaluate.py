@@ -15,7 +15,7 @@ from coldtune.cli.common import Commands, add_store_flag, check_threads, find_ho
 if TYPE_CHECKING:
     from coldtune.stages.evaluate import Evaluation
 
-_FLAGS_OF_RUNS = {"runs": "RUN", "tracking_uri": "--tracking-uri"}
+_FLAGS_OF_RUNS = {"runs": "RUN", "tracking_uri": "--tracking-uri", "against": "--against"}
 _FLAGS_OF_IMAGES = {"reference": "--reference", "image_size": "--image-size", "resize": "--resize"}
 
 DESCRIPTION = """
@@ -62,6 +62,12 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", help="seed of the choice of images and of all draws (default: the trial's)"
+    )
+    parser.add_argument(
+        "--against",
+        choices=("same", "other", "train"),
+        help="judge a RUN against the same images of the split, its other half, or the training split (default: the "
+        "trial's protocol.reference)",
     )
     parser.add_argument(
         "--image-size", type=int, metavar="PX", help="image size of the reference (default: that of the pictures)"
@@ -147,7 +153,7 @@ def _evaluate_runs(options: argparse.Namespace, device: str) -> list[Evaluation]
     store = locate_store_of_trials(find_home(options), options.runs, options.store)
     store.check()
     home = Home(find_home(options), options.data_dir, options.tracking_uri, store)
-    protocol = (options.split, options.num_images, options.extractor, options.seed)
+    protocol = (options.split, options.num_images, options.extractor, options.seed, options.against)
     runs = [find_run(name, home) for name in options.runs]
     judged = [replace(run, config=with_protocol(run.config, *protocol)) for run in runs]
     return evaluate_runs(judged, Store(store), device)

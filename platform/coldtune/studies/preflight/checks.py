@@ -21,7 +21,7 @@ from coldtune.studies.preflight.capacity import check_gpus, plan_resources
 from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.space import Space
-from coldtune.studies.space.validate import build_space
+from coldtune.studies.space.validate import build_space, warn_of_seeds
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.study import StudySpec
@@ -77,6 +77,7 @@ def check_study(spec: StudySpec, options: RunOptions) -> Checked:
     if folder.exists:
         folder.check_same_study(spec, dataset.fingerprint)
     space = build_space(spec.space, spec.base, dataset.image_shape)
+    warn_of_seeds(space)
     sources = {name: _prepare_source(name, spec, dataset, options) for name in sorted(space.sources())}
     protocol = _build_protocol(spec, space, dataset)
     trials = _count_trials(spec, space, folder, options)
