@@ -18,6 +18,7 @@ from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.spec.image_size import warn_of_image_size
 from coldtune.studies.spec.study import StudySpec
 
 SECTIONS = ("search", "pruning")
@@ -52,14 +53,17 @@ def build_spec(
     if dataset is not None:
         set_key(base, "data.name", dataset)
         set_key(base, "protocol.extractor", JUDGES.get(dataset, ""))  # `_check_judge` reports an empty name
+    written_base = copy.deepcopy(base)
     base = change_base(base, sections, seed=seed, settings=settings)
     written = tree.pop("objective", {})
     objective, *also = [
         parse(Objective, item, "objective") for item in (written if isinstance(written, list) else [written])
     ]
+    space = parse(SpaceConfig, tree, space_file.name)
+    warn_of_image_size(written_base, base, space)
     return StudySpec(
         job=job,
-        space=parse(SpaceConfig, tree, space_file.name),
+        space=space,
         base=base,
         objective=objective,
         also=tuple(also),
