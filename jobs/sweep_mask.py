@@ -1,7 +1,8 @@
 """How should a mask grow? Search T, the step of beta and the sampler, while the share of the image left at T is fixed.
 
     uv run jobs/sweep_mask.py                                    # scikit-learn's digits on this machine, minutes
-    uv run jobs/sweep_mask.py --dataset mnist --data-dir DATA --set data.image_size=32 --gpus-per-trial 0.5
+    uv run jobs/sweep_mask.py --dataset mnist --data-dir DATA --gpus-per-trial 0.5 \\
+        --set data.image_size=32 degradation.beta.start=2.77971
     ray job submit --working-dir . -- python jobs/sweep_mask.py  # the same on a cluster
 
 The same command resumes the study, and a larger --trials extends it. The search space is search_spaces/mask.yaml.

@@ -71,7 +71,8 @@ def test_evaluate_finished_trial_has_the_values_of_its_study(finished: Finished,
         }
     assert [evaluation["sets"][name]["nfe"] for name in SETS] == [0, 1, 2, 4]
     assert evaluation["protocol_key"] == outcome.protocol.key
-    assert outcome.protocol.describe() in output.replace("\n", ""), "the line may be wrapped"
+    shown = "".join(output.split())
+    assert "".join(outcome.protocol.describe().split()) in shown, "the line may be wrapped"
     assert (entries(finished.home, "train"), entries(finished.home, "sample")) == before
 
 
@@ -164,6 +165,19 @@ def test_evaluate_unequal_protocols_are_refused_before_sampling(finished: Finish
     assert entries(finished.home, "sample") == before
     _, record = evaluate(f"{finished.study}/0", other, "--seed", 1, "--num-images", 257, home=finished.home)
     assert record["comparisons"][0]["difference"] == 0  # the same restorer, sampler and images
+
+
+def test_evaluate_against_training_images_keeps_the_images_and_scores(finished: Finished, evaluate):
+    _, same = evaluate(f"{finished.study}/0", home=finished.home)
+    before = entries(finished.home, "sample")
+    _, train = evaluate(f"{finished.study}/0", "--against", "train", home=finished.home)
+    assert entries(finished.home, "sample") == before, "the same images are judged again"
+    a, b = same["evaluations"][0], train["evaluations"][0]
+    assert b["protocol"]["reference"] == "train"
+    assert a["protocol"]["reference"] == "same"
+    assert a["protocol"]["num_images"] == b["protocol"]["num_images"]
+    assert values(a)["rmse"] == values(b)["rmse"]
+    assert values(a)["fid"] != values(b)["fid"]
 
 
 def test_evaluate_run_named_twice_is_refused(finished: Finished, evaluate):

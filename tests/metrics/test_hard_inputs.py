@@ -67,7 +67,8 @@ def test_judge_constant_images_every_metric_is_finite(digits: Dataset, shade: in
     assert values["precision"].value in (0, 1)
     for name in ("fid", "fid_infinity", "kid", "mind"):
         assert values[name].value > 0
-        assert values[name].low == pytest.approx(values[name].high, rel=1e-6), name
+        # Other images of this kind would be the same. So only another reference moves the value.
+        assert float(judgement.influences[name].abs().max()) < 1e-6 * values[name].value, name
     # Without spread FID has no bias, so it does not depend on N.
     assert values["fid_infinity"].value == pytest.approx(values["fid"].value, rel=1e-6)
 

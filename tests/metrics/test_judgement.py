@@ -86,7 +86,9 @@ def test_judge_values_equal_single_functions(digits: Dataset) -> None:
         "psnr": -20 * math.log10(error),
     }
     assert {name: value.value for name, value in judgement.values.items()} == pytest.approx(expected, rel=1e-9)
-    interval = estimates(features, None, reference, ["fid"])["fid"].interval
+    originals = torch.arange(len(images))  # an image and its original are drawn together
+    drawn = estimates(features, reference_vectors, reference, ["fid"], resample_reference=True, pairs=originals)
+    interval = drawn["fid"].interval
     fid = judgement.values["fid"]
     assert (fid.low, fid.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
     torch.testing.assert_close(judgement.influences["fid"], frechet_influences(reference, features))

@@ -58,19 +58,19 @@ def _comparison(metric: str, value: float, low: float, high: float, n: int = 10_
 @pytest.mark.parametrize(
     ("comparison", "sentence"),
     [
-        (("fid", -1.44, -1.91, -0.83), "A is better than B: FID -1.4, 95 % CI [-1.9, -0.8], N = 10,000, same seeds"),
-        (("fid", 1.44, 0.83, 1.91), "A is worse than B: FID 1.4, 95 % CI [0.8, 1.9], N = 10,000, same seeds"),
-        (("ssim", 0.02, 0.01, 0.03), "A is better than B: SSIM 0.020, 95 % CI [0.010, 0.030], N = 10,000, same seeds"),
-        (("rmse", 0.02, 0.01, 0.03), "A is worse than B: RMSE 0.020, 95 % CI [0.010, 0.030], N = 10,000, same seeds"),
+        (("fid", -1.44, -1.91, -0.83), "A is better than B: FID -1.4, 95 % CI [-1.9, -0.8], N = 10,000, same draws"),
+        (("fid", 1.44, 0.83, 1.91), "A is worse than B: FID 1.4, 95 % CI [0.8, 1.9], N = 10,000, same draws"),
+        (("ssim", 0.02, 0.01, 0.03), "A is better than B: SSIM 0.020, 95 % CI [0.010, 0.030], N = 10,000, same draws"),
+        (("rmse", 0.02, 0.01, 0.03), "A is worse than B: RMSE 0.020, 95 % CI [0.010, 0.030], N = 10,000, same draws"),
         (
             ("fid", -0.2, -0.9, 0.6),
-            "A and B cannot be told apart: FID -0.2, 95 % CI [-0.9, 0.6], N = 10,000, same seeds",
+            "A and B cannot be told apart: FID -0.2, 95 % CI [-0.9, 0.6], N = 10,000, same draws",
         ),
         (
             ("fid_infinity", -0.4, -0.7, -0.1),
-            "A is better than B: FID-INFINITY -0.4, 95 % CI [-0.7, -0.1], N = 10,000, same seeds",
+            "A is better than B: FID-INFINITY -0.4, 95 % CI [-0.7, -0.1], N = 10,000, same draws",
         ),
-        (("fid", 0.0, 0.0, 0.0), "A and B cannot be told apart: FID 0, 95 % CI [0, 0], N = 10,000, same seeds"),
+        (("fid", 0.0, 0.0, 0.0), "A and B cannot be told apart: FID 0, 95 % CI [0, 0], N = 10,000, same draws"),
     ],
 )
 def test_comparison_str_is_plain_sentence(comparison: tuple[str, float, float, float], sentence: str) -> None:
@@ -84,7 +84,7 @@ def test_comparison_bound_that_excludes_zero_is_not_shown_as_zero() -> None:
 
 def test_comparison_fid_below_4d_says_so() -> None:
     assert str(_comparison("fid", -1.4, -1.9, -0.8, n=255)).endswith(
-        "N = 255, same seeds (N < 4 d = 256: FID may prefer the over-smoothed one)"
+        "N = 255, same draws (N < 4 d = 256: FID may prefer the over-smoothed one)"
     )
     assert "over-smoothed" not in str(_comparison("fid", -1.4, -1.9, -0.8, n=256))
     assert "over-smoothed" not in str(_comparison("rmse", -1.4, -1.9, -0.8, n=255))

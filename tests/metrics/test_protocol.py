@@ -61,6 +61,8 @@ OTHERS: dict[str, Any] = {
     "moments": "float32",
     "tf32": True,
     "version": 99,
+    "reference": "train",
+    "eligible_images": 200,
 }
 
 
@@ -110,7 +112,7 @@ def test_resolve_records_extractor_and_data(digits: Dataset) -> None:
     [
         (
             {"extractr": "digits"},
-            "protocol.extractr = 'digits': unknown key; allowed: extractor, num_images, seed, split",
+            "protocol.extractr = 'digits': unknown key; allowed: extractor, num_images, reference, seed, split",
         ),
         ({"split": "valid"}, "protocol.split = 'valid'"),
         ({"num_images": 1}, "protocol.num_images = 1"),
@@ -170,7 +172,7 @@ def test_reference_statistics_protocols_differing_in_n_or_seed_share_reference(d
         reference_statistics(other, images, protocols[0], cache)
 
 
-@pytest.mark.parametrize("part", sorted(set(OTHERS) - {"num_images", "seed", "rounding", "task"}))
+@pytest.mark.parametrize("part", sorted(set(OTHERS) - {"num_images", "seed", "rounding", "task", "eligible_images"}))
 def test_protocol_reference_key_covers_every_part_of_reference(part: str) -> None:
     assert _protocol().reference_key != _protocol(**{part: OTHERS[part]}).reference_key
 

@@ -17,7 +17,18 @@ from coldtune import presets
 from coldtune.config import plain
 from coldtune.data import Dataset, prepared, to_float, to_uint8
 from coldtune.diffusion import build_degradation, sample
-from coldtune.metrics import Reference, compare, extract_features, frechet_distance, rmse, ssim
+from coldtune.metrics import (
+    DISTANCES,
+    Distance,
+    Judgement,
+    Reference,
+    compare,
+    extract_features,
+    frechet_distance,
+    rmse,
+    ssim,
+)
+from coldtune.metrics.descriptors import FeatureSets
 from coldtune.stages.chain import Chain, Outcome, found_only
 from coldtune.stages.compute import Compute
 from coldtune.stages.keys import sample_key, train_key
@@ -213,6 +224,107 @@ def test_chain_damaged_stage_is_recomputed_to_equal_metrics(first, dataset: Data
     assert again.metrics == first[1].metrics
 
 
+def _shift(sets: FeatureSets) -> tuple[float, torch.Tensor]:
+    """Compute a distance that no version of coldtune has: that of the means in the first dimension."""
+    first = sets.features[:, 0]
+    shift = first.mean() - sets.reference.mean[0]
+    return float(shift.abs()), shift.sign() * (first - first.mean())
+
+
+@pytest.fixture
+def shift(monkeypatch: pytest.MonkeyPatch) -> list[FeatureSets]:
+    """Register the distance `shift`, and return the sets that it measures."""
+    measured: list[FeatureSets] = []
+    estimate = lambda sets: (measured.append(sets), _shift(sets))[1]  # noqa: E731
+    distance = Distance(value=lambda sets: _shift(sets)[0], estimate=estimate, needs_reference_features=False)
+    monkeypatch.setitem(DISTANCES, "shift", distance)
+    return measured
+
+
+def test_chain_metric_added_later_is_measured_on_the_images_that_are_there(
+    first, dataset: Dataset, store: Store, shift: list[FeatureSets], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Judgement.load(first[1].measured["sampled"])
+    assert before.missing() == ["shift"]
+    estimated: list[str] = []
+    for name in DISTANCES:
+        watched = replace(
+            DISTANCES[name],
+            estimate=lambda sets, name=name, of=DISTANCES[name]: (estimated.append(name), of.estimate(sets))[1],
+        )
+        monkeypatch.setitem(DISTANCES, name, watched)
+    outcome, found = run(config(), dataset, store)
+    assert all(found.values()), "neither trained nor sampled again"
+    assert set(estimated) == {"shift"}, "only the missing distance is measured"
+    assert len(shift) == 4
+    features = extract_features(
+        Chain(config(), dataset, store).extractor,
+        load_file(outcome.images["sampled"] / "images.safetensors")["images"],
+    )
+    assert outcome.metrics["shift"] == pytest.approx(_shift(shift[-1])[0])
+    assert torch.equal(shift[-1].features, features)
+    assert {name: outcome.metrics[name] for name in first[1].metrics} == first[1].metrics
+    after = Judgement.load(outcome.measured["sampled"])
+    assert after.missing() == []
+    assert compare(after, Judgement.load(outcome.measured["direct"]), "shift").metric == "shift"
+    again, _ = run(config(), dataset, store)
+    assert (again.metrics, len(shift)) == (outcome.metrics, 4), "the completed values are found"
+
+
+def test_chain_metric_added_later_leaves_the_entry_to_other_versions(
+    first, dataset: Dataset, store: Store, shift: list[FeatureSets]
+) -> None:
+    kept = store.root / "measure" / first[1].measured["sampled"].name / "metrics.json"
+    before = kept.read_bytes()
+    outcome, _ = run(config(), dataset, store)
+    assert kept.read_bytes() == before
+    assert outcome.measured["sampled"].name != first[1].measured["sampled"].name
+    keys = {record.stage: record.key for record in outcome.stages}
+    assert keys == {record.stage: record.key for record in first[1].stages}, "the trial is known by the same stages"
+
+
+def test_chain_judgement_of_a_fixed_reference_is_completed(
+    first, dataset: Dataset, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions stored no influences of the reference, so their intervals took it as fixed."""
+    load = Judgement.load.__func__
+
+    def old(cls: type[Judgement], directory: Path) -> Judgement:
+        judgement = load(cls, directory)
+        is_first = directory.name == first[1].measured["sampled"].name
+        return replace(judgement, reference_influences={}) if is_first else judgement
+
+    monkeypatch.setattr(Judgement, "load", classmethod(old))
+    outcome, found = run(config(), dataset, store)
+    assert all(found.values())
+    completed = outcome.judgements["sampled"]
+    assert set(completed.reference_influences) == set(DISTANCES)
+    original = first[1].judgements["sampled"].values
+    assert {name: value.value for name, value in completed.values.items()} == {
+        name: value.value for name, value in original.items()
+    }
+
+
+@pytest.mark.parametrize("reference", ["other", "train"])
+def test_chain_independent_reference_measures_the_same_images_or_half_of_them(
+    first, dataset: Dataset, store: Store, reference: str
+) -> None:
+    images = None if reference == "other" else 260
+    outcome, found = run(config(protocol__reference=reference, protocol__num_images=images), dataset, store)
+    assert found["train"]
+    assert found["sample"] == (reference == "train"), "the training split needs no other images"
+    assert not found["measure"]
+    assert outcome.protocol.num_images == (260 if reference == "train" else 182)
+    made = load_file(outcome.images["sampled"] / "images.safetensors")["images"]
+    features = extract_features(Chain(config(), dataset, store).extractor, made)
+    split = dataset.split("train" if reference == "train" else "validation").images
+    reference_images = split if reference == "train" else split[182:]
+    moments = Reference.of(extract_features(Chain(config(), dataset, store).extractor, reference_images))
+    assert outcome.metrics["fid"] == pytest.approx(frechet_distance(moments, features), rel=1e-6)
+    clean = dataset.split("validation").images[outcome.protocol.image_indices()]
+    assert outcome.metrics["rmse"] == pytest.approx(rmse(made.double() / 255, clean.double() / 255), rel=1e-9)
+
+
 def generating(**prior) -> TrialConfig:
     trial = config(degradation__collapse_final=True, protocol__num_images=400)
     return TrialConfig.model_validate({**plain(trial), "prior": {"kind": "gmm", **prior}})
@@ -269,7 +381,7 @@ def test_chain_judgements_have_intervals_and_can_be_compared(first) -> None:
     sentence = str(
         compare(outcome.judgements["direct"], outcome.judgements["degraded"], "rmse", ("direct", "degraded"))
     )
-    assert "N = 260, same seeds" in sentence
+    assert "N = 260, same draws" in sentence
 
 
 def test_found_only_without_restorer_raises(dataset: Dataset, store: Store) -> None:

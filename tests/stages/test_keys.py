@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,12 @@ from threadpoolctl import threadpool_info
 
 from coldtune import presets
 from coldtune.data import Dataset, prepared
-from coldtune.metrics import DISTANCES, IMAGE_SCORES, Protocol
+from coldtune.metrics import DISTANCES, Protocol
 from coldtune.stages.compute import Compute, cache_key
-from coldtune.stages.keys import MEASURE_VERSION, measure_key, prior_key, sample_key, train_key
+from coldtune.stages.keys import completion_key, measure_key, prior_key, sample_key, train_key
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.training.device import use_threads
 
-FIRST = {"fid", "fid_infinity", "kid", "mind", "precision", "recall", "ssim", "rmse", "psnr"}
 PROTOCOL = Protocol(
     extractor="digits", extractor_sha256="ab" * 32, extractor_input="8 bit", dim=64, dataset="digits",
     dataset_fingerprint="cd" * 32, image_shape=(1, 16, 16), resize="bilinear", split="test", num_images=358,
@@ -34,22 +34,17 @@ def config() -> TrialConfig:
     return parse_trial(presets.load("digits-quick"))
 
 
-def test_measure_key_added_metric_changes_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = measure_key("images", PROTOCOL)
+def test_measure_key_added_metric_leaves_keys_of_stored_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of the key, written out: if it changes, no existing home finds its measurements any more."""
     monkeypatch.setitem(DISTANCES, "coverage", replace(DISTANCES["recall"]))
-    assert measure_key("images", PROTOCOL) != before
+    text = f'{{"images":"images","protocol":"{PROTOCOL.key}","stage":"measure","version":2}}'
+    assert measure_key("images", PROTOCOL) == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_measure_key_first_metrics_leave_keys_of_stored_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    for metrics in (DISTANCES, IMAGE_SCORES):
-        for name in set(metrics) - FIRST:
-            monkeypatch.delitem(metrics, name)
-    hashed: list[object] = []
-    monkeypatch.setattr("coldtune.stages.keys.digest", lambda parts: hashed.append(parts) or "key")
-    measure_key("images", PROTOCOL)
-    assert hashed == [{"stage": "measure", "version": MEASURE_VERSION, "images": "images", "protocol": PROTOCOL.key}], (
-        "entries of existing stores are found again"
-    )
+def test_completion_key_depends_on_the_entry_and_on_what_is_missing() -> None:
+    keys = {completion_key("a", ["kid", "fid"]), completion_key("b", ["kid", "fid"]), completion_key("a", ["kid"])}
+    assert len(keys) == 3
+    assert completion_key("a", ["fid", "kid"]) in keys
 
 
 @pytest.mark.parametrize("device", [Compute(device="cpu", threads=1), Compute(device="gpu")])

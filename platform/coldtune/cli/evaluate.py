@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from coldtune.stages.evaluate import Evaluation
 
 _SMALLEST_PX, _LARGEST_PX = 8, 256  # as in `data.image_size`
-_FLAGS_OF_RUNS = {"runs": "RUN", "tracking_uri": "--tracking-uri"}
+_FLAGS_OF_RUNS = {"runs": "RUN", "tracking_uri": "--tracking-uri", "against": "--against"}
 _FLAGS_OF_IMAGES = {"reference": "--reference", "image_size": "--image-size", "resize": "--resize"}
 
 DESCRIPTION = """
@@ -64,6 +64,12 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", help="seed of the choice of images and of all draws (default: the trial's)"
+    )
+    parser.add_argument(
+        "--against",
+        choices=("same", "other", "train"),
+        help="judge a RUN against the same images of the split, its other half, or the training split (default: the "
+        "trial's protocol.reference)",
     )
     parser.add_argument(
         "--image-size", type=int, metavar="PX", help="image size of the reference (default: that of the pictures)"
@@ -156,7 +162,7 @@ def _evaluate_runs(options: argparse.Namespace, device: str) -> list[Evaluation]
     store = locate_store_of_trials(find_home(options), options.runs, options.store)
     store.check()
     home = Home(find_home(options), options.data_dir, options.tracking_uri, store)
-    protocol = (options.split, options.num_images, options.extractor, options.seed)
+    protocol = (options.split, options.num_images, options.extractor, options.seed, options.against)
     runs = [find_run(name, home) for name in options.runs]
     for run in runs:
         if options.extractor is None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from coldtune.metrics.intervals import Interval, jackknife_interval
+from coldtune.metrics.intervals import Interval, normal_interval
 from coldtune.metrics.reference import Reference
 
 T = TypeVar("T")
@@ -53,7 +53,9 @@ class Distance:
     Attributes:
         value: Computes the distance alone.
         estimate: Computes the distance and each image's influence (N,) on it, sum 0.
-        interval: Computes the 95 % interval from the distance and the influences.
+        reference_influences: Computes each reference image's influence (M,) on the distance, sum 0. If it is None, the
+            interval takes the reference as fixed.
+        interval: Computes the 95 % interval from the distance, its standard error and N.
         bounds: The range in which the true distance lies. Intervals are cut to it.
         higher_is_better: True if a larger value means better images.
         needs_reference_features: False if the reference's moments are enough.
@@ -63,7 +65,8 @@ class Distance:
 
     value: Callable[[FeatureSets], float]
     estimate: Callable[[FeatureSets], tuple[float, Tensor]]
-    interval: Callable[[float, Tensor], Interval] = jackknife_interval
+    reference_influences: Callable[[FeatureSets], Tensor] | None = None
+    interval: Callable[[float, float, int], Interval] = normal_interval
     bounds: tuple[float, float] = (0.0, math.inf)
     higher_is_better: bool = False
     needs_reference_features: bool = True

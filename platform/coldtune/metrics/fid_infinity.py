@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from coldtune.diffusion import draws
-from coldtune.metrics.descriptors import Distance
-from coldtune.metrics.frechet import frechet_distance, frechet_estimate
+from coldtune.metrics.descriptors import Distance, FeatureSets
+from coldtune.metrics.frechet import FrechetDerivatives, differentiate, frechet_distance, influences_on_reference
 from coldtune.metrics.moments import check_features
 from coldtune.metrics.reference import Reference
 
@@ -50,17 +50,26 @@ def fid_infinity_estimate(features: Tensor, reference: Reference, seed: int = 0)
     interval from them covers the expectation at this N with the reference fixed. It does not include the bias that a
     bent line leaves.
     """
+    derivatives = differentiate_infinity(features, reference, seed)
+    return derivatives.distance, derivatives.influences
+
+
+def differentiate_infinity(features: Tensor, reference: Reference, seed: int = 0) -> FrechetDerivatives:
+    """Return `fid_infinity` and its derivatives, the same combination of those of the parts."""
     check_features(features, reference.dim)
     levels = shuffled_parts(len(features), reference.dim, seed)
     weights = intercept_weights(1 / _sizes(levels))
     value, influences = 0.0, torch.zeros(len(features), dtype=torch.float64, device=features.device)
+    shift, gradient = torch.zeros_like(reference.mean), torch.zeros_like(reference.covariance)
     for weight, level in zip(weights.tolist(), levels, strict=True):
         for rows in level:
             rows = rows.to(features.device)
-            distance, of_part = frechet_estimate(reference, features[rows])
-            value += weight / len(level) * distance
-            influences[rows] += weight / len(level) * len(features) / len(rows) * of_part
-    return value, influences
+            part = differentiate(reference, features[rows])
+            value += weight / len(level) * part.distance
+            influences[rows] += weight / len(level) * len(features) / len(rows) * part.influences
+            shift = shift.to(part.shift) + weight / len(level) * part.shift
+            gradient = gradient.to(part.gradient) + weight / len(level) * part.gradient
+    return FrechetDerivatives(value, influences, shift, gradient)
 
 
 def fid_at_sizes(features: Tensor, reference: Reference, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -105,9 +114,24 @@ def intercept_weights(x: Tensor) -> Tensor:
     return 1 / len(x) - x.mean() * centred / (centred @ centred)
 
 
+def _derivatives(sets: FeatureSets) -> FrechetDerivatives:
+    return differentiate_infinity(sets.features, sets.reference, sets.seed)
+
+
+def _estimate(sets: FeatureSets) -> tuple[float, Tensor]:
+    derivatives = sets.once(_derivatives)
+    return derivatives.distance, derivatives.influences
+
+
+def _reference_influences(sets: FeatureSets) -> Tensor:
+    derivatives = sets.once(_derivatives)
+    return influences_on_reference(sets.reference, sets.reference_features, derivatives.shift, derivatives.gradient)
+
+
 FID_INFINITY = Distance(
     value=lambda sets: fid_infinity(sets.features, sets.reference, sets.seed),
-    estimate=lambda sets: fid_infinity_estimate(sets.features, sets.reference, sets.seed),
+    estimate=_estimate,
+    reference_influences=_reference_influences,
     bounds=(-math.inf, math.inf),  # the extrapolated value may be negative
     needs_reference_features=False,
     images_per_dim=4,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from coldtune.metrics.descriptors import Distance
+from coldtune.metrics.descriptors import Distance, FeatureSets
 from coldtune.metrics.moments import FeatureMoments, to_float64
 from coldtune.metrics.reference import Reference, eigenvalue_roots
 
@@ -89,22 +91,82 @@ def frechet_influences(reference: Reference, features: Tensor) -> Tensor:
 
 def frechet_estimate(reference: Reference, features: Tensor) -> tuple[float, Tensor]:
     """Return `frechet_distance` and `frechet_influences` of features (N, d), which share moments and product."""
+    derivatives = differentiate(reference, features)
+    return derivatives.distance, derivatives.influences
+
+
+def frechet_reference_influences(reference: Reference, reference_features: Tensor, features: Tensor) -> Tensor:
+    """Return each reference image's influence on FID, float64 (M,), sum 0, with the judged images fixed.
+
+    FID is symmetric in its two sets, so these are `frechet_influences` with the roles swapped.
+    """
+    derivatives = differentiate(reference, features)
+    return influences_on_reference(reference, reference_features, derivatives.shift, derivatives.gradient)
+
+
+@dataclass(frozen=True, eq=False)
+class FrechetDerivatives:
+    """FID and its derivatives, from one product and one eigendecomposition.
+
+    Attributes:
+        distance: FID.
+        influences: Each judged image's influence, float64 (N,), sum 0.
+        shift: The derivative by the reference's mean (d,).
+        gradient: The derivative by the reference's covariance (d, d).
+    """
+
+    distance: float
+    influences: Tensor
+    shift: Tensor
+    gradient: Tensor
+
+
+def differentiate(reference: Reference, features: Tensor) -> FrechetDerivatives:
+    """Return FID and its derivatives.
+
+    The derivative by the reference's covariance R = F F^T is 1 minus the optimal map from N(r, R) to N(m, S). That map
+    is F^-T (F^T S F)^(1/2) F^-1, with the inverse on the range of R.
+
+    Args:
+        reference: The moments of the reference's features.
+        features: The features (N, d) of the judged images.
+    """
     features = to_float64(features)
     moments = FeatureMoments.of(features)
     product = cross_product(reference, moments)
     # `eigh` also returns eigenvalues, but its algorithm loses small eigenvalues.
     distance = distance_of_eigenvalues(reference, moments, torch.linalg.eigvalsh(product))
     values, vectors = torch.linalg.eigh(product)
-    mean, covariance = moments.mean, moments.covariance
-    gradient = torch.eye(moments.dim, dtype=torch.float64, device=mean.device)
-    gradient -= _transport(reference.root.to(mean.device) @ vectors, values)
-    shift = 2 * (mean - reference.mean.to(mean.device))
-    factor, level = moments.n / (moments.n - 1), (gradient * covariance).sum()
+    root, identity = reference.root.to(features.device), torch.eye(moments.dim, dtype=torch.float64).to(features.device)
+    shift = 2 * (moments.mean - reference.mean.to(features.device))
+    gradient = identity - _transport(root @ vectors, values)
+    influences = _influences_of_gradients(features, moments.mean, moments.covariance, shift, gradient)
+    levels = (root * root).sum(0)  # F is eigenvectors of R times roots of its eigenvalues
+    inverse = torch.where(levels > len(levels) * torch.finfo(levels.dtype).eps * levels.max(), 1 / levels, 0.0)
+    half = (root * inverse) @ vectors
+    transport = (half * eigenvalue_roots(values, min(reference.n, moments.n) - 1)) @ half.T
+    return FrechetDerivatives(distance, influences, -shift, identity - transport)
+
+
+def influences_on_reference(
+    reference: Reference, reference_features: Tensor, shift: Tensor, gradient: Tensor
+) -> Tensor:
+    """Return each reference image's influence, float64 (M,), from derivatives by the reference's moments."""
+    features = to_float64(reference_features).to(shift.device)
+    mean, covariance = reference.mean.to(shift.device), reference.covariance.to(shift.device)
+    return _influences_of_gradients(features, mean, covariance, shift, gradient)
+
+
+def _influences_of_gradients(
+    features: Tensor, mean: Tensor, covariance: Tensor, shift: Tensor, gradient: Tensor
+) -> Tensor:
+    """Return the influences (N,) of features with these moments, from the derivatives by their mean and covariance."""
+    factor, level = len(features) / (len(features) - 1), (gradient * covariance).sum()
     parts = []
     for block in torch.split(features, _BLOCK):
         centred = block - mean
         parts.append(centred @ shift + factor * ((centred @ gradient) * centred).sum(1) - level)
-    return distance, torch.cat(parts)
+    return torch.cat(parts)
 
 
 def _transport(half: Tensor, values: Tensor) -> Tensor:
@@ -116,9 +178,24 @@ def _transport(half: Tensor, values: Tensor) -> Tensor:
     return transport
 
 
+def _derivatives(sets: FeatureSets) -> FrechetDerivatives:
+    return differentiate(sets.reference, sets.features)
+
+
+def _estimate(sets: FeatureSets) -> tuple[float, Tensor]:
+    derivatives = sets.once(_derivatives)
+    return derivatives.distance, derivatives.influences
+
+
+def _reference_influences(sets: FeatureSets) -> Tensor:
+    derivatives = sets.once(_derivatives)
+    return influences_on_reference(sets.reference, sets.reference_features, derivatives.shift, derivatives.gradient)
+
+
 FID = Distance(
     value=lambda sets: frechet_distance(sets.reference, sets.features),
-    estimate=lambda sets: frechet_estimate(sets.reference, sets.features),
+    estimate=_estimate,
+    reference_influences=_reference_influences,
     needs_reference_features=False,
     images_per_dim=4,
 )

@@ -43,26 +43,75 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
-def jackknife_interval(value: float, influences: Tensor) -> Interval:
-    """Return value +- 1.96 standard errors, with the variance sum(influences^2) / (N (N - 1)).
+def jackknife_interval(
+    value: float, influences: Tensor, reference_influences: Tensor | None = None, pairs: Tensor | None = None
+) -> Interval:
+    """Return value +- 1.96 standard errors (`jackknife_error`).
 
     Args:
         value: The estimate, or the difference of two estimates on the same images.
         influences: Each image's influence (N,) on the value, mean 0. The influences of a difference are the difference
             of the influences.
+        reference_influences: As in `jackknife_error`.
+        pairs: As in `jackknife_error`.
 
     Raises:
         ValueError: If there are fewer than 2 images.
     """
-    count = len(influences)
+    return normal_interval(value, jackknife_error(influences, reference_influences, pairs))
+
+
+def jackknife_error(
+    influences: Tensor, reference_influences: Tensor | None = None, pairs: Tensor | None = None
+) -> float:
+    """Return the standard error of an estimate from influences on it.
+
+    The variance of a fixed reference is V(a) / N, with V(a) = sum(a^2) / (N - 1) for the influences a. A reference that
+    is a sample too adds V(b) / M for its influences b. If images are restored from originals in the reference, both
+    change together when the originals are drawn again. This adds 2 C(a, b) / M, with the covariance C over the N pairs.
+
+    Args:
+        influences: Each image's influence (N,), mean 0.
+        reference_influences: Each reference image's influence (M,), mean 0. None takes the reference as fixed.
+        pairs: The place in the reference of each image's original, integers (N,). None if the sets are independent.
+
+    Raises:
+        ValueError: If a set has fewer than 2 images.
+    """
+    variance = _variance(influences, influences) / len(influences)
+    if reference_influences is not None:
+        variance += _variance(reference_influences, reference_influences) / len(reference_influences)
+        if pairs is not None:
+            originals = reference_influences[pairs]
+            # Without images that have no partner, b has a mean other than 0.
+            variance += 2 * _variance(influences, originals - originals.mean()) / len(reference_influences)
+    return math.sqrt(max(variance, 0.0))
+
+
+def normal_interval(value: float, error: float, count: int = 0) -> Interval:
+    """Return value +- 1.96 standard errors. The number of images does not matter."""
+    return Interval(value, value - _QUANTILE * error, value + _QUANTILE * error)
+
+
+def _variance(a: Tensor, b: Tensor) -> float:
+    """Return the covariance of centred numbers (N,)."""
+    count = len(a)
     if count < 2:
         raise ValueError(f"{count} influences: an interval needs at least 2 images")
-    error = float(((influences**2).sum() / (count * (count - 1))).sqrt())
-    half_width = _QUANTILE * error
-    return Interval(value, value - half_width, value + half_width)
+    return float((a * b).sum()) / (count - 1)
 
 
-def share_interval(share: float, count: int) -> Interval:
+def share_interval_of_error(share: float, error: float, count: int) -> Interval:
+    """Return Wilson's interval of a share of `count` images whose standard error also has other sources.
+
+    The share then tells as much as that of fewer images without these sources. Their number is `count` times the ratio
+    of the two variances, the effective sample size of survey sampling (Kish, 1965). It is at most `count`.
+    """
+    alone = share * (1 - share) / (count - 1)  # the variance without other sources
+    return share_interval(share, count * min(alone / error**2, 1.0) if alone > 0 and error > 0 else count)
+
+
+def share_interval(share: float, count: float) -> Interval:
     """Return a share of `count` independent images with Wilson's (1927) interval, which has a width even at 0 and 1.
 
     At a share of 1 its lower bound is 1 / (1 + 3.84 / count), for example 0.963 with 100 images.
@@ -70,7 +119,7 @@ def share_interval(share: float, count: int) -> Interval:
     Raises:
         ValueError: If the share is outside [0, 1], or there is no image.
     """
-    if not 0 <= share <= 1 or count < 1:
+    if not 0 <= share <= 1 or count <= 0:
         raise ValueError(f"share = {share} of {count} images: allowed are 0..1 of at least 1")
     spread = _QUANTILE**2 / count
     middle = (share + spread / 2) / (1 + spread)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from coldtune.metrics.intervals import Interval, bootstrap_mean
 from coldtune.metrics.observations import Observations
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.reference import Reference, check_extractor
-from coldtune.metrics.registry import IMAGE_SCORES
-from coldtune.metrics.values import Value
+from coldtune.metrics.registry import DISTANCES, IMAGE_SCORES
+from coldtune.metrics.values import Value, check_same
 
 VALUES_FILE, IMAGES_FILE = "metrics.json", "images.safetensors"
 
@@ -38,12 +38,15 @@ class Judgement:
         values: The value of each metric, with N, its protocol and its 95 % interval.
         influences: Each image's influence (N,), sum 0, on each distance.
         per_image: The per-image scores (`ssim`, `mse`), (N,) each. Empty for generated images.
+        reference_influences: Each reference image's influence (M,), sum 0, on each distance whose interval covers other
+            references too.
     """
 
     protocol: Protocol
     values: Mapping[str, Value]
     influences: Mapping[str, Tensor] = field(default_factory=dict)
     per_image: Mapping[str, Tensor] = field(default_factory=dict)
+    reference_influences: Mapping[str, Tensor] = field(default_factory=dict)
 
     def save(self, directory: Path) -> None:
         """Write metrics.json (values, N, intervals, protocol) and images.safetensors (influences and scores)."""
@@ -54,6 +57,8 @@ class Judgement:
         record = {"values": values, "protocol": plain(self.protocol), "protocol_key": self.protocol.key}
         (directory / VALUES_FILE).write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
         tensors = {f"influence/{name}": values for name, values in self.influences.items()}
+        # float32 is enough for intervals, and there may be more reference images than judged images.
+        tensors |= {f"reference/{name}": values.float() for name, values in self.reference_influences.items()}
         tensors |= {f"score/{name}": values for name, values in self.per_image.items()}
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, directory / IMAGES_FILE)
 
@@ -70,11 +75,48 @@ class Judgement:
             name: Value(name, float(v["value"]), v["n"], protocol, _from_json(v["low"]), _from_json(v["high"]))
             for name, v in record["values"].items()
         }
-        parts: dict[str, dict[str, Tensor]] = {"influence": {}, "score": {}}
+        parts: dict[str, dict[str, Tensor]] = {"influence": {}, "reference": {}, "score": {}}
         for name, tensor in load_file(directory / IMAGES_FILE).items():
             part, _, metric = name.partition("/")
-            parts[part][metric] = tensor
-        return cls(protocol, values, parts["influence"], parts["score"])
+            parts[part][metric] = tensor.double()
+        return cls(protocol, values, parts["influence"], parts["score"], parts["reference"])
+
+    def missing(self) -> list[str]:
+        """Return the registered metrics that are missing here, in the order of the registry.
+
+        A distance is also missing if its interval does not cover other references, although it could. Judgements of
+        earlier versions take the reference as fixed.
+        """
+        distances = [
+            name
+            for name, distance in DISTANCES.items()
+            if name not in self.values or (distance.reference_influences and name not in self.reference_influences)
+        ]
+        paired = self.protocol.task == "restored"
+        return distances + [name for name in IMAGE_SCORES if paired and name not in self.values]
+
+    def completed(self, more: Judgement) -> Judgement:
+        """Return this judgement with the metrics that only `more` has, a judgement of the same images.
+
+        Values of this judgement stay as they are. Only intervals that `missing` lists are replaced.
+
+        Raises:
+            ValueError: If the protocols differ.
+        """
+        check_same([self.protocol, more.protocol])
+        new = {
+            name: replace(value, value=self.values[name].value) if name in self.values else value
+            for name, value in more.values.items()
+            if name in self.missing()
+        }
+        known = {**self.values, **new}
+        return Judgement(
+            self.protocol,
+            {name: known[name] for name in dict.fromkeys([*DISTANCES, *IMAGE_SCORES, *known]) if name in known},
+            {**self.influences, **more.influences},
+            {**more.per_image, **self.per_image},
+            {**self.reference_influences, **more.reference_influences},
+        )
 
 
 def judge(
@@ -92,7 +134,9 @@ def judge(
     """Judge images by the distances called `names`, and by every image score if their originals are given.
 
     Features are extracted once for all distances. The intervals of distances are those of `estimates`. Image scores
-    have a bootstrap interval under the protocol's seed. All intervals hold for N images and a fixed reference.
+    have a bootstrap interval under the protocol's seed, which draws images together with their originals. Intervals of
+    distances cover another set of N images and, if the reference's features are given, another reference of the same
+    size. Restored images are drawn together with their originals if these are in the reference (`Protocol.pairs`).
 
     If several processes share the images, use `Observations` and `judge_observed` instead.
 
@@ -147,7 +191,15 @@ def judge_observed(
     """
     _check_reference(reference, protocol)
     features, per_image = observations.ordered(protocol.image_indices())
-    by_distance = estimates(features, reference_features, reference, names, protocol.seed)
+    by_distance = estimates(
+        features,
+        reference_features,
+        reference,
+        names,
+        protocol.seed,
+        resample_reference=True,
+        pairs=protocol.pairs(),
+    )
     intervals = {name: estimate.interval for name, estimate in by_distance.items()}
     intervals |= score_intervals(per_image, protocol.seed)
     values = {
@@ -155,7 +207,12 @@ def judge_observed(
         for name, interval in intervals.items()
     }
     influences = {name: estimate.influences for name, estimate in by_distance.items()}
-    return Judgement(protocol, values, influences, per_image)
+    of_reference = {
+        name: estimate.reference_influences
+        for name, estimate in by_distance.items()
+        if estimate.reference_influences is not None
+    }
+    return Judgement(protocol, values, influences, per_image, of_reference)
 
 
 def score_intervals(per_image: Mapping[str, Tensor], seed: int) -> dict[str, Interval]:

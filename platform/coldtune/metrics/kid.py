@@ -54,6 +54,13 @@ def kid_estimate(features: Tensor, reference_features: Tensor, block: int = BLOC
     return float(value), rows - rows.mean()
 
 
+def kid_reference_influences(features: Tensor, reference_features: Tensor, block: int = BLOCK) -> Tensor:
+    """Return each reference image's influence on `kid`, float64 (M,), mean 0. KID is symmetric in its two sets."""
+    x, y = feature_sets(features, reference_features)
+    rows = 2 * (_row_means_within(y, block) - _row_means(y, x, block))
+    return rows - rows.mean()
+
+
 def kernel(x: Tensor, y: Tensor) -> Tensor:
     """Return (x . y / d + 1)^3 of each pair, (N, M), for sets (N, d) and (M, d)."""
     base = (x @ (y.T / x.shape[1])).add_(1)
@@ -75,5 +82,6 @@ def _row_means_within(x: Tensor, block: int) -> Tensor:
 KID = Distance(
     value=lambda sets: kid(sets.features, sets.reference_features),
     estimate=lambda sets: kid_estimate(sets.features, sets.reference_features),
+    reference_influences=lambda sets: kid_reference_influences(sets.features, sets.reference_features),
     bounds=(-math.inf, math.inf),  # an unbiased estimate of 0 may be negative
 )

@@ -121,4 +121,6 @@ def _quantile_pairs(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
 MIND = Distance(
     value=lambda sets: mind(sets.features, sets.reference_features, sets.seed),
     estimate=lambda sets: mind_estimate(sets.features, sets.reference_features, sets.seed),
+    # MIND is symmetric in its two sets.
+    reference_influences=lambda sets: mind_influences(sets.reference_features, sets.features, sets.seed),
 )

@@ -1,4 +1,4 @@
-"""Paired comparison of two runs on the same images and seeds: which is better, by how much, and how sure is that?"""
+"""Paired comparison of two runs on the same images and draws: which is better, by how much, and how sure is that?"""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Comparison:
         return self.a if (self.difference.value > 0) == higher_is_better(self.metric) else self.b
 
     def __str__(self) -> str:
-        """Return a sentence: `A is better than B: FID -1.4, 95 % CI [-1.9, -0.8], N = 10,000, same seeds`."""
+        """Return a sentence: `A is better than B: FID -1.4, 95 % CI [-1.9, -0.8], N = 10,000, same draws`."""
         n, least = self.protocol.num_images, 4 * self.protocol.dim
         value, low, high = _rounded(self.difference)
         verdict = {
@@ -56,7 +56,7 @@ class Comparison:
             self.b: f"{self.a} is worse than {self.b}",
             None: f"{self.a} and {self.b} cannot be told apart",
         }[self.better]
-        text = f"{verdict}: {label(self.metric)} {value}, 95 % CI [{low}, {high}], N = {n:,}, same seeds"
+        text = f"{verdict}: {label(self.metric)} {value}, 95 % CI [{low}, {high}], N = {n:,}, same draws"
         if self.metric == "fid" and n < least:
             text += f" (N < 4 d = {least:,}: FID may prefer the over-smoothed one)"
         return text
@@ -78,7 +78,8 @@ def compare(a: Judgement, b: Judgement, metric: str = "fid", names: tuple[str, s
 
     Under one protocol both images come from the same original and the same draw. The difficulty of an image therefore
     cancels in the difference, and the interval is far narrower than two separate intervals. For a distance it is the
-    interval of the differences of influences. For an image score it is that of the means on the same resamples.
+    interval of the differences of influences, those of the reference's images included. For an image score it is that
+    of the means on the same resamples.
 
     As for a single value, the interval is about this N. FID's bias cancels only as far as it is the same for both,
     which it is not below N = 4 d. The interval is also that of a comparison planned beforehand. The best of many trials
@@ -107,7 +108,11 @@ def compare(a: Judgement, b: Judgement, metric: str = "fid", names: tuple[str, s
     else:
         score = "mse" if "mse" in a.per_image and "mse" in b.per_image else None
         value = a.values[metric] - b.values[metric]
-        difference = jackknife_interval(value, a.influences[metric] - b.influences[metric])
+        of_reference = pairs = None
+        if metric in a.reference_influences and metric in b.reference_influences:
+            of_reference = a.reference_influences[metric] - b.reference_influences[metric]
+            pairs = a.protocol.pairs()
+        difference = jackknife_interval(value, a.influences[metric] - b.influences[metric], of_reference, pairs)
     if score is None:
         return Comparison(metric, *names, difference, a.protocol)
     x, y = a.per_image[score], b.per_image[score]

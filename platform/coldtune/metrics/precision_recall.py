@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from coldtune.metrics.descriptors import Distance, FeatureSets
-from coldtune.metrics.intervals import Interval, share_interval
+from coldtune.metrics.intervals import share_interval_of_error
 from coldtune.metrics.moments import feature_sets
 
 NEIGHBOURS = 3
@@ -162,20 +162,24 @@ def _influences(sets: FeatureSets) -> tuple[Tensor, Tensor]:
     return precision_recall_influences(sets.features, sets.reference_features)
 
 
-def _wilson(share: float, influences: Tensor) -> Interval:
-    return share_interval(share, len(influences))
+def _reference_influences(sets: FeatureSets) -> tuple[Tensor, Tensor]:
+    """Return each reference image's influence on precision and on recall. Swapping the sets swaps the two numbers."""
+    recall, precision = precision_recall_influences(sets.reference_features, sets.features)
+    return precision, recall
 
 
 PRECISION = Distance(
     value=lambda sets: sets.once(_values)[0],
     estimate=lambda sets: (sets.once(_values)[0], sets.once(_influences)[0]),
-    interval=_wilson,  # precision is a share of independent images
+    reference_influences=lambda sets: sets.once(_reference_influences)[0],
+    interval=share_interval_of_error,  # precision is a share of independent images
     bounds=(0.0, 1.0),
     higher_is_better=True,
 )
 RECALL = Distance(
     value=lambda sets: sets.once(_values)[1],
     estimate=lambda sets: (sets.once(_values)[1], sets.once(_influences)[1]),
+    reference_influences=lambda sets: sets.once(_reference_influences)[1],
     bounds=(0.0, 1.0),
     higher_is_better=True,
 )

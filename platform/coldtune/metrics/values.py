@@ -52,7 +52,9 @@ def check_objective(protocol: Protocol, metric: str = "fid") -> None:
     if n < least:
         few = f"protocol.num_images = {n}"
         if n < protocol.num_images:
-            few = f"the {protocol.split} split of {protocol.dataset!r} has {n} images to compare with"
+            few = f"the {protocol.reference_split} split of {protocol.dataset!r} has {n} images to compare with"
+        if protocol.reference == "other":
+            few = f"protocol.reference = 'other': a half of the {protocol.split} split judges {n} images"
         raise ValueError(
             f"{few}: {label(name)} as an objective needs N >= {factor} d = {least} with {protocol.extractor!r} "
             f"(d = {protocol.dim}), because below that it can rank over-smoothed images first. Judge more images, or "

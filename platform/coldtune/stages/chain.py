@@ -30,9 +30,9 @@ from coldtune.metrics import (
     resolve,
 )
 from coldtune.metrics.extractors import Extractor
-from coldtune.metrics.protocol import Protocol
+from coldtune.metrics.protocol import Protocol, select_reference
 from coldtune.stages.compute import Compute, cache_key
-from coldtune.stages.keys import DEGRADED, PLAIN, measure_key, prior_key, sample_key, train_key
+from coldtune.stages.keys import DEGRADED, PLAIN, completion_key, measure_key, prior_key, sample_key, train_key
 from coldtune.stages.reuse import StageRecord
 from coldtune.stages.rungs import trials_at_rungs
 from coldtune.stages.trial import TrialConfig
@@ -323,36 +323,62 @@ class Chain:
         started = time.monotonic()
 
         def build(directory: Path) -> dict[str, Any]:
-            made = load_file(images.path / "images.safetensors")["images"]
-            judgement = self._judge(made)
-            self._recheck_data()
-            judgement.save(directory)
+            self._judge(images, DISTANCES).save(directory)
             return {"images": images.key, "seconds": time.monotonic() - started}
 
         entry, found = self.store.get("measure", key, build)
         seconds = float(entry.about["seconds"]) if found else time.monotonic() - started
         stage = _record_name("measure", name)
         self.records.append(StageRecord(stage, key, found, seconds, by=entry.about.get("by")))
-        return entry.path
+        return self._complete(entry, images).path if found else entry.path
+
+    def _complete(self, entry: Entry, images: Entry) -> Entry:
+        """Return an entry with the values of `entry` and all metrics that were added later.
+
+        Only what is missing is measured, on the images that are there. `entry` itself stays as it is, because other
+        versions of coldtune may use it.
+        """
+        judgement = Judgement.load(entry.path)
+        missing = judgement.missing()
+        if not missing:
+            return entry
+        started = time.monotonic()
+
+        def build(directory: Path) -> dict[str, Any]:
+            judgement.completed(self._judge(images, missing)).save(directory)
+            return {"images": images.key, "completes": entry.key, "seconds": time.monotonic() - started}
+
+        return self.store.get("measure", completion_key(entry.key, missing, self.compute), build)[0]
+
+    def is_measured(self, images: str) -> bool:
+        """Return True if the store holds every metric of a set of images, given by its sample key."""
+        entry = self.store.find("measure", self.measure_key(images))
+        if entry is None:
+            return False
+        missing = Judgement.load(entry.path).missing()
+        return not missing or self.store.exists("measure", completion_key(entry.key, missing, self.compute))
 
     def clean(self) -> Tensor | None:
         """Return the original of each restored image, uint8 (N, C, H, W). None if images are generated."""
         restored = self.protocol.task == "restored"
-        return self._reference_images()[self.protocol.image_indices()] if restored else None
+        return self._split_images()[self.protocol.image_indices()] if restored else None
 
-    def _judge(self, images: Tensor) -> Judgement:
-        of_reference = (self.extractor, self._reference_images(), self.protocol, self.cache())
+    def _judge(self, images: Entry, names: Iterable[str]) -> Judgement:
+        """Judge a set of images by the distances among `names` and by every image score."""
+        of_reference = (self.extractor, select_reference(self.dataset, self.protocol), self.protocol, self.cache())
         features = reference_features(*of_reference, device=self.device)
-        return judge(
-            images,
+        judgement = judge(
+            load_file(images.path / "images.safetensors")["images"],
             self.clean(),
             self.extractor,
             reference_statistics(*of_reference, features=features),
             self.protocol,
             features,
-            tuple(DISTANCES),
+            tuple(name for name in names if name in DISTANCES),
             device=self.device,
         )
+        self._recheck_data()
+        return judgement
 
     def _prior_state(self) -> State:
         """Return the parameters that the prior learned from the training images. All trials share them."""
@@ -384,7 +410,7 @@ class Chain:
             if dataset is not None:
                 dataset.recheck()
 
-    def _reference_images(self) -> Tensor:
+    def _split_images(self) -> Tensor:
         return self.dataset.split(self.config.protocol.split).images
 
     def _sample(
@@ -406,7 +432,7 @@ class Chain:
             # A batch that does not fit into memory is begun again in halves, so its evaluations count only at its end.
             done, first = finished, finished == 0
             seeds = draws.derive(config.protocol.seed, DRAWS, chunk).to(self.device)
-            originals = self._reference_images()[chunk].to(self.device) if self.prior.takes_images else None
+            originals = self._split_images()[chunk].to(self.device) if self.prior.takes_images else None
             x, draw = self.prior.start(seeds, state, originals)
             if restorer is None or sampler is None:
                 return to_uint8(x).cpu()

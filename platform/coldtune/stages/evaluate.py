@@ -30,7 +30,7 @@ from coldtune.metrics import (
 )
 from coldtune.metrics.cache import Cache
 from coldtune.metrics.extractors import Extractor
-from coldtune.metrics.protocol import LEAST_IMAGES
+from coldtune.metrics.protocol import LEAST_IMAGES, select_reference
 from coldtune.reports.evaluation import JudgedSet, evaluation_record
 from coldtune.stages.chain import BASELINES, SAMPLED, Chain, found_only
 from coldtune.stages.compute import Compute
@@ -95,6 +95,7 @@ def with_protocol(
     num_images: int | Literal["all"] | None = None,
     extractor: str | None = None,
     seed: int | None = None,
+    reference: str | None = None,
 ) -> TrialConfig:
     """Return `config` with a changed protocol. An argument that is None keeps the trial's own value.
 
@@ -104,7 +105,9 @@ def with_protocol(
     Raises:
         ValueError: If a value is not allowed.
     """
-    changes: dict[str, Any] = {"split": split, "num_images": num_images, "extractor": extractor, "seed": seed}
+    changes: dict[str, Any] = {
+        "split": split, "num_images": num_images, "extractor": extractor, "seed": seed, "reference": reference
+    }  # fmt: skip
     tree = plain(config.protocol) | {name: value for name, value in changes.items() if value is not None}
     if num_images == "all":
         tree["num_images"] = None
@@ -167,7 +170,7 @@ def evaluate_images(
         raise ValueError(f"{name}: {len(images)} images; a judgement needs at least {LEAST_IMAGES}, and FID 4 d")
     config = ProtocolConfig(extractor=extractor.name, split=split, num_images=len(images), seed=seed)
     protocol = resolve(config, extractor, dataset, "generated")
-    of_reference = (dataset.split(split).images, protocol, cache)
+    of_reference = (select_reference(dataset, protocol), protocol, cache)
     with _about(name), show(progress) as bars:
         shown = with_bar(extractor, bars, f"features of {dataset.name}", protocol.reference_images)
         features = reference_features(shown, *of_reference, device=device)

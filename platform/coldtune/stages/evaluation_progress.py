@@ -42,7 +42,7 @@ def count_unjudged_images(chain: Chain, samplers: Iterable[SamplerConfig | None]
     """Count the images that the extractor still has to see: those of unjudged sets, and of the reference."""
     find, protocol = chain.store.find, chain.protocol
     keys = {chain.sample_key(sampler) for sampler in samplers}
-    sets = sum(find("measure", chain.measure_key(key)) is None for key in keys)
+    sets = sum(not chain.is_measured(key) for key in keys)
     of_reference = find("reference_features", chain.cache().rename(protocol.reference_key)) is None
     return sets * protocol.num_images + (bool(sets) and of_reference) * protocol.reference_images
 

@@ -6,6 +6,7 @@ hardware, the number of workers and software versions are not part of it. Every 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from coldtune.config import digest, identity
@@ -14,7 +15,6 @@ from coldtune.diffusion import build_degradation
 from coldtune.diffusion.priors import prior_config
 from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.metrics.protocol import Protocol
-from coldtune.metrics.registry import DISTANCES, IMAGE_SCORES
 from coldtune.stages.compute import Compute, part_of_key
 from coldtune.stages.trial import TrialConfig
 
@@ -24,9 +24,6 @@ TRAIN_VERSION = 1
 SAMPLE_VERSION = 1
 MEASURE_VERSION = 2  # 2: values with intervals, and influences
 PRIOR_VERSION = 1
-# The metrics of entries of this MEASURE_VERSION. A metric added later becomes part of the key, so that sets of images
-# which were measured without it are measured again.
-_MEASURED = frozenset({"fid", "fid_infinity", "kid", "mind", "precision", "recall", "ssim", "rmse", "psnr"})
 
 DEGRADED = "degraded"
 PLAIN = {"kind": "data", "noise_scale": 0.0}
@@ -86,6 +83,8 @@ def sample_key(
         if sampler
         else None,
     }
+    if config.protocol.reference == "other":
+        parts["judged"] = "first half"
     if (prior := _prior(config)) not in (None, PLAIN):
         parts["prior"] = [PRIOR_VERSION, prior]
     return digest(parts | _source_part(source) | part_of_key(compute))
@@ -109,10 +108,18 @@ def prior_key(config: TrialConfig, dataset: Dataset, compute: Compute | None = N
 def measure_key(sample: str, protocol: Protocol, compute: Compute | None = None) -> str:
     """Return the key of the values of a set of images, given by its sample key, under a protocol."""
     parts = {"stage": "measure", "version": MEASURE_VERSION, "images": sample, "protocol": protocol.key}
-    parts |= part_of_key(compute)
-    if added := sorted({*DISTANCES, *IMAGE_SCORES} - _MEASURED):
-        parts["metrics"] = added
-    return digest(parts)
+    return digest(parts | part_of_key(compute))
+
+
+def completion_key(measured: str, missing: Sequence[str], compute: Compute | None = None) -> str:
+    """Return the key of values that complete an entry.
+
+    Args:
+        measured: The entry's measure key.
+        missing: The metrics that the entry lacks (`Judgement.missing`).
+        compute: How the missing metrics are computed.
+    """
+    return digest({"stage": "measure", "completes": measured, "metrics": sorted(missing)} | part_of_key(compute))
 
 
 def _source_part(source: Dataset | None) -> dict[str, str]:

@@ -26,7 +26,7 @@ from coldtune.studies.execution import cluster
         (["--set", "protocol.num_images=5000"], "protocol.num_images = 5000: the validation split of 'digits' has 363"),
         (["--set", "protocol.split=test"], "protocol.split = 'test': a search judges by validation"),
         (["--set", "protocol.extractor=nope"], "extractor = 'nope': allowed are"),
-        (["--set", "data.image_size=8", "degradation.kernel_size=7"], "data.image_size = 8: at least 11"),
+        (["--set", "data.image_size=8", "degradation.sigma.start=0.28"], "data.image_size = 8: at least 11"),
         (["--dataset", "celeba"], "celeba"),
         (["--dataset", "mnist", "--data-dir", "/nonexistent"], "/nonexistent"),
         (["--tracking-uri", "http://127.0.0.1:9"], "tracking URI = 'http://127.0.0.1:9': the server cannot be reached"),

@@ -57,7 +57,7 @@ OTHERS: dict[str, Any] = {
     "restorer.size": "tiny", "restorer.index": "t-1", "training.loss": "l2", "training.clip_norm": 2.0,
     "training.ema_decay": 0.9, "training.dtype": "bfloat16", "sampler.algorithm": "naive", "sampler.num_steps": 2,
     "sampler.returns": "estimate", "prior.kind": "normal", "protocol.extractor": "mnist", "protocol.split": "test",
-    "protocol.num_images": 100, "rungs.steps": [2], "rungs.metric": "mind",
+    "protocol.num_images": 100, "protocol.reference": "train", "rungs.steps": [2], "rungs.metric": "mind",
 }  # fmt: skip
 # Keys that the tests do not change: the name of the dataset (its pixels are part of the key), the kind of degradation,
 # and keys that allow only one value here.

@@ -15,7 +15,7 @@ from coldtune.config import parse
 from coldtune.diffusion import leftover
 from coldtune.studies.space.config import InfeasibleError, SpaceConfig
 from coldtune.studies.space.space import Space
-from coldtune.studies.space.validate import build_space
+from coldtune.studies.space.validate import build_space, warn_of_seeds
 
 SHAPE = (1, 16, 16)
 BASE = presets.load("digits-quick")
@@ -181,3 +181,22 @@ def test_sources_lists_datasets_of_base_and_choices(root: Path) -> None:
     space["vary"]["degradation.source"] = {"choices": ["cifar10", "mnist"]}
     assert build(space, base).sources() == {"cifar10", "mnist"}
     assert build(tree(root)).sources() == set()
+
+
+def test_warn_of_seeds_seed_of_trainings_is_named(root: Path) -> None:
+    changed = tree(root)
+    warn_of_seeds(build(changed))
+    changed["vary"]["training.seed"] = {"choices": [0, 1, 2]}
+    with pytest.warns(UserWarning, match=r"training\.seed: differs between trials, so it counts as a hyperparameter"):
+        warn_of_seeds(build(changed))
+    variants = {"base": "digits-quick", "variants": {"a": {"training.seed": 1}, "b": {"training.seed": 2}}}
+    with pytest.warns(UserWarning, match=r"training\.seed"):
+        warn_of_seeds(build(variants))
+
+
+@pytest.mark.parametrize("key", ["protocol.reference", "protocol.seed", "rungs.num_images"])
+def test_space_key_that_changes_judging_is_refused(root: Path, key: str) -> None:
+    changed = tree(root)
+    changed["vary"][key] = {"choices": ["same", "train"]}
+    with pytest.raises(ValueError, match=rf"vary\.{key}: changes how trials are judged"):
+        build(changed)

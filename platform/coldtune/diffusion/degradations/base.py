@@ -32,6 +32,10 @@ class DegradationConfig(Config):
     steps: int = Field(ge=1, le=10_000)
     quantize: bool = False
 
+    def lengths(self) -> tuple[str, ...]:
+        """Return the dotted keys whose values are lengths in pixels, so that they depend on the size of the images."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Draw:

@@ -48,6 +48,10 @@ class BlurConfig(DegradationConfig):
         self.sigma.values(self.steps)
         return self
 
+    def lengths(self) -> tuple[str, ...]:
+        """Return the keys of lengths. The rate of an exponential schedule is a factor for each step."""
+        return ("kernel_size", "sigma.start", *(["sigma.rate"] if self.sigma.schedule == "linear" else []))
+
 
 class Blur(Separable):
     """Gaussian blur in closed form. Convolving t times instead would cost t n^2 k^2 multiply-adds.

@@ -59,6 +59,10 @@ class MaskConfig(DegradationConfig):
             )
         return self
 
+    def lengths(self) -> tuple[str, ...]:
+        """Return the keys of lengths."""
+        return ("beta.start", "beta.step")
+
 
 @dataclass(frozen=True)
 class MaskDraw(Draw):

@@ -76,6 +76,10 @@ class SnowConfig(DegradationConfig):
             raise ValueError(f"start = {value.start}, end = {value.end}: both must be above 0")
         return value
 
+    def lengths(self) -> tuple[str, ...]:
+        """Return the keys of lengths."""
+        return ("motion_sigma.start", "motion_sigma.end")
+
 
 @dataclass(frozen=True)
 class SnowDraw(Draw):

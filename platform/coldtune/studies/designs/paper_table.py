@@ -14,6 +14,7 @@ from coldtune.dotted import set_key
 from coldtune.reports.paper.tables import PaperTable, heading, tables
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.spec.build import change_base
+from coldtune.studies.spec.image_size import warn_of_image_size
 from coldtune.studies.spec.study import StudySpec
 
 PRESETS = ("quick", "paper")
@@ -142,7 +143,10 @@ def _tree(preset: str, also: Mapping[str, Any], seed: int | None, settings: Sequ
     set_key(tree, "protocol.split", SPLIT)
     for key, value in also.items():
         set_key(tree, key, value)
-    return dict(plain(change_base(tree, {}, seed=seed, settings=settings)))
+    written = copy.deepcopy(tree)
+    base = change_base(tree, {}, seed=seed, settings=settings)
+    warn_of_image_size(written, base)
+    return dict(plain(base))
 
 
 def _differences(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from coldtune.data import Dataset
 from coldtune.diffusion import build_degradation, nfe, source_of
 from coldtune.durations import format_estimate
 from coldtune.metrics import build_extractor, resolve
+from coldtune.metrics.protocol import count_eligible
 from coldtune.stages.chain import BASELINES
 from coldtune.stages.keys import sample_key, train_key
 from coldtune.stages.trial import TrialConfig
@@ -87,7 +88,7 @@ def estimate_cost(
     trials = [space.resolve(point) for point in points]
     samplings: dict[str, int] = {}
     for trial in trials:
-        images = trial.protocol.num_images or len(dataset.split(trial.protocol.split).images)
+        images = trial.protocol.num_images or count_eligible(trial.protocol, dataset)
         for sampler in (trial.sampler, *BASELINES.values()):
             evaluations = images * nfe(sampler, int(trial.degradation["steps"]))
             samplings[sample_key(trial, dataset, sampler, _source(trial, sources))] = evaluations

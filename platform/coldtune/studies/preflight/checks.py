@@ -27,7 +27,7 @@ from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.preflight.ray_start import check_ray
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.space import Space
-from coldtune.studies.space.validate import build_space
+from coldtune.studies.space.validate import build_space, warn_of_seeds
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.study import StudySpec
@@ -103,6 +103,7 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     dataset = data.prepare(data_config, options.home, options.data_dir)
     if folder.exists:
         folder.check_same_study(spec, dataset.fingerprint)
+    warn_of_seeds(space)
     sources = {name: _prepare_source(name, spec, dataset, options) for name in sorted(space.sources())}
     protocol = _build_protocol(spec, space, dataset)
     if runs and not store.remote:

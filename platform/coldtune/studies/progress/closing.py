@@ -73,9 +73,8 @@ def _write_table(console: Console, table: StudyTable, checked: Checked, finished
     except OSError as error:
         if finished:
             raise
-        console.print(
-            f"[yellow]the table was not written to {checked.folder.path}: {describe_error(error)}[/]", soft_wrap=True
-        )
+        text = f"the table was not written to {checked.folder.path}: {describe_error(error)}"
+        console.print(Text(text, style="yellow"), soft_wrap=True)
         return []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -78,14 +79,14 @@ def check_keys(space: Space) -> None:
         return
     known = {key for tree in space.variant_trees() for key, _ in leaves(space.with_defaults(tree))}
     for path in [*space.config.vary, *space.config.derive]:
-        if path not in known:
-            others = ", ".join(sorted(key for key in known if not key.startswith(JUDGING_KEYS)))
-            raise ValueError(f"vary.{path}: the base has no such key; allowed: {others}")
         if path.startswith(JUDGING_KEYS):
             raise ValueError(
                 f"vary.{path}: changes how trials are judged, and trials are compared with each other. Leave it out, "
                 f"and start another study with --set {path}=..."
             )
+        if path not in known:
+            others = ", ".join(sorted(key for key in known if not key.startswith(JUDGING_KEYS)))
+            raise ValueError(f"vary.{path}: the base has no such key; allowed: {others}")
     above: list[str] = []
     for path, vary in space.config.vary.items():
         for key, allowed in vary.when.items():
@@ -106,6 +107,17 @@ def _check_condition(space: Space, where: str, key: str, allowed: Sequence[Any])
     if never := [value for value in allowed if not contains(distribution, value)]:
         raise ValueError(
             f"{where} = {never[0]!r}: the key never has this value; allowed: {describe_distribution(distribution)}"
+        )
+
+
+def warn_of_seeds(space: Space) -> None:
+    """Warn if the search chooses among seeds of trainings, because it then looks for a lucky training."""
+    seeds = {get_key(tree, "training.seed") or 0 for tree in space.variant_trees()}
+    if "training.seed" in space.config.vary or len(seeds) > 1:
+        warnings.warn(
+            "training.seed: differs between trials, so it counts as a hyperparameter. The best trial may be the "
+            "luckiest training. A comparison of two trials compares two networks, not two settings.",
+            stacklevel=2,
         )
 
 

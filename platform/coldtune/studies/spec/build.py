@@ -18,6 +18,7 @@ from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.written import normalize_space
+from coldtune.studies.spec.image_size import warn_of_image_size
 from coldtune.studies.spec.study import SEEDS, StudySpec
 from coldtune.yaml_files import MAX_DEPTH, parse_yaml, read_yaml
 
@@ -70,11 +71,14 @@ def build_spec(
             parse_trial(base)  # raises the error that says so
         set_key(base, "data.name", dataset)
         set_key(base, "protocol.extractor", JUDGES.get(dataset, ""))  # `_check_judge` reports an empty name
+    written_base = copy.deepcopy(base)
     base = change_base(base, sections, seed=seed, settings=settings)
     objective, *also = _read_objectives(tree)
+    space = normalize_space(parse(SpaceConfig, tree, space_file.name), base)
+    warn_of_image_size(written_base, base, space)
     return StudySpec(
         job=job,
-        space=normalize_space(parse(SpaceConfig, tree, space_file.name), base),
+        space=space,
         base=base,
         objective=objective,
         also=tuple(also),
