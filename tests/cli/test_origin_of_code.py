@@ -26,6 +26,11 @@ def home(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     text = spec.read_text()
     assert "extractor: digits" in text
     spec.write_text(text.replace("extractor: digits", "extractor: code_from_elsewhere:run"))
+    journal = spec.with_name("journal.log")
+    stored = journal.read_text()
+    key = '\\"extractor\\": \\"'
+    assert f"{key}digits" in stored
+    journal.write_text(stored.replace(f"{key}digits", f"{key}code_from_elsewhere:run"))
     return home
 
 

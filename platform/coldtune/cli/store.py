@@ -130,12 +130,14 @@ def _gc(options: argparse.Namespace, console: Console) -> int:
     kept = total_bytes(list_entries(store)) - (0 if options.yes else freed)
     verb = "removed" if options.yes else "would go (nothing was removed; --yes does it)"
     console.print(
-        f"{len(removed):,} {verb}: {format_size(freed)} freed, {format_size(kept)} in entries stay", highlight=False
+        f"{len(removed):,} {verb}: {format_size(freed)} freed, {format_size(kept)} in entries stay",
+        highlight=False,
+        soft_wrap=True,
     )
     if math.isfinite(needs.since):
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(needs.since))
         why = "A study cannot be read" if unreadable else "Some trials have not ended"
-        console.print(f"{why}, so everything made since {since} stays.", highlight=False)
+        console.print(f"{why}, so everything made since {since} stays.", highlight=False, soft_wrap=True)
     if not belongs_to_home(home, store.at):
         console.print(f"Entries that studies outside {home} have recorded to use stay.", highlight=False)
     for problem in unreadable:

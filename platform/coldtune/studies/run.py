@@ -44,9 +44,10 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
     torch.set_num_threads(1)  # the driver computes nothing large, and its trials need the cores
     checked = _check(spec, options)
     try:
+        new = is_new(checked)  # reads the study's storage, before anything is made
         target = prepare_target(checked)
         with closing(Cluster(checked.folder.name, console)) as ray:
-            if is_new(checked):  # start Ray first, so that no study is left behind if Ray does not start
+            if new:  # start Ray first, so that no study is left behind if Ray does not start
                 try:
                     ray.open()
                 except NotStartedError as error:

@@ -7,7 +7,7 @@ from coldtune.tracking.drain import Drained, Drainer, drain, pending
 from coldtune.tracking.logged import logged_file
 from coldtune.tracking.pages import trials_page
 from coldtune.tracking.runs import NOTE, TAG_STUDY_ID
-from coldtune.tracking.server import Target, default_uri, prepare, ui_command
+from coldtune.tracking.server import Target, check_server, default_uri, prepare, ui_command
 from coldtune.tracking.tracker import Status, Tracker
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Status",
     "Target",
     "Tracker",
+    "check_server",
     "default_uri",
     "drain",
     "logged_file",

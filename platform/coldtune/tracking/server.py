@@ -98,6 +98,20 @@ def client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
+def check_server(uri: str) -> None:
+    """Check that a tracking server or database can be reached. Nothing is made, and a SQLite database is not looked at.
+
+    Raises:
+        ValueError: If the URI is unusable, or does not lead to a server.
+    """
+    if is_sqlite(uri):
+        return
+    try:
+        check_uri(uri)
+    except UnusableError as why:
+        raise ValueError(f"tracking URI = {redact(uri)!r}: {redact(str(why))}") from None
+
+
 def prepare(uri: str, experiment: str, artifact_root: Path) -> Target:
     """Check a tracking URI, and make its database and experiment if they are missing.
 

@@ -29,7 +29,7 @@ class TrainingConfig(Config):
     """Images per micro-step, over all workers together. Each worker takes its share of them."""
     accumulate: int = Field(default=1, ge=1, le=1_000_000)
     """Micro-steps whose gradients are averaged for one optimiser step: `batch_size * accumulate` images per step."""
-    lr: float = Field(default=1e-3, gt=0, le=1000)
+    lr: float = Field(default=1e-3, gt=0, le=1e30)
     """Adam's step size. It is constant, because a schedule would tie the trajectory to its length. The paper: 2e-5."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute (paper) or squared error of R(D(x, t), t) against x, over pixels in [-1, 1]."""

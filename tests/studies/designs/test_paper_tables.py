@@ -96,7 +96,10 @@ def test_paper_table_impossible_combination_is_refused_with_the_reason(preset: s
     ("arguments", "said"),
     [
         (("7", "digits", "quick"), "--table 7: no such table of the paper. Allowed: 1, 2, 3, 4, 5, 6, 5.3, A.7"),
-        (("1", "imagenet", "quick"), "unknown dataset 'imagenet'; allowed: afhq, celeba, cifar10, digits, mnist"),
+        (
+            ("1", "imagenet", "quick"),
+            "unknown dataset 'imagenet'; allowed: afhq, celeba, cifar10, digits, folder, mnist",
+        ),
         (("1", "digits", "fast"), "--preset fast: allowed: quick, paper"),
     ],
 )

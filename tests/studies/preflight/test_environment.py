@@ -25,7 +25,7 @@ def test_default_home_in_rays_copy_is_outside_the_copy(tmp_path: Path, monkeypat
 
 def test_default_home_of_an_unknown_user_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLDTUNE_HOME", "~nobody-has-this-name/x")
-    with pytest.raises(ValueError, match=r"^COLDTUNE_HOME = '~nobody-has-this-name/x': .* Give an absolute path\.$"):
+    with pytest.raises(ValueError, match=r"^COLDTUNE_HOME ~nobody-has-this-name/x: .* Write the whole path\.$"):
         environment.default_home()
 
 
@@ -33,7 +33,7 @@ def test_default_home_without_home_folder_is_refused_in_one_line(monkeypatch: py
     monkeypatch.setenv("COLDTUNE_HOME", "~/x")
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])  # as in a container with a user that has no name
-    with pytest.raises(ValueError, match=r"^COLDTUNE_HOME = '~/x': .* Give an absolute path\.$"):
+    with pytest.raises(ValueError, match=r"^COLDTUNE_HOME ~/x: .* Write the whole path\.$"):
         environment.default_home()
     environment.ensure_home_variable()
     assert environment.default_home().is_absolute()

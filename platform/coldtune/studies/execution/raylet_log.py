@@ -45,4 +45,4 @@ def own_log(logs: Path) -> Iterator[RayletLog]:
     """
     path = logs / LOG
     if path.exists():
-        yield RayletLog("this machine", str(path), path.read_text(errors="replace"))
+        yield RayletLog("this machine", str(path), path.read_text(encoding="utf-8", errors="replace"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import optuna
 import torch
 
-from coldtune import data, environment, presets
+from coldtune import data, environment, presets, tracking
 from coldtune.addresses import redact
 from coldtune.config import parse
 from coldtune.data import DataConfig, Dataset
@@ -31,7 +31,7 @@ from coldtune.studies.space.validate import build_space, warn_of_seeds
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.study import StudySpec
-from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.backends import check_kind, open_storage
 from coldtune.studies.storage.record import is_promoted
 from coldtune.studies.trials.importing import check_imports, gather, is_ready
 from coldtune.studies.trials.matching import Importer
@@ -82,6 +82,10 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
         ValueError: If the study would fail. The message names the key or the flag.
     """
     _check_options(options, spec.threads or 1)
+    if runs and options.storage:
+        check_kind(options.storage)
+    if runs and options.tracking_uri:
+        tracking.check_server(options.tracking_uri)
     check_pruning(spec)
     folder = _find_folder(spec, options)
     if folder.exists:

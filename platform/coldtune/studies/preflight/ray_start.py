@@ -103,11 +103,11 @@ def _check_python() -> str:
     quoted = shlex.quote(executable)
     command = ["bash", "-c", f"exec {quoted} -S -c ''"]  # as Ray does
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_BASH_S, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=_BASH_S, check=False)
     except subprocess.TimeoutExpired:
         raise ValueError(f"`{shlex.join(command)}` does not end, and Ray starts its worker processes so.") from None
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        said = (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         advice = "" if "BASH_ENV" not in os.environ else " Check the file that BASH_ENV names, or unset BASH_ENV."
         raise ValueError(f"`{shlex.join(command)}` fails ({said}), and Ray starts its worker processes so.{advice}")
     # Ray does not quote the executable. In a runtime environment it may be a command with arguments.

@@ -11,6 +11,7 @@ from typing import Any
 from coldtune import presets
 from coldtune.config import parse, plain, shorten
 from coldtune.diffusion.degradations.registry import degradation_config
+from coldtune.diffusion.restorer import RestorerConfig, check_restorer
 from coldtune.dotted import set_key
 from coldtune.stages.trial import parse_trial
 from coldtune.studies.search.config import SearchConfig
@@ -75,6 +76,8 @@ def build_spec(
     base = change_base(base, sections, seed=seed, settings=settings)
     objective, *also = _read_objectives(tree)
     space = normalize_space(parse(SpaceConfig, tree, space_file.name), base)
+    # An image size that cannot be had needs no warning.
+    check_restorer(parse(RestorerConfig, base["restorer"], "restorer"), presets.image_shape(base))
     warn_of_image_size(written_base, base, space)
     return StudySpec(
         job=job,

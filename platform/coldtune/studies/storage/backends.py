@@ -55,11 +55,29 @@ def open_storage(folder: Path, url: str | None = None, *, create: bool = True) -
     except TimeoutError:
         raise ValueError(f"{name}: does not answer within {_OPEN_S:g} s. Is this a database server?") from None
     except Exception as error:  # SQLAlchemy and the drivers raise many types, and the user's URL is the cause of all
-        reason = redact((str(error).strip() or type(error).__name__).splitlines()[0])
-        allowed = "allowed: a database such as postgresql://USER@HOST/DATABASE, or another SQLAlchemy URL"
-        denied = any(word in str(error) for word in _DENIED)
-        hint = password_hint(url) if denied else f"{allowed} whose driver is installed"
-        raise ValueError(f"{name}: cannot be opened ({reason}); {hint}") from None
+        raise _unusable(url, error) from None
+
+
+def check_kind(url: str) -> None:
+    """Check that SQLAlchemy knows this kind of database. Nothing is opened.
+
+    Raises:
+        ValueError: If it does not, or if this is no URL.
+    """
+    from sqlalchemy.engine import make_url
+
+    try:
+        make_url(database_url(normalised(url))).get_dialect()
+    except Exception as error:  # of many types, and caused by the user's URL
+        raise _unusable(url, error) from None
+
+
+def _unusable(url: str, error: Exception) -> ValueError:
+    reason = redact((str(error).strip() or type(error).__name__).splitlines()[0])
+    allowed = "allowed: a database such as postgresql://USER@HOST/DATABASE, or another SQLAlchemy URL"
+    denied = any(word in str(error) for word in _DENIED)
+    hint = password_hint(url) if denied else f"{allowed} whose driver is installed"
+    return ValueError(f"--storage {redact(url)}: cannot be opened ({reason}); {hint}")
 
 
 def stored_study(folder: Path, name: str, url: str | None) -> optuna.Study | None:

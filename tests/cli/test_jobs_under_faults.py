@@ -19,6 +19,7 @@ from coldtune import cli
 from coldtune.cli import job
 from coldtune.config import plain
 from coldtune.data import Dataset, prepared
+from coldtune.environment import coldtune_command
 from coldtune.studies import run
 from coldtune.studies.execution.session import Session
 from coldtune.studies.space.space import Space
@@ -131,7 +132,8 @@ def test_resume_fault_of_the_machine_ends_with_3_and_how_to_resume(
     assert "Traceback" not in out + err
     (line,) = [line for line in out.splitlines() if line.startswith("stopped by a fault of the machine")]
     assert str(folder.home) in line
-    assert re.search(r"^  resume +python jobs/quick.py --trials 2 --resume$", out, re.MULTILINE)
+    command = coldtune_command("study resume", folder.home, folder.name)
+    assert re.search(rf"^  resume +{re.escape(command)}$", out, re.MULTILINE)
     study = stored_study(folder.path, folder.name, None)
     assert study is not None
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.RUNNING]
@@ -166,7 +168,8 @@ def test_resume_asks_trials_again_that_the_machine_failed(
     out = " ".join(capsys.readouterr().out.split())
     assert "because a fault of the machine made them fail: 0 as trial 2" in out
     assert "1 of 2 trials failed; the last one, trial 1: DivergedError: the loss is nan" in out
-    assert "retry failed python jobs/quick.py --trials 2 --resume --retry-failed" in out
+    command = coldtune_command("study resume", folder.home, folder.name, flags=["--retry-failed"])
+    assert f"retry failed {command}" in out
     stand_in(monkeypatch, ends())
     assert resume(folder, "--retry-failed") == 0
     assert "1 as trial 3" in capsys.readouterr().out
