@@ -24,6 +24,7 @@ from coldtune.training.loop import train
 QUICK = [
     "training.steps=4", "training.batch_size=16", "training.checkpoint_every=4", "training.validate_every=0",
     "training.report_every=4", "degradation.steps=4", "protocol.num_images=260",
+    "protocol.reference=same",
 ]  # fmt: skip
 SPACE = """
 base: digits-quick

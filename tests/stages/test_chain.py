@@ -48,7 +48,7 @@ def config(**changes) -> TrialConfig:
     tree = presets.load("digits-quick")
     tree["training"] |= {"steps": 6, "batch_size": 16, "checkpoint_every": 3, "validate_every": 0, "report_every": 3}
     tree["degradation"]["steps"] = 4
-    tree["protocol"]["num_images"] = 260
+    tree["protocol"] |= {"num_images": 260, "reference": "same"}
     for path, value in changes.items():
         section, key = path.split("__")
         tree[section][key] = value

@@ -12,13 +12,13 @@ from coldtune.studies.spec.build import build_spec
 
 # The names under which studies of these jobs and spaces lie in homes.
 SHIPPED = {
-    "sweep_blur/blur.yaml": "sweep_blur-023e66",
+    "sweep_blur/blur.yaml": "sweep_blur-ed71c4",
     "sweep_blur/blur-generation.yaml": "sweep_blur-f0fa76",
     "sweep_degradations/degradations.yaml": "sweep_degradations-0c5f59",
-    "sweep_mask/mask.yaml": "sweep_mask-4243db",
+    "sweep_mask/mask.yaml": "sweep_mask-6d115b",
     "sweep_noise/noise.yaml": "sweep_noise-de7b96",
-    "sweep_samplers/samplers.yaml": "sweep_samplers-67ff73",
-    "sweep_training/training.yaml": "sweep_training-9bb39c",
+    "sweep_samplers/samplers.yaml": "sweep_samplers-9a1963",
+    "sweep_training/training.yaml": "sweep_training-2886fc",
 }
 TABLES = {("A.7", "digits"): "paper_table_A.7_digits_quick-101833"}
 SPACES = {
