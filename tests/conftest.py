@@ -60,7 +60,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     whole = {Path(argument).resolve() for argument in config.args} == {ROOT / "tests"}
     some = option.keyword or option.lf or option.heavy or option.capture == "no"
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, MAX_WORKERS) if whole and not some and cpus > 1 else 0
+    # Tests wait for servers and other processes a third of their time. Slow tests start whole studies, and do not.
+    wanted = cpus if option.markexpr else cpus + 1
+    return min(wanted, MAX_WORKERS) if whole and not some and cpus > 1 else 0
 
 
 @pytest.hookimpl(optionalhook=True)

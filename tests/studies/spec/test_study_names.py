@@ -20,6 +20,13 @@ SHIPPED = {
     "sweep_samplers/samplers.yaml": "sweep_samplers-9a1963",
     "sweep_training/training.yaml": "sweep_training-2886fc",
 }
+# Their names before the presets named another reference. Whoever asks for the paper's reference finds those studies.
+PAPER = "protocol.reference=same"
+FORMER = {
+    "sweep_blur/blur.yaml": "sweep_blur-023e66",
+    "sweep_samplers/samplers.yaml": "sweep_samplers-67ff73",
+    "sweep_training/training.yaml": "sweep_training-9bb39c",
+}
 TABLES = {("A.7", "digits"): "paper_table_A.7_digits_quick-101833"}
 SPACES = {
     "grid of floats": (
@@ -73,8 +80,17 @@ def test_names_of_shipped_studies_stay(root: Path) -> None:
     assert {key: build_table_study(*key, "quick").name for key in TABLES} == TABLES
 
 
+def test_names_of_shipped_spaces_with_the_papers_reference_are_the_former_names(root: Path) -> None:
+    named = {}
+    for key in FORMER:
+        job, file = key.split("/")
+        named[key] = build_spec(job, root / "search_spaces" / file, settings=[PAPER]).name
+    assert named == FORMER
+
+
 @pytest.mark.parametrize("title", SPACES)
 def test_name_of_a_valid_space_stays(title: str, tmp_path: Path) -> None:
     text, settings = SPACES[title]
     (tmp_path / "space.yaml").write_text(text)
-    assert build_spec("job", tmp_path / "space.yaml", settings=settings.split()).name == NAMES[title]
+    given = [*settings.split(), PAPER]
+    assert build_spec("job", tmp_path / "space.yaml", settings=given).name == NAMES[title]
