@@ -39,7 +39,7 @@ def test_study_whose_store_becomes_a_file_stops_and_resumes(lab: Lab) -> None:
     assert {trial.state for trial in study_of(home).trials} == {TrialState.RUNNING}
     refused = lab.start(command)
     assert refused.wait() == 2, refused.text
-    assert "not a directory" in refused.text
+    assert "is a file" in refused.text
     (home / "store").unlink()
     (home / "store-away").rename(home / "store")
     resumed = lab.start(command)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from coldtune.data import DataConfig, Dataset, prepare
+from coldtune.stages.compute import Compute
 from coldtune.stages.keys import train_key
 from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.studies.designs.paper_table import build_table_study
@@ -28,7 +29,7 @@ def space_of(number: str, digits: Dataset, *settings: str) -> Space:
 
 def test_describe_variants_shared_training_is_counted_once(digits: Dataset, tmp_path: Path) -> None:
     said = describe_variants(
-        space_of("4", digits, "training.steps=100", "protocol.num_images=300"), digits, {}, tmp_path
+        space_of("4", digits, "training.steps=100", "protocol.num_images=300"), digits, {}, tmp_path, [None]
     )
     # Two trainings of 100 steps of 64 images. Noise has 50 steps and blur has 60. Each is sampled by the trial's own
     # sampler, by Algorithm 1 and by direct restoration, which evaluates the network once.
@@ -39,14 +40,20 @@ def test_describe_variants_shared_training_is_counted_once(digits: Dataset, tmp_
     )
 
 
-def test_describe_variants_names_steps_in_the_store(digits: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compute", [Compute(device="cpu", threads=1), None])
+def test_describe_variants_names_steps_in_the_store(digits: Dataset, tmp_path: Path, compute: Compute | None) -> None:
     space = space_of("6", digits, "training.steps=100")
-    key = train_key(space.resolve(space.first), digits)
+    key = train_key(space.resolve(space.first), digits, compute=compute)
+
+    def said(*computes: Compute | None) -> str:
+        return describe_variants(space, digits, {}, tmp_path, computes)
+
     StoreCheckpoints(tmp_path, key, final=50).save(50, lambda folder: (folder / "x").touch())
-    assert "; the store has 50 of these steps; " in describe_variants(space, digits, {}, tmp_path)
+    assert "; the store has 50 of these steps; " in said(Compute(device="gpu"), compute)
     StoreCheckpoints(tmp_path, key, final=100).save(100, lambda folder: (folder / "x").touch())
-    assert "1 training of 100 steps" in describe_variants(space, digits, {}, tmp_path)
-    assert "; in the store already; " in describe_variants(space, digits, {}, tmp_path)
+    assert "1 training of 100 steps" in said(compute)
+    assert "; in the store already; " in said(compute)
+    assert "the store" not in said(Compute(device="cpu", threads=2)), "another number of threads makes another network"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from coldtune.durations import format_estimate
 from coldtune.metrics import build_extractor, resolve
 from coldtune.metrics.protocol import count_eligible
 from coldtune.stages.chain import BASELINES
+from coldtune.stages.compute import Compute
 from coldtune.stages.keys import sample_key, train_key
 from coldtune.stages.trial import TrialConfig
 from coldtune.store.checkpoints import StoreCheckpoints
@@ -98,7 +99,11 @@ def estimate_cost(
 
 
 def describe_variants(
-    space: Space, dataset: Dataset, sources: Mapping[str, Dataset], store: StoreLocation | Path
+    space: Space,
+    dataset: Dataset,
+    sources: Mapping[str, Dataset],
+    store: StoreLocation | Path,
+    computes: Sequence[Compute | None],
 ) -> str:
     """Return one line about the cost of all variants: trainings, the part that the store has, and evaluations.
 
@@ -107,10 +112,14 @@ def describe_variants(
     Args:
         sources: The datasets that degradations draw from, by name.
         store: The store in which finished trainings are looked for.
+        computes: How the trainings were computed that the study may use. None stands for an unknown number of threads.
     """
     trials = [space.resolve({VARIANT: name}) for name in space.config.variants]
     trainings = _distinct_trainings(trials, dataset, sources)
-    done = {key: _steps_in_store(store, key, trial) for key, trial in trainings.items()}
+    done = {
+        key: max(_steps_in_store(store, train_key(trial, dataset, _source(trial, sources), c), trial) for c in computes)
+        for key, trial in trainings.items()
+    }
     images = sum(_batch(trial) * trial.training.steps for trial in trainings.values())
     lines = [_describe_trainings(list(trainings.values())) + f": {images:,} images through the network and back"]
     if finished := sum(step == trainings[key].training.steps for key, step in done.items()):

@@ -20,6 +20,7 @@ from coldtune.metrics.extractors import check_name
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
 from coldtune.places import check_folder
+from coldtune.stages.compute import Compute
 from coldtune.stages.trial import parse_trial
 from coldtune.store.location import StoreLocation
 from coldtune.studies.preflight.capacity import check_gpus, plan_resources
@@ -70,6 +71,13 @@ class Checked:
     trials: int
     store: StoreLocation
     imports: Imports = field(default_factory=Imports)
+
+    @property
+    def computes(self) -> tuple[Compute | None, ...]:
+        """How the work was computed that its trials use. None stands for an unknown number of threads."""
+        gpu, threads = self.options.gpus_per_trial > 0, self.spec.threads
+        own = Compute(device="gpu") if gpu else Compute(device="cpu", threads=threads or 1)
+        return (own,) if threads is not None else (own, None)
 
 
 def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Checked:

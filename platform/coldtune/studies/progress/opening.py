@@ -107,7 +107,7 @@ def _limits_of_space(space: Space) -> Iterator[tuple[str, str]]:
 def _trains(checked: Checked) -> str:
     space, dataset, sources = checked.space, checked.dataset, checked.sources
     if space.size is not None:
-        return describe_variants(space, dataset, sources, checked.store)
+        return describe_variants(space, dataset, sources, checked.store, checked.computes)
     training = space.base["training"]
     trainings = count_trainings(space, dataset, sources)
     several = f"in each of {trainings} trainings, for all trials"
