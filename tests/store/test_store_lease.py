@@ -137,7 +137,7 @@ def test_get_in_many_processes_builds_each_key_once(place: Place) -> None:
     assert started.returncode == 0
     for key in keys:
         (builder,) = builders(place, key)
-        assert said.count(f"{key} {builder}") == 8, "all processes got the same build"
+        assert said.count(f"{key} {builder}") == 8, f"all processes got the same build: {said}"
     assert not leases(place)
     assert place.being_written() == 0
 
