@@ -28,8 +28,6 @@ Arguments of every function below, besides the name, the input and `says`:
   the finished study, which costs a little time).
 - `data`: True if the dataset itself is the input, so it must be read.
 - `env`: Environment variables of the command.
-- `todo`: The name of a kind of fault that is not mended yet. The row must then fail. Remove `todo` with the fault.
-- `hangs`: With `todo`, True if the command does not end yet. The row is then not run.
 - `needs_user`: True if the row means nothing for root, who may read and write everything.
 """
 
@@ -92,8 +90,6 @@ class Row:
     own_home: bool = False
     data: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
-    todo: str = ""
-    hangs: bool = False
     needs_user: bool = False
 
 
