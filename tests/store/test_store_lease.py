@@ -22,7 +22,8 @@ PATIENCE = 600.0  # seconds before a test gives up, because machines may be busy
 
 # Several processes that want the same keys. They fork from one process, so that the slow imports happen only once. Each
 # build adds a line to a log file. It takes a while, so that the other processes come while it runs, or it lasts until
-# there is a file `go`.
+# there is a file `go`. The processes share a pipe, so each line is one write. Under PYTHONUNBUFFERED, which many
+# container images set, `print` writes the end of the line on its own, and lines of two processes mix.
 GET = """
 import os, sys, time
 from pathlib import Path
@@ -41,7 +42,7 @@ def build(key):
     def fill(directory):
         with (logs / f"built-{key}").open("a") as log:
             print(os.getpid(), file=log)
-        print("building", flush=True)
+        os.write(1, b"building\\n")
         while seconds == "until told" and not (logs / "go").exists():
             time.sleep(0.01)
         time.sleep(0.0 if seconds == "until told" else float(seconds))
@@ -78,7 +79,7 @@ def train(step):
     checkpoints.save(step, lambda directory: (directory / "weights").write_text(str(step)))
     with (logs / "built-step").open("a") as log:
         print(f"{step}:{os.getpid()}", file=log)
-    print("saved", step, flush=True)
+    os.write(1, f"saved {step}\\n".encode())
 
 store, checkpoints = Store(where, lease_s=lease_s, on_wait=lambda text: None), StoreCheckpoints(where, "key", final)
 with store.lease("train", "key", done=lambda: checkpoints.has(final)):
