@@ -113,6 +113,7 @@ class RunOptions:
         command: The command line that a person types to run this study again.
         trials: The number of trials in all. None means the number of the last start, or else the default.
         default_trials: The number of trials if neither `--trials` nor an earlier start says it.
+        replicates: The trainings of each setting. None means the larger number of the last start and of the spec.
         data_dir: The folder with the dataset's published files. None downloads them.
         name: The study's name. None means the job's name and a hash of the spec.
         resume: True if it is an error that the study does not exist yet.
@@ -140,6 +141,14 @@ class RunOptions:
     command: str
     trials: int | None = None
     default_trials: int = 12
+    replicates: int | None = _option(
+        None,
+        "--replicates",
+        "trainings of each setting, with seeds one after the other; a larger number adds to a study (default: as in "
+        "its last start, else as the space says, else 1)",
+        "K",
+        int,
+    )
     data_dir: Path | None = _option(  # noqa: RUF009 - `_option` is `dataclasses.field`
         None,
         "--data-dir",

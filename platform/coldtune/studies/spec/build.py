@@ -20,6 +20,7 @@ from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.written import normalize_space
 from coldtune.studies.spec.image_size import warn_of_image_size
+from coldtune.studies.spec.replicates import read_replicates
 from coldtune.studies.spec.study import SEEDS, StudySpec
 from coldtune.yaml_files import MAX_DEPTH, parse_yaml, read_yaml
 
@@ -56,7 +57,7 @@ def build_spec(
         ValueError: If a key or a value is wrong. The message names it.
     """
     tree = read_yaml(space_file)
-    allowed = [*SpaceConfig.model_fields, *SECTIONS, "rungs", "objective"]
+    allowed = [*SpaceConfig.model_fields, *SECTIONS, "rungs", "objective", "replicates"]
     if unknown := [name for name in tree if name not in allowed]:
         raise ValueError(f"{space_file}: {unknown[0]}: unknown section; allowed: {', '.join(allowed)}")
     if "base" not in tree:
@@ -75,6 +76,7 @@ def build_spec(
     written_base = copy.deepcopy(base)
     base = change_base(base, sections, seed=seed, settings=settings)
     objective, *also = _read_objectives(tree)
+    replicates = read_replicates(tree.pop("replicates", 1))
     space = normalize_space(parse(SpaceConfig, tree, space_file.name), base)
     # An image size that cannot be had needs no warning.
     check_restorer(parse(RestorerConfig, base["restorer"], "restorer"), presets.image_shape(base))
@@ -88,6 +90,7 @@ def build_spec(
         search=parse(SearchConfig, sections["search"], "search"),
         pruning=parse(PruningConfig, sections["pruning"], "pruning"),
         seed=seed or 0,
+        replicates=replicates,
     )
 
 

@@ -19,6 +19,7 @@ from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.spec.replicates import MOST_REPLICATES
 from coldtune.yaml_files import read_yaml
 
 SPEC_FILE = "spec.yaml"
@@ -30,7 +31,7 @@ class StudySpec(Config):
     """Everything that determines which trials a study asks and how it judges them.
 
     The number of trials, the home, the workers and the servers do not belong to it. The same spec started again
-    resumes the study.
+    resumes the study. The number of replicates can grow like the number of trials, so it does not tell studies apart.
 
     Attributes:
         job: The name of the job, with which the study's default name begins.
@@ -48,6 +49,8 @@ class StudySpec(Config):
         table: The table of the paper that the variants fill (`coldtune.studies.designs.paper_table`).
         threads: The CPU threads of every process that computes on the CPU. They decide the last bits of all results.
             None for a study that began when the number followed from the trials that ran at once.
+        replicates: The trainings of each setting with which the study began. Each has another training seed.
+            `StudyRecord.replicates` has the number that holds now.
     """
 
     job: str
@@ -61,6 +64,7 @@ class StudySpec(Config):
     imports: tuple[str, ...] = ()
     table: str | None = None
     threads: Annotated[int | None, Neutral(None)] = Field(default=None, ge=1, le=MOST_THREADS)
+    replicates: Annotated[int, Neutral(1)] = Field(default=1, ge=1, le=MOST_REPLICATES)
 
     @model_validator(mode="after")
     def _check_metrics_differ(self) -> StudySpec:
@@ -82,8 +86,12 @@ class StudySpec(Config):
         return f"{self.job}-{digest(named)[:6]}"
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this study from others: its values, without fields that have their neutral value."""
-        return {**identity(self), "base": identity_of_tree(self.base)}
+        """Return what tells this study from others: its values, without fields that have their neutral value.
+
+        The number of replicates is left out, so that a finished study can be given more of them.
+        """
+        told = {**identity(self), "base": identity_of_tree(self.base)}
+        return {key: value for key, value in told.items() if key != "replicates"}
 
     def with_threads_of(self, stored: StudySpec) -> StudySpec:
         """Return this spec for the study that began with `stored`.
