@@ -129,7 +129,7 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     checked = Checked(spec, options, folder, dataset, sources, space, protocol, trials, store, replicates)
     if not imports:
         return checked
-    importer = Importer(spec, space, dataset, sources, protocol, gpu=options.gpus_per_trial > 0)
+    importer = Importer(spec, space, dataset, sources, protocol, options.gpus_per_trial > 0, replicates)
     return replace(checked, imports=gather(importer, folder, options.storage))
 
 
