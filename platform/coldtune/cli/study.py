@@ -29,6 +29,9 @@ def add(commands: Commands) -> None:
         "--trials", type=int, metavar="N", help="trials for the cost estimate (default 12, or all points of a grid)"
     )
     preview.add_argument(
+        "--replicates", type=int, metavar="K", help="trainings of each setting (default: as the space says, else 1)"
+    )
+    preview.add_argument(
         "--set",
         nargs="+",
         action="extend",
@@ -49,6 +52,9 @@ def add(commands: Commands) -> None:
     resume = add_home_flag(verbs.add_parser("resume", help="resume a study with the options of its last start"))
     resume.add_argument("name", help="name of the study")
     resume.add_argument("--trials", type=int, metavar="N", help="trials in all (default: as in the last start)")
+    resume.add_argument(
+        "--replicates", type=int, metavar="K", help="trainings of each setting (default: as in the last start)"
+    )
     resume.add_argument(
         "--join", action="store_true", help="if another driver already runs the study, run trials beside it"
     )
@@ -76,11 +82,17 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     from coldtune.training.device import use_threads
 
     spec = build_spec("preview", options.space, dataset=options.dataset, settings=options.settings)
-    run_options = RunOptions(home=find_home(options), command="", trials=options.trials, data_dir=options.data_dir)
+    run_options = RunOptions(
+        home=find_home(options),
+        command="",
+        trials=options.trials,
+        replicates=options.replicates,
+        data_dir=options.data_dir,
+    )
     checked = check_study(spec, run_options, runs=False)
     space, gpus = checked.space, torch.cuda.device_count()
     machine = {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}
-    resources = plan_resources([machine], 1, float(gpus > 0), checked.trials)
+    resources = plan_resources([machine], 1, float(gpus > 0), checked.trials * checked.replicates)
     use_threads(1)
     base = space.resolve(space.first)
     with console.status("timing a few steps of the base"):
@@ -89,7 +101,7 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
         )
     with console.status("drawing points of the space"):
         points = likely(space, spec, checked.trials)
-        estimate = estimate_cost(points, space, checked.dataset, checked.sources, timing)
+        estimate = estimate_cost(points, space, checked.dataset, checked.sources, timing, replicates=checked.replicates)
         if len(points) == MOST_DRAWN:  # fewer points are all that there are
             shared = count_trainings(space, checked.dataset, checked.sources) is not None
             estimate = estimate.scale_to(checked.trials, shared=shared)
@@ -152,6 +164,7 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
         "resume": True,
         "by_name": True,
         "trials": options.trials,
+        "replicates": options.replicates,
         "join": options.join,
         "retry_failed": options.retry_failed,
     }

@@ -130,17 +130,24 @@ class TerminalTable:
 
 def _rows(filled: FilledTable) -> Iterator[tuple[str, list[Printed]]]:
     columns = filled.table.columns
-    yield filled.ours, [_measured(column, cell) for column, cell in zip(columns, filled.cells, strict=True)]
+    cells = zip(columns, filled.cells, strict=True)
+    yield (
+        filled.ours,
+        [_measured(column, cell, filled.spreads.get(place)) for place, (column, cell) in enumerate(cells)],
+    )
     for label, figures in filled.papers().items():
         yield label, [_printed(column, figure) for column, figure in zip(columns, figures, strict=True)]
 
 
-def _measured(column: PaperColumn, cell: Value | str) -> Printed:
+def _measured(column: PaperColumn, cell: Value | str, spread: tuple[float | None, int] | None) -> Printed:
     if isinstance(cell, str):
         return Printed(MISSING)
     decimals = _DECIMALS[column.metric]
     if 0 < abs(cell.value) < 0.1 and math.isfinite(cell.value):
         decimals = max(decimals, 1 - math.floor(math.log10(abs(cell.value))))
+    if spread is not None:
+        sd, count = spread
+        return Printed(f"{cell.value:.{decimals}f}", f"{'' if sd is None else f'± {sd:.{decimals}f} '}({count})")
     if cell.low is None or cell.high is None:
         return Printed(f"{cell.value:.{decimals}f}")
     return Printed(f"{cell.value:.{decimals}f}", f"[{cell.low:.{decimals}f}, {cell.high:.{decimals}f}]")
@@ -156,7 +163,10 @@ def _foot(filled: FilledTable) -> list[tuple[str, str]]:
     lines = list(filled.foot)
     if protocol is not None:
         lines.append(("protocol", protocol.describe()))
-        lines.append(("intervals", "95 %, over the images judged; the luck of a training (--seed) is not in them"))
+        if filled.spreads:
+            lines.append(("means", "± the standard deviation between trainings (number of trainings)"))
+        else:
+            lines.append(("intervals", "95 %, over the images judged; the luck of a training (--seed) is not in them"))
         n, least = min(protocol.num_images, protocol.reference_images), 4 * protocol.dim
         if n < least:
             lines.append(

@@ -16,6 +16,7 @@ from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.studies.designs.paper_table import SPLIT, TablePlan, plan_of
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.storage.record import TrialRecord
+from coldtune.studies.storage.settings import Setting, Spread
 from coldtune.studies.trials.reading import StudyReader
 from coldtune.training.config import TrainingConfig
 
@@ -25,14 +26,41 @@ def fill_table(reader: StudyReader) -> FilledTable:
     spec = reader.spec
     assert spec.table is not None
     plan = plan_of(spec)
-    trials = {trial.params.get(VARIANT): trial for trial in reader.trials()}
-    cells = [
-        plan.absent.get(name) or _cell(reader, column, trials.get(name))
-        for column in plan.table.columns
-        for name in [plan.table.trial_of(column)]
-    ]
-    foot = [*_trained(reader, plan), *_verdicts(reader, plan.table, trials)]
-    return FilledTable(spec.table, spec.base["data"]["name"], cells, foot)
+    settings = {setting.point.get(VARIANT): setting for setting in reader.settings()}
+    cells: list[Value | str] = []
+    spreads: dict[int, tuple[float | None, int]] = {}
+    for place, column in enumerate(plan.table.columns):
+        name = plan.table.trial_of(column)
+        setting = settings.get(name)
+        if name not in plan.absent and reader.replicated and setting is not None and setting.finished:
+            cell, spread = _mean_cell(reader, column, setting)
+            if spread is not None:
+                spreads[place] = (spread.sd, spread.n)
+        else:
+            cell = plan.absent.get(name) or _cell(reader, column, None if setting is None else setting.trials[0])
+        cells.append(cell)
+    foot = [*_trained(reader, plan), *_early(reader), *_verdicts(reader, plan.table, settings)]
+    return FilledTable(spec.table, spec.base["data"]["name"], cells, foot, spreads)
+
+
+def _early(reader: StudyReader) -> list[tuple[str, str]]:
+    """Return a line that says how many trainings are still missing, or none."""
+    settings = reader.settings()
+    missing = sum(len(setting.open(reader.replicates)) + len(setting.running()) for setting in settings)
+    if not reader.replicated or not missing:
+        return []
+    done = sum(len(setting.finished) for setting in settings)
+    return [("early", f"{done} of {done + missing} trainings have ended, so no verdict yet")]
+
+
+def _mean_cell(reader: StudyReader, column: PaperColumn, setting: Setting) -> tuple[Value | str, Spread | None]:
+    """Return the mean of a column over the finished trainings of a setting, and its spread."""
+    cells = [_cell(reader, column, trial) for trial in setting.finished.values()]
+    values = [cell for cell in cells if isinstance(cell, Value)]
+    if not values:
+        return cells[0], None
+    spread = Spread.of([value.value for value in values])
+    return Value(column.metric, spread.mean, values[0].n, values[0].protocol), spread
 
 
 def _cell(reader: StudyReader, column: PaperColumn, trial: FrozenTrial | None) -> Value | str:
@@ -94,12 +122,18 @@ def _changed(preset: str, also: Mapping[str, Any], config: TrialConfig) -> list[
     return [f"{key} = {after[key]}" for key in changed]
 
 
-def _verdicts(reader: StudyReader, table: PaperTable, trials: Mapping[Any, FrozenTrial]) -> list[tuple[str, str]]:
-    """Compare image by image what the paper claims to be better, if both were measured."""
+def _verdicts(reader: StudyReader, table: PaperTable, settings: Mapping[Any, Setting]) -> list[tuple[str, str]]:
+    """Compare image by image what the paper claims to be better, if both were measured.
+
+    The comparison is about two networks. So it is left out if there are several trainings of each setting.
+    """
+    if reader.replicated:
+        return []
     lines = []
     for better, worse in table.claims:
         columns = [table.columns[number] for number in (better, worse)]
-        found = [trials.get(table.trial_of(column)) for column in columns]
+        chosen = [settings.get(table.trial_of(column)) for column in columns]
+        found = [None if setting is None else setting.trials[0] for setting in chosen]
         judged = [
             _judgement(reader, trial, column.of) if trial else None
             for trial, column in zip(found, columns, strict=True)

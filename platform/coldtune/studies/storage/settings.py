@@ -50,6 +50,21 @@ class Spread:
         return None if self.sd is None else self.sd / self.n**0.5
 
 
+def spreads_of(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, Spread]:
+    """Return the spread of every metric that all trainings have. The interval of a network is none of a setting.
+
+    Of a single training, the ends of its intervals stay, because it is a single network.
+    """
+    shared = [name for name in metrics[0] if all(each.get(name) is not None for each in metrics)] if metrics else []
+    kept = [name for name in shared if len(metrics) == 1 or is_measured_alone(name)]
+    return {name: Spread.of([value for each in metrics if (value := each[name]) is not None]) for name in kept}
+
+
+def is_measured_alone(metric: str) -> bool:
+    """Return True for the name of a metric, and False for that of an end of its interval."""
+    return not metric.endswith(("_low", "_high"))
+
+
 @dataclass(frozen=True)
 class Setting:
     """A setting and its trainings.

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from coldtune.config import parse
 from coldtune.stages.trial import TrialConfig
+from coldtune.studies.space.replicates import with_replicate
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.spec.study import StudySpec
@@ -40,7 +41,6 @@ from coldtune.studies.trials.matching import (
     matching_point,
     matching_replicate,
 )
-from coldtune.studies.trials.replication import with_replicate
 from coldtune.studies.trials.setup import Imports
 
 FIRST = 5

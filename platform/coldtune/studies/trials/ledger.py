@@ -19,6 +19,7 @@ from coldtune.studies.drivers.sole import SoleDriver
 from coldtune.studies.search.paired_test import Find
 from coldtune.studies.search.pruner import RungJudge
 from coldtune.studies.search.sampler import FeasibleSampler
+from coldtune.studies.space.replicates import with_replicate
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.pruning_checks import rungs_of
 from coldtune.studies.spec.study import StudySpec
@@ -46,7 +47,7 @@ from coldtune.studies.storage.record import (
     write_setting,
 )
 from coldtune.studies.trials.reading import StudyReader
-from coldtune.studies.trials.replication import enqueue_replicates, with_replicate
+from coldtune.studies.trials.replication import enqueue_replicates
 from coldtune.studies.trials.setup import Imports, open_study, set_up
 
 

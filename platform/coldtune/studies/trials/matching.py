@@ -20,10 +20,11 @@ from coldtune.stages.keys import measure_key, sample_key
 from coldtune.stages.trial import TrialConfig
 from coldtune.studies.space.config import VARIANT, InfeasibleError
 from coldtune.studies.space.distributions import contains, describe_distribution
+from coldtune.studies.space.replicates import with_replicate
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.record import TrialRecord
-from coldtune.studies.trials.replication import configure, with_replicate
+from coldtune.studies.trials.replication import configure
 
 
 class UnfitError(ValueError):

@@ -14,17 +14,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
 from coldtune.stages.trial import TrialConfig
+from coldtune.studies.space.replicates import with_replicate
 from coldtune.studies.space.space import Space
 from coldtune.studies.storage.record import attributes_of_replicate, replicate_of
 from coldtune.studies.storage.settings import Setting
-
-
-def with_replicate(config: TrialConfig, replicate: int) -> TrialConfig:
-    """Return the configuration of a replicate of a setting: the training seed is larger by the replicate's number."""
-    if not replicate:
-        return config
-    training = config.training.model_copy(update={"seed": config.training.seed + replicate})
-    return config.model_copy(update={"training": training})
 
 
 def configure(space: Space, trial: FrozenTrial | Trial) -> TrialConfig:
