@@ -265,7 +265,8 @@ def _style(state: str) -> str:
 def _cells(rows: Sequence[TrialRow], column: Column) -> list[str]:
     """Return the cells of a metric: values, or `mean ± sd (n)` for settings."""
     values = [row.metrics.get(column.key) for row in rows]
-    if not any(column.key in row.spreads for row in rows):
+    spreads = [row.spreads[column.key] for row in rows if column.key in row.spreads]
+    if not any(sd != 0 for sd, _ in spreads):  # no setting, or a quantity that no training changes, such as NFE
         return _numbers(values, column.decimals)
     decimals, cells = _decimals(values, column.decimals), []
     for row, value in zip(rows, values, strict=True):

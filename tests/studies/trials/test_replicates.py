@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from coldtune.data import Dataset, prepared
+from coldtune.stages.keys import sample_key, train_key
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.study import StudySpec
@@ -184,7 +186,7 @@ def test_failed_replicate_is_retried_under_its_name(spec_of: Any, tmp_path: Path
     assert made.is_done(3)
     again = ledger(spec, tmp_path, 2)
     assert [again.label(trial.number) for trial in retry_failed(again, whatever_failed=True)] == ["1", "2.1"]
-    assert run(again, 3) == ["3", "2.1", "1.1"], "a first training has a new number, as without replicates"
+    assert run(again, 3) == ["3", "1.1", "2.1"], "a first training has a new number, as without replicates"
     settings = {setting.number: setting for setting in again.settings()}
     assert [sorted(setting.finished) for setting in settings.values()] == [[0, 1]] * 3
     assert again.find("2.1").state == TrialState.COMPLETE
@@ -294,13 +296,26 @@ def test_promoted_setting_has_all_its_replicates_and_is_not_pruned(spec_of: Any,
     assert made.settings()[3].point == made.settings()[2].point
 
 
+def test_replicates_of_samplers_share_as_many_restorers(root: Path, tmp_path: Path, digits_home: Path) -> None:
+    spec = build_spec("sweep_samplers", root / "search_spaces" / "samplers.yaml")
+    made, dataset = ledger(spec, tmp_path, 3), Dataset.open(prepared(digits_home, "digits")[0])
+    assert made.points is None or made.points >= 8
+    requests = [made.ask(8) for _ in range(24)]
+    assert len({asked.label for asked in requests if asked}) == 24
+    assert len({train_key(asked.config, dataset, None) for asked in requests if asked}) == 3
+    samplings = {sample_key(asked.config, dataset, asked.config.sampler, None) for asked in requests if asked}
+    assert len(samplings) == 24
+
+
 def test_spread_of_one_training_has_no_sd() -> None:
     assert Spread.of([2.0]) == Spread(2.0, None, 1)
     assert Spread.of([2.0]).error is None
 
 
 def test_search_of_replicates_accepts_several_objectives(spec_of: Any, tmp_path: Path) -> None:
-    spec = spec_of(SEARCH.replace("ALGORITHM", "random") + "objective: [{metric: fid}, {metric: ssim, direction: maximize}]\n")
+    spec = spec_of(
+        SEARCH.replace("ALGORITHM", "random") + "objective: [{metric: fid}, {metric: ssim, direction: maximize}]\n"
+    )
     made = ledger(spec, tmp_path, 2)
     values = {
         "0": (1.0, 0.5),

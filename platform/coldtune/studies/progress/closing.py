@@ -171,6 +171,7 @@ def _trials_page(target: Target, study: str, ledger: Ledger) -> str:
         list(metrics),
         minimize=minimize,
         study_id=StudyRecord.of(ledger.study).identity,
+        group_by="setting" if ledger.replicated else None,
     )
 
 

@@ -307,5 +307,7 @@ def summary(folder: StudyFolder) -> tuple[str, str, str, str, str, str]:
     text = f"{metric} {Spread.of(best.values()).mean:.4g} ({what} {best.number})" if best else "-"
     dataset = str(reader.spec.base["data"]["name"])
     ended = f"{reader.finished()}" + (f" + {reader.imported()} imported" if reader.imported() else "")
+    if reader.replicated:
+        ended += f" ({reader.ended()} trainings)"
     drivers = ", ".join(map(str, reader.lease.others()))
     return folder.name, dataset, ended, str(start["trials"]), text, drivers or "-"
