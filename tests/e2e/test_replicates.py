@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,8 @@ def trains_second_replicate(home: Path) -> bool:
 
 
 def test_replicates_killed_resumed_and_extended_repeat_nothing(lab: Lab) -> None:
-    home, command = lab.path / "home", lab.study("compare", SPACE)
-    command = [*command, "--home", str(home), "--study", "compare", *flags(**SHORT)]
+    home, script = lab.path / "home", lab.study("compare", SPACE)[-1]
+    command = [sys.executable, script, "--home", str(home), "--study", "compare", *flags(**SHORT)]
     run = lab.start(command)
     run.until("a second replicate in training", lambda: trains_second_replicate(home))
     run.process.kill()

@@ -13,7 +13,7 @@ from coldtune.studies.storage.record import StudyRecord, TestResult, TrialRecord
 from coldtune.studies.storage.settings import Spread, spreads_of
 from coldtune.studies.trials.reading import StudyReader
 
-_NETWORKS = "This compares two trained networks, not two settings, because each was trained once."
+_NETWORKS = "This compares two trained networks and not two settings, because each was trained once."
 
 
 def print_results(console: Console, reader: StudyReader, table: StudyTable) -> None:
@@ -50,7 +50,7 @@ def _compare_with_second(reader: StudyReader, best: FrozenTrial) -> str:
         folders = [reader.local_folder(TrialRecord.of(trial).measured["sampled"]) for trial in (best, second)]
         a, b = (Judgement.load(folder) for folder in folders)
         names = (f"Trial {best.number}", f"trial {second.number}")
-        return f"{compare(a, b, reader.spec.objective.metric, names)} {_NETWORKS}"
+        return f"{compare(a, b, reader.spec.objective.metric, names)}. {_NETWORKS}"
     except (KeyError, OSError, ValueError):  # measured by an older version, moved, or a metric without an interval
         return ""
 
