@@ -36,16 +36,6 @@ def _mean_error(
     return errors(network, Batch(x0, x_t, t), loss, dtype).mean()
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function`, compiled for the static shapes of its arguments, once for each combination of them.
-
-    Without `fullgraph`, torch would run parts that it cannot compile eagerly, and say nothing.
-    """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
-    made: Callable[..., Any] = torch.compile(function, fullgraph=True, dynamic=False)
-    return made
-
-
 class StaticStep:
     """The optimiser steps of one process, computed by the same operations on the same memory each time.
 
@@ -68,10 +58,12 @@ class StaticStep:
             micro: Images at a time.
             way: How to compute.
         """
+        dropping = [layer for layer in state.network.modules() if isinstance(layer, nn.Dropout) and layer.p > 0]
+        assert not dropping, "a replayed step could not draw its units from the position alone"
         self.state, self.batches, self.config, self.way, self.device = state, batches, config, way, batches.device
         self.images = config.batch_size * config.accumulate
         self.parts = _parts(config, micro)
-        self.mean_error = _compiled_mean_error() if way.compiled else _mean_error
+        self.mean_error = _compiled(_mean_error) if way.compiled else _mean_error
         self.order = StaticOrder(batches, 2 * self.images) if batches.resident else None
         self.position = torch.full((), state.step * self.images, dtype=torch.int64, device=self.device)
         self.result = torch.zeros(2, device=self.device)
@@ -217,7 +209,7 @@ class StaticRestorer:
     def __init__(self, network: nn.Module, way: Way, dtype: str) -> None:
         """Wrap a network in eval mode, whose weights have no gradients."""
         self.network, self.way, self.dtype = network.to(memory_format=way.memory_format), way, dtype
-        self.evaluate = _compiled_estimate() if way.compiled else _estimate
+        self.evaluate = _compiled(_estimate) if way.compiled else _estimate
         self.graph: torch.cuda.CUDAGraph | None = None
         self.x = self.t = self.out = torch.empty(0)
 
@@ -265,19 +257,18 @@ def _estimate(network: nn.Module, x: Tensor, t: Tensor, dtype: str) -> Tensor:
     return estimate.float()
 
 
-_made: dict[str, Callable[..., Any]] = {}
+_COMPILED: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
-def _compiled_mean_error() -> Callable[..., Any]:
-    if "mean error" not in _made:
-        _made["mean error"] = compiled(_mean_error)
-    return _made["mean error"]
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function`, compiled for the static shapes of its arguments, once for each combination of them.
 
-
-def _compiled_estimate() -> Callable[..., Any]:
-    if "estimate" not in _made:
-        _made["estimate"] = compiled(_estimate)
-    return _made["estimate"]
+    Without `fullgraph`, torch would run parts that it cannot compile eagerly, and say nothing.
+    """
+    if function not in _COMPILED:
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
+        _COMPILED[function] = torch.compile(function, fullgraph=True, dynamic=False)
+    return _COMPILED[function]
 
 
 def _parts(config: TrainingConfig, micro: int) -> list[tuple[int, int]]:
