@@ -538,7 +538,7 @@ def test_chain_sampling_out_of_memory_continues_with_smaller_batches(
 def unknown_home(dataset: Dataset, store: Store, monkeypatch: pytest.MonkeyPatch, trial: TrialConfig) -> Outcome:
     """Fill `store` as versions before the record of threads did, and return the outcome."""
     with monkeypatch.context() as patch:
-        patch.setattr(Compute, "here", lambda device: None)
+        patch.setattr(Compute, "here", lambda *_: None)
         return Chain(trial, dataset, store).run(train, lambda *_: None)
 
 

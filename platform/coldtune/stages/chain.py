@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +19,7 @@ from coldtune.data import Dataset, to_uint8
 from coldtune.diffusion import build_degradation, draws, nfe, sample, source_of
 from coldtune.diffusion.degradations import Degradation
 from coldtune.diffusion.priors import Prior, State, build_prior
-from coldtune.diffusion.samplers import SamplerConfig
+from coldtune.diffusion.samplers import Restore, SamplerConfig
 from coldtune.memory import Batches
 from coldtune.metrics import (
     DISTANCES,
@@ -40,7 +41,10 @@ from coldtune.store.cache import StoreCache
 from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.store import Entry, Store
 from coldtune.training import read_history
+from coldtune.training.device import arithmetic
 from coldtune.training.loop import Report, TrainingTask, TrainResult, load_restorer
+from coldtune.training.step import StaticRestorer
+from coldtune.training.way import EAGER, CompileError, Way, choose_way, record_failure, use_compile_cache
 
 Train = Callable[[TrainingTask, StoreCheckpoints, Report], TrainResult]
 """A function that runs a training: in this process, or with several workers."""
@@ -121,6 +125,7 @@ class Chain:
             most degradations.
         found: Finished work that was computed in one of these ways is used if there is none of this process's way.
             None stands for work of an unknown number of threads.
+        workers: The processes that train together.
 
     Raises:
         ValueError: If the configuration does not fit the images, or `source` is not the degradation's.
@@ -134,6 +139,7 @@ class Chain:
         device: torch.device | str = "cpu",
         source: Dataset | None = None,
         found: Sequence[Compute | None] = (),
+        workers: int = 1,
     ) -> None:
         config.check(dataset.image_shape)
         self.source = _check_source(config, source)
@@ -144,9 +150,20 @@ class Chain:
         self.protocol: Protocol = resolve(config.protocol, self.extractor, dataset, config.task)
         self.prior: Prior = build_prior(config.prior or PLAIN, self.degradation)
         self.compute = Compute.here(self.device)
-        self._computes = tuple(dict.fromkeys((self.compute, *found)))
+        self._found, self._workers = tuple(found), workers
         self._trained: str | None = None
+        self._choose(choose_way(config.training.compile, self.device, workers))
         self.records: list[StageRecord] = []
+
+    def _choose(self, way: Way) -> None:
+        """Train and sample in a way from now on."""
+        self.way = way
+        self._computes = tuple(dict.fromkeys((self.compute, *self._found)))
+        # Judging, and what all trials share, is computed in the same way whatever the network's way is.
+        of_network = Compute.here(self.device, way, self.config.training.dtype)
+        self._network_computes = tuple(dict.fromkeys((of_network, *self._found)))
+        if way.compiled and not self.store.at.remote:
+            use_compile_cache(self.store.root.parent / "compiled")
 
     @property
     def nfe(self) -> int:
@@ -197,15 +214,23 @@ class Chain:
         judged: dict[int, Judgement] = {}
         for shorter in trials_at_rungs(self.config, self.protocol.num_images):
             step = shorter.training.steps
-            part = Chain(shorter, self.dataset, self.store, self.device, self.source, self._computes)
+            part = Chain(shorter, self.dataset, self.store, self.device, self.source, self._found, self._workers)
+            part._choose(self.way)
             part._trained = self.train_key()
             reached = max(judged, default=0)
             checkpoint = part.train(train, report, _replay_after(reached, replay), self._training_seconds(reached))
+            self._follow(part)
             entry = part.sample(SAMPLED, shorter.sampler, checkpoint, partial(progress, f"sample_{step}"))
             judged[step] = Judgement.load(part.measure(SAMPLED, entry))
             self.records += [replace(record, stage=f"{record.stage}_{step}") for record in part.records]
             on_rung(step, judged[step])
         return judged
+
+    def _follow(self, part: Chain) -> None:
+        """Go on in the way of the shorter trial, which gives up its way if it cannot be compiled."""
+        if part.way != self.way:
+            self._choose(part.way)
+            self._trained = part._trained
 
     def _training_seconds(self, step: int) -> float:
         """Return the seconds of training up to a rung, 0 for step 0."""
@@ -214,7 +239,7 @@ class Chain:
     def train_key(self) -> str:
         """Return the key of the trial's training: of finished or begun work, or of the training to come."""
         if self._trained is None:
-            keys = [train_key(self.config, self.dataset, self.source, compute) for compute in self._computes]
+            keys = [train_key(self.config, self.dataset, self.source, compute) for compute in self._network_computes]
             self._trained = keys[0] if len(keys) == 1 else self._furthest(keys)
         return self._trained
 
@@ -232,7 +257,7 @@ class Chain:
         """Return the key of a set of images: of a finished set, or of the set to come."""
         trained = self.train_key() if sampler else None
         of = (self.config, self.dataset, sampler, self.source)
-        return self._first("sample", (sample_key(*of, compute, trained) for compute in self._computes))
+        return self._first("sample", (sample_key(*of, compute, trained) for compute in self._network_computes))
 
     def measure_key(self, images: str) -> str:
         """Return the key of the values of a set of images, given by its key: of finished values or of those to come."""
@@ -252,7 +277,30 @@ class Chain:
 
         Args:
             recorded: Seconds of this training that the trial's records contain already, up to its last rung.
+
+        Raises:
+            ValueError: If the step cannot be compiled as in the part of the training that exists.
         """
+        try:
+            return self._train_leased(train, report, replay, recorded)
+        except CompileError as error:
+            steps = self.config.training.steps
+            if last := StoreCheckpoints(self.store.at, self.train_key(), final=steps).latest(steps):
+                raise ValueError(
+                    f"training.compile = 'auto': {error}. Step {last[0]:,} of this training was reached in the way: "
+                    f"{self.way}. A training keeps its way. Begin a new one with training.compile = 'off'."
+                ) from error
+            self._give_up_way(error)
+            self._trained = None
+            return self._train_leased(train, report, replay, recorded)
+
+    def _give_up_way(self, error: CompileError) -> None:
+        """Compute everything that is still to come eagerly."""
+        warnings.warn(f"training.compile = 'auto': {error}. The trial goes on eagerly.", stacklevel=3)
+        record_failure(error)
+        self._choose(EAGER)
+
+    def _train_leased(self, train: Train, report: Report, replay: Report, recorded: float) -> Path:
         key, steps = self.train_key(), self.config.training.steps
         checkpoints = StoreCheckpoints(self.store.at, key, final=steps, by=self.store.by)
         with self.store.lease("train", key, done=lambda: checkpoints.has(steps)):
@@ -299,6 +347,15 @@ class Chain:
             name: The name of the set, for the records.
             sampler: None leaves the images degraded.
         """
+        try:
+            return self._kept_sample(name, sampler, checkpoint, progress)
+        except CompileError as error:
+            self._give_up_way(error)
+            return self._kept_sample(name, sampler, checkpoint, progress)
+
+    def _kept_sample(
+        self, name: str, sampler: SamplerConfig | None, checkpoint: Path, progress: Callable[[float], None]
+    ) -> Entry:
         key = self.sample_key(sampler)
         started = time.monotonic()
 
@@ -402,6 +459,7 @@ class Chain:
             restorer=self.config.restorer,
             training=self.config.training,
             source_path=str(self.source.path) if self.source else None,
+            way=self.way,
         )
 
     def _recheck_data(self) -> None:
@@ -419,9 +477,7 @@ class Chain:
         """Return uint8 images (N, C, H, W), and by s the iterates x_s of the first few (empty without a sampler)."""
         config, degradation, indices = self.config, self.degradation, self.protocol.image_indices()
         steps = degradation.steps
-        restorer = None
-        if sampler is not None:
-            restorer = load_restorer(checkpoint, config.restorer, self.dataset.image_shape, steps, device=self.device)
+        restorer = self._restorer(checkpoint) if sampler is not None else None
         state = self._prior_state()
         total = len(indices) * (nfe(sampler, steps) if sampler else 1)
         finished = 0
@@ -450,8 +506,17 @@ class Chain:
             finished = done
             return to_uint8(out).cpu()
 
-        parts = Batches(batch_size, "sampling").run(indices, make)
+        # The eager way always samples in float32.
+        dtype = "float32" if self.way == EAGER else config.training.dtype
+        with arithmetic(dtype, self.device):
+            parts = Batches(batch_size, "sampling").run(indices, make)
         return torch.cat(parts), _spread(strip)
+
+    def _restorer(self, checkpoint: Path) -> Restore:
+        """Return the averaged restorer of a checkpoint, computed in this trial's way."""
+        config, steps = self.config, self.degradation.steps
+        network = load_restorer(checkpoint, config.restorer, self.dataset.image_shape, steps, device=self.device)
+        return network if self.way == EAGER else StaticRestorer(network, self.way, config.training.dtype)
 
 
 def _check_source(config: TrialConfig, source: Dataset | None) -> Dataset | None:

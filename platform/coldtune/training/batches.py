@@ -50,11 +50,20 @@ class TrainingBatches:
         self.images, self.data, self.degradation, self.seed, self.device = images, data, degradation, seed, device
         self._permutations: dict[int, Tensor] = {}
 
+    @property
+    def resident(self) -> bool:
+        """True if the images are on the device of the batches."""
+        return self.images.device.type == self.device.type
+
     @torch.no_grad()
     def at(self, start: int, stop: int) -> Batch:
         """Return the samples at positions start <= p < stop."""
         images = self.images[self._indices(start, stop)].to(self.device, non_blocking=True)
-        positions = torch.arange(start, stop, device=self.device)
+        return self.of(images, torch.arange(start, stop, device=self.device))
+
+    @torch.no_grad()
+    def of(self, images: Tensor, positions: Tensor) -> Batch:
+        """Return the samples at `positions`, int64 (B,), given their images, uint8 (B, C, H, W). Nothing waits."""
         x0 = to_float(augment(images, self.data, draws.derive(self.seed, _AUGMENT, positions)))
         t = draws.integers(draws.derive(self.seed, _LEVEL, positions), _LEVEL, 1, self.degradation.steps + 1)
         draw = self.degradation.draw(draws.derive(self.seed, _DRAW, positions))
@@ -65,11 +74,12 @@ class TrainingBatches:
         while start < stop:
             epoch, offset = divmod(start, len(self.images))
             taken = min(stop - start, len(self.images) - offset)
-            parts.append(self._permutation(epoch)[offset : offset + taken])
+            parts.append(self.permutation(epoch)[offset : offset + taken])
             start += taken
         return torch.cat(parts)
 
-    def _permutation(self, epoch: int) -> Tensor:
+    def permutation(self, epoch: int) -> Tensor:
+        """Return the order of the images in an epoch, int64 (N,), on the device of the images."""
         if epoch not in self._permutations:
             # Keep two epochs: a batch may span the end of an epoch, and workers never go back.
             self._permutations = {old: order for old, order in self._permutations.items() if old == epoch - 1}
@@ -77,6 +87,31 @@ class TrainingBatches:
             keys = draws.derive(shuffle, _ORDER, torch.arange(len(self.images), device=self.images.device))
             self._permutations[epoch] = torch.argsort(keys, stable=True)
         return self._permutations[epoch]
+
+
+class StaticOrder:
+    """The permutations of the next samples, in one place of the device's memory.
+
+    With them, the image of a position is looked up by operations on the device alone.
+    """
+
+    def __init__(self, batches: TrainingBatches, most: int) -> None:
+        """Make room for the permutations of any `most` samples in a row."""
+        self.batches, self.count = batches, len(batches.images)
+        self.epochs: list[int | None] = [None] * (-(-most // self.count) + 1)
+        self.slots = torch.zeros(len(self.epochs), self.count, dtype=torch.int64, device=batches.device)
+
+    def load(self, start: int, stop: int) -> None:
+        """Bring in the permutations of the samples start <= p < stop."""
+        for epoch in range(start // self.count, (stop - 1) // self.count + 1):
+            slot = epoch % len(self.epochs)
+            if self.epochs[slot] != epoch:
+                self.slots[slot].copy_(self.batches.permutation(epoch))
+                self.epochs[slot] = epoch
+
+    def indices(self, positions: Tensor) -> Tensor:
+        """Return the images of loaded positions, int64 (B,)."""
+        return self.slots[(positions // self.count) % len(self.epochs), positions % self.count]
 
 
 class ValidationGrid:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from coldtune.config import Config, identity
+from coldtune.config import Config, Neutral, identity
 
 MOST_STEPS = 1_000_000_000
 """The largest number of steps, or of steps between two events, that a training may have."""
@@ -48,6 +48,12 @@ class TrainingConfig(Config):
     dtype: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Arithmetic of convolutions and matrix products: IEEE single, TF32 (10-bit mantissa, NVIDIA only), or autocast to
     bfloat16. Weights, the average and Adam's moments are always float32."""
+    compile: Annotated[Literal["off", "auto"], Neutral("off")] = "off"
+    """off: every operation is launched by itself. auto, on a GPU: the training step and the restorer that samples are
+    compiled and captured as CUDA graphs, with channels last in memory, and the restorer samples with the arithmetic of
+    `dtype`. That takes up to minutes at the first network of a size. It is far faster, above all for small networks,
+    and differs in the last bits. Where it is not possible, a warning says why, and the training is the same as with
+    off."""
 
     validate_every: int = Field(default=500, ge=0, le=MOST_STEPS)
     """Steps between validations. 0: never. With any other value, the last step is validated too."""
@@ -60,8 +66,9 @@ class TrainingConfig(Config):
     """Steps between checkpoints, hence the most work that an interruption can lose. 0: only at the end. The last step
     always gets a checkpoint."""
 
+    # What `compile` led to shapes the trajectory too. The keys of stages contain that instead (`stages.compute`).
     BOOKKEEPING: ClassVar[frozenset[str]] = frozenset(
-        {"steps", "validate_every", "validate_images", "report_every", "checkpoint_every"}
+        {"steps", "compile", "validate_every", "validate_images", "report_every", "checkpoint_every"}
     )
 
     def trajectory(self) -> dict[str, Any]:

@@ -21,11 +21,13 @@ from coldtune.data.config import DataConfig
 from coldtune.diffusion import build_degradation, draws
 from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.memory import MemoryExhaustedError, attempt
-from coldtune.training.batches import Batch, TrainingBatches, ValidationGrid
+from coldtune.training.batches import TrainingBatches, ValidationGrid
 from coldtune.training.config import TrainingConfig
 from coldtune.training.device import arithmetic, resident, seed_dropout
 from coldtune.training.meter import DivergedError, Meter
 from coldtune.training.state import TrainingState, load_restorer
+from coldtune.training.step import StaticStep, errors
+from coldtune.training.way import EAGER, Way, choose_way
 from coldtune.training.world import World, default_device
 
 __all__ = [
@@ -71,6 +73,7 @@ class TrainingTask:
         training: The optimisation.
         source_path: The folder of the second dataset if the degradation needs the training images of a second dataset
             (`animorph`), otherwise None.
+        way: How the training computes. None: as `training.compile` says and this machine allows.
     """
 
     data: DataConfig
@@ -79,6 +82,7 @@ class TrainingTask:
     restorer: RestorerConfig
     training: TrainingConfig
     source_path: str | None = None
+    way: Way | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,8 @@ def train(
         DivergedError: If the loss or a gradient is not finite (a FloatingPointError). It is noticed at reports and
             checkpoints, so that no step waits for the device.
         MemoryExhaustedError: If a single image does not fit into memory.
-        ValueError: If there are more workers than images in a batch.
+        CompileError: If the training's way needs a compiled step, and compiling it fails.
+        ValueError: If there are more workers than images in a batch, or the checkpoint was made in another way.
     """
     world = world or World.current()
     place = torch.device(device) if device is not None else default_device()
@@ -148,15 +153,17 @@ def train(
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
         arithmetic(task.training.dtype, place),
     ):
-        return _Training(task, place, world).run(checkpoints, report)
+        way = choose_way(task.training.compile, place, world.size) if task.way is None else task.way
+        return _Training(task, place, world, way).run(checkpoints, report)
 
 
 class _Training:
     """The part of a training that one process does."""
 
-    def __init__(self, task: TrainingTask, device: torch.device, world: World):
+    def __init__(self, task: TrainingTask, device: torch.device, world: World, way: Way):
+        assert world.size == 1 or way == EAGER, "only a single process can capture its step"
         config = self.config = task.training
-        self.device, self.world = device, world
+        self.device, self.world, self.way = device, world, way
         dataset = Dataset.open(Path(task.dataset_path))
         source = Dataset.open(Path(task.source_path)) if task.source_path else None
         self.datasets = [dataset, source] if source else [dataset]
@@ -167,12 +174,13 @@ class _Training:
         self.grid: ValidationGrid | None = None
         if config.validate_every:
             self.grid = ValidationGrid(dataset.split("validation").images, degradation, config.validate_images, device)
-        self.state = TrainingState.initial(config, task.restorer, dataset.image_shape, degradation.steps, device)
+        self.state = TrainingState.initial(config, task.restorer, dataset.image_shape, degradation.steps, device, way)
         self.dropout_seed = int(draws.derive(config.seed, _DROPOUT, torch.zeros(1, dtype=torch.int64)))
         self.meter = Meter(world)
         # Images at a time, at first the largest of the ranks' shares, and the last value of it that was reported.
         self.micro = self.reported_micro = -(-config.batch_size // world.size)
         self.careful = _CAREFUL_STEPS
+        self.static: StaticStep | None = None
 
     def run(self, checkpoints: Checkpoints, report: Report) -> TrainResult:
         begun = time.perf_counter()
@@ -197,6 +205,12 @@ class _Training:
         return min(_LONGEST_SPAN, config.steps - step, *(period - step % period for period in periods if period))
 
     def _step(self) -> None:
+        if self.way == EAGER:
+            self._eager_step()
+        else:
+            self._static_step()
+
+    def _eager_step(self) -> None:
         while (done := self._attempt(self._gradients)) is None:
             self._halve()
         gradients = [parameter.grad for parameter in self.state.parameters if parameter.grad is not None]
@@ -208,6 +222,22 @@ class _Training:
         self.state.update()
         self.careful = max(0, self.careful - 1)
         self.meter.add(done[0], norm)
+
+    def _static_step(self) -> None:
+        """Take a step with static shapes. If memory runs out, it begins anew with smaller parts."""
+        while (done := self._run_static()) is None:
+            self.static = None
+            self._halve()
+        self.state.count_step()
+        self.meter.add(*done)
+
+    def _run_static(self) -> Tensor | None:
+        if self.static is None:
+            made = attempt(lambda: StaticStep(self.state, self.batches, self.config, self.micro, self.way))
+            if made is None:
+                return None
+            self.static = made[0]
+        return self.static.run()
 
     def _attempt(self, work: Callable[[], Tensor]) -> tuple[Tensor] | None:
         """Return (work(),), or None on all ranks if memory ran out on one of them."""
@@ -249,7 +279,7 @@ class _Training:
         batch = self.batches.at(start, stop)
         # The ranks' gradients are averaged. Shares may differ in size, so each rank is weighted by its images.
         weight = (stop - start) * self.world.size / (config.batch_size * config.accumulate)
-        loss = self._errors(network, batch, config.loss).mean() * weight
+        loss = errors(network, batch, config.loss, config.dtype).mean() * weight
         torch.autograd.backward(loss)
         return loss.detach()
 
@@ -267,13 +297,6 @@ class _Training:
                 f"{self.config.batch_size * self.config.accumulate}.",
                 stacklevel=2,
             )
-
-    def _errors(self, network: nn.Module, batch: Batch, loss: str) -> Tensor:
-        """Return |R(D(x, t), t) - x| or its square, (B, C, H, W)."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
-            restored: Tensor = network(batch.x_t, batch.t)
-        difference = restored.float() - batch.x0
-        return difference.abs() if loss == "l1" else difference.square()
 
     def _events(self, checkpoints: Checkpoints, report: Report) -> None:
         """Do what is due after a step: validation, report, checkpoint, in this order."""
@@ -315,5 +338,5 @@ class _Training:
         at_once = self.config.batch_size if whole else self.micro
         for first in range(start, stop, at_once):
             batch = grid.at(first, min(first + at_once, stop))
-            total += self._errors(self.state.average, batch, "l1").flatten(1).mean(1).sum()
+            total += errors(self.state.average, batch, "l1", self.config.dtype).flatten(1).mean(1).sum()
         return total

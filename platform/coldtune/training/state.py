@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from coldtune.diffusion import build_restorer, draws
 from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.training.config import TrainingConfig
+from coldtune.training.way import EAGER, Way
 
 WEIGHTS, EMA, OPTIMIZER, STATE, HISTORY = (
     "weights.safetensors",
@@ -34,15 +35,16 @@ class TrainingState:
     function of (seed, position).
     """
 
-    def __init__(self, config: TrainingConfig, network: nn.Module, device: torch.device):
-        self.config = config
-        self.network = network.to(device).train()
+    def __init__(self, config: TrainingConfig, network: nn.Module, device: torch.device, way: Way = EAGER):
+        self.config, self.way = config, way
+        self.network = network.to(device).to(memory_format=way.memory_format).train()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         # Kept in lists, because a walk over the modules at every step would cost as much as the update itself.
         self._raw: list[Tensor] = list(self.network.parameters())
         self._averaged: list[Tensor] = list(self.average.parameters())
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.lr, fused=device.type in ("cpu", "cuda"))
+        fused = device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.lr, fused=fused, capturable=way.captured)
         self.step = 0
         self.history: list[dict[str, float]] = []
 
@@ -54,6 +56,7 @@ class TrainingState:
         image_shape: tuple[int, int, int],
         steps: int,
         device: torch.device,
+        way: Way = EAGER,
     ) -> TrainingState:
         """Return the state of a new network. `config.seed` alone fixes its weights, on every device and worker.
 
@@ -63,13 +66,14 @@ class TrainingState:
             image_shape: (C, H, W).
             steps: T, as in `build_restorer`.
             device: The device of the network.
+            way: How the training computes.
         """
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(
                 int(draws.derive(config.seed, _INIT, torch.zeros(1, dtype=torch.int64)))
             )
             network = build_restorer(restorer, image_shape, steps=steps)
-        return cls(config, network, device)
+        return cls(config, network, device, way)
 
     def micro_batch(self) -> int | None:
         """Return the last number of images at a time that fitted into memory. None: memory never ran out."""
@@ -79,6 +83,10 @@ class TrainingState:
     def update(self) -> None:
         """Take an optimiser step on the current gradients, then update the average if that is due."""
         self.optimizer.step()
+        self.count_step()
+
+    def count_step(self) -> None:
+        """Count an optimiser step that was taken, and update the average if that is due."""
         self.step += 1
         if self.step % self.config.ema_every == 0:
             self._update_average(self.step // self.config.ema_every - 1)
@@ -106,6 +114,8 @@ class TrainingState:
         )
         position = self.step * self.config.batch_size * self.config.accumulate
         state = {"format": _FORMAT, "step": self.step, "position": position, "torch": str(torch.__version__)}
+        if self.way != EAGER:
+            state["way"] = str(self.way)
         (directory / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
         (directory / HISTORY).write_text("".join(json.dumps(row) + "\n" for row in self.history), encoding="utf-8")
 
@@ -113,7 +123,8 @@ class TrainingState:
         """Load the checkpoint in `directory`.
 
         Raises:
-            ValueError: If it belongs to a training with another number of images per step, or has another format.
+            ValueError: If it belongs to a training with another number of images per step or that computes in another
+                way, or has another format.
         """
         state = read_state(directory)
         position = state["step"] * self.config.batch_size * self.config.accumulate
@@ -122,6 +133,12 @@ class TrainingState:
                 f"{directory}: saved at sample {state['position']}, but step {state['step']} of batches of "
                 f"{self.config.batch_size} x {self.config.accumulate} is sample {position}. It is another training's."
             )
+        if (before := state.get("way", str(EAGER))) != str(self.way):
+            raise ValueError(
+                f"{directory}: so far this training ran in the way: {before}. Here it would run in the way: "
+                f"{self.way}. A training keeps its way (training.compile). Go on with it on a machine where that is "
+                "possible, or begin a new training."
+            )
         self.network.load_state_dict(load_file(directory / WEIGHTS))
         self.average.load_state_dict(load_file(directory / EMA))
         moments: dict[int, dict[str, Tensor]] = {}
@@ -129,6 +146,11 @@ class TrainingState:
             index, key = name.split(".", 1)
             moments.setdefault(int(index), {})[key] = value
         groups = self.optimizer.state_dict()["param_groups"]
+        for number, parameter in enumerate(self.parameters):
+            # Adam's fused kernel needs the moments in memory as the weights are.
+            for moment, kept in moments.get(number, {}).items():
+                if kept.ndim == parameter.ndim == 4:
+                    moments[number][moment] = kept.contiguous(memory_format=self.way.memory_format)
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.step, self.history = state["step"], read_history(directory)
 

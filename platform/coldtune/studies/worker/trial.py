@@ -129,7 +129,7 @@ def _chain(
     if device == "cpu":
         use_threads(job.threads)
     found = (None,) if job.unknown_threads else ()
-    return Chain(trial, Dataset.open(job.dataset_path), store, device, source, found)
+    return Chain(trial, Dataset.open(job.dataset_path), store, device, source, found, job.workers)
 
 
 def _trainer(job: TrialJob, device: str, check_in: Callable[[bool], None] = lambda _: None) -> Any:
