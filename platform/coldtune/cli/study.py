@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def add(commands: Commands) -> None:
         verbs.add_parser("show", help="show a study's table of trials, and the files of its best trial")
     )
     show.add_argument("name", help="name of the study")
+    show.add_argument(
+        "--equal-within",
+        type=float,
+        metavar="D",
+        help="a difference of the objective that does not matter, so that settings can be practically equal (default: "
+        "comparisons.equal_within of the space)",
+    )
     show.set_defaults(call=_show)
     promote.add(verbs)
     resume = add_home_flag(verbs.add_parser("resume", help="resume a study with the options of its last start"))
@@ -140,8 +148,10 @@ def _show(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.progress.table import build_table
     from coldtune.studies.trials.reading import read_study
 
+    if options.equal_within is not None and not 0 < options.equal_within < math.inf:
+        raise ValueError(f"--equal-within {options.equal_within:g}: must be a number greater than 0")
     reader = read_study(find_study(find_home(options), options.name))
-    print_results(console, reader, build_table(reader))
+    print_results(console, reader, build_table(reader, equal_within=options.equal_within))
     return 0
 
 

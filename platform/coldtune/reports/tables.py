@@ -128,6 +128,7 @@ class TrialTable:
     grid: _Grid
     best: Sequence[int]
     title: str | None
+    bold: Sequence[int] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the tables and the lines below them, laid out for the width of the console."""
@@ -159,7 +160,7 @@ class TrialTable:
             table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis", vertical="bottom")
         for row, cells in zip(self.grid.rows, self.grid.cells, strict=True):
             line = [Text(cells[i], style=_style(row.state) if i == 1 else "") for i in chosen]
-            table.add_row(*line, style="bold" if row.number in self.best else "")
+            table.add_row(*line, style="bold" if row.number in (self.bold or self.best) else "")
         return table
 
 
@@ -169,6 +170,7 @@ def trial_table(
     columns: Sequence[Column] = COLUMNS,
     title: str | None = None,
     what: str = "trial",
+    bold: Sequence[int] = (),
 ) -> TrialTable:
     """Return the table of trials for a terminal.
 
@@ -181,29 +183,38 @@ def trial_table(
         columns: The columns of metrics in order.
         title: The heading above the table.
         what: What a row is: a `trial`, or a `setting` whose metrics are means over its trainings.
+        bold: The numbers of the rows in bold: the best, and all that cannot be told apart from it. Empty: the best.
 
     Raises:
         ValueError: If rows were measured under different protocols, or have metrics without a protocol. The message
             names the parts that differ.
     """
-    return TrialTable(_grid(rows, best, columns, what), best, title)
+    return TrialTable(_grid(rows, best, columns, what, bold), best, title, bold)
 
 
 def markdown_table(
-    rows: Sequence[TrialRow], best: Sequence[int] = (), columns: Sequence[Column] = COLUMNS, what: str = "trial"
+    rows: Sequence[TrialRow],
+    best: Sequence[int] = (),
+    columns: Sequence[Column] = COLUMNS,
+    what: str = "trial",
+    bold: Sequence[int] = (),
 ) -> str:
     """Return the table of `trial_table` as GitHub's Markdown, with the lines below it as a list.
 
     Arguments and errors are those of `trial_table`.
     """
-    grid = _grid(rows, best, columns, what)
+    grid = _grid(rows, best, columns, what, bold)
     heads = [_escaped(" ".join(part for part in head if part)) for head in grid.heads]
     lines = [_line(heads), _line(["--:" if numeric else ":--" for numeric in grid.numeric])]
-    lines += [_line([_escaped(cell) for cell in cells]) for cells in grid.cells]
+    for row, cells in zip(grid.rows, grid.cells, strict=True):
+        mark = "**" if what == "setting" and row.number in bold else ""
+        lines.append(_line([f"{mark}{_escaped(cell)}{mark}" if cell != MISSING else cell for cell in cells]))
     return "\n".join([*lines, "", *(f"- {line}" for line in grid.foot), ""])
 
 
-def _grid(rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Column], what: str) -> _Grid:
+def _grid(
+    rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Column], what: str, bold: Sequence[int] = ()
+) -> _Grid:
     rows = sorted(rows, key=lambda row: row.number)
     protocols = _protocols(rows)
     # The trial with the most parameters determines their order, because a trial that lacks conditional parameters would
@@ -225,6 +236,7 @@ def _grid(rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Colum
     same = ", ".join([*known, *(f"{' '.join(column.head)} {cells[column][0]}" for column in equal)])
     foot = [f"{BEST} best{' mean' * (what == 'setting')}: {what} {best[0]}"] if len(best) == 1 else []
     foot += [f"{BEST} not beaten in all objectives by another: {what}s {_listed(best)}"] if len(best) > 1 else []
+    foot += [f"bold: cannot be told apart from the best {what}"] if len(bold) > 1 and what == "setting" else []
     foot += [_SPREAD] if any(row.spreads for row in rows) else []
     foot += [f"the same in all: {same}"] if same else []
     foot += [protocols[0].describe()] if protocols else []

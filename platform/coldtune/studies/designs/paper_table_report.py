@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -19,6 +20,11 @@ from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.storage.settings import Setting, Spread
 from coldtune.studies.trials.reading import StudyReader
 from coldtune.training.config import TrainingConfig
+from coldtune.verdicts import Setting as Judgeable
+from coldtune.verdicts import Training
+from coldtune.verdicts import compare as compare_settings
+from coldtune.verdicts.families import ALPHA
+from coldtune.verdicts.levels import per_comparison
 
 
 def fill_table(reader: StudyReader) -> FilledTable:
@@ -123,12 +129,13 @@ def _changed(preset: str, also: Mapping[str, Any], config: TrialConfig) -> list[
 
 
 def _verdicts(reader: StudyReader, table: PaperTable, settings: Mapping[Any, Setting]) -> list[tuple[str, str]]:
-    """Compare image by image what the paper claims to be better, if both were measured.
+    """Compare what the paper claims to be better, if both were measured.
 
-    The comparison is about two networks. So it is left out if there are several trainings of each setting.
+    With replicates, the claims of the table are a family of comparisons of settings. Otherwise the networks are
+    compared image by image.
     """
     if reader.replicated:
-        return []
+        return _verdicts_on_settings(reader, table, settings)
     lines = []
     for better, worse in table.claims:
         columns = [table.columns[number] for number in (better, worse)]
@@ -140,5 +147,42 @@ def _verdicts(reader: StudyReader, table: PaperTable, settings: Mapping[Any, Set
         ]
         if judged[0] is not None and judged[1] is not None:
             names = (columns[0].images, columns[1].images)
-            lines.append(("measured", str(compare(judged[0], judged[1], columns[0].metric, names))))
+            networks = "these are two trained networks, not two settings"
+            lines.append(("measured", f"{compare(judged[0], judged[1], columns[0].metric, names)}; {networks}"))
     return lines
+
+
+def _verdicts_on_settings(
+    reader: StudyReader, table: PaperTable, settings: Mapping[Any, Setting]
+) -> list[tuple[str, str]]:
+    """Compare the settings that the paper compares, once all trainings of a pair are there."""
+    lines, alpha = [], per_comparison(ALPHA, len(table.claims))
+    for claim in table.claims:
+        columns = [table.columns[number] for number in claim]
+        sides = [_side(reader, column, settings.get(table.trial_of(column))) for column in columns]
+        if sides[0] is None or sides[1] is None:
+            continue
+        verdict = compare_settings(
+            sides[0], sides[1], columns[0].metric, pair=reader.spec.comparisons.pair, alpha=alpha
+        )
+        verdict = replace(verdict, comparisons=len(table.claims))
+        names = ("", "") if columns[0].images == columns[1].images else (columns[0].images, columns[1].images)
+        lines.append(("measured", verdict.sentence(*names)))
+    return lines
+
+
+def _side(reader: StudyReader, column: PaperColumn, setting: Setting | None) -> Judgeable | None:
+    """Return the trainings behind a column, or None if some are missing."""
+    if setting is None or len(setting.finished) < reader.replicates:
+        return None
+    trainings = []
+    for trial in setting.finished.values():
+        judged = _judgement(reader, trial, column.of)
+        if judged is None:
+            return None
+        network, seed = str(TrialRecord.of(trial).checkpoint), reader.config(trial).training.seed
+        try:
+            trainings.append(Training.of(judged, column.metric, seed, network))
+        except ValueError:  # a metric without numbers for each image
+            return None
+    return Judgeable(column.title, tuple(trainings))

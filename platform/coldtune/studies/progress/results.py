@@ -35,6 +35,8 @@ def print_results(console: Console, reader: StudyReader, table: StudyTable) -> N
     ]
     for sentence in filter(None, sentences):
         console.print(sentence, highlight=False)
+    for sentence in table.verdicts:
+        console.print(sentence, highlight=False)
     record = TrialRecord.of(best)
     if record.images:
         print_line(console, "its images", reader.present_address(record.images["sampled"]))

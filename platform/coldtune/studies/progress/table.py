@@ -15,6 +15,7 @@ from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, t
 from coldtune.studies.designs.paper_table_report import fill_table
 from coldtune.studies.progress.savings import describe_reuse
 from coldtune.studies.progress.text import STATE_NAMES, metric_name
+from coldtune.studies.progress.verdicts import judge_settings
 from coldtune.studies.storage.outcome import Effort
 from coldtune.studies.storage.record import TrialRecord, is_imported
 from coldtune.studies.storage.settings import Setting, spreads_of
@@ -30,10 +31,12 @@ class StudyTable:
     Attributes:
         terminal: The table for a terminal of any width.
         files: The same table as text, by the name of its file.
+        verdicts: The verdicts on settings, as sentences.
     """
 
     terminal: RenderableType
     files: Mapping[str, str]
+    verdicts: Sequence[str] = ()
 
     def write(self, folder: Path) -> list[Path]:
         """Write the files of the table into a study's folder, and return their paths.
@@ -46,11 +49,12 @@ class StudyTable:
         return [folder / name for name in self.files]
 
 
-def build_table(reader: StudyReader, stopped: Collection[int] = ()) -> StudyTable:
+def build_table(reader: StudyReader, stopped: Collection[int] = (), equal_within: float | None = None) -> StudyTable:
     """Build the table of a study. A table of the paper is also written as LaTeX.
 
     Args:
         stopped: The numbers of trials that this process ran until it stopped. They are shown as interrupted.
+        equal_within: A difference of the first objective that does not matter. None takes that of the spec.
     """
     if reader.spec.table is not None:
         filled = fill_table(reader)
@@ -60,10 +64,14 @@ def build_table(reader: StudyReader, stopped: Collection[int] = ()) -> StudyTabl
     rows = setting_rows(reader, stopped) if reader.replicated else _rows(reader, stopped)
     if reader.replicated:  # the interval of a single network says nothing about a setting
         columns = [column for column in columns if column.key != "fid_reach"]
-    text = markdown_table(rows, best, columns, what)
-    for sentence in filter(None, (describe_reuse(reader.trials()), describe_unknown_threads(reader))):
+    verdicts = judge_settings(reader, equal_within)
+    bold = list(verdicts.rivals) or best
+    text = markdown_table(rows, best, columns, what, bold)
+    for sentence in filter(
+        None, (*verdicts.sentences, describe_reuse(reader.trials()), describe_unknown_threads(reader))
+    ):
         text += f"- {sentence}\n"
-    return StudyTable(trial_table(rows, best, columns, what=what), {"table.md": text})
+    return StudyTable(trial_table(rows, best, columns, what=what, bold=bold), {"table.md": text}, verdicts.sentences)
 
 
 def setting_rows(reader: StudyReader, stopped: Collection[int] = ()) -> list[TrialRow]:

@@ -19,12 +19,13 @@ from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.written import normalize_space
+from coldtune.studies.spec.comparisons import Comparisons
 from coldtune.studies.spec.image_size import warn_of_image_size
 from coldtune.studies.spec.replicates import read_replicates
 from coldtune.studies.spec.study import SEEDS, StudySpec
 from coldtune.yaml_files import MAX_DEPTH, parse_yaml, read_yaml
 
-SECTIONS = ("search", "pruning")
+SECTIONS = ("search", "pruning", "comparisons")
 """The sections of a space file that `--set` may change, in addition to those of the base."""
 
 JUDGES = {
@@ -91,6 +92,7 @@ def build_spec(
         pruning=parse(PruningConfig, sections["pruning"], "pruning"),
         seed=seed or 0,
         replicates=replicates,
+        comparisons=parse(Comparisons, sections["comparisons"], "comparisons"),
     )
 
 

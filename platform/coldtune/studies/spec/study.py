@@ -19,6 +19,7 @@ from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.spec.comparisons import Comparisons
 from coldtune.studies.spec.replicates import MOST_REPLICATES
 from coldtune.yaml_files import read_yaml
 
@@ -51,6 +52,7 @@ class StudySpec(Config):
             None for a study that began when the number followed from the trials that ran at once.
         replicates: The trainings of each setting with which the study began. Each has another training seed.
             `StudyRecord.replicates` has the number that holds now.
+        comparisons: What the verdicts of a study with replicates compare, fixed before the first training.
     """
 
     job: str
@@ -65,6 +67,7 @@ class StudySpec(Config):
     table: str | None = None
     threads: Annotated[int | None, Neutral(None)] = Field(default=None, ge=1, le=MOST_THREADS)
     replicates: Annotated[int, Neutral(1)] = Field(default=1, ge=1, le=MOST_REPLICATES)
+    comparisons: Annotated[Comparisons, Neutral(Comparisons())] = Field(default_factory=Comparisons)
 
     @model_validator(mode="after")
     def _check_metrics_differ(self) -> StudySpec:
