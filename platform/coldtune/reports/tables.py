@@ -97,8 +97,8 @@ class Printed:
 
 
 @dataclass(frozen=True)
-class _Grid:
-    """The contents of a table as text.
+class Grid:
+    """The contents of a table as text, in the order of its rows.
 
     Attributes:
         heads: The heading of each column in two lines.
@@ -125,7 +125,7 @@ class TrialTable:
     the parameters. So no number is ever cut.
     """
 
-    grid: _Grid
+    grid: Grid
     best: Sequence[int]
     title: str | None
     bold: Sequence[int] = ()
@@ -189,7 +189,7 @@ def trial_table(
         ValueError: If rows were measured under different protocols, or have metrics without a protocol. The message
             names the parts that differ.
     """
-    return TrialTable(_grid(rows, best, columns, what, bold), best, title, bold)
+    return TrialTable(build_grid(rows, best, columns, what, bold), best, title, bold)
 
 
 def markdown_table(
@@ -203,7 +203,7 @@ def markdown_table(
 
     Arguments and errors are those of `trial_table`.
     """
-    grid = _grid(rows, best, columns, what, bold)
+    grid = build_grid(rows, best, columns, what, bold)
     heads = [_escaped(" ".join(part for part in head if part)) for head in grid.heads]
     lines = [_line(heads), _line(["--:" if numeric else ":--" for numeric in grid.numeric])]
     for row, cells in zip(grid.rows, grid.cells, strict=True):
@@ -212,9 +212,10 @@ def markdown_table(
     return "\n".join([*lines, "", *(f"- {line}" for line in grid.foot), ""])
 
 
-def _grid(
+def build_grid(
     rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Column], what: str, bold: Sequence[int] = ()
-) -> _Grid:
+) -> Grid:
+    """Return the cells of a table as text. Arguments and errors are those of `trial_table`."""
     rows = sorted(rows, key=lambda row: row.number)
     protocols = _protocols(rows)
     # The trial with the most parameters determines their order, because a trial that lacks conditional parameters would
@@ -246,7 +247,7 @@ def _grid(
     heads = [*(("", name) for name in names), *(c.head for c in shown), *(("", name) for name in times)]
     numeric = [True, False, *numbers, *(True for _ in shown), *(True for _ in times)]
     measured = [i >= 2 + len(varied) for i in range(len(heads))]
-    return _Grid(heads, numeric, measured, [list(line) for line in zip(*filled, strict=True)], rows, foot)
+    return Grid(heads, numeric, measured, [list(line) for line in zip(*filled, strict=True)], rows, foot)
 
 
 def _times(rows: Sequence[TrialRow]) -> dict[str, list[str]]:

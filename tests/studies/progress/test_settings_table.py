@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -87,6 +90,31 @@ def test_settings_table_has_mean_and_sd_over_trainings(open_study: Callable[...,
     assert "mean ± standard deviation between trainings" in text
     assert "c is worse than a" in text
     assert "a has the best mean. It cannot be told apart from b." in text
+
+
+def test_settings_files_have_the_means(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    made = open_study(4)
+    run(made, tmp_path / "judged", fid_of)
+    folder = tmp_path / "files"
+    folder.mkdir()
+    names = [path.name for path in build_table(made).write(folder)]
+    assert sorted(names) == ["table.csv", "table.md", "table.parquet", "table.tex"]
+    frame = pq.read_table(folder / "table.parquet").to_pydict()
+    assert frame["variant"] == ["a", "b", "c"]
+    assert frame["fid"] == pytest.approx([1.15, 1.15, 5.05])
+    assert frame["fid_sd"] == pytest.approx([statistics.stdev(FIDS[name]) for name in "abc"])
+    assert frame["fid_n"] == [4, 4, 4]
+    assert frame["best"] == [True, False, False]
+    assert frame["as_good_as_best"] == [True, True, False]
+    with (folder / "table.csv").open(newline="") as file:
+        assert [row["fid_n"] for row in csv.DictReader(file)] == ["4", "4", "4"]
+    text = (folder / "table.tex").read_text(encoding="utf-8")
+    assert text.isascii(), "any LaTeX engine reads it"
+    lines = [line for line in text.splitlines() if line.endswith("\\\\")]
+    assert len({line.count(" & ") for line in lines}) == 1
+    assert [line.count(r"\textbf") > 0 for line in lines] == [False, True, True, False]
+    for pair in ("{}", "[]"):
+        assert text.count(pair[0]) == text.count(pair[1])
 
 
 def test_settings_table_before_the_end_gives_no_verdict(open_study: Callable[..., Ledger], tmp_path: Path) -> None:

@@ -41,29 +41,29 @@ def latex(filled: FilledTable) -> str:
     """
     columns = filled.table.columns
     spans = [(group, len(list(items))) for group, items in itertools.groupby(columns, key=lambda column: column.group)]
-    heads = [_latex_line(["Dataset", *(_tex(column.short) for column in columns)])]
+    heads = [latex_line(["Dataset", *(tex(column.short) for column in columns)])]
     if any(column.group for column in columns):
         above, rules, first = [""], [], 2
         for group, count in spans:
-            above.append(rf"\multicolumn{{{count}}}{{c}}{{{_tex(group)}}}")
+            above.append(rf"\multicolumn{{{count}}}{{c}}{{{tex(group)}}}")
             rules.append(rf"\cmidrule(lr){{{first}-{first + count - 1}}}")
             first += count
-        heads = [_latex_line(above), " ".join(rules), *heads]
+        heads = [latex_line(above), " ".join(rules), *heads]
     body: list[str] = []
     for label, cells in _rows(filled):
         body += [r"\midrule"] if label == next(iter(filled.papers())) else []
-        body.append(_latex_line([_tex(label), *(_tex(cell.value) for cell in cells)]))
+        body.append(latex_line([tex(label), *(tex(cell.value) for cell in cells)]))
         if any(cell.interval for cell in cells):
-            small = [rf"{{\scriptsize {_tex(cell.interval)}}}" if cell.interval else "" for cell in cells]
-            body.append(_latex_line(["", *small]))
-    notes = [rf"\emph{{{_tex(head)}:}} {_tex(text)}\par" for head, text in _foot(filled)]
+            small = [rf"{{\scriptsize {tex(cell.interval)}}}" if cell.interval else "" for cell in cells]
+            body.append(latex_line(["", *small]))
+    notes = [rf"\emph{{{tex(head)}:}} {tex(text)}\par" for head, text in _foot(filled)]
     tabular = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", *heads, r"\midrule", *body, r"\bottomrule"]
     return "\n".join(
         [
             r"% Needs \usepackage{booktabs}.",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_tex(filled.heading)}.}}",
+            rf"\caption{{{tex(filled.heading)}.}}",
             rf"\label{{tab:cold-diffusion-{filled.number.lower().replace('.', '-')}-{filled.dataset}}}",
             r"\small",
             r"\setlength{\tabcolsep}{4pt}",
@@ -190,10 +190,12 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
-def _latex_line(cells: Sequence[str]) -> str:
+def latex_line(cells: Sequence[str]) -> str:
+    """Return a row of a LaTeX table. The cells are LaTeX already."""
     return f"{' & '.join(cells)} \\\\"
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """Return a text for LaTeX, with its special characters escaped."""
     escaped = "".join(_SPECIAL.get(character, character) for character in text)
     return _MINUS.sub("$-$", escaped).replace(MISSING, "--")

@@ -11,6 +11,7 @@ from rich.console import RenderableType
 
 from coldtune.files import write_file
 from coldtune.reports.paper.text import TerminalTable, latex, markdown
+from coldtune.reports.settings import as_csv, as_parquet, settings_frame, settings_latex
 from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, trial_table
 from coldtune.studies.designs.paper_table_report import fill_table
 from coldtune.studies.progress.savings import describe_reuse
@@ -30,12 +31,12 @@ class StudyTable:
 
     Attributes:
         terminal: The table for a terminal of any width.
-        files: The same table as text, by the name of its file.
+        files: The same table as the content of files, by their names.
         verdicts: The verdicts on settings, as sentences.
     """
 
     terminal: RenderableType
-    files: Mapping[str, str]
+    files: Mapping[str, str | bytes]
     verdicts: Sequence[str] = ()
 
     def write(self, folder: Path) -> list[Path]:
@@ -71,7 +72,12 @@ def build_table(reader: StudyReader, stopped: Collection[int] = (), equal_within
         None, (*verdicts.sentences, describe_reuse(reader.trials()), describe_unknown_threads(reader))
     ):
         text += f"- {sentence}\n"
-    return StudyTable(trial_table(rows, best, columns, what=what, bold=bold), {"table.md": text}, verdicts.sentences)
+    files: dict[str, str | bytes] = {"table.md": text}
+    if reader.replicated:
+        frame = settings_frame(rows, best, bold)
+        files["table.tex"] = settings_latex(rows, best, columns, bold, verdicts.sentences)
+        files |= {"table.csv": as_csv(frame), "table.parquet": as_parquet(frame)}
+    return StudyTable(trial_table(rows, best, columns, what=what, bold=bold), files, verdicts.sentences)
 
 
 def setting_rows(reader: StudyReader, stopped: Collection[int] = ()) -> list[TrialRow]:
