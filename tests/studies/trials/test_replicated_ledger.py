@@ -331,3 +331,16 @@ def test_search_of_replicates_accepts_several_objectives(spec_of: Any, tmp_path:
         made.complete(asked.number, TrialOutcome({"fid": fid, "ssim": ssim}))
     assert [setting.number for setting in made.front()] == [1], "its means are the best in both"
     assert isinstance(made.front()[0], Setting)
+
+
+def test_driver_creates_no_trial_while_another_driver_enqueues(spec_of: Any, tmp_path: Path) -> None:
+    """A driver may die after it has created the first training of a setting, and before it enqueues the others."""
+    made = ledger(spec_of(VARIANTS), tmp_path, 2)
+    run(made, 2)
+    made.ask(3)
+    before = len(made.trials())
+    other = ledger(made.spec, tmp_path, 2)
+    other.ownership.interrupted.clear()  # as if the first driver were alive
+    asked = [other.ask(3) for _ in range(4)]
+    assert [one.label for one in asked if one] == ["2.1"]
+    assert len(other.trials()) == before

@@ -13,6 +13,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any, cast
 
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import _filter_study
 from optuna.samplers import BaseGASampler
 from optuna.storages import BaseStorage
@@ -88,7 +89,10 @@ def resume_trial(study: Study, trial: FrozenTrial) -> Trial:
 def take_from_queue(study: Study, trial: FrozenTrial) -> Trial | None:
     """Begin a waiting trial, or return None if another driver has taken it. `Study.ask` always takes the oldest."""
     study._thread_local.cached_all_trials = None  # as `Study.ask` does, so that samplers see new trials
-    taken = study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+    try:
+        taken = study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+    except UpdateFinishedTrialError:  # another driver has even ended it
+        return None
     return Trial(study, trial._trial_id) if taken else None
 
 

@@ -122,15 +122,16 @@ class Ledger(StudyReader):
     def wanted(self, trials: int) -> int:
         """Return how many more trials this driver should ask until `trials` have ended.
 
-        With replicates, `trials` counts settings, and every setting that was asked gets all its trainings.
+        With replicates, `trials` counts settings, and every setting that was asked gets all its trainings. A replicate
+        that another driver is about to enqueue does not count, because nobody can ask it yet.
         """
         if not self.replicated:
             return trials - self.finished() - len(self.ownership.running) - len(self.ownership.elsewhere())
         self._refresh()
         asked = self._own_settings()
-        missing = sum(len(setting.open(self.replicates)) for setting in asked)
+        waiting = sum(number in setting.trials for setting in asked for number in setting.open(self.replicates))
         new = max(0, trials - len(asked)) * self.replicates
-        return new + missing + len(self.ownership.interrupted)
+        return new + waiting + len(self.ownership.interrupted)
 
     def is_done(self, trials: int) -> bool:
         """Return True if `trials` settings have all their trainings, and no training is missing or running."""
@@ -143,8 +144,9 @@ class Ledger(StudyReader):
         """Return how many trials there are in all, if the study has `trials` settings and prunes no more of them."""
         if not self.replicated:
             return trials
-        running = len(self.ownership.running) + len(self.ownership.elsewhere())
-        return self.ended() + running + self.wanted(trials)
+        asked = self._own_settings()
+        missing = sum(len(setting.open(self.replicates)) + len(setting.running()) for setting in asked)
+        return self.ended() + missing + max(0, trials - len(asked)) * self.replicates
 
     def max_trials(self) -> int | None:
         """Return how many trials there can be, including promoted ones. None if a search has no end."""
@@ -187,7 +189,7 @@ class Ledger(StudyReader):
             if (taken := self._take(trial)) is not None:
                 return taken
         most = self.points if trials is None else trials
-        if not (self._by_replicate and further and most is not None and self._place_of_next() >= most):
+        if not self.replicated or most is None or self._place_of_next() < most:
             new = create_running_trial(self.study, owned_by(self.lease.token))
             self._refresh()
             if trials is None or self._place(new.number) < trials:
