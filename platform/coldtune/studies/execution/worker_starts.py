@@ -97,7 +97,8 @@ class WorkerStarts(Events):
             places = ", ".join(log.place for log in self._logs()) or "with the logs of the cluster's nodes"
             name = self._names.get(min(self._since), str(min(self._since)))
             raise StoppedError(
-                f"Ray has not started a worker process for trial {name} for {format_flag(_LIMIT_S)}, although it has its resources. Ray's log is {places}"
+                f"Ray has not started a worker process for trial {name} for {format_flag(_LIMIT_S)}, "
+                f"although it has its resources. Ray's log is {places}"
             )
 
     def _watch(self, number: int) -> None:
