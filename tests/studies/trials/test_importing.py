@@ -154,7 +154,7 @@ def test_import_takes_further_replicates_along(begin: Callable[..., Begun]) -> N
     begin("first", space, replicates=2).end(of_steps, 6)
     second = begin("second", space, imports=("first",), replicates=3)
     assert second.imports.summaries == {"first": "6 of 6 trials fit"}
-    assert [sorted(setting.finished) for setting in second.ledger.settings()] == [[0, 1], [0, 1], [0, 1], []]
+    assert [sorted(setting.finished) for setting in second.ledger.settings()] == [[0, 1]] * 3
     assert second.ledger.finished() == 0
     assert second.ledger.wanted(1) == 3
     asked = [second.ledger.ask(1) for _ in range(3)]
