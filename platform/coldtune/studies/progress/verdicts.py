@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from optuna.trial import TrialState
@@ -16,7 +16,7 @@ from coldtune.studies.trials.reading import StudyReader
 from coldtune.verdicts import Family, Judged, Outcome, Plan, Training, Verdict, advise, judge, split_variance
 from coldtune.verdicts import Setting as Judgeable
 
-_MOST_TRAININGS = 2000  # more would take minutes to read
+_MOST_TRAININGS = 600  # more would take minutes to judge
 _MOST_SENTENCES = 8  # of the comparisons with the base
 
 
@@ -44,8 +44,10 @@ def judge_settings(reader: StudyReader, equal_within: float | None = None) -> St
     spec = reader.spec
     settings = [each for each in reader.settings() if _takes_part(reader, each)]
     count = sum(len(each.finished) for each in settings)
-    if reader.replicates == 1 or len(spec.objectives) > 1 or len(settings) < 2 or not 0 < count <= _MOST_TRAININGS:
+    if reader.replicates == 1 or len(spec.objectives) > 1 or len(settings) < 2 or not count:
         return StudyVerdicts()
+    if count > _MOST_TRAININGS:
+        return StudyVerdicts((f"There are no verdicts on {count:,} trainings, only on up to {_MOST_TRAININGS}.",))
     names = {setting.number: _name(setting) for setting in settings}
     try:
         judgeable = [_judgeable(reader, setting, names[setting.number]) for setting in settings]
@@ -53,6 +55,16 @@ def judge_settings(reader: StudyReader, equal_within: float | None = None) -> St
         return StudyVerdicts()
     members = (*names.values(), *_not_asked(reader, settings))
     judging = _Judging(reader, judgeable, members, equal_within or spec.comparisons.equal_within)
+    try:
+        return _verdicts(reader, settings, names, judging)
+    except ValueError as error:  # some trainings were judged on other images, for example by an older version
+        return StudyVerdicts((f"There are no verdicts: {error}",))
+
+
+def _verdicts(
+    reader: StudyReader, settings: Sequence[Setting], names: Mapping[int, str], judging: _Judging
+) -> StudyVerdicts:
+    spec, members = reader.spec, judging.members
     sentences: list[str] = []
     rivals: list[int] = []
     if "base" in spec.comparisons.family and (base := _base(reader, settings)) is not None:
@@ -62,7 +74,7 @@ def judge_settings(reader: StudyReader, equal_within: float | None = None) -> St
         rivals = [number for number, name in names.items() if name in best.rivals]
         sentences += judging.against_best(best)
     if sentences:
-        sentences.append(split_variance(judgeable).sentence(spec.objective.metric))
+        sentences.append(split_variance(judging.settings).sentence(spec.objective.metric))
     return StudyVerdicts(sentences, rivals)
 
 
@@ -107,7 +119,10 @@ class _Judging:
             (TrialRecord.of(t).judged_under for t in self.reader.trials() if TrialRecord.of(t).protocol), None
         )
         advice = "" if protocol is None else advise(verdict, protocol.num_images, protocol.num_images)
-        return f"{verdict.sentence()} {advice}".strip()
+        paired = (
+            "" if verdict.correlation is None else f"Trainings of equal seeds correlate by {verdict.correlation:.2f}."
+        )
+        return " ".join(filter(None, (verdict.sentence(), paired, advice)))
 
 
 def _takes_part(reader: StudyReader, setting: Setting) -> bool:
