@@ -29,11 +29,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 import ways
+from torch import Tensor
 from ways import Case, Way
-
-import torch  # isort: skip
-from torch import Tensor  # isort: skip
 
 from coldtune.data import DataConfig, Dataset, to_float
 from coldtune.diffusion import RestorerConfig, build_degradation, build_restorer
@@ -48,7 +47,6 @@ CASES = {
 }
 LR, EMA_DECAY = 1e-4, 0.995
 _MOST_STEPS = 2000  # of a span
-_NO_REPORT = 1_000_000
 
 
 class NoCheckpoints:
@@ -120,6 +118,7 @@ def our_spans(way: Way, case: Case, dataset: Dataset, device: torch.device, step
         degradation=case.blur,
         restorer=RestorerConfig(size=case.size),
         training=TrainingConfig(**settings, **length, **quiet, **way.training),
+        **way.for_task(),
     )
     train(task, NoCheckpoints(), report, device=device)
     return [after - before for before, after in pairwise(marks)]
@@ -156,9 +155,7 @@ def spans_of(way: Way) -> Callable[..., list[float]]:
     return plain_spans if way.plain else our_spans
 
 
-def _begin(
-    way: Way, case: Case, dataset: Dataset, device: torch.device, seconds: float, row: dict[str, Any]
-) -> None:
+def _begin(way: Way, case: Case, dataset: Dataset, device: torch.device, seconds: float, row: dict[str, Any]) -> None:
     """Measure the time to the first step, twice, and choose the number of steps in a span."""
     call = spans_of(way)
     with ways.noting(row):
@@ -166,7 +163,9 @@ def _begin(
             row[name] = ways.timed(lambda: call(way, case, dataset, device, 1, 0), device)
         step = statistics.median(call(way, case, dataset, device, 3, 3)) / 3
     row["steps"] = max(3, min(_MOST_STEPS, math.ceil(seconds / step)))
-    print(f"{case}: {way.name}: first step {row['first_s']:.1f} s, {step * 1e3:.2f} ms/step", file=sys.stderr, flush=True)
+    print(
+        f"{case}: {way.name}: first step {row['first_s']:.1f} s, {step * 1e3:.2f} ms/step", file=sys.stderr, flush=True
+    )
 
 
 def _round(way: Way, case: Case, dataset: Dataset, device: torch.device, row: dict[str, Any]) -> None:
@@ -233,9 +232,7 @@ def main() -> None:
     ways.warm_up(device)
     with tempfile.TemporaryDirectory() as folder:
         for case in map(Case.parse, options.cases or CASES[device.type]):
-            found = measure_case(
-                case, ways.chosen(options.ways), device, Path(folder), options.rounds, options.seconds
-            )
+            found = measure_case(case, ways.chosen(options.ways), device, Path(folder), options.rounds, options.seconds)
             print(table(case, found), flush=True)
             rows += found
             if options.json:

@@ -27,7 +27,6 @@ sys.path.insert(0, str(ROOT / "platform"))  # for machines on which coldtune its
 
 import torch  # noqa: E402
 from degradations import Iterated  # noqa: E402
-from torch import Tensor  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from coldtune import presets  # noqa: E402
@@ -56,6 +55,7 @@ class Way:
         iterated: The plain loop computes D(x, t) by t convolutions, not in closed form.
         convolutions: TF32 in convolutions only, which is torch's default.
         training: Settings of `training:` besides the size of the batch.
+        parts: The parts of `training.compile: auto` that are on. None leaves the choice to coldtune.
     """
 
     name: str
@@ -64,27 +64,42 @@ class Way:
     iterated: bool = False
     convolutions: bool = False
     training: dict[str, Any] = field(default_factory=dict)
+    parts: tuple[str, ...] | None = None
 
     def unavailable(self, device: torch.device) -> str | None:
         """Return why this way cannot run here, or None."""
         unknown = self.training.keys() - TrainingConfig.model_fields.keys()
         if unknown:
             return f"this version has no key training.{', training.'.join(sorted(unknown))}"
+        if self.parts is not None and device.type != "cuda" and "captured" in self.parts:
+            return "no CUDA: only NVIDIA's cards capture graphs"
         if (self.dtype == "tf32" or self.convolutions) and device.type != "cuda":
             return "no CUDA: TF32 exists on NVIDIA's cards only"
         return None
 
+    def for_task(self) -> dict[str, Any]:
+        """Return the keywords of a `TrainingTask` that fix its parts."""
+        if self.parts is None:
+            return {}
+        from coldtune.training import way
+
+        return {"way": way.Way(**dict.fromkeys(self.parts, True))}
+
 
 PLAIN = "plain loop, iterated blur"
+BF16 = {"dtype": "bfloat16"}
+NO_GRAPH = ("static", "compiled", "channels_last")
 WAYS = (
     Way(PLAIN, plain=True, iterated=True),
     Way("plain loop, iterated blur, TF32 convolutions", plain=True, iterated=True, convolutions=True),
     Way("plain loop, closed-form blur", plain=True),
     Way("ours, float32", training={"dtype": "float32"}),
     Way("ours, tf32", "tf32", training={"dtype": "tf32"}),
-    Way("ours, bfloat16", "bfloat16", training={"dtype": "bfloat16"}),
+    Way("ours, bfloat16", "bfloat16", training=BF16),
     Way("ours, tf32, compiled", "tf32", training={"dtype": "tf32", "compile": "auto"}),
-    Way("ours, bfloat16, compiled", "bfloat16", training={"dtype": "bfloat16", "compile": "auto"}),
+    Way("ours, bfloat16, compiled", "bfloat16", training={**BF16, "compile": "auto"}),
+    Way("ours, bfloat16, graph only", "bfloat16", training={**BF16, "compile": "auto"}, parts=("static", "captured")),
+    Way("ours, bfloat16, no graph", "bfloat16", training={**BF16, "compile": "auto"}, parts=NO_GRAPH),
 )
 
 
