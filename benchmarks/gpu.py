@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -54,14 +55,14 @@ PARTS = {
     "memory": Part("If CUDA runs out of memory, does the batch halve, and does the loss stay?", 50, 150),
     "judging": Part("Does judging on the GPU equal judging on the CPU?", 45, 150),
     "equal": Part("Does compiled equal eager, and resumed uninterrupted?", 100, 240),
-    "base": Part("How fast is a training: `base` at 32 px, `micro` at 16 px?", 150, 270, alone=True),
+    "base": Part("How fast is a training: `base` at 32 px, `micro` at 16 px?", 180, 300, alone=True),
     "sampling": Part("How fast is Algorithm 2?", 100, 200, alone=True),
     "sweeps": Part("Do studies with four trials on a GPU run, survive a kill, and record all runs?", 130, 270),
     "nccl": Part("Does a training through Ray Train with NCCL equal that of a single process?", 60, 180),
     "leak": Part("How much GPU memory does a process keep after each of many trials?", 80, 180),
     "quality": Part("Does the fast way give equal FIDs?", 120, 240),
     "packing": Part("How many trainings an hour does a card give, with how many processes?", 150, 270, alone=True),
-    "rest": Part("How fast are the other trainings?", 300, 560, alone=True),
+    "rest": Part("How fast are the other trainings?", 120, 560, alone=True),
 }
 
 
@@ -113,9 +114,11 @@ class Benchmark:
         self.out.mkdir(parents=True, exist_ok=True)
         self.begun = time.monotonic()
         self.results: dict[str, dict[str, Any]] = {}
+        self.commands: list[str] = []
         if (self.out / RESULTS).exists():
-            self.results = json.loads((self.out / RESULTS).read_text())["parts"]
-        self.facts: dict[str, str] = {}
+            found = json.loads((self.out / RESULTS).read_text())
+            self.results, self.commands = found["parts"], found["commands"]
+        self.commands.append(shlex.join(["uv", "run", "benchmarks/gpu.py", *sys.argv[1:]]))
 
     def left(self) -> float:
         """Return the seconds that are left."""
@@ -161,7 +164,6 @@ class Benchmark:
 
     def _keep(self, part: Running, result: dict[str, Any]) -> None:
         self.results[part.name] = result
-        self.facts = result.get("facts") or self.facts
         print(f"{self._clock()} {part.name}: {result['verdict']} ({result['seconds']:.0f} s)", flush=True)
         if result["verdict"].startswith(("failed", "stopped")):
             print(result["markdown"][-1500:], flush=True)
@@ -176,9 +178,9 @@ class Benchmark:
         """Write the results and the report."""
         ordered = {name: self.results[name] for name in PARTS if name in self.results}
         fresh = self.out / f".{RESULTS}"
-        fresh.write_text(json.dumps({"parts": ordered}, indent=1))
+        fresh.write_text(json.dumps({"commands": self.commands, "parts": ordered}, indent=1))
         fresh.replace(self.out / RESULTS)
-        (self.out / REPORT).write_text(report(self.results))
+        (self.out / REPORT).write_text(report(self.results, self.commands))
 
 
 def groups(wanted: Sequence[str], at_once: int) -> list[list[str]]:
@@ -197,9 +199,10 @@ def done(result: Mapping[str, Any]) -> bool:
     return bool(result) and not result["verdict"].startswith(("failed", "stopped", "skipped"))
 
 
-def report(results: Mapping[str, Mapping[str, Any]]) -> str:
+def report(results: Mapping[str, Mapping[str, Any]], commands: Sequence[str]) -> str:
     """Return the page of all results."""
     facts = {fact for result in results.values() for fact in result.get("facts", [])}
+    facts |= {f"- Command: `{command}`" for command in commands}
     lines = [
         "# The platform on a GPU\n",
         *sorted(facts),

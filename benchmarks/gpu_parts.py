@@ -193,7 +193,7 @@ def judging(context: Context) -> dict[str, Any]:
     protocol = resolve(ProtocolConfig(reference="train"), extractor, dataset)
     clean = dataset.split("validation").images[protocol.image_indices()]
     blur = build_degradation(presets.load("digits-quick")["degradation"], dataset.image_shape)
-    images = to_uint8(blur(to_float(clean), 8))
+    images = to_uint8(blur(to_float(clean), 3))
     checks = []
     for name, shape in {"digits": (1, 16, 16), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}.items():
         pixels = torch.randint(0, 256, (512, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -220,7 +220,7 @@ def judging(context: Context) -> dict[str, Any]:
             apart = max(abs(other.low - value.low), abs(other.high - value.high))
             checks.append((f"{name}, bounds of its interval", apart, max(0.02 * (value.high - value.low), bound)))
     verdict, table = verdict_of(checks)
-    judged = f"{len(clean)} digits blurred at t = 8, judged on the CPU and on {context.device}. Values are differences."
+    judged = f"{len(clean)} digits blurred at t = 3, judged on the CPU and on {context.device}. Values are differences."
     return result(verdict, f"{judged}\n\n{table}")
 
 
@@ -238,16 +238,22 @@ def equal(context: Context) -> dict[str, Any]:
     elif not context.cuda:
         notes.append(f"compiled against eager: {NO_CUDA}")
     else:
-        for dtype, bound, levels in (("float32", 1e-3, 0.1), ("bfloat16", 2e-2, 1.0)):
-            noted: dict[str, Any] = {}
-            with ways.noting(noted):
-                checks += _compiled_checks(context, case, dtype, bound, levels)
-            notes += [f"{dtype}: {note}" for note in noted["notes"]]
-            save()
-        checks += _resumed_checks(context, case, {"dtype": "bfloat16", "compile": "auto"})
-        save()
         small = Case("small", 32, 64)
-        checks += _compiled_checks(context, small, "bfloat16", 2e-2, 1.0)
+        for label, work in (
+            ("float32", lambda: _compiled_checks(context, case, "float32", 1e-3, 0.1)),
+            ("bfloat16", lambda: _compiled_checks(context, case, "bfloat16", 2e-2, 1.0)),
+            ("bfloat16, resumed", lambda: _resumed_checks(context, case, {"dtype": "bfloat16", "compile": "auto"})),
+            ("bfloat16, with attention", lambda: _compiled_losses(context, small, "bfloat16", 2e-2)),
+        ):
+            noted: dict[str, Any] = {}
+            try:
+                with ways.noting(noted):
+                    checks += work()
+            except Exception as error:
+                traceback.print_exc()
+                checks.append((f"{label}: {ways.first_line(error)}", math.inf, 0))
+            notes += [f"{label}: {note}" for note in noted.get("notes", [])]
+            save()
     return save()
 
 
@@ -282,21 +288,19 @@ def _resumed_checks(context: Context, case: Case, settings: dict[str, Any]) -> l
     ]
 
 
+def _compiled_losses(context: Context, case: Case, dtype: str, bound: float) -> list[tuple[str, float, float]]:
+    """Compare the losses of the first 10 steps. The checkpoint of the eager training stays in a folder."""
+    eager, fast = (task_of(case, context.folder, dtype=dtype, compile=way) for way in ("off", "auto"))
+    expected = rows_of(eager, context.device, context.folder / f"eager-{case}-{dtype}")
+    apart = worst(rows_of(fast, context.device), expected)
+    return [(f"{case}, {dtype}: loss of the first 10 steps, compiled against eager, relative", apart, bound)]
+
+
 def _compiled_checks(
     context: Context, case: Case, dtype: str, bound: float, levels: float
 ) -> list[tuple[str, float, float]]:
-    device = context.device
-    eager, fast = (task_of(case, context.folder, dtype=dtype, compile=way) for way in ("off", "auto"))
-    label = f"{case}, {dtype}"
-    folder = context.folder / f"compiled-{case}-{dtype}"
-    expected = rows_of(eager, device, folder)
-    checks = [
-        (
-            f"{label}: loss of the first 10 steps, compiled against eager, relative",
-            worst(rows_of(fast, device), expected),
-            bound,
-        )
-    ]
+    checks = _compiled_losses(context, case, dtype, bound)
+    folder, dataset = context.folder / f"eager-{case}-{dtype}", ways.random_dataset(context.folder, case)
     images = []
     for way in ("off", "auto"):
         config = {
@@ -306,12 +310,12 @@ def _compiled_checks(
             "training": {"dtype": dtype, "compile": way},
             "protocol": {"extractor": "digits" if case.shape[0] == 1 else "cifar10", "num_images": 64},
         }
-        chain = Chain(parse_trial(config), Dataset.open(eager.dataset_path), Store(context.folder / "store"), device)
+        chain = Chain(parse_trial(config), dataset, Store(context.folder / "store"), context.device)
         images.append(chain._sample(chain.config.sampler, folder / "step-00000010", lambda _: None)[0].float())
     apart = (images[1] - images[0]).abs()
     checks.append(
         (
-            f"{label}: sampled images, mean difference in 8-bit levels (largest {apart.max():.0f})",
+            f"{case}, {dtype}: sampled images, mean difference in 8-bit levels (largest {apart.max():.0f})",
             float(apart.mean()),
             levels,
         )
@@ -329,7 +333,8 @@ def base(context: Context) -> dict[str, Any]:
     os.environ |= {key: str(context.folder / name) for key, name in caches.items()}
     cases = ["base-32", "micro-16"] if context.cuda else ["micro-16-b4"]
     rounds, seconds = (2, 0.4) if context.cuda else (1, 0.05)
-    made = _timings(context, training, cases, None, rounds=rounds, seconds=seconds)
+    names = [way.name for way in ways.WAYS if way.name != "ours, tf32, compiled"]
+    made = _timings(context, training, cases, names, rounds=rounds, seconds=seconds)
     made["markdown"] += _started_again(context, cases)
     context.save(made)
     return made
@@ -363,7 +368,7 @@ def sampled(context: Context) -> dict[str, Any]:
     """Run benchmarks/sampling.py."""
     cases = ["base-32", "micro-16"] if context.cuda else ["micro-16"]
     rounds, seconds = (2, 0.4) if context.cuda else (1, 0.05)
-    names = ["plain", "ours, float32", "ours, tf32, compiled", "ours, bfloat16, compiled"]
+    names = ["plain", "ours, float32", "ours, bfloat16, compiled"]
     images = {} if context.cuda else {"images": 4}
     return _timings(context, sampling, cases, names, rounds=rounds, seconds=seconds, **images)
 
@@ -434,7 +439,7 @@ def _start(command: Sequence[str], scratch: Path, log: Path) -> subprocess.Popen
 def _killed_sweep(context: Context, found: dict[str, Any]) -> None:
     home, scratch = context.folder / "blur", context.scratch / "rb"
     scratch.mkdir()
-    trials, steps = (2, 60) if context.quick else (8, 1500)
+    trials, steps = (2, 60) if context.quick else (8, 800)
     settings = {"training.steps": steps, "training.report_every": 10, "training.checkpoint_every": max(20, steps // 10)}
     flags = ["--trials", str(trials), "--set", *(f"{key}={value}" for key, value in settings.items())]
     command, log = _job(context, "sweep_blur.py", home, *flags), context.folder / "blur.txt"
@@ -593,43 +598,35 @@ def _all_reduce(context: Context) -> str:
 
 def leak(context: Context) -> dict[str, Any]:
     """Run trials of rising size in a single process, as a trial process does, and read its GPU memory after each."""
-    count = 3 if context.quick else 30
+    count, begun = 3 if context.quick else 30, time.monotonic()
     sizes = ["micro", "tiny", "small"]
     readings = []
     compiled = context.cuda and "compile" in TrainingConfig.model_fields
-    for number in range(count):
-        size = sizes[number * len(sizes) // count]
-        batch = 4 if context.quick else 32 + 16 * number
-        # The last trials are compiled: every fifth, because each compilation takes seconds.
+    for number in range(count + 1):
+        size, batch = sizes[number * len(sizes) // (count + 1)], 4 if context.quick else 32 + 16 * number
+        # Every fifth trial is compiled. These have equal shapes, so that the seconds of a compilation pass once.
         way = {"dtype": "bfloat16", "compile": "auto"} if compiled and number % 5 == 4 else {}
+        if way or number == count:
+            size, batch = "micro", 4 if context.quick else 64
         _leak_trial(context, size, batch, number, way)
-        readings.append({"trial": number, "size": size, "batch": batch, "compiled": bool(way), **_memory(context)})
+        readings.append({"trial": number + 1, "size": size, "batch": batch, "compiled": bool(way), **_memory(context)})
         if number % 5 == 4:
             context.save(_leak_result(context, readings))
-    smallest = _leak_trial(context, "micro", 4 if context.quick else 32, count, {})
-    del smallest
-    readings.append({"trial": count, "size": "micro", "batch": 32, "compiled": False, **_memory(context)})
+        if time.monotonic() - begun > 0.85 * context.seconds:
+            break
     return _leak_result(context, readings)
 
 
 def _leak_trial(context: Context, size: str, batch: int, seed: int, way: dict[str, Any]) -> None:
     case = Case(size, 16 if context.quick else 32, batch)
-    dataset = ways.random_dataset(context.folder, case)
+    dataset = ways.random_dataset(context.folder, case, 512)
+    extractor, images = "digits" if case.shape[0] == 1 else "cifar10", 8 if context.quick else 256
     config = {
         "data": {"name": "folder", "image_size": case.pixels},
         "degradation": {**case.blur, "steps": 3 if context.quick else 10},
         "restorer": {"size": size},
-        "training": {
-            "steps": 3 if context.quick else 12,
-            "batch_size": batch,
-            "seed": seed,
-            "validate_every": 0,
-            **way,
-        },
-        "protocol": {
-            "extractor": "digits" if case.shape[0] == 1 else "cifar10",
-            "num_images": 8 if context.quick else 256,
-        },
+        "training": {"steps": 3 if context.quick else 12, "batch_size": batch, "seed": seed, "validate_every": 0} | way,
+        "protocol": {"extractor": extractor, "num_images": images},
     }
     chain = Chain(parse_trial(config), dataset, Store(context.folder / "store"), context.device)
     chain.run(lambda *given: train(*given, device=context.device), lambda *_: None)
@@ -784,8 +781,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     device = ways.pick_device(options.device)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", 0)
     facts = [f"- Machine: {ways.machine(device)}", f"- Commit: {ways.commit()}"]
 
     def save(made: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ MODES = {
     "eager, float32": {"dtype": "float32"},
     "compiled, bfloat16": {"dtype": "bfloat16", "compile": "auto"},
 }
+CASE = Case("micro", 16, 64)
 
 
 class TimeIsUpError(Exception):
@@ -45,7 +46,7 @@ class TimeIsUpError(Exception):
 def serve(device: torch.device, folder: Path) -> None:
     """Answer each line of standard input, `MODE SECONDS START`, with the steps that were trained in that time."""
     torch.set_num_threads(1)
-    dataset = ways.random_dataset(folder, Case("micro", 16, 64))
+    dataset = ways.random_dataset(folder, CASE)
     degradation = presets.load("digits-quick")["degradation"]
 
     def trained(mode: str, seconds: float, start: float) -> int:
@@ -136,6 +137,7 @@ def mps(folder: Path) -> Iterator[dict[str, str]]:
 def measure(context: Context) -> dict[str, Any]:
     from gpu_parts import MEASURED, NO_CUDA, result
 
+    ways.random_dataset(context.folder, CASE)  # before several processes look for it
     counts = (1, 2) if context.quick else (1, 2, 4, 8)
     seconds = 0.5 if context.quick else 4.0
     table: dict[str, dict[int, float | str]] = {}

@@ -37,7 +37,7 @@ from coldtune.training.state import TrainingState
 from training import attempt, rates
 
 CASES = {"cuda": ("base-32", "micro-16", "small-32"), "cpu": ("micro-16",)}
-IMAGES = {16: 512, 32: 256, 128: 16}
+IMAGES = {16: 512, 32: 128, 128: 16}
 """Images of a span, by image size."""
 _LONG = 100
 """If T is larger, the plain loop that iterates its blur is extrapolated, because it needs T^2 convolutions."""
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", metavar="SIZE-PIXELS", help="default: some that suit the device")
     parser.add_argument("--ways", nargs="+", help="names of ways, or parts of names (default: all)")
     parser.add_argument("--device", help="default: the GPU if there is a GPU")
-    parser.add_argument("--images", type=int, help="images of a sampling (default: 512, 256, 16 at 16, 32, 128 px)")
+    parser.add_argument("--images", type=int, help="images of a sampling (default: 512, 128, 16 at 16, 32, 128 px)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way, of a span each (default 3)")
     parser.add_argument("--seconds", type=float, default=0.5, help="least length of a span (default 0.5)")
     parser.add_argument("--json", type=Path, help="also write all rows into this file")

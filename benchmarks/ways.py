@@ -104,8 +104,13 @@ WAYS = (
 
 
 def chosen(names: Sequence[str] | None) -> list[Way]:
-    """Return the ways whose names contain one of `names`. None returns all ways."""
-    found = [way for way in WAYS if names is None or any(name == way.name or name in way.name for name in names)]
+    """Return the ways of these names. A text that is no way's name stands for all ways whose names contain it."""
+    whole = {way.name for way in WAYS}
+    found = [
+        way
+        for way in WAYS
+        if names is None or any(name == way.name or (name not in whole and name in way.name) for name in names)
+    ]
     if not found:
         sys.exit(f"--ways {' '.join(names or [])}: allowed are parts of {', '.join(repr(way.name) for way in WAYS)}")
     return found
@@ -344,4 +349,5 @@ def heading(title: str, script: str, device: torch.device) -> str:
 
 
 def pick_device(name: str | None) -> torch.device:
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
