@@ -29,7 +29,7 @@ from ways import ROOT, Case
 
 import training
 from coldtune import presets
-from coldtune.data import DataConfig, Dataset, prepare, to_float, to_uint8
+from coldtune.data import DataConfig, prepare, to_float, to_uint8
 from coldtune.diffusion import RestorerConfig, build_degradation
 from coldtune.metrics import (
     DISTANCES,
@@ -730,7 +730,7 @@ def _quality_result(fids: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     ):
         half = float(stats.t.ppf(0.95, freedom)) * error
         intervals[name] = (difference - half, difference + half)
-    low, high = intervals["independent"]
+    low, high = intervals["paired by seed"]
     verdict = "undecided"
     if -margin < low and high < margin:
         verdict = "practically equal within one sd of the training seeds"
@@ -741,7 +741,8 @@ def _quality_result(fids: Mapping[str, Sequence[float]]) -> dict[str, Any]:
         "\n".join(lines)
         + f"\n\nMargin, stated beforehand: one standard deviation of the trainings `{first}`, {margin:.4f}. "
         f"Difference of the means, `{second}` minus `{first}`: {difference:+.4f}. Its 90 % intervals: {shown}. "
-        f"By the independent interval (two one-sided tests at 5 %): **{verdict}**."
+        "Trainings of one seed begin with the same weights and see the same images, so the verdict is that of the "
+        f"paired interval (two one-sided tests at 5 %): **{verdict}**."
     )
     return result(f"measured: {verdict}", text, fids=dict(fids), margin=margin, intervals=intervals)
 
