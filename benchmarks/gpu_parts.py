@@ -399,15 +399,19 @@ def sweeps(context: Context) -> dict[str, Any]:
     """Run two studies, kill one of them, resume it, and look at what MLflow has."""
     checks: dict[str, Any] = {}
     threads = [
-        threading.Thread(target=_guard, args=(checks, name, work, context))
+        threading.Thread(target=_guard, args=(checks, name, work, context), daemon=True)
         for name, work in (("blur, killed and resumed", _killed_sweep), ("samplers", _samplers))
     ]
-    for thread in threads:
-        thread.start()
-        if not context.cuda:
+    try:
+        for thread in threads:
+            thread.start()
+            if not context.cuda:
+                thread.join()
+        for thread in threads:
             thread.join()
-    for thread in threads:
-        thread.join()
+    finally:
+        for log in sorted(context.folder.glob("*.txt")):
+            print(f"--- {log.name}\n{log.read_text(errors='replace')[-8000:]}", flush=True)
     failed = [name for name, found in checks.items() if "error" in found]
     lines = []
     for name, found in checks.items():
