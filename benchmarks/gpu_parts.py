@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -519,10 +519,7 @@ def _check_runs(home: Path, trials: int, found: dict[str, Any], context: Context
         twice += len(logged) - len(set(logged))
         missing += len(set(steps) - set(logged))
     found["steps of the loss that are missing, or there twice"] = f"{missing}, {twice}"
-    devices = {
-        json.dumps(entry["about"].get("device") or entry["about"].get("made", {}).get("device"))
-        for entry in _manifests(home)
-    }
+    devices = _devices(home)
     found["devices that the store names"] = ", ".join(sorted(devices))
     values = [trial.values[0] for trial in complete]
     if values:
@@ -534,12 +531,13 @@ def _check_runs(home: Path, trials: int, found: dict[str, Any], context: Context
         raise RuntimeError(f"MLflow's runs are {states}, and {missing} steps are missing")
 
 
-def _manifests(home: Path) -> Iterator[dict[str, Any]]:
+def _devices(home: Path) -> set[str]:
+    """Return the devices on which the checkpoints in a home's store were made."""
+    found = set()
     for path in home.glob("store/train/*/*/manifest.json"):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            found = json.loads(path.read_text())
-            found["about"]["device"] = found["about"].get("device") or found.get("device")
-            yield found
+            found.add(str(json.loads(path.read_text())["made"]["device"]))
+    return found
 
 
 # --- (b) NCCL
