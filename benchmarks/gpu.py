@@ -90,7 +90,7 @@ class Running:
             tail = self.output.read_text(errors="replace")[-1500:]
             result = {"verdict": "failed", "markdown": f"```\n{tail}\n```", "data": {}}
         if late:
-            result["verdict"] = f"stopped at its limit of {self.limit:.0f} s"
+            result["verdict"] = f"stopped after {seconds:.0f} s, its limit is {self.limit:.0f} s"
         return {**result, "seconds": round(seconds, 1)}
 
 
@@ -137,14 +137,18 @@ class Benchmark:
         fitting = [name for name in group if self.left() > max(_LEAST, PARTS[name].seconds)]
         slower = 4 if self.options.device == "cpu" else 1
         running = [self._start(name, min(slower * PARTS[name].limit, self.left())) for name in fitting]
-        while running:
-            for part in list(running):
-                over = time.monotonic() - part.started > part.limit
-                if part.process.poll() is None and not over:
-                    continue
-                running.remove(part)
+        try:
+            while running:
+                for part in list(running):
+                    over = time.monotonic() - part.started > part.limit
+                    if part.process.poll() is None and not over:
+                        continue
+                    running.remove(part)
+                    self._keep(part, part.end())
+                time.sleep(0.2)
+        finally:
+            for part in running:
                 self._keep(part, part.end())
-            time.sleep(0.2)
 
     def _start(self, name: str, limit: float) -> Running:
         print(f"{self._clock()} {name}: begins, at most {limit:.0f} s", flush=True)
@@ -240,6 +244,7 @@ def main() -> None:
     parser.add_argument("--commit", help="the commit, if this folder is no git checkout")
     options = parser.parse_args()
     options.at_once = options.at_once or (1 if options.device == "cpu" else 4)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # then the running parts are ended too
     scratch = Path(tempfile.mkdtemp(prefix="ctgpu", dir="/tmp"))  # the paths of Ray's sockets must be short
     try:
         Benchmark(options, scratch).run()
