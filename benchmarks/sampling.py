@@ -184,8 +184,7 @@ def table(case: Case, rows: Sequence[Mapping[str, Any]]) -> str:
             f"{row['first_s']:.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    notes = [f"- {row['way']}: {note}" for row in rows for note in row.get("notes", [])]
-    return "\n".join([*lines, *([""] if notes else []), *notes, ""])
+    return "\n".join([*lines, *ways.notes(rows), ""])
 
 
 def main() -> None:

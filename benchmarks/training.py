@@ -46,7 +46,7 @@ CASES = {
     "cpu": ("micro-16",),
 }
 LR, EMA_DECAY = 1e-4, 0.995
-_MOST_STEPS = 2000  # of a span
+_LEAST_STEPS, _MOST_STEPS = 5, 2000  # of a span. In the first span, a way may capture its graph at the fourth step.
 
 
 class NoCheckpoints:
@@ -162,7 +162,7 @@ def _begin(way: Way, case: Case, dataset: Dataset, device: torch.device, seconds
         for name in ("first_s", "again_s"):
             row[name] = ways.timed(lambda: call(way, case, dataset, device, 1, 0), device)
         step = min(call(way, case, dataset, device, 2, 2)) / 2  # a graph may be captured in the other span
-    row["steps"] = max(3, min(_MOST_STEPS, math.ceil(seconds / step)))
+    row["steps"] = max(_LEAST_STEPS, min(_MOST_STEPS, math.ceil(seconds / step)))
     print(
         f"{case}: {way.name}: first step {row['first_s']:.1f} s, {step * 1e3:.2f} ms/step", file=sys.stderr, flush=True
     )
@@ -206,8 +206,7 @@ def table(case: Case, rows: Sequence[Mapping[str, Any]]) -> str:
             f"{row['again_s']:.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    notes = [f"- {row['way']}: {note}" for row in rows for note in row.get("notes", [])]
-    return "\n".join([*lines, *([""] if notes else []), *notes, ""])
+    return "\n".join([*lines, *ways.notes(rows), ""])
 
 
 def rates(rows: Sequence[Mapping[str, Any]], device: torch.device) -> str:

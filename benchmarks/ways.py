@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -257,6 +257,15 @@ def noting(into: dict[str, Any]) -> Iterator[None]:
                 text = str(warning.message).strip().partition("\n")[0][:300]
                 if issubclass(warning.category, UserWarning) and text not in notes:
                     notes.append(text)
+
+
+def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each different note, with the ways that have it."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for note in row.get("notes", []):
+            found.setdefault(note, []).append(row["way"])
+    return [*([""] if found else []), *(f"- {'; '.join(names)}: {note}" for note, names in found.items())]
 
 
 def first_line(error: BaseException) -> str:
