@@ -71,8 +71,8 @@ class Way:
         unknown = self.training.keys() - TrainingConfig.model_fields.keys()
         if unknown:
             return f"this version has no key training.{', training.'.join(sorted(unknown))}"
-        if self.parts is not None and device.type != "cuda" and "captured" in self.parts:
-            return "no CUDA: only NVIDIA's cards capture graphs"
+        if self.parts is not None and device.type != "cuda":
+            return "no CUDA: these parts are for GPUs"
         if (self.dtype == "tf32" or self.convolutions) and device.type != "cuda":
             return "no CUDA: TF32 exists on NVIDIA's cards only"
         return None
