@@ -18,6 +18,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -369,7 +370,7 @@ def sampled(context: Context) -> dict[str, Any]:
     cases = ["base-32", "micro-16"] if context.cuda else ["micro-16"]
     rounds, seconds = (2, 0.4) if context.cuda else (1, 0.05)
     names = ["plain", "ours, float32", "ours, bfloat16, compiled"]
-    images = {} if context.cuda else {"images": 4}
+    images = {} if context.cuda else {"images": 8}
     return _timings(context, sampling, cases, names, rounds=rounds, seconds=seconds, **images)
 
 
@@ -378,17 +379,24 @@ def _timings(
 ) -> dict[str, Any]:
     """Measure case by case with the functions of a script, and keep each case as soon as it ends."""
     ways.warm_up(context.device)
-    tables, rows, made = [], list[dict[str, Any]](), result(MEASURED, "nothing was measured")
+    tables, rows, made = list[str](), list[dict[str, Any]](), result(MEASURED, "nothing was measured")
+
+    def keep(case: Case, found: list[dict[str, Any]]) -> dict[str, Any]:
+        so_far = [*rows, *found]
+        failed = any("failed" in row.get("skipped", "") for row in so_far)
+        text = "\n".join([*tables, script.table(case, found), training.rates(so_far, context.device)])
+        kept = result("measured, with failed rows" if failed else MEASURED, text, rows=so_far)
+        context.save(kept)
+        return kept
+
     for case in map(Case.parse, cases):
         images = how.get("images") or (sampling.IMAGES[case.pixels] if script is sampling else None)
         settings = {**how, "images": images} if images else how
+        settings = {**settings, "keep": partial(keep, case)}
         found = script.measure_case(case, ways.chosen(names), context.device, context.folder, **settings)
+        made = keep(case, found)
         rows += found
         tables.append(script.table(case, found))
-        failed = any("failed" in row.get("skipped", "") for row in rows)
-        verdict = "measured, with failed rows" if failed else MEASURED
-        made = result(verdict, "\n".join([*tables, training.rates(rows, context.device)]), rows=rows)
-        context.save(made)
     return made
 
 

@@ -34,7 +34,7 @@ from coldtune.stages.trial import parse_trial
 from coldtune.store.store import Store
 from coldtune.training import TrainingConfig, load_restorer
 from coldtune.training.state import TrainingState
-from training import attempt, rates
+from training import attempt, rates, spread
 
 CASES = {"cuda": ("base-32", "micro-16", "small-32"), "cpu": ("micro-16",)}
 IMAGES = {16: 512, 32: 128, 128: 16}
@@ -112,12 +112,30 @@ class OurSampling:
 
 
 def measure_case(
-    case: Case, chosen: Sequence[Way], device: torch.device, folder: Path, rounds: int, seconds: float, images: int
+    case: Case,
+    chosen: Sequence[Way],
+    device: torch.device,
+    folder: Path,
+    rounds: int,
+    seconds: float,
+    keep: Callable[[list[dict[str, Any]]], object] = lambda _: None,
+    images: int = 8,
 ) -> list[dict[str, Any]]:
-    """Return a row for each way, measured in turn."""
+    """Return a row for each way, measured in turn. `keep` is called with the rows so far whenever there is more."""
     dataset = ways.random_dataset(folder, case)
     work = ways.flops(case, device, backward=False)
-    rows, made = [], dict[str, PlainSampling | OurSampling]()
+    rows, made = list[dict[str, Any]](), dict[str, PlainSampling | OurSampling]()
+
+    def finish() -> None:
+        for row in rows:
+            if "runs" in row and "skipped" not in row:
+                span = statistics.median(row["spans"] or [row["rough"] * row["runs"]])
+                row["images_per_s"] = images * row["runs"] * row["share"] / span
+                row["nfe_per_s"] = row["images_per_s"] * case.steps
+                rate = ways.matmul_rate(row["dtype"], device)
+                row["mfu"] = row["nfe_per_s"] * work / rate if rate else None
+        keep(rows)
+
     for way in chosen:
         row: dict[str, Any] = {"case": str(case), "way": way.name, "dtype": way.dtype, "images": images, "spans": []}
         rows.append(row)
@@ -133,20 +151,17 @@ def measure_case(
                 made[way.name] = kind(way, case, dataset, folder, images, device)
                 row["first_s"] = ways.timed(made[way.name].run, device)
                 again = ways.timed(made[way.name].run, device)
+            row["rough"] = again
             row["runs"], row["share"] = max(1, math.ceil(seconds / again)), made[way.name].share
             print(f"{case}: {way.name}: first {row['first_s']:.1f} s, then {again:.2f} s", file=sys.stderr, flush=True)
 
         attempt(row, begin)
+        finish()
     for _ in range(rounds):
         for row in rows:
             if "skipped" not in row:
                 attempt(row, lambda row=row: _round(row, made[row["way"]].run, device))
-    for row in rows:
-        if row["spans"] and "skipped" not in row:
-            row["images_per_s"] = images * row["runs"] * row["share"] / statistics.median(row["spans"])
-            row["nfe_per_s"] = row["images_per_s"] * case.steps
-            rate = ways.matmul_rate(row["dtype"], device)
-            row["mfu"] = row["nfe_per_s"] * work / rate if rate else None
+        finish()
     return rows
 
 
@@ -168,14 +183,13 @@ def table(case: Case, rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     base = next((row["images_per_s"] for row in rows if row["way"] == ways.PLAIN and "images_per_s" in row), None)
     for row in rows:
-        if "images_per_s" not in row:
+        if "skipped" in row or "images_per_s" not in row:
             lines.append(f"| {row['way']} | not measured: {row.get('skipped', 'stopped')} | | | | | |")
             continue
         runs = row["images"] * row["runs"] * row["share"]
-        low, high = (runs / seconds for seconds in (max(row["spans"]), min(row["spans"])))
         cells = [
             row["way"],
-            f"{ways.rate_text(row['images_per_s'])} ({ways.rate_text(low)} to {ways.rate_text(high)})"
+            f"{ways.rate_text(row['images_per_s'])} ({spread(runs, row['spans'])})"
             + (" *" if row["share"] < 1 else ""),
             ways.rate_text(row["nfe_per_s"]),
             f"{row['images_per_s'] / base:.2f}" if base else "-",
@@ -205,7 +219,7 @@ def main() -> None:
         for case in map(Case.parse, options.cases or CASES[device.type]):
             images = options.images or IMAGES[case.pixels]
             found = measure_case(
-                case, ways.chosen(options.ways), device, Path(folder), options.rounds, options.seconds, images
+                case, ways.chosen(options.ways), device, Path(folder), options.rounds, options.seconds, images=images
             )
             print(table(case, found), flush=True)
             rows += found

@@ -125,29 +125,41 @@ def our_spans(way: Way, case: Case, dataset: Dataset, device: torch.device, step
 
 
 def measure_case(
-    case: Case, chosen: Sequence[Way], device: torch.device, folder: Path, rounds: int, seconds: float
+    case: Case,
+    chosen: Sequence[Way],
+    device: torch.device,
+    folder: Path,
+    rounds: int,
+    seconds: float,
+    keep: Callable[[list[dict[str, Any]]], object] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Return a row for each way, measured in turn."""
+    """Return a row for each way, measured in turn. `keep` is called with the rows so far whenever there is more."""
     dataset = ways.random_dataset(folder, case)
     work = ways.flops(case, device, backward=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
+
+    def finish() -> None:
+        for row in rows:
+            if "rough" in row and "skipped" not in row:
+                span = statistics.median(row["spans"] or [row["rough"] * row["steps"]])
+                row["images_per_s"] = case.batch * row["steps"] / span
+                rate = ways.matmul_rate(row["dtype"], device)
+                row["mfu"] = row["images_per_s"] * work / rate if rate else None
+        keep(rows)
+
     for way in chosen:
         row: dict[str, Any] = {"case": str(case), "way": way.name, "dtype": way.dtype, "batch": case.batch, "spans": []}
-        rows.append(row)
+        rows.append(row | {"flop_per_image": work})
         if reason := way.unavailable(device):
-            row["skipped"] = reason
+            rows[-1]["skipped"] = reason
             continue
-        attempt(row, lambda way=way, row=row: _begin(way, case, dataset, device, seconds, row))
+        attempt(rows[-1], lambda way=way: _begin(way, case, dataset, device, seconds, rows[-1]))
+        finish()
     for _ in range(rounds):
         for way, row in zip(chosen, rows, strict=True):
             if "skipped" not in row:
                 attempt(row, lambda way=way, row=row: _round(way, case, dataset, device, row))
-    for row in rows:
-        if row["spans"] and "skipped" not in row:
-            row["images_per_s"] = case.batch * row["steps"] / statistics.median(row["spans"])
-            rate = ways.matmul_rate(row["dtype"], device)
-            row["mfu"] = row["images_per_s"] * work / rate if rate else None
-            row["flop_per_image"] = work
+        finish()
     return rows
 
 
@@ -162,6 +174,7 @@ def _begin(way: Way, case: Case, dataset: Dataset, device: torch.device, seconds
         for name in ("first_s", "again_s"):
             row[name] = ways.timed(lambda: call(way, case, dataset, device, 1, 0), device)
         step = min(call(way, case, dataset, device, 2, 2)) / 2  # a graph may be captured in the other span
+    row["rough"] = step
     row["steps"] = max(_LEAST_STEPS, min(_MOST_STEPS, math.ceil(seconds / step)))
     print(
         f"{case}: {way.name}: first step {row['first_s']:.1f} s, {step * 1e3:.2f} ms/step", file=sys.stderr, flush=True
@@ -183,6 +196,13 @@ def attempt(row: dict[str, Any], work: Callable[[], None]) -> None:
     gc.collect()
 
 
+def spread(images: float, spans: Sequence[float]) -> str:
+    """Return the lowest and the highest rate of spans with so many images each."""
+    if not spans:
+        return "rough: from two steps"
+    return f"{ways.rate_text(images / max(spans))} to {ways.rate_text(images / min(spans))}"
+
+
 def table(case: Case, rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a case's rows as Markdown."""
     lines = [
@@ -192,13 +212,12 @@ def table(case: Case, rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     base = next((row["images_per_s"] for row in rows if row["way"] == ways.PLAIN and "images_per_s" in row), None)
     for row in rows:
-        if "images_per_s" not in row:
+        if "skipped" in row or "images_per_s" not in row:
             lines.append(f"| {row['way']} | not measured: {row.get('skipped', 'stopped')} | | | | | |")
             continue
-        low, high = (case.batch * row["steps"] / seconds for seconds in (max(row["spans"]), min(row["spans"])))
         cells = [
             row["way"],
-            f"{ways.rate_text(row['images_per_s'])} ({ways.rate_text(low)} to {ways.rate_text(high)})",
+            f"{ways.rate_text(row['images_per_s'])} ({spread(case.batch * row['steps'], row['spans'])})",
             f"{row['images_per_s'] / base:.2f}" if base else "-",
             "-" if row["mfu"] is None else f"{row['mfu']:.1%}",
             ways.bytes_text(row.get("peak_bytes")),

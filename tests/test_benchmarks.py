@@ -53,7 +53,7 @@ def test_gpu_part_keeps_its_result_and_is_skipped_when_done(tmp_path: Path) -> N
 @pytest.mark.parametrize("script", ["training.py", "sampling.py"])
 def test_ways_are_compared_in_a_table_and_others_have_a_reason(script: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
-    images = ["--images", "4"] if script == "sampling.py" else []
+    images = ["--images", "8"] if script == "sampling.py" else []
     cases = ["--device", "cpu", "--cases", "micro-16-b4", "--rounds", "1", "--seconds", "0.01"]
     done = run(script, *cases, "--ways", "closed-form", "ours, float32", "tf32", "--json", str(file), *images)
     assert done.returncode == 0, done.stderr
