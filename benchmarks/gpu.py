@@ -250,7 +250,8 @@ def main() -> None:
         Benchmark(options, scratch).run()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    print((options.out / REPORT).read_text())
+    text = (options.out / REPORT).read_text()
+    print(text, "\nIn short:\n", *(line for line in text.splitlines() if line.startswith("| `")), sep="\n")
 
 
 if __name__ == "__main__":
