@@ -1,8 +1,8 @@
 """Try and measure the whole platform on a GPU, part by part, in order of value.
 
     uv run benchmarks/gpu.py --out gpu                          # everything: about 20 minutes
-    uv run benchmarks/gpu.py --out gpu --budget 540             # what fits into 9 minutes
-    uv run benchmarks/gpu.py --out gpu --skip-done              # another day: what is still missing in gpu/
+    uv run benchmarks/gpu.py --out gpu --budget 540             # the parts that fit into 9 minutes
+    uv run benchmarks/gpu.py --out gpu --skip-done              # another day: the parts without a result
     uv run benchmarks/gpu.py --out tried --device cpu --quick   # all its code, tiny, without a GPU
 
 Where the packages are installed but uv is not, `python3 benchmarks/gpu.py` does the same. Each part runs in its own
@@ -41,7 +41,7 @@ class Part:
     Attributes:
         question: The question that it answers.
         seconds: The time that it takes on an H100.
-        limit: The time after which it is ended.
+        limit: The benchmark ends the part after this time.
         alone: It measures time, so nothing else may run beside it.
     """
 
@@ -107,7 +107,7 @@ def _end_group(process: subprocess.Popen[bytes], number: int, patience: float) -
 
 
 class Benchmark:
-    """The results so far, and the folder in which they are kept."""
+    """The results so far, and their folder."""
 
     def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
         self.options, self.scratch, self.out = options, scratch, options.out

@@ -1,4 +1,4 @@
-"""The parts of benchmarks/gpu.py, which starts each in its own process: `gpu_parts.py NAME --result FILE`."""
+"""The parts of benchmarks/gpu.py, each for a process of its own: `gpu_parts.py NAME --result FILE`."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ Rows = dict[int, dict[str, float]]
 
 @dataclass
 class Context:
-    """What a part is given.
+    """The arguments of a part.
 
     Attributes:
         scratch: A folder that all parts of a run share.
         folder: A folder of this part.
-        seconds: The time after which the part is ended.
+        seconds: The time limit of the part.
         save: Keeps a result. A later result replaces it.
     """
 
@@ -115,7 +115,7 @@ def worst(rows: Rows, expected: Rows, first: int = 1, last: int = 10) -> float:
 
 
 def verdict_of(checks: Sequence[tuple[str, float, float]]) -> tuple[str, str]:
-    """Return a verdict and a table. A check is a name, a value and the bound below which the value must be."""
+    """Return a verdict and a table. A check is a name, a value and its largest allowed value."""
     lines = ["| check | value | bound, stated beforehand | |", "|:--|--:|--:|:--|"]
     lines += [
         f"| {name} | {value:.3g} | {bound:.3g} | {'ok' if value <= bound else '**over**'} |"
@@ -404,7 +404,7 @@ def _timings(
 
 
 def sweeps(context: Context) -> dict[str, Any]:
-    """Run two studies, kill one of them, resume it, and look at what MLflow has."""
+    """Run two studies, kill one of them, resume it, and check MLflow's runs."""
     checks: dict[str, Any] = {}
     threads = [
         threading.Thread(target=_guard, args=(checks, name, work, context), daemon=True)
@@ -676,8 +676,7 @@ def _leak_result(context: Context, readings: Sequence[Mapping[str, Any]]) -> dic
     text = (
         f"{len(readings)} trials (train, sample, judge) in one process. Bound, stated beforehand: tensors that stay "
         f"after a trial and gc.collect() take at most {ways.bytes_text(bound)}. Largest: {ways.bytes_text(max(left))}. "
-        "What torch reserves after a trial is its allocator's cache, which other processes cannot use.\n\n"
-        + "\n".join(lines)
+        "The reserved memory is the cache of torch's allocator. Other processes cannot use it.\n\n" + "\n".join(lines)
     )
     if not context.cuda:
         text = "No CUDA: the memory of the process stands in for that of a GPU, without a verdict.\n\n" + text

@@ -82,7 +82,7 @@ def serve(device: torch.device, folder: Path) -> None:
 @contextmanager
 def processes(count: int, device: torch.device, folder: Path, env: Mapping[str, str]) -> Iterator[list[Any]]:
     command = [sys.executable, __file__, str(device), str(folder)]
-    # Otherwise each process starts a compiler for each core. What they compile lies in the cache after the first.
+    # Otherwise each process starts a compiler for each core. The first process fills the cache for all others.
     env = {"TORCHINDUCTOR_COMPILE_THREADS": "4", **env}
     with (folder / "packing.txt").open("a") as log:
         started = [

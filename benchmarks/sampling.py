@@ -5,7 +5,7 @@
 
 The rows of the plain loop call the network and D as published code does, or `coldtune.sample` with D in closed form.
 The other rows are the stage `sample` of a trial with these settings of `training:`, from its checkpoint to its 8-bit
-images. All rows use the same untrained network, which is as fast as a trained network. The ways take turns in one
+images. All rows use the same untrained network, and it is as fast as a trained network. The ways take turns in one
 process. A number is the median of all spans, and the device is synchronised before and after each span. NFE are
 evaluations of the network. A row with a star is extrapolated from five of its T steps.
 """

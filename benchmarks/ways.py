@@ -1,4 +1,4 @@
-"""Ways to train and sample that benchmarks/training.py and benchmarks/sampling.py compare, and what they share.
+"""Ways to train and sample for benchmarks/training.py and benchmarks/sampling.py, and the functions that both share.
 
 To compare another way, add a line to `WAYS`. A way whose configuration key does not exist yet is skipped with a reason.
 """
@@ -53,7 +53,7 @@ class Way:
         dtype: The arithmetic, whose measured rate the row is compared with.
         plain: True for a loop as published code writes it, False for coldtune's own `train` and sampling.
         iterated: The plain loop computes D(x, t) by t convolutions, not in closed form.
-        convolutions: TF32 in convolutions only, which is torch's default.
+        convolutions: TF32 in convolutions only. This is torch's default.
         training: Settings of `training:` besides the size of the batch.
         parts: The parts of `training.compile: auto` that are on. None leaves the choice to coldtune.
     """
@@ -233,7 +233,7 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
 
 @contextmanager
 def peak_memory(device: torch.device, into: dict[str, Any]) -> Iterator[None]:
-    """Keep the largest `peak_bytes` that a block allocated on the GPU, above what was allocated before it."""
+    """Keep the largest `peak_bytes` that a block allocated on the GPU, above the allocations before it."""
     if device.type != "cuda":
         yield
         return
