@@ -89,6 +89,7 @@ class Way:
 PLAIN = "plain loop, iterated blur"
 BF16 = {"dtype": "bfloat16"}
 NO_GRAPH = ("static", "compiled", "channels_last")
+NO_COMPILER = ("static", "captured", "channels_last")
 WAYS = (
     Way(PLAIN, plain=True, iterated=True),
     Way("plain loop, iterated blur, TF32 convolutions", plain=True, iterated=True, convolutions=True),
@@ -98,7 +99,7 @@ WAYS = (
     Way("ours, bfloat16", "bfloat16", training=BF16),
     Way("ours, tf32, compiled", "tf32", training={"dtype": "tf32", "compile": "auto"}),
     Way("ours, bfloat16, compiled", "bfloat16", training={**BF16, "compile": "auto"}),
-    Way("ours, bfloat16, graph only", "bfloat16", training={**BF16, "compile": "auto"}, parts=("static", "captured")),
+    Way("ours, bfloat16, graph only", "bfloat16", training={**BF16, "compile": "auto"}, parts=NO_COMPILER),
     Way("ours, bfloat16, no graph", "bfloat16", training={**BF16, "compile": "auto"}, parts=NO_GRAPH),
 )
 
