@@ -85,7 +85,7 @@ class Iterated:
         levels = [x]
         for step in range(int(t.max())):
             levels.append(self.convolve(levels[-1], step))
-        return torch.stack(levels)[t, torch.arange(len(x))]
+        return torch.stack(levels)[t, torch.arange(len(x), device=x.device)]
 
     def tacos(self, x: Tensor, x0_hat: Tensor) -> Tensor:
         for s in range(self.steps, 0, -1):
