@@ -71,7 +71,8 @@ def _verdicts(
         sentences += judging.against_base(names[base.number])
     if "best" in spec.comparisons.family:
         best = judging.judge(Family("best", members))
-        rivals = [number for number, name in names.items() if name in best.rivals]
+        if any(verdict.about_settings for verdict in best.verdicts):
+            rivals = [number for number, name in names.items() if name in best.rivals]
         sentences += judging.against_best(best)
     if sentences:
         sentences.append(split_variance(judging.settings).sentence(spec.objective.metric))
