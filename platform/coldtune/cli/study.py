@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from pathlib import Path
 
@@ -146,10 +145,11 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 def _show(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.progress.results import print_results
     from coldtune.studies.progress.table import build_table
+    from coldtune.studies.spec.comparisons import check_equal_within
     from coldtune.studies.trials.reading import read_study
 
-    if options.equal_within is not None and not 0 < options.equal_within < math.inf:
-        raise ValueError(f"--equal-within {options.equal_within:g}: must be a number greater than 0")
+    if options.equal_within is not None:
+        check_equal_within(options.equal_within)
     reader = read_study(find_study(find_home(options), options.name))
     print_results(console, reader, build_table(reader, equal_within=options.equal_within))
     return 0

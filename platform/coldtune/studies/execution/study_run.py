@@ -158,7 +158,8 @@ class _StudyRun:
         checked, ledger = self.session.checked, self.session.ledger
         if checked.space.size is None:
             dispatch.on_test(checked, ledger, self.runs, job, resources, self.console)
-        for path in build_table(ledger).write(checked.folder.path):
+        table = build_table(ledger, equal_within=checked.options.equal_within)
+        for path in table.write(checked.folder.path):
             self.runs.parent.artifact(path)
         self.runs.finished()
 

@@ -29,6 +29,7 @@ from coldtune.studies.preflight.ray_start import check_ray
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.space import Space
 from coldtune.studies.space.validate import build_space, check_seeds, warn_of_seeds
+from coldtune.studies.spec.comparisons import check_equal_within
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.replicates import MOST_REPLICATES
@@ -160,6 +161,8 @@ def _check_options(options: RunOptions, threads: int) -> None:
     ):
         if count is not None and not 1 <= count <= most:
             raise ValueError(f"{flag} {count}: at least 1 and at most {most:,}")
+    if options.equal_within is not None:
+        check_equal_within(options.equal_within)
     check_gpus(options.workers, options.gpus_per_trial)
     if options.gpus_per_trial and threads > 1:
         raise ValueError(f"--threads {threads}: changes nothing on a GPU (--gpus-per-trial). Leave it out.")

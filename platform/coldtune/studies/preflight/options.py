@@ -125,6 +125,7 @@ class RunOptions:
         store: The place of finished work. None means `store` in the home.
         storage: Optuna's database. None means a journal in the home.
         password_file: The file with the passwords of `storage` and `tracking_uri`.
+        equal_within: A difference of the objective that does not matter in verdicts. None means that of the spec.
         workers: The processes that train a trial together.
         gpus_per_trial: The GPUs of a trial. A fraction lets several trials share a GPU.
         limits: The limits at which the study stops by itself.
@@ -182,6 +183,15 @@ class RunOptions:
         "file with the passwords of --storage and --tracking-uri (default: PGPASSWORD, MLFLOW_TRACKING_PASSWORD, ...)",
         "FILE",
         Path,
+        kept=True,
+    )
+    equal_within: float | None = _option(
+        None,
+        "--equal-within",
+        "a difference of the objective that does not matter, so that settings can be practically equal (default: "
+        "comparisons.equal_within of the space)",
+        "D",
+        float,
         kept=True,
     )
     workers: int = _option(1, "--workers", "processes that train a trial together (default 1)", "N", int, kept=True)

@@ -40,7 +40,7 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
     Args:
         finished: False if the run was interrupted.
     """
-    table = build_table(ledger, () if finished else ledger.running())
+    table = build_table(ledger, () if finished else ledger.running(), checked.options.equal_within)
     print_results(console, ledger, table)
     written = _write_table(console, table, checked, finished)
     ended, done = ledger.ended(), describe_ended(checked, ledger)

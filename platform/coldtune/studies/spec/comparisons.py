@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -35,3 +36,9 @@ class Comparisons(Config):
         if len(set(value)) < len(value) or not value:
             raise ValueError("must name base, best or both, each once")
         return value
+
+
+def check_equal_within(value: float) -> None:
+    """Raise ValueError if `--equal-within` is not a number greater than 0."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"--equal-within {value:g}: must be a number greater than 0")
