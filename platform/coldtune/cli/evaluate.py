@@ -31,8 +31,8 @@ RUN is STUDY/NUMBER, STUDY (its best trial), an MLflow run id, or a trial's conf
 
 
 _NETWORKS = (
-    "Each run is one trained network, so these comparisons are about networks and not about settings. For a verdict on "
-    "settings, train each several times (--replicates)."
+    "These comparisons are about the trained networks of the runs. For a verdict on settings, train each several times "
+    "(--replicates)."
 )
 
 

@@ -12,6 +12,7 @@ from coldtune import presets
 from coldtune.config import plain
 from coldtune.dotted import leaves, set_key
 from coldtune.metrics import Judgement, Value, compare
+from coldtune.reports.networks import describe_networks
 from coldtune.reports.paper.tables import FilledTable, PaperColumn, PaperTable
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.studies.designs.paper_table import SPLIT, TablePlan, plan_of
@@ -147,8 +148,9 @@ def _verdicts(reader: StudyReader, table: PaperTable, settings: Mapping[Any, Set
         ]
         if judged[0] is not None and judged[1] is not None:
             names = (columns[0].images, columns[1].images)
-            networks = "these are two trained networks, not two settings"
-            lines.append(("measured", f"{compare(judged[0], judged[1], columns[0].metric, names)}; {networks}"))
+            checkpoints = {TrialRecord.of(trial).checkpoint for trial in found if trial is not None}
+            about = describe_networks(len(checkpoints) == 1)
+            lines.append(("measured", f"{compare(judged[0], judged[1], columns[0].metric, names)}. {about}"))
     return lines
 
 

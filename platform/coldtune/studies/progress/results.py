@@ -6,14 +6,13 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from coldtune.metrics import Judgement, compare
+from coldtune.reports.networks import describe_networks
 from coldtune.studies.progress.savings import describe_reuse, describe_untrained_steps
 from coldtune.studies.progress.table import StudyTable, describe_unknown_threads
 from coldtune.studies.progress.text import metric_name, metric_value, print_line, spread_value
 from coldtune.studies.storage.record import StudyRecord, TestResult, TrialRecord
 from coldtune.studies.storage.settings import Spread, spreads_of
 from coldtune.studies.trials.reading import StudyReader
-
-_NETWORKS = "This compares two trained networks and not two settings, because each was trained once."
 
 
 def print_results(console: Console, reader: StudyReader, table: StudyTable) -> None:
@@ -52,7 +51,8 @@ def _compare_with_second(reader: StudyReader, best: FrozenTrial) -> str:
         folders = [reader.local_folder(TrialRecord.of(trial).measured["sampled"]) for trial in (best, second)]
         a, b = (Judgement.load(folder) for folder in folders)
         names = (f"Trial {best.number}", f"trial {second.number}")
-        return f"{compare(a, b, reader.spec.objective.metric, names)}. {_NETWORKS}"
+        same = TrialRecord.of(best).checkpoint == TrialRecord.of(second).checkpoint
+        return f"{compare(a, b, reader.spec.objective.metric, names)}. {describe_networks(same)}"
     except (KeyError, OSError, ValueError):  # measured by an older version, moved, or a metric without an interval
         return ""
 
