@@ -21,6 +21,7 @@ _STYLES = {"finished": "green", "pruned": "yellow", "failed": "red", "interrupte
 _MAX_DECIMALS = 5
 _LEAST_SAVED = 0.5  # seconds: smaller savings get no column
 _SAVED = "train: seconds of its training, or found in the store; saved: seconds of work that was found, not done again"
+_LEAST_SD = 1e-5  # as a share of the largest value: a smaller spread is rounding
 _SPREAD = "mean ± standard deviation between trainings (number of trainings)"
 ANY_WIDTH = 10_000  # characters: wider than any table, so that the measured width is not limited
 
@@ -278,8 +279,11 @@ def _style(state: str) -> str:
 def _cells(rows: Sequence[TrialRow], column: Column) -> list[str]:
     """Return the cells of a metric: values, or `mean ± sd (n)` for settings."""
     values = [row.metrics.get(column.key) for row in rows]
-    spreads = [row.spreads[column.key] for row in rows if column.key in row.spreads]
-    if not any(sd != 0 for sd, _ in spreads):  # no setting, or a quantity that no training changes, such as NFE
+    sds = [row.spreads[column.key][0] for row in rows if column.key in row.spreads]
+    largest = max((abs(value) for value in values if value is not None and math.isfinite(value)), default=0.0)
+    varies = [sd is None or sd > _LEAST_SD * largest for sd in sds]
+    # A quantity that no training changes, such as NFE, has no spread worth printing.
+    if not varies or (not all(varies) and all(sd is None for sd, one in zip(sds, varies, strict=True) if one)):
         return _numbers(values, column.decimals)
     decimals, cells = _decimals(values, column.decimals), []
     for row, value in zip(rows, values, strict=True):

@@ -221,7 +221,8 @@ def test_paper_table_6_shows_three_sets_of_images_of_a_trial(tmp_path: Path) -> 
     assert [cell.value for cell in filled.cells] == [9.0, 5.0]
     assert (
         "measured",
-        "Algorithm 2 is better than Direct: FID -4, 95 % CI [-4, -4], N = 300, same draws",
+        "Algorithm 2 is better than Direct: FID -4, 95 % CI [-4, -4], N = 300, same draws. Both use one trained network, "
+        "so this says nothing about other trainings.",
     ) in filled.foot
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -148,10 +148,15 @@ def _verdicts(reader: StudyReader, table: PaperTable, settings: Mapping[Any, Set
         ]
         if judged[0] is not None and judged[1] is not None:
             names = (columns[0].images, columns[1].images)
-            checkpoints = {TrialRecord.of(trial).checkpoint for trial in found if trial is not None}
-            about = describe_networks(len(checkpoints) == 1)
+            about = describe_networks(_share_network([trial for trial in found if trial is not None]))
             lines.append(("measured", f"{compare(judged[0], judged[1], columns[0].metric, names)}. {about}"))
     return lines
+
+
+def _share_network(trials: Sequence[FrozenTrial]) -> bool:
+    """Return True if trials use the same trained network."""
+    checkpoints = {TrialRecord.of(trial).checkpoint for trial in trials}
+    return len({trial.number for trial in trials}) == 1 or (len(checkpoints) == 1 and None not in checkpoints)
 
 
 def _verdicts_on_settings(

@@ -67,7 +67,7 @@ class MlflowRuns(Events):
     def _name_settings(self) -> None:
         """Tag the runs of trials that began before the study had replicates, so that pages can group them."""
         for trial in self._own_trials():
-            if "setting" in trial.user_attrs or Spool(self.spool, run_file(trial.number)).status() is None:
+            if TrialRecord.of(trial).setting is not None or Spool(self.spool, run_file(trial.number)).status() is None:
                 continue
             with Tracker(self.spool, self.study, trial.number, running=False) as tracker:
                 tracker.tags({"setting": self.ledger.label(trial.number), "replicate": 0})

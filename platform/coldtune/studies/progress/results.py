@@ -51,8 +51,9 @@ def _compare_with_second(reader: StudyReader, best: FrozenTrial) -> str:
         folders = [reader.local_folder(TrialRecord.of(trial).measured["sampled"]) for trial in (best, second)]
         a, b = (Judgement.load(folder) for folder in folders)
         names = (f"Trial {best.number}", f"trial {second.number}")
-        same = TrialRecord.of(best).checkpoint == TrialRecord.of(second).checkpoint
-        return f"{compare(a, b, reader.spec.objective.metric, names)}. {describe_networks(same)}"
+        networks = [TrialRecord.of(trial).checkpoint for trial in (best, second)]
+        about = describe_networks(same=networks[0] == networks[1])
+        return f"{compare(a, b, reader.spec.objective.metric, names)}. {about}"
     except (KeyError, OSError, ValueError):  # measured by an older version, moved, or a metric without an interval
         return ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optuna.trial import TrialState
 
@@ -50,7 +50,7 @@ def judge_settings(reader: StudyReader, equal_within: float | None = None) -> St
         return StudyVerdicts((f"There are no verdicts on {count:,} trainings, only on up to {_MOST_TRAININGS}.",))
     names = {setting.number: _name(setting) for setting in settings}
     try:
-        judgeable = [_judgeable(reader, setting, names[setting.number]) for setting in settings]
+        judgeable = _alike([_judgeable(reader, setting, names[setting.number]) for setting in settings])
     except (KeyError, OSError, ValueError):  # measured by an older version, removed, or a metric without influences
         return StudyVerdicts()
     members = (*names.values(), *_not_asked(reader, settings))
@@ -102,9 +102,12 @@ class _Judging:
         ranked = sorted(judged.verdicts, key=lambda verdict: not verdict.outcome.decided)
         if all(verdict.outcome is Outcome.INCOMPLETE for verdict in ranked):
             return [f"The base is {base}. {_incomplete(self.reader)}"]
-        shown = [self._sentence(verdict) for verdict in ranked[:_MOST_SENTENCES]]
+        shown = ranked[:_MOST_SENTENCES]
+        sentences = [_sentence(verdict) for verdict in shown]
+        if advice := next(filter(None, map(self._advise, shown)), ""):
+            sentences.append(advice)
         more = len(ranked) - len(shown)
-        return [*shown, *([f"{more} more comparisons with the base are in the table's file."] if more else [])]
+        return [*sentences, *([f"{more} more comparisons with the base are not shown."] if more else [])]
 
     def against_best(self, judged: Judged) -> list[str]:
         verdicts = [verdict for verdict in judged.verdicts if verdict.a != judged.best]
@@ -112,18 +115,25 @@ class _Judging:
             return []
         others = [name for name in judged.rivals if name != judged.best]
         if others:
-            return [f"{judged.best} has the best mean. It cannot be told apart from {_listed(others)}."]
-        return [f"{judged.best} is better than every other setting that has a mean."]
+            return [_capital(f"{judged.best} has the best mean. It cannot be told apart from {_listed(others)}.")]
+        return [_capital(f"{judged.best} is better than every other setting that has a mean.")]
 
-    def _sentence(self, verdict: Verdict) -> str:
-        protocol = next(
-            (TrialRecord.of(t).judged_under for t in self.reader.trials() if TrialRecord.of(t).protocol), None
-        )
-        advice = "" if protocol is None else advise(verdict, protocol.num_images, protocol.num_images)
-        paired = (
-            "" if verdict.correlation is None else f"Trainings of equal seeds correlate by {verdict.correlation:.2f}."
-        )
-        return " ".join(filter(None, (verdict.sentence(), paired, advice)))
+    def _advise(self, verdict: Verdict) -> str:
+        """Return what would narrow the interval of a comparison, or "" if it needs nothing."""
+        records = (TrialRecord.of(trial) for trial in self.reader.trials())
+        protocol = next((record.judged_under for record in records if record.protocol), None)
+        said = "" if protocol is None else advise(verdict, protocol.num_images, protocol.num_images)
+        return f"Of {verdict.a} and {verdict.b}: {said}" if said else ""
+
+
+def _sentence(verdict: Verdict) -> str:
+    paired = "" if verdict.correlation is None else f"Trainings of equal seeds correlate by {verdict.correlation:.2f}."
+    return f"{_capital(verdict.sentence())} {paired}".strip()
+
+
+def _capital(sentence: str) -> str:
+    """Begin a sentence about a numbered setting with a capital letter. Names of variants stay as they are."""
+    return sentence[:1].upper() + sentence[1:] if sentence.startswith("setting ") else sentence
 
 
 def _takes_part(reader: StudyReader, setting: Setting) -> bool:
@@ -149,6 +159,19 @@ def _judgeable(reader: StudyReader, setting: Setting, name: str) -> Judgeable:
         for trial in setting.finished.values()
     ]
     return Judgeable(name, () if missing else tuple(trainings), missing)
+
+
+def _alike(settings: list[Judgeable]) -> list[Judgeable]:
+    """Take the reference as fixed for all trainings, if it is for some. Judgements of earlier versions took it so."""
+    if all(training.reference_influences is not None for setting in settings for training in setting.trainings):
+        return settings
+    return [
+        replace(
+            setting,
+            trainings=tuple(replace(each, reference_influences=None, pairs=None) for each in setting.trainings),
+        )
+        for setting in settings
+    ]
 
 
 def _plan(reader: StudyReader) -> Plan:
