@@ -60,6 +60,7 @@ class StudyReader:
         self._trials = TrialCache(study)
         self._best: FrozenTrial | None = None  # of a study of one replicate
         self._imported = 0
+        self._read = False
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials in the order in which they were asked."""
@@ -74,7 +75,7 @@ class StudyReader:
     @property
     def replicated(self) -> bool:
         """True if settings have several trainings, so that tables show settings and not trials."""
-        if self.replicates == 1:
+        if self.replicates == 1 and not self._read:
             self._refresh()
         return self.replicates > 1 or self._trials.index.replicated
 
@@ -239,6 +240,7 @@ class StudyReader:
 
     def _refresh(self) -> None:
         """Read what this process and others have told since the last look."""
+        self._read = True
         ended = self._trials.refresh()
         self._imported += sum(map(is_imported, ended))
         complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
