@@ -64,7 +64,9 @@ def test_replicates_of_a_search_are_asked_setting_by_setting(spec_of: Any, tmp_p
     assert run(made, 3) == ["2", "2.1", "2.2"]
 
 
-@pytest.mark.parametrize("algorithm", ["random", "tpe", "qmc", "grid", "gp", "nsga2"])
+@pytest.mark.parametrize(
+    "algorithm", ["random", "tpe", "qmc", "grid", "nsga2", pytest.param("gp", marks=pytest.mark.slow)]
+)
 def test_replicates_change_no_setting_that_a_search_without_them_asks(
     spec_of: Any, tmp_path: Path, algorithm: str
 ) -> None:
