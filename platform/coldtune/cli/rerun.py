@@ -34,8 +34,8 @@ anything that the store holds. The command says which parts of the environment d
 results agree bit for bit, or how far they are apart.
 
 The exit code is 0 if the results agree bit for bit. It is also 0 if they do not, and something differs that can explain
-it: the commit, a version, the hardware, or the number of threads or workers. A GPU explains it too, because the order of
-its sums is not fixed. The code is 1 if the results differ and nothing explains it.
+it: the commit, a version, the hardware, or the number of threads or workers. A GPU explains it too, because the order
+of its sums is not fixed. The code is 1 if the results differ and nothing explains it.
 {RUN}"""
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from coldtune.reports.fonts import Font, choose_font, printable
 from coldtune.reports.pictures import INK, PAPER, to_pixels
 
 _IMAGE, _ALONE = 64, 112  # pixels: smaller images, or a single image, are enlarged by a whole factor to this size
@@ -150,26 +152,40 @@ def _planes(colour: tuple[int, int, int]) -> Tensor:
     return torch.tensor(colour, dtype=torch.float32)[None, :, None, None]
 
 
+def _texts(matrix: Matrix) -> Iterator[str]:
+    """Yield all texts of a matrix."""
+    for axis in (matrix.rows, matrix.columns):
+        yield from (axis.name, *axis.labels)
+    yield from (matrix.text.title, *matrix.text.foot, *([matrix.lead[0]] if matrix.lead else []))
+    for frame in matrix.frames:
+        for row in frame:
+            for cell in row:
+                yield from cell.lines
+
+
 class _Layout:
     """The places of everything in a matrix, which are the same for every frame."""
 
     def __init__(self, matrix: Matrix) -> None:
         self.matrix = matrix
-        self.font, self.small = ImageFont.load_default(size=_FONT), ImageFont.load_default(size=_SMALL)
+        texts = list(_texts(matrix))
+        self.font, self.small = choose_font(_FONT, texts), choose_font(_SMALL, texts)
         columns = len(matrix.columns.labels) + bool(matrix.lead)
         shown = [cell.images for cell in self._cells() if cell.images is not None]
         count = max((len(images) for images in shown), default=1)
         height, width = shown[0].shape[2:] if shown else (_IMAGE, _IMAGE)
         self.across, self.down = min(matrix.across, count), -(-count // min(matrix.across, count))
+        words = [line for cell in self._cells() if cell.images is not None for line in cell.lines]
+        captions = max(self._width(line) + 2 for line in [*words, *([matrix.lead[0]] if matrix.lead else []), ""])
         fitting = (_WIDEST - _LABEL) // (columns * self.across * width)
+        fitting = max(fitting, captions // (self.across * (width + _TIGHT)))  # enlarging does not widen the cell
         least = _ALONE if count == 1 else _IMAGE
         self.zoom = max(1, min(-(-least // max(width, height)), fitting))
         self.image = (width * self.zoom, height * self.zoom)
         self.block = tuple(
             n * side + (n - 1) * _TIGHT for n, side in zip((self.across, self.down), self.image, strict=True)
         )
-        words = [line for cell in self._cells() if cell.images is not None for line in cell.lines]
-        self.cell = max(self.block[0], *(self._width(line) + 2 for line in [*words, "original"]))
+        self.cell = max(self.block[0], captions)
         self.lines = max((len(cell.lines) for cell in self._cells() if cell.images is not None), default=0)
         names = [matrix.rows.name, *matrix.rows.labels]
         self.label = min(_LABEL, max(int(self.font.getlength(name)) + 1 for name in names))
@@ -236,7 +252,7 @@ class _Layout:
         if self.matrix.columns.name:
             first = self._left_of(bool(self.matrix.lead))
             last = self._left_of(len(heads) - 1 - (not self.matrix.lead)) + self.cell
-            name = self._wrap(self.matrix.columns.name, self.font, self.width - first, most=1)[0]
+            name = self._wrap(self.matrix.columns.name, self.font, self.width - first - _MARGIN, most=1)[0]
             middle = max((first + last) / 2, first + self.font.getlength(name) / 2)
             pen.text((middle, bottom - (self.head - 0.5) * _LINE), name, _SOFT, self.font, anchor="mm")
 
@@ -273,12 +289,10 @@ class _Layout:
     def _width(self, line: str) -> int:
         return int(self.small.getlength(line)) + 1
 
-    def _wrap(
-        self, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, most: int = _LONGEST_LABEL
-    ) -> list[str]:
+    def _wrap(self, text: str, font: Font, width: int, most: int = _LONGEST_LABEL) -> list[str]:
         """Break a text into lines of at most `width` pixels, between words if possible. Shorten it to `most` lines."""
         lines = [""]
-        for word in text.split(" "):
+        for word in printable(text, font).split(" "):
             joined = f"{lines[-1]} {word}" if lines[-1] else word
             if font.getlength(joined) <= width:
                 lines[-1] = joined
@@ -286,8 +300,9 @@ class _Layout:
             lines += [word] if lines[-1] else []
             lines[-1] = word
             while font.getlength(lines[-1]) > width and len(lines[-1]) > 1:
-                fits = next(n for n in range(len(lines[-1]), 0, -1) if n == 1 or font.getlength(lines[-1][:n]) <= width)
-                lines[-1:] = [lines[-1][:fits], lines[-1][fits:]]
+                word = lines.pop()
+                fits = bisect_right(range(2, len(word)), width, key=lambda n, word=word: font.getlength(word[:n])) + 1  # type: ignore[misc]
+                lines += [word[:fits], word[fits:]]
         if len(lines) <= most:
             return lines
         last = lines[most - 1]
