@@ -1,84 +1,132 @@
-"""`coldtune export`: what diffusers loads in another process computes what the restorer computes here."""
+"""`coldtune export`: a network that diffusers loads in another process has the outputs of our restorer."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from coldtune import cli
-from coldtune.diffusion import build_degradation
+from coldtune.diffusion import Restorer, build_degradation
+from coldtune.diffusion.priors import build_prior
 from coldtune.stages.chain import Chain
 from coldtune.stages.evaluate import FinishedTrial
 from coldtune.stages.export import export
-from coldtune.stages.trial import parse_trial
+from coldtune.stages.finished_restorer import find_restorer
+from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.store import Store
 from coldtune.training import load_restorer
 from coldtune.training.loop import train
 from coldtune.yaml_files import read_yaml
 from finished_study import Finished
 
+# Loads the first network before coldtune is imported, and then runs the examples of both model cards.
 OTHER_PROCESS = """
-import sys
+import os, sys
 from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 
 inputs = load_file("inputs.safetensors")
-net = UNet2DModel.from_pretrained("net").eval()
-save_file({"out": net(inputs["x"], inputs["told"], return_dict=False)[0].detach().contiguous()}, "out.safetensors")
+net = UNet2DModel.from_pretrained("restores").eval()
+save_file({"out": net(inputs["x"], inputs["t"], return_dict=False)[0].detach().contiguous()}, "out.safetensors")
 assert "coldtune" not in sys.modules
+for name in ("restores", "generates"):
+    os.chdir(name)
+    scope = {}
+    exec(open("../" + name + ".py").read(), scope)
+    once = scope["restorer"](scope["x_T"], inputs["t"][:4]).detach().contiguous()
+    save_file({"x_T": scope["x_T"], "images": scope["images"], "once": once}, "../" + name + ".safetensors")
+    os.chdir("..")
 """
 
 
-def run_python(script: str, folder: Path) -> str:
+@dataclass(frozen=True)
+class Exported:
+    """Two exported restorers, and what another process computed with them.
+
+    Attributes:
+        said: The output of the command for the first.
+        missing: Why the card of the second lists no values.
+        generates: The second trial, with a prior, whose network is told t - 1.
+    """
+
+    folder: Path
+    said: str
+    missing: str
+    generates: TrialConfig
+    restorer: Restorer
+
+    def card(self, name: str) -> str:
+        return (self.folder / name / "README.md").read_text()
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        return load_file(self.folder / f"{name}.safetensors")
+
+
+@pytest.fixture(scope="module")
+def exported(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("exported")
+    file = finished.config_file(folder / "trial", restorer={"index": "t-1"}, training={"steps": 2})
+    config = parse_trial(read_yaml(file) | {"prior": {"kind": "gmm", "components": 1, "noise_scale": 0.01}})
+    run, store = FinishedTrial("generates", config, finished.dataset), Store(folder / "store")
+    Chain(config, finished.dataset, store).train(train, lambda *_: None)
+    missing = export(run, store, folder / "generates")
+    said = command(finished, folder / "restores")
+    exported = Exported(folder, said, missing, config, _restorer(run, store))
+    for name in ("restores", "generates"):
+        (example,) = re.findall(r"```python\n(.*?)```", exported.card(name), flags=re.DOTALL)
+        (folder / f"{name}.py").write_text(example)
+    x = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    save_file({"x": x, "t": torch.tensor([1, 2, 3, 4, 4])}, folder / "inputs.safetensors")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False, env=environment
-    )
+    script = [sys.executable, "-c", OTHER_PROCESS]
+    done = subprocess.run(script, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return exported
 
 
-def export_by_command(finished: Finished, folder: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> str:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["export", f"{finished.study}/0", str(folder), "--home", str(finished.home), *flags])
-    printed = capsys.readouterr()
-    if ended.value.code:
-        raise ValueError(printed.err.removeprefix("error: ").strip())
-    return printed.out
+def command(finished: Finished, folder: Path) -> str:
+    """Run the command, and return its output."""
+    words = ["export", f"{finished.study}/0", str(folder), "--home", str(finished.home)]
+    with redirect_stdout(io.StringIO()) as said, pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 0
+    return said.getvalue()
 
 
-def example_of(card: str) -> str:
-    (script,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
-    return str(script)
+def _restorer(run: FinishedTrial, store: Store) -> Restorer:
+    config = run.config
+    network = load_restorer(find_restorer(run, store).path, config.restorer, (1, 16, 16), config.degradation["steps"])
+    assert isinstance(network, Restorer)
+    return network
 
 
-def test_export_loaded_by_diffusers_in_another_process_equals_our_restorer(finished, tmp_path, capsys):
-    said = export_by_command(finished, tmp_path / "net", capsys)
-    assert {path.name for path in (tmp_path / "net").iterdir()} == {
+def test_export_loaded_by_diffusers_in_another_process_equals_our_restorer(exported: Exported, finished: Finished):
+    assert {path.name for path in (exported.folder / "restores").iterdir()} == {
         "README.md", "config.json", "config.yaml", "diffusion_pytorch_model.safetensors"
     }  # fmt: skip
-    assert str(tmp_path / "net" / "README.md") in said
-    x = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    t = torch.tensor([1, 2, 3, 4, 4])
-    save_file({"x": x, "told": t}, tmp_path / "inputs.safetensors")
-    run_python(OTHER_PROCESS, tmp_path)
-    config = finished.configs[0]
-    restorer = load_restorer(finished.outcomes[0].checkpoint, config.restorer, (1, 16, 16), steps=4)
-    assert torch.equal(load_file(tmp_path / "out.safetensors")["out"], restorer(x, t))
-    assert json.loads((tmp_path / "net" / "config.json").read_text())["_class_name"] == "UNet2DModel"
+    inputs = exported.tensors("inputs")
+    run = FinishedTrial("x", finished.configs[0], finished.dataset)
+    restorer = _restorer(run, Store(finished.home / "store"))
+    assert torch.equal(exported.tensors("out")["out"], restorer(inputs["x"], inputs["t"]))
+    config = json.loads((exported.folder / "restores" / "config.json").read_text())
+    assert config["_class_name"] == "UNet2DModel"
+    assert str(exported.folder / "restores" / "README.md") in exported.said
 
 
-def test_export_card_names_training_protocol_values_and_index(finished: Finished, tmp_path: Path, capsys):
-    export_by_command(finished, tmp_path / "net", capsys)
-    card = (tmp_path / "net" / "README.md").read_text()
+def test_export_card_names_training_protocol_values_and_index(exported: Exported, finished: Finished):
+    card = exported.card("restores")
     assert "**The network is told t**" in card
     assert finished.outcomes[0].protocol.describe() in card
     for name, value in finished.outcomes[0].judgements["sampled"].values.items():
@@ -86,42 +134,23 @@ def test_export_card_names_training_protocol_values_and_index(finished: Finished
             assert f"| {name.upper()} | {value.value:.4g} |" in card
     assert "| batch_size | 16 |" in card
     assert "| sigma.schedule | exponential |" in card
-    assert read_yaml(tmp_path / "net" / "config.yaml")["training"]["steps"] == 4
-    run_python(example_of(card) + "\nassert images.shape == (4, 1, 16, 16)", tmp_path / "net")
+    assert read_yaml(exported.folder / "restores" / "config.yaml")["training"]["steps"] == 4
+    assert exported.tensors("restores")["images"].shape == (4, 1, 16, 16)
 
 
-def test_export_index_t_minus_1_and_a_learned_prior_are_in_the_example(finished: Finished, tmp_path: Path):
-    file = finished.config_file(tmp_path / "trial", restorer={"index": "t-1"}, training={"steps": 2})
-    tree = read_yaml(file) | {"prior": {"kind": "gmm", "components": 1, "noise_scale": 0.01}}
-    run, store = FinishedTrial("trial", parse_trial(tree), finished.dataset), Store(tmp_path / "store")
-    Chain(run.config, finished.dataset, store).train(train, lambda *_: None)
-    assert export(run, store, tmp_path / "net") == "they are not in the store"
-    card = (tmp_path / "net" / "README.md").read_text()
+def test_export_card_tells_t_minus_1_and_starts_from_the_learned_prior(exported: Exported, finished: Finished):
+    card, found = exported.card("generates"), exported.tensors("generates")
     assert "**The network is told t - 1**" in card
+    assert exported.missing == "they are not in the store"
     assert "Not listed: they are not in the store." in card
-    script = example_of(card) + (
-        "\nfrom safetensors.torch import save_file"
-        "\nsave_file({'x_T': x_T, 'images': images, 'once': restorer(x_T, torch.full((4,), 4)).detach()}, '../out')"
-    )
-    run_python(script, tmp_path / "net")
-    found = load_file(tmp_path / "out")
-    chain = Chain(run.config, finished.dataset, store)
-    restorer = load_restorer(
-        next((tmp_path / "store" / "train").glob("*/*2")), run.config.restorer, (1, 16, 16), steps=4
-    )
-    assert torch.equal(found["once"], restorer(found["x_T"], torch.full((4,), 4)))
-    d = build_degradation(run.config.degradation, (1, 16, 16))
-    state = chain.prior.fit(finished.dataset.split("train").images, seed=run.config.protocol.seed)
-    assert d.steps == 4
-    torch.testing.assert_close(found["x_T"], chain.prior.start(torch.arange(4), state).x_T)
-
-
-def test_export_full_folder_is_refused_and_stays(finished: Finished, tmp_path: Path, capsys):
-    (tmp_path / "net").mkdir()
-    (tmp_path / "net" / "mine").write_text("")
-    with pytest.raises(ValueError, match=r"export .*net: must be a new or an empty folder"):
-        export_by_command(finished, tmp_path / "net", capsys)
-    assert [path.name for path in (tmp_path / "net").iterdir()] == ["mine"]
+    t = exported.tensors("inputs")["t"][:4]
+    assert torch.equal(found["once"], exported.restorer(found["x_T"], t))
+    assert not torch.equal(found["once"], exported.restorer(found["x_T"], t + 1))
+    config = exported.generates
+    assert config.prior is not None
+    prior = build_prior(config.prior, build_degradation(config.degradation, (1, 16, 16)))
+    state = prior.fit(finished.dataset.split("train").images, seed=config.protocol.seed)
+    torch.testing.assert_close(found["x_T"], prior.start(torch.arange(4), state).x_T)
 
 
 def test_export_failure_leaves_no_half_folder(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

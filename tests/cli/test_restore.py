@@ -137,7 +137,11 @@ def test_restore_seed_changes_only_the_draws(finished, restore, validation, tmp_
     ("degradation", "sampled", "sentence"),
     [
         ({"kind": "noise", "steps": 4}, True, "estimates the draw"),
-        ({"kind": "snow", "steps": 4}, False, "Only direct restoration is possible"),
+        (
+            {"kind": "mask", "steps": 4, "center": "random", "beta": {"start": 1.0, "step": 1.0}},
+            False,
+            "Only direct restoration is possible",
+        ),
     ],
 )
 def test_restoration_of_degraded_pictures_without_their_draw_says_what_it_does(

@@ -25,7 +25,7 @@ _MOST_ANIMATED = 8  # images of a sampling whose path the store keeps
 DESCRIPTION = """
 Draw the same images under every setting of a study as a PNG file. KEY is a key that varies in the study, such as T or
 degradation.steps. If several trials of a cell have finished, the best by the first objective is shown, and its number
-stands below the images. A cell without a finished trial stays empty.
+is below the images. A cell without a finished trial stays empty.
 """
 
 
@@ -230,9 +230,14 @@ def _at(path: list[tuple[int, Tensor]], share: float) -> tuple[Tensor | None, st
 
 
 def _print_choices(console: Console, groups: dict[str, list[Group]], choices: list[list[Choice]]) -> None:
-    """Print which trial was taken where several have finished, and which settings have none."""
+    """Print which trial was taken where several have finished, and where trials have not finished."""
+    empty = 0
     for row, line in zip(groups["rows"], choices, strict=True):
         for column, choice in zip(groups["columns"], line, strict=True):
-            if choice.finished != 1:
+            if choice.finished > 1 or choice.others:
                 place = " / ".join(filter(None, (row.label, column.label)))
                 console.print(Text(f"{place}: {choice.describe()}"), soft_wrap=True)
+            empty += choice.trial is None
+    if empty:
+        total = sum(map(len, choices))
+        console.print(Text(f"{empty} of {total} cells have no finished trial"), soft_wrap=True)

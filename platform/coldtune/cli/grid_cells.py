@@ -1,4 +1,4 @@
-"""The cells of `coldtune grid`: which trial stands for each setting, and its images in the store."""
+"""The cells of `coldtune grid`: the trial that represents each setting, and its images in the store."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def group_values(space: Space, flag: str, name: str, trials: Iterable[FrozenTria
 
 
 def choose(reader: StudyReader, rows: Sequence[Group], columns: Sequence[Group]) -> list[list[Choice]]:
-    """Return the trial that stands for each cell: of several finished trials, the best by the first objective."""
+    """Return the trial that represents each cell: of several finished trials, the best by the first objective."""
     trials = [trial for trial in reader.trials() if trial.state != TrialState.WAITING]
     chosen = []
     for row in rows:

@@ -114,7 +114,7 @@ def still(picture: Image.Image) -> bytes:
 
 
 def animated(pictures: Sequence[Image.Image]) -> bytes:
-    """Return pictures of equal size as an animated PNG file, which repeats for ever.
+    """Return pictures of equal size as an animated PNG file, which repeats without end.
 
     A viewer that knows no animated PNG shows the last picture.
     """
