@@ -126,13 +126,6 @@ def test_unique_names_never_repeat_or_hide_the_sheet():
     assert len({name.lower() for name in names} | {"side-by-side"}) == 5
 
 
-def test_restore_seed_changes_only_the_draws(finished, restore, validation, tmp_path):
-    with pytest.raises(ValueError, match="--seed: has no effect with --degraded"):
-        restore(validation, "--degraded", "--seed", 3)
-    with pytest.raises(ValueError, match="--seed -1: allowed: 0 to"):
-        restore(validation, "--seed", -1)
-
-
 @pytest.mark.parametrize(
     ("degradation", "sampled", "sentence"),
     [

@@ -173,7 +173,7 @@ class _Drawing:
         from coldtune.reports.matrix import difference
 
         assert self.clean is not None
-        largest = max(float(difference(images, self.clean).abs().max()) for images in shown)
+        largest = max(float(difference(images, self.clean[: len(images)]).abs().max()) for images in shown)
         return max(largest, 1 / 255)
 
     def _cell(self, choice: Choice, images: Tensor | None, more: str) -> Cell:
@@ -200,7 +200,7 @@ class _Drawing:
 
         if self.scale is None or self.clean is None:
             return images
-        maps = colours(difference(images, self.clean), self.scale)
+        maps = colours(difference(images, self.clean[: len(images)]), self.scale)
         return torch.stack([images.expand(-1, 3, -1, -1), maps], dim=1).flatten(0, 1)
 
     def _title(self, animate: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ def _rerun(options: argparse.Namespace, console: Console) -> int:
     study = _study_of(run, find_home(options))
     record = _record(study, run)
 
-    from coldtune.stages.rerun import EXPLAINING, compare_results, find_first_run, repeat
+    from coldtune.stages.rerun import EXPLAINING, check_protocol, compare_results, find_first_run, repeat
     from coldtune.store.store import Store
     from coldtune.training.device import use_threads
 
@@ -71,10 +72,11 @@ def _rerun(options: argparse.Namespace, console: Console) -> int:
     if device == "cpu":
         use_threads(options.threads or _recorded_threads(record) or 1)
     first = _first_run(find_first_run(run, store, device), record, run, store.at.shown)
+    check_protocol(run, store, device, first.protocol)
     folder.mkdir(parents=True, exist_ok=True)
     differences = _compare_environment(first, study, record, folder, device)
     _print_environment(console, run, differences, first)
-    again = repeat(run, Store(folder / "store"), first.protocol, device)
+    again = repeat(run, Store(folder / "store"), device)
     agreement = compare_results(first, again)
     reasons = [difference.name for difference in differences if difference.name in EXPLAINING]
     reasons += ["a GPU, on which the order of sums is not fixed"] if device != "cpu" else []
@@ -260,7 +262,12 @@ def _result(
         "exact": agreement.exact,
         "reasons": list(reasons),
         "environment": {each.name: {"then": dict(each.then), "now": each.now} for each in differences},
-        "metrics": {name: {"then": str(a), "now": str(b)} for name, (a, b) in agreement.metrics.items()},
+        "metrics": {name: {"then": _number(a), "now": _number(b)} for name, (a, b) in agreement.metrics.items()},
         "weights": agreement.weights,
         "images": {name: asdict(part) for name, part in agreement.images.items()},
     }
+
+
+def _number(value: float) -> float | str:
+    """Return a number as JSON has it. JSON knows neither infinity nor NaN."""
+    return value if math.isfinite(value) else str(value)

@@ -144,23 +144,24 @@ def find_first_run(run: FinishedTrial, store: Store, device: torch.device | str)
     )
 
 
-def repeat(
-    run: FinishedTrial, store: Store, protocol: Protocol, device: torch.device | str = "cpu", progress: bool = True
-) -> Outcome:
+def check_protocol(run: FinishedTrial, store: Store, device: torch.device | str, protocol: Protocol) -> None:
+    """Raise ValueError if a repetition would be judged under another protocol than `protocol`, that of the first run.
+
+    For example, the weights of the extractor may have changed.
+    """
+    check_same([protocol, _chain(run, store, device).protocol])
+
+
+def repeat(run: FinishedTrial, store: Store, device: torch.device | str = "cpu", progress: bool = True) -> Outcome:
     """Train, sample and measure a trial anew, in this process.
 
     The rungs of the trial are left out. They change nothing of its results.
 
     Args:
         store: An empty store.
-        protocol: The protocol of the first run.
         progress: Show progress bars on standard error, if that is a terminal.
-
-    Raises:
-        ValueError: If the trial would be judged under another protocol than the first run.
     """
     chain = _chain(run, store, device, found=False)
-    check_same([protocol, chain.protocol])
     with show(progress) as bars:
         return _run(chain, bars, device)
 
