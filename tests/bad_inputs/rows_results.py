@@ -51,6 +51,7 @@ ROWS: list[Row] = [
     command("grid-output-exists", "grid x --rows T -o {dir}/g.png", says=["{dir}/g.png", "--overwrite"],
             files={"g.png": "mine"}),
     command("grid-output-folder", "grid x --rows T -o {dir} --overwrite", says=["--output", "{dir}"]),
+    command("grid-output-not-png", "grid x --rows T -o {dir}/g.jpg", says=["{dir}/g.jpg", ".png"]),
     command("grid-output-nowhere", "grid x --rows T -o {dir}/a/b.png", says="{dir}/a/b.png"),
     command("grid-output-proc", "grid x --rows T -o /proc/x.png", says="/proc/x.png"),
     # --- rerun

@@ -176,3 +176,13 @@ def test_grid_images_that_are_gone_leave_an_empty_cell(grid, study: StudyFolder)
         assert levels(grid("--rows", "T", "--columns", "sampler")[0]).keys() == {60, 140}
     finally:
         kept.rename(gone)
+
+
+def test_grid_damaged_images_leave_an_empty_cell(grid, study: StudyFolder):
+    file = study.home / "store" / "sample" / ("2" * 64) / "images.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:100])
+    try:
+        assert levels(grid("--rows", "T", "--columns", "sampler")[0]).keys() == {60, 140}
+    finally:
+        file.write_bytes(content)

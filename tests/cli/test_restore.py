@@ -156,6 +156,16 @@ def test_restoration_of_degraded_pictures_without_their_draw_says_what_it_does(
     assert drawn.sampled is not None
 
 
+def test_restoration_by_a_trial_that_generates_degrades_and_says_so(finished: Finished, tmp_path: Path):
+    tree = read_yaml(finished.config_file(tmp_path / "trial")) | {"prior": {"kind": "gmm", "components": 1}}
+    run = FinishedTrial("generates", parse_trial(tree), finished.dataset)
+    pictures = finished.dataset.split("test").images[:2]
+    restoration = Restoration(run, Store(finished.home / "store"))
+    assert ["prior" in notice for notice in restoration.notices] == [True]
+    plain = Restoration(FinishedTrial("x", finished.configs[0], finished.dataset), Store(finished.home / "store"))
+    assert torch.equal(restoration.run_on(pictures).degraded, plain.run_on(pictures).degraded)
+
+
 def test_restore_bad_file_is_named_before_the_network_runs(restore, validation, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     with pytest.raises(ValueError, match=r"notes.png is not a JPEG, PNG, WebP or BMP image"):

@@ -140,3 +140,9 @@ def test_colours_are_white_at_zero_and_full_at_the_scale():
     assert blue[2] > blue[0]
     assert red[0] > red[2]
     assert beyond == red
+
+
+def test_matrix_of_too_many_pixels_is_refused_before_it_is_drawn():
+    cell = Cell(torch.zeros(1, 1, 256, 256, dtype=torch.uint8).expand(64, -1, -1, -1))
+    with pytest.raises(ValueError, match=r"the picture would have .* pixels in 10 frames"):
+        draw(Matrix(Axis([""] * 9), Axis([""] * 9), [[[cell] * 9] * 9] * 10, 8))

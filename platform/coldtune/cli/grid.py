@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
-from coldtune.cli.outputs import add_overwrite_flag, new_file, write_bytes
+from coldtune.cli.outputs import STREAMS, add_overwrite_flag, new_file, write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +59,8 @@ def add(commands: Commands) -> None:
 
 def _draw(options: argparse.Namespace, console: Console) -> int:
     file = _check_flags(options)
+    if str(file) in STREAMS:
+        console = Console(stderr=True, markup=False)  # the picture is the output
     folder = find_study(find_home(options), options.study)
 
     from coldtune.cli import grid_cells as cells
@@ -70,7 +72,7 @@ def _draw(options: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"--columns {options.columns}: is the key of the rows too. Name another key.")
     groups = {flag: _groups(reader, flag, names.get(flag)) for flag in ("rows", "columns")}
     choices = cells.choose(reader, groups["rows"], groups["columns"])
-    protocol = cells.protocol_of(choice for row in choices for choice in row)
+    protocol = cells.protocol_of(folder.name, (choice for row in choices for choice in row))
     dataset = find_dataset(folder, reader.spec, folder.start()["fingerprint"])
     clean = cells.originals(dataset, protocol, options.images)
     if options.difference and clean is None:
@@ -98,7 +100,10 @@ def _check_flags(options: argparse.Namespace) -> Path:
     if not 1 <= options.images <= most:
         why = ", because the store keeps the path of the first images only" if options.animate else ""
         raise ValueError(f"--images {options.images}: allowed: 1 to {most}{why}")
-    return new_file(options.output or Path("grid.png"), "--output", options.overwrite)
+    file = new_file(options.output or Path("grid.png"), "--output", options.overwrite)
+    if file.suffix.lower() != ".png" and str(file) not in STREAMS:
+        raise ValueError(f"--output {options.output}: must end in .png, because the picture is a PNG file")
+    return file
 
 
 def _keys(options: argparse.Namespace) -> dict[str, str]:
@@ -138,8 +143,9 @@ class _Drawing:
         frames = self._paths() if animate else [[[self._images(choice) for choice in row] for row in self.choices]]
         shown = [images for frame in frames for row in frame for images, _ in row if images is not None]
         if not shown:
+            name = self.reader.study.study_name
             raise ValueError(
-                f"study {self.reader.study.study_name}: the images of its trials are no longer in the store. "
+                f"study {name}: the images of its trials are no longer in the store, or are damaged. "
                 "`coldtune evaluate STUDY/NUMBER` makes them again."
             )
         if self.difference and self.clean is not None:
@@ -183,7 +189,7 @@ class _Drawing:
         if choice.trial is None:
             return Cell(None, [choice.describe()])
         if images is None:
-            return Cell(None, [f"trial {choice.trial.number}: its images are gone"])
+            return Cell(None, [f"trial {choice.trial.number}: its images cannot be read"])
         lines = [choice.describe(), describe_value(self.reader, choice.trial), *([more] if more else [])]
         return Cell(self._with_difference(images), lines)
 

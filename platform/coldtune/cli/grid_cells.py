@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from coldtune.data import Dataset
@@ -133,7 +133,7 @@ def everything() -> list[Group]:
     return [Group("", lambda params: True)]
 
 
-def protocol_of(choices: Iterable[Choice]) -> Protocol:
+def protocol_of(study: str, choices: Iterable[Choice]) -> Protocol:
     """Return the protocol under which all chosen trials were judged, so that image i is the same in all of them.
 
     Raises:
@@ -143,7 +143,7 @@ def protocol_of(choices: Iterable[Choice]) -> Protocol:
     protocols = [record.judged_under for record in records]
     found = [protocol for protocol in protocols if protocol is not None]
     if not found:
-        raise ValueError("no trial of this study has finished, so there is nothing to show")
+        raise ValueError(f"study {study}: none of its trials has finished, so there is nothing to show")
     check_same(found)
     return found[0]
 
@@ -154,25 +154,19 @@ def describe_value(reader: StudyReader, trial: FrozenTrial) -> str:
 
 
 def sampled_images(reader: StudyReader, trial: FrozenTrial, count: int) -> Tensor | None:
-    """Return the first images that a trial's own sampler made, uint8 (count, C, H, W). None if they are gone."""
+    """Return the first images that a trial's own sampler made, uint8 (count, C, H, W). None if they cannot be read."""
     file = _file(reader, trial, "images.safetensors")
-    if file is None:
-        return None
-    with safe_open(file, "pt") as tensors:
-        images: Tensor = tensors.get_slice("images")[:count]
-    return images
+    return _read(file, count).get("images") if file else None
 
 
 def sampling_path(reader: StudyReader, trial: FrozenTrial, count: int) -> list[tuple[int, Tensor]]:
     """Return the severities s that a trial's sampler visited, falling to 0, each with the images x_s.
 
-    The list is empty if the images are gone.
+    The list is empty if the images cannot be read.
     """
     file = _file(reader, trial, "strip.safetensors")
-    if file is None:
-        return []
-    with safe_open(file, "pt") as tensors:
-        return [(int(s), tensors.get_slice(s)[:count]) for s in sorted(tensors.keys(), key=int, reverse=True)]
+    path = _read(file, count) if file else {}
+    return sorted(((int(s), images) for s, images in path.items()), key=lambda item: -item[0])
 
 
 def originals(dataset: Dataset, protocol: Protocol, count: int) -> Tensor | None:
@@ -191,6 +185,15 @@ def _file(reader: StudyReader, trial: FrozenTrial, name: str) -> Path | None:
     except (OSError, ValueError):  # removed from the store
         return None
     return path if path.is_file() else None
+
+
+def _read(file: Path, count: int) -> dict[str, Tensor]:
+    """Return the first images of each set in a file. It is empty if the file is damaged."""
+    try:
+        with safe_open(file, "pt") as tensors:
+            return {name: tensors.get_slice(name)[:count] for name in tensors.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError):
+        return {}
 
 
 def _choice(reader: StudyReader, trials: Sequence[FrozenTrial]) -> Choice:

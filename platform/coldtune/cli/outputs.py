@@ -9,7 +9,7 @@ from coldtune.environment import expand_path
 from coldtune.files import write_file
 from coldtune.places import check_folder, check_output
 
-_STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/null")
+STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/null")
 
 
 def add_overwrite_flag(parser: argparse.ArgumentParser, what: str = "the output file") -> None:
@@ -29,7 +29,7 @@ def new_file(path: Path, name: str, overwrite: bool) -> Path:
     """
     place = expand_path(path, name)
     check_output(place, name)
-    if place.exists() and not overwrite and str(place) not in _STREAMS:
+    if place.exists() and not overwrite and str(place) not in STREAMS:
         raise ValueError(f"{name} {path}: exists already. Name another file, or replace it with --overwrite.")
     return place
 
@@ -52,7 +52,7 @@ def new_folder(path: Path, name: str) -> Path:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file that `new_file` allowed."""
-    if str(path) in _STREAMS:
+    if str(path) in STREAMS:
         with path.open("wb") as file:
             file.write(data)
     else:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from coldtune.studies.storage.record import TrialRecord
 
 RESULT_FILE = "rerun.json"
-_MOST_PACKAGES = 6  # that a line lists
+_MOST_PACKAGES = _MOST_NAMES = 6  # that a line lists
 _SUFFIXES = ("_direct", "_naive", "_degraded", "_low", "_high")
 
 DESCRIPTION = f"""
@@ -230,15 +230,21 @@ def _describe(agreement: Agreement, reasons: Sequence[str]) -> str:
         parts = [f"{values} values", *(["the weights"] if agreement.weights is not None else []),
                  *([f"{count:,} images"] if count else [])]  # fmt: skip
         return f"Agrees bit for bit: {', '.join(parts)}.{missing}"
-    parts = [f"{len(differing)} of {values} values differ"]
+    parts = ["all values are equal"]
     if differing:
         name, distance = _farthest(agreement)
-        parts.append(f"most by its own size {name.upper()}, by {distance:.2g}")
+        named = ", ".join(differing[:_MOST_NAMES]) + (", ..." if len(differing) > _MOST_NAMES else "")
+        parts = [
+            f"{len(differing)} of {values} values differ ({named})",
+            f"in relation to its size {name} differs most, by {distance:.2g}",
+        ]
     if agreement.weights is not None:
-        parts.append(f"weights by at most {agreement.weights:.2g}")
+        weights = f"weights differ by at most {agreement.weights:.2g}" if agreement.weights else "all weights are equal"
+        parts.append(weights)
     if count:
         largest = max(part.largest for part in agreement.images.values())
-        parts.append(f"{equal:,} of {count:,} images are equal, the others differ by at most {largest} of 255")
+        differ = f"{count - equal:,} of {count:,} images differ by at most {largest} of 255 levels"
+        parts.append(differ if largest else f"all {count:,} images are equal")
     why = f"These differ from the record and may explain it: {', '.join(reasons)}."
     if not reasons:
         why = "Nothing that is recorded explains it: the code, the versions, the hardware and the threads are the same."

@@ -25,6 +25,7 @@ _LINE, _SMALL_LINE = 22, 18
 _SOFT, _RULE = (105, 105, 115), (205, 205, 212)
 _BAR, _BAR_HEIGHT = 160, 12  # pixels: the scale of the differences
 _NEGATIVE, _POSITIVE = (33, 102, 172), (178, 24, 43)  # blue and red, which colour-blind readers can tell apart
+_MOST_PIXELS = 1 << 28  # of all frames, which need 0.8 GB
 _FIRST_MS, _FRAME_MS, _LAST_MS = 900, 350, 2200
 
 
@@ -101,8 +102,17 @@ def draw(matrix: Matrix) -> list[Image.Image]:
 
     Small images are enlarged by a whole factor without smoothing, so every pixel shown is a pixel of the data.
     Long labels are broken into several lines.
+
+    Raises:
+        ValueError: If the picture would need too much memory.
     """
     layout = _Layout(matrix)
+    if layout.width * layout.height * len(matrix.frames) > _MOST_PIXELS:
+        frames = f" in {len(matrix.frames)} frames" if len(matrix.frames) > 1 else ""
+        raise ValueError(
+            f"the picture would have {layout.width:,} x {layout.height:,} pixels{frames}, but at most "
+            f"{_MOST_PIXELS:,} are drawn in all. Show fewer images in each cell, or fewer cells."
+        )
     return [layout.draw(frame) for frame in range(len(matrix.frames))]
 
 
