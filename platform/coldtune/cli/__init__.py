@@ -11,7 +11,19 @@ import sys
 from collections.abc import Sequence
 
 import coldtune
-from coldtune.cli import data, evaluate, export, gallery, grid, presets, rerun, restore, store, study, tracking
+from coldtune.cli import (
+    data,
+    evaluate,
+    export,
+    gallery,
+    grid,
+    presets,
+    rerun,
+    restore,
+    store,
+    study,
+    tracking,
+)
 from coldtune.cli.arguments import Parser
 from coldtune.cli.entry import make_console, run
 
