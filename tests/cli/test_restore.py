@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ from coldtune.cli.restore import unique_names
 from coldtune.data import to_float, to_uint8
 from coldtune.diffusion import build_degradation
 from coldtune.stages.chain import Chain
+from coldtune.stages.compute import Compute
 from coldtune.stages.evaluate import FinishedTrial
+from coldtune.stages.finished_restorer import find_restorer
+from coldtune.stages.keys import train_key
 from coldtune.stages.restore import Restoration
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.store import Store
@@ -164,6 +168,16 @@ def test_restoration_by_a_trial_that_generates_degrades_and_says_so(finished: Fi
     assert ["prior" in notice for notice in restoration.notices] == [True]
     plain = Restoration(FinishedTrial("x", finished.configs[0], finished.dataset), Store(finished.home / "store"))
     assert torch.equal(restoration.run_on(pictures).degraded, plain.run_on(pictures).degraded)
+
+
+def test_restorer_of_another_number_of_threads_is_found_by_its_configuration(finished: Finished, tmp_path: Path):
+    run, store = FinishedTrial("x", finished.configs[0], finished.dataset), Store(tmp_path / "store")
+    assert None in run.computed, "a configuration does not say how it was computed"
+    key = train_key(run.config, run.dataset, compute=Compute(device="cpu", threads=7))
+    entry = store.put("train", f"{key}/00000004", lambda folder: {"step": 4, "final": True, "seconds": 0.0})
+    assert find_restorer(run, store).path == entry.path
+    with pytest.raises(ValueError, match=r"x: training.steps = 4: no restorer of this training"):
+        find_restorer(replace(run, computed=(Compute(device="cpu", threads=8),)), store)
 
 
 def test_restore_bad_file_is_named_before_the_network_runs(restore, validation, tmp_path):

@@ -22,6 +22,7 @@ from coldtune.cli.outputs import new_folder
 if TYPE_CHECKING:
     from coldtune.stages.evaluate import FinishedTrial
     from coldtune.stages.rerun import Agreement, EnvironmentDifference, FirstRun
+    from coldtune.store.store import Store
     from coldtune.studies.spec.folder import StudyFolder
     from coldtune.studies.storage.record import TrialRecord
 
@@ -70,7 +71,7 @@ def _rerun(options: argparse.Namespace, console: Console) -> int:
 
     device = _choose_device(options.device, record, run)
     if device == "cpu":
-        use_threads(options.threads or _recorded_threads(record) or 1)
+        use_threads(options.threads or _recorded_threads(record, run, store))
     first = _first_run(find_first_run(run, store, device), record, run, store.at.shown)
     check_protocol(run, store, device, first.protocol)
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,9 +124,17 @@ def _choose_device(name: str | None, record: TrialRecord | None, run: FinishedTr
     return "cuda" if then == "gpu" and torch.cuda.is_available() else "cpu"
 
 
-def _recorded_threads(record: TrialRecord | None) -> int | None:
-    threads = (record.computed or {}).get("threads") if record else None
-    return None if threads is None else int(threads)
+def _recorded_threads(record: TrialRecord | None, run: FinishedTrial, store: Store) -> int:
+    """Return the number of threads of the record, or else of the training in the store. 1 if neither says it."""
+    from coldtune.stages.finished_restorer import find_restorer
+
+    if record is not None and record.computed:
+        return int(record.computed.get("threads") or 1)
+    try:
+        threads = find_restorer(run, store).made.get("threads")
+    except ValueError:  # the training is gone, but the record has its values
+        return 1
+    return threads if isinstance(threads, int) and threads > 0 else 1
 
 
 def _first_run(found: FirstRun | None, record: TrialRecord | None, run: FinishedTrial, place: str) -> FirstRun:

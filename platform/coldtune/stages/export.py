@@ -19,6 +19,7 @@ from coldtune.dotted import leaves
 from coldtune.metrics import Judgement
 from coldtune.metrics.registry import label
 from coldtune.stages.chain import SAMPLED, Chain
+from coldtune.stages.compute import Compute
 from coldtune.stages.evaluate import FinishedTrial
 from coldtune.stages.finished_restorer import find_restorer
 from coldtune.stages.keys import PLAIN
@@ -50,7 +51,7 @@ def export(run: FinishedTrial, store: Store, folder: Path) -> str:
     state = prior.fit(run.dataset.split("train").images, seed=config.protocol.seed) if prior.learns else {}
     network = load_restorer(entry.path, config.restorer, shape, d.steps)
     assert isinstance(network, Restorer)
-    judgement, missing = _find_values(run, store)
+    judgement, missing = _find_values(run, store, entry)
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -114,18 +115,20 @@ def model_card(
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _find_values(run: FinishedTrial, store: Store) -> tuple[Judgement | None, str]:
+def _find_values(run: FinishedTrial, store: Store, entry: Entry) -> tuple[Judgement | None, str]:
     """Return the stored values of the trial's own sampler, or why they cannot be had."""
     extractor = run.config.protocol.extractor
     if ":" in extractor and not environment.allows_code():
         return None, f"the extractor {extractor} is code, which runs only if {environment.ALLOW_CODE}=1 is set"
+    threads = entry.made.get("threads")  # of the training, and so most likely of the judgement
+    found = (*([Compute(device="cpu", threads=threads)] if isinstance(threads, int) else []), *run.computed)
     try:
         config = run.config.model_copy(update={"rungs": RungConfig()})
-        chain = Chain(config, run.dataset, store, source=run.source, found=run.computed)
+        chain = Chain(config, run.dataset, store, source=run.source, found=found)
     except (ValueError, OSError) as error:  # such as an extractor whose weights are not on this machine
         return None, str(error)
-    entry = store.find("measure", chain.measure_key(chain.sample_key(config.sampler)))
-    return (None, "they are not in the store") if entry is None else (Judgement.load(entry.path), "")
+    judged = store.find("measure", chain.measure_key(chain.sample_key(config.sampler)))
+    return (None, "they are not in the store") if judged is None else (Judgement.load(judged.path), "")
 
 
 def _values(run: FinishedTrial, judgement: Judgement | None, missing: str) -> Iterator[str]:

@@ -56,7 +56,7 @@ class Restoration:
         self, run: FinishedTrial, store: Store, device: torch.device | str = "cpu", degraded: bool = False
     ) -> None:
         self.run, self.device, self.degraded = run, torch.device(device), degraded
-        self.checkpoint = find_restorer(run, store, device).path
+        self.checkpoint = find_restorer(run, store).path
         source = run.source.split("train").images if run.source else None
         self.d = build_degradation(run.config.degradation, run.dataset.image_shape, source)
         self.notices: list[str] = []
