@@ -140,8 +140,8 @@ def memory(context: Context) -> dict[str, Any]:
         return result(f"{verdict}; the limit itself: {NO_CUDA}", table)
     caught: list[str] = []
     limited: Rows = {}
-    for share in (0.5, 0.25, 0.1):  # workspaces of libraries may shrink instead of the batch
-        cap = peak_of_halves + share * (peak - peak_of_halves)
+    for share in (1.0, 0.9, 0.8, 0.7, 0.6):  # libraries take smaller workspaces first, so that the batch still fits
+        cap = share * peak_of_halves
         limited, caught = _limited(task_of(case, context.folder), device, cap)
         if caught:
             break

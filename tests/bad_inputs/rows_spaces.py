@@ -365,5 +365,7 @@ ROWS: list[Row] = [
     setting("set-extractor-empty", "protocol.extractor=", ["protocol.extractor"]),
     setting("set-restorer-unknown", "restorer.size=giant", ["restorer.size = 'giant'", "'micro'"]),
     setting("set-prior-kind", "prior.kind=unknown", ["prior.kind = 'unknown'"]),
+    setting("set-compile-on", "training.compile=on", ["training.compile = True", "'off' or 'auto'"]),
+    setting("set-compile-twice", "training.compile=[auto, off]", ["training.compile", "'off' or 'auto'"]),
     setting("set-dtype-half", "training.dtype=float16", ["training.dtype = 'float16'", "'float32'"]),
 ]  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 
 from coldtune.config import digest, parse
 from coldtune.training import TrainingConfig
+from coldtune.yaml_files import parse_yaml
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,15 @@ def test_training_config_wrong_value_names_key(key: str, value: object) -> None:
 def test_training_config_unknown_key_lists_allowed_keys() -> None:
     with pytest.raises(ValueError, match=r"training\.epochs.*batch_size"):
         parse(TrainingConfig, {"epochs": 3}, "training")
+
+
+@pytest.mark.parametrize("written", ["off", "'off'", "auto"])
+def test_training_config_compile_as_yaml_reads_it(written: str) -> None:
+    """YAML reads the word `off` as false."""
+    config = parse(TrainingConfig, {"compile": parse_yaml(written, "space")}, "training")
+    assert config.compile == written.strip("'")
+
+
+def test_training_config_compile_on_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"training\.compile = True: input should be 'off' or 'auto'"):
+        parse(TrainingConfig, {"compile": parse_yaml("on", "space")}, "training")

@@ -11,11 +11,23 @@ import sys
 from collections.abc import Sequence
 
 import coldtune
-from coldtune.cli import data, evaluate, gallery, presets, store, study, tracking
+from coldtune.cli import (
+    data,
+    evaluate,
+    export,
+    gallery,
+    grid,
+    presets,
+    rerun,
+    restore,
+    store,
+    study,
+    tracking,
+)
 from coldtune.cli.arguments import Parser
 from coldtune.cli.entry import make_console, run
 
-COMMANDS = (study, evaluate, store, data, presets, gallery, tracking)
+COMMANDS = (study, evaluate, grid, rerun, restore, export, store, data, presets, gallery, tracking)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune.cli.common import Commands, add_store_flag, check_threads, find_home
+from coldtune.cli.finished_run import choose_device
 from coldtune.places import check_output, write_output
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
         check_name(options.extractor)
     from coldtune.training.device import use_threads
 
-    device = _choose_device(options.device)
+    device = choose_device(options.device)
     if device == "cpu":
         use_threads(options.threads)
     if options.images:
@@ -175,18 +176,6 @@ def _evaluate_runs(options: argparse.Namespace, device: str) -> list[Evaluation]
             check_origin(run.config.protocol.extractor, run.name, "name it with --extractor")
     judged = [replace(run, config=with_protocol(run.config, *protocol)) for run in runs]
     return evaluate_runs(judged, Store(store), device)
-
-
-def _choose_device(name: str | None) -> str:
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda") and not name.startswith("cuda:"):
-        raise ValueError(f"--device {name}: allowed: cpu, cuda, cuda:N")
-    if name != "cpu" and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: this machine has no CUDA device that torch can use; allowed: cpu")
-    return name
 
 
 def _print_evaluation(evaluation: Evaluation, markdown: bool, console: Console) -> None:

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from coldtune.data.decode import decode
 from coldtune.data.file_collections import FileCollection
 from coldtune.data.progress import Advance, Bars
-from coldtune.data.resize import Resize, resize_picture, to_planes
+from coldtune.data.resize import Resize, crop_square, resize_picture, to_planes
 from coldtune.data.threads import run_in_threads
 
 
@@ -79,7 +78,7 @@ class Encoded:
 
             def work(i: int) -> None:
                 name = self.names[indices[i]]
-                picture = _square(decode(read(name), self.files.describe(name), self.channels))
+                picture = crop_square(decode(read(name), self.files.describe(name), self.channels))
                 enlarged[i] = picture.size[0] < size
                 # A write reports a full disk as an error. Storing into a mapping would kill the process with SIGBUS.
                 pixels = to_planes(resize_picture(picture, (size, size), mode))
@@ -89,13 +88,6 @@ class Encoded:
             if enlarged.any():
                 warnings.warn(f"data.image_size = {size}: some images are smaller and are enlarged", stacklevel=2)
             return np.memmap(file, dtype=np.uint8, mode="r+", shape=(len(indices), *shape))
-
-
-def _square(picture: Any) -> Any:
-    width, height = picture.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return picture.crop((left, top, left + side, top + side))
 
 
 def _write(descriptor: int, data: bytes, offset: int) -> None:

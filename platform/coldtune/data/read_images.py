@@ -77,7 +77,7 @@ def _read_directory(
     path: Path, image_shape: tuple[int, int, int] | None, resize: Resize | None, bars: Bars
 ) -> tuple[torch.Tensor, list[str]]:
     files = FolderFiles.find(path, once=True)
-    names = sorted(filter(is_image, files.names), key=_natural_order)
+    names = sorted(filter(is_image, files.names), key=natural_order)
     if not names:
         raise ValueError(f"images = {str(path)!r}: no images there; allowed: {_FORMATS}")
     _check_count(path, len(names))
@@ -181,7 +181,7 @@ def _shown(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _natural_order(name: str) -> tuple[list[tuple[int, int | str]], str]:
+def natural_order(name: str) -> tuple[list[tuple[int, int | str]], str]:
     """Return a sort key that compares numbers inside names as numbers, so that "2.png" comes before "10.png"."""
     parts = re.split(r"([0-9]+)", name)  # text and numbers alternate
     return [(0, int(part)) if index % 2 else (1, part) for index, part in enumerate(parts) if part], name

@@ -47,6 +47,14 @@ def resize_picture(picture: Any, size: tuple[int, int], mode: Resize) -> Any:
     return picture if picture.size == size else picture.resize(size, Image.Resampling[mode.upper()])
 
 
+def crop_square(picture: Any) -> Any:
+    """Return the largest square around the centre of a Pillow image, rounded towards the upper left."""
+    width, height = picture.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return picture.crop((left, top, left + side, top + side))
+
+
 def to_planes(picture: Any) -> npt.NDArray[np.uint8]:
     """Convert a Pillow image of mode "L" or "RGB" to uint8 (C, H, W)."""
     pixels = np.asarray(picture)

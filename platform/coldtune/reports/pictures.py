@@ -18,8 +18,8 @@ _GAP = 6
 _MARGIN = 12
 _HEAD = 30
 _FONT = 17
-_PAPER = (255, 255, 255)
-_INK = (40, 40, 46)
+PAPER = (255, 255, 255)
+INK = (40, 40, 46)
 
 
 def four_columns(
@@ -89,12 +89,12 @@ def _sheet(columns: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
         2 * _MARGIN + len(columns) * cell + (len(columns) - 1) * _GAP,
         _HEAD + _MARGIN + rows * height * zoom + (rows - 1) * _GAP,
     )
-    sheet = Image.new("RGB", size, _PAPER)
+    sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     for i, (label, images) in enumerate(columns):
         left = _MARGIN + i * (cell + _GAP)
-        draw.text((left + cell / 2, _HEAD / 2), label, _INK, font, anchor="mm")
-        for j, pixels in enumerate(_pixels(images)):
+        draw.text((left + cell / 2, _HEAD / 2), label, INK, font, anchor="mm")
+        for j, pixels in enumerate(to_pixels(images)):
             picture = Image.fromarray(pixels).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
             sheet.paste(picture, (left + (cell - width * zoom) // 2, _HEAD + j * (height * zoom + _GAP)))
     return sheet
@@ -105,7 +105,13 @@ def _zoom(width: int, height: int, columns: int) -> int:
     return max(1, min(zoom, _WIDEST // (columns * width)))
 
 
-def _pixels(images: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """Convert (B, C, H, W) to (B, H, W, 3)."""
+def to_pixels(images: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """Convert uint8 (B, C, H, W) with C = 1 or 3 to uint8 (B, H, W, 3)."""
     colour: npt.NDArray[np.uint8] = images.cpu().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
     return colour
+
+
+def to_picture(image: torch.Tensor) -> Image.Image:
+    """Return an image, uint8 (C, H, W) with C = 1 or 3, as a Pillow image of mode "L" or "RGB"."""
+    pixels = image.cpu().permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

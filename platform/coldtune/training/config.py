@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from coldtune.config import Config, Neutral, identity
 
 MOST_STEPS = 1_000_000_000
 """The largest number of steps, or of steps between two events, that a training may have."""
+
+
+def _read_off(value: Any) -> Any:
+    """Return "off" for false, because YAML reads the word as false."""
+    return "off" if value is False else value
 
 
 class TrainingConfig(Config):
@@ -48,7 +53,7 @@ class TrainingConfig(Config):
     dtype: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Arithmetic of convolutions and matrix products: IEEE single, TF32 (10-bit mantissa, NVIDIA only), or autocast to
     bfloat16. Weights, the average and Adam's moments are always float32."""
-    compile: Annotated[Literal["off", "auto"], Neutral("off")] = "off"
+    compile: Annotated[Literal["off", "auto"], BeforeValidator(_read_off), Neutral("off")] = "off"
     """off: every operation is launched by itself. auto, on a GPU: the training step and the restorer that samples are
     compiled and captured as CUDA graphs, with channels last in memory, and the restorer samples with the arithmetic of
     `dtype`. That takes up to minutes at the first network of a size. It is far faster, above all for small networks,

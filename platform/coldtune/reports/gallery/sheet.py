@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
+
+from coldtune.reports.fonts import choose_font, printable
 
 _READABLE = 96  # pixels: smaller images are enlarged by a whole factor to at least this size
 _GAP, _MARGIN = 6, 12
@@ -48,8 +50,10 @@ def sheet(rows: Sequence[Row], head: Sequence[str] = (), cell: int | None = None
     assert all(len(row.images) == width and len(row.captions) in (0, width) for row in rows)
     assert len(head) in (0, width)
     side = cell or _side(next(image for row in rows for image in row.images if image is not None))
-    font, small = ImageFont.load_default(size=_FONT), ImageFont.load_default(size=_SMALL)
-    words = [line for row in rows for line in row.label.splitlines()]
+    texts = [*head, *(text for row in rows for text in (row.label, *row.captions))]
+    font, small = choose_font(_FONT, texts), choose_font(_SMALL, texts)
+    labels = ["\n".join(printable(line, font) for line in row.label.splitlines()) for row in rows]
+    words = [line for label in labels for line in label.splitlines()]
     left = _MARGIN + max((max(int(font.getlength(line)), _LABEL) + 2 * _MARGIN for line in words), default=0)
     top = _MARGIN + (_LINE if head else 0)
     heights = [side + (_LINE if row.captions else _GAP) for row in rows]
@@ -61,8 +65,8 @@ def sheet(rows: Sequence[Row], head: Sequence[str] = (), cell: int | None = None
     centers = [left + column * (side + _GAP) + side / 2 for column in range(width)]
     for center, name in zip(centers, head, strict=False):
         draw.text((center, _MARGIN / 2 + _LINE / 2), name, ink, font, anchor="mm")
-    for row, height in zip(rows, heights, strict=True):
-        draw.multiline_text((_MARGIN, top + side / 2), row.label, ink, font, anchor="lm", spacing=5)
+    for row, label, height in zip(rows, labels, heights, strict=True):
+        draw.multiline_text((_MARGIN, top + side / 2), label, ink, font, anchor="lm", spacing=5)
         last = max(column for column, image in enumerate(row.images) if image is not None)
         for column, (center, image) in enumerate(zip(centers, row.images, strict=True)):
             if image is not None:

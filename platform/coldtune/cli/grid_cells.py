@@ -1,0 +1,219 @@
+"""The cells of `coldtune grid`: the trial that represents each setting, and its images in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from coldtune.data import Dataset
+from coldtune.metrics.protocol import Protocol
+from coldtune.metrics.values import check_same
+from coldtune.reports.matrix import Axis
+from coldtune.studies.progress.text import STATE_NAMES, metric_name
+from coldtune.studies.space.distributions import write_value
+from coldtune.studies.space.space import Space
+from coldtune.studies.storage.record import TrialRecord
+from coldtune.studies.trials.reading import StudyReader
+
+_MOST_VALUES = 12  # of a numeric key, before its values are grouped
+_GROUPS = 6
+_MOST_LABELS = 60
+_UNSET = "(unset)"  # the label of a key that has no effect in a trial, because its `when` is not met
+
+
+@dataclass(frozen=True)
+class Group:
+    """Values of a key that share a row or a column.
+
+    Attributes:
+        holds: Whether the parameters of a trial belong to this group.
+    """
+
+    label: str
+    holds: Callable[[Mapping[str, Any]], bool]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The trials of a cell.
+
+    Attributes:
+        trial: The best of the finished trials by the first objective. None if no trial has finished.
+        finished: The number of finished trials.
+        others: The trials that have not finished, by number.
+    """
+
+    trial: FrozenTrial | None
+    finished: int
+    others: Sequence[FrozenTrial]
+
+    def describe(self) -> str:
+        """Return the name of the trial, and out of how many it was chosen, or why there is no trial."""
+        if self.trial is not None:
+            several = f", best of {self.finished}" if self.finished > 1 else ""
+            return f"trial {self.trial.number}{several}"
+        if not self.others:
+            return "no trial"
+        if len(self.others) > 1:
+            return f"{len(self.others)} trials, none finished"
+        return f"trial {self.others[0].number} {STATE_NAMES[self.others[0].state]}"
+
+
+def find_key(space: Space, flag: str, key: str) -> str:
+    """Return the short name of a varied key that the user named by its short or its dotted name.
+
+    Raises:
+        ValueError: If the key does not vary. The message lists the keys that vary.
+    """
+    by_path = {path: name for name, path in space.paths.items()}
+    name = by_path.get(key, key)
+    if name not in space.distributions:
+        there = ", ".join(space.distributions)
+        raise ValueError(f"{flag} {key}: does not vary in this study; allowed: {there}")
+    return name
+
+
+def group_values(space: Space, flag: str, name: str, trials: Iterable[FrozenTrial]) -> list[Group]:
+    """Return the values that trials have of a key, in the order of the space.
+
+    Many numbers are divided into a few ranges with about as many different values each.
+
+    Raises:
+        ValueError: If there are too many values for a picture.
+    """
+    distribution = space.distributions[name]
+    values: list[Any] = []
+    unset = False
+    for trial in trials:
+        if name not in trial.params:
+            unset = True
+        elif trial.params[name] not in values:
+            values.append(trial.params[name])
+    if isinstance(distribution, CategoricalDistribution):
+        values.sort(key=distribution.choices.index)
+    else:
+        values.sort()
+    if len(values) > _MOST_VALUES and all(_is_number(value) for value in values):
+        parts = [part for part in np.array_split(np.array(values), _GROUPS) if len(part)]
+        groups = [_range(name, part[0].item(), part[-1].item()) for part in parts]
+    else:
+        groups = [_single(name, value) for value in values]
+    if unset:
+        groups.append(Group(_UNSET, lambda params: name not in params))
+    if len(groups) > _MOST_LABELS:
+        raise ValueError(f"{flag} {name}: has {len(groups):,} values, but at most {_MOST_LABELS} fit into a picture")
+    return groups
+
+
+def choose(reader: StudyReader, rows: Sequence[Group], columns: Sequence[Group]) -> list[list[Choice]]:
+    """Return the trial that represents each cell: of several finished trials, the best by the first objective."""
+    trials = [trial for trial in reader.trials() if trial.state != TrialState.WAITING]
+    chosen = []
+    for row in rows:
+        there = [trial for trial in trials if row.holds(trial.params)]
+        chosen.append([_choice(reader, [trial for trial in there if column.holds(trial.params)]) for column in columns])
+    return chosen
+
+
+def axis(name: str | None, groups: Sequence[Group]) -> Axis:
+    """Return an axis with the labels of its groups."""
+    return Axis([group.label for group in groups], name or "")
+
+
+def everything() -> list[Group]:
+    """Return the single group of an axis that no key was named for."""
+    return [Group("", lambda params: True)]
+
+
+def protocol_of(study: str, choices: Iterable[Choice]) -> Protocol:
+    """Return the protocol under which all chosen trials were judged, so that image i is the same in all of them.
+
+    Raises:
+        ValueError: If no trial has finished, or if the protocols differ.
+    """
+    records = [TrialRecord.of(choice.trial) for choice in choices if choice.trial is not None]
+    protocols = [record.judged_under for record in records]
+    found = [protocol for protocol in protocols if protocol is not None]
+    if not found:
+        raise ValueError(f"study {study}: none of its trials has finished, so there is nothing to show")
+    check_same(found)
+    return found[0]
+
+
+def describe_value(reader: StudyReader, trial: FrozenTrial) -> str:
+    """Return the first objective of a finished trial, for example `FID 1.03`."""
+    return f"{metric_name(reader.spec.objective.metric)} {trial.values[0]:.4g}"
+
+
+def sampled_images(reader: StudyReader, trial: FrozenTrial, count: int) -> Tensor | None:
+    """Return the first images that a trial's own sampler made, uint8 (count, C, H, W). None if they cannot be read."""
+    file = _file(reader, trial, "images.safetensors")
+    return _read(file, count).get("images") if file else None
+
+
+def sampling_path(reader: StudyReader, trial: FrozenTrial, count: int) -> list[tuple[int, Tensor]]:
+    """Return the severities s that a trial's sampler visited, falling to 0, each with the images x_s.
+
+    The list is empty if the images cannot be read.
+    """
+    file = _file(reader, trial, "strip.safetensors")
+    path = _read(file, count) if file else {}
+    return sorted(((int(s), images) for s, images in path.items()), key=lambda item: -item[0])
+
+
+def originals(dataset: Dataset, protocol: Protocol, count: int) -> Tensor | None:
+    """Return the originals of the first images, uint8 (count, C, H, W). None if the study generates images."""
+    if protocol.task == "generated":
+        return None
+    return dataset.split(protocol.split).images[protocol.image_indices()[:count]]
+
+
+def _file(reader: StudyReader, trial: FrozenTrial, name: str) -> Path | None:
+    address = TrialRecord.of(trial).images.get("sampled")
+    if address is None:
+        return None
+    try:
+        path = reader.local_folder(address) / name
+    except (OSError, ValueError):  # removed from the store
+        return None
+    return path if path.is_file() else None
+
+
+def _read(file: Path, count: int) -> dict[str, Tensor]:
+    """Return the first images of each set in a file. It is empty if the file is damaged."""
+    try:
+        with safe_open(file, "pt") as tensors:
+            return {name: tensors.get_slice(name)[:count] for name in tensors.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError):
+        return {}
+
+
+def _choice(reader: StudyReader, trials: Sequence[FrozenTrial]) -> Choice:
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    best = min(finished, key=reader.rank, default=None)
+    return Choice(best, len(finished), [trial for trial in trials if trial.state != TrialState.COMPLETE])
+
+
+def _single(name: str, value: Any) -> Group:
+    return Group(_text(value), lambda params: name in params and params[name] == value)
+
+
+def _range(name: str, low: float, high: float) -> Group:
+    label = _text(low) if low == high else f"{_text(low)} to {_text(high)}"
+    return Group(label, lambda params: name in params and low <= params[name] <= high)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else write_value(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
