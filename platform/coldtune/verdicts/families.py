@@ -189,6 +189,19 @@ def judge(
     if strangers := [name for name in given if name not in family.members]:
         raise ValueError(f"setting {strangers[0]}: no member of the family ({', '.join(family.members)})")
     panel = Panel.of(given.get(name, Setting(name, ())) for name in family.members)
+    return judge_panel(panel, family, plan, metric, pair=pair, equal_within=equal_within)
+
+
+def judge_panel(
+    panel: Panel,
+    family: Family,
+    plan: Plan | None = None,
+    metric: str = "fid",
+    *,
+    pair: Pair = "network",
+    equal_within: float | None = None,
+) -> Judged:
+    """Judge a family whose trainings were gathered before. The panel has all members. See `judge`."""
     judging = _Judging(panel, family, plan, metric, pair, _checked(equal_within))
     return judging.against_base() if family.kind == "base" else judging.against_best()
 
