@@ -32,7 +32,7 @@ from coldtune.store.provenance import git_commit
 from coldtune.store.store import Store
 from coldtune.training.device import use_threads
 from coldtune.training.loop import train
-from coldtune.verdicts import Family, Panel, Plan, Setting, Training, judge
+from coldtune.verdicts import Family, Panel, Plan, Setting, Training
 from coldtune.verdicts.estimate import CAUTIOUS_BELOW
 from coldtune.verdicts.families import ALPHA, judge_panel
 from coldtune.verdicts.levels import LEAST, nominal_levels, per_comparison
