@@ -28,7 +28,7 @@ def test_contrast_without_image_variance_equals_welchs_test(setting):
     welch = stats.ttest_ind(A, B, equal_var=False)
     assert found.value == pytest.approx(np.mean(A) - np.mean(B))
     assert found.p_value == pytest.approx(welch.pvalue)
-    assert found.df(0.05) == pytest.approx(welch.df)
+    assert found.df == pytest.approx(welch.df)
     low, high = welch.confidence_interval(0.95)
     interval = found.interval(0.05)
     assert (interval.low, interval.high) == pytest.approx((low, high))
@@ -156,11 +156,13 @@ def test_compare_is_antisymmetric_and_scales(x, y, scale):
     assert scaled.interval.high == pytest.approx(scale * forth.interval.high, rel=1e-6, abs=1e-6 * scale)
 
 
-def test_half_width_far_in_the_tails_is_between_welch_and_the_smallest_df(setting):
+def test_half_width_far_in_the_tails_is_between_welchs_and_banerjees(setting):
     found = difference(setting("a", A), setting("b", B))
-    welch = stats.ttest_ind(A, B, equal_var=False).df
-    assert found.df(0.001) == pytest.approx(2 / (1 / welch + 1 / 2))
-    assert 2 < found.df(0.001) < welch
+    low, high = stats.ttest_ind(A, B, equal_var=False).confidence_interval(0.999)
+    squares = [stats.t.isf(0.0005, len(x) - 1) ** 2 * np.var(x, ddof=1) / len(x) for x in (A, B)]
+    banerjee = math.sqrt(sum(squares))
+    assert (high - low) / 2 < found.half_width(0.001) < banerjee
+    assert found.half_width(0.001) ** 2 == pytest.approx(banerjee * (high - low) / 2)
 
 
 def test_jackknife_covariance_agrees_with_the_error_of_every_sum():

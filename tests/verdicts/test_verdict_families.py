@@ -122,9 +122,18 @@ def test_best_of_two_close_settings_leaves_both_as_rivals(setting):
     judged = judge(four(setting, x=-3.0, y=-3.01), BEST)
     assert set(judged.rivals) == {"x", "y"}
     assert judged["base"].outcome is Outcome.WORSE
-    assert "the best setting (x or y)" in judged["base"].sentence()
+    assert f"base is worse than the best setting ({judged.best})" in judged["base"].sentence()
     other = next(name for name in ("x", "y") if name != judged.best)
     assert judged[other].outcome is Outcome.UNDECIDED
+
+
+def test_best_shares_the_error_among_all_pairs(setting):
+    given = four(setting)
+    judged = judge(given, BEST)
+    assert judged["x" if judged.best != "x" else "y"].comparisons == 6
+    for verdict in judged.verdicts:
+        a, b = (next(s for s in given if s.name == name) for name in (verdict.a, verdict.b))
+        assert verdict.interval == compare(a, b, alpha=per_comparison(0.05, 6)).interval
 
 
 def test_first_undecided_leaves_the_others_without_verdict(setting):
@@ -156,7 +165,18 @@ def test_missing_setting_stays_in_the_family_without_verdict(setting):
     for family in (BASE, BEST):
         judged = judge(given, family, Plan.fixed(5))
         assert judged["z"].sentence().endswith("z was pruned (1 of 5).")
-        assert judged["x" if judged.best != "x" else "y"].comparisons == 3
+        assert judged["x" if judged.best != "x" else "y"].comparisons == (3 if family is BASE else 6)
+
+
+@pytest.mark.parametrize("plan", [None, Plan.fixed(5), Plan.racing(2, 5)])
+@pytest.mark.parametrize("left", [0, 1])
+def test_families_with_hardly_a_mean_have_no_verdict(setting, plan, left):
+    given = [setting(name, [0.0], missing="pruned (1 of 5)") for name in MEMBERS[left:]]
+    given += four(setting)[:left]
+    for family in (BASE, BEST):
+        judged = judge(given, family, plan)
+        assert {v.outcome for v in judged.verdicts} == {Outcome.MISSING}
+        assert len(judged.verdicts) == 3 if left or family is BASE else 4
 
 
 def test_fixed_plan_that_is_incomplete_gives_no_verdict(setting):

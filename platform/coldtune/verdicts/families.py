@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -55,7 +55,9 @@ class Family:
 
     @property
     def comparisons(self) -> int:
-        """The number of comparisons that share the error."""
+        """The number of comparisons that share the error: all pairs if the best setting is chosen by the same data."""
+        if self.kind == "best":
+            return max(math.comb(len(self.members), 2), 1)
         return max(len(self.members) - 1 - (self.first is not None), 1)
 
     def alpha(self, name: str) -> float:
@@ -140,8 +142,7 @@ class Judged:
     Attributes:
         verdicts: A verdict for each comparison, in the order of the members.
         best: The setting with the best mean, in the family "best".
-        rivals: The settings that cannot be told apart from the best setting, `best` included, in the family "best".
-            Tables print all of them in bold.
+        rivals: `best` and all settings that are not worse, in the family "best". Tables print all of them in bold.
         wanted: The settings that need a training for the next look, with the number of trainings that they then have.
             Empty if all is decided, or the plan is complete.
     """
@@ -172,8 +173,8 @@ def judge(
     """Judge a family of comparisons with one error of 5 % for all comparisons and all looks.
 
     Each comparison has the level of Sidak's inequality, and each look of it the level of the plan. In the family
-    "best", the interval of a setting is that of its difference to the best setting, whichever setting that is: it
-    covers the intervals against all settings that may be the best (Edwards and Hsu, 1983).
+    "best", all pairs of settings share the error, as in the test of Games and Howell (1976). So it does not matter
+    which setting the data choose as the best one.
 
     A race is replayed from its first look, so the result does not depend on when it was looked at before. A setting
     that is decided needs no more trainings, and keeps its verdict.
@@ -220,7 +221,7 @@ class _Judging:
 
     def looks(self, names: Sequence[str]) -> list[int | None]:
         """Return the looks that these settings complete. A race is judged at each look, a fixed plan at the last."""
-        least = min(map(self.count, names))
+        least = min(map(self.count, names), default=0)
         if self.plan is None:
             return [None] if least else []
         done = [look for look in self.plan.looks if look <= least]
@@ -294,80 +295,48 @@ class _Judging:
 
     def against_best(self) -> Judged:
         members = [name for name in self.family.members if not self.panel.settings[name].missing]
-        live, held = (
-            list(members),
-            dict[str, int | None](),
-        )  # held: practically equal to the best, without new trainings
-        found: dict[str, Verdict] = {}
-        best: str | None = None
-        rivals: tuple[str, ...] = ()
         racing = self.plan is not None and self.plan.spending == "racing"
-        for look in self.looks(members)[-1:] if not racing else self.plan.looks if self.plan else ():
+        best: str | None = members[0] if len(members) == 1 else None
+        found: dict[str, Verdict] = {}
+        live = list(members)
+        for look in self.looks_of_all(members):
             if len(live) < 2 or (look is not None and min(map(self.count, live)) < look):
                 break
-            best, rivals, verdicts = self.round(live, held, look)
-            found |= {name: verdict for name, verdict in verdicts.items() if name in live}
+            best, verdicts = self.round(live, look)
+            found |= verdicts
             if racing:
-                decided = [name for name in live if name != best and found[name].outcome.decided]
-                held |= {name: look for name in decided if found[name].outcome is Outcome.EQUAL}
-                live = [name for name in live if name not in decided]
-        verdicts = {name: found[name] for name in found if name != best}
-        for name in self.family.members:
-            if name != best and name not in verdicts:
-                other = best or "the best setting"
-                reason = self.panel.settings[name].missing
-                missing = Verdict(name, other, self.metric, Outcome.MISSING, reason=f"{name} was {reason}")
-                verdicts[name] = missing if reason else self.incomplete(name, other, *live)
-        listed = tuple(self.labelled(verdicts[name]) for name in self.family.members if name in verdicts)
-        open_ = any(verdict.outcome is not Outcome.MISSING and not verdict.outcome.decided for verdict in listed)
-        wanted = self.next_look(live if racing else members) if open_ or not racing else {}
-        return Judged(listed, best, rivals, wanted)
+                live = [name for name in live if name == best or not found[name].outcome.decided]
+        others = [name for name in self.family.members if name != best]
+        shown = tuple(self.labelled(found.get(name) or self.without_look(name, best, live)) for name in others)
+        left_out = (Outcome.MISSING, Outcome.INCOMPLETE, Outcome.WORSE)
+        rivals = () if best is None else (best, *(v.a for v in shown if v.outcome not in left_out))
+        undecided = any(v.outcome is not Outcome.MISSING and not v.outcome.decided for v in shown)
+        wanted = self.next_look(live if racing else members) if undecided or not racing else {}
+        return Judged(shown, best, rivals, wanted)
 
-    def round(
-        self, live: Sequence[str], held: Mapping[str, int | None], look: int | None
-    ) -> tuple[str, tuple[str, ...], dict[str, Verdict]]:
-        """Compare all contenders with the best of them. Return the best, those that may be the best, and verdicts."""
-        counts = {**dict.fromkeys(live, look), **held}
-        panel, names = self.at(counts), list(counts)
+    def looks_of_all(self, names: Sequence[str]) -> Sequence[int | None]:
+        """Return the looks to replay if all settings are compared with each other. Dropped settings may lack some."""
+        if self.plan is not None and self.plan.spending == "racing":
+            return self.plan.looks
+        return self.looks(names)
+
+    def without_look(self, name: str, best: str | None, live: Sequence[str]) -> Verdict:
+        """Return the verdict of a setting that no look has compared with the best setting."""
+        other = best or "the best setting"
+        if reason := self.panel.settings[name].missing:
+            return Verdict(name, other, self.metric, Outcome.MISSING, reason=f"{name} was {reason}")
+        return self.incomplete(name, other, *live)
+
+    def round(self, live: Sequence[str], look: int | None) -> tuple[str, dict[str, Verdict]]:
+        """Compare all settings that are left with the best of them at a look. Return the best and the verdicts."""
+        panel = self.at(dict.fromkeys(live, look))
         sign = 1.0 if higher_is_better(self.metric.rpartition("/")[2]) else -1.0
-        means = {name: sign * float(np.mean(panel.settings[name].values)) for name in names}
-        best = max(names, key=lambda name: means[name])
+        means = {name: sign * float(np.mean(panel.settings[name].values)) for name in live}
+        best = max(live, key=lambda name: means[name])
         alpha = self.alpha(best, look)
-        single = {
-            name: _compare(panel, name, best, self.metric, alpha, self.pair, None) for name in names if name != best
+        verdicts = {
+            name: _compare(panel, name, best, self.metric, alpha, self.pair, self.equal_within)
+            for name in live
+            if name != best
         }
-        if any(not verdict.about_settings for verdict in single.values()):
-            return best, tuple(names), single
-        halves = self.pairwise(panel, names, alpha)
-        rivals = tuple(
-            i for i in names if all(sign * halves[i, j].value + halves[i, j].half >= 0 for j in names if j != i)
-        )
-        verdicts = {}
-        for name, verdict in single.items():
-            against = [halves[name, rival] for rival in rivals if rival != name]
-            low = min(item.value - item.half for item in against)
-            high = max(item.value + item.half for item in against)
-            if name in rivals:
-                low, high = min(low, 0.0), max(high, 0.0)
-            assert verdict.difference is not None
-            interval = Interval(verdict.difference.value, low, high)
-            outcome = _outcome(interval, sign > 0, self.equal_within)
-            verdicts[name] = replace(
-                verdict, interval=interval, outcome=outcome, rivals=rivals, equal_within=self.equal_within
-            )
-        return best, rivals, verdicts
-
-    def pairwise(self, panel: Panel, names: Sequence[str], alpha: float) -> dict[tuple[str, str], _Bound]:
-        """Return the difference of every ordered pair with its half width."""
-        found = {}
-        for i, j in itertools.combinations(names, 2):
-            difference = contrast(panel, {i: 1.0, j: -1.0}, self.pair)
-            half = difference.half_width(alpha)
-            found[i, j], found[j, i] = _Bound(difference.value, half), _Bound(-difference.value, half)
-        return found
-
-
-@dataclass(frozen=True)
-class _Bound:
-    value: float
-    half: float
+        return best, {name: replace(verdict, against_best=True) for name, verdict in verdicts.items()}

@@ -21,11 +21,11 @@ FIRST_SHARE = 0.8
 """The share of the error that a fixed plan spends when it is complete. The rest is for trainings added afterwards."""
 
 RACING_POWER = 2.0
-RACING_SHARE = 0.8
-"""A race has spent the share 0.8 (r / most)^2 of its error after r trainings (Kim and DeMets, 1987).
+RACING_SHARE = 0.75
+"""A race has spent the share 0.75 (r / most)^2 of its error after r trainings (Kim and DeMets, 1987).
 
-The bounds are those of normal means, applied to t statistics. With few trainings and unequal variances, all looks
-together then err up to 1.25 times as often as planned. The reserve of a fifth covers that.
+The bounds are those of normal means, applied to t statistics. If one setting alone varies, all looks together then err
+up to 1.28 times as often as planned. The reserve of a quarter covers that.
 """
 
 Spending = Literal["once", "fixed", "racing"]
@@ -42,7 +42,7 @@ class Plan:
     Attributes:
         looks: Numbers of trainings, ascending. Looks below 3 trainings give no verdict and cost nothing.
         spending: How the error is spent. "fixed" spends 80 % at the first look, and half of the rest at each further
-            look, since nobody knows how many will follow. "racing" has spent the share 0.8 (r / most)^2 after r
+            look, since nobody knows how many will follow. "racing" has spent the share 0.75 (r / most)^2 after r
             trainings. "once" spends everything at a single look, after which nothing may be added.
     """
 

@@ -9,6 +9,7 @@ from scipy.special import stdtrit
 from scipy.stats import nct
 
 from coldtune.metrics.intervals import LEVEL
+from coldtune.verdicts.estimate import CAUTIOUS_BELOW
 from coldtune.verdicts.levels import FIRST_SHARE, LEAST, per_comparison
 
 POWER = 0.8
@@ -48,14 +49,18 @@ def detectable_difference(
     if replicates < LEAST:
         return math.inf
     training = 2 * sd**2 / replicates * (1 if correlation is None else 1 - correlation)
-    own_df = replicates - 1 if correlation is not None else 2 * (replicates - 1)
-    error = math.sqrt(training + image_error**2)
+    images = image_error**2
+    error = math.sqrt(training + images)
     if error == 0:
         return 0.0
-    freedom = df if df is not None else own_df
-    freedom = freedom * (error**2 / training) ** 2 if training else math.inf  # Satterthwaite, images known exactly
-    freedom = min(freedom, 1e6)
-    critical = float(stdtrit(freedom, 1 - per_comparison(alpha, comparisons) / 2))
+    least = replicates - 1
+    freedom = df if df is not None else least * (1 if correlation is not None else 2)
+    level = per_comparison(alpha, comparisons)
+    freedom = min(freedom * (error**2 / training) ** 2, 1e6) if training else 1e6  # Satterthwaite
+    critical = _quantile(freedom, level)
+    if level < CAUTIOUS_BELOW:  # as `Difference.half_width`
+        banerjee = math.sqrt(_quantile(least, level) ** 2 * training + _quantile(1e6, level) ** 2 * images) / error
+        critical = math.sqrt(critical * banerjee)
 
     def lacking(size: float) -> float:
         # The other tail is smaller than 2 %, and scipy has no number for it if `size` is large.
@@ -106,6 +111,10 @@ def paying_correlation(replicates: int) -> float:
     quantile = 1 - (1 - LEVEL) / 2
     unpaired, paired = stdtrit(2 * (replicates - 1), quantile), stdtrit(replicates - 1, quantile)
     return float(1 - (unpaired / paired) ** 2)
+
+
+def _quantile(df: float, alpha: float) -> float:
+    return float(stdtrit(df, 1 - alpha / 2))
 
 
 def _check(sd: float, replicates: int, power: float) -> None:

@@ -60,7 +60,7 @@ class Verdict:
         equal_within: A difference that does not matter, or None.
         planned: The trainings of each setting that the next look needs, if the outcome is "no verdict yet".
         reason: Why there is no mean, or no test.
-        rivals: In the family "best", the settings that may be the best. () in other families.
+        against_best: True if B was chosen as the setting with the best mean, in the family "best".
         secondary: True if the verdict is not in the family, so it is not adjusted.
     """
 
@@ -80,7 +80,7 @@ class Verdict:
     equal_within: float | None = None
     planned: int | None = None
     reason: str = ""
-    rivals: tuple[str, ...] = ()
+    against_best: bool = False
     secondary: bool = False
 
     @property
@@ -117,9 +117,7 @@ class Verdict:
             return f"{self._networks(a, b)}: {numbers}. This says nothing about the settings, {self._trainings(a, b)}."
         if self.outcome is Outcome.TOO_FEW:
             return f"{a} and {b} have too few trainings for a verdict: {numbers}, {self._trainings(a, b)}."
-        other = b
-        if self.rivals:
-            other = f"the best setting ({' or '.join(b if name == self.b else name for name in self.rivals)})"
+        other = f"the best setting ({b})" if self.against_best else b
         said = {
             Outcome.BETTER: f"{a} is better than {other}",
             Outcome.WORSE: f"{a} is worse than {other}",
@@ -155,7 +153,7 @@ class Verdict:
         return f"{self.count_a} of {a} and {self.count_b} of {b}{how}"
 
     def _chance(self, a: str, b: str) -> str:
-        if self.chance is None or self.rivals:
+        if self.chance is None or self.against_best:
             return ""
         percent = min(max(round(100 * self.chance), 1), 99)
         return f" A new training of {a} beats a new training of {b} with a probability of about {percent} %."
