@@ -208,6 +208,19 @@ def test_extended_plan_charges_its_second_look(setting):
     assert "adjusted for 3 comparisons and 2 looks" in judged["x"].sentence()
 
 
+def test_extended_plan_keeps_what_its_first_look_decided(setting):
+    """The second look has a smaller level. It does not take back a verdict that the first look has given."""
+    x = [*(0.5 + NOISE[:5]), *(1.0 + 3 * NOISE[5:])]
+    given = [setting("base", list(1 + NOISE)), setting("x", x)]
+    family, plan = Family("base", ("base", "x"), "base"), Plan.fixed(5)
+    alone = judge(given, family, Plan((10,), "once"))["x"]
+    first, second = (judge(given, family, plan)["x"], judge(given, family, plan.extended(10))["x"])
+    assert first.outcome is Outcome.BETTER
+    assert alone.outcome is Outcome.UNDECIDED
+    assert second.outcome is Outcome.BETTER
+    assert (second.interval, second.count_a) == (first.interval, 5)
+
+
 def test_race_stops_for_decided_settings_and_goes_on_for_others(setting):
     for family in (BASE, BEST):
         judged = judge(four(setting, 4, z=50.0), family, Plan.racing(2, 10))

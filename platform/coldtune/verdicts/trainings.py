@@ -44,11 +44,13 @@ class Training:
         """Return the training behind a judgement.
 
         Args:
-            metric: A distance ("fid", "kid", "mind", ...) or an image score ("ssim", "rmse", "psnr").
+            metric: A distance ("fid", "kid", "mind", ...) or an image score ("ssim", "rmse", "psnr"). A prefix such as
+                "sampled/" is ignored.
 
         Raises:
             ValueError: If the judgement has no influences of this metric, or the value is not finite.
         """
+        metric = metric.rpartition("/")[2]
         if metric in IMAGE_SCORES:
             score = IMAGE_SCORES[metric]
             per_image = judgement.per_image.get(score.per_image.name)
