@@ -21,7 +21,7 @@ ALPHA = 1 - LEVEL
 
 @dataclass(frozen=True)
 class Family:
-    """The comparisons that share one error of 5 %, fixed before the first training.
+    """The comparisons that share an error of 5 %, fixed before the first training.
 
     Attributes:
         kind: "base" compares each setting with the base. "best" compares each setting with the best setting, and
@@ -77,7 +77,7 @@ def compare(
 ) -> Verdict:
     """Compare two settings by all their trainings, as a comparison of its own.
 
-    The interval is that of one comparison that was planned beforehand. Use `judge` for the comparisons of a study.
+    The interval is that of a single comparison that was planned beforehand. Use `judge` for the comparisons of a study.
 
     Args:
         metric: The metric of the trainings' values. A prefix such as "sampled/" is ignored.
@@ -175,11 +175,11 @@ def judge(
     pair: Pair = "network",
     equal_within: float | None = None,
 ) -> Judged:
-    """Judge a family of comparisons with one error of 5 % for all comparisons and all looks.
+    """Judge a family of comparisons with an error of 5 % for all comparisons and all looks.
 
     Each comparison has the level of Sidak's inequality, and each look of it the level of the plan. In the family
     "best", all pairs of settings share the error, as in the test of Games and Howell (1976). So it does not matter
-    which setting the data choose as the best one.
+    which setting the data choose as the best.
 
     A race is replayed from its first look, so the result does not depend on when it was looked at before. A setting
     that is decided needs no more trainings, and keeps its verdict.

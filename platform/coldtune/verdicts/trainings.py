@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """A trained network, judged on the protocol's images by one metric.
+    """A trained network, judged on the protocol's images by a metric.
 
     Attributes:
         value: The metric's value.
@@ -134,7 +134,7 @@ class Panel:
         """Gather settings that were judged on the same images.
 
         Raises:
-            ValueError: If two settings have one name, or were judged on different images or references.
+            ValueError: If two settings have the same name, or were judged on different images or references.
         """
         given = tuple(settings)
         names = [setting.name for setting in given]

@@ -37,7 +37,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The comparison of setting A with setting B, or with the best setting, by one metric.
+    """The comparison of setting A with setting B, or with the best setting, by a metric.
 
     Outcome and interval come from the same test, so they never disagree.
 
