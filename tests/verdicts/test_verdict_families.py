@@ -275,7 +275,12 @@ def test_sentence_of_single_trainings_has_the_interval_over_images(setting):
     verdict = compare(a, b)
     assert verdict.outcome is Outcome.NETWORKS
     assert verdict.sentence().startswith("The network of A is better than that of B: FID -1.0")
-    assert "over images" in verdict.sentence()
+    assert verdict.sentence().endswith(
+        "over images. This rests on 1 training each and says nothing about the settings."
+    )
+    more = compare(setting("A", [1.0, 1.1], images=0.1), b).sentence()
+    assert more.startswith("The networks of A are on average better than those of B")
+    assert "This rests on 2 trainings of A and 1 of B and says nothing" in more
     assert verdict.p_value is None
 
 
@@ -283,7 +288,7 @@ def test_sentence_tells_trainings_interval_and_chance(setting):
     a, b = setting("A", [1.0, 1.1, 0.9]), setting("B", [2.0, 2.2, 1.8, 2.1])
     sentence = compare(a, b).sentence()
     assert sentence.startswith("A is better than B: FID -1.0")
-    assert "over trainings and images, 3 of A and 4 of B." in sentence
+    assert "over trainings and images, 3 trainings of A and 4 of B." in sentence
     assert sentence.endswith("A new training of A beats a new training of B with a probability of about 99 %.")
     assert compare(a, b, "ssim").sentence().startswith("A is worse than B: SSIM -1.0")
 
