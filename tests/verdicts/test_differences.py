@@ -165,6 +165,20 @@ def test_half_width_far_in_the_tails_is_between_welchs_and_banerjees(setting):
     assert found.half_width(0.001) ** 2 == pytest.approx(banerjee * (high - low) / 2)
 
 
+def test_half_width_of_an_effect_of_eight_arms_is_near_welchs(setting):
+    arms = [setting(f"arm{i}", A) for i in range(8)]
+    found = difference(*arms, **{arm.name: (-1) ** i / 4 for i, arm in enumerate(arms)})
+    welch = stats.t.isf(0.005, 8 * 4) * found.error
+    assert found.df == pytest.approx(32)
+    assert welch < found.half_width(0.01) < 1.03 * welch
+
+
+def test_half_width_of_two_trainings_is_banerjees(setting):
+    found = difference(setting("a", A), setting("b", B[:2]))
+    squares = [stats.t.isf(0.025, len(x) - 1) ** 2 * np.var(x, ddof=1) / len(x) for x in (A, B[:2])]
+    assert found.half_width(0.05) == pytest.approx(math.sqrt(sum(squares)))
+
+
 def test_jackknife_covariance_agrees_with_the_error_of_every_sum():
     generator = torch.Generator().manual_seed(1)
     influences, reference = (torch.randn(3, count, generator=generator, dtype=torch.float64) for count in (20, 35))

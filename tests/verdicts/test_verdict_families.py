@@ -208,6 +208,19 @@ def test_extended_plan_charges_its_second_look(setting):
     assert "adjusted for 3 comparisons and 2 looks" in judged["x"].sentence()
 
 
+def test_extended_plan_keeps_what_its_first_look_decided(setting):
+    """The second look has a smaller level. It does not take back a verdict that the first look has given."""
+    x = [*(0.5 + NOISE[:5]), *(1.0 + 3 * NOISE[5:])]
+    given = [setting("base", list(1 + NOISE)), setting("x", x)]
+    family, plan = Family("base", ("base", "x"), "base"), Plan.fixed(5)
+    alone = judge(given, family, Plan((10,), "once"))["x"]
+    first, second = (judge(given, family, plan)["x"], judge(given, family, plan.extended(10))["x"])
+    assert first.outcome is Outcome.BETTER
+    assert alone.outcome is Outcome.UNDECIDED
+    assert second.outcome is Outcome.BETTER
+    assert (second.interval, second.count_a) == (first.interval, 5)
+
+
 def test_race_stops_for_decided_settings_and_goes_on_for_others(setting):
     for family in (BASE, BEST):
         judged = judge(four(setting, 4, z=50.0), family, Plan.racing(2, 10))
@@ -262,7 +275,12 @@ def test_sentence_of_single_trainings_has_the_interval_over_images(setting):
     verdict = compare(a, b)
     assert verdict.outcome is Outcome.NETWORKS
     assert verdict.sentence().startswith("The network of A is better than that of B: FID -1.0")
-    assert "over images" in verdict.sentence()
+    assert verdict.sentence().endswith(
+        "over images. This rests on 1 training each and says nothing about the settings."
+    )
+    more = compare(setting("A", [1.0, 1.1], images=0.1), b).sentence()
+    assert more.startswith("The networks of A are on average better than those of B")
+    assert "This rests on 2 trainings of A and 1 of B and says nothing" in more
     assert verdict.p_value is None
 
 
@@ -270,7 +288,7 @@ def test_sentence_tells_trainings_interval_and_chance(setting):
     a, b = setting("A", [1.0, 1.1, 0.9]), setting("B", [2.0, 2.2, 1.8, 2.1])
     sentence = compare(a, b).sentence()
     assert sentence.startswith("A is better than B: FID -1.0")
-    assert "over trainings and images, 3 of A and 4 of B." in sentence
+    assert "over trainings and images, 3 trainings of A and 4 of B." in sentence
     assert sentence.endswith("A new training of A beats a new training of B with a probability of about 99 %.")
     assert compare(a, b, "ssim").sentence().startswith("A is worse than B: SSIM -1.0")
 

@@ -97,13 +97,20 @@ class Difference:
         3. It also trusts a variance that is small by chance. Banerjee (1961) proved that sqrt(t1^2 V1 + t2^2 V2 + ...)
         never misses too often, if each t has the degrees of freedom of its own variance. But that interval is too wide.
         So below 0.03, the half width is the geometric mean of both. In simulations with unequal variances, it keeps the
-        error (benchmarks/2026-11-27-verdicts.md).
+        error (benchmarks/2026-11-27-verdicts.md). If a setting has two trainings, it is Banerjee's at any level.
+
+        Sums of g > 2 groups, such as effects in a factorial design, need less caution, because a single group hardly
+        dominates and the effects of a design share their groups. Their mean gives Banerjee's the weight 2 / g^2.
         """
         welch = _quantile(self.df, alpha) * self.error
-        if alpha >= CAUTIOUS_BELOW:
+        two = any(part.count == 2 for part in self.parts)
+        if alpha >= CAUTIOUS_BELOW and not two:
             return welch
         banerjee = math.sqrt(sum(_quantile(df, alpha) ** 2 * variance for variance, df in self._terms()))
-        return math.sqrt(welch * banerjee)
+        if two or welch == 0:
+            return banerjee
+        weight = 2 / max(len(self.parts), 2) ** 2
+        return float(welch ** (1 - weight) * banerjee**weight)
 
     def _terms(self) -> list[tuple[float, int]]:
         """Return the variance of each source of the error with its degrees of freedom."""

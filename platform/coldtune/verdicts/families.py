@@ -21,7 +21,7 @@ ALPHA = 1 - LEVEL
 
 @dataclass(frozen=True)
 class Family:
-    """The comparisons that share one error of 5 %, fixed before the first training.
+    """The comparisons that share an error of 5 %, fixed before the first training.
 
     Attributes:
         kind: "base" compares each setting with the base. "best" compares each setting with the best setting, and
@@ -77,7 +77,7 @@ def compare(
 ) -> Verdict:
     """Compare two settings by all their trainings, as a comparison of its own.
 
-    The interval is that of one comparison that was planned beforehand. Use `judge` for the comparisons of a study.
+    The interval is that of a single comparison that was planned beforehand. Use `judge` for the comparisons of a study.
 
     Args:
         metric: The metric of the trainings' values. A prefix such as "sampled/" is ignored.
@@ -127,6 +127,11 @@ def _compare(
     )
 
 
+def _later(before: Verdict | None, new: Verdict) -> Verdict:
+    """Return the verdict of the later look, unless only the earlier look decides. Each look has its own error."""
+    return before if before is not None and before.outcome.decided and not new.outcome.decided else new
+
+
 def _outcome(interval: Interval, higher: bool, equal_within: float | None) -> Outcome:
     if equal_within is not None and -equal_within < interval.low and interval.high < equal_within:
         return Outcome.EQUAL
@@ -170,11 +175,11 @@ def judge(
     pair: Pair = "network",
     equal_within: float | None = None,
 ) -> Judged:
-    """Judge a family of comparisons with one error of 5 % for all comparisons and all looks.
+    """Judge a family of comparisons with an error of 5 % for all comparisons and all looks.
 
     Each comparison has the level of Sidak's inequality, and each look of it the level of the plan. In the family
     "best", all pairs of settings share the error, as in the test of Games and Howell (1976). So it does not matter
-    which setting the data choose as the best one.
+    which setting the data choose as the best.
 
     A race is replayed from its first look, so the result does not depend on when it was looked at before. A setting
     that is decided needs no more trainings, and keeps its verdict.
@@ -219,13 +224,16 @@ class _Judging:
     def count(self, name: str) -> int:
         return len(self.panel.settings[name].trainings)
 
+    @property
+    def racing(self) -> bool:
+        return self.plan is not None and self.plan.spending == "racing"
+
     def looks(self, names: Sequence[str]) -> list[int | None]:
-        """Return the looks that these settings complete. A race is judged at each look, a fixed plan at the last."""
+        """Return the looks that these settings complete, in their order. None is a look at all trainings."""
         least = min(map(self.count, names), default=0)
         if self.plan is None:
             return [None] if least else []
-        done = [look for look in self.plan.looks if look <= least]
-        return list(done if self.plan.spending == "racing" else done[-1:])
+        return [look for look in self.plan.looks if look <= least]
 
     def at(self, counts: Mapping[str, int | None]) -> Panel:
         """Return the panel at a look. A count of None takes all trainings."""
@@ -258,7 +266,7 @@ class _Judging:
         if self.plan is None or not names:
             return {}
         least = min(map(self.count, names))
-        if self.plan.spending != "racing":
+        if not self.racing:
             return {name: self.plan.looks[-1] for name in names if self.count(name) < self.plan.looks[-1]}
         look = min((look for look in self.plan.looks if look > least), default=None)
         return {} if look is None else {name: look for name in names if self.count(name) < look}
@@ -272,10 +280,11 @@ class _Judging:
             if verdict.outcome is not Outcome.MISSING:
                 for look in self.looks([name, base]):
                     panel, alpha = self.at({name: look, base: look}), self.alpha(name, look)
-                    verdict = _compare(panel, name, base, self.metric, alpha, self.pair, self.equal_within)
-                    if verdict.outcome.decided:
+                    new = _compare(panel, name, base, self.metric, alpha, self.pair, self.equal_within)
+                    verdict = _later(verdict, new)
+                    if self.racing and verdict.outcome.decided:
                         break
-                if self.plan is None or self.plan.spending != "racing" or not verdict.outcome.decided:
+                if not (self.racing and verdict.outcome.decided):
                     live.append(name)
             verdicts.append(self.labelled(verdict))
         return Judged(self._gated(verdicts), wanted=self.next_look([*live, base]) if live else {})
@@ -295,30 +304,23 @@ class _Judging:
 
     def against_best(self) -> Judged:
         members = [name for name in self.family.members if not self.panel.settings[name].missing]
-        racing = self.plan is not None and self.plan.spending == "racing"
         best: str | None = members[0] if len(members) == 1 else None
         found: dict[str, Verdict] = {}
         live = list(members)
-        for look in self.looks_of_all(members):
-            if len(live) < 2 or (look is not None and min(map(self.count, live)) < look):
-                break
-            best, verdicts = self.round(live, look)
-            found |= verdicts
-            if racing:
+        # Settings that a race dropped lack later looks, so the looks of each round are those of the settings left.
+        done: list[int | None] = []
+        while len(live) > 1 and (due := [look for look in self.looks(live) if look not in done]):
+            done.append(due[0])
+            best, verdicts = self.round(live, due[0])
+            found |= {name: _later(found.get(name), verdict) for name, verdict in verdicts.items()}
+            if self.racing:
                 live = [name for name in live if name == best or not found[name].outcome.decided]
         others = [name for name in self.family.members if name != best]
         shown = tuple(self.labelled(found.get(name) or self.without_look(name, best, live)) for name in others)
         left_out = (Outcome.MISSING, Outcome.INCOMPLETE, Outcome.WORSE)
         rivals = () if best is None else (best, *(v.a for v in shown if v.outcome not in left_out))
         undecided = any(v.outcome is not Outcome.MISSING and not v.outcome.decided for v in shown)
-        wanted = self.next_look(live if racing else members) if undecided or not racing else {}
-        return Judged(shown, best, rivals, wanted)
-
-    def looks_of_all(self, names: Sequence[str]) -> Sequence[int | None]:
-        """Return the looks to replay if all settings are compared with each other. Dropped settings may lack some."""
-        if self.plan is not None and self.plan.spending == "racing":
-            return self.plan.looks
-        return self.looks(names)
+        return Judged(shown, best, rivals, self.next_look(live) if undecided or not self.racing else {})
 
     def without_look(self, name: str, best: str | None, live: Sequence[str]) -> Verdict:
         """Return the verdict of a setting that no look has compared with the best setting."""

@@ -24,7 +24,7 @@ RACING_POWER = 2.0
 RACING_SHARE = 0.75
 """A race has spent the share 0.75 (r / most)^2 of its error after r trainings (Kim and DeMets, 1987).
 
-The bounds are those of normal means, applied to t statistics. If one setting alone varies, all looks together then err
+The bounds are those of normal means, applied to t statistics. If a single setting varies, all looks together then err
 up to 1.28 times as often as planned. The reserve of a quarter covers that.
 """
 

@@ -33,7 +33,7 @@ def detectable_difference(
         replicates: k, the trainings on each side of the comparison. For a main effect of a factorial design, it is the
             number of trainings at each level.
         comparisons: The comparisons of the family.
-        power: The probability of a verdict if the true difference is the returned one.
+        power: The probability of a verdict if the true difference is the returned number.
         alpha: The error that all comparisons share, two-sided. The default is that of the first look of a fixed plan.
         image_error: The standard error that the images add to a difference. It does not shrink with k.
         correlation: The correlation of pairs, if trainings are paired. None if they are not.

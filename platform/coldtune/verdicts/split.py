@@ -15,7 +15,7 @@ from coldtune.verdicts.verdict import Outcome, Verdict
 
 @dataclass(frozen=True)
 class Split:
-    """The variance of a metric of one trained network, by its source.
+    """The variance of a metric of a trained network, by its source.
 
     Attributes:
         training: The variance between trainings, without the images' part. None if no setting has two trainings.
@@ -45,8 +45,8 @@ def split_variance(settings: Iterable[Setting], again: Iterable[Iterable[Setting
     """Split the variance of a metric into training, images and draws.
 
     Args:
-        settings: The settings under one protocol.
-        again: The same settings and networks under other protocol seeds, one iterable for each seed.
+        settings: The settings, all under the same protocol.
+        again: The same settings and networks under other protocol seeds, an iterable for each seed.
 
     Raises:
         ValueError: If there is no training, or no network was judged under every protocol seed.

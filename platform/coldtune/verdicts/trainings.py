@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """A trained network, judged on the protocol's images by one metric.
+    """A trained network, judged on the protocol's images by a metric.
 
     Attributes:
         value: The metric's value.
@@ -44,11 +44,13 @@ class Training:
         """Return the training behind a judgement.
 
         Args:
-            metric: A distance ("fid", "kid", "mind", ...) or an image score ("ssim", "rmse", "psnr").
+            metric: A distance ("fid", "kid", "mind", ...) or an image score ("ssim", "rmse", "psnr"). A prefix such as
+                "sampled/" is ignored.
 
         Raises:
             ValueError: If the judgement has no influences of this metric, or the value is not finite.
         """
+        metric = metric.rpartition("/")[2]
         if metric in IMAGE_SCORES:
             score = IMAGE_SCORES[metric]
             per_image = judgement.per_image.get(score.per_image.name)
@@ -132,7 +134,7 @@ class Panel:
         """Gather settings that were judged on the same images.
 
         Raises:
-            ValueError: If two settings have one name, or were judged on different images or references.
+            ValueError: If two settings have the same name, or were judged on different images or references.
         """
         given = tuple(settings)
         names = [setting.name for setting in given]

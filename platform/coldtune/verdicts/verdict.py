@@ -37,7 +37,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The comparison of setting A with setting B, or with the best setting, by one metric.
+    """The comparison of setting A with setting B, or with the best setting, by a metric.
 
     Outcome and interval come from the same test, so they never disagree.
 
@@ -114,7 +114,8 @@ class Verdict:
         if self.outcome is Outcome.NOT_TESTED:
             return f"{a} and {b} get no verdict, because {self.reason}: {numbers}, {self._trainings(a, b)}."
         if self.outcome is Outcome.NETWORKS:
-            return f"{self._networks(a, b)}: {numbers}. This says nothing about the settings, {self._trainings(a, b)}."
+            rests = self._trainings(a, b)
+            return f"{self._networks(a, b)}: {numbers}. This rests on {rests} and says nothing about the settings."
         if self.outcome is Outcome.TOO_FEW:
             return f"{a} and {b} have too few trainings for a verdict: {numbers}, {self._trainings(a, b)}."
         other = f"the best setting ({b})" if self.against_best else b
@@ -144,13 +145,17 @@ class Verdict:
         if not self.interval.excludes_zero:
             return f"The networks of {a} and {b} cannot be told apart"
         better = (self.interval.value > 0) == higher_is_better(self.metric.rpartition("/")[2])
-        return f"The network of {a} is {'better' if better else 'worse'} than that of {b}"
+        word = "better" if better else "worse"
+        if max(self.count_a, self.count_b) > 1:
+            return f"The networks of {a} are on average {word} than those of {b}"
+        return f"The network of {a} is {word} than that of {b}"
 
     def _trainings(self, a: str, b: str) -> str:
         how = " (paired)" if self.paired else ""
         if self.count_a == self.count_b:
             return f"{self.count_a} training{'s' if self.count_a > 1 else ''} each{how}"
-        return f"{self.count_a} of {a} and {self.count_b} of {b}{how}"
+        trainings = f"{self.count_a} training{'s' if self.count_a > 1 else ''}"
+        return f"{trainings} of {a} and {self.count_b} of {b}{how}"
 
     def _chance(self, a: str, b: str) -> str:
         if self.chance is None or self.against_best:
