@@ -67,7 +67,7 @@ class StudySpec(Config):
     table: str | None = None
     threads: Annotated[int | None, Neutral(None)] = Field(default=None, ge=1, le=MOST_THREADS)
     replicates: Annotated[int, Neutral(1)] = Field(default=1, ge=1, le=MOST_REPLICATES)
-    comparisons: Annotated[Comparisons, Neutral(Comparisons())] = Field(default_factory=Comparisons)
+    comparisons: Annotated[Comparisons, Neutral(Comparisons())] = Comparisons()
 
     @model_validator(mode="after")
     def _check_metrics_differ(self) -> StudySpec:
