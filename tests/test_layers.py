@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "platform"
-PURE = ("diffusion", "data", "metrics", "training", "reports")
+PURE = ("diffusion", "data", "metrics", "verdicts", "training", "reports")
 WRAPPERS = {"coldtune.training.distributed"}
 FORBIDDEN = ("ray", "mlflow", "optuna", "diffusers")
 
@@ -31,7 +31,19 @@ ROOMS = (
     "execution",  # Ray
 )
 # Packages from the ground up. `tracking` and `reports` are leaves, which packages above them call.
-PACKAGES = ("diffusion", "data", "metrics", "training", "store", "tracking", "reports", "stages", "studies", "cli")
+PACKAGES = (
+    "diffusion",
+    "data",
+    "metrics",
+    "verdicts",
+    "training",
+    "store",
+    "tracking",
+    "reports",
+    "stages",
+    "studies",
+    "cli",
+)
 
 
 def name_of(path: Path) -> str:

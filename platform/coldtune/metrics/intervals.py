@@ -78,14 +78,36 @@ def jackknife_error(
     Raises:
         ValueError: If a set has fewer than 2 images.
     """
-    variance = _variance(influences, influences) / len(influences)
+    rows = None if reference_influences is None else reference_influences[None]
+    return math.sqrt(max(float(jackknife_covariance(influences[None], rows, pairs)), 0.0))
+
+
+def jackknife_covariance(
+    influences: Tensor, reference_influences: Tensor | None = None, pairs: Tensor | None = None
+) -> Tensor:
+    """Return the covariance (K, K) of K estimates on the same images, from influences on them.
+
+    The variance of each estimate, and of a difference of two of them, is that of `jackknife_error`.
+
+    Args:
+        influences: Each image's influence on each estimate, (K, N), mean 0 over images.
+        reference_influences: Each reference image's influence on each estimate, (K, M), mean 0. None takes the
+            reference as fixed.
+        pairs: As in `jackknife_error`.
+
+    Raises:
+        ValueError: If a set has fewer than 2 images.
+    """
+    covariance = _covariance(influences, influences) / influences.shape[1]
     if reference_influences is not None:
-        variance += _variance(reference_influences, reference_influences) / len(reference_influences)
+        count = reference_influences.shape[1]
+        covariance = covariance + _covariance(reference_influences, reference_influences) / count
         if pairs is not None:
-            originals = reference_influences[pairs]
+            originals = reference_influences[:, pairs]
             # Without images that have no partner, b has a mean other than 0.
-            variance += 2 * _variance(influences, originals - originals.mean()) / len(reference_influences)
-    return math.sqrt(max(variance, 0.0))
+            cross = _covariance(influences, originals - originals.mean(1, keepdim=True)) / count
+            covariance = covariance + cross + cross.T
+    return covariance
 
 
 def normal_interval(value: float, error: float, count: int = 0) -> Interval:
@@ -93,12 +115,12 @@ def normal_interval(value: float, error: float, count: int = 0) -> Interval:
     return Interval(value, value - _QUANTILE * error, value + _QUANTILE * error)
 
 
-def _variance(a: Tensor, b: Tensor) -> float:
-    """Return the covariance of centred numbers (N,)."""
-    count = len(a)
+def _covariance(a: Tensor, b: Tensor) -> Tensor:
+    """Return the covariances (K, K) of centred numbers (K, N)."""
+    count = a.shape[1]
     if count < 2:
         raise ValueError(f"{count} influences: an interval needs at least 2 images")
-    return float((a * b).sum()) / (count - 1)
+    return a @ b.T / (count - 1)
 
 
 def share_interval_of_error(share: float, error: float, count: int) -> Interval:

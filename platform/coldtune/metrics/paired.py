@@ -50,7 +50,7 @@ class Comparison:
     def __str__(self) -> str:
         """Return a sentence: `A is better than B: FID -1.4, 95 % CI [-1.9, -0.8], N = 10,000, same draws`."""
         n, least = self.protocol.num_images, 4 * self.protocol.dim
-        value, low, high = _rounded(self.difference)
+        value, low, high = rounded(self.difference)
         verdict = {
             self.a: f"{self.a} is better than {self.b}",
             self.b: f"{self.a} is worse than {self.b}",
@@ -161,7 +161,7 @@ def _of_scores(a: Judgement, b: Judgement, metric: str) -> Interval:
     return Interval(value, low, high)
 
 
-def _rounded(interval: Interval) -> tuple[str, str, str]:
+def rounded(interval: Interval) -> tuple[str, str, str]:
     """Round value, low and high to the first or second digit of the half width.
 
     A bound that excludes 0 is not shown as 0, because the verdict rests on it.

@@ -1,0 +1,45 @@
+"""Verdicts about settings, which include the luck of training: differences, families, looks, races and sentences.
+
+Everything here is computed from values and image influences alone. Nothing is read, trained or stored.
+"""
+
+from coldtune.verdicts.estimate import Difference, Pair, contrast
+from coldtune.verdicts.families import Family, Judged, compare, judge
+from coldtune.verdicts.levels import LEAST, Plan
+from coldtune.verdicts.planning import detectable_difference, paying_correlation, trainings_to_detect
+from coldtune.verdicts.split import (
+    Split,
+    advise,
+    holm,
+    narrowing_by_images,
+    narrowing_by_trainings,
+    split_variance,
+)
+from coldtune.verdicts.trainings import Panel, Setting, Training
+from coldtune.verdicts.verdict import Outcome, Verdict
+
+__all__ = [
+    "LEAST",
+    "Difference",
+    "Family",
+    "Judged",
+    "Outcome",
+    "Pair",
+    "Panel",
+    "Plan",
+    "Setting",
+    "Split",
+    "Training",
+    "Verdict",
+    "advise",
+    "compare",
+    "contrast",
+    "detectable_difference",
+    "holm",
+    "judge",
+    "narrowing_by_images",
+    "narrowing_by_trainings",
+    "paying_correlation",
+    "split_variance",
+    "trainings_to_detect",
+]

@@ -1,0 +1,148 @@
+"""Which uncertainty to reduce: the split of a metric's variance, and what more trainings or more images would bring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from coldtune.metrics.registry import label
+from coldtune.verdicts.estimate import Difference, own_image_variance
+from coldtune.verdicts.trainings import Panel, Setting
+from coldtune.verdicts.verdict import Outcome, Verdict
+
+
+@dataclass(frozen=True)
+class Split:
+    """The variance of a metric of a trained network, by its source.
+
+    Attributes:
+        training: The variance between trainings, without the images' part. None if no setting has two trainings.
+        images: The variance over images. It contains the draws, unless `draws` is known.
+        draws: The variance over the draws of degradation and sampling. None unless settings were judged under at least
+            two protocol seeds.
+        trainings: The number of trainings behind it.
+        settings: The number of settings with two or more trainings. Their variances are averaged.
+    """
+
+    training: float | None
+    images: float
+    draws: float | None
+    trainings: int
+    settings: int
+
+    def sentence(self, metric: str) -> str:
+        """Return the split in plain English, for example "FID varies by ±0.21 (sd) between trainings, ..."."""
+        name = label(metric.rpartition("/")[2])
+        parts = [] if self.training is None else [f"{self.training**0.5:.2g} between trainings"]
+        parts.append(f"{self.images**0.5:.2g} over images{'' if self.draws is not None else ' and their draws'}")
+        parts += [] if self.draws is None else [f"{self.draws**0.5:.2g} over draws"]
+        return f"{name} of a trained network varies (sd) by {', by '.join(parts)} ({self.trainings} trainings)."
+
+
+def split_variance(settings: Iterable[Setting], again: Iterable[Iterable[Setting]] = ()) -> Split:
+    """Split the variance of a metric into training, images and draws.
+
+    Args:
+        settings: The settings, all under the same protocol.
+        again: The same settings and networks under other protocol seeds, an iterable for each seed.
+
+    Raises:
+        ValueError: If there is no training, or no network was judged under every protocol seed.
+    """
+    panel = Panel.of(settings)
+    if not len(panel.values):
+        raise ValueError("no training: a variance needs at least one judged training")
+    between = []
+    for rows in panel.rows.values():
+        if len(rows) > 1:
+            chosen = np.array(rows)
+            own = own_image_variance(panel.covariance[np.ix_(chosen, chosen)])
+            between.append(float(panel.values[chosen].var(ddof=1)) - own)
+    training = max(float(np.mean(between)), 0.0) if between else None
+    images = float(np.diag(panel.covariance).mean())
+    draws = _draws(panel, [Panel.of(others) for others in again])
+    if draws is not None:
+        images = max(images - draws, 0.0)
+    return Split(training, images, draws, len(panel.values), len(between))
+
+
+def _draws(panel: Panel, others: list[Panel]) -> float | None:
+    """Return the variance of a network's values between protocol seeds, averaged over networks."""
+    if not others:
+        return None
+    by_place = [
+        {
+            (name, training.network): training.value
+            for name, setting in one.settings.items()
+            for training in setting.trainings
+        }
+        for one in (panel, *others)
+    ]
+    common = [place for place in by_place[0] if all(place in values for values in by_place)]
+    if not common:
+        raise ValueError("no network was judged under every protocol seed: the draws' variance is unknown")
+    values = np.array([[values[place] for values in by_place] for place in common])
+    return float(values.var(axis=1, ddof=1).mean())
+
+
+def narrowing_by_trainings(difference: Difference, more: int, alpha: float = 0.05) -> float:
+    """Return the share by which `more` trainings of each setting are expected to narrow the interval, 0..1."""
+    parts = tuple(replace(part, count=part.count + more) for part in difference.parts)
+    return _narrowing(difference, replace(difference, parts=parts), alpha)
+
+
+def narrowing_by_images(difference: Difference, factor: float, alpha: float = 0.05) -> float:
+    """Return the share by which `factor` times the images are expected to narrow the interval, 0..1."""
+    own = max(difference.network_variance - difference.image_variance, 0.0)
+    left = {part: (part.variance or 0.0) / part.count for part in difference.parts}
+    total = sum(left.values())
+    parts = tuple(
+        # The networks' own part of the images' variance is inside the variance between trainings.
+        replace(part, variance=max(value - own * (1 - 1 / factor) * value / total, 0.0) * part.count) if total else part
+        for part, value in left.items()
+    )
+    fewer = replace(difference, parts=parts, image_variance=difference.image_variance / factor)
+    return _narrowing(difference, fewer, alpha)
+
+
+def _narrowing(before: Difference, after: Difference, alpha: float) -> float:
+    width = before.half_width(alpha)
+    return max(1 - after.half_width(alpha) / width, 0.0) if width else 0.0
+
+
+def advise(verdict: Verdict, num_images: int, split_size: int, more: int = 3) -> str:
+    """Return which to buy to decide an undecided comparison: trainings, or images as far as the split has any.
+
+    Args:
+        num_images: The images that were judged.
+        split_size: The images of the split.
+        more: The number of further trainings of each setting to speak of.
+
+    Returns:
+        A sentence or two, or "" if the verdict needs no more of either.
+    """
+    difference = verdict.difference
+    if difference is None or verdict.outcome not in (Outcome.UNDECIDED, Outcome.TOO_FEW):
+        return ""
+    by_trainings = narrowing_by_trainings(difference, more, verdict.alpha)
+    said = [f"{more} more trainings of each would narrow this interval by about {100 * by_trainings:.0f} %."]
+    if num_images < split_size:
+        by_images = narrowing_by_images(difference, split_size / num_images, verdict.alpha)
+        images = f"all {split_size:,} images of the split instead of {num_images:,}"
+        said.append(f"Judging {images} would narrow it by about {100 * by_images:.0f} %.")
+        if by_images > by_trainings:
+            said.reverse()
+    elif difference.image_variance > difference.training_variance:
+        said.append("Most of the rest is due to the images, and all images of the split are judged already.")
+    return " ".join(said)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return p-values adjusted by Holm (1979), for tables. Verdicts do not use them."""
+    adjusted, largest = {}, 0.0
+    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        largest = max(largest, min((len(p_values) - rank) * p, 1.0))
+        adjusted[name] = largest
+    return {name: adjusted[name] for name in p_values}

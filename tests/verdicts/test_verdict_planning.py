@@ -1,0 +1,162 @@
+"""Detectable differences, the variance split, advice and Holm's p-values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from coldtune.verdicts import (
+    Plan,
+    Setting,
+    Training,
+    advise,
+    compare,
+    detectable_difference,
+    holm,
+    narrowing_by_images,
+    narrowing_by_trainings,
+    paying_correlation,
+    split_variance,
+    trainings_to_detect,
+)
+
+
+@pytest.mark.parametrize(("replicates", "size"), [(17, 1.0), (26, 0.8), (64, 0.5)])
+def test_detectable_difference_agrees_with_cohens_table(replicates, size):
+    """Cohen (1988, table 2.4.1): n for 80 % power at 5 %, rounded up, so one fewer is not enough."""
+    assert detectable_difference(1.0, replicates, alpha=0.05) <= size
+    assert detectable_difference(1.0, replicates - 1, alpha=0.05) > size
+    assert trainings_to_detect(2.0, 2 * size, alpha=0.05) == replicates
+
+
+def test_detectable_difference_is_found_in_80_percent_of_simulated_studies():
+    """20,000 studies of Student's test, within 5 standard errors."""
+    size = detectable_difference(1.0, 5, alpha=0.05)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20_000, 5)) + size, rng.standard_normal((20_000, 5))
+    found = (stats.ttest_ind(x, y, axis=1).pvalue < 0.05).mean()
+    assert found == pytest.approx(0.8, abs=5 * math.sqrt(0.16 / 20_000))
+
+
+def test_detectable_difference_grows_with_comparisons_and_images_and_falls_with_pairs():
+    alone = detectable_difference(0.2, 5)
+    assert detectable_difference(0.4, 5) == pytest.approx(2 * alone)
+    assert detectable_difference(0.2, 5, comparisons=9) > alone
+    assert detectable_difference(0.2, 5, correlation=0.8) < alone
+    # With countless trainings, only the images are left.
+    endless = detectable_difference(0.2, 100_000, image_error=0.1, alpha=0.05)
+    assert endless == pytest.approx(0.1 * (stats.norm.isf(0.025) + stats.norm.ppf(0.8)), rel=1e-3)
+
+
+def test_detectable_difference_below_three_trainings_is_infinite():
+    assert math.isinf(detectable_difference(0.2, 2))
+    assert trainings_to_detect(1.0, 1000.0) == 3
+    assert trainings_to_detect(1.0, 1e-3, most=50) is None
+
+
+@pytest.mark.parametrize("replicates", [3, 5, 10])
+def test_paying_correlation_makes_both_intervals_equally_wide(replicates, setting):
+    r = paying_correlation(replicates)
+    paired = stats.t.isf(0.025, replicates - 1) * math.sqrt(2 * (1 - r) / replicates)
+    assert paired == pytest.approx(stats.t.isf(0.025, 2 * replicates - 2) * math.sqrt(2 / replicates))
+
+
+def test_narrowing_by_trainings_equals_the_width_of_as_many(setting):
+    """Eight trainings with the variance of five have the interval that five and three more are promised."""
+
+    def scaled(name: str, count: int) -> Setting:
+        values = np.linspace(-1, 1, count)
+        return setting(name, list(values / values.std(ddof=1)))
+
+    five, eight = (compare(scaled("a", k), scaled("b", k)) for k in (5, 8))
+    width = [v.interval.high - v.interval.low for v in (five, eight)]
+    assert narrowing_by_trainings(five.difference, 3) == pytest.approx(1 - width[1] / width[0])
+    assert "3 more trainings of each would narrow this interval by about " in advise(five, 100, 100)
+
+
+def test_narrowing_by_images_halves_an_interval_of_images_alone(setting):
+    effect = setting("effect", [0.0], images=0.1).trainings[0].influences
+
+    def side(name: str, sign: float) -> Setting:
+        return Setting(name, tuple(Training(1.0, sign * effect, i, f"{name}{i}") for i in range(3)))
+
+    found = compare(side("a", 1.0), side("b", -1.0))
+    assert narrowing_by_images(found.difference, 4.0) == pytest.approx(0.5)
+    assert narrowing_by_trainings(found.difference, 100) == pytest.approx(0.0)
+
+
+def test_advice_on_images_stops_at_the_split(setting):
+    verdict = compare(setting("a", [1.0, 1.2, 0.8], images=0.5), setting("b", [1.0, 1.1, 0.9], images=0.5))
+    assert "all 400 images of the split instead of 50" in advise(verdict, 50, 400)
+    assert "images of the split instead" not in advise(verdict, 400, 400)
+
+
+def test_advice_on_a_decided_comparison_is_empty(setting):
+    assert advise(compare(setting("a", [1.0, 1.1, 0.9]), setting("b", [9.0, 9.1, 8.9])), 50, 400) == ""
+
+
+def test_split_variance_finds_the_simulated_parts():
+    """With 400 settings of 3 trainings, each part is within 15 % of the truth."""
+    rng, n, training, images = np.random.default_rng(0), 40, 0.5, 0.3
+    given = []
+    for s in range(400):
+        rows = rng.standard_normal((3, n)) * images * math.sqrt(n)
+        luck = rng.standard_normal(3) * training
+        given.append(
+            Setting(
+                f"s{s}",
+                tuple(
+                    Training(luck[r] + row.mean(), torch.from_numpy(row - row.mean()), r, f"{s}/{r}")
+                    for r, row in enumerate(rows)
+                ),
+            )
+        )
+    split = split_variance(given)
+    assert split.training == pytest.approx(training**2, rel=0.15)
+    assert split.images == pytest.approx(images**2, rel=0.15)
+    assert split.draws is None
+    assert "over images and their draws" in split.sentence("fid")
+
+
+def test_split_variance_knows_draws_only_with_two_protocol_seeds(setting):
+    first, second = setting("a", [1.0, 2.0, 3.0], images=5.0), setting("a", [1.2, 1.8, 3.2], images=5.0)
+    split = split_variance([first], again=[[second]])
+    assert split.draws == pytest.approx(0.02)
+    assert split.images == pytest.approx(split_variance([first]).images - 0.02)
+    with pytest.raises(ValueError, match="no network was judged under every protocol seed"):
+        split_variance([first], again=[[setting("b", [1.0])]])
+
+
+def test_split_variance_of_single_trainings_has_no_training_part(setting):
+    assert split_variance([setting("a", [1.0]), setting("b", [2.0])]).training is None
+
+
+def test_holm_agrees_with_a_worked_example():
+    """Holm's procedure by hand: 0.01 x 4, 0.02 x 3, 0.03 x 2 (not below the one before), 0.5."""
+    assert holm({"a": 0.02, "b": 0.5, "c": 0.01, "d": 0.03}) == pytest.approx(
+        {"a": 0.06, "b": 0.5, "c": 0.04, "d": 0.06}
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: detectable_difference(-1.0, 5), "sd = -1: must be a finite number"),
+        (lambda: detectable_difference(1.0, 0), "replicates = 0: must be at least 1"),
+        (lambda: detectable_difference(1.0, 5, power=1.0), "power = 1: must be between 0 and 1"),
+        (lambda: trainings_to_detect(1.0, 0.0), "difference = 0: must be greater than 0"),
+        (lambda: paying_correlation(1), "replicates = 1"),
+        (lambda: split_variance([]), "no training"),
+    ],
+)
+def test_wrong_plans_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_plan_fixed_spends_four_fifths_at_first():
+    assert Plan.fixed(7).alpha_at(7, 0.05) == pytest.approx(0.04)
