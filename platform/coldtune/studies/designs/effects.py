@@ -69,32 +69,35 @@ def effects_of_ablation(record: AblationRecord) -> list[Effect]:
     """
     effects, before = [], record.best
     for step in record.path:
-        effects.append(Effect(" and ".join(step.changes), "step", _weights({before: 1, step.arm: -1})))
+        effects.append(Effect(" and ".join(step.changes), "step", _minus(before, step.arm)))
         before = step.arm
-    problems = []
-    together: dict[str, float] = {record.best: 1, record.base: -1}
+    impossible = []
+    together = _minus(record.best, record.base)
     for name, change in record.changes.items():
         if change.alone is None:
-            problems.append(name)
-            effects.append(Effect(name, "alone", {}, f"cannot exist: {change.why_not}"))
+            impossible.append(name)
+            effects.append(Effect(name, "alone", {}, f"cannot exist ({change.why_not})"))
             continue
-        effects.append(Effect(name, "alone", _weights({change.alone: 1, record.base: -1})))
-        for arm, weight in ((change.alone, -1), (record.base, 1)):
-            together[arm] = together.get(arm, 0) + weight
-    effects.append(Effect("all changes", "whole", _weights({record.best: 1, record.base: -1})))
-    unknown = f"{' and '.join(problems)} alone cannot exist" if problems else ""
-    effects.append(Effect("interaction", "interaction", {} if problems else _weights(together), unknown))
-    return effects
+        alone = _minus(change.alone, record.base)
+        effects.append(Effect(name, "alone", alone))
+        together = {arm: together.get(arm, 0) - alone.get(arm, 0) for arm in {**together, **alone}}
+    effects.append(Effect("all changes", "whole", _minus(record.best, record.base)))
+    if impossible:
+        unknown = f"cannot be known, because {' and '.join(impossible)} alone cannot exist"
+        return [*effects, Effect("interaction", "interaction", {}, unknown)]
+    together = {arm: weight for arm, weight in together.items() if weight}
+    return [*effects, Effect("interaction", "interaction", together)]
+
+
+def _minus(a: str, b: str) -> dict[str, float]:
+    """Return the weights of a difference. It is empty if both are the same arm."""
+    return {} if a == b else {a: 1.0, b: -1.0}
 
 
 def _effect(name: str, group: Group, weights: Mapping[str, float] | None) -> Effect:
     if weights is None:
         return Effect(name, group, {}, "cannot be known from the arms that exist")
     return Effect(name, group, weights)
-
-
-def _weights(weights: Mapping[str, float]) -> dict[str, float]:
-    return {arm: float(weight) for arm, weight in weights.items() if weight}
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,9 @@ class _Model:
 
     def _present(self, factor: Factor) -> list[Any]:
         """Return the levels that occur in an arm, the reference level first."""
-        found = {level: None for arm in self._record.arms.values() if (level := arm.get(factor.path, _ABSENT)) is not _ABSENT}
+        found = {
+            level: None for arm in self._record.arms.values() if (level := arm.get(factor.path, _ABSENT)) is not _ABSENT
+        }
         reference, order = self._record.references[factor.path], list(factor.levels)
         rest = sorted((level for level in found if level != reference), key=order.index)
         return [reference, *rest] if reference in found else rest

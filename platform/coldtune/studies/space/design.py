@@ -183,7 +183,9 @@ def _check_sections(sections: Mapping[str, Any]) -> None:
         raise ValueError("design: needs factors, a mapping of dotted keys to their levels")
     for name in ("vary", "variants", "first"):
         if name in sections:
-            raise ValueError(f"{name}: cannot stand beside design, whose arms are all that is tried. Leave one of them out.")
+            raise ValueError(
+                f"{name}: cannot stand beside design, whose arms are all that is tried. Leave one of them out."
+            )
 
 
 def _read_factors(written: Any, base: Mapping[str, Any]) -> dict[str, FactorConfig]:
@@ -202,7 +204,9 @@ def _read_factors(written: Any, base: Mapping[str, Any]) -> dict[str, FactorConf
                 f"{where}: changes how trials are judged, and arms are compared with each other. Leave it out, and "
                 f"start another study with --set {path}=..."
             )
-        if isinstance(entry, Mapping) and (nested := [k for k, v in entry.items() if isinstance(v, Mapping) and k != "when"]):
+        if isinstance(entry, Mapping) and (
+            nested := [k for k, v in entry.items() if isinstance(v, Mapping) and k != "when"]
+        ):
             raise ValueError(f"{where}.{nested[0]}: must be written as one dotted key, `{path}.{nested[0]}: [...]`")
         if not isinstance(entry, Mapping | list | tuple):
             raise ValueError(f"{where} = {shorten(entry)}: must be a list of levels, or a mapping with levels and when")
@@ -279,7 +283,7 @@ def _collect(kind: DesignKind, factors: Sequence[Factor], space: Space) -> _Arms
             refused.append((arm.levels, reason))
         else:
             _check_judging(space, trial, name)
-            key = _meaning(trial)
+            key = meaning(trial)
             if key in seen:
                 arms.merged[_name(arm, factors, set(arm.levels), number)] = seen[key]
             else:
@@ -307,14 +311,12 @@ def _check_judging(space: Space, trial: TrialConfig, name: str) -> None:
         return
     if (left := leftover_of(trial.degradation, space.image_shape)) > MAX_LEFTOVER:
         raise ValueError(
-            f"design: the arm {name!r} leaves {left:.2g} of an image at T, but a prior draws x_T without any image. Add "
-            f"constrain: {{leftover: {{max: {MAX_LEFTOVER:g}}}}}, which skips such arms."
+            f"design: the arm {name!r} leaves {left:.2g} of an image at T, but a prior draws x_T without any image. "
+            f"Add constrain: {{leftover: {{max: {MAX_LEFTOVER:g}}}}}, which skips such arms."
         )
 
 
-def _check_levels(
-    factors: Sequence[Factor], arms: _Arms, refused: Sequence[tuple[Mapping[str, Any], str]]
-) -> None:
+def _check_levels(factors: Sequence[Factor], arms: _Arms, refused: Sequence[tuple[Mapping[str, Any], str]]) -> None:
     """Raise ValueError if a level is refused in every arm that has it, because then it is a mistake.
 
     Args:
@@ -327,7 +329,7 @@ def _check_levels(
                 raise ValueError(f"factors.{factor.path}: no arm can have the level {shorten(level)}. {reasons[0]}")
 
 
-def _meaning(trial: TrialConfig) -> str:
+def meaning(trial: TrialConfig) -> str:
     """Return a digest that is equal for configurations of the same trial."""
     tree = plain(trial)
     if trial.sampler.algorithm != "direct":  # `null` and T are the same number of steps

@@ -59,9 +59,7 @@ class Fractional(DesignKind):
         paths = tuple(factor.path for factor in factors)
         arms = []
         for combination in _fraction(len(factors), self.resolution).combinations():
-            levels = {
-                f.path: _other(f) if combination >> place & 1 else f.base for place, f in enumerate(factors)
-            }
+            levels = {f.path: _other(f) if combination >> place & 1 else f.base for place, f in enumerate(factors)}
             arms.append(Arm(levels, paths, "" if combination else "base"))
         return arms
 

@@ -95,8 +95,8 @@ def check_base_is_a_level(factors: Sequence[Factor], kind: str) -> None:
         if factor.base not in factor.levels:
             listed = ", ".join(map(write_value, factor.levels))
             raise ValueError(
-                f"factors.{factor.path} = [{listed}]: the base has {write_value(factor.base)}, which must be one of the "
-                f"levels of a {kind} design. Add it, or change the base with --set {factor.path}=..."
+                f"factors.{factor.path} = [{listed}]: the base has {write_value(factor.base)}, which must be one of "
+                f"the levels of a {kind} design. Add it, or change the base with --set {factor.path}=..."
             )
 
 
