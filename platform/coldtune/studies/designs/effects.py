@@ -122,7 +122,7 @@ class _Model:
             columns.append(block)
             self._terms.append(_Term(tuple(term), place, place := place + block.shape[1]))
         self._matrix: Array = np.concatenate(columns, axis=1)
-        self._inverse: Array = np.linalg.pinv(self._matrix)
+        self._inverse: Array = np.linalg.pinv(self._matrix).astype(np.float64)
 
     @classmethod
     def of(cls, record: DesignRecord, *, interactions: bool) -> _Model:
@@ -197,13 +197,13 @@ class _Model:
         return self._code_level(factor, level) - self._code_level(factor, reference)
 
     def _code(self, factors: Collection[Factor], levels: Mapping[str, Any]) -> Array:
-        code = np.ones(1)
+        code: Array = np.ones(1)
         for factor in factors:
             if factor.path not in levels:  # the key has no effect in this arm: the mean of its levels
                 own = np.zeros(len(self._levels[factor.path]) - 1)
             else:
                 own = self._code_level(factor, levels[factor.path])
-            code = np.outer(code, own).ravel()
+            code = np.outer(code, own).ravel().astype(np.float64)
         return code
 
     def _code_level(self, factor: Factor, level: Any) -> Array:

@@ -268,7 +268,8 @@ def _describe_factors(factors: Mapping[str, FactorConfig], space: Space) -> list
 
 def _collect(kind: DesignKind, factors: Sequence[Factor], space: Space) -> _Arms:
     """Resolve the arms of a design, leave out those that cannot exist, and merge those that mean the same trial."""
-    arms, seen = _Arms(), {}
+    arms = _Arms()
+    seen: dict[str, str] = {}
     refused: list[tuple[Mapping[str, Any], str]] = []
     for number, arm in enumerate(kind.arms(factors)):
         point = space.walk(lambda name, _, arm=arm: arm.levels[space.paths[name]])  # type: ignore[misc]
@@ -340,6 +341,6 @@ def meaning(trial: TrialConfig) -> str:
 def _name(arm: Arm, factors: Sequence[Factor], active: set[str], number: int) -> str:
     shown = [factor.label(arm.levels[factor.path]) for factor in factors if factor.path in arm.shown]
     effective = [f.label(arm.levels[f.path]) for f in factors if f.path in arm.shown and f.path in active]
-    labels = ", ".join(effective or shown)
+    labels = " ".join(effective or shown)
     name = f"{arm.role} ({labels})" if arm.role and labels else arm.role or labels
     return name if len(name) <= _LONGEST_NAME else f"{arm.role or 'arm'} {number}"

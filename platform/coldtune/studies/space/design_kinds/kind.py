@@ -29,8 +29,8 @@ class Factor:
     conditional: bool = False
 
     def label(self, level: Any) -> str:
-        """Return the level as tables write it, for example `T = 10`."""
-        return f"{self.name} = {write_value(level)}"
+        """Return the level as tables write it, for example `T=10`."""
+        return f"{self.name}={write_value(level)}"
 
 
 @dataclass(frozen=True)
