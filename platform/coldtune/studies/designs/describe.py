@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from coldtune.stages.trial import short_name
+from coldtune.studies.designs.effects import label_of_change
 from coldtune.studies.space.design import DesignRecord
-from coldtune.studies.space.distributions import write_value
-from coldtune.studies.spec.ablation import AblationRecord, Change
+from coldtune.studies.spec.ablation import AblationRecord
 from coldtune.studies.spec.study import StudySpec
 
 
@@ -34,20 +32,9 @@ def _describe_arms(record: DesignRecord) -> Iterator[tuple[str, str]]:
 def _describe_path(record: AblationRecord) -> Iterator[tuple[str, str]]:
     yield "ablates", f"trial {record.trial} of {record.study}, back to the base in this order"
     for number, (name, change) in enumerate(record.changes.items(), 1):
-        yield "", f"{number}. {describe_change(change)}"
+        yield "", f"{number}. {label_of_change(change)}"
         if change.alone is None:
             yield "skips", f"{name} alone on the base: {change.why_not}"
     for step in record.path:
         for name, reason in step.skipped.items():
             yield "skips", f"the step of {name}, which is taken back with the next: {reason}"
-
-
-def describe_change(change: Change) -> str:
-    """Return a change in words, for example `T 40 -> 20, and with it rate 0.05 -> none`."""
-    first, *others = (_of_key(path, change.before, change.after) for path in change.keys)
-    return f"{first}, and with it {', '.join(others)}" if others else first
-
-
-def _of_key(path: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    ends = [write_value(side[path]) if path in side else "no effect" for side in (after, before)]
-    return f"{short_name(path)} {ends[0]} -> {ends[1]}"

@@ -15,10 +15,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from coldtune.stages.trial import short_name
 from coldtune.studies.space.design import DesignRecord
 from coldtune.studies.space.design_kinds.kind import Factor
 from coldtune.studies.space.distributions import write_value
-from coldtune.studies.spec.ablation import AblationRecord
+from coldtune.studies.spec.ablation import AblationRecord, Change
 
 Array: TypeAlias = NDArray[np.float64]
 Group = Literal["effect", "interaction", "step", "alone", "whole"]
@@ -69,17 +70,18 @@ def effects_of_ablation(record: AblationRecord) -> list[Effect]:
     """
     effects, before = [], record.best
     for step in record.path:
-        effects.append(Effect(" and ".join(step.changes), "step", _minus(before, step.arm)))
+        names = " and ".join(label_of_change(record.changes[name]) for name in step.changes)
+        effects.append(Effect(names, "step", _minus(before, step.arm)))
         before = step.arm
     impossible = []
     together = _minus(record.best, record.base)
     for name, change in record.changes.items():
         if change.alone is None:
             impossible.append(name)
-            effects.append(Effect(name, "alone", {}, f"cannot exist ({change.why_not})"))
+            effects.append(Effect(label_of_change(change), "alone", {}, f"cannot exist ({change.why_not})"))
             continue
         alone = _minus(change.alone, record.base)
-        effects.append(Effect(name, "alone", alone))
+        effects.append(Effect(label_of_change(change), "alone", alone))
         together = {arm: together.get(arm, 0) - alone.get(arm, 0) for arm in {**together, **alone}}
     effects.append(Effect("all changes", "whole", _minus(record.best, record.base)))
     if impossible:
@@ -87,6 +89,19 @@ def effects_of_ablation(record: AblationRecord) -> list[Effect]:
         return [*effects, Effect("interaction", "interaction", {}, unknown)]
     together = {arm: weight for arm, weight in together.items() if weight}
     return [*effects, Effect("interaction", "interaction", together)]
+
+
+def label_of_change(change: Change) -> str:
+    """Return a change in words, for example `T=35 instead of 20`, or `schedule=linear rate=0.02 instead of constant`."""
+    after = " ".join(
+        f"{short_name(path)}={_digits(change.after[path])}" for path in change.keys if path in change.after
+    )
+    before = " ".join(_digits(change.before[path]) for path in change.keys if path in change.before)
+    return f"{after or 'nothing'} instead of {before or 'nothing'}"
+
+
+def _digits(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else write_value(value)
 
 
 def _minus(a: str, b: str) -> dict[str, float]:

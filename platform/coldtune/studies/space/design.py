@@ -311,9 +311,12 @@ def _check_judging(space: Space, trial: TrialConfig, name: str) -> None:
     if trial.task != "generated" or trial.degradation["kind"] not in STARTS:
         return
     if (left := leftover_of(trial.degradation, space.image_shape)) > MAX_LEFTOVER:
+        advice = f"add constrain: {{leftover: {{max: {MAX_LEFTOVER:g}}}}}, which skips such arms"
+        if trial == parse_trial(space.base):  # every arm may leave as much
+            advice = "take a base that ends stronger"
         raise ValueError(
             f"design: the arm {name!r} leaves {left:.2g} of an image at T, but a prior draws x_T without any image. "
-            f"Add constrain: {{leftover: {{max: {MAX_LEFTOVER:g}}}}}, which skips such arms."
+            f"At most {MAX_LEFTOVER:g} is allowed: {advice}."
         )
 
 
