@@ -1,13 +1,13 @@
 """How fast should a mask grow? Several steps of beta, with the same share of the image left at t = T.
 
     uv run jobs/ablate_beta_step.py                                    # scikit-learn's digits on this machine
-    uv run jobs/ablate_beta_step.py --replicates 10                    # more trainings of each arm, the earlier ones stay
+    uv run jobs/ablate_beta_step.py --replicates 10                    # more trainings of each
     uv run jobs/ablate_beta_step.py --dataset mnist --data-dir DATA \\
         --set data.image_size=32 degradation.beta.start=2.77971
     ray job submit --working-dir . -- python jobs/ablate_beta_step.py  # the same on a cluster
 
-The same command resumes the study. Its arms are in search_spaces/ablations/beta-step.yaml. The guide docs/ablations.md
-says how to read the result.
+The same command resumes the study. Its arms are in search_spaces/ablations/beta-step.yaml.
+docs/ablations.md says how to read the result.
 """
 
 import sys

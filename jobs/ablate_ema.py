@@ -1,13 +1,13 @@
 """How long a memory should the averaged weights have, and does their warm-up matter?
 
     uv run jobs/ablate_ema.py                                    # scikit-learn's digits on this machine
-    uv run jobs/ablate_ema.py --replicates 10                    # more trainings of each arm, the earlier ones stay
+    uv run jobs/ablate_ema.py --replicates 10                    # more trainings of each
     uv run jobs/ablate_ema.py --dataset mnist --data-dir DATA \\
         --set data.image_size=32 degradation.sigma.start=1.49618
     ray job submit --working-dir . -- python jobs/ablate_ema.py  # the same on a cluster
 
-The same command resumes the study. Its arms are in search_spaces/ablations/ema.yaml. The guide docs/ablations.md
-says how to read the result.
+The same command resumes the study. Its arms are in search_spaces/ablations/ema.yaml.
+docs/ablations.md says how to read the result.
 """
 
 import sys

@@ -1,13 +1,13 @@
 """L1 or L2 loss? The paper takes L1.
 
     uv run jobs/ablate_loss.py                                    # scikit-learn's digits on this machine
-    uv run jobs/ablate_loss.py --replicates 10                    # more trainings of each arm, the earlier ones stay
+    uv run jobs/ablate_loss.py --replicates 10                    # more trainings of each
     uv run jobs/ablate_loss.py --dataset mnist --data-dir DATA \\
         --set data.image_size=32 degradation.sigma.start=1.49618
     ray job submit --working-dir . -- python jobs/ablate_loss.py  # the same on a cluster
 
-The same command resumes the study. Its arms are in search_spaces/ablations/loss.yaml. The guide docs/ablations.md
-says how to read the result.
+The same command resumes the study. Its arms are in search_spaces/ablations/loss.yaml.
+docs/ablations.md says how to read the result.
 """
 
 import sys

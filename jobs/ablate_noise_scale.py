@@ -1,13 +1,13 @@
 """How much noise breaks the symmetry of a flat x_T? Generation from blur with noise from 0 to 0.01.
 
     uv run jobs/ablate_noise_scale.py                                    # scikit-learn's digits on this machine
-    uv run jobs/ablate_noise_scale.py --replicates 10                    # more trainings of each arm, the earlier ones stay
+    uv run jobs/ablate_noise_scale.py --replicates 10                    # more trainings of each
     uv run jobs/ablate_noise_scale.py --dataset mnist --data-dir DATA \\
         --set data.image_size=32 degradation.kernel_size=13 degradation.sigma.start=0.733846
     ray job submit --working-dir . -- python jobs/ablate_noise_scale.py  # the same on a cluster
 
-The same command resumes the study. Its arms are in search_spaces/ablations/noise-scale.yaml. The guide docs/ablations.md
-says how to read the result.
+The same command resumes the study. Its arms are in search_spaces/ablations/noise-scale.yaml.
+docs/ablations.md says how to read the result.
 """
 
 import sys

@@ -1,13 +1,13 @@
 """What do the off-by-ones of the authors' code change? All combinations of three of them.
 
     uv run jobs/ablate_off_by_ones.py                                    # scikit-learn's digits on this machine
-    uv run jobs/ablate_off_by_ones.py --replicates 10                    # more trainings of each arm, the earlier ones stay
+    uv run jobs/ablate_off_by_ones.py --replicates 10                    # more trainings of each
     uv run jobs/ablate_off_by_ones.py --dataset mnist --data-dir DATA \\
         --set data.image_size=32 degradation.sigma.start=1.49618
     ray job submit --working-dir . -- python jobs/ablate_off_by_ones.py  # the same on a cluster
 
-The same command resumes the study. Its arms are in search_spaces/ablations/off-by-ones.yaml. The guide docs/ablations.md
-says how to read the result.
+The same command resumes the study. Its arms are in search_spaces/ablations/off-by-ones.yaml.
+docs/ablations.md says how to read the result.
 """
 
 import sys

@@ -1,13 +1,13 @@
 """Direct restoration, Algorithm 1 or Algorithm 2? The three sample with one restorer in each of five replicates.
 
     uv run jobs/ablate_samplers.py                                    # scikit-learn's digits on this machine
-    uv run jobs/ablate_samplers.py --replicates 10                    # more trainings of each arm, the earlier ones stay
+    uv run jobs/ablate_samplers.py --replicates 10                    # more trainings of each
     uv run jobs/ablate_samplers.py --dataset mnist --data-dir DATA \\
         --set data.image_size=32 degradation.sigma.start=1.49618
     ray job submit --working-dir . -- python jobs/ablate_samplers.py  # the same on a cluster
 
-The same command resumes the study. Its arms are in search_spaces/ablations/algorithm.yaml. The guide docs/ablations.md
-says how to read the result.
+The same command resumes the study. Its arms are in search_spaces/ablations/algorithm.yaml.
+docs/ablations.md says how to read the result.
 """
 
 import sys

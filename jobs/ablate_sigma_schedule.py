@@ -1,13 +1,13 @@
 """How should the blur grow? Constant, linear or exponential sigma at several rates, with the same x_T.
 
     uv run jobs/ablate_sigma_schedule.py                                    # scikit-learn's digits on this machine
-    uv run jobs/ablate_sigma_schedule.py --replicates 10                    # more trainings of each arm, the earlier ones stay
+    uv run jobs/ablate_sigma_schedule.py --replicates 10                    # more trainings of each
     uv run jobs/ablate_sigma_schedule.py --dataset mnist --data-dir DATA \\
         --set data.image_size=32 degradation.sigma.start=1.49618
     ray job submit --working-dir . -- python jobs/ablate_sigma_schedule.py  # the same on a cluster
 
-The same command resumes the study. Its arms are in search_spaces/ablations/sigma-schedule.yaml. The guide docs/ablations.md
-says how to read the result.
+The same command resumes the study. Its arms are in search_spaces/ablations/sigma-schedule.yaml.
+docs/ablations.md says how to read the result.
 """
 
 import sys

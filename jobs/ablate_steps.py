@@ -1,13 +1,13 @@
 """How many steps do the degradation (T) and the sampler (NFE) need? All combinations, with the same x_T.
 
     uv run jobs/ablate_steps.py                                    # scikit-learn's digits on this machine
-    uv run jobs/ablate_steps.py --replicates 10                    # more trainings of each arm, the earlier ones stay
+    uv run jobs/ablate_steps.py --replicates 10                    # more trainings of each
     uv run jobs/ablate_steps.py --dataset mnist --data-dir DATA \\
         --set data.image_size=32 degradation.kernel_size=13 degradation.sigma.start=1.00249
     ray job submit --working-dir . -- python jobs/ablate_steps.py  # the same on a cluster
 
-The same command resumes the study. Its arms are in search_spaces/ablations/steps.yaml. The guide docs/ablations.md
-says how to read the result.
+The same command resumes the study. Its arms are in search_spaces/ablations/steps.yaml.
+docs/ablations.md says how to read the result.
 """
 
 import sys

@@ -92,7 +92,7 @@ def effects_of_ablation(record: AblationRecord) -> list[Effect]:
 
 
 def label_of_change(change: Change) -> str:
-    """Return a change in words, for example `T=35 instead of 20`, or `schedule=linear rate=0.02 instead of constant`."""
+    """Return a change in words, for example `T=35 instead of 20`, or `schedule=linear rate=0.1 instead of constant`."""
     after = " ".join(
         f"{short_name(path)}={_digits(change.after[path])}" for path in change.keys if path in change.after
     )
