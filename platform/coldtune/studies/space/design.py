@@ -60,14 +60,14 @@ class FactorConfig(Config):
     @model_validator(mode="after")
     def _check_levels(self) -> FactorConfig:
         if not self.levels:
-            raise ValueError("levels: there are none. List at least two values.")
+            raise ValueError("there are no levels. List at least two values.")
         if len(self.levels) == 1:
             raise ValueError(
                 f"levels = [{shorten(self.levels[0])}]: a single level compares nothing. List at least two values, or "
                 "set the key in the base."
             )
         if twice := [value for value, count in Counter(self.levels).items() if count > 1]:
-            raise ValueError(f"levels: must be different from each other, and {shorten(twice[0])} is there twice")
+            raise ValueError(f"levels must be different from each other, and {shorten(twice[0])} is there twice")
         return self
 
 
@@ -297,7 +297,8 @@ def _collect(kind: DesignKind, factors: Sequence[Factor], space: Space) -> _Arms
         arms.skipped[name] = reason
     _check_levels(factors, arms, refused)
     if len(arms.levels) < 2:
-        raise ValueError("factors: leave a single arm, which can be compared with nothing. Take other levels.")
+        why = next((f" The arm {name!r} is skipped: {reason}" for name, reason in arms.skipped.items()), "")
+        raise ValueError(f"factors: leave a single arm, so nothing is compared. Take other levels.{why}")
     return arms
 
 

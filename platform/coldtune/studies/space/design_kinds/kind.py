@@ -110,6 +110,6 @@ def check_two_levels(factors: Sequence[Factor], kind: str, instead: str) -> None
         if len(factor.levels) != 2:
             listed = ", ".join(map(write_value, factor.levels))
             raise ValueError(
-                f"factors.{factor.path} = [{listed}]: {len(factor.levels)} levels, but a {kind} design takes two of "
-                f"each factor. For more levels, write design: {{kind: {instead}}}."
+                f"factors.{factor.path} = [{listed}]: {len(factor.levels)} levels, but the design {kind} takes two "
+                f"of each factor. For more levels, write design: {{kind: {instead}}}."
             )
