@@ -124,9 +124,6 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
         about += [f"{head}: {text}" for head, text in describe_design(spec)]
         pilot = find_pilot(run_options.home, spec, space, checked.protocol)
         about += describe_detectable(spec, pilot, checked.replicates)
-        about.append(
-            f"with {checked.replicates} of each: {estimate.repeat(checked.replicates).describe(resources.count)}"
-        )
     console.print(preview(space, checked.protocol, timing, estimate, resources.count, about), highlight=False)
     return 0
 

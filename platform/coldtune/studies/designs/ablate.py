@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import FrozenTrial, TrialState
 
 from coldtune import presets
 from coldtune.config import parse, plain
@@ -57,17 +56,17 @@ def build_ablation(
         ValueError: If the search is not finished or searched nothing, or a key is not one of the changes.
     """
     _check_search(reader, folder, trial)
-    chosen = _choose(reader, trial)
+    number, best = _choose(reader, trial)
     spec, base = reader.spec, _base(reader.spec, seed, settings)
     space = Space(spec.space, base, presets.image_shape(base))
-    walk = _Walk(space, chosen.params, space.first)
+    walk = _Walk(space, best, space.first)
     changes = _ordered(walk.changes(), order)
     if not changes:
         raise ValueError(
-            f"study {folder.name}: trial {chosen.number} has the settings of the base, so there is nothing to take back"
+            f"study {folder.name}: trial {number} has the settings of the base, so there is nothing to take back"
         )
     arms = _Arms(walk)
-    record = _plan(arms, changes, folder.name, chosen.number)
+    record = _plan(arms, changes, folder.name, number)
     variants = {name: differences(base, plain(config)) for name, config in arms.trials.items()}
     return StudySpec(
         job=f"{folder.name}-ablation",
@@ -76,6 +75,7 @@ def build_ablation(
         objective=spec.objective,
         seed=spec.seed if seed is None else seed,
         threads=spec.threads,
+        replicates=reader.replicates,
         ablation=record,
     )
 
@@ -100,16 +100,17 @@ def _check_search(reader: StudyReader, folder: StudyFolder, trial: int | None) -
         )
 
 
-def _choose(reader: StudyReader, number: int | None) -> FrozenTrial:
-    complete = {trial.number: trial for trial in reader.trials() if trial.state == TrialState.COMPLETE}
+def _choose(reader: StudyReader, number: int | None) -> tuple[int, Point]:
+    """Return the number and the point of the best setting, or of the setting `number`."""
     if number is None:
-        if (best := reader.best()) is None:
+        if (best := reader.best_setting()) is None:
             raise ValueError(f"study {reader.study.study_name}: no trial has completed, so there is no best setting")
-        return best
-    if number not in complete:
-        listed = ", ".join(map(str, complete)) or "none"
+        return best.number, best.point
+    finished = {setting.number: setting for setting in reader.settings() if setting.finished}
+    if number not in finished:
+        listed = ", ".join(map(str, finished)) or "none"
         raise ValueError(f"--trial {number}: no trial of this number has completed; completed: {listed}")
-    return complete[number]
+    return number, finished[number].point
 
 
 def _base(spec: StudySpec, seed: int | None, settings: Sequence[str]) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from coldtune.metrics.paired import rounded
 from coldtune.metrics.registry import higher_is_better, label
 from coldtune.studies.designs.effects import Effect, effects_of_ablation, effects_of_design
 from coldtune.studies.space.config import VARIANT
-from coldtune.studies.storage.record import TrialRecord
+from coldtune.studies.storage.record import StudyRecord, TrialRecord
 from coldtune.studies.trials.reading import StudyReader
 from coldtune.verdicts.estimate import Difference, contrast
-from coldtune.verdicts.levels import LEAST, per_comparison
+from coldtune.verdicts.levels import LEAST, Plan, per_comparison
 from coldtune.verdicts.trainings import Panel, Setting, Training
 
 _HEADS = {
@@ -89,11 +89,10 @@ class EffectReport:
         return groups
 
 
-def report_effects(reader: StudyReader, planned: int | None = None) -> EffectReport | None:
+def report_effects(reader: StudyReader) -> EffectReport | None:
     """Return the effects of a study's design or ablation. None if the study has neither, or no arm was measured.
 
-    Args:
-        planned: The trainings of each arm after which intervals are given. None means the number of the spec.
+    Intervals are given when no training is missing any more, so that looking earlier costs nothing.
     """
     spec = reader.spec
     if spec.design is not None:
@@ -106,14 +105,15 @@ def report_effects(reader: StudyReader, planned: int | None = None) -> EffectRep
     trials = trials_by_arm(reader)
     if not any(trials.values()):
         return None
-    wanted = spec.replicates if planned is None else planned
-    missing = sum(max(wanted - len(found), 0) for found in trials.values())
+    missing = count_missing(reader)
     settings, with_images = _settings(reader, trials, metric)
     family = [effect for effect in effects if effect.weights]
-    rows = tuple(_estimate(effect, settings, len(family), complete=not missing) for effect in effects)
-    return EffectReport(
-        metric, rows, tuple(_notes(metric, rows, missing, wanted * len(trials), len(family), with_images))
-    )
+    plan = _plan(reader)
+    alpha = None if missing else plan.alpha_at(plan.looks[-1], per_comparison(1 - LEVEL, len(family)))
+    rows = tuple(_estimate(effect, settings, alpha) for effect in effects)
+    wanted = reader.replicates * len(trials)
+    notes = _notes(rows, missing, wanted) or _notes_of_intervals(rows, len(family), len(plan.counted), with_images)
+    return EffectReport(metric, rows, (_direction(metric), *notes))
 
 
 def trials_by_arm(reader: StudyReader) -> dict[str, list[FrozenTrial]]:
@@ -123,6 +123,17 @@ def trials_by_arm(reader: StudyReader) -> dict[str, list[FrozenTrial]]:
         if trial.state == TrialState.COMPLETE and trial.params.get(VARIANT) in arms:
             arms[trial.params[VARIANT]].append(trial)
     return arms
+
+
+def count_missing(reader: StudyReader) -> int:
+    """Return how many trainings of the arms still have to end. Failed trainings are not missing."""
+    settings = {setting.point.get(VARIANT): setting for setting in reader.settings()}
+    missing = 0
+    for arm in reader.spec.space.variants:
+        setting = settings.get(arm)
+        left = reader.replicates if setting is None else len(setting.open(reader.replicates)) + len(setting.running())
+        missing += left
+    return missing
 
 
 def _settings(
@@ -168,7 +179,13 @@ def _network(trial: FrozenTrial) -> str:
     return next((stage.key for stage in stages if stage.stage == "train"), f"trial {trial.number}")
 
 
-def _estimate(effect: Effect, settings: Sequence[Setting], family: int, *, complete: bool) -> EstimatedEffect:
+def _plan(reader: StudyReader) -> Plan:
+    """Return the looks at the study: the trainings with which it began, and each larger number that was asked for."""
+    looks = {*StudyRecord.of(reader.study).replicates, reader.replicates}
+    return Plan(tuple(sorted(look for look in looks if look <= reader.replicates)))
+
+
+def _estimate(effect: Effect, settings: Sequence[Setting], alpha: float | None) -> EstimatedEffect:
     if effect.problem:
         return EstimatedEffect(effect, problem=effect.problem)
     if not effect.weights:
@@ -177,29 +194,34 @@ def _estimate(effect: Effect, settings: Sequence[Setting], family: int, *, compl
     if absent := [arm for arm in effect.weights if arm not in known]:
         return EstimatedEffect(effect, problem=f"waits for {absent[0]}")
     difference = contrast(Panel.of([known[arm] for arm in effect.weights]), effect.weights)
-    enough = complete and difference.least > 1
-    alpha = per_comparison(1 - LEVEL, family)
-    return EstimatedEffect(effect, difference, difference.interval(alpha) if enough else None)
+    if alpha is None or difference.least == 1:
+        return EstimatedEffect(effect, difference)
+    return EstimatedEffect(effect, difference, difference.interval(alpha))
 
 
-def _notes(
-    metric: str, rows: Sequence[EstimatedEffect], missing: int, wanted: int, family: int, with_images: bool
-) -> list[str]:
+def _direction(metric: str) -> str:
     better = "larger" if higher_is_better(metric) else "smaller"
-    notes = [f"Differences of mean {label(metric)}, of which {better} is better"]
-    counts = [row.difference.least for row in rows if row.difference is not None]
+    return f"Differences of mean {label(metric)}, of which {better} is better"
+
+
+def _notes(rows: Sequence[EstimatedEffect], missing: int, wanted: int) -> list[str]:
+    """Return why there are no intervals. An empty list if there are intervals."""
     if missing:
-        notes.append(f"{wanted - missing} of {wanted} trainings, no intervals yet")
-    elif counts and min(counts) == 1:
-        notes.append("One training of each arm, so the differences are those of networks and not of settings")
-    elif counts and min(counts) < LEAST:
-        notes.append(f"{min(counts)} trainings of each arm are too few for a verdict about settings")
-    elif counts:
-        notes.append(
-            f"Intervals are over trainings{' and images' * with_images}, {min(counts)} trainings of each arm, "
-            f"adjusted for {family} effect{'s' * (family > 1)}"
-        )
-    return notes
+        return [f"{wanted - missing} of {wanted} trainings, no intervals yet"]
+    if any(row.difference is not None and row.difference.least == 1 for row in rows):
+        return ["An arm has a single training, so the differences are those of networks and not of settings"]
+    return []
+
+
+def _notes_of_intervals(rows: Sequence[EstimatedEffect], family: int, looks: int, with_images: bool) -> list[str]:
+    counts = [row.difference.least for row in rows if row.difference is not None]
+    if not counts:
+        return []
+    least = min(counts)
+    notes = [] if least >= LEAST else [f"{least} trainings of an arm are too few for a verdict about settings"]
+    adjusted = f"{family} effect{'s' * (family > 1)}{f' and {looks} looks' if looks > 1 else ''}"
+    over = "trainings and images" if with_images else "trainings"
+    return [*notes, f"Intervals are over {over}, with {least} trainings of each arm, adjusted for {adjusted}"]
 
 
 def _cells(row: EstimatedEffect) -> tuple[str, str]:

@@ -68,17 +68,6 @@ class CostEstimate:
             drawn=self.trials,
         )
 
-    def repeat(self, count: int) -> CostEstimate:
-        """Return the estimate of several trainings of each setting. They share nothing but the judged images."""
-        return replace(
-            self,
-            trials=self.trials * count,
-            trainings=self.trainings * count,
-            samplings=self.samplings * count,
-            training_s=self.training_s * count,
-            sampling_s=self.sampling_s * count,
-        )
-
     def describe(self, slots: int) -> str:
         """Return the estimate as one line for people, if `slots` trials run at the same time."""
         work = self.training_s + self.sampling_s
