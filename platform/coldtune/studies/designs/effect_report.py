@@ -192,7 +192,7 @@ def _estimate(effect: Effect, settings: Sequence[Setting], alpha: float | None) 
         return EstimatedEffect(effect, problem="0, because both settings are the same trial")
     known = {setting.name: setting for setting in settings if setting.trainings}
     if absent := [arm for arm in effect.weights if arm not in known]:
-        return EstimatedEffect(effect, problem=f"waits for {absent[0]}")
+        return EstimatedEffect(effect, problem=f"no training of {absent[0]} has finished")
     difference = contrast(Panel.of([known[arm] for arm in effect.weights]), effect.weights)
     if alpha is None or difference.least == 1:
         return EstimatedEffect(effect, difference)

@@ -79,7 +79,7 @@ def describe_detectable(spec: StudySpec, pilot: Pilot | None, replicates: int) -
         return [f"{_trainings_each(replicates)} are too few for verdicts about settings ({known}). Take 3 or more"]
     sentences = [
         f"{_trainings_each(replicates)} detect a {metric} difference of {size:.2g} between an arm and the reference "
-        f"with 80 % power ({known}). Arms that share their trainings detect less"
+        f"with 80 % power ({known}). Arms that share their trainings detect smaller differences"
     ]
     if spec.design.kind.interactions:
         factors = spec.design.described_factors()
