@@ -95,17 +95,17 @@ def test_ablation_changes_are_those_of_the_space_in_its_order(tmp_path):
         ("degradation.steps",),
         ("sampler.algorithm",),
     ]
-    assert path(spec) == [("schedule with rate",), ("T",), ("sampler",)]
+    assert path(spec) == [("schedule+rate",), ("T",), ("sampler",)]
 
 
 def test_ablation_arms_are_the_path_and_each_change_alone(tmp_path):
     spec = Search(tmp_path, BLUR, LINEAR).ablate()
     assert list(spec.space.variants) == [
-        "base", "best (trial 1)", "base with schedule with rate", "base with T", "base with sampler",
-        "best without schedule with rate",
+        "base", "best (trial 1)", "base with schedule+rate", "base with T", "base with sampler",
+        "best without schedule+rate",
     ]  # fmt: skip
     assert spec.ablation is not None
-    assert [step.arm for step in spec.ablation.path] == ["best without schedule with rate", "base with sampler", "base"]
+    assert [step.arm for step in spec.ablation.path] == ["best without schedule+rate", "base with sampler", "base"]
 
 
 def test_ablation_base_and_best_are_the_trials_of_the_search(tmp_path):
@@ -135,7 +135,7 @@ def test_ablation_derives_keys_anew_in_every_arm(tmp_path):
 def test_ablation_key_without_effect_in_the_best_setting_changes_with_its_parent(tmp_path):
     spec = Search(tmp_path, BLUR, CONSTANT).ablate()
     assert spec.ablation is not None
-    change = spec.ablation.changes["schedule with rate"]
+    change = spec.ablation.changes["schedule+rate"]
     assert change.after == {"degradation.sigma.schedule": "constant"}
     assert change.before == {"degradation.sigma.schedule": "exponential", "degradation.sigma.rate": 0.05}
 
@@ -147,14 +147,14 @@ def test_ablation_of_a_variant_changes_its_keys_with_it(tmp_path):
         ("variant", "degradation.kernel_size", "sampler.draw"), ("training.loss",)
     ]  # fmt: skip
     assert list(spec.space.variants) == [
-        "base", "best (trial 1)", "base with variant with kernel, draw", "base with loss"
+        "base", "best (trial 1)", "base with variant+kernel+draw", "base with loss"
     ]  # fmt: skip
 
 
 def test_ablation_order_puts_keys_first(tmp_path):
     search = Search(tmp_path, BLUR, LINEAR)
     spec = search.ablate(order=["sampler.algorithm", "rate"])
-    assert path(spec) == [("sampler",), ("schedule with rate",), ("T",)]
+    assert path(spec) == [("sampler",), ("schedule+rate",), ("T",)]
     assert spec.name != search.ablate().name, "another order is another study"
 
 

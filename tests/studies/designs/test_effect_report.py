@@ -45,7 +45,7 @@ def run(made: Ledger, fid: Callable[[TrialRequest], float], trials: int = 100) -
 
 
 def text(report: EffectReport) -> str:
-    console = Console(width=120, file=io.StringIO())
+    console = Console(width=400, file=io.StringIO())
     console.print(report.table(), *report.notes)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

@@ -184,9 +184,7 @@ class _Walk:
         return Change(keys=tuple(group), before=before, after=after)
 
     def _name(self, group: Sequence[str]) -> str:
-        return " with ".join(
-            [short_name(group[0]), ", ".join(map(short_name, group[1:]))] if group[1:] else [short_name(group[0])]
-        )
+        return "+".join(map(short_name, group))
 
 
 _ABSENT = object()

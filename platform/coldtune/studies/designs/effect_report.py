@@ -110,7 +110,8 @@ def report_effects(reader: StudyReader) -> EffectReport | None:
     family = [effect for effect in effects if effect.weights]
     plan = _plan(reader)
     alpha = None if missing else plan.alpha_at(plan.looks[-1], per_comparison(1 - LEVEL, len(family)))
-    rows = tuple(_estimate(effect, settings, alpha) for effect in effects)
+    panel = Panel.of(settings)
+    rows = tuple(_estimate(effect, panel, alpha) for effect in effects)
     wanted = reader.replicates * len(trials)
     notes = _notes(rows, missing, wanted) or _notes_of_intervals(rows, len(family), len(plan.counted), with_images)
     return EffectReport(metric, rows, (_direction(metric), *notes))
@@ -185,15 +186,14 @@ def _plan(reader: StudyReader) -> Plan:
     return Plan(tuple(sorted(look for look in looks if look <= reader.replicates)))
 
 
-def _estimate(effect: Effect, settings: Sequence[Setting], alpha: float | None) -> EstimatedEffect:
+def _estimate(effect: Effect, panel: Panel, alpha: float | None) -> EstimatedEffect:
     if effect.problem:
         return EstimatedEffect(effect, problem=effect.problem)
     if not effect.weights:
         return EstimatedEffect(effect, problem="0, because both settings are the same trial")
-    known = {setting.name: setting for setting in settings if setting.trainings}
-    if absent := [arm for arm in effect.weights if arm not in known]:
+    if absent := [arm for arm in effect.weights if arm not in panel.settings]:
         return EstimatedEffect(effect, problem=f"no training of {absent[0]} has finished")
-    difference = contrast(Panel.of([known[arm] for arm in effect.weights]), effect.weights)
+    difference = contrast(panel, effect.weights)
     if alpha is None or difference.least == 1:
         return EstimatedEffect(effect, difference)
     return EstimatedEffect(effect, difference, difference.interval(alpha))
