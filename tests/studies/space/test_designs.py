@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from coldtune import presets
+from coldtune.cli.run import find_space, shipped_spaces
 from coldtune.config import parse, plain
 from coldtune.diffusion import leftover_of
 from coldtune.studies.designs.describe import describe_design
@@ -254,6 +255,13 @@ def test_every_shipped_ablation_has_a_job():
         for path in (ROOT / "jobs").glob("ablate_*")
     }
     assert named == set(EXPECTED)
+
+
+def test_shipped_ablations_are_found_by_name():
+    found = shipped_spaces()
+    assert {f"ablations/{name}" for name in EXPECTED} < set(found)
+    assert find_space("ablations/loss") == found["ablations/loss"] == ABLATIONS / "loss.yaml"
+    assert "blur" in found
 
 
 def test_factors_may_be_written_in_blocks_too(tmp_path):
