@@ -14,7 +14,7 @@ from coldtune.studies.spec.folder import studies
 from coldtune.studies.trials.reading import StudyReader, read_study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.slow]
-SETTINGS = ["training.steps=4", "training.batch_size=8", "training.validate_every=0", "protocol.num_images=64"]
+SETTINGS = ["training.steps=4", "training.batch_size=8", "training.validate_every=0", "protocol.num_images=260"]
 SEARCH = """
 base: digits-quick
 vary:
