@@ -80,6 +80,22 @@ def test_effect_of_arms_with_one_network_is_paired(tmp_path):
     assert 0.9 < row.interval.low < 1.02 < row.interval.high < 1.1
 
 
+def test_effect_of_trainings_paired_by_seed_is_paired_only_if_the_space_says_so(tmp_path):
+    luck = [0.0, 10.0, -10.0, 20.0, 5.0]
+
+    def fid(asked: TrialRequest) -> float:
+        worse = asked.config.training.loss == "l2"
+        return luck[asked.config.training.seed] + (1.0 + 0.01 * asked.config.training.seed) * worse
+
+    for number, (more, paired) in enumerate((("", False), ("comparisons: {pair: seed}\n", True))):
+        (folder := tmp_path / str(number)).mkdir()
+        (row,) = run(study(folder, LOSS + more, 5), fid).rows
+        assert row.difference is not None
+        assert row.difference.paired == paired
+        assert row.interval is not None
+        assert (row.interval.low > 0) == paired
+
+
 def test_effects_have_no_interval_while_trainings_are_missing(tmp_path):
     made = study(tmp_path, LOSS, 3)
     report = run(made, lambda asked: float(asked.number), trials=5)

@@ -76,6 +76,7 @@ def build_ablation(
         seed=spec.seed if seed is None else seed,
         threads=spec.threads,
         replicates=reader.replicates,
+        comparisons=spec.comparisons,
         ablation=record,
     )
 

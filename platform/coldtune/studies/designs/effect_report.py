@@ -19,7 +19,7 @@ from coldtune.studies.designs.effects import Effect, effects_of_ablation, effect
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.storage.record import StudyRecord, TrialRecord
 from coldtune.studies.trials.reading import StudyReader
-from coldtune.verdicts.estimate import Difference, contrast
+from coldtune.verdicts.estimate import Difference, Pair, contrast
 from coldtune.verdicts.levels import LEAST, Plan, per_comparison
 from coldtune.verdicts.trainings import Panel, Setting, Training
 
@@ -111,7 +111,7 @@ def report_effects(reader: StudyReader) -> EffectReport | None:
     plan = _plan(reader)
     alpha = None if missing else plan.alpha_at(plan.looks[-1], per_comparison(1 - LEVEL, len(family)))
     panel = Panel.of(settings)
-    rows = tuple(_estimate(effect, panel, alpha) for effect in effects)
+    rows = tuple(_estimate(effect, panel, spec.comparisons.pair, alpha) for effect in effects)
     wanted = reader.replicates * len(trials)
     notes = _notes(rows, missing, wanted) or _notes_of_intervals(rows, len(family), len(plan.counted), with_images)
     return EffectReport(metric, rows, (_direction(metric), *notes))
@@ -145,14 +145,11 @@ def _settings(
     Without a judgement, or for a metric without influences, only the values are known. Then no training has a part of
     the images, because the parts of the others could not be compared with it.
     """
-    found = {
-        arm: [_training(reader, trial, metric, place) for place, trial in enumerate(those)]
-        for arm, those in trials.items()
-    }
+    found = {arm: [_training(reader, trial, metric) for trial in those] for arm, those in trials.items()}
     known = all(training is not None for those in found.values() for training in those)
     settings = []
     for arm, those in trials.items():
-        trainings = found[arm] if known else [_value(trial, metric, place) for place, trial in enumerate(those)]
+        trainings = found[arm] if known else [_value(reader, trial, metric) for trial in those]
         # A trial that was asked again uses the network of the first: it counts once.
         distinct = {training.network: training for training in trainings if training is not None}
         if distinct:
@@ -160,18 +157,22 @@ def _settings(
     return settings, known
 
 
-def _training(reader: StudyReader, trial: FrozenTrial, metric: str, place: int) -> Training | None:
+def _training(reader: StudyReader, trial: FrozenTrial, metric: str) -> Training | None:
     """Return the training of a trial. None without a judgement in the store, or without influences of the metric."""
     try:
         folder = reader.local_folder(TrialRecord.of(trial).measured["sampled"])
-        return Training.of(Judgement.load(folder), metric, place, _network(trial))
+        return Training.of(Judgement.load(folder), metric, _seed(reader, trial), _network(trial))
     except (KeyError, OSError, ValueError):
         return None
 
 
-def _value(trial: FrozenTrial, metric: str, place: int) -> Training | None:
+def _value(reader: StudyReader, trial: FrozenTrial, metric: str) -> Training | None:
     value = TrialRecord.of(trial).metrics.get(metric)
-    return None if value is None else Training(value, torch.zeros(2), place, _network(trial))
+    return None if value is None else Training(value, torch.zeros(2), _seed(reader, trial), _network(trial))
+
+
+def _seed(reader: StudyReader, trial: FrozenTrial) -> int:
+    return reader.config(trial).training.seed
 
 
 def _network(trial: FrozenTrial) -> str:
@@ -186,14 +187,14 @@ def _plan(reader: StudyReader) -> Plan:
     return Plan(tuple(sorted(look for look in looks if look <= reader.replicates)))
 
 
-def _estimate(effect: Effect, panel: Panel, alpha: float | None) -> EstimatedEffect:
+def _estimate(effect: Effect, panel: Panel, pair: Pair, alpha: float | None) -> EstimatedEffect:
     if effect.problem:
         return EstimatedEffect(effect, problem=effect.problem)
     if not effect.weights:
         return EstimatedEffect(effect, problem="0, because both settings are the same trial")
     if absent := [arm for arm in effect.weights if arm not in panel.settings]:
         return EstimatedEffect(effect, problem=f"no training of {absent[0]} has finished")
-    difference = contrast(panel, effect.weights)
+    difference = contrast(panel, effect.weights, pair)
     if alpha is None or difference.least == 1:
         return EstimatedEffect(effect, difference)
     return EstimatedEffect(effect, difference, difference.interval(alpha))
