@@ -43,7 +43,7 @@ class Pilot:
 def find_pilot(home: Path, spec: StudySpec, space: Space, protocol: Protocol) -> Pilot | None:
     """Return how much trainings differed that the studies of a home have judged under the same protocol.
 
-    Trainings of the study's own arms are taken if there are two of one of them, and those of all settings otherwise.
+    Trainings of the study's own arms are taken if an arm has at least two, and those of all settings otherwise.
     None if no setting was trained twice.
     """
     metric = spec.objective.metric
