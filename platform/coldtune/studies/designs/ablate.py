@@ -88,7 +88,9 @@ def _check_search(reader: StudyReader, folder: StudyFolder, trial: int | None) -
             f"study {name}: its trials are a list, so it searched nothing that could be taken back. Compare them with "
             f"`{coldtune_command('study show', folder.home, name)}`."
         )
-    if reader.unfinished() or reader.finished() < int(folder.start()["trials"]):
+    # Trainings of a setting that was given up may wait for ever, so waiting trials do not count.
+    running = any(setting.running() for setting in reader.settings())
+    if running or reader.finished() < int(folder.start()["trials"]):
         raise ValueError(
             f"study {name}: {reader.finished()} of {folder.start()['trials']} trials have ended. Finish the search "
             f"first: `{coldtune_command('study resume', folder.home, name)}`."
