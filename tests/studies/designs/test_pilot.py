@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import StoredStage, TrialOutcome
 from coldtune.studies.trials.ledger import open_ledger
+from coldtune.verdicts.planning import detectable_difference
 
+GUIDE = Path(__file__).resolve().parents[3] / "docs" / "ablations.md"
 LOSS = "base: digits-quick\ndesign: {kind: one_factor}\nfactors: {training.loss: [l1, l2]}\n"
 EMA = "base: digits-quick\ndesign: {kind: one_factor}\nfactors: {training.ema_decay: [0.9, 0.99]}\n"
 VALUES = [1.0, 1.5, 1.25, 4.0, 3.0, 3.5]
@@ -107,3 +110,11 @@ def test_detectable_difference_of_a_factorial_says_that_of_an_effect(home):
                      "sampler.clamp: [false, true]}\n")  # fmt: skip
     said = describe_detectable(spec, Pilot(0.2, 12, same=True), 5)
     assert "averaged over 10 trainings" in said[1]
+
+
+def test_guide_shows_the_differences_that_are_detected():
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) sd \| ([\d.]+) sd \| ([\d.]+) sd \|$", GUIDE.read_text(), re.MULTILINE)
+    assert [int(row[0]) for row in rows] == [3, 5, 8, 10, 20]
+    for replicates, *shown in rows:
+        sizes = [detectable_difference(1.0, int(replicates), comparisons=arms) for arms in (1, 2, 6)]
+        assert [float(size) for size in shown] == pytest.approx(sizes, abs=0.051)
