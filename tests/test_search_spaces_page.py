@@ -20,8 +20,9 @@ from coldtune.studies.spec.study import StudySpec
 
 SHAPE = (1, 16, 16)
 HEADS = (
-    "Base, ranges, choices", "Base, ranges, choices", "Conditions: `when`", "Variants", "Derived values", "Constraints",
-    "Points to try first", "Generation", "Rungs and pruning", "A worked example",
+    "Base, ranges, choices", "Base, ranges, choices", "Conditions: `when`", "Variants", "Replicates", "Derived values",
+    "Constraints", "Points to try first", "Generation", "Rungs and pruning", "A worked example",
+    "Designs", "Designs",
 )  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def points(space: Space, count: int = 60) -> list[dict]:
 def test_page_has_a_space_under_each_heading(root: Path) -> None:
     assert tuple(head for head, _ in blocks(root)) == HEADS
     for _, text in blocks(root):
-        assert set(yaml.safe_load(text)) & {"vary", "variants"}
+        assert set(yaml.safe_load(text)) & {"vary", "variants", "design"}
 
 
 def test_page_spaces_have_points_that_resolve(spaces: list[tuple[StudySpec, Space]]) -> None:
@@ -96,7 +97,7 @@ def test_variants_are_asked_in_the_written_order(spaces: list[tuple[StudySpec, S
 
 
 def test_derived_values_keep_the_leftover(spaces: list[tuple[StudySpec, Space]]) -> None:
-    for i in (4, 9):
+    for i in (5, 10):
         spec, space = spaces[i]
         held = leftover_of(spec.base["degradation"], SHAPE)
         for point in points(space, 20):
@@ -105,7 +106,7 @@ def test_derived_values_keep_the_leftover(spaces: list[tuple[StudySpec, Space]])
 
 
 def test_constraint_on_nfe_is_never_exceeded(spaces: list[tuple[StudySpec, Space]]) -> None:
-    for i, most in ((5, 20), (9, 30)):
+    for i, most in ((6, 20), (10, 30)):
         _, space = spaces[i]
         costs = [nfe(trial.sampler, trial.degradation["steps"]) for trial in map(space.resolve, points(space))]
         assert max(costs) <= most
@@ -113,24 +114,33 @@ def test_constraint_on_nfe_is_never_exceeded(spaces: list[tuple[StudySpec, Space
 
 
 def test_first_points_follow_the_base(spaces: list[tuple[StudySpec, Space]]) -> None:
-    assert [(point["T"], point["sampler"]) for point in spaces[6][1].enqueued] == [
+    assert [(point["T"], point["sampler"]) for point in spaces[7][1].enqueued] == [
         (20, "tacos"), (40, "tacos"), (10, "naive")
     ]  # fmt: skip
-    assert [point["sampler"] for point in spaces[9][1].enqueued] == ["tacos", "naive", "direct"]
-    assert "num_steps" not in spaces[9][1].enqueued[2], "num_steps has no effect on direct restoration"
+    assert [point["sampler"] for point in spaces[10][1].enqueued] == ["tacos", "naive", "direct"]
+    assert "num_steps" not in spaces[10][1].enqueued[2], "num_steps has no effect on direct restoration"
 
 
 def test_rungs_of_the_halving_all_decide(spaces: list[tuple[StudySpec, Space]]) -> None:
-    spec, _ = spaces[8]
+    spec, _ = spaces[9]
     check_pruning(spec)
     assert spec.base["rungs"]["steps"] == spec.pruning.rule().deciding_rungs(spec.base["rungs"]["steps"]) == [75, 150]
 
 
 def test_generation_space_leaves_at_most_a_thousandth(spaces: list[tuple[StudySpec, Space]]) -> None:
-    _, space = spaces[7]
+    _, space = spaces[8]
     left = [leftover_of(space.resolve(point).degradation, SHAPE) for point in points(space)]
     assert max(left) <= 1e-3
     rng = random.Random(0)
     assert not all(space.feasible(space.sample(rng)) for _ in range(60)), (
         "without the constraint some points would leave more"
     )
+
+
+def test_designs_have_the_arms_that_the_page_claims(spaces: list[tuple[StudySpec, Space]]) -> None:
+    (factorial, _), (fractional, space) = spaces[-2:]
+    assert factorial.design is not None
+    assert len(factorial.design.arms) + len(factorial.design.skipped) == 5
+    assert fractional.design is not None
+    assert len(fractional.design.arms) == 32 / 4
+    assert all(space.resolve({"variant": arm}) for arm in fractional.design.arms)

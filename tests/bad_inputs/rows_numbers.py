@@ -33,6 +33,8 @@ ROWS: list[Row] = [
     flag("wait-huge", f"--wait-for-nodes={HUGE}d", says=["--wait-for-nodes", "at most"]),
     # --- counts of flags
     flag("trials-zero", "--trials=0", says=["--trials 0", "at least 1"]),
+    flag("replicates-zero", "--replicates=0", says=["--replicates 0", "at least 1"]),
+    flag("replicates-huge", "--replicates=1001", says=["--replicates 1001", "1,000"]),
     flag("trials-negative", "--trials=-3", says=["--trials -3", "at least 1"]),
     flag("trials-huge", f"--trials={HUGE}", says=["--trials", HUGE, "at most"]),
     flag("trials-million", "--trials=10000001", says=["--trials 10000001", "at most"]),

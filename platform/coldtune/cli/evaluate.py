@@ -31,6 +31,12 @@ RUN is STUDY/NUMBER, STUDY (its best trial), an MLflow run id, or a trial's conf
 """
 
 
+_NETWORKS = (
+    "These comparisons are about the trained networks of the runs. For a verdict on settings, train each several times "
+    "(--replicates)."
+)
+
+
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser(
@@ -196,4 +202,6 @@ def _print_comparisons(evaluations: list[Evaluation], markdown: bool, console: C
             console.print(Text(f"{'- ' * markdown}{line}"), soft_wrap=markdown)
         console.print()
         records += [comparison_record(comparison) for comparison in compared]
+    if others:
+        console.print(Text(f"{'- ' * markdown}{_NETWORKS}"), soft_wrap=markdown)
     return records

@@ -189,7 +189,7 @@ class _Drawing:
         if choice.trial is None:
             return Cell(None, [choice.describe()])
         if images is None:
-            return Cell(None, [f"trial {choice.trial.number}: its images cannot be read"])
+            return Cell(None, [f"trial {choice.name(choice.trial.number)}: its images cannot be read"])
         lines = [choice.describe(), describe_value(self.reader, choice.trial), *([more] if more else [])]
         return Cell(self._with_difference(images), lines)
 

@@ -49,22 +49,24 @@ class Choice:
         trial: The best of the finished trials by the first objective. None if no trial has finished.
         finished: The number of finished trials.
         others: The trials that have not finished, by number.
+        name: Returns the name of a trial for users from its number.
     """
 
     trial: FrozenTrial | None
     finished: int
     others: Sequence[FrozenTrial]
+    name: Callable[[int], str] = str
 
     def describe(self) -> str:
         """Return the name of the trial, and out of how many it was chosen, or why there is no trial."""
         if self.trial is not None:
             several = f", best of {self.finished}" if self.finished > 1 else ""
-            return f"trial {self.trial.number}{several}"
+            return f"trial {self.name(self.trial.number)}{several}"
         if not self.others:
             return "no trial"
         if len(self.others) > 1:
             return f"{len(self.others)} trials, none finished"
-        return f"trial {self.others[0].number} {STATE_NAMES[self.others[0].state]}"
+        return f"trial {self.name(self.others[0].number)} {STATE_NAMES[self.others[0].state]}"
 
 
 def find_key(space: Space, flag: str, key: str) -> str:
@@ -199,7 +201,7 @@ def _read(file: Path, count: int) -> dict[str, Tensor]:
 def _choice(reader: StudyReader, trials: Sequence[FrozenTrial]) -> Choice:
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     best = min(finished, key=reader.rank, default=None)
-    return Choice(best, len(finished), [trial for trial in trials if trial.state != TrialState.COMPLETE])
+    return Choice(best, len(finished), [trial for trial in trials if trial.state != TrialState.COMPLETE], reader.label)
 
 
 def _single(name: str, value: Any) -> Group:

@@ -15,7 +15,7 @@ def add(verbs: Commands) -> None:
         verbs.add_parser("promote", help="queue a pruned trial, which the next driver trains to its end")
     )
     promote.add_argument("name", metavar="STUDY")
-    promote.add_argument("trial", type=int, metavar="TRIAL", help="the number of a pruned trial")
+    promote.add_argument("trial", type=int, metavar="TRIAL", help="the number of a pruned trial or setting")
     promote.set_defaults(call=_promote)
 
 
@@ -29,8 +29,9 @@ def _promote(options: argparse.Namespace, console: Console) -> int:
     resume = coldtune_command("study resume", folder.home, folder.name)
     number = promote(reader, options.trial, resume)
     trials = max(int(folder.start()["trials"]), reader.finished()) + queued_promotions(reader)
+    what = "setting" if reader.replicated else "trial"
     console.print(
-        f"trial {options.trial} of {folder.name} will continue as trial {number}, from its last rung, and is not "
+        f"{what} {options.trial} of {folder.name} will continue as {what} {number}, from its last rung, and is not "
         "pruned again; a driver that runs now takes it next",
         highlight=False,
     )

@@ -98,7 +98,7 @@ def _study_of(run: FinishedTrial, home: Path) -> StudyFolder | None:
     from coldtune.studies.spec.folder import StudyFolder
 
     study, _, number = run.name.rpartition("/")
-    if not number.isdigit() or not study or "/" in study or study.startswith("."):
+    if not re.fullmatch(r"\d+(\.\d+)?", number) or not study or "/" in study or study.startswith("."):
         return None
     folder = StudyFolder(home, study)
     return folder if folder.exists else None
@@ -110,8 +110,8 @@ def _record(study: StudyFolder | None, run: FinishedTrial) -> TrialRecord | None
     from coldtune.studies.storage.record import TrialRecord
     from coldtune.studies.trials.reading import read_study
 
-    number = int(run.name.rpartition("/")[2])
-    return next(TrialRecord.of(trial) for trial in read_study(study).trials() if trial.number == number)
+    trial = read_study(study).find(run.name.rpartition("/")[2])
+    return None if trial is None else TrialRecord.of(trial)
 
 
 def _choose_device(name: str | None, record: TrialRecord | None, run: FinishedTrial) -> str:

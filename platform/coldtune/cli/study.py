@@ -29,6 +29,9 @@ def add(commands: Commands) -> None:
         "--trials", type=int, metavar="N", help="trials for the cost estimate (default 12, or all points of a grid)"
     )
     preview.add_argument(
+        "--replicates", type=int, metavar="K", help="trainings of each setting (default: as the space says, else 1)"
+    )
+    preview.add_argument(
         "--set",
         nargs="+",
         action="extend",
@@ -44,11 +47,21 @@ def add(commands: Commands) -> None:
         verbs.add_parser("show", help="show a study's table of trials, and the files of its best trial")
     )
     show.add_argument("name", help="name of the study")
+    show.add_argument(
+        "--equal-within",
+        type=float,
+        metavar="D",
+        help="a difference of the objective that does not matter, so that settings can be practically equal (default: "
+        "comparisons.equal_within of the space)",
+    )
     show.set_defaults(call=_show)
     promote.add(verbs)
     resume = add_home_flag(verbs.add_parser("resume", help="resume a study with the options of its last start"))
     resume.add_argument("name", help="name of the study")
     resume.add_argument("--trials", type=int, metavar="N", help="trials in all (default: as in the last start)")
+    resume.add_argument(
+        "--replicates", type=int, metavar="K", help="trainings of each setting (default: as in the last start)"
+    )
     resume.add_argument(
         "--join", action="store_true", help="if another driver already runs the study, run trials beside it"
     )
@@ -66,6 +79,8 @@ def add(commands: Commands) -> None:
 def _preview(options: argparse.Namespace, console: Console) -> int:
     import torch
 
+    from coldtune.studies.designs.describe import describe_design
+    from coldtune.studies.designs.pilot import describe_detectable, find_pilot
     from coldtune.studies.estimate.cost import count_trainings, estimate_cost
     from coldtune.studies.estimate.preview import MOST_DRAWN, likely, preview
     from coldtune.studies.estimate.timing import time_base
@@ -76,11 +91,17 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     from coldtune.training.device import use_threads
 
     spec = build_spec("preview", options.space, dataset=options.dataset, settings=options.settings)
-    run_options = RunOptions(home=find_home(options), command="", trials=options.trials, data_dir=options.data_dir)
+    run_options = RunOptions(
+        home=find_home(options),
+        command="",
+        trials=options.trials,
+        replicates=options.replicates,
+        data_dir=options.data_dir,
+    )
     checked = check_study(spec, run_options, runs=False)
     space, gpus = checked.space, torch.cuda.device_count()
     machine = {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}
-    resources = plan_resources([machine], 1, float(gpus > 0), checked.trials)
+    resources = plan_resources([machine], 1, float(gpus > 0), checked.trials * checked.replicates)
     use_threads(1)
     base = space.resolve(space.first)
     with console.status("timing a few steps of the base"):
@@ -89,15 +110,20 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
         )
     with console.status("drawing points of the space"):
         points = likely(space, spec, checked.trials)
-        estimate = estimate_cost(points, space, checked.dataset, checked.sources, timing)
+        estimate = estimate_cost(points, space, checked.dataset, checked.sources, timing, replicates=checked.replicates)
         if len(points) == MOST_DRAWN:  # fewer points are all that there are
             shared = count_trainings(space, checked.dataset, checked.sources) is not None
             estimate = estimate.scale_to(checked.trials, shared=shared)
     objectives = " and ".join(objective.metric.upper() for objective in spec.objectives)
+    asked = "each arm is tried" if spec.design else f"searched by {spec.search.algorithm.upper()}"
     about = [
         f"{options.space}: around {space.config.base if isinstance(space.config.base, str) else 'an inline base'}, "
-        f"searched by {spec.search.algorithm.upper()}, judged by {objectives}",
+        f"{asked}, judged by {objectives}",
     ]
+    if spec.design is not None:
+        about += [f"{head}: {text}" for head, text in describe_design(spec)]
+        pilot = find_pilot(run_options.home, spec, space, checked.protocol)
+        about += describe_detectable(spec, pilot, checked.replicates)
     console.print(preview(space, checked.protocol, timing, estimate, resources.count, about), highlight=False)
     return 0
 
@@ -126,10 +152,13 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 def _show(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.progress.results import print_results
     from coldtune.studies.progress.table import build_table
+    from coldtune.studies.spec.comparisons import check_equal_within
     from coldtune.studies.trials.reading import read_study
 
+    if options.equal_within is not None:
+        check_equal_within(options.equal_within)
     reader = read_study(find_study(find_home(options), options.name))
-    print_results(console, reader, build_table(reader))
+    print_results(console, reader, build_table(reader, equal_within=options.equal_within))
     return 0
 
 
@@ -152,6 +181,7 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
         "resume": True,
         "by_name": True,
         "trials": options.trials,
+        "replicates": options.replicates,
         "join": options.join,
         "retry_failed": options.retry_failed,
     }

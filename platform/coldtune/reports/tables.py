@@ -1,4 +1,4 @@
-"""The table of a study's trials for a terminal and as Markdown."""
+"""The table of a study's trials or settings, for a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ _STYLES = {"finished": "green", "pruned": "yellow", "failed": "red", "interrupte
 _MAX_DECIMALS = 5
 _LEAST_SAVED = 0.5  # seconds: smaller savings get no column
 _SAVED = "train: seconds of its training, or found in the store; saved: seconds of work that was found, not done again"
+_LEAST_SD = 1e-5  # as a share of the largest value: a smaller spread is rounding
+_SPREAD = "mean ± standard deviation between trainings (number of trainings)"
 ANY_WIDTH = 10_000  # characters: wider than any table, so that the measured width is not limited
 
 
@@ -38,6 +40,8 @@ class TrialRow:
         protocol: The protocol of the metrics. None is allowed only if nothing was measured.
         train: The part of `seconds` that the training took, or "found" if the store had the training.
         saved: The seconds of work that the trial found in the store and did not repeat.
+        spreads: For a setting, whose metrics are means: by metric, the standard deviation between its trainings (None
+            for a single training) and their number.
     """
 
     number: int
@@ -49,6 +53,7 @@ class TrialRow:
     protocol: Protocol | None = None
     train: float | str | None = None
     saved: float | None = None
+    spreads: dict[str, tuple[float | None, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,8 @@ class Printed:
 
 
 @dataclass(frozen=True)
-class _Grid:
-    """The contents of a table as text.
+class Grid:
+    """The contents of a table as text, in the order of its rows.
 
     Attributes:
         heads: The heading of each column in two lines.
@@ -121,9 +126,10 @@ class TrialTable:
     the parameters. So no number is ever cut.
     """
 
-    grid: _Grid
+    grid: Grid
     best: Sequence[int]
     title: str | None
+    bold: Sequence[int] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the tables and the lines below them, laid out for the width of the console."""
@@ -154,8 +160,8 @@ class TrialTable:
             heading = Text("\n".join(self.grid.heads[i][lines]))
             table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis", vertical="bottom")
         for row, cells in zip(self.grid.rows, self.grid.cells, strict=True):
-            line = [Text(cells[i], style=_STYLES.get(row.state, "") if i == 1 else "") for i in chosen]
-            table.add_row(*line, style="bold" if row.number in self.best else "")
+            line = [Text(cells[i], style=_style(row.state) if i == 1 else "") for i in chosen]
+            table.add_row(*line, style="bold" if row.number in (self.bold or self.best) else "")
         return table
 
 
@@ -164,6 +170,8 @@ def trial_table(
     best: Sequence[int] = (),
     columns: Sequence[Column] = COLUMNS,
     title: str | None = None,
+    what: str = "trial",
+    bold: Sequence[int] = (),
 ) -> TrialTable:
     """Return the table of trials for a terminal.
 
@@ -175,27 +183,40 @@ def trial_table(
         best: The numbers of the trials that are marked as best.
         columns: The columns of metrics in order.
         title: The heading above the table.
+        what: What a row is: a `trial`, or a `setting` whose metrics are means over its trainings.
+        bold: The numbers of the rows in bold: the best, and all that cannot be told apart from it. Empty: the best.
 
     Raises:
         ValueError: If rows were measured under different protocols, or have metrics without a protocol. The message
             names the parts that differ.
     """
-    return TrialTable(_grid(rows, best, columns), best, title)
+    return TrialTable(build_grid(rows, best, columns, what, bold), best, title, bold)
 
 
-def markdown_table(rows: Sequence[TrialRow], best: Sequence[int] = (), columns: Sequence[Column] = COLUMNS) -> str:
+def markdown_table(
+    rows: Sequence[TrialRow],
+    best: Sequence[int] = (),
+    columns: Sequence[Column] = COLUMNS,
+    what: str = "trial",
+    bold: Sequence[int] = (),
+) -> str:
     """Return the table of `trial_table` as GitHub's Markdown, with the lines below it as a list.
 
     Arguments and errors are those of `trial_table`.
     """
-    grid = _grid(rows, best, columns)
+    grid = build_grid(rows, best, columns, what, bold)
     heads = [_escaped(" ".join(part for part in head if part)) for head in grid.heads]
     lines = [_line(heads), _line(["--:" if numeric else ":--" for numeric in grid.numeric])]
-    lines += [_line([_escaped(cell) for cell in cells]) for cells in grid.cells]
+    for row, cells in zip(grid.rows, grid.cells, strict=True):
+        mark = "**" if what == "setting" and row.number in bold else ""
+        lines.append(_line([f"{mark}{_escaped(cell)}{mark}" if cell != MISSING else cell for cell in cells]))
     return "\n".join([*lines, "", *(f"- {line}" for line in grid.foot), ""])
 
 
-def _grid(rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Column]) -> _Grid:
+def build_grid(
+    rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Column], what: str, bold: Sequence[int] = ()
+) -> Grid:
+    """Return the cells of a table as text. Arguments and errors are those of `trial_table`."""
     rows = sorted(rows, key=lambda row: row.number)
     protocols = _protocols(rows)
     # The trial with the most parameters determines their order, because a trial that lacks conditional parameters would
@@ -205,7 +226,7 @@ def _grid(rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Colum
     varied = [name for name in names if name not in fixed]
     shown = [column for column in columns if any(row.metrics.get(column.key) is not None for row in rows)]
     params = [[_param(row, name) for row in rows] for name in varied]
-    cells = {column: _numbers([row.metrics.get(column.key) for row in rows], column.decimals) for column in shown}
+    cells = {column: _cells(rows, column) for column in shown}
     equal = [column for column in shown if column.baseline and len(rows) > 1 and _alike(cells[column])]
     shown = [column for column in shown if column not in equal]
     metrics = [cells[column] for column in shown]
@@ -215,17 +236,19 @@ def _grid(rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Colum
     numbers = [all(_is_number(row.params.get(name)) for row in rows) for name in varied]
     known = [f"{name} {_param(rows[0], name)}" for name in fixed]
     same = ", ".join([*known, *(f"{' '.join(column.head)} {cells[column][0]}" for column in equal)])
-    foot = [f"{BEST} best: trial {best[0]}"] if len(best) == 1 else []
-    foot += [f"{BEST} not beaten in all objectives by another: trials {_listed(best)}"] if len(best) > 1 else []
+    foot = [f"{BEST} best{' mean' * (what == 'setting')}: {what} {best[0]}"] if len(best) == 1 else []
+    foot += [f"{BEST} not beaten in all objectives by another: {what}s {_listed(best)}"] if len(best) > 1 else []
+    foot += [f"bold: cannot be told apart from the best {what}"] if len(bold) > 1 and what == "setting" else []
+    foot += [_SPREAD] if any(row.spreads for row in rows) else []
     foot += [f"the same in all: {same}"] if same else []
     foot += [protocols[0].describe()] if protocols else []
     foot += [_SAVED] if "saved" in times else []
-    foot += [f"trial {row.number} {row.state}: {row.note}" for row in rows if row.note]
-    names = ["trial", "state", *varied]
+    foot += [f"{what} {row.number} {row.state}: {row.note}" for row in rows if row.note]
+    names = [what, "state", *varied]
     heads = [*(("", name) for name in names), *(c.head for c in shown), *(("", name) for name in times)]
     numeric = [True, False, *numbers, *(True for _ in shown), *(True for _ in times)]
     measured = [i >= 2 + len(varied) for i in range(len(heads))]
-    return _Grid(heads, numeric, measured, [list(line) for line in zip(*filled, strict=True)], rows, foot)
+    return Grid(heads, numeric, measured, [list(line) for line in zip(*filled, strict=True)], rows, foot)
 
 
 def _times(rows: Sequence[TrialRow]) -> dict[str, list[str]]:
@@ -248,13 +271,43 @@ def _protocols(rows: Sequence[TrialRow]) -> list[Protocol]:
     return protocols
 
 
+def _style(state: str) -> str:
+    """Return the colour of a state. A setting that lacks trainings is shown as running."""
+    return "cyan" if state[:1].isdigit() else _STYLES.get(state.split(" (")[0], "")
+
+
+def _cells(rows: Sequence[TrialRow], column: Column) -> list[str]:
+    """Return the cells of a metric: values, or `mean ± sd (n)` for settings."""
+    values = [row.metrics.get(column.key) for row in rows]
+    sds = [row.spreads[column.key][0] for row in rows if column.key in row.spreads]
+    largest = max((abs(value) for value in values if value is not None and math.isfinite(value)), default=0.0)
+    varies = [sd is None or sd > _LEAST_SD * largest for sd in sds]
+    # A quantity that no training changes, such as NFE, has no spread worth printing.
+    if not varies or (not all(varies) and all(sd is None for sd, one in zip(sds, varies, strict=True) if one)):
+        return _numbers(values, column.decimals)
+    decimals, cells = _decimals(values, column.decimals), []
+    for row, value in zip(rows, values, strict=True):
+        if value is None or column.key not in row.spreads:
+            cells.append(MISSING if value is None else f"{value:.{decimals}f}")
+            continue
+        sd, count = row.spreads[column.key]
+        spread = "" if sd is None else f" ± {sd:.{decimals}f}"
+        cells.append(f"{value:.{decimals}f}{spread} ({count})")
+    return cells
+
+
 def _numbers(values: Sequence[float | None], least: int) -> list[str]:
     """Format values with the same number of decimals: `least`, or enough for two digits of the smallest value."""
+    decimals = _decimals(values, least)
+    return [MISSING if value is None else f"{value:.{decimals}f}" for value in values]
+
+
+def _decimals(values: Sequence[float | None], least: int) -> int:
     sizes = [abs(value) for value in values if value is not None and math.isfinite(value) and value != 0]
     decimals = least
     if least and sizes and min(sizes) < 1:
         decimals = min(max(least, 1 - math.floor(math.log10(min(sizes)))), _MAX_DECIMALS)
-    return [MISSING if value is None else f"{value:.{decimals}f}" for value in values]
+    return decimals
 
 
 def _listed(numbers: Sequence[int]) -> str:

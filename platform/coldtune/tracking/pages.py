@@ -27,6 +27,7 @@ def trials_page(
     *,
     minimize: bool = True,
     study_id: str = "",
+    group_by: str | None = None,
 ) -> str:
     """Return the address of a study's trials in MLflow's pages, sorted by the first metric with the best on top.
 
@@ -39,6 +40,7 @@ def trials_page(
         metrics: The metrics to show as columns.
         minimize: Whether small values of the first metric are good.
         study_id: The identity of the study, if it has one. Another study of the same name is then left out.
+        group_by: A tag. The page shows the runs with an equal tag as a group, with the means of their metrics.
     """
     own = f" and tags.`{TAG_STUDY_ID}` = '{study_id}'" if study_id else ""
     view = f"{study} {study_id[:8]}" if study_id else study
@@ -47,9 +49,13 @@ def trials_page(
         "orderByKey": f"metrics.`{metrics[0]}`",
         "orderByAsc": minimize,
     }
+    groups: dict[str, Any] = {}
+    if group_by is not None:
+        keys = [{"mode": "tag", "groupByData": group_by}]
+        groups = {"groupBy": {"aggregateFunction": "average", "groupByKeys": keys}}
     columns = [*(f"params.`{name}`" for name in params), *(f"metrics.`{name}`" for name in metrics)]
     query = {"viewStateShareKey": view}
-    if not _save_view(target, view, {**state, "selectedColumns": columns}):
+    if not _save_view(target, view, {**state, **groups, "selectedColumns": columns}):
         query = {**state, "orderByAsc": str(minimize).lower()}
     base = redact(target.uri) if urlsplit(target.uri).scheme in SERVERS else f"http://127.0.0.1:{ui_port()}"
     parameters = urlencode({"workflowType": "machine_learning", **query}, quote_via=quote)

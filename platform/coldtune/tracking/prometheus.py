@@ -96,7 +96,7 @@ class StudyMetrics:
 class TrialMetrics:
     """The gauges that a training process sets for its trial."""
 
-    def __init__(self, study: str, trial: int) -> None:
+    def __init__(self, study: str, trial: int | str) -> None:
         self._tags = {"study": study, "trial": str(trial)}
 
     def training(self, step: int, loss: float, images_per_second: float) -> None:

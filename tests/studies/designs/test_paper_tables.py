@@ -16,6 +16,7 @@ from coldtune.diffusion import build_degradation
 from coldtune.dotted import leaves
 from coldtune.metrics import Judgement, Protocol, Value
 from coldtune.reports.paper.tables import tables
+from coldtune.reports.paper.text import markdown
 from coldtune.stages.trial import parse_trial
 from coldtune.studies.designs.paper_table import build_table_study, describe_table, plan_table
 from coldtune.studies.designs.paper_table_report import fill_table
@@ -181,13 +182,13 @@ PROTOCOL = Protocol(
 SETS = ("degraded", "direct", "naive", "sampled")
 
 
-def ledger(folder: Path, number: str) -> Ledger:
+def ledger(folder: Path, number: str, replicates: int = 1) -> Ledger:
     spec = build_table_study(number, "digits", "quick")
     storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-    return open_ledger(spec.name, spec, space_of(spec), storage)
+    return open_ledger(spec.name, spec, space_of(spec), storage, replicates=replicates)
 
 
-def finish(made: Ledger, folder: Path, fids: dict[str, float], keep: bool = True) -> int:
+def finish(made: Ledger, folder: Path, fids: dict[str, float], keep: bool = True, checkpoint: str | None = None) -> int:
     """Ask a trial and tell the FID of each set of images, with an interval half a unit wide."""
     asked = made.ask()
     measured = {}
@@ -199,7 +200,7 @@ def finish(made: Ledger, folder: Path, fids: dict[str, float], keep: bool = True
         Judgement(PROTOCOL, {"fid": value}, {"fid": influence}).save(place)
         measured[images] = str(place if keep else place / "gone")
     flat = {f"fid{'' if images == 'sampled' else f'_{images}'}": fid for images, fid in fids.items()}
-    made.complete(asked.number, TrialOutcome(flat, plain(PROTOCOL), measured=measured))
+    made.complete(asked.number, TrialOutcome(flat, plain(PROTOCOL), measured=measured, checkpoint=checkpoint))
     return asked.number
 
 
@@ -214,6 +215,21 @@ def test_paper_table_cells_show_their_trial_and_images(tmp_path: Path) -> None:
     ]
 
 
+def test_paper_table_with_replicates_shows_means_and_pairs_by_network(tmp_path: Path) -> None:
+    """By hand: the three differences of one network each are -4.0, -3.9 and -4.1, so their mean is -4."""
+    made = ledger(tmp_path, "A.7", replicates=3)
+    for place, (direct, sampled) in enumerate([(9.0, 5.0), (9.9, 6.0), (8.1, 4.0)]):
+        assert "measured" not in dict(fill_table(made).foot)
+        finish(made, tmp_path, {"direct": direct, "naive": 7.0, "sampled": sampled}, checkpoint=f"train/{place}")
+    filled = fill_table(made)
+    assert [cell.value for cell in filled.cells] == pytest.approx([9.0, 5.0])
+    assert filled.spreads == {0: (pytest.approx(0.9), 3), 1: (pytest.approx(1.0), 3)}
+    said = dict(filled.foot)["measured"]
+    assert said.startswith("Algorithm 2 is better than Direct: FID -4")
+    assert "3 trainings each (paired)" in said
+    assert "5.00 ± 1.00 (3)" in markdown(filled)
+
+
 def test_paper_table_6_shows_three_sets_of_images_of_a_trial(tmp_path: Path) -> None:
     made = ledger(tmp_path, "A.7")
     finish(made, tmp_path, {"direct": 9.0, "naive": 7.0, "sampled": 5.0})
@@ -221,7 +237,8 @@ def test_paper_table_6_shows_three_sets_of_images_of_a_trial(tmp_path: Path) -> 
     assert [cell.value for cell in filled.cells] == [9.0, 5.0]
     assert (
         "measured",
-        "Algorithm 2 is better than Direct: FID -4, 95 % CI [-4, -4], N = 300, same draws",
+        "Algorithm 2 is better than Direct: FID -4, 95 % CI [-4, -4], N = 300, same draws. Both use one trained "
+        "network, so this says nothing about other trainings.",
     ) in filled.foot
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from coldtune import presets
 from coldtune.stages.trial import parse_trial
 from coldtune.studies.progress import terminal
-from coldtune.studies.progress.terminal import View
+from coldtune.studies.progress.terminal import Best, View
 from coldtune.studies.storage.outcome import Rung, TrialOutcome
 from coldtune.studies.trials.ledger import TrialRequest
 
@@ -75,7 +75,7 @@ def test_view_log_has_a_line_for_each_event_and_for_the_progress(monkeypatch: py
 
 def test_view_terminal_shows_the_study_above_its_trials() -> None:
     console = Console(file=io.StringIO(), width=160, force_terminal=True)
-    with make_view(console, best=(0.9, 7)) as view:
+    with make_view(console, best=Best(0.9, 7)) as view:
         view.asked(request(0))
         view.progressed(0, training_report(40))
         view._live.refresh()
@@ -97,7 +97,7 @@ def test_view_best_trial_has_the_lowest_fid_or_the_highest_ssim(
     for number, value in enumerate(values):
         view.asked(request(number))
         view.completed(number, TrialOutcome({metric: value}))
-    assert view.best == best
+    assert view.best == Best(*best)
 
 
 def test_view_eta_of_a_resumed_trial_ignores_earlier_work(monkeypatch: pytest.MonkeyPatch) -> None:

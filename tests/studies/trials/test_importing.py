@@ -78,18 +78,27 @@ class Begun:
 def begin(digits_home: Path, tmp_path: Path) -> Callable[..., Begun]:
     dataset = Dataset.open(prepared(digits_home, "digits")[0])
 
-    def make(name: str, space: str, *settings: str, imports: tuple[str, ...] = (), url: str | None = None) -> Begun:
+    def make(
+        name: str,
+        space: str,
+        *settings: str,
+        imports: tuple[str, ...] = (),
+        url: str | None = None,
+        replicates: int = 1,
+    ) -> Begun:
         (tmp_path / "space.yaml").write_text(space)
         spec = build_spec("j", tmp_path / "space.yaml", settings=settings).model_copy(update={"imports": imports})
         trial = parse_trial(spec.base)
         protocol = resolve(trial.protocol, build_extractor(trial.protocol.extractor), dataset, trial.task)
-        importer = Importer(spec, Space(spec.space, spec.base, dataset.image_shape), dataset, {}, protocol)
+        space_of = Space(spec.space, spec.base, dataset.image_shape)
+        importer = Importer(spec, space_of, dataset, {}, protocol, replicates=replicates)
         folder = StudyFolder(tmp_path, name)
         found = gather(importer, folder, url)
         folder.save(spec, {"trials": 8, "fingerprint": dataset.fingerprint, "storage": url, "tracking_uri": None})
         ledger = open_ledger(
-            name, spec, importer.space, open_storage(folder.path, url), imports=found, fingerprint=dataset.fingerprint
-        )
+            name, spec, importer.space, open_storage(folder.path, url), imports=found, fingerprint=dataset.fingerprint,
+            replicates=replicates,
+        )  # fmt: skip
         return Begun(spec, importer, folder, found, ledger)
 
     return make
@@ -135,6 +144,35 @@ def test_imported_trials_do_not_count_and_are_not_asked_again(begin: Callable[..
     assert [one.number for one in asked[:2]] == [2, 3]
     every = {trial.params["T"] for trial in first.complete} | {one.point["T"] for one in asked[:2]}
     assert every == {10, 20, 30, 40}
+
+
+FOUR = "base: digits-quick\nvary: {degradation.steps: {low: 10, high: 40, step: 10}}\nsearch: {algorithm: ALGORITHM}\n"
+
+
+def test_import_takes_further_replicates_along(begin: Callable[..., Begun]) -> None:
+    space = FOUR.replace("ALGORITHM", "random")
+    begin("first", space, replicates=2).end(of_steps, 6)
+    second = begin("second", space, imports=("first",), replicates=3)
+    assert second.imports.summaries == {"first": "6 of 6 trials fit"}
+    assert [sorted(setting.finished) for setting in second.ledger.settings()] == [[0, 1]] * 3
+    assert second.ledger.finished() == 0
+    assert second.ledger.wanted(1) == 3
+    asked = [second.ledger.ask(1) for _ in range(3)]
+    assert [one.label for one in asked] == ["3", "3.1", "3.2"], "the point that was not imported"
+    single = begin("single", space, imports=("first",))
+    assert single.imports.summaries == {"first": "3 of 6 trials fit; 3 differ in training.seed"}
+
+
+def test_import_into_a_grid_takes_only_settings_with_all_replicates(begin: Callable[..., Begun]) -> None:
+    space = FOUR.replace("ALGORITHM", "grid")
+    begin("first", space, replicates=2).end(of_steps, 5)
+    second = begin("second", space, imports=("first",), replicates=2)
+    assert second.ledger.imported() == 2
+    (said,) = second.imports.summaries.values()
+    assert "3 belong to settings of fewer than 2 trainings, so they are asked again" in said
+    asked = [second.ledger.ask(3) for _ in range(6)]
+    assert [one.label for one in asked] == ["1", "2", "3", "1.1", "2.1", "3.1"]
+    assert len({one.point["T"] for one in asked}) == 3
 
 
 def test_import_wider_space_takes_all_points(begin: Callable[..., Begun]) -> None:

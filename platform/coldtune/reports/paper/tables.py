@@ -105,6 +105,8 @@ class FilledTable:
         dataset: The dataset of the study.
         cells: The measured value of each column, or the reason why it is missing.
         foot: The lines below the table, each a heading and its text.
+        spreads: By place of a column whose value is a mean over trainings: their standard deviation (None for a single
+            training) and their number.
 
     Raises:
         ValueError: If the values have different protocols. The message names the parts that differ.
@@ -114,6 +116,7 @@ class FilledTable:
     dataset: str
     cells: Sequence[Value | str]
     foot: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    spreads: Mapping[int, tuple[float | None, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert len(self.cells) == len(self.table.columns), f"{len(self.cells)} cells for {len(self.table.columns)}"

@@ -41,29 +41,29 @@ def latex(filled: FilledTable) -> str:
     """
     columns = filled.table.columns
     spans = [(group, len(list(items))) for group, items in itertools.groupby(columns, key=lambda column: column.group)]
-    heads = [_latex_line(["Dataset", *(_tex(column.short) for column in columns)])]
+    heads = [latex_line(["Dataset", *(tex(column.short) for column in columns)])]
     if any(column.group for column in columns):
         above, rules, first = [""], [], 2
         for group, count in spans:
-            above.append(rf"\multicolumn{{{count}}}{{c}}{{{_tex(group)}}}")
+            above.append(rf"\multicolumn{{{count}}}{{c}}{{{tex(group)}}}")
             rules.append(rf"\cmidrule(lr){{{first}-{first + count - 1}}}")
             first += count
-        heads = [_latex_line(above), " ".join(rules), *heads]
+        heads = [latex_line(above), " ".join(rules), *heads]
     body: list[str] = []
     for label, cells in _rows(filled):
         body += [r"\midrule"] if label == next(iter(filled.papers())) else []
-        body.append(_latex_line([_tex(label), *(_tex(cell.value) for cell in cells)]))
+        body.append(latex_line([tex(label), *(tex(cell.value) for cell in cells)]))
         if any(cell.interval for cell in cells):
-            small = [rf"{{\scriptsize {_tex(cell.interval)}}}" if cell.interval else "" for cell in cells]
-            body.append(_latex_line(["", *small]))
-    notes = [rf"\emph{{{_tex(head)}:}} {_tex(text)}\par" for head, text in _foot(filled)]
+            small = [rf"{{\scriptsize {tex(cell.interval)}}}" if cell.interval else "" for cell in cells]
+            body.append(latex_line(["", *small]))
+    notes = [rf"\emph{{{tex(head)}:}} {tex(text)}\par" for head, text in _foot(filled)]
     tabular = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", *heads, r"\midrule", *body, r"\bottomrule"]
     return "\n".join(
         [
             r"% Needs \usepackage{booktabs}.",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_tex(filled.heading)}.}}",
+            rf"\caption{{{tex(filled.heading)}.}}",
             rf"\label{{tab:cold-diffusion-{filled.number.lower().replace('.', '-')}-{filled.dataset}}}",
             r"\small",
             r"\setlength{\tabcolsep}{4pt}",
@@ -130,17 +130,24 @@ class TerminalTable:
 
 def _rows(filled: FilledTable) -> Iterator[tuple[str, list[Printed]]]:
     columns = filled.table.columns
-    yield filled.ours, [_measured(column, cell) for column, cell in zip(columns, filled.cells, strict=True)]
+    cells = zip(columns, filled.cells, strict=True)
+    yield (
+        filled.ours,
+        [_measured(column, cell, filled.spreads.get(place)) for place, (column, cell) in enumerate(cells)],
+    )
     for label, figures in filled.papers().items():
         yield label, [_printed(column, figure) for column, figure in zip(columns, figures, strict=True)]
 
 
-def _measured(column: PaperColumn, cell: Value | str) -> Printed:
+def _measured(column: PaperColumn, cell: Value | str, spread: tuple[float | None, int] | None) -> Printed:
     if isinstance(cell, str):
         return Printed(MISSING)
     decimals = _DECIMALS[column.metric]
     if 0 < abs(cell.value) < 0.1 and math.isfinite(cell.value):
         decimals = max(decimals, 1 - math.floor(math.log10(abs(cell.value))))
+    if spread is not None:
+        sd, count = spread
+        return Printed(f"{cell.value:.{decimals}f}", f"{'' if sd is None else f'± {sd:.{decimals}f} '}({count})")
     if cell.low is None or cell.high is None:
         return Printed(f"{cell.value:.{decimals}f}")
     return Printed(f"{cell.value:.{decimals}f}", f"[{cell.low:.{decimals}f}, {cell.high:.{decimals}f}]")
@@ -156,7 +163,10 @@ def _foot(filled: FilledTable) -> list[tuple[str, str]]:
     lines = list(filled.foot)
     if protocol is not None:
         lines.append(("protocol", protocol.describe()))
-        lines.append(("intervals", "95 %, over the images judged; the luck of a training (--seed) is not in them"))
+        if filled.spreads:
+            lines.append(("means", "± the standard deviation between trainings (number of trainings)"))
+        else:
+            lines.append(("intervals", "95 %, over the images judged; the luck of a training (--seed) is not in them"))
         n, least = min(protocol.num_images, protocol.reference_images), 4 * protocol.dim
         if n < least:
             lines.append(
@@ -180,10 +190,12 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
-def _latex_line(cells: Sequence[str]) -> str:
+def latex_line(cells: Sequence[str]) -> str:
+    """Return a row of a LaTeX table. The cells are LaTeX already."""
     return f"{' & '.join(cells)} \\\\"
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """Return a text for LaTeX, with its special characters escaped."""
     escaped = "".join(_SPECIAL.get(character, character) for character in text)
     return _MINUS.sub("$-$", escaped).replace(MISSING, "--")

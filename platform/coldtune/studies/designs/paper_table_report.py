@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -11,13 +12,20 @@ from coldtune import presets
 from coldtune.config import plain
 from coldtune.dotted import leaves, set_key
 from coldtune.metrics import Judgement, Value, compare
+from coldtune.reports.networks import describe_networks
 from coldtune.reports.paper.tables import FilledTable, PaperColumn, PaperTable
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.studies.designs.paper_table import SPLIT, TablePlan, plan_of
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.storage.record import TrialRecord
+from coldtune.studies.storage.settings import Setting, Spread
 from coldtune.studies.trials.reading import StudyReader
 from coldtune.training.config import TrainingConfig
+from coldtune.verdicts import Setting as Judgeable
+from coldtune.verdicts import Training
+from coldtune.verdicts import compare as compare_settings
+from coldtune.verdicts.families import ALPHA
+from coldtune.verdicts.levels import per_comparison
 
 
 def fill_table(reader: StudyReader) -> FilledTable:
@@ -25,14 +33,41 @@ def fill_table(reader: StudyReader) -> FilledTable:
     spec = reader.spec
     assert spec.table is not None
     plan = plan_of(spec)
-    trials = {trial.params.get(VARIANT): trial for trial in reader.trials()}
-    cells = [
-        plan.absent.get(name) or _cell(reader, column, trials.get(name))
-        for column in plan.table.columns
-        for name in [plan.table.trial_of(column)]
-    ]
-    foot = [*_trained(reader, plan), *_verdicts(reader, plan.table, trials)]
-    return FilledTable(spec.table, spec.base["data"]["name"], cells, foot)
+    settings = {setting.point.get(VARIANT): setting for setting in reader.settings()}
+    cells: list[Value | str] = []
+    spreads: dict[int, tuple[float | None, int]] = {}
+    for place, column in enumerate(plan.table.columns):
+        name = plan.table.trial_of(column)
+        setting = settings.get(name)
+        if name not in plan.absent and reader.replicated and setting is not None and setting.finished:
+            cell, spread = _mean_cell(reader, column, setting)
+            if spread is not None:
+                spreads[place] = (spread.sd, spread.n)
+        else:
+            cell = plan.absent.get(name) or _cell(reader, column, None if setting is None else setting.trials[0])
+        cells.append(cell)
+    foot = [*_trained(reader, plan), *_early(reader), *_verdicts(reader, plan.table, settings)]
+    return FilledTable(spec.table, spec.base["data"]["name"], cells, foot, spreads)
+
+
+def _early(reader: StudyReader) -> list[tuple[str, str]]:
+    """Return a line that says how many trainings are still missing, or none."""
+    settings = reader.settings()
+    missing = sum(len(setting.open(reader.replicates)) + len(setting.running()) for setting in settings)
+    if not reader.replicated or not missing:
+        return []
+    done = sum(len(setting.finished) for setting in settings)
+    return [("early", f"{done} of {done + missing} trainings have ended, so no verdict yet")]
+
+
+def _mean_cell(reader: StudyReader, column: PaperColumn, setting: Setting) -> tuple[Value | str, Spread | None]:
+    """Return the mean of a column over the finished trainings of a setting, and its spread."""
+    cells = [_cell(reader, column, trial) for trial in setting.finished.values()]
+    values = [cell for cell in cells if isinstance(cell, Value)]
+    if not values:
+        return cells[0], None
+    spread = Spread.of([value.value for value in values])
+    return Value(column.metric, spread.mean, values[0].n, values[0].protocol), spread
 
 
 def _cell(reader: StudyReader, column: PaperColumn, trial: FrozenTrial | None) -> Value | str:
@@ -94,17 +129,67 @@ def _changed(preset: str, also: Mapping[str, Any], config: TrialConfig) -> list[
     return [f"{key} = {after[key]}" for key in changed]
 
 
-def _verdicts(reader: StudyReader, table: PaperTable, trials: Mapping[Any, FrozenTrial]) -> list[tuple[str, str]]:
-    """Compare image by image what the paper claims to be better, if both were measured."""
+def _verdicts(reader: StudyReader, table: PaperTable, settings: Mapping[Any, Setting]) -> list[tuple[str, str]]:
+    """Compare what the paper claims to be better, if both were measured.
+
+    With replicates, the claims of the table are a family of comparisons of settings. Otherwise the networks are
+    compared image by image.
+    """
+    if reader.replicated:
+        return _verdicts_on_settings(reader, table, settings)
     lines = []
     for better, worse in table.claims:
         columns = [table.columns[number] for number in (better, worse)]
-        found = [trials.get(table.trial_of(column)) for column in columns]
+        chosen = [settings.get(table.trial_of(column)) for column in columns]
+        found = [None if setting is None else setting.trials[0] for setting in chosen]
         judged = [
             _judgement(reader, trial, column.of) if trial else None
             for trial, column in zip(found, columns, strict=True)
         ]
         if judged[0] is not None and judged[1] is not None:
             names = (columns[0].images, columns[1].images)
-            lines.append(("measured", str(compare(judged[0], judged[1], columns[0].metric, names))))
+            about = describe_networks(_share_network([trial for trial in found if trial is not None]))
+            lines.append(("measured", f"{compare(judged[0], judged[1], columns[0].metric, names)}. {about}"))
     return lines
+
+
+def _share_network(trials: Sequence[FrozenTrial]) -> bool:
+    """Return True if trials use the same trained network."""
+    checkpoints = {TrialRecord.of(trial).checkpoint for trial in trials}
+    return len({trial.number for trial in trials}) == 1 or (len(checkpoints) == 1 and None not in checkpoints)
+
+
+def _verdicts_on_settings(
+    reader: StudyReader, table: PaperTable, settings: Mapping[Any, Setting]
+) -> list[tuple[str, str]]:
+    """Compare the settings that the paper compares, once all trainings of a pair are there."""
+    lines, alpha = [], per_comparison(ALPHA, len(table.claims))
+    for claim in table.claims:
+        columns = [table.columns[number] for number in claim]
+        sides = [_side(reader, column, settings.get(table.trial_of(column))) for column in columns]
+        if sides[0] is None or sides[1] is None:
+            continue
+        verdict = compare_settings(
+            sides[0], sides[1], columns[0].metric, pair=reader.spec.comparisons.pair, alpha=alpha
+        )
+        verdict = replace(verdict, comparisons=len(table.claims))
+        names = ("", "") if columns[0].images == columns[1].images else (columns[0].images, columns[1].images)
+        lines.append(("measured", verdict.sentence(*names)))
+    return lines
+
+
+def _side(reader: StudyReader, column: PaperColumn, setting: Setting | None) -> Judgeable | None:
+    """Return the trainings behind a column, or None if some are missing."""
+    if setting is None or len(setting.finished) < reader.replicates:
+        return None
+    trainings = []
+    for trial in setting.finished.values():
+        judged = _judgement(reader, trial, column.of)
+        if judged is None:
+            return None
+        network, seed = str(TrialRecord.of(trial).checkpoint), reader.config(trial).training.seed
+        try:
+            trainings.append(Training.of(judged, column.metric, seed, network))
+        except ValueError:  # a metric without numbers for each image
+            return None
+    return Judgeable(column.title, tuple(trainings))

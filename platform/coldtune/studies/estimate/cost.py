@@ -20,6 +20,7 @@ from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.location import StoreLocation
 from coldtune.studies.estimate.timing import Timing
 from coldtune.studies.space.config import VARIANT
+from coldtune.studies.space.replicates import with_replicate
 from coldtune.studies.space.space import Space
 
 _TRAINS = ("data", "degradation", "restorer", "training")  # the sections that shape a training
@@ -34,6 +35,7 @@ class CostEstimate:
         training_s, sampling_s: Their seconds in all.
         longest_s: Seconds of the longest training, which no number of parallel trials can shorten.
         drawn: The number of trials from which the work of all was estimated. None if it was counted for all.
+        replicates: The trainings of each setting. With more than one, `trials` and `drawn` count settings.
     """
 
     trials: int
@@ -43,6 +45,7 @@ class CostEstimate:
     sampling_s: float
     longest_s: float
     drawn: int | None = None
+    replicates: int = 1
 
     def scale_to(self, trials: int, *, shared: bool) -> CostEstimate:
         """Return the estimate for more trials of the same space.
@@ -69,8 +72,10 @@ class CostEstimate:
         """Return the estimate as one line for people, if `slots` trials run at the same time."""
         work = self.training_s + self.sampling_s
         wall = max(work / slots, self.longest_s)
+        each = f" x {self.replicates} trainings" if self.replicates > 1 else ""
+        what = "setting" if self.replicates > 1 else "trial"
         return (
-            f"{_counted(self.trials, 'trial')}{f', judging by {self.drawn:,} of them' if self.drawn else ''}: "
+            f"{_counted(self.trials, what)}{each}{f', judging by {self.drawn:,} of them' if self.drawn else ''}: "
             f"{_counted(self.trainings, 'training')} ({format_estimate(self.training_s)}) and "
             f"{_counted(self.samplings, 'sampling')} ({format_estimate(self.sampling_s)}), "
             f"about {format_estimate(wall)} with {slots} at once"
@@ -78,15 +83,22 @@ class CostEstimate:
 
 
 def estimate_cost(
-    points: Sequence[Mapping[str, Any]], space: Space, dataset: Dataset, sources: Mapping[str, Dataset], timing: Timing
+    points: Sequence[Mapping[str, Any]],
+    space: Space,
+    dataset: Dataset,
+    sources: Mapping[str, Dataset],
+    timing: Timing,
+    replicates: int = 1,
 ) -> CostEstimate:
     """Estimate the cost of the trials at `points` from a timed base.
 
     Args:
         sources: The datasets that degradations draw from, by name.
         timing: The measured rates of this machine.
+        replicates: The trainings of each setting.
     """
-    trials = [space.resolve(point) for point in points]
+    settings = [space.resolve(point) for point in points]
+    trials = [with_replicate(setting, number) for number in range(replicates) for setting in settings]
     samplings: dict[str, int] = {}
     for trial in trials:
         images = trial.protocol.num_images or count_eligible(trial.protocol, dataset)
@@ -95,7 +107,7 @@ def estimate_cost(
             samplings[sample_key(trial, dataset, sampler, _source(trial, sources))] = evaluations
     each = [timing.training_s(trial) for trial in _distinct_trainings(trials, dataset, sources).values()]
     sampling_s = sum(samplings.values()) / timing.evaluations_per_s
-    return CostEstimate(len(points), len(each), len(samplings), sum(each), sampling_s, max(each))
+    return CostEstimate(len(points), len(each), len(samplings), sum(each), sampling_s, max(each), replicates=replicates)
 
 
 def describe_variants(
@@ -104,6 +116,7 @@ def describe_variants(
     sources: Mapping[str, Dataset],
     store: StoreLocation | Path,
     computes: Sequence[Compute | None],
+    replicates: int = 1,
 ) -> str:
     """Return one line about the cost of all variants: trainings, the part that the store has, and evaluations.
 
@@ -113,8 +126,10 @@ def describe_variants(
         sources: The datasets that degradations draw from, by name.
         store: The store in which finished trainings are looked for.
         computes: How the trainings were computed that the study may use. None stands for an unknown number of threads.
+        replicates: The trainings of each setting.
     """
-    trials = [space.resolve({VARIANT: name}) for name in space.config.variants]
+    settings = [space.resolve({VARIANT: name}) for name in space.config.variants]
+    trials = [with_replicate(setting, number) for number in range(replicates) for setting in settings]
     trainings = _distinct_trainings(trials, dataset, sources)
     done = {
         key: max(_steps_in_store(store, train_key(trial, dataset, _source(trial, sources), c), trial) for c in computes)

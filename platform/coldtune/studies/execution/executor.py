@@ -54,7 +54,7 @@ def execute(
     stop = threading.Event()
     # By default Tune starts the processes of a custom searcher's trials one after another. Our searcher limits how
     # many trials run, so Tune need not.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(trials)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, ledger.trainings(trials)))
     search = StudySearcher(ledger, events, job, capacity, trials)
     tuner = tune.Tuner(
         _trainable(trial, capacity.resources),
@@ -63,7 +63,7 @@ def execute(
             scheduler=RungScheduler(search),
             num_samples=-1,
             reuse_actors=True,
-            trial_name_creator=lambda trial: f"trial-{trial.config['number']:04d}",
+            trial_name_creator=lambda trial: f"trial-{trial.config['number']:04d}{_suffix(trial.config)}",
             trial_dirname_creator=lambda trial: f"trial-{trial.config['number']:04d}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
@@ -83,6 +83,12 @@ def execute(
                 raise
     if search.failure:
         raise search.failure
+
+
+def _suffix(config: Mapping[str, Any]) -> str:
+    """Return the name of a trial for Ray's dashboard, if it is another than its number."""
+    number, name = str(config["number"]), config.get("name")
+    return "" if name in (None, number) else f"-is-{name}"
 
 
 def _trainable(trial: Callable[[Mapping[str, Any]], None], resources: TrialResources) -> Any:

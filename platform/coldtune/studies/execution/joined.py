@@ -8,7 +8,7 @@ from optuna.study import Study
 
 from coldtune.studies.drivers.election import DriverLease
 from coldtune.studies.progress.events import Events
-from coldtune.studies.progress.terminal import View
+from coldtune.studies.progress.terminal import View, find_best
 from coldtune.studies.storage.record import StudyRecord
 from coldtune.studies.trials.ledger import Ledger
 
@@ -26,9 +26,8 @@ class JoinedDrivers(Events):
         if time.monotonic() - self._looked >= _LOOK_S:
             self._looked = time.monotonic()
             self.ledger.ownership.take_over()
-            best = self.ledger.best()
-            value = None if best is None else (best.values[0], best.number)
-            self.view.elsewhere(self.ledger.finished(), len(self.ledger.ownership.elsewhere()), value)
+            best = find_best(self.ledger)
+            self.view.elsewhere(self.ledger.ended(), len(self.ledger.ownership.elsewhere()), best)
 
 
 def set_up_by_others(study: Study, lease: DriverLease) -> bool:

@@ -78,7 +78,7 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
             self.numbers[trial_id] = asked.number
             self._events.asked(asked)
             # The job is text, because Tune flattens and copies everything nested at every report.
-            return {"number": asked.number, "job": json.dumps(plain(self._job(asked)))}
+            return {"number": asked.number, "name": asked.label, "job": json.dumps(plain(self._job(asked)))}
         except StorageGoneError:
             raise
         except Exception as failure:  # Tune would end with a traceback of its own
@@ -116,7 +116,9 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
             times = self.deaths[number] + 1
             died = self.late.get(number, f"its process died {times} time{'s' * (times != 1)}")
             if (fault := self._machine_fault(number, result, error)) is not None:
-                raise MachineFaultError(f"trial {number}: {fault}")  # the trial stays running in the study
+                raise MachineFaultError(
+                    f"trial {self._ledger.label(number)}: {fault}"
+                )  # the trial stays running in the study
             if self._ledger.ownership.lost(number):
                 self._ledger.ownership.give_up(number)
                 self._events.lost(number)

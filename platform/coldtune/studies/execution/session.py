@@ -33,7 +33,7 @@ class Session:
     """A study that this process drives.
 
     Attributes:
-        checked: The study, with the number of trials that its drivers run.
+        checked: The study, with the numbers of trials and replicates that its drivers run.
         ledger: The study's trials. Its lease says that this process is a driver of the study.
         target: The tracking server.
     """
@@ -91,17 +91,18 @@ def _open(checked: Checked, target: tracking.Target, stack: ExitStack, console: 
 
     registry = registry_of(study, folder.path, options.storage)
     lease = stack.enter_context(driver_lease(registry, study.study_name, options.join, say))
-    trials = _trials_of_others(checked, study, lease) or checked.trials
+    trials, replicates = _numbers_of_others(checked, study, lease) or (checked.trials, checked.replicates)
     ledger = open_ledger(
         folder.name, spec, checked.space, storage, judgements_of(Store(checked.store)),
         lease=lease, imports=checked.imports, fingerprint=checked.dataset.fingerprint, store=checked.store,
+        replicates=replicates,
     )  # fmt: skip
     if lease.leads():
         _retry_failed(ledger, options.retry_failed, say)
     elif options.retry_failed:
         raise ValueError("--retry-failed: joins a study that another driver leads; retry once that driver has ended")
-    checked = replace(checked, trials=min(trials, ledger.max_trials() or trials))
-    if ledger.finished() < checked.trials:
+    checked = replace(checked, trials=min(trials, ledger.max_trials() or trials), replicates=replicates)
+    if not ledger.is_done(checked.trials):
         check_judge(folder.name, ledger.trials(), checked.protocol)
     _save_start(checked, ledger, lease.leads())
     return Session(checked, ledger, target)
@@ -112,7 +113,8 @@ def _retry_failed(ledger: Ledger, whatever_failed: bool, say: Callable[[str], No
     again = retry_failed(ledger, whatever_failed)
     if again:
         by_number = ledger.retried()
-        listed = ", ".join(f"{trial.number} as trial {by_number[trial.number]}" for trial in again[:10])
+        names = [(ledger.label(trial.number), ledger.label(by_number[trial.number])) for trial in again[:10]]
+        listed = ", ".join(name if name == new else f"{name} as trial {new}" for name, new in names)
         more = f" and {len(again) - 10} more" if len(again) > 10 else ""
         why = "" if whatever_failed else ", because a fault of the machine made them fail"
         say(f"asks failed trials again{why}: {listed}{more}")
@@ -120,30 +122,45 @@ def _retry_failed(ledger: Ledger, whatever_failed: bool, say: Callable[[str], No
         say("--retry-failed: no trial has failed, so none is asked again")
 
 
-def _trials_of_others(checked: Checked, study: optuna.Study, lease: DriverLease) -> int | None:
-    """Return for how many trials the leading driver runs the study, or None if this driver leads.
+def _numbers_of_others(checked: Checked, study: optuna.Study, lease: DriverLease) -> tuple[int, int] | None:
+    """Return for how many trials and replicates the leading driver runs the study, or None if this driver leads.
 
     Raises:
-        ValueError: If `--trials` is another number.
+        ValueError: If `--trials` or `--replicates` is another number.
     """
     if not set_up_by_others(study, lease):
         return None
-    trials, asked = StudyRecord.of(study).trials, checked.options.trials
-    if asked not in (None, trials):
-        raise ValueError(f"--trials {asked}: joins a study of {trials} trials; extend it once it has them")
-    return trials
+    record, options = StudyRecord.of(study), checked.options
+    trials, replicates = record.trials or checked.trials, record.replicates[-1] if record.replicates else 1
+    if options.trials not in (None, trials):
+        raise ValueError(f"--trials {options.trials}: joins a study of {trials} trials; extend it once it has them")
+    if options.replicates not in (None, replicates):
+        raise ValueError(
+            f"--replicates {options.replicates}: joins a study of {replicates} trainings of each setting; extend it "
+            "once it has them"
+        )
+    return trials, replicates
+
+
+def _planned(ledger: Ledger) -> list[int]:
+    """Return the numbers of replicates that the study was given so far, the present number last."""
+    before = list(StudyRecord.of(ledger.study).replicates)
+    if not before and ledger.ended():
+        before = [1]  # the study began with a version that knew no replicates
+    return before if before and before[-1] == ledger.replicates else [*before, ledger.replicates]
 
 
 def _save_start(checked: Checked, ledger: Ledger, leads: bool) -> None:
     """Write start.json, from which the study is resumed. A driver that joins writes it only into a new home."""
     options, folder = checked.options, checked.folder
     if leads:
-        write_study(ledger.study, trials=checked.trials)
+        write_study(ledger.study, replicates=_planned(ledger), trials=checked.trials)
     elif folder.exists:
         return
     in_home = checked.store == StoreLocation.in_home(options.home, None)
     start = {
         "trials": max(checked.trials, ledger.finished()),
+        "replicates": checked.replicates,
         "fingerprint": checked.dataset.fingerprint,
         "command": options.command,
         **options.to_start(),

@@ -35,7 +35,7 @@ from coldtune.studies.progress.opening import print_resources
 from coldtune.studies.progress.overhead import WallTime
 from coldtune.studies.progress.reconcile import is_wrapped_up
 from coldtune.studies.progress.table import build_table
-from coldtune.studies.progress.terminal import View
+from coldtune.studies.progress.terminal import View, find_best
 from coldtune.studies.progress.text import print_warning
 from coldtune.studies.storage.record import StudyRecord, TrialRecord, imported
 from coldtune.studies.trials.ledger import Ledger
@@ -112,7 +112,7 @@ class _StudyRun:
             cluster.nodes(),
             checked.options.workers,
             checked.options.gpus_per_trial,
-            checked.trials,
+            ledger.trainings(checked.trials),
             checked.spec.threads or 1,
         )
         print_resources(self.console, resources, connection.own, connection.dashboard)
@@ -128,7 +128,7 @@ class _StudyRun:
         if not self.runs.leads():
             return True
         if missing:
-            self.runs.parent.metrics({"overhead_percent": wall_time.overhead_percent()}, ledger.finished())
+            self.runs.parent.metrics({"overhead_percent": wall_time.overhead_percent()}, ledger.ended())
         if not _all_ended(self.session):
             self.runs.interrupted(ledger.running())
             return False
@@ -141,7 +141,7 @@ class _StudyRun:
         """Run trials until nothing is left to ask, including the trials of other drivers that die meanwhile."""
         checked, ledger = self.session.checked, self.session.ledger
         trials, limits, scratch = checked.trials, checked.options.limits, checked.options.home / "ray"
-        capacity = Capacity(resources, trials, cluster.nodes)
+        capacity = Capacity(resources, ledger.trainings(trials), cluster.nodes)
         view = self.screen.enter_context(_view(self.session, self.console))
         others = JoinedDrivers(ledger, view)
         starts = WorkerStarts(connection, view.waits)
@@ -158,7 +158,8 @@ class _StudyRun:
         checked, ledger = self.session.checked, self.session.ledger
         if checked.space.size is None:
             dispatch.on_test(checked, ledger, self.runs, job, resources, self.console)
-        for path in build_table(ledger).write(checked.folder.path):
+        table = build_table(ledger, equal_within=checked.options.equal_within)
+        for path in table.write(checked.folder.path):
             self.runs.parent.artifact(path)
         self.runs.finished()
 
@@ -190,7 +191,7 @@ def _in_spite_of_faults() -> Iterator[None]:
 
 
 def _all_ended(session: Session) -> bool:
-    return session.ledger.finished() >= session.checked.trials
+    return session.ledger.is_done(session.checked.trials)
 
 
 def _tags(session: Session) -> dict[str, object]:
@@ -223,7 +224,8 @@ def _open_runs(session: Session, tags: Mapping[str, object]) -> MlflowRuns:
         runs.parent.params({"objective": objectives, **_imported(ledger)})
         environment = keep_environment(checked.folder.environments)
         versions = {name: environment[name] for name in ("host", "python", "torch", "software")}
-        runs.parent.tags({"trials": checked.trials, **versions})  # no parameter, because the number can grow
+        # They are no parameters, because the numbers can grow.
+        runs.parent.tags({"trials": checked.trials, "replicates": checked.replicates, **versions})
         runs.parent.artifact(checked.folder.environments / f"{environment['software']}.json")
         runs.parent.artifact(checked.folder.path / "spec.yaml")
     return runs
@@ -237,16 +239,18 @@ def _imported(ledger: Ledger) -> dict[str, object]:
 
 
 def _view(session: Session, console: Console) -> View:
-    checked, best = session.checked, session.ledger.best()
+    checked, ledger = session.checked, session.ledger
     objective = checked.spec.objective
     return View(
         console=console,
         name=checked.folder.name,
-        total=checked.trials,
-        ended=session.ledger.finished(),
+        total=ledger.trainings(checked.trials),
+        ended=ledger.ended(),
         metric=objective.metric,
         minimize=objective.direction == "minimize",
-        best=(best.values[0], best.number) if best else None,
+        best=find_best(ledger),
+        find_best=partial(find_best, ledger) if ledger.replicated else None,
+        what="trainings" if ledger.replicated else "trials",
     )
 
 

@@ -40,12 +40,14 @@ class WorkerStarts(Events):
             (lambda: own_log(Path(connection.logs))) if self._own else _logs_of_nodes
         )
         self._since: dict[int, float] = {}  # since when each trial waits for its process
+        self._names: dict[int, str] = {}
         self._known: dict[str, int] = {}  # crashes that were in each log before
         self._tolerated = 0  # a process may die by accident on a machine that can start processes
         self._looked = 0.0
 
     def asked(self, request: TrialRequest) -> None:
         """Begin to watch a trial."""
+        self._names[request.number] = request.label
         self._watch(request.number)
         self._say(request.number, STARTING if self._own else WAITING)
 
@@ -93,8 +95,9 @@ class WorkerStarts(Events):
                 raise StoppedError(log.describe())
         if waited > _LIMIT_S:
             places = ", ".join(log.place for log in self._logs()) or "with the logs of the cluster's nodes"
+            name = self._names.get(min(self._since), str(min(self._since)))
             raise StoppedError(
-                f"Ray has not started a worker process for trial {min(self._since)} for {format_flag(_LIMIT_S)}, "
+                f"Ray has not started a worker process for trial {name} for {format_flag(_LIMIT_S)}, "
                 f"although it has its resources. Ray's log is {places}"
             )
 

@@ -28,9 +28,11 @@ from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.preflight.ray_start import check_ray
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.space import Space
-from coldtune.studies.space.validate import build_space, warn_of_seeds
+from coldtune.studies.space.validate import build_space, check_seeds, warn_of_seeds
+from coldtune.studies.spec.comparisons import check_equal_within
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.pruning_checks import check_pruning
+from coldtune.studies.spec.replicates import MOST_REPLICATES
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import check_kind, open_storage
 from coldtune.studies.storage.record import is_promoted
@@ -56,8 +58,9 @@ class Checked:
         sources: The prepared datasets that degradations draw images from, by name.
         space: The checked search space.
         protocol: The protocol under which trials are judged.
-        trials: The number of trials in all.
+        trials: The number of settings in all. With one replicate, a setting is a trial.
         store: The location of finished work.
+        replicates: The number of trainings of each setting.
         imports: The trials that the study takes over from other studies when it begins.
     """
 
@@ -70,6 +73,7 @@ class Checked:
     protocol: Protocol
     trials: int
     store: StoreLocation
+    replicates: int = 1
     imports: Imports = field(default_factory=Imports)
 
     @property
@@ -108,6 +112,9 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     check_restorer(parse(RestorerConfig, spec.base.get("restorer", {}), "restorer"), (1, *[data_config.image_size] * 2))
     space = build_space(spec.space, spec.base, presets.image_shape(spec.base))  # before the dataset is prepared
     trials = _count_trials(spec, space, folder, options)
+    replicates = _count_replicates(spec, folder, options)
+    if replicates > 1:
+        check_seeds(space, replicates)
     imports = spec.imports and not is_ready(folder, options.storage)
     if imports:
         check_imports(spec.imports, folder, options.storage)
@@ -120,10 +127,10 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     protocol = _build_protocol(spec, space, dataset)
     if runs and not store.remote:
         store.check(writable=True)
-    checked = Checked(spec, options, folder, dataset, sources, space, protocol, trials, store)
+    checked = Checked(spec, options, folder, dataset, sources, space, protocol, trials, store, replicates)
     if not imports:
         return checked
-    importer = Importer(spec, space, dataset, sources, protocol, gpu=options.gpus_per_trial > 0)
+    importer = Importer(spec, space, dataset, sources, protocol, options.gpus_per_trial > 0, replicates)
     return replace(checked, imports=gather(importer, folder, options.storage))
 
 
@@ -147,9 +154,15 @@ def check_places(spec: StudySpec, options: RunOptions, write: bool) -> None:
 
 
 def _check_options(options: RunOptions, threads: int) -> None:
-    for flag, count, most in (("--trials", options.trials, MOST_TRIALS), ("--workers", options.workers, _MOST_WORKERS)):
+    for flag, count, most in (
+        ("--trials", options.trials, MOST_TRIALS),
+        ("--replicates", options.replicates, MOST_REPLICATES),
+        ("--workers", options.workers, _MOST_WORKERS),
+    ):
         if count is not None and not 1 <= count <= most:
             raise ValueError(f"{flag} {count}: at least 1 and at most {most:,}")
+    if options.equal_within is not None:
+        check_equal_within(options.equal_within)
     check_gpus(options.workers, options.gpus_per_trial)
     if options.gpus_per_trial and threads > 1:
         raise ValueError(f"--threads {threads}: changes nothing on a GPU (--gpus-per-trial). Leave it out.")
@@ -226,6 +239,13 @@ def _count_trials(spec: StudySpec, space: Space, folder: StudyFolder, options: R
         raise ValueError(f"--trials {options.trials}: the grid has {len(points):,} points, each of which is asked once")
     last = int(folder.start()["trials"]) if folder.exists else None
     return options.trials or last or (len(points) if points is not None else options.default_trials)
+
+
+def _count_replicates(spec: StudySpec, folder: StudyFolder, options: RunOptions) -> int:
+    """Return the trainings of each setting: of the command line, or else the larger of the spec and the last start."""
+    if options.replicates is not None:
+        return options.replicates
+    return max(spec.replicates, int(folder.start()["replicates"]) if folder.exists else 1)
 
 
 def _count_promoted(spec: StudySpec, folder: StudyFolder, options: RunOptions) -> int:

@@ -113,6 +113,7 @@ class RunOptions:
         command: The command line that a person types to run this study again.
         trials: The number of trials in all. None means the number of the last start, or else the default.
         default_trials: The number of trials if neither `--trials` nor an earlier start says it.
+        replicates: The trainings of each setting. None means the larger number of the last start and of the spec.
         data_dir: The folder with the dataset's published files. None downloads them.
         name: The study's name. None means the job's name and a hash of the spec.
         resume: True if it is an error that the study does not exist yet.
@@ -124,6 +125,7 @@ class RunOptions:
         store: The place of finished work. None means `store` in the home.
         storage: Optuna's database. None means a journal in the home.
         password_file: The file with the passwords of `storage` and `tracking_uri`.
+        equal_within: A difference of the objective that does not matter in verdicts. None means that of the spec.
         workers: The processes that train a trial together.
         gpus_per_trial: The GPUs of a trial. A fraction lets several trials share a GPU.
         limits: The limits at which the study stops by itself.
@@ -140,6 +142,14 @@ class RunOptions:
     command: str
     trials: int | None = None
     default_trials: int = 12
+    replicates: int | None = _option(
+        None,
+        "--replicates",
+        "trainings of each setting, with seeds one after the other; a larger number adds to a study (default: as in "
+        "its last start, else as the space says, else 1)",
+        "K",
+        int,
+    )
     data_dir: Path | None = _option(  # noqa: RUF009 - `_option` is `dataclasses.field`
         None,
         "--data-dir",
@@ -173,6 +183,15 @@ class RunOptions:
         "file with the passwords of --storage and --tracking-uri (default: PGPASSWORD, MLFLOW_TRACKING_PASSWORD, ...)",
         "FILE",
         Path,
+        kept=True,
+    )
+    equal_within: float | None = _option(
+        None,
+        "--equal-within",
+        "a difference of the objective that does not matter, so that settings can be practically equal (default: "
+        "comparisons.equal_within of the space)",
+        "D",
+        float,
         kept=True,
     )
     workers: int = _option(1, "--workers", "processes that train a trial together (default 1)", "N", int, kept=True)

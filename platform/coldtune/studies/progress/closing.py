@@ -29,6 +29,8 @@ _COLUMNS = ("fid", "fid_direct", "nfe", "seconds_saved")
 
 _MAX_REASON = 300  # characters of a trial's reason
 
+_MORE_REPLICATES = 2  # how many further trainings the command for more trainings suggests
+
 _MORE_TRIALS = 8  # how many further trials the command to extend the study suggests
 
 
@@ -38,18 +40,18 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
     Args:
         finished: False if the run was interrupted.
     """
-    table = build_table(ledger, () if finished else ledger.running())
+    table = build_table(ledger, () if finished else ledger.running(), checked.options.equal_within)
     print_results(console, ledger, table)
     written = _write_table(console, table, checked, finished)
-    ended = ledger.finished()
+    ended, done = ledger.ended(), describe_ended(checked, ledger)
     if others := ledger.lease.others():
         running = ", ".join(map(str, others))
-        console.print(Text(f"{ended} of {checked.trials} trials ended; goes on: {running}"), soft_wrap=True)
+        console.print(Text(f"{done}; goes on: {running}"), soft_wrap=True)
     if failed := ledger.failed():
-        _print_failed(console, failed, ended, ended_in_vain(checked, ledger))
+        name = ledger.label(failed[-1].number)
+        _print_failed(console, failed, name, ended, ended_in_vain(checked, ledger))
     if not finished:
-        text = f"interrupted with {ended} of {checked.trials} trials ended; nothing is lost"
-        console.print(Text(text, style="yellow"))
+        console.print(Text(f"interrupted with {done}; nothing is lost", style="yellow"))
         print_resume(console, checked)
     if failed:
         print_line(console, "retry failed", resume_command(checked, "--retry-failed"))
@@ -58,12 +60,22 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
     for head, command in _look_closer(checked, ledger, target):
         print_line(console, head, command)
     if finished and (more := _extend_command(checked, ledger)):
-        print_line(console, "more trials", more)
+        print_line(console, "more settings" if ledger.replicated else "more trials", more)
+    if finished and ledger.best() is not None:
+        print_line(console, "more trainings", _replicate_command(checked, ledger))
+
+
+def describe_ended(checked: Checked, ledger: Ledger) -> str:
+    """Return how many trials of a study have ended, or how many settings and trainings."""
+    if not ledger.replicated:
+        return f"{ledger.finished()} of {checked.trials} trials ended"
+    trainings = ledger.trainings(checked.trials)
+    return f"{ledger.finished()} of {checked.trials} settings ended, {ledger.ended()} of {trainings} trainings"
 
 
 def ended_in_vain(checked: Checked, ledger: Ledger) -> bool:
     """Return True if all trials of a study have ended, and none was measured."""
-    return ledger.finished() >= checked.trials and not ledger.has_results()
+    return ledger.is_done(checked.trials) and not ledger.has_results()
 
 
 def _write_table(console: Console, table: StudyTable, checked: Checked, finished: bool) -> list[Path]:
@@ -78,12 +90,12 @@ def _write_table(console: Console, table: StudyTable, checked: Checked, finished
         return []
 
 
-def _print_failed(console: Console, failed: Sequence[FrozenTrial], ended: int, none_finished: bool) -> None:
-    """Print how many trials failed, and why the last of them did."""
+def _print_failed(console: Console, failed: Sequence[FrozenTrial], name: str, ended: int, none_finished: bool) -> None:
+    """Print how many trials failed, and why the last of them did, which people know by `name`."""
     last = TrialRecord.of(failed[-1])
     reason = (last.reason.splitlines() or ["no reason known"])[0][:_MAX_REASON]
     none = "none finished, and " if none_finished else ""
-    text = f"{none}{len(failed)} of {ended} trials failed; the last one, trial {failed[-1].number}: {reason}"
+    text = f"{none}{len(failed)} of {ended} trials failed; the last one, trial {name}: {reason}"
     console.print(Text(text, style="red" if none_finished else "yellow"), soft_wrap=True)
 
 
@@ -141,6 +153,10 @@ def _look_closer(checked: Checked, ledger: Ledger, target: Target) -> Iterator[t
         yield "judge further", coldtune_command("evaluate", folder.home, folder.name)
     promoted = {promoted_from(trial) for trial in ledger.trials()}
     pruned = [trial.number for trial in ledger.trials() if trial.state == TrialState.PRUNED]
+    if ledger.replicated:
+        settings = ledger.settings()
+        promoted = {each.number for each in settings if each.first.number in promoted}
+        pruned = [each.number for each in settings if each.pruned]
     if candidates := [number for number in pruned if number not in promoted]:
         yield "take further", coldtune_command("study promote", folder.home, folder.name, candidates[-1])
 
@@ -155,6 +171,7 @@ def _trials_page(target: Target, study: str, ledger: Ledger) -> str:
         list(metrics),
         minimize=minimize,
         study_id=StudyRecord.of(ledger.study).identity,
+        group_by="setting" if ledger.replicated else None,
     )
 
 
@@ -185,6 +202,15 @@ def _extend_command(checked: Checked, ledger: Ledger) -> str:
     if checked.options.by_name:
         return coldtune_command("study resume", checked.folder.home, checked.folder.name, flags=("--trials", wanted))
     return f"{_without(checked.options.command, '--trials')} --trials {wanted}"
+
+
+def _replicate_command(checked: Checked, ledger: Ledger) -> str:
+    """Return the command that trains each setting more often."""
+    wanted = ledger.replicates + _MORE_REPLICATES
+    if checked.options.by_name:
+        flags = ("--replicates", wanted)
+        return coldtune_command("study resume", checked.folder.home, checked.folder.name, flags=flags)
+    return f"{_without(checked.options.command, '--replicates')} --replicates {wanted}"
 
 
 def _without(command: str, flag: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from coldtune.studies.progress.savings import describe_reuse
 from coldtune.studies.progress.text import STATE_NAMES
 from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.storage.record import TrialRecord, imported, is_imported
+from coldtune.studies.storage.settings import Spread
 from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.tracking import NOTE, Drainer, Status, Target, Tracker
 from coldtune.tracking.prometheus import StudyMetrics
+from coldtune.tracking.spool import Spool, run_file
 
 _LOOK_S = 2.0  # between two looks at the trials that other drivers ended
 
@@ -37,7 +39,7 @@ class MlflowRuns(Events):
     def __init__(self, ledger: Ledger, study: str, spool: Path, target: Target, tags: Mapping[str, object]) -> None:
         self.ledger, self.study, self.spool, self.target = ledger, study, spool, target
         self.parent = Tracker(spool, study, tags={**tags, "coldtune.kind": "study"}, running=self.leads())
-        self._recorded, self._looked = ledger.finished(), time.monotonic()  # ended trials in the study's run
+        self._recorded, self._looked = ledger.ended(), time.monotonic()  # ended trials in the study's run
         self._drainer = Drainer(spool, target)
         self._gauges = StudyMetrics(study)
         self._saved_s = self._total_saved_s()
@@ -49,6 +51,9 @@ class MlflowRuns(Events):
     def reconcile(self) -> None:
         """Record what a killed driver told the study and not the runs. Call this once, at the start."""
         self._reconcile_trials()
+        if self.ledger.replicated:
+            self._name_settings()
+            return  # the best mean is recorded from now on, because means of the past depend on the order of the ends
         own = [trial for trial in self._own_trials() if trial.datetime_complete]
         best: FrozenTrial | None = min(self._completed_imports(), key=self.ledger.rank, default=None)
         saved_s = 0.0
@@ -57,7 +62,15 @@ class MlflowRuns(Events):
                 best = trial if best is None else min(best, trial, key=self.ledger.rank)
             saved_s += TrialRecord.of(trial).effort.saved or 0.0
             if best is not None:
-                self._record_best(best, count, saved_s)
+                self._record_best(best.values[:1], count, saved_s)
+
+    def _name_settings(self) -> None:
+        """Tag the runs of trials that began before the study had replicates, so that pages can group them."""
+        for trial in self._own_trials():
+            if TrialRecord.of(trial).setting is not None or Spool(self.spool, run_file(trial.number)).status() is None:
+                continue
+            with Tracker(self.spool, self.study, trial.number, running=False) as tracker:
+                tracker.tags({"setting": self.ledger.label(trial.number), "replicate": 0})
 
     def asked(self, request: TrialRequest) -> None:
         """Count the trial as running."""
@@ -82,7 +95,7 @@ class MlflowRuns(Events):
         """Record the trials that other drivers ended."""
         if time.monotonic() - self._looked >= _LOOK_S:
             self._looked = time.monotonic()
-            if self.ledger.finished() > self._recorded:
+            if self.ledger.ended() > self._recorded:
                 self._saved_s = self._total_saved_s()
                 self._record_progress()
 
@@ -99,6 +112,8 @@ class MlflowRuns(Events):
     def finished(self) -> None:
         """End the study's run and any trial's run that is still open, and note what the trials found in the store."""
         self._reconcile_trials()
+        if self.ledger.replicated:
+            self._record_settings()
         if reuse := describe_reuse(self.ledger.trials()):
             self.parent.tags({NOTE: reuse})
         self.parent.end("finished")
@@ -136,18 +151,40 @@ class MlflowRuns(Events):
             tracker.end(status, reason)
 
     def _record_progress(self) -> None:
-        self._recorded = self.ledger.finished()
-        best = self.ledger.best()
+        self._recorded = self.ledger.ended()
+        best = self.ledger.best_setting()
         if best is None or not self.leads():
             return
-        self._record_best(best, self._recorded, self._saved_s)
+        self._record_best(best.values(), self._recorded, self._saved_s)
         if self.ledger.spec.objective.metric == "fid":
-            self._gauges.best_fid(best.values[0])
+            self._gauges.best_fid(Spread.of(best.values()).mean)
 
-    def _record_best(self, best: FrozenTrial, ended: int, saved_s: float) -> None:
-        """Record the best trial after `ended` trials. Steps are counts of ended trials, and a known step stays."""
-        metric = f"best_{self.ledger.spec.objective.metric}"
-        self.parent.metrics({metric: best.values[0], "trials_ended": ended, "seconds_saved": saved_s}, ended)
+    def _record_best(self, values: Sequence[float], ended: int, saved_s: float) -> None:
+        """Record the best trial, or the mean of the best setting, after `ended` trials.
+
+        Steps are counts of ended trials, and a known step stays.
+        """
+        name, spread = (
+            f"best_{self.ledger.spec.objective.metric}",
+            Spread.of(values),
+        )
+        given = {name: spread.mean, "trials_ended": float(ended), "seconds_saved": saved_s}
+        if spread.error is not None:
+            given[f"{name}_se"] = spread.error
+        self.parent.metrics(given, ended)
+
+    def _record_settings(self) -> None:
+        """Record the mean and the standard error of each setting. The step is the number of the setting.
+
+        The name of a metric has the number of trainings, because a step that is known keeps its value, and a study may
+        be given more trainings.
+        """
+        for setting in self.ledger.settings():
+            for objective in self.ledger.spec.objectives:
+                spread = setting.spread(objective.metric)
+                if spread is not None and spread.error is not None:
+                    name = f"settings/{objective.metric}_of_{spread.n}"
+                    self.parent.metrics({f"{name}_mean": spread.mean, f"{name}_se": spread.error}, setting.number)
 
     def _update_gauges(self) -> None:
         counts = self.ledger.states()

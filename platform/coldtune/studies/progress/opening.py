@@ -11,6 +11,7 @@ from rich.text import Text
 from coldtune.addresses import redact
 from coldtune.stages.trial import short_name
 from coldtune.store.location import StoreLocation
+from coldtune.studies.designs.describe import describe_design
 from coldtune.studies.designs.paper_table import describe_table
 from coldtune.studies.estimate.cost import count_trainings, describe_variants
 from coldtune.studies.preflight.capacity import TrialResources
@@ -54,7 +55,12 @@ def _lines(checked: Checked, ledger: Ledger, uri: str) -> Iterator[tuple[str, st
     """Yield the lines of the opening, each with its heading."""
     spec, space, protocol = checked.spec, checked.space, checked.protocol
     yield from describe_table(spec)
-    yield "asks", _asks(checked) + _asked_before(checked.trials, ledger.finished(), ledger.interrupted())
+    yield from describe_design(spec)
+    interrupted = [ledger.label(number) for number in ledger.interrupted()]
+    if ledger.replicated:
+        yield "asks", f"{_asks(checked)}{_trained_before(checked, ledger, interrupted)}"
+    else:
+        yield "asks", _asks(checked) + _asked_before(checked.trials, ledger.finished(), interrupted)
     if (queued := queued_promotions(ledger)) and ledger.finished() + queued > checked.trials:
         more = f"--trials {ledger.finished() + queued}"
         yield "queued", f"{queued} promoted {'trial waits' if queued == 1 else 'trials wait'}; {more} runs what waits"
@@ -74,16 +80,27 @@ def _asks(checked: Checked) -> str:
     spec, space = checked.spec, checked.space
     if space.size is not None:
         listed = ", ".join(space.config.variants)
-        return f"{space.size} variants, each once: {listed}" if space.size > 1 else f"1 variant: {listed}"
+        each = "" if checked.replicates > 1 else ", each once"
+        return f"{space.size} variants{each}: {listed}" if space.size > 1 else f"1 variant: {listed}"
     varied = ", ".join(short_name(path) for path in space.config.vary)
     base = space.config.base if isinstance(space.config.base, str) else "an inline base"
     search = f"{spec.search.algorithm.upper()}, seed {spec.seed}"
-    return f"{checked.trials} trials over {varied}, around {base} ({search})"
+    what = "settings" if checked.replicates > 1 else "trials"
+    return f"{checked.trials} {what} over {varied}, around {base} ({search})"
 
 
-def _asked_before(trials: int, ended: int, interrupted: Sequence[int]) -> str:
+def _trained_before(checked: Checked, ledger: Ledger, interrupted: Sequence[str]) -> str:
+    """Return the trainings of a study with replicates, and how many of them are done already."""
+    total, ended = ledger.trainings(checked.trials), ledger.ended()
+    text = f"; {checked.trials} settings x {ledger.replicates} trainings, seeds one after the other: {total} trainings"
+    if ended:
+        text += f", {ended} of which ended before"
+    return text + (f", {len(interrupted)} interrupted ({', '.join(interrupted)}) will go on" if interrupted else "")
+
+
+def _asked_before(trials: int, ended: int, interrupted: Sequence[str]) -> str:
     """Return how much of a study of `trials` trials is done already, or "" if nothing is."""
-    numbers = ", ".join(map(str, interrupted))
+    numbers = ", ".join(interrupted)
     if ended >= trials:
         stay = f" (interrupted ones stay as they are: {numbers})" if interrupted else ""
         before = "they" if ended == trials else f"{ended} trials"
@@ -107,9 +124,11 @@ def _limits_of_space(space: Space) -> Iterator[tuple[str, str]]:
 def _trains(checked: Checked) -> str:
     space, dataset, sources = checked.space, checked.dataset, checked.sources
     if space.size is not None:
-        return describe_variants(space, dataset, sources, checked.store, checked.computes)
+        return describe_variants(space, dataset, sources, checked.store, checked.computes, checked.replicates)
     training = space.base["training"]
     trainings = count_trainings(space, dataset, sources)
+    if checked.replicates > 1 and trainings is not None:
+        trainings *= checked.replicates
     several = f"in each of {trainings} trainings, for all trials"
     per = {None: "a trial", 1: "once, for all trials"}.get(trainings, several)
     return f"{training['steps']:,} steps of {training['batch_size']} images {per}"

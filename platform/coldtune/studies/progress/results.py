@@ -6,10 +6,13 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from coldtune.metrics import Judgement, compare
+from coldtune.reports.networks import describe_networks
+from coldtune.studies.designs.effect_report import report_effects
 from coldtune.studies.progress.savings import describe_reuse, describe_untrained_steps
 from coldtune.studies.progress.table import StudyTable, describe_unknown_threads
-from coldtune.studies.progress.text import metric_value, print_line
-from coldtune.studies.storage.record import StudyRecord, TrialRecord
+from coldtune.studies.progress.text import metric_name, metric_value, print_line, spread_value
+from coldtune.studies.storage.record import StudyRecord, TestResult, TrialRecord
+from coldtune.studies.storage.settings import Spread, spreads_of
 from coldtune.studies.trials.reading import StudyReader
 
 
@@ -19,17 +22,24 @@ def print_results(console: Console, reader: StudyReader, table: StudyTable) -> N
     A table of the paper stands alone, because it has its own lines below it.
     """
     console.print(table.terminal)
+    if (effects := report_effects(reader)) is not None:
+        console.print(effects.table())
+        for note in effects.notes:
+            console.print(note, highlight=False)
     best = reader.best()
     if best is None or reader.spec.table is not None:
         return
+    compared = _describe_best(reader) if reader.replicated else _compare_with_second(reader, best)
     sentences = [
         describe_reuse(reader.trials()),
         describe_untrained_steps(reader),
         describe_unknown_threads(reader),
-        _compare_with_second(reader, best),
+        compared,
         _describe_test(reader),
     ]
     for sentence in filter(None, sentences):
+        console.print(sentence, highlight=False)
+    for sentence in table.verdicts:
         console.print(sentence, highlight=False)
     record = TrialRecord.of(best)
     if record.images:
@@ -46,9 +56,24 @@ def _compare_with_second(reader: StudyReader, best: FrozenTrial) -> str:
         folders = [reader.local_folder(TrialRecord.of(trial).measured["sampled"]) for trial in (best, second)]
         a, b = (Judgement.load(folder) for folder in folders)
         names = (f"Trial {best.number}", f"trial {second.number}")
-        return str(compare(a, b, reader.spec.objective.metric, names))
+        networks = [TrialRecord.of(trial).checkpoint for trial in (best, second)]
+        about = describe_networks(same=networks[0] == networks[1])
+        return f"{compare(a, b, reader.spec.objective.metric, names)}. {about}"
     except (KeyError, OSError, ValueError):  # measured by an older version, moved, or a metric without an interval
         return ""
+
+
+def _describe_best(reader: StudyReader) -> str:
+    """Describe the two settings with the best means, and how many trainings they still lack."""
+    best, metric = reader.best_setting(), metric_name(reader.spec.objective.metric)
+    if best is None or len(reader.spec.objectives) > 1:
+        return ""
+    second = reader.best_setting(but=best.number)
+    ranked = [setting for setting in (best, second) if setting is not None]
+    named = [f"setting {setting.number} with {spread_value(Spread.of(setting.values()))}" for setting in ranked]
+    missing = sum(len(setting.open(reader.replicates)) + len(setting.running()) for setting in reader.settings())
+    early = f" {missing} trainings are still missing, so this order may change." if missing else ""
+    return f"Best mean {metric}: {', then '.join(named)}.{early}"
 
 
 def _describe_test(reader: StudyReader) -> str:
@@ -56,10 +81,24 @@ def _describe_test(reader: StudyReader) -> str:
     test = StudyRecord.of(reader.study).test
     if test is None:
         return ""
+    if test.each:
+        return _describe_settings_test(reader, test)
     shown = dict.fromkeys(["fid", reader.spec.objective.metric, "ssim", "rmse"])
     values = ", ".join(metric_value(metric, test.metrics) for metric in shown if metric in test.metrics)
     protocol = test.judged_under
     return (
-        f"Trial {test.trial}, measured once on test: {values} (N = {protocol.num_images:,}, "
+        f"Trial {reader.label(test.trial)}, measured once on test: {values} (N = {protocol.num_images:,}, "
+        f"protocol {protocol.key[:12]})"
+    )
+
+
+def _describe_settings_test(reader: StudyReader, test: TestResult) -> str:
+    """Describe the values of all trainings of the chosen setting on the test split."""
+    spreads = spreads_of(list(test.each.values()))
+    shown = dict.fromkeys(["fid", reader.spec.objective.metric, "ssim", "rmse"])
+    values = ", ".join(f"{metric_name(name)} {spread_value(spreads[name])}" for name in shown if name in spreads)
+    protocol, number = test.judged_under, reader.label(test.trial).partition(".")[0]
+    return (
+        f"Setting {number}, each of its trainings measured once on test: {values} (N = {protocol.num_images:,}, "
         f"protocol {protocol.key[:12]})"
     )

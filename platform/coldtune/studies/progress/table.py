@@ -11,13 +11,19 @@ from rich.console import RenderableType
 
 from coldtune.files import write_file
 from coldtune.reports.paper.text import TerminalTable, latex, markdown
+from coldtune.reports.settings import as_csv, as_parquet, settings_frame, settings_latex
 from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, trial_table
+from coldtune.studies.designs.effect_report import report_effects
 from coldtune.studies.designs.paper_table_report import fill_table
 from coldtune.studies.progress.savings import describe_reuse
 from coldtune.studies.progress.text import STATE_NAMES, metric_name
+from coldtune.studies.progress.verdicts import judge_settings
 from coldtune.studies.storage.outcome import Effort
 from coldtune.studies.storage.record import TrialRecord, is_imported
+from coldtune.studies.storage.settings import Setting, spreads_of
 from coldtune.studies.trials.reading import StudyReader
+
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,13 @@ class StudyTable:
 
     Attributes:
         terminal: The table for a terminal of any width.
-        files: The same table as text, by the name of its file.
+        files: The same table as the content of files, by their names.
+        verdicts: The verdicts on settings, as sentences.
     """
 
     terminal: RenderableType
-    files: Mapping[str, str]
+    files: Mapping[str, str | bytes]
+    verdicts: Sequence[str] = ()
 
     def write(self, folder: Path) -> list[Path]:
         """Write the files of the table into a study's folder, and return their paths.
@@ -43,21 +51,96 @@ class StudyTable:
         return [folder / name for name in self.files]
 
 
-def build_table(reader: StudyReader, stopped: Collection[int] = ()) -> StudyTable:
+def build_table(reader: StudyReader, stopped: Collection[int] = (), equal_within: float | None = None) -> StudyTable:
     """Build the table of a study. A table of the paper is also written as LaTeX.
 
     Args:
         stopped: The numbers of trials that this process ran until it stopped. They are shown as interrupted.
+        equal_within: A difference of the first objective that does not matter. None takes that of the spec.
     """
     if reader.spec.table is not None:
         filled = fill_table(reader)
         return StudyTable(TerminalTable(filled), {"table.md": markdown(filled), "table.tex": latex(filled)})
-    rows, columns = _rows(reader, stopped), _columns(reader)
-    best = [trial.number for trial in reader.front()]
-    text = markdown_table(rows, best, columns)
-    for sentence in filter(None, (describe_reuse(reader.trials()), describe_unknown_threads(reader))):
+    best, columns = [setting.number for setting in reader.front()], _columns(reader)
+    what = "setting" if reader.replicated else "trial"
+    rows = setting_rows(reader, stopped) if reader.replicated else _rows(reader, stopped)
+    if reader.replicated:  # the interval of a single network says nothing about a setting
+        columns = [column for column in columns if column.key != "fid_reach"]
+    verdicts = judge_settings(reader, equal_within)
+    bold = list(verdicts.rivals) or best
+    text = markdown_table(rows, best, columns, what, bold)
+    for sentence in filter(
+        None, (*verdicts.sentences, describe_reuse(reader.trials()), describe_unknown_threads(reader))
+    ):
         text += f"- {sentence}\n"
-    return StudyTable(trial_table(rows, best, columns), {"table.md": text})
+    if (effects := report_effects(reader)) is not None:
+        text += f"\n{effects.markdown()}"
+    files: dict[str, str | bytes] = {"table.md": text}
+    if reader.replicated:
+        frame = settings_frame(rows, best, bold)
+        files["table.tex"] = settings_latex(rows, best, columns, bold, verdicts.sentences)
+        files |= {"table.csv": as_csv(frame), "table.parquet": as_parquet(frame)}
+    return StudyTable(trial_table(rows, best, columns, what=what, bold=bold), files, verdicts.sentences)
+
+
+def setting_rows(reader: StudyReader, stopped: Collection[int] = ()) -> list[TrialRow]:
+    """Return a row for each setting of a study with replicates.
+
+    Args:
+        stopped: The numbers of trials that this process ran until it stopped.
+    """
+    interrupted = {*reader.interrupted(), *stopped}
+    return [_setting_row(reader, setting, interrupted) for setting in reader.settings() if setting.asked]
+
+
+def _setting_row(reader: StudyReader, setting: Setting, interrupted: Collection[int]) -> TrialRow:
+    asked = [trial for trial in setting.trials.values() if trial.state != TrialState.WAITING]
+    records = [TrialRecord.of(trial) for trial in setting.finished.values()]
+    spreads = {} if setting.pruned else spreads_of([record.metrics for record in records])
+    if "fid" in spreads:
+        spreads["fid_sampled"] = spreads["fid"]
+    efforts = [TrialRecord.of(trial).effort for trial in asked]
+    return TrialRow(
+        number=setting.number,
+        state=_setting_state(setting, reader.replicates, interrupted),
+        params=dict(setting.point),
+        metrics={name: spread.mean for name, spread in spreads.items()},
+        seconds=_sum([effort.seconds for effort in efforts]),
+        note=_setting_note(reader, setting),
+        train=_sum([effort.trained for effort in efforts]) or next(map(_training, efforts), None),
+        saved=_sum([effort.saved for effort in efforts]),
+        protocol=records[0].judged_under if records and spreads else None,
+        spreads={name: (spread.sd, spread.n) for name, spread in spreads.items()},
+    )
+
+
+def _setting_state(setting: Setting, replicates: int, interrupted: Collection[int]) -> str:
+    """Return the state of a setting: `finished`, `3 of 5 trainings`, `pruned (1 of 5)` or `failed (1 of 5)`."""
+    if setting.imported:
+        return "imported"
+    planned = max(replicates, len(setting.in_state(*_ENDED)))
+    if setting.pruned:
+        return f"pruned ({len(setting.in_state(TrialState.PRUNED))} of {planned})"
+    if not setting.finished and setting.has_ended(replicates):
+        return f"failed ({len(setting.in_state(TrialState.FAIL))} of {planned})"
+    if len(setting.finished) >= replicates:
+        return STATE_NAMES[TrialState.COMPLETE]
+    stopped = any(trial.number in interrupted for trial in setting.running())
+    return f"{len(setting.finished)} of {planned} trainings{', interrupted' * stopped}"
+
+
+def _setting_note(reader: StudyReader, setting: Setting) -> str:
+    """Return how a setting belongs to others, which of its trainings failed, and at which rung one was pruned."""
+    parts = [] if setting.promoted_from is None else [f"promoted from setting {reader.label(setting.promoted_from)}"]
+    for trial in setting.in_state(TrialState.FAIL, TrialState.PRUNED).values():
+        ended = "failed" if trial.state == TrialState.FAIL else "pruned"
+        parts.append(f"{reader.label(trial.number)} {ended}: {TrialRecord.of(trial).reason or 'no reason known'}")
+    return "; ".join(parts)
+
+
+def _sum(seconds: Sequence[float | None]) -> float | None:
+    known = [value for value in seconds if value is not None]
+    return sum(known) if known else None
 
 
 def describe_unknown_threads(reader: StudyReader) -> str:

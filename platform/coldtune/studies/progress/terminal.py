@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,8 @@ from coldtune.durations import format_clock
 from coldtune.studies.progress.eta import StudyProgress
 from coldtune.studies.progress.events import Events
 from coldtune.studies.storage.outcome import Rung, TrialOutcome
-from coldtune.studies.trials.ledger import TrialRequest
+from coldtune.studies.storage.settings import Spread
+from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.studies.worker.job import RUNG
 
 _LOG_S = 15.0  # between two lines of progress in a log
@@ -30,7 +31,37 @@ class _Running:
     """A running trial on the screen."""
 
     point: Mapping[str, Any]
+    name: str
     text: str = "waiting for resources"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best trial so far, or the best setting with the mean over its trainings.
+
+    Attributes:
+        value: The value of the trial, or the mean.
+        number: The number of the trial or setting.
+        trainings: The number of trainings in the mean. None for a study without replicates.
+    """
+
+    value: float
+    number: int
+    trainings: int | None = None
+
+    def __str__(self) -> str:
+        if self.trainings is None:
+            return f"{self.value:.4g} (trial {self.number})"
+        return f"{self.value:.4g} (setting {self.number}, {self.trainings} training{'s' * (self.trainings != 1)})"
+
+
+def find_best(ledger: Ledger) -> Best | None:
+    """Return the best trial or setting of a study so far."""
+    best = ledger.best_setting()
+    if best is None:
+        return None
+    spread = Spread.of(best.values())
+    return Best(spread.mean, best.number, spread.n if ledger.replicated else None)
 
 
 @dataclass
@@ -41,7 +72,10 @@ class View(Events):
         total: The number of trials that the study asks in all.
         ended: The number of trials that ended before this run.
         metric: The objective. `minimize` says if its lowest value is the best.
-        best: Value and number of the best trial so far.
+        best: The best trial or setting so far.
+        find_best: Finds the best setting after a trial has finished. None for a study without replicates, in which the
+            view compares the values of the trials itself.
+        what: The word for the trials that `total` counts.
         running: The running trials by number.
         recent: The latest sentences, which stay below the progress bar for a while.
     """
@@ -52,7 +86,9 @@ class View(Events):
     ended: int
     metric: str
     minimize: bool
-    best: tuple[float, int] | None = None
+    best: Best | None = None
+    find_best: Callable[[], Best | None] | None = None
+    what: str = "trials"
     running: dict[int, _Running] = field(default_factory=dict)
     recent: list[Text] = field(default_factory=list)
 
@@ -77,9 +113,9 @@ class View(Events):
     def asked(self, request: TrialRequest) -> None:
         """Show a trial that starts."""
         with self._lock:
-            self.running[request.number] = _Running(request.point)
+            self.running[request.number] = _Running(request.point, request.label)
             self.progress.begin(request.number, request.again)
-        self._say(f"trial {request.number} {'goes on' if request.again else 'starts'}: {_point(request.point)}")
+        self._say(f"trial {request.label} {'goes on' if request.again else 'starts'}: {_point(request.point)}")
 
     def started(self, number: int) -> None:
         """Show that a trial has its resources."""
@@ -95,7 +131,9 @@ class View(Events):
     def progressed(self, number: int, result: Mapping[str, Any]) -> None:
         """Show how far a trial is."""
         if "micro_batch" in result:
-            self.notice(f"trial {number}: out of memory; goes on with {result['micro_batch']:.0f} images at a time")
+            self.notice(
+                f"trial {self._name(number)}: out of memory; goes on with {result['micro_batch']:.0f} images at a time"
+            )
         with self._lock:
             self._show_stage(number, result)
 
@@ -122,9 +160,12 @@ class View(Events):
     def completed(self, number: int, outcome: TrialOutcome) -> None:
         """Show a trial's value, and whether it is the best so far."""
         value = float(outcome.metrics[self.metric])
-        if self.best is None or (value < self.best[0] if self.minimize else value > self.best[0]):
-            self.best = (value, number)
-        self._ended(number, f"{self.metric.upper()} {value:.4g}", "green" if self.best[1] == number else "")
+        before = self.best
+        if self.find_best is not None:
+            self.best = self.find_best()
+        elif before is None or (value < before.value if self.minimize else value > before.value):
+            self.best = Best(value, number)
+        self._ended(number, f"{self.metric.upper()} {value:.4g}", "green" if self.best != before else "")
 
     def failed(self, number: int, reason: str) -> None:
         """Show why a trial failed."""
@@ -137,17 +178,17 @@ class View(Events):
     def lost(self, number: int) -> None:
         """Show that another driver took a trial over."""
         with self._lock:
-            self.running.pop(number)
+            name = self.running.pop(number).name
             self.progress.forget(number)
-        self._say(f"trial {number}: another driver took it over while this one was stopped")
+        self._say(f"trial {name}: another driver took it over while this one was stopped")
 
-    def elsewhere(self, ended: int, running: int, best: tuple[float, int] | None) -> None:
+    def elsewhere(self, ended: int, running: int, best: Best | None) -> None:
         """Count the work of other drivers.
 
         Args:
             ended: How many trials of the study have ended in all.
             running: How many trials other drivers run.
-            best: Value and number of the best trial of all drivers.
+            best: The best trial or setting of all drivers.
         """
         with self._lock:
             self.progress.set_ended(ended)
@@ -157,7 +198,7 @@ class View(Events):
         """Show that a trial's process died and starts again from the last checkpoint."""
         with self._lock:
             self.running[number].text = "its process died; starting again"
-        self._say(f"trial {number}: its process died; it goes on from its last checkpoint")
+        self._say(f"trial {self._name(number)}: its process died; it goes on from its last checkpoint")
 
     def notice(self, text: str) -> None:
         """Show a sentence about the study as a whole."""
@@ -169,14 +210,14 @@ class View(Events):
         """Print a line of progress every 15 s, if the output is a log."""
         if self._live is None and time.monotonic() - self._logged >= _LOG_S and (self.running or self._elsewhere):
             self._logged = time.monotonic()
-            trials = "; ".join(f"trial {n} {t.text}" for n, t in sorted(self.running.items()))
+            trials = "; ".join(f"trial {t.name} {t.text}" for _, t in sorted(self.running.items()))
             self.console.print(Text(f"{self._headline()} | {trials}"), soft_wrap=True)
 
     def _ended(self, number: int, text: str, style: str) -> None:
         with self._lock:
             trial = self.running.pop(number)
             self.progress.end(number)
-            line = Text(f"trial {number:>3}  {text}   {_point(trial.point)}", style=style)
+            line = Text(f"trial {trial.name:>3}  {text}   {_point(trial.point)}", style=style)
             self.recent = [*self.recent, line][-_RECENT:]
         self._say(line.plain)
 
@@ -184,12 +225,15 @@ class View(Events):
         if self._live is None:
             self.console.print(Text(text), soft_wrap=True)
 
+    def _name(self, number: int) -> str:
+        return self.running[number].name if number in self.running else str(number)
+
     def _headline(self) -> str:
-        parts = [f"{self.progress.ended} of {self.total} trials"]
+        parts = [f"{self.progress.ended} of {self.total} {self.what}"]
         if self._elsewhere:
             parts.append(f"{self._elsewhere} run by other drivers")
         if self.best:
-            parts.append(f"best {self.metric.upper()} {self.best[0]:.4g} (trial {self.best[1]})")
+            parts.append(f"best {self.metric.upper()} {self.best}")
         if rate := self.progress.images_per_s():
             parts.append(f"{rate:,.0f} images/s")
         parts.append(f"elapsed {format_clock(time.monotonic() - self._begun)}")
@@ -206,7 +250,7 @@ class View(Events):
                 progress = self.progress.trials[number]
                 rate = f"{progress.images_per_s:,.0f} images/s" if progress.images_per_s else ""
                 bar = ProgressBar(total=1.0, completed=progress.share, width=24)
-                rows.add_row(f"trial {number:>3}", bar, trial.text, rate, Text(_point(trial.point), style="dim"))
+                rows.add_row(f"trial {trial.name:>3}", bar, trial.text, rate, Text(_point(trial.point), style="dim"))
             return Group(
                 Text(f"{self.name}: {self._headline()}", style="bold"),
                 whole,

@@ -8,6 +8,8 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.text import Text
 
+from coldtune.studies.storage.settings import Spread
+
 STATE_NAMES = {
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "finished",
@@ -37,3 +39,9 @@ def metric_value(metric: str, metrics: Mapping[str, float]) -> str:
     low, high = metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high")
     interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
     return f"{metric_name(metric)} {metrics[metric]:.4g}{interval}"
+
+
+def spread_value(spread: Spread) -> str:
+    """Return the mean of a metric, its standard deviation between trainings, and their number."""
+    sd = "" if spread.sd is None else f" ± {spread.sd:.2g}"
+    return f"{spread.mean:.4g}{sd} ({spread.n} training{'s' * (spread.n != 1)})"

@@ -18,8 +18,9 @@ from optuna.trial import FrozenTrial, TrialState
 from coldtune.studies.search.config import SearchConfig, trial_seed
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.space.space import Space
-from coldtune.studies.storage.optuna_private import queued_point, unfiltered
-from coldtune.studies.storage.record import is_beyond_list, promoted_from, retry_of
+from coldtune.studies.storage.optuna_private import filter_for, queued_point, show_trials, unfiltered
+from coldtune.studies.storage.record import is_beyond_list
+from coldtune.studies.storage.settings import index_of
 from coldtune.studies.storage.trial_cache import AskedPoints, point_name
 
 _TRIES = 200  # draws from the chosen algorithm; after them, uniform draws reach any feasible part of the space
@@ -39,6 +40,10 @@ class FeasibleSampler(BaseSampler):
     trial.
 
     Variants and grids are lists. Trial n asks the n-th point. Promoted, retried and imported trials are not counted.
+
+    In a study with replicates, the inner sampler sees each setting as one trial, whose value is the mean over its
+    finished trainings. Its seed comes from the number of the setting. So a study of one replicate is not affected, and
+    further replicates do not change which seeds the next settings have.
     """
 
     def __init__(self, space: Space, search: SearchConfig, seed: int) -> None:
@@ -66,43 +71,44 @@ class FeasibleSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Draw a feasible point. If the points are a list, return the next point of the list."""
         known = {**queued_point(trial), **trial.params}
-        if promoted_from(trial) is not None or retry_of(trial) is not None:
+        if is_beyond_list(trial):
             return known
         if self.listed is not None:
             place = trial.number - self._left_out - _repeated_before(study, trial.number)
             assert place < len(self.listed), f"place {place} of {len(self.listed)} points"
             return self.listed[place]
-        inner = self.search.build_sampler(self.seed, trial.number)
+        seen, number = _settings_as_trials(study, trial)
+        inner = self.search.build_sampler(self.seed, number)
         # A Sobol sequence must span the whole space from the first trial on. The other samplers know themselves which
         # part of the space they can model.
         whole = isinstance(inner, QMCSampler)
-        modelled = dict(self.space.distributions) if whole else inner.infer_relative_search_space(study, trial)
-        inner.before_trial(study, trial)
+        modelled = dict(self.space.distributions) if whole else inner.infer_relative_search_space(seen, trial)
+        inner.before_trial(seen, trial)
 
         def draw() -> dict[str, Any]:
-            joint = inner.sample_relative(study, trial, modelled)
+            joint = inner.sample_relative(seen, trial, modelled)
 
             def pick(name: str, distribution: BaseDistribution) -> Any:
                 if name in known:
                     return known[name]
                 if name in joint:
                     return joint[name]
-                return inner.sample_independent(study, trial, name, distribution)
+                return inner.sample_independent(seen, trial, name, distribution)
 
             return self.space.walk(pick)
 
         asked = self._asked_before(study, trial)
         return (
             self._first_feasible(draw, _TRIES, asked)
-            or self._draw_uniform(study, trial, known, asked)
-            or self._draw_uniform(study, trial, known, frozenset())
+            or self._draw_uniform(study, trial, number, known, asked)
+            or self._draw_uniform(study, trial, number, known, frozenset())
             or _refuse_narrow_space()
         )
 
     def _draw_uniform(
-        self, study: Study, trial: FrozenTrial, known: dict[str, Any], asked: Container[str]
+        self, study: Study, trial: FrozenTrial, number: int, known: dict[str, Any], asked: Container[str]
     ) -> dict[str, Any] | None:
-        uniform = RandomSampler(seed=trial_seed(self.seed, trial.number))
+        uniform = RandomSampler(seed=trial_seed(self.seed, number))
 
         def draw() -> dict[str, Any]:
             return self.space.walk(
@@ -133,6 +139,20 @@ class FeasibleSampler(BaseSampler):
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Do nothing, because the sampler keeps no state between trials."""
+
+
+def _settings_as_trials(study: Study, trial: FrozenTrial) -> tuple[Study, int]:
+    """Return a view of the study with a trial for each setting, and the number of the trial's own setting.
+
+    A study without replicates is returned as it is.
+    """
+    whole = unfiltered(study)
+    trials = whole.get_trials(deepcopy=False)
+    index = index_of(trials)
+    if not index.replicated:
+        return study, trial.number
+    seen = show_trials(whole, [setting.as_trial() for setting in index.settings(trials)])
+    return filter_for(seen, trial), index.place(trial.number)[0]
 
 
 def _repeated_before(study: Study, number: int) -> int:

@@ -21,6 +21,7 @@ MAX_LEFTOVER = 1e-3
 JUDGING_KEYS = ("protocol.", "rungs.", "data.name", "data.image_size", "data.resize")
 """Keys, or beginnings of keys, that decide how a trial is judged. Trials with different values cannot be compared."""
 
+_SEEDS = 2**63  # training seeds are below this number
 _MAX_CORNERS = 4096  # if a space has more, a random subset is checked
 _RANDOM_POINTS = 200  # checked besides the corners
 _MIN_FEASIBLE_SHARE = 0.02
@@ -116,8 +117,33 @@ def warn_of_seeds(space: Space) -> None:
     if "training.seed" in space.config.vary or len(seeds) > 1:
         warnings.warn(
             "training.seed: differs between trials, so it counts as a hyperparameter. The best trial may be the "
-            "luckiest training. A comparison of two trials compares two networks, not two settings.",
+            "luckiest training. A comparison of two trials compares two networks, not two settings. Let it stay as in "
+            "the base, and use --replicates for several trainings of each setting.",
             stacklevel=2,
+        )
+
+
+def check_seeds(space: Space, replicates: int) -> None:
+    """Raise ValueError if a study of several replicates has trials that differ in their seed for another reason.
+
+    A setting is all of a trial but its training seed, so the study itself chooses the seeds of its replicates.
+    """
+    if "training.seed" in space.config.vary:
+        raise ValueError(
+            f"vary.training.seed: with {replicates} replicates, the study chooses the training seeds. Leave it out."
+        )
+    trees = {name: space.variant_tree({VARIANT: name}) for name in space.config.variants}
+    seeds = {name: int(get_key(tree, "training.seed") or 0) for name, tree in trees.items()}
+    if len(set(seeds.values())) > 1:
+        listed = ", ".join(f"{seed} in {name!r}" for name, seed in list(seeds.items())[:3])
+        raise ValueError(
+            f"variants: training.seed differs ({listed}). With {replicates} replicates, the study chooses the training "
+            "seeds. Set it in the base only."
+        )
+    first = max([*seeds.values(), int(get_key(space.base, "training.seed") or 0)])
+    if first + replicates > _SEEDS:
+        raise ValueError(
+            f"training.seed = {first}: with {replicates} replicates, allowed: at most {_SEEDS - replicates}"
         )
 
 

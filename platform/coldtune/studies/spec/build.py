@@ -18,12 +18,16 @@ from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.space.design import SECTIONS as DESIGN_SECTIONS
+from coldtune.studies.space.design import build_design
 from coldtune.studies.space.written import normalize_space
+from coldtune.studies.spec.comparisons import Comparisons
 from coldtune.studies.spec.image_size import warn_of_image_size
+from coldtune.studies.spec.replicates import read_replicates
 from coldtune.studies.spec.study import SEEDS, StudySpec
 from coldtune.yaml_files import MAX_DEPTH, parse_yaml, read_yaml
 
-SECTIONS = ("search", "pruning")
+SECTIONS = ("search", "pruning", "comparisons")
 """The sections of a space file that `--set` may change, in addition to those of the base."""
 
 JUDGES = {
@@ -56,7 +60,7 @@ def build_spec(
         ValueError: If a key or a value is wrong. The message names it.
     """
     tree = read_yaml(space_file)
-    allowed = [*SpaceConfig.model_fields, *SECTIONS, "rungs", "objective"]
+    allowed = [*SpaceConfig.model_fields, *DESIGN_SECTIONS, *SECTIONS, "rungs", "objective", "replicates"]
     if unknown := [name for name in tree if name not in allowed]:
         raise ValueError(f"{space_file}: {unknown[0]}: unknown section; allowed: {', '.join(allowed)}")
     if "base" not in tree:
@@ -75,10 +79,16 @@ def build_spec(
     written_base = copy.deepcopy(base)
     base = change_base(base, sections, seed=seed, settings=settings)
     objective, *also = _read_objectives(tree)
-    space = normalize_space(parse(SpaceConfig, tree, space_file.name), base)
+    replicates = read_replicates(tree.pop("replicates", 1))
+    design = None
+    if any(name in tree for name in DESIGN_SECTIONS):
+        shape = presets.image_shape(base)
+        space, design, searched = build_design(tree, base, shape, space_file.name, seed or 0)
+    else:
+        space = searched = normalize_space(parse(SpaceConfig, tree, space_file.name), base)
     # An image size that cannot be had needs no warning.
     check_restorer(parse(RestorerConfig, base["restorer"], "restorer"), presets.image_shape(base))
-    warn_of_image_size(written_base, base, space)
+    warn_of_image_size(written_base, base, searched)
     return StudySpec(
         job=job,
         space=space,
@@ -88,6 +98,9 @@ def build_spec(
         search=parse(SearchConfig, sections["search"], "search"),
         pruning=parse(PruningConfig, sections["pruning"], "pruning"),
         seed=seed or 0,
+        replicates=replicates,
+        comparisons=parse(Comparisons, sections["comparisons"], "comparisons"),
+        design=design,
     )
 
 

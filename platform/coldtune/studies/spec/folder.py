@@ -44,7 +44,8 @@ class StartRecord(BaseModel):
     may have written the file.
 
     Attributes:
-        trials: The number of trials in all.
+        trials: The number of trials in all. Of a study with replicates, the number of settings.
+        replicates: The number of trainings of each setting.
         fingerprint: The fingerprint of the dataset.
         command: The command line that a person types to run the study again.
         home: The home in which the study lay then.
@@ -53,6 +54,7 @@ class StartRecord(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
     trials: int = Field(ge=1)
+    replicates: int = Field(default=1, ge=1)
     fingerprint: str
     command: str = ""
     home: str | None = None

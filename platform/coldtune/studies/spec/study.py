@@ -19,6 +19,10 @@ from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.space.design import DesignRecord
+from coldtune.studies.spec.ablation import AblationRecord
+from coldtune.studies.spec.comparisons import Comparisons
+from coldtune.studies.spec.replicates import MOST_REPLICATES
 from coldtune.yaml_files import read_yaml
 
 SPEC_FILE = "spec.yaml"
@@ -30,7 +34,7 @@ class StudySpec(Config):
     """Everything that determines which trials a study asks and how it judges them.
 
     The number of trials, the home, the workers and the servers do not belong to it. The same spec started again
-    resumes the study.
+    resumes the study. The number of replicates can grow like the number of trials, so it does not tell studies apart.
 
     Attributes:
         job: The name of the job, with which the study's default name begins.
@@ -46,8 +50,14 @@ class StudySpec(Config):
             the trials that it knows. The same command resumes the study, and another `--import` starts another study.
             The trials are copied when the study begins, so later changes of the imported studies have no effect.
         table: The table of the paper that the variants fill (`coldtune.studies.designs.paper_table`).
+        design: The design whose arms the variants are (`coldtune.studies.space.design`).
+        ablation: The changes between two settings of another study, whose steps the variants are
+            (`coldtune.studies.spec.ablation`).
         threads: The CPU threads of every process that computes on the CPU. They decide the last bits of all results.
             None for a study that began when the number followed from the trials that ran at once.
+        replicates: The trainings of each setting with which the study began. Each has another training seed.
+            `StudyRecord.replicates` has the number that holds now.
+        comparisons: What the verdicts of a study with replicates compare, fixed before the first training.
     """
 
     job: str
@@ -60,7 +70,11 @@ class StudySpec(Config):
     seed: int = Field(default=0, ge=0, lt=SEEDS)
     imports: tuple[str, ...] = ()
     table: str | None = None
+    design: Annotated[DesignRecord | None, Neutral(None)] = None
+    ablation: Annotated[AblationRecord | None, Neutral(None)] = None
     threads: Annotated[int | None, Neutral(None)] = Field(default=None, ge=1, le=MOST_THREADS)
+    replicates: Annotated[int, Neutral(1)] = Field(default=1, ge=1, le=MOST_REPLICATES)
+    comparisons: Annotated[Comparisons, Neutral(Comparisons())] = Comparisons()
 
     @model_validator(mode="after")
     def _check_metrics_differ(self) -> StudySpec:
@@ -82,8 +96,12 @@ class StudySpec(Config):
         return f"{self.job}-{digest(named)[:6]}"
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this study from others: its values, without fields that have their neutral value."""
-        return {**identity(self), "base": identity_of_tree(self.base)}
+        """Return what tells this study from others: its values, without fields that have their neutral value.
+
+        The number of replicates is left out, so that a finished study can be given more of them.
+        """
+        told = {**identity(self), "base": identity_of_tree(self.base)}
+        return {key: value for key, value in told.items() if key != "replicates"}
 
     def with_threads_of(self, stored: StudySpec) -> StudySpec:
         """Return this spec for the study that began with `stored`.

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, cast
 
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.pruners import _filter_study
 from optuna.samplers import BaseGASampler
 from optuna.storages import BaseStorage
 from optuna.storages.journal import BaseJournalBackend
@@ -84,6 +86,16 @@ def resume_trial(study: Study, trial: FrozenTrial) -> Trial:
     return Trial(study, trial._trial_id)
 
 
+def take_from_queue(study: Study, trial: FrozenTrial) -> Trial | None:
+    """Begin a waiting trial, or return None if another driver has taken it. `Study.ask` always takes the oldest."""
+    study._thread_local.cached_all_trials = None  # as `Study.ask` does, so that samplers see new trials
+    try:
+        taken = study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+    except UpdateFinishedTrialError:  # another driver has even ended it
+        return None
+    return Trial(study, trial._trial_id) if taken else None
+
+
 def return_to_queue(study: Study, trial: Trial) -> None:
     """Make a running trial wait to be asked later. The public `Study.tell` refuses the state WAITING."""
     study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
@@ -124,14 +136,61 @@ def unfiltered(study: Study) -> Study:
     return cast(Study, getattr(study, "_study", study))
 
 
-def ask_pruner(study: Study, trial: Trial) -> tuple[bool, dict[str, Any]]:
+def ask_pruner(study: Study, trial: Trial | FrozenTrial) -> tuple[bool, dict[str, Any]]:
     """Return whether the study's pruner ends a trial, and the system attributes that the pruner wants to set.
 
     The public `Trial.should_prune` sets them at once. Here the caller stores them after the decision.
+
+    Args:
+        trial: A running trial, or a copy of its stored state with other values.
     """
     view, storage = copy.copy(study), _NotedWrites(study._storage)
     view._storage = cast(BaseStorage, storage)
-    return view.pruner.prune(view, read_trial(study, trial)), storage.notes
+    frozen = trial if isinstance(trial, FrozenTrial) else read_trial(study, trial)
+    return view.pruner.prune(view, frozen), storage.notes
+
+
+def show_trials(study: Study, trials: Sequence[FrozenTrial]) -> Study:
+    """Return a view of a study in which it has exactly these trials. Whatever is written reaches the study itself.
+
+    Samplers and pruners read trials from the study that they are given, and some of them by private methods.
+    """
+    view = copy.copy(study)
+    view._storage = cast(BaseStorage, _ChosenTrials(study._storage, trials))
+    view._thread_local = type(study._thread_local)()
+    return view
+
+
+def renumber(trial: FrozenTrial, number: int) -> FrozenTrial:
+    """Return a copy of a trial under another number. Hyperband chooses the bracket of a trial by its number."""
+    made = copy.copy(trial)
+    made.number = number
+    return made
+
+
+def filter_for(study: Study, trial: FrozenTrial) -> Study:
+    """Return the part of a study that its pruner lets the sampler see. Only Hyperband hides trials."""
+    return _filter_study(study, trial)
+
+
+class _ChosenTrials:
+    """A storage that shows chosen trials of a study, and otherwise is another storage."""
+
+    def __init__(self, storage: BaseStorage, trials: Sequence[FrozenTrial]) -> None:
+        self._storage, self._trials = storage, trials
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        chosen = [trial for trial in self._trials if states is None or trial.state in states]
+        return copy.deepcopy(chosen) if deepcopy else chosen
+
+    def get_n_trials(self, study_id: int, state: TrialState | tuple[TrialState, ...] | None = None) -> int:
+        states = (state,) if isinstance(state, TrialState) else state
+        return len(self.get_all_trials(study_id, deepcopy=False, states=states))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
 
 
 class _NotedWrites:

@@ -8,7 +8,7 @@ attribute is missing has a default.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -63,6 +63,8 @@ class TrialRecord(TrialOutcome):
         promoted_from: The number of the pruned trial that this trial continues.
         retry_of: The number of the failed trial in whose place this trial was asked.
         imported_from: The trial of another study that this trial copies.
+        setting, replicate: The number of the trial's setting, and which of its trainings the trial is. A trial without
+            them is replicate 0 (`coldtune.studies.storage.settings`).
     """
 
     reason: str = ""
@@ -72,6 +74,8 @@ class TrialRecord(TrialOutcome):
     promoted_from: int | None = None
     retry_of: int | None = None
     imported_from: Origin | None = None
+    setting: int | None = None
+    replicate: int = 0
 
     @classmethod
     def of(cls, trial: FrozenTrial | Trial) -> TrialRecord:
@@ -91,6 +95,8 @@ class TrialRecord(TrialOutcome):
             promoted_from=stored.get("promoted_from"),
             retry_of=stored.get("retry_of"),
             imported_from=None if origin is None else Origin(**origin),
+            setting=stored.get("setting"),
+            replicate=stored.get("replicate", 0),
         )
 
 
@@ -127,9 +133,10 @@ def attributes_of_promoted(number: int) -> dict[str, Any]:
 def attributes_of_retry(failed: FrozenTrial) -> dict[str, Any]:
     """Return the user attributes of a trial that is asked in the place of a failed trial.
 
-    Like the failed trial, it continues a pruned trial or is asked for a reason of its own.
+    Like the failed trial, it continues a pruned trial, is asked for a reason of its own, or is a further replicate.
     """
-    kept: dict[str, Any] = {k: failed.user_attrs[k] for k in ("why", "promoted_from") if k in failed.user_attrs}
+    names = ("why", "promoted_from", *(("setting", "replicate") if replicate_of(failed) else ()))
+    kept: dict[str, Any] = {name: failed.user_attrs[name] for name in names if name in failed.user_attrs}
     return {**kept, "retry_of": failed.number}
 
 
@@ -156,9 +163,20 @@ def retry_of(trial: FrozenTrial | Trial) -> int | None:
     return number
 
 
+def attributes_of_replicate(setting: int, replicate: int) -> dict[str, Any]:
+    """Return the user attributes of a further training of a setting."""
+    return {"setting": setting, "replicate": replicate}
+
+
+def replicate_of(trial: FrozenTrial | Trial) -> tuple[int, int] | None:
+    """Return the setting and the replicate of a trial, or None if it is replicate 0 of its own setting."""
+    replicate: int = trial.user_attrs.get("replicate", 0)
+    return (trial.user_attrs["setting"], replicate) if replicate else None
+
+
 def is_beyond_list(trial: FrozenTrial) -> bool:
     """Return whether a trial repeats the point of an earlier trial, so that it takes no place in a list of points."""
-    return promoted_from(trial) is not None or retry_of(trial) is not None
+    return promoted_from(trial) is not None or retry_of(trial) is not None or replicate_of(trial) is not None
 
 
 def is_promoted(trial: FrozenTrial) -> bool:
@@ -179,6 +197,12 @@ def imported(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 def write_outcome(trial: Trial, outcome: TrialOutcome) -> None:
     """Store the outcome of a trial."""
     for key, value in outcome.attributes().items():
+        trial.set_user_attr(key, value)
+
+
+def write_setting(trial: Trial, setting: int) -> None:
+    """Store the number of a setting with its first trial, for people who look at the storage with other tools."""
+    for key, value in attributes_of_replicate(setting, 0).items():
         trial.set_user_attr(key, value)
 
 
@@ -208,13 +232,21 @@ def write_pruned(trial: Trial, rung: Rung) -> None:
 
 @dataclass(frozen=True)
 class TestResult:
-    """The metrics of the best trial on the test split, and the plain values of their protocol."""
+    """The metrics of the best trial on the test split, or their means over the trainings of the best setting.
+
+    Attributes:
+        trial: The number of the best trial, or of the first training of the best setting.
+        metrics: The metrics, or their means.
+        protocol: The plain values of their protocol.
+        each: By trial number as text, the metrics of each training of the best setting. Empty for a single training.
+    """
 
     __test__ = False  # pytest would collect it
 
     trial: int
     metrics: Mapping[str, float]
     protocol: Mapping[str, Any]
+    each: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def judged_under(self) -> Protocol:
@@ -231,7 +263,9 @@ class StudyRecord:
         fingerprint: The fingerprint of its dataset.
         imported: By name of another study, how many of its trials were imported, as text.
         ready: Whether the study is completely set up, including its imports.
-        trials: How many trials the study asks in all.
+        trials: How many trials the study asks in all. With replicates, how many settings.
+        replicates: The trainings of each setting: the number with which the study began, then every number to which
+            it was changed. Each further number is a further look at the results. Empty for a study of an older version.
         test: The metrics of its best trial on the test split.
         identity: Random hex digits, by which the runs of this study are told from those of another study of the same
             name. "" for a study of an older version.
@@ -242,6 +276,7 @@ class StudyRecord:
     imported: Mapping[str, str] = field(default_factory=dict)
     ready: bool = False
     trials: int | None = None
+    replicates: tuple[int, ...] = ()
     test: TestResult | None = None
     identity: str = ""
 
@@ -260,6 +295,7 @@ class StudyRecord:
             imported=stored.get("imported", {}),
             ready=bool(stored.get("ready")),
             trials=stored.get("trials"),
+            replicates=tuple(stored.get("replicates", ())),
             test=None if test is None else TestResult(**test),
             identity=stored.get("identity", ""),
         )
@@ -273,6 +309,7 @@ def write_study(
     imported: Mapping[str, str] | None = None,
     ready: bool | None = None,
     trials: int | None = None,
+    replicates: Sequence[int] | None = None,
     test: TestResult | None = None,
     identity: str | None = None,
 ) -> None:
@@ -284,6 +321,7 @@ def write_study(
         "imported": None if imported is None else dict(imported),
         "ready": ready,
         "trials": trials,
+        "replicates": None if replicates is None else list(replicates),
         "test": None if test is None else asdict(test),
         "identity": identity,
     }

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.studies.storage.optuna_private import read_numbered_trial, read_trial, storage_of
 from coldtune.studies.storage.record import retry_of
+from coldtune.studies.storage.settings import Setting, SettingIndex
 
 _WITH_VALUES = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -24,6 +25,7 @@ class TrialCache:
 
     Attributes:
         retried: By the number of a failed trial, the number of the trial that was asked in its place.
+        index: The settings to which the trials belong.
     """
 
     def __init__(self, study: Study) -> None:
@@ -33,6 +35,7 @@ class TrialCache:
         self._unfinished: set[int] = set()
         self._states: Counter[TrialState] = Counter()
         self.retried: dict[int, int] = {}
+        self.index = SettingIndex()
 
     def refresh(self) -> list[FrozenTrial]:
         """Read the trials that may have changed, and return by number those that have ended since the last call."""
@@ -61,10 +64,15 @@ class TrialCache:
         """Return the trials that have not ended, by number."""
         return [self._all[number] for number in sorted(self._unfinished)]
 
+    def settings(self) -> list[Setting]:
+        """Return the settings of the study by number."""
+        return self.index.settings(self._all)
+
     def _replace(self, trial: FrozenTrial) -> None:
         if trial.number == len(self._all):
             if (failed := retry_of(trial)) is not None:
                 self.retried[failed] = trial.number
+            self.index.add(trial)
             self._all.append(trial)
             self._unfinished.add(trial.number)
         else:

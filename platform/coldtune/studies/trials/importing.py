@@ -23,12 +23,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from coldtune.config import parse
 from coldtune.stages.trial import TrialConfig
+from coldtune.studies.space.replicates import with_replicate
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import load_started_study, open_storage, stored_study
 from coldtune.studies.storage.optuna_private import pruner_notes
-from coldtune.studies.storage.record import StudyRecord, TrialRecord, attributes_of_import
+from coldtune.studies.storage.record import StudyRecord, TrialRecord, attributes_of_import, attributes_of_replicate
+from coldtune.studies.storage.settings import index_of
 from coldtune.studies.storage.trial_cache import point_name
 from coldtune.studies.trials.matching import (
     Importer,
@@ -37,6 +39,7 @@ from coldtune.studies.trials.matching import (
     comparable_rungs,
     finished_config,
     matching_point,
+    matching_replicate,
 )
 from coldtune.studies.trials.setup import Imports
 
@@ -58,13 +61,27 @@ class _LongerTraining:
     why: str
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """A copy of a trial for the new study. It is a replicate of the setting whose point has the name `point`."""
+
+    trial: FrozenTrial
+    point: str
+    replicate: int
+    source: str
+
+
 @dataclass
 class _Collected:
-    """The trials and points collected from all studies so far."""
+    """The trials and points collected from all studies so far.
 
-    trials: list[FrozenTrial] = field(default_factory=list)
+    Attributes:
+        points: The names of the points of all trials, each with its replicate.
+    """
+
+    fits: list[_Fit] = field(default_factory=list)
     longer: list[_LongerTraining] = field(default_factory=list)
-    points: set[str] = field(default_factory=set)
+    points: set[tuple[str, int]] = field(default_factory=set)
 
 
 def gather(target: Importer, folder: StudyFolder, url: str | None) -> Imports:
@@ -84,9 +101,39 @@ def gather(target: Importer, folder: StudyFolder, url: str | None) -> Imports:
         source = _find_study(name, target, folder, url)
         summaries[name] = _collect(source, target, collected)
     best = sorted(collected.longer, key=lambda longer: longer.order)[:FIRST]
-    if target.space.size is not None or target.spec.search.algorithm == "grid":
+    if listed := target.space.size is not None or target.spec.search.algorithm == "grid":
         best = []  # every point is asked anyway
-    return Imports(collected.trials, [(longer.point, longer.why) for longer in best], summaries)
+    trials, incomplete = _settings(collected.fits, target.replicates if listed else 1)
+    for study, count in incomplete.items():
+        summaries[study] += (
+            f"; {count} belong to settings of fewer than {target.replicates} trainings, so they are asked again and "
+            "their trainings are found in the store"
+        )
+    return Imports(trials, [(longer.point, longer.why) for longer in best], summaries)
+
+
+def _settings(fits: Sequence[_Fit], least: int) -> tuple[list[FrozenTrial], Counter[str]]:
+    """Give the copies of further replicates the numbers of their settings.
+
+    Args:
+        least: The trainings that a setting needs. Others are left out, because a list of points asks every setting that
+            was not imported.
+
+    Returns:
+        The copies in their order, and by study how many were left out.
+    """
+    counts = Counter(fit.point for fit in fits)
+    numbers: dict[str, int] = {}
+    trials, left_out = [], Counter[str]()
+    for fit in fits:
+        if counts[fit.point] < least:
+            left_out[fit.source] += 1
+            continue
+        number = numbers.setdefault(fit.point, len(numbers))
+        if fit.replicate:
+            fit.trial.user_attrs.update(attributes_of_replicate(number, fit.replicate))
+        trials.append(fit.trial)
+    return trials, left_out
 
 
 def check_imports(names: Sequence[str], folder: StudyFolder, url: str | None) -> None:
@@ -110,20 +157,23 @@ def is_ready(folder: StudyFolder, url: str | None) -> bool:
 
 def _collect(source: SourceStudy, target: Importer, collected: _Collected) -> str:
     """Add the fitting trials of a study to `collected`, and return a summary for the user."""
-    fits, longer, unfit = 0, 0, Counter[str]()
+    fits, longer, unfit, labels = 0, 0, Counter[str](), index_of(source.trials)
     for trial in source.trials:
         try:
             config = finished_config(trial, source, target)
             point = matching_point(config, target)
-            _add_point(point, collected)
+            replicate = matching_replicate(config, point, target)
+            _add_point(point, replicate, collected)
         except UnfitError as reason:
             unfit[str(reason)] += 1
             continue
-        if target.result_key(target.space.resolve(point)) == target.result_key(config):
-            collected.trials.append(_copy(trial, point, config, source, target))
+        here = with_replicate(target.space.resolve(point), replicate)
+        if target.result_key(here) == target.result_key(config):
+            copied = _copy(trial, point, config, source, target)
+            collected.fits.append(_Fit(copied, point_name(point), replicate, source.name))
             fits += 1
-        else:
-            why = f"trial {trial.number} of {source.name}, whose training goes on"
+        elif not replicate:
+            why = f"trial {labels.label(trial.number)} of {source.name}, whose training goes on"
             collected.longer.append(_LongerTraining(_order(trial, target.spec), point, why))
             longer += 1
     text = f"{fits} of {len(source.trials)} trials fit"
@@ -132,10 +182,12 @@ def _collect(source: SourceStudy, target: Importer, collected: _Collected) -> st
     return "; ".join([text, *(f"{count} {reason}" for reason, count in unfit.most_common())])
 
 
-def _add_point(point: Mapping[str, Any], collected: _Collected) -> None:
-    """Note a point. Raise UnfitError if another trial has the same point."""
-    if (name := point_name(point)) in collected.points:
+def _add_point(point: Mapping[str, Any], replicate: int, collected: _Collected) -> None:
+    """Note a point. Raise UnfitError if another trial has it, or if it is a replicate without the setting's first."""
+    if (name := (point_name(point), replicate)) in collected.points:
         raise UnfitError("are the same as others")
+    if replicate and not any(fit.point == name[0] for fit in collected.fits):
+        raise UnfitError("are further trainings of settings whose first training does not fit")
     collected.points.add(name)
 
 

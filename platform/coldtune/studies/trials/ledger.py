@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.storages import BaseStorage
 from optuna.study import Study
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from coldtune.stages.trial import TrialConfig
 from coldtune.store.location import StoreLocation
@@ -19,6 +19,7 @@ from coldtune.studies.drivers.sole import SoleDriver
 from coldtune.studies.search.paired_test import Find
 from coldtune.studies.search.pruner import RungJudge
 from coldtune.studies.search.sampler import FeasibleSampler
+from coldtune.studies.space.replicates import with_replicate
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.pruning_checks import rungs_of
 from coldtune.studies.spec.study import StudySpec
@@ -29,6 +30,7 @@ from coldtune.studies.storage.optuna_private import (
     resume_trial,
     return_to_queue,
     suggest,
+    take_from_queue,
 )
 from coldtune.studies.storage.outcome import Rung, TrialOutcome
 from coldtune.studies.storage.record import (
@@ -37,12 +39,15 @@ from coldtune.studies.storage.record import (
     is_promoted,
     owned_by,
     promoted_from,
+    replicate_of,
     retry_of,
     write_outcome,
     write_pruned,
     write_reason,
+    write_setting,
 )
 from coldtune.studies.trials.reading import StudyReader
+from coldtune.studies.trials.replication import enqueue_replicates
 from coldtune.studies.trials.setup import Imports, open_study, set_up
 
 
@@ -55,6 +60,8 @@ class TrialRequest:
         again: Whether the trial was interrupted before and resumes.
         promoted_from: The number of the pruned trial that it continues, if any.
         retry_of: The number of the failed trial in whose place it is asked, if any.
+        setting, replicate: The number of its setting, and which of the setting's trainings it is.
+        name: The name of the trial for users, such as `2` or `2.1`. "" stands for its number.
     """
 
     number: int
@@ -63,6 +70,14 @@ class TrialRequest:
     again: bool
     promoted_from: int | None = None
     retry_of: int | None = None
+    setting: int = 0
+    replicate: int = 0
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name of the trial for users."""
+        return self.name or str(self.number)
 
 
 class Ledger(StudyReader):
@@ -70,6 +85,11 @@ class Ledger(StudyReader):
 
     A trial that was running when its driver died is asked again under its own number. Its stored values return, and
     missing values are drawn to fit.
+
+    Settings that are a list without pruning are asked replicate by replicate: first a training of every setting, then a
+    second of every setting, and so on. A study that is stopped half way can then compare all settings by equally many
+    trainings. A search, and a study with pruning, asks setting by setting. Then the search learns from means, and the
+    pruner knows the luck of training before it gives a setting up.
 
     Attributes:
         points: How many points there are to ask, if they are variants or a grid. None if a search has no end.
@@ -84,10 +104,12 @@ class Ledger(StudyReader):
         store: StoreLocation | None,
         judge: RungJudge,
         points: int | None,
+        replicates: int = 1,
     ) -> None:
         """Create the ledger of a study that was set up. Use `open_ledger`, which sets the study up."""
-        super().__init__(study, spec, space, lease, store)
+        super().__init__(study, spec, space, lease, store, replicates)
         self._judge, self.points = judge, points
+        self._by_replicate = points is not None and spec.pruning.kind == "none"
 
     def interrupted(self) -> list[int]:
         """Return the numbers of the trials that will be asked again, before anything new."""
@@ -98,8 +120,33 @@ class Ledger(StudyReader):
         return sorted(self.ownership.running)
 
     def wanted(self, trials: int) -> int:
-        """Return how many more trials this driver should ask until `trials` have ended."""
-        return trials - self.finished() - len(self.ownership.running) - len(self.ownership.elsewhere())
+        """Return how many more trials this driver should ask until `trials` have ended.
+
+        With replicates, `trials` counts settings, and every setting that was asked gets all its trainings. A replicate
+        that another driver is about to enqueue does not count, because nobody can ask it yet.
+        """
+        if not self.replicated:
+            return trials - self.finished() - len(self.ownership.running) - len(self.ownership.elsewhere())
+        self._refresh()
+        asked = self._own_settings()
+        waiting = sum(number in setting.trials for setting in asked for number in setting.open(self.replicates))
+        new = max(0, trials - len(asked)) * self.replicates
+        return new + waiting + len(self.ownership.interrupted)
+
+    def is_done(self, trials: int) -> bool:
+        """Return True if `trials` settings have all their trainings, and no training is missing or running."""
+        if not self.replicated:
+            return self.finished() >= trials
+        running = len(self.ownership.running) + len(self.ownership.elsewhere())
+        return self.finished() >= trials and self.wanted(trials) <= 0 and not running
+
+    def trainings(self, trials: int) -> int:
+        """Return how many trials there are in all, if the study has `trials` settings and prunes no more of them."""
+        if not self.replicated:
+            return trials
+        asked = self._own_settings()
+        missing = sum(len(setting.open(self.replicates)) + len(setting.running()) for setting in asked)
+        return self.ended() + missing + max(0, trials - len(asked)) * self.replicates
 
     def max_trials(self) -> int | None:
         """Return how many trials there can be, including promoted ones. None if a search has no end."""
@@ -110,27 +157,87 @@ class Ledger(StudyReader):
         """Return the next trial to run, or None if other drivers have asked the last of `trials`.
 
         An interrupted trial comes before a new trial. Optuna hands out every number once, whichever driver asks. So the
-        first `trials` numbers are run, and a later trial waits in the queue until the study is extended. Numbers of
+        first `trials` settings are run, and a later setting waits in the queue until the study is extended. Numbers of
         failed trials that were asked again do not count.
         """
         again = bool(self.ownership.interrupted)
-        trial = resume_trial(self.study, self.ownership.interrupted.pop(0)) if again else self._new_trial()
-        if not again and trials is not None and trial.number - self._imported - len(self._trials.retried) >= trials:
-            return_to_queue(self.study, trial)
+        trial = resume_trial(self.study, self.ownership.interrupted.pop(0)) if again else self._new_trial(trials)
+        if trial is None:
             return None
         compute_suggestion(trial)  # before the journal is locked, because this may take seconds
+        self._refresh()
+        setting, replicate = self._trials.index.place(trial.number)
         with batch(self.study):
             point = self.space.walk(partial(suggest, trial))
+            if self.replicates > 1 and not replicate:
+                write_setting(trial, setting)
+                known = next(each for each in self._trials.settings() if each.number == setting)
+                enqueue_replicates(self.study, known, point, self.replicates)
         self.ownership.running[trial.number] = trial
-        config = self.space.resolve(point)
-        return TrialRequest(trial.number, point, config, again, promoted_from(trial), retry_of(trial))
+        config = with_replicate(self.space.resolve(point), replicate)
+        continued, failed = promoted_from(trial), retry_of(trial)
+        name = self.label(trial.number)
+        return TrialRequest(trial.number, point, config, again, continued, failed, setting, replicate, name)
 
-    def _new_trial(self) -> Trial:
-        if self.states().get(TrialState.WAITING):
-            trial = self.study.ask()
-            self.ownership.claim(trial)
-            return trial
-        return create_running_trial(self.study, owned_by(self.lease.token))
+    def _new_trial(self, trials: int | None) -> Trial | None:
+        """Return a waiting trial or a new one, or None if all of `trials` were asked."""
+        self._refresh()
+        waiting = self._waiting(trials)
+        first = [trial for trial in waiting if replicate_of(trial) is None]
+        further = [trial for trial in waiting if replicate_of(trial) is not None]
+        for trial in first if self._by_replicate else [*further, *first]:
+            if (taken := self._take(trial)) is not None:
+                return taken
+        most = self.points if trials is None else trials
+        if not self.replicated or most is None or self._place_of_next() < most:
+            new = create_running_trial(self.study, owned_by(self.lease.token))
+            self._refresh()
+            if trials is None or self._place(new.number) < trials:
+                return new
+            return_to_queue(self.study, new)
+        return next((taken for trial in further if (taken := self._take(trial)) is not None), None)
+
+    def _waiting(self, trials: int | None) -> list[FrozenTrial]:
+        """Return the waiting trials that may be asked: replicate by replicate, and within these by setting."""
+        index, by_number = self._trials.index, {}
+        waiting = [trial for trial in self._trials.unfinished() if trial.state == TrialState.WAITING]
+        if any(replicate_of(trial) is not None for trial in waiting):
+            by_number = {setting.number: setting for setting in self._trials.settings()}
+
+        def is_wanted(trial: FrozenTrial) -> bool:
+            setting, replicate = index.place(trial.number)
+            if replicate_of(trial) is None:
+                return trials is None or self._place(trial.number) < trials
+            return replicate in by_number[setting].open(self.replicates)
+
+        def order(trial: FrozenTrial) -> tuple[int, int]:
+            place = replicate_of(trial)
+            return (0, trial.number) if place is None else (place[1], place[0])
+
+        return sorted(filter(is_wanted, waiting), key=order)
+
+    def _take(self, trial: FrozenTrial) -> Trial | None:
+        taken = take_from_queue(self.study, trial)
+        if taken is not None:
+            self.ownership.claim(taken)
+        return taken
+
+    def _place(self, number: int) -> int:
+        """Return the place of a trial's setting among those that this study asks, from 0 on."""
+        return int(self.label(number).partition(".")[0]) - self._trials.index.repeated
+
+    def _place_of_next(self) -> int:
+        """Return the place of the next new setting among those that this study asks, from 0 on."""
+        return self._trials.index.next_number - self._trials.index.repeated
+
+    def add_replicates(self) -> None:
+        """Enqueue the trainings that settings of an earlier run still lack. Call this only in the driver that leads."""
+        if self.replicates == 1:
+            return
+        for setting in [each for each in self.settings() if each.asked and not each.imported and not each.given_up]:
+            if setting.point and any(replicate not in setting.trials for replicate in range(self.replicates)):
+                with batch(self.study):
+                    enqueue_replicates(self.study, setting, setting.point, self.replicates)
 
     def prunes(self, number: int, rung: Rung) -> bool:
         """Store the values of a running trial at a rung, and return whether it ends there.
@@ -186,6 +293,7 @@ def open_ledger(
     imports: Imports | None = None,
     fingerprint: str | None = None,
     store: StoreLocation | None = None,
+    replicates: int = 1,
 ) -> Ledger:
     """Open a study to run it: set it up if this driver leads, and take over the trials of dead drivers.
 
@@ -195,6 +303,7 @@ def open_ledger(
         imports: The trials that a new study takes over from others.
         fingerprint: The fingerprint of the study's dataset.
         store: Where the finished work of the trials lies.
+        replicates: The trainings of each setting.
     """
     lease = lease or SoleDriver()
     study, rungs = open_study(name, spec, storage), rungs_of(spec)
@@ -203,9 +312,12 @@ def open_ledger(
     study.pruner = spec.pruning.build_pruner(rungs.steps, spec.base["training"]["steps"], len(spec.objectives))
     if lease.leads():
         set_up(study, spec, space, imports or Imports(), fingerprint)
-    sampler.leave_out([trial.params for trial in imported(study.get_trials(deepcopy=False))])
+    copied = imported(study.get_trials(deepcopy=False))
+    sampler.leave_out([trial.params for trial in copied if replicate_of(trial) is None])
     judge = RungJudge(study, spec.pruning, spec.objectives, rungs, find)
     points = None if sampler.listed is None else len(sampler.listed)
-    ledger = Ledger(study, spec, space, lease, store, judge, points)
+    ledger = Ledger(study, spec, space, lease, store, judge, points, replicates)
     ledger.ownership.take_over()
+    if lease.leads():
+        ledger.add_replicates()
     return ledger

@@ -49,14 +49,20 @@ def find_run(name: str, home: Home) -> FinishedTrial:
     """Return the finished trial that `name` refers to.
 
     Args:
-        name: `STUDY/NUMBER`, or `STUDY` for its best trial. Otherwise the 32 hex digits of an MLflow run, or the path
+        name: `STUDY/NUMBER`, `STUDY/2.1` for a further training of setting 2, or `STUDY` for the best trial, or the
+            first training of the best setting. Otherwise the 32 hex digits of an MLflow run, or the path
             of a trial's config.yaml or of its folder.
 
     Raises:
         ValueError: If there is no such trial, or if it has not finished.
     """
     study, _, number = name.partition("/")
-    if study and not study.startswith(".") and StudyFolder(home.path, study).exists and re.fullmatch(r"\d*", number):
+    if (
+        study
+        and not study.startswith(".")
+        and StudyFolder(home.path, study).exists
+        and re.fullmatch(r"(\d+(\.\d+)?)?", number)
+    ):
         return _trial_of_study(StudyFolder(home.path, study), number, home)
     if _RUN_ID.fullmatch(name):
         logged = tracking.logged_file(name, CONFIG_FILE, _tracking_uris(home))
@@ -73,14 +79,14 @@ def find_run(name: str, home: Home) -> FinishedTrial:
 
 def _trial_of_study(folder: StudyFolder, number: str, home: Home) -> FinishedTrial:
     reader = read_study(folder)
-    trial = _finished_trial(reader, folder.name, int(number)) if number else reader.best()
+    trial = _finished_trial(reader, folder.name, number) if number else reader.best()
     if trial is None:
         raise ValueError(f"{folder.name}: none of its {len(reader.trials())} trials has finished")
     fingerprint = folder.start()["fingerprint"]
-    config = reader.space.resolve(trial.params)
+    config = reader.config(trial)
     dataset = find_dataset(folder, reader.spec, fingerprint)
     return FinishedTrial(
-        f"{folder.name}/{trial.number}", config, dataset, _source(config, home), _computed(reader, trial)
+        f"{folder.name}/{reader.label(trial.number)}", config, dataset, _source(config, home), _computed(reader, trial)
     )
 
 
@@ -91,17 +97,17 @@ def _computed(reader: StudyReader, trial: FrozenTrial) -> tuple[Compute | None, 
     return known if known and reader.spec.threads is not None else (*known, None)
 
 
-def _finished_trial(reader: StudyReader, study: str, number: int) -> FrozenTrial:
-    trials = {trial.number: trial for trial in reader.trials() if trial.state != TrialState.WAITING}
-    if number not in trials:
-        raise ValueError(f"{study}/{number}: no such trial; there are {', '.join(map(str, trials)) or 'none'}")
-    trial = trials[number]
+def _finished_trial(reader: StudyReader, study: str, number: str) -> FrozenTrial:
+    trial = reader.find(".".join(str(int(part)) for part in number.split(".")))
+    if trial is None or trial.state == TrialState.WAITING:
+        asked = [reader.label(trial.number) for trial in reader.trials() if trial.state != TrialState.WAITING]
+        raise ValueError(f"{study}/{number}: no such trial; there are {', '.join(asked) or 'none'}")
     if trial.state != TrialState.COMPLETE:
         states = {TrialState.FAIL: "failed", TrialState.PRUNED: "was pruned"}
         reason = f" ({reason})" if (reason := TrialRecord.of(trial).reason) else ""
         state = states.get(trial.state, "has not finished")
-        again = reader.retried().get(number)
-        instead = "" if again is None else f" (it was asked again as trial {again})"
+        again = reader.retried().get(trial.number)
+        instead = "" if again is None else f" (it was asked again as trial {reader.label(again)})"
         raise ValueError(f"{study}/{number}: {state}{reason}; only finished trials can be judged{instead}")
     return trial
 

@@ -20,9 +20,11 @@ from coldtune.stages.keys import measure_key, sample_key
 from coldtune.stages.trial import TrialConfig
 from coldtune.studies.space.config import VARIANT, InfeasibleError
 from coldtune.studies.space.distributions import contains, describe_distribution
+from coldtune.studies.space.replicates import with_replicate
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.record import TrialRecord
+from coldtune.studies.trials.replication import configure
 
 
 class UnfitError(ValueError):
@@ -36,6 +38,7 @@ class Importer:
     Attributes:
         sources: The datasets that degradations draw from, by name.
         gpu: Whether its trials compute on a GPU.
+        replicates: The trainings of each of its settings.
     """
 
     spec: StudySpec
@@ -44,6 +47,7 @@ class Importer:
     sources: Mapping[str, Dataset]
     protocol: Protocol
     gpu: bool = False
+    replicates: int = 1
 
     @property
     def computes(self) -> Compute | None:
@@ -95,7 +99,7 @@ def finished_config(trial: FrozenTrial, source: SourceStudy, target: Importer) -
     if target.computes is not None and record.protocol is not None and computed != target.computes:
         how = computed.describe() if computed else "on an unknown number of threads"
         raise UnfitError(f"were computed {how}, here {target.computes.describe()}")
-    config = source.space.resolve(trial.params)
+    config = configure(source.space, trial)
     stored_keys = [stage.key for stage in record.stages if stage.stage == "measure"]
     known = computed is None or target.computes is not None
     if stored_keys and known and stored_keys[0] != target.result_key(config, compute=computed):
@@ -113,6 +117,16 @@ def comparable_rungs(config: TrialConfig, source: SourceStudy, target: Importer)
     here = target.space.resolve(target.space.first)
     same_rungs = config.rungs == here.rungs and config.protocol == here.protocol
     return same_rungs and source.spec.objectives == target.spec.objectives
+
+
+def matching_replicate(trial: TrialConfig, point: Mapping[str, Any], target: Importer) -> int:
+    """Return which of the target's trainings at `point` has the training seed of `trial`.
+
+    Returns:
+        The replicate, or 0 if none of them has this seed.
+    """
+    replicate = trial.training.seed - target.space.resolve(point).training.seed
+    return replicate if 0 < replicate < target.replicates else 0
 
 
 def matching_point(trial: TrialConfig, target: Importer) -> dict[str, Any]:
@@ -146,7 +160,7 @@ def _point_of_variant(trial: TrialConfig, variant: str | None, target: Importer)
 
     point = target.space.walk(pick)
     try:
-        here = target.space.resolve(point)
+        here = with_replicate(target.space.resolve(point), matching_replicate(trial, point, target))
     except InfeasibleError as error:
         raise UnfitError(f"may not be asked here ({_constraint(error)})") from None
     except ValueError:

@@ -11,15 +11,19 @@ from coldtune.studies.trials.reading import StudyReader
 def promote(reader: StudyReader, number: int, resume: str = "coldtune study resume STUDY") -> int:
     """Enqueue a new trial at the point of a pruned trial, and return its number.
 
-    The new trial is asked next and is not pruned. It finds the training of the pruned trial in the store.
+    The new trial is asked next and is not pruned. It finds the training of the pruned trial in the store. With
+    replicates, a setting is promoted: the new setting has the same seeds, and finds all their trainings in the store.
 
     Args:
+        number: The number of the trial, or of the setting.
         resume: The command that resumes the study. A failed trial cannot be promoted, and the error says that this
             command with `--retry-failed` asks it again.
 
     Raises:
         ValueError: If the trial was not pruned, or is promoted already.
     """
+    if reader.replicated:
+        return _promote_setting(reader, number)
     trials = {trial.number: trial for trial in reader.trials()}
     if number not in trials or trials[number].state != TrialState.PRUNED:
         pruned = ", ".join(str(n) for n, trial in trials.items() if trial.state == TrialState.PRUNED) or "none"
@@ -31,6 +35,19 @@ def promote(reader: StudyReader, number: int, resume: str = "coldtune study resu
         raise ValueError(f"trial {number}: is promoted already, as trial {again[0]}")
     reader.study.enqueue_trial(trials[number].params, user_attrs=attributes_of_promoted(number))
     return next(trial.number for trial in reversed(reader.trials()) if promoted_from(trial) == number)
+
+
+def _promote_setting(reader: StudyReader, number: int) -> int:
+    settings = {setting.number: setting for setting in reader.settings() if setting.asked}
+    if number not in settings or not settings[number].pruned:
+        pruned = ", ".join(str(setting.number) for setting in settings.values() if setting.pruned) or "none"
+        state = "was not pruned" if number in settings else "is not there"
+        raise ValueError(f"setting {number}: {state}; only a pruned setting is promoted (there are: {pruned})")
+    chosen = settings[number]
+    if again := [other.number for other in reader.settings() if other.promoted_from == chosen.first.number]:
+        raise ValueError(f"setting {number}: is promoted already, as setting {again[0]}")
+    reader.study.enqueue_trial(dict(chosen.point), user_attrs=attributes_of_promoted(chosen.first.number))
+    return next(other.number for other in reader.settings() if other.promoted_from == chosen.first.number)
 
 
 def _how_to_retry(reader: StudyReader, failed: FrozenTrial, resume: str) -> str:

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.config import parse
 from coldtune.data import Dataset, prepared
 from coldtune.readback import checked, unreadable
+from coldtune.stages.trial import TrialConfig
 from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 from coldtune.studies.drivers.election import DriverLease
 from coldtune.studies.drivers.registry import registry_of
 from coldtune.studies.drivers.sole import SoleDriver
+from coldtune.studies.search.pareto import fronts
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.study import SPEC_FILE, StudySpec
 from coldtune.studies.storage.backends import load_started_study
 from coldtune.studies.storage.record import StudyRecord, is_imported
+from coldtune.studies.storage.settings import Setting, Spread, comparable
 from coldtune.studies.storage.trial_cache import TrialCache
 from coldtune.studies.trials.ownership import TrialOwnership
+from coldtune.studies.trials.replication import configure
 
 
 class StudyReader:
     """A stored study, for reading.
 
     Imported trials are known to the search, but this study did not ask them and does not count them.
+
+    Attributes:
+        replicates: How many trainings each setting has in the end. With one, a setting is a trial.
     """
 
     def __init__(
@@ -37,18 +45,22 @@ class StudyReader:
         space: Space,
         lease: DriverLease | SoleDriver,
         store: StoreLocation | None = None,
+        replicates: int = 1,
     ) -> None:
         """Create a reader of a study.
 
         Args:
             lease: Tells which other drivers are alive.
             store: Where the finished work of the trials lies. None if nobody asks for it.
+            replicates: See the attribute.
         """
+        self.replicates = replicates
         self.study, self.spec, self.space, self.lease, self.store = study, spec, space, lease, store
         self.ownership = TrialOwnership(study, self.unfinished, lease)
         self._trials = TrialCache(study)
-        self._best: FrozenTrial | None = None
+        self._best: FrozenTrial | None = None  # of a study of one replicate
         self._imported = 0
+        self._read = False
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials in the order in which they were asked."""
@@ -60,13 +72,57 @@ class StudyReader:
         self._refresh()
         return self._trials.unfinished()
 
-    def finished(self) -> int:
-        """Return how many trials of this study have ended in any state.
+    @property
+    def replicated(self) -> bool:
+        """True if settings have several trainings, so that tables show settings and not trials."""
+        if self.replicates == 1 and not self._read:
+            self._refresh()
+        return self.replicates > 1 or self._trials.index.replicated
 
-        Imported trials do not count, nor do failed trials that are asked again under another number.
+    def settings(self) -> list[Setting]:
+        """Return the settings of the study by number, also those that were imported or wait to be asked."""
+        self._refresh()
+        return self._trials.settings()
+
+    def label(self, number: int) -> str:
+        """Return the name of a trial for users: `2` for replicate 0 of setting 2, `2.1` for the next.
+
+        Args:
+            number: The number of the trial, as Optuna counts trials.
+        """
+        if number >= len(self._trials.all()):
+            self._refresh()
+        return self._trials.index.label(number)
+
+    def find(self, name: str) -> FrozenTrial | None:
+        """Return the trial with a name such as `2` or `2.1`, or None if there is none.
+
+        A failed replicate and the trial that was asked in its place have the same name. Then it is the later trial.
+        """
+        return next((trial for trial in reversed(self.trials()) if self.label(trial.number) == name), None)
+
+    def config(self, trial: FrozenTrial) -> TrialConfig:
+        """Return the configuration of a trial, with the training seed of its replicate."""
+        return configure(self.space, trial)
+
+    def finished(self) -> int:
+        """Return how many settings of this study have ended, with all their trainings in any state.
+
+        With one replicate, these are the trials that have ended. Imported trials do not count, nor do failed trials
+        that are asked again under another number.
         """
         self._refresh()
+        if not self.replicated:
+            return self.ended()
+        return sum(setting.has_ended(self.replicates) for setting in self._own_settings())
+
+    def ended(self) -> int:
+        """Return how many trials of this study have ended: every training, without those that were asked again."""
+        self._refresh()
         return self._trials.ended - self._imported - len(self._trials.retried)
+
+    def _own_settings(self) -> list[Setting]:
+        return [setting for setting in self._trials.settings() if setting.asked and not setting.imported]
 
     def retried(self) -> dict[int, int]:
         """Return the failed trials that are asked again: the number of the new trial, by that of the failed trial."""
@@ -104,25 +160,65 @@ class StudyReader:
     def best(self, but: int | None = None) -> FrozenTrial | None:
         """Return the completed trial with the best first objective, leaving out the trial `but`. None if there is none.
 
-        Of equally good trials, the earlier is the best.
+        With replicates, it is the first finished training of the best setting. Of equally good trials, the earlier is
+        the best.
+
+        Args:
+            but: The number of a trial, as Optuna counts trials. Its setting is left out.
         """
         self._refresh()
-        if but is None:
-            return self._best
-        complete = [t for t in self._trials.all() if t.state == TrialState.COMPLETE and t.number != but]
-        return min(complete, key=self.rank, default=None)
+        left_out = None if but is None else (self._trials.index.place(but)[0] if self.replicated else but)
+        best = self.best_setting(left_out)
+        return None if best is None else next(iter(best.finished.values()))
 
-    def front(self) -> list[FrozenTrial]:
-        """Return the completed trials that no other trial beats in all objectives. With one objective: the best."""
-        if len(self.spec.objectives) > 1:
-            return sorted(self.study.best_trials, key=lambda trial: trial.values[0])
-        best = self.best()
-        return [best] if best else []
+    def best_setting(self, but: int | None = None) -> Setting | None:
+        """Return the setting with the best mean of the first objective. None if none has finished.
+
+        Only settings with a mean, and with at least half as many trainings as any other, are compared.
+
+        Args:
+            but: The number of a setting that is left out.
+        """
+        self._refresh()
+        if not self.replicated:
+            return self._best_of_single(but)
+        settings = comparable(self._trials.settings())
+        return min((each for each in settings if each.number != but), key=self.rank_setting, default=None)
+
+    def _best_of_single(self, but: int | None) -> Setting | None:
+        best = self._best
+        if but is not None:
+            complete = (t for t in self._trials.all() if t.state == TrialState.COMPLETE and t.number != but)
+            best = min(complete, key=self.rank, default=None)
+        return None if best is None else Setting(best.number, best, {0: best})
+
+    def front(self) -> list[Setting]:
+        """Return the settings that no other setting beats in all objectives. With one objective: the best."""
+        if len(self.spec.objectives) == 1:
+            best = self.best_setting()
+            return [best] if best else []
+        if self.replicated:
+            settings = comparable(self.settings())
+        else:
+            complete = (trial for trial in self.trials() if trial.state == TrialState.COMPLETE)
+            settings = [Setting(trial.number, trial, {0: trial}) for trial in complete]
+        if not settings:
+            return []
+        signs = [1 if objective.direction == "minimize" else -1 for objective in self.spec.objectives]
+        means = [[sign * Spread.of(each.values(i)).mean for i, sign in enumerate(signs)] for each in settings]
+        ranks = fronts(np.asarray(means, dtype=np.float64))
+        best_ones = [each for each, rank in zip(settings, ranks, strict=True) if rank == 0]
+        return sorted(best_ones, key=lambda each: Spread.of(each.values()).mean)
 
     def rank(self, trial: FrozenTrial) -> tuple[float, int]:
         """Return the key by which completed trials are sorted, from the best to the worst."""
         sign = 1 if self.spec.objective.direction == "minimize" else -1
         return sign * trial.values[0], trial.number
+
+    def rank_setting(self, setting: Setting) -> tuple[float, int]:
+        """Return the key by which settings with finished trainings are sorted, from the best to the worst."""
+        sign = 1 if self.spec.objective.direction == "minimize" else -1
+        return sign * Spread.of(setting.values()).mean, setting.number
 
     def local_folder(self, address: str) -> Path:
         """Return the local folder of an address in a trial's record.
@@ -144,6 +240,7 @@ class StudyReader:
 
     def _refresh(self) -> None:
         """Read what this process and others have told since the last look."""
+        self._read = True
         ended = self._trials.refresh()
         self._imported += sum(map(is_imported, ended))
         complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
@@ -164,7 +261,8 @@ def read_study(folder: StudyFolder) -> StudyReader:
     dataset = find_dataset(folder, spec, start["fingerprint"])
     space = Space(spec.space, spec.base, dataset.image_shape)
     lease = DriverLease(registry_of(study, folder.path, url))
-    return StudyReader(study, spec, space, lease, folder.store())
+    planned = StudyRecord.of(study).replicates
+    return StudyReader(study, spec, space, lease, folder.store(), planned[-1] if planned else spec.replicates)
 
 
 def check_unchanged(study: Study, spec: StudySpec, folder: StudyFolder) -> None:
@@ -206,9 +304,12 @@ def summary(folder: StudyFolder) -> tuple[str, str, str, str, str, str]:
         and the drivers that run the study now, as text.
     """
     reader, start = read_study(folder), folder.start()
-    best, metric = reader.best(), reader.spec.objective.metric.upper()
-    text = f"{metric} {best.values[0]:.4g} (trial {best.number})" if best else "-"
+    best, metric = reader.best_setting(), reader.spec.objective.metric.upper()
+    what = "setting" if reader.replicated else "trial"
+    text = f"{metric} {Spread.of(best.values()).mean:.4g} ({what} {best.number})" if best else "-"
     dataset = str(reader.spec.base["data"]["name"])
     ended = f"{reader.finished()}" + (f" + {reader.imported()} imported" if reader.imported() else "")
+    if reader.replicated:
+        ended += f" ({reader.ended()} trainings)"
     drivers = ", ".join(map(str, reader.lease.others()))
     return folder.name, dataset, ended, str(start["trials"]), text, drivers or "-"

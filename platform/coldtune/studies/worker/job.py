@@ -28,6 +28,7 @@ class TrialJob(Config):
         unknown_threads: Whether the trial may use work of an unknown number of threads, because its study began with
             such work.
         timeout: The seconds that it may run. None: no limit.
+        name: The name of the trial for users, such as `2.1`. "" stands for its number.
     """
 
     study: str
@@ -49,3 +50,9 @@ class TrialJob(Config):
     threads: int = 1
     unknown_threads: bool = False
     timeout: float | None = None
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name of the trial for users."""
+        return self.name or str(self.number)

@@ -47,7 +47,7 @@ class TrialReporter:
         """
         self._job, self._report, self._timeout, self._tracker = job, report, timeout, tracker
         self._started, self._steps = started, job.trial.training.steps
-        self._gauges = TrialMetrics(job.study, job.number)
+        self._gauges = TrialMetrics(job.study, job.label)
         self._waits_for_cluster = throttled(5.0, partial(self.waits, "room on the cluster"))
 
     def begins(self, chain: Chain) -> None:

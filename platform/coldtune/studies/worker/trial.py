@@ -37,7 +37,7 @@ def coldtune_trial(config: Mapping[str, Any]) -> None:
     from ray import tune
 
     job = parse(TrialJob, json.loads(config["job"]))
-    print(f"=== study {job.study}, trial {job.number}{' (goes on)' if job.again else ''}", flush=True)
+    print(f"=== study {job.study}, trial {job.label}{' (goes on)' if job.again else ''}", flush=True)
     timeout = TrialTimeout(job.timeout, partial(_end_process, tune.report))
 
     def report(result: dict[str, Any]) -> None:
@@ -50,7 +50,7 @@ def coldtune_trial(config: Mapping[str, Any]) -> None:
         with timeout:
             last = {"state": "complete", "outcome": _run(job, report, timeout).to_json()}
     except SystemExit:  # raised by the report after which Tune stops the trial
-        print(f"=== study {job.study}, trial {job.number}: stopped", flush=True)
+        print(f"=== study {job.study}, trial {job.label}: stopped", flush=True)
         raise
     except LateError as error:
         last = {"state": "failed", "reason": str(error)}
@@ -60,7 +60,7 @@ def coldtune_trial(config: Mapping[str, Any]) -> None:
         last = {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
         if fault is not None:
             last = {"state": FAULT, "reason": fault}
-    print(f"=== study {job.study}, trial {job.number}: {last['state']}", flush=True)
+    print(f"=== study {job.study}, trial {job.label}: {last['state']}", flush=True)
     tune.report(last)
 
 
@@ -82,7 +82,7 @@ def _run(
 
     timeout = timeout or TrialTimeout(None, lambda _: None)
     started = time.time()
-    with Tracker(Path(job.spool), job.study, job.number, tags=job.tags) as tracker:
+    with Tracker(Path(job.spool), job.study, job.number, name=f"trial {job.label}", tags=job.tags) as tracker:
         reporter = TrialReporter(job, report, timeout, tracker, started)
         device = _device(job)
         chain = _chain(job, job.trial, device, partial(reporter.waits, "another trial's work"), timeout)

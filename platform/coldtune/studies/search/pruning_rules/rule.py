@@ -58,6 +58,18 @@ class PruningRule:
         """Return True if the trial ends, in a study with one objective."""
         return case.ask_optuna()
 
+    def prunes_on_average(
+        self, hoped_for: float, ask_optuna: Callable[[], bool], best_of_others: Callable[[], float | None]
+    ) -> bool:
+        """Return True if a setting of several replicates ends, after `prunes` said so about one of its trainings.
+
+        Args:
+            hoped_for: The mean of the rung metric over the setting's trainings so far, minus the training sd.
+            ask_optuna: Returns the decision of the study's Optuna pruner about a trial with such values.
+            best_of_others: Returns the mean of the best finished setting at this rung, or None if there is none.
+        """
+        return ask_optuna()
+
     def prunes_among(
         self, values: Sequence[float], others: Sequence[Sequence[float]], step: int, rungs: Sequence[int]
     ) -> bool:

@@ -1,0 +1,116 @@
+"""The table of settings for a paper (LaTeX), and for other programs (CSV, Parquet)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from coldtune.reports.paper.text import latex_line, tex
+from coldtune.reports.tables import COLUMNS, Column, TrialRow, build_grid
+
+_TIMES = ("train", "saved", "seconds")
+
+
+def settings_latex(
+    rows: Sequence[TrialRow],
+    best: Sequence[int],
+    columns: Sequence[Column] = COLUMNS,
+    bold: Sequence[int] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    r"""Return the table of settings as a LaTeX float. The document needs `\usepackage{booktabs}`.
+
+    The best setting, and all that cannot be told apart from it, are bold. The columns of seconds are left out.
+
+    Args:
+        rows: A row for each setting.
+        best: The numbers of the best settings, which have a star.
+        columns: The columns of metrics in order.
+        bold: The numbers of the rows in bold. Empty: the best.
+        notes: Further lines below the table, such as the family of the verdicts.
+    """
+    grid = build_grid(rows, best, columns, "setting", bold)
+    kept = [place for place, head in enumerate(grid.heads) if head[1] not in _TIMES]
+    heads = [tex(" ".join(part for part in grid.heads[place] if part)) for place in kept]
+    body = []
+    for row, cells in zip(grid.rows, grid.cells, strict=True):
+        texts = [tex(cells[place]).replace("★", r"$\star$").replace("±", r"$\pm$") for place in kept]
+        is_bold = row.number in (bold or best)
+        body.append(latex_line([rf"\textbf{{{text}}}" if is_bold else text for text in texts]))
+    lines = [tex(line).replace("★", r"$\star$").replace("±", r"$\pm$") for line in (*grid.foot, *notes)]
+    layout = "".join("r" if grid.numeric[place] else "l" for place in kept)
+    return "\n".join(
+        [
+            r"% Needs \usepackage{booktabs}.",
+            r"\begin{table}",
+            r"\centering",
+            r"\small",
+            rf"\begin{{tabular}}{{{layout}}}",
+            r"\toprule",
+            latex_line(heads),
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\par\smallskip",
+            r"\begin{minipage}{\linewidth}",
+            r"\footnotesize",
+            *(rf"{line}\par" for line in lines),
+            r"\end{minipage}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def settings_frame(rows: Sequence[TrialRow], best: Sequence[int], bold: Sequence[int] = ()) -> pa.Table:
+    """Return the settings as a table with a row for each setting.
+
+    The columns are `setting`, `state`, the parameters, and for each metric its mean, its standard deviation between
+    trainings (`_sd`) and the number of trainings (`_n`). `best` marks the best settings, and `as_good_as_best` all that
+    cannot be told apart from them.
+    """
+    rows = sorted(rows, key=lambda row: row.number)
+    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    frame: dict[str, list[object]] = {
+        "setting": [row.number for row in rows],
+        "state": [row.state for row in rows],
+        "best": [row.number in best for row in rows],
+        "as_good_as_best": [row.number in (bold or best) for row in rows],
+        **{name: _alike([row.params.get(name) for row in rows]) for name in names},
+    }
+    for metric in metrics:
+        frame[metric] = [row.metrics.get(metric) for row in rows]
+        frame[f"{metric}_sd"] = [row.spreads.get(metric, (None, 0))[0] for row in rows]
+        frame[f"{metric}_n"] = [row.spreads.get(metric, (None, 0))[1] for row in rows]
+    key = next((row.protocol.key for row in rows if row.protocol is not None), None)
+    table = pa.table({name: pa.array(values) for name, values in frame.items()})
+    return table if key is None else table.replace_schema_metadata({"protocol": key})
+
+
+def as_csv(frame: pa.Table) -> bytes:
+    """Return a table as CSV with a header."""
+    out = io.BytesIO()
+    pyarrow.csv.write_csv(frame, out)
+    return out.getvalue()
+
+
+def as_parquet(frame: pa.Table) -> bytes:
+    """Return a table as a Parquet file. Its metadata has the key of the protocol."""
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(frame, out)
+    return out.getvalue()
+
+
+def _alike(values: Sequence[object]) -> list[object]:
+    """Return values of one type, because a column of Parquet has one type: numbers, or otherwise texts."""
+    known = [value for value in values if value is not None]
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
+        whole = all(isinstance(value, int) for value in known)
+        return [value if value is None or whole else float(str(value)) for value in values]
+    return [None if value is None else str(value) for value in values]

@@ -1,0 +1,174 @@
+"""The table of settings: means, states of unfinished and pruned settings, verdicts and bold rows."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from coldtune.config import plain
+from coldtune.metrics import Judgement, Protocol, Value
+from coldtune.studies.progress.table import build_table, setting_rows
+from coldtune.studies.progress.verdicts import judge_settings
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.build import build_spec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.outcome import Effort, Rung, TrialOutcome
+from coldtune.studies.storage.record import write_study
+from coldtune.studies.trials.ledger import Ledger, TrialRequest, open_ledger
+
+N = 50
+VARIANTS = "base: digits-quick\nvariants: {a: {}, b: {training.lr: 2.0e-3}, c: {training.lr: 3.0e-3}}\n"
+PROTOCOL = Protocol(
+    extractor="digits", extractor_sha256="ab" * 32, extractor_input="as given", dim=4, dataset="digits",
+    dataset_fingerprint="cd" * 32, image_shape=(1, 16, 16), resize="bilinear", split="validation", num_images=N,
+    reference_images=N, seed=0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def open_study(tmp_path: Path) -> Callable[..., Ledger]:
+    def opened(replicates: int, text: str = VARIANTS, settings: tuple[str, ...] = ()) -> Ledger:
+        (tmp_path / "space.yaml").write_text(text)
+        spec = build_spec("job", tmp_path / "space.yaml", settings=settings)
+        space = Space(spec.space, spec.base, (1, 16, 16))
+        made = open_ledger("study", spec, space, open_storage(tmp_path), replicates=replicates)
+        write_study(made.study, replicates=[replicates])
+        return made
+
+    return opened
+
+
+def outcome(fid: float, folder: Path, seed: int) -> TrialOutcome:
+    """Return the outcome of a trial, with a judgement in `folder` whose images hardly matter."""
+    folder.mkdir(parents=True)
+    influence = 1e-3 * torch.randn(N, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    values = {"fid": Value("fid", fid, N, PROTOCOL)}
+    Judgement(PROTOCOL, values, {"fid": influence - influence.mean()}).save(folder)
+    return TrialOutcome(
+        {"fid": fid, "ssim": 0.9, "nfe": 20.0},
+        plain(PROTOCOL),
+        measured={"sampled": str(folder)},
+        checkpoint=f"train/{seed}",
+        effort=Effort(seconds=2.0),
+    )
+
+
+def run(made: Ledger, folder: Path, fid: Callable[[TrialRequest], float], most: int = 1000) -> None:
+    for _ in range(most):
+        if made.wanted(3) <= 0:
+            return
+        asked = made.ask(3)
+        assert asked is not None
+        made.complete(asked.number, outcome(fid(asked), folder / asked.label, asked.number))
+
+
+FIDS = {"a": [1.0, 1.2, 1.1, 1.3], "b": [1.1, 1.05, 1.25, 1.2], "c": [5.0, 5.2, 5.1, 4.9]}
+
+
+def fid_of(asked: TrialRequest) -> float:
+    return FIDS[asked.point["variant"]][asked.replicate]
+
+
+def test_settings_table_has_mean_and_sd_over_trainings(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    made = open_study(4)
+    run(made, tmp_path / "judged", fid_of)
+    text = build_table(made).files["table.md"]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert lines[0].startswith("| setting | state | variant | FID sampled |")
+    # By hand: the mean of a is 1.15, its deviations ±0.05 and ±0.15, so its sd is sqrt(0.05 / 3) = 0.129.
+    assert "**1.15 ± 0.13 (4)**" in lines[3 - 1]
+    assert "5.05 ± 0.13 (4)" in lines[4]
+    assert "**" not in lines[4], "c is worse than the best"
+    assert "**" in lines[3], "b cannot be told apart from the best"
+    assert " 20 " in lines[2].replace("*", " "), "no training changes the network evaluations"
+    assert "mean ± standard deviation between trainings" in text
+    assert "c is worse than a" in text
+    assert "a has the best mean. It cannot be told apart from b." in text
+
+
+def test_settings_files_have_the_means(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    made = open_study(4)
+    run(made, tmp_path / "judged", fid_of)
+    folder = tmp_path / "files"
+    folder.mkdir()
+    names = [path.name for path in build_table(made).write(folder)]
+    assert sorted(names) == ["table.csv", "table.md", "table.parquet", "table.tex"]
+    frame = pq.read_table(folder / "table.parquet").to_pydict()
+    assert frame["variant"] == ["a", "b", "c"]
+    assert frame["fid"] == pytest.approx([1.15, 1.15, 5.05])
+    assert frame["fid_sd"] == pytest.approx([statistics.stdev(FIDS[name]) for name in "abc"])
+    assert frame["fid_n"] == [4, 4, 4]
+    assert frame["best"] == [True, False, False]
+    assert frame["as_good_as_best"] == [True, True, False]
+    with (folder / "table.csv").open(newline="") as file:
+        assert [row["fid_n"] for row in csv.DictReader(file)] == ["4", "4", "4"]
+    text = (folder / "table.tex").read_text(encoding="utf-8")
+    assert text.isascii(), "any LaTeX engine reads it"
+    lines = [line for line in text.splitlines() if line.endswith("\\\\")]
+    assert len({line.count(" & ") for line in lines}) == 1
+    assert [line.count(r"\textbf") > 0 for line in lines] == [False, True, True, False]
+    for pair in ("{}", "[]"):
+        assert text.count(pair[0]) == text.count(pair[1])
+
+
+def test_settings_table_before_the_end_gives_no_verdict(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    made = open_study(4)
+    run(made, tmp_path / "judged", fid_of, most=7)
+    rows = setting_rows(made)
+    assert [row.state for row in rows] == ["3 of 4 trainings", "2 of 4 trainings", "2 of 4 trainings"]
+    sentences = judge_settings(made).sentences
+    assert sentences[0] == "The base is a. 2 of 4 trainings of each setting, no verdict yet."
+    assert not any("better" in sentence or "worse" in sentence for sentence in sentences)
+
+
+def test_two_trainings_give_no_verdict_on_settings(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    made = open_study(2)
+    run(made, tmp_path / "judged", fid_of)
+    sentences = judge_settings(made).sentences
+    assert any("too few trainings for a verdict" in sentence for sentence in sentences)
+    assert not any("is better than" in sentence or "is worse than" in sentence for sentence in sentences)
+
+
+def test_equal_within_makes_settings_practically_equal(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    made = open_study(4)
+    run(made, tmp_path / "judged", fid_of)
+    assert any("practically equal (within 1)" in sentence for sentence in judge_settings(made, 1.0).sentences)
+
+
+def test_family_of_the_space_decides_what_is_compared(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    made = open_study(4, settings=("comparisons.family=[best]",))
+    run(made, tmp_path / "judged", fid_of)
+    sentences = judge_settings(made).sentences
+    assert sentences[0].startswith("a has the best mean")
+    assert made.spec.name != build_spec("job", tmp_path / "space.yaml").name, "the family is a part of the study"
+
+
+def test_failed_and_pruned_settings_say_how_many_trainings(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    made = open_study(3)
+    while made.wanted(3) > 0:
+        asked = made.ask(3)
+        if asked.label == "0":
+            made.fail(asked.number, "RuntimeError: boom")
+        elif asked.label == "1.1":
+            at = Rung(10, 20, "kid", {"kid": 1.0})
+            made.prunes(asked.number, at)
+            made.prune(asked.number, at)
+        else:
+            made.complete(asked.number, outcome(fid_of(asked), tmp_path / asked.label, asked.number))
+    rows = {row.number: row for row in setting_rows(made)}
+    assert [rows[number].state for number in range(3)] == ["failed (1 of 3)", "pruned (1 of 3)", "finished"]
+    assert rows[0].note == "0 failed: RuntimeError: boom"
+    assert rows[1].note == "1.1 pruned: at step 10 of 20: KID 1"
+    assert "fid" not in rows[1].metrics, "a setting with a pruned training has no mean"
+
+
+@pytest.mark.parametrize("settings", ["comparisons.family=[worst]", "comparisons.equal_within=0", "comparisons.pair=x"])
+def test_comparisons_wrong_value_is_named(settings: str, open_study: Callable[..., Ledger]) -> None:
+    with pytest.raises(ValueError, match=settings.partition("=")[0].replace(".", r"\.")):
+        open_study(2, settings=(settings,))
