@@ -22,6 +22,7 @@ SHAPE = (1, 16, 16)
 HEADS = (
     "Base, ranges, choices", "Base, ranges, choices", "Conditions: `when`", "Variants", "Replicates", "Derived values",
     "Constraints", "Points to try first", "Generation", "Rungs and pruning", "A worked example",
+    "Designs", "Designs",
 )  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def points(space: Space, count: int = 60) -> list[dict]:
 def test_page_has_a_space_under_each_heading(root: Path) -> None:
     assert tuple(head for head, _ in blocks(root)) == HEADS
     for _, text in blocks(root):
-        assert set(yaml.safe_load(text)) & {"vary", "variants"}
+        assert set(yaml.safe_load(text)) & {"vary", "variants", "design"}
 
 
 def test_page_spaces_have_points_that_resolve(spaces: list[tuple[StudySpec, Space]]) -> None:
@@ -134,3 +135,12 @@ def test_generation_space_leaves_at_most_a_thousandth(spaces: list[tuple[StudySp
     assert not all(space.feasible(space.sample(rng)) for _ in range(60)), (
         "without the constraint some points would leave more"
     )
+
+
+def test_designs_have_the_arms_that_the_page_claims(spaces: list[tuple[StudySpec, Space]]) -> None:
+    (factorial, _), (fractional, space) = spaces[-2:]
+    assert factorial.design is not None
+    assert len(factorial.design.arms) + len(factorial.design.skipped) == 5
+    assert fractional.design is not None
+    assert len(fractional.design.arms) == 32 / 4
+    assert all(space.resolve({"variant": arm}) for arm in fractional.design.arms)

@@ -223,7 +223,9 @@ def _join_alternatives(messages: Sequence[str]) -> str:
     start = "input should be "
     if not all(message.startswith(start) for message in unique):
         return " or ".join(unique)
-    *others, last = (message.removeprefix(start).partition(",")[0] for message in unique)
+    # What follows a comma explains a type. Between the quoted values of a Literal, commas separate what is allowed.
+    kinds = (message.removeprefix(start) for message in unique)
+    *others, last = (kind if kind.startswith("'") else kind.partition(",")[0] for kind in kinds)
     return f"{start}{', '.join(others)} or {last}"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import coldtune
 from coldtune.cli import (
+    ablate,
     data,
     evaluate,
     export,
@@ -27,7 +28,7 @@ from coldtune.cli import (
 from coldtune.cli.arguments import Parser
 from coldtune.cli.entry import make_console, run
 
-COMMANDS = (study, evaluate, grid, rerun, restore, export, store, data, presets, gallery, tracking)
+COMMANDS = (study, ablate, evaluate, grid, rerun, restore, export, store, data, presets, gallery, tracking)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -37,11 +37,18 @@ def add(verbs: Commands) -> None:
 
 
 def shipped_spaces() -> dict[str, Path]:
-    """Return the search spaces that come with coldtune by name: of the installed package, or of a checkout."""
+    """Return the search spaces that come with coldtune by name: of the installed package, or of a checkout.
+
+    The name of a space in a folder begins with the folder: `ablations/loss`.
+    """
     package = Path(coldtune.__file__).parent
     folders = [package / "search_spaces", package.parents[1] / "search_spaces"]
     folder = next((folder for folder in folders if folder.is_dir()), None)
-    return {} if folder is None else {path.stem: path for path in folder.glob("*.yaml")}
+    return (
+        {}
+        if folder is None
+        else {str(path.relative_to(folder).with_suffix("")): path for path in folder.rglob("*.yaml")}
+    )
 
 
 def find_space(text: str) -> Path:

@@ -79,6 +79,8 @@ def add(commands: Commands) -> None:
 def _preview(options: argparse.Namespace, console: Console) -> int:
     import torch
 
+    from coldtune.studies.designs.describe import describe_design
+    from coldtune.studies.designs.pilot import describe_detectable, find_pilot
     from coldtune.studies.estimate.cost import count_trainings, estimate_cost
     from coldtune.studies.estimate.preview import MOST_DRAWN, likely, preview
     from coldtune.studies.estimate.timing import time_base
@@ -113,10 +115,15 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
             shared = count_trainings(space, checked.dataset, checked.sources) is not None
             estimate = estimate.scale_to(checked.trials, shared=shared)
     objectives = " and ".join(objective.metric.upper() for objective in spec.objectives)
+    asked = "each arm is tried" if spec.design else f"searched by {spec.search.algorithm.upper()}"
     about = [
         f"{options.space}: around {space.config.base if isinstance(space.config.base, str) else 'an inline base'}, "
-        f"searched by {spec.search.algorithm.upper()}, judged by {objectives}",
+        f"{asked}, judged by {objectives}",
     ]
+    if spec.design is not None:
+        about += [f"{head}: {text}" for head, text in describe_design(spec)]
+        pilot = find_pilot(run_options.home, spec, space, checked.protocol)
+        about += describe_detectable(spec, pilot, checked.replicates)
     console.print(preview(space, checked.protocol, timing, estimate, resources.count, about), highlight=False)
     return 0
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from coldtune.config import Config, parse
+from coldtune.config import Config, Neutral, parse
 from coldtune.diffusion import draws
 from coldtune.diffusion.degradations.base import Degradation, Draw
 
@@ -19,6 +20,7 @@ Restore = Callable[[Tensor, Tensor], Tensor]
 
 StepCallback = Callable[[dict[str, Any]], object]
 
+_RHO = 7.0  # of Karras et al.
 _NEW_DRAW = draws.stream("sampler/new draw")
 
 
@@ -33,8 +35,14 @@ class SamplerConfig(Config):
             are then the same, and with noise they are DDIM (A.6). "resampled" takes a new draw for each application of
             D, so that a single start leads to many images.
         eta: The share of new noise in an estimated noise, at each step. 0 is DDIM and 1 is DDPM (A.8).
-        num_steps: The number of evaluations of the network, in about equal steps on the integer grid T..0. None takes
-            every step, T of them. Fewer steps are cheaper and closer to "direct".
+        num_steps: The number of evaluations of the network. None takes every step, T of them. Fewer steps are cheaper
+            and closer to "direct".
+        schedule: The severities at which the network is evaluated, if there are fewer than T. "uniform" takes about
+            equal steps on the integer grid T..0. "cosine" takes small steps near T, where most is still missing, and
+            large steps near 0. "rho" takes large steps near T and small steps near 0, as Karras et al. (2206.00364,
+            equation 5) with `rho`. A list names the severities, from T downwards. Its length is the number of
+            evaluations.
+        rho: The exponent of the schedule "rho". 1 is uniform. Larger values take smaller steps near 0.
         returns: "x0" is the result of the algorithm. "estimate" is R(x_s, s) of its last step, which has s = 1 if every
             step is made. The authors' tables, except those of blur, call this estimate "sampled". For "naive" and
             "direct" both are equal.
@@ -48,6 +56,11 @@ class SamplerConfig(Config):
     draw: Literal["fixed", "estimated", "resampled"] = "fixed"
     eta: float = Field(default=0.0, ge=0, le=1)
     num_steps: int | None = Field(default=None, ge=1)
+    schedule: Annotated[
+        Literal["uniform", "cosine", "rho"] | Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)],
+        Neutral("uniform"),
+    ] = "uniform"
+    rho: Annotated[float, Field(ge=1, le=100), Neutral(_RHO)] = _RHO
     returns: Literal["x0", "estimate"] = "x0"
     clamp: bool = False
     off_by_one: bool = False
@@ -59,8 +72,21 @@ class SamplerConfig(Config):
                 raise ValueError(
                     f"num_steps = {self.num_steps}: must be left out, because direct restoration is one evaluation"
                 )
+            if self.schedule != "uniform":
+                raise ValueError(f"schedule = {self.schedule!r}: must be left out, as direct restoration has one step")
             if self.draw != "fixed" or self.off_by_one:
                 raise ValueError("draw, off_by_one: must be left out, because direct restoration degrades nothing")
+        if isinstance(self.schedule, tuple):
+            if any(later >= earlier for earlier, later in pairwise(self.schedule)):
+                raise ValueError(f"schedule = {list(self.schedule)}: must fall from T downwards, each severity once")
+            if self.num_steps is not None:
+                raise ValueError(
+                    f"num_steps = {self.num_steps}: must be left out, because the schedule lists its severities"
+                )
+        elif self.schedule != "uniform" and self.num_steps is None:
+            raise ValueError(f"schedule = {self.schedule!r}: needs num_steps, because without it every step is taken")
+        if self.rho != _RHO and self.schedule != "rho":
+            raise ValueError(f"rho = {self.rho}: must be left out, unless schedule = 'rho'")
         if self.eta and self.draw != "estimated":
             raise ValueError(
                 f"eta = {self.eta}: needs draw = 'estimated', because a {self.draw} draw cannot be renewed in part"
@@ -97,13 +123,39 @@ class SamplerConfig(Config):
             steps: T.
 
         Raises:
-            ValueError: If `num_steps` is more than T.
+            ValueError: If `num_steps` is more than T, or a listed schedule does not begin with T.
         """
+        if isinstance(self.schedule, tuple):
+            if self.schedule[0] != steps:
+                raise ValueError(
+                    f"sampler.schedule = {list(self.schedule)}: must begin with T = {steps}, because sampling begins "
+                    "with an image of severity T"
+                )
+            return [*self.schedule, 0]
         count = 1 if self.algorithm == "direct" else self.num_steps or steps
         if count > steps:
             raise ValueError(f"sampler.num_steps = {count}: at most the degradation's steps, {steps}")
         # Rounding half up in integers keeps the list strictly decreasing, because neighbours are at least 1 apart.
-        return [(2 * steps * (count - i) + count) // (2 * count) for i in range(count + 1)]
+        uniform = [(2 * steps * (count - i) + count) // (2 * count) for i in range(count + 1)]
+        if self.schedule == "uniform":
+            return uniform
+        shares = [i / count for i in range(count)]
+        if self.schedule == "cosine":
+            wanted = [steps * math.cos(math.pi / 2 * share) for share in shares]
+        else:
+            high = steps ** (1 / self.rho)
+            # The last evaluation is at severity 1, as the last noise level is the smallest one.
+            wanted = [(high + i / max(count - 1, 1) * (1 - high)) ** self.rho for i in range(count)]
+        return [*_distinct(wanted), 0]
+
+
+def _distinct(wanted: list[float]) -> list[int]:
+    """Round falling numbers to integers that fall too, down to 1 or more. There must be room for that."""
+    rounded: list[int] = []
+    for index, value in enumerate(wanted):
+        below = rounded[-1] - 1 if rounded else math.floor(value + 0.5)
+        rounded.append(max(min(math.floor(value + 0.5), below), len(wanted) - index))
+    return rounded
 
 
 def nfe(sampler: SamplerConfig | Mapping[str, Any], steps: int) -> int:

@@ -8,8 +8,10 @@ class TestPixelate(DegradationSuite):
 
 import pytest
 
-pytest.register_assert_rewrite("coldtune.testing.degradations")  # before its import, so that a failure shows values
+# Before their import, so that a failure shows values.
+pytest.register_assert_rewrite("coldtune.testing.degradations", "coldtune.testing.designs")
 
 from coldtune.testing.degradations import DegradationSuite  # noqa: E402
+from coldtune.testing.designs import DesignSuite  # noqa: E402
 
-__all__ = ["DegradationSuite"]
+__all__ = ["DegradationSuite", "DesignSuite"]

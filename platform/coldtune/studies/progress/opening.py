@@ -11,6 +11,7 @@ from rich.text import Text
 from coldtune.addresses import redact
 from coldtune.stages.trial import short_name
 from coldtune.store.location import StoreLocation
+from coldtune.studies.designs.describe import describe_design
 from coldtune.studies.designs.paper_table import describe_table
 from coldtune.studies.estimate.cost import count_trainings, describe_variants
 from coldtune.studies.preflight.capacity import TrialResources
@@ -54,6 +55,7 @@ def _lines(checked: Checked, ledger: Ledger, uri: str) -> Iterator[tuple[str, st
     """Yield the lines of the opening, each with its heading."""
     spec, space, protocol = checked.spec, checked.space, checked.protocol
     yield from describe_table(spec)
+    yield from describe_design(spec)
     interrupted = [ledger.label(number) for number in ledger.interrupted()]
     if ledger.replicated:
         yield "asks", f"{_asks(checked)}{_trained_before(checked, ledger, interrupted)}"

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from coldtune.metrics import Judgement, compare
 from coldtune.reports.networks import describe_networks
+from coldtune.studies.designs.effect_report import report_effects
 from coldtune.studies.progress.savings import describe_reuse, describe_untrained_steps
 from coldtune.studies.progress.table import StudyTable, describe_unknown_threads
 from coldtune.studies.progress.text import metric_name, metric_value, print_line, spread_value
@@ -21,6 +22,10 @@ def print_results(console: Console, reader: StudyReader, table: StudyTable) -> N
     A table of the paper stands alone, because it has its own lines below it.
     """
     console.print(table.terminal)
+    if (effects := report_effects(reader)) is not None:
+        console.print(effects.table())
+        for note in effects.notes:
+            console.print(note, highlight=False)
     best = reader.best()
     if best is None or reader.spec.table is not None:
         return

@@ -13,6 +13,7 @@ from coldtune.files import write_file
 from coldtune.reports.paper.text import TerminalTable, latex, markdown
 from coldtune.reports.settings import as_csv, as_parquet, settings_frame, settings_latex
 from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, trial_table
+from coldtune.studies.designs.effect_report import report_effects
 from coldtune.studies.designs.paper_table_report import fill_table
 from coldtune.studies.progress.savings import describe_reuse
 from coldtune.studies.progress.text import STATE_NAMES, metric_name
@@ -72,6 +73,8 @@ def build_table(reader: StudyReader, stopped: Collection[int] = (), equal_within
         None, (*verdicts.sentences, describe_reuse(reader.trials()), describe_unknown_threads(reader))
     ):
         text += f"- {sentence}\n"
+    if (effects := report_effects(reader)) is not None:
+        text += f"\n{effects.markdown()}"
     files: dict[str, str | bytes] = {"table.md": text}
     if reader.replicated:
         frame = settings_frame(rows, best, bold)

@@ -46,19 +46,44 @@ def normalize_space(config: SpaceConfig, base: Mapping[str, Any]) -> SpaceConfig
             raise ValueError(f"{where}: lists {len(listed):,} entries, but at most {_MOST_LISTED:,} are allowed")
     for name, changes in config.variants.items():
         _check_variant(name, changes)
-    keys = _Keys(config, base)
+    keys = _Keys(config.variants, base)
     vary = {path: _normalize_vary(path, vary, keys) for path, vary in config.vary.items()}
     _check_short_names(list(vary))
     first = tuple({path: keys.soften(path, value) for path, value in point.items()} for point in config.first)
     return config.model_copy(update={"vary": vary, "first": first})
 
 
+def normalize_levels(
+    where: str, path: str, levels: Sequence[Any], when: Mapping[str, Sequence[Any]], base: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, tuple[Any, ...]]]:
+    """Return the listed values of a key, and those of its conditions, each in the type of its key.
+
+    Args:
+        where: The place of the key in the user's file. Errors show it.
+        path: The dotted key.
+        levels: The values of the key.
+        when: The values of its conditions, by dotted key.
+        base: The configuration to which the key belongs.
+
+    Raises:
+        ValueError: If a value does not fit the key, or the key is a section. The message names the key.
+    """
+    if path in _KINDS or path in TrialConfig.model_fields:
+        raise ValueError(f"{where}: is a section. Name one of its keys, as {path}.KEY.")
+    keys = _Keys({}, base)
+    converted = tuple(_at(f"{where}.levels.{place}", keys, path, value) for place, value in enumerate(levels))
+    softened = {key: tuple(keys.soften(key, value) for value in values) for key, values in when.items()}
+    if empty := [key for key, values in softened.items() if not values]:
+        raise ValueError(f"{where}.when.{empty[0]} = []: needs at least one value")
+    return converted, softened
+
+
 class _Keys:
     """The types of a trial's keys. They depend on the kinds of the degradation and the prior."""
 
-    def __init__(self, config: SpaceConfig, base: Mapping[str, Any]) -> None:
+    def __init__(self, variants: Mapping[str, Mapping[str, Any]], base: Mapping[str, Any]) -> None:
         self._kinds: dict[str, set[str]] = {section: {_kind(base.get(section))} for section in _KINDS}
-        for changes in config.variants.values():
+        for changes in variants.values():
             for section, kinds in self._kinds.items():
                 tree: dict[str, Any] = {}
                 for path, value in changes.items():

@@ -18,6 +18,8 @@ from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.space.design import SECTIONS as DESIGN_SECTIONS
+from coldtune.studies.space.design import build_design
 from coldtune.studies.space.written import normalize_space
 from coldtune.studies.spec.comparisons import Comparisons
 from coldtune.studies.spec.image_size import warn_of_image_size
@@ -58,7 +60,7 @@ def build_spec(
         ValueError: If a key or a value is wrong. The message names it.
     """
     tree = read_yaml(space_file)
-    allowed = [*SpaceConfig.model_fields, *SECTIONS, "rungs", "objective", "replicates"]
+    allowed = [*SpaceConfig.model_fields, *DESIGN_SECTIONS, *SECTIONS, "rungs", "objective", "replicates"]
     if unknown := [name for name in tree if name not in allowed]:
         raise ValueError(f"{space_file}: {unknown[0]}: unknown section; allowed: {', '.join(allowed)}")
     if "base" not in tree:
@@ -78,10 +80,15 @@ def build_spec(
     base = change_base(base, sections, seed=seed, settings=settings)
     objective, *also = _read_objectives(tree)
     replicates = read_replicates(tree.pop("replicates", 1))
-    space = normalize_space(parse(SpaceConfig, tree, space_file.name), base)
+    design = None
+    if any(name in tree for name in DESIGN_SECTIONS):
+        shape = presets.image_shape(base)
+        space, design, searched = build_design(tree, base, shape, space_file.name, seed or 0)
+    else:
+        space = searched = normalize_space(parse(SpaceConfig, tree, space_file.name), base)
     # An image size that cannot be had needs no warning.
     check_restorer(parse(RestorerConfig, base["restorer"], "restorer"), presets.image_shape(base))
-    warn_of_image_size(written_base, base, space)
+    warn_of_image_size(written_base, base, searched)
     return StudySpec(
         job=job,
         space=space,
@@ -93,6 +100,7 @@ def build_spec(
         seed=seed or 0,
         replicates=replicates,
         comparisons=parse(Comparisons, sections["comparisons"], "comparisons"),
+        design=design,
     )
 
 

@@ -19,6 +19,8 @@ from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
 from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.space.design import DesignRecord
+from coldtune.studies.spec.ablation import AblationRecord
 from coldtune.studies.spec.comparisons import Comparisons
 from coldtune.studies.spec.replicates import MOST_REPLICATES
 from coldtune.yaml_files import read_yaml
@@ -48,6 +50,9 @@ class StudySpec(Config):
             the trials that it knows. The same command resumes the study, and another `--import` starts another study.
             The trials are copied when the study begins, so later changes of the imported studies have no effect.
         table: The table of the paper that the variants fill (`coldtune.studies.designs.paper_table`).
+        design: The design whose arms the variants are (`coldtune.studies.space.design`).
+        ablation: The changes between two settings of another study, whose steps the variants are
+            (`coldtune.studies.spec.ablation`).
         threads: The CPU threads of every process that computes on the CPU. They decide the last bits of all results.
             None for a study that began when the number followed from the trials that ran at once.
         replicates: The trainings of each setting with which the study began. Each has another training seed.
@@ -65,6 +70,8 @@ class StudySpec(Config):
     seed: int = Field(default=0, ge=0, lt=SEEDS)
     imports: tuple[str, ...] = ()
     table: str | None = None
+    design: Annotated[DesignRecord | None, Neutral(None)] = None
+    ablation: Annotated[AblationRecord | None, Neutral(None)] = None
     threads: Annotated[int | None, Neutral(None)] = Field(default=None, ge=1, le=MOST_THREADS)
     replicates: Annotated[int, Neutral(1)] = Field(default=1, ge=1, le=MOST_REPLICATES)
     comparisons: Annotated[Comparisons, Neutral(Comparisons())] = Comparisons()

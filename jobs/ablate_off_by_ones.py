@@ -1,0 +1,23 @@
+"""What do the off-by-ones of the authors' code change? All combinations of three of them.
+
+    uv run jobs/ablate_off_by_ones.py                                    # scikit-learn's digits on this machine
+    uv run jobs/ablate_off_by_ones.py --replicates 10                    # more trainings of each
+    uv run jobs/ablate_off_by_ones.py --dataset mnist --data-dir DATA \\
+        --set data.image_size=32 degradation.sigma.start=1.49618
+    ray job submit --working-dir . -- python jobs/ablate_off_by_ones.py  # the same on a cluster
+
+The same command resumes the study. Its arms are in search_spaces/ablations/off-by-ones.yaml.
+docs/ablations.md says how to read the result.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# A copy that was submitted to a cluster runs its own code, whether coldtune is installed there or not.
+sys.path.insert(0, str(ROOT / "platform"))
+
+from coldtune.cli.job import main  # noqa: E402
+
+if __name__ == "__main__":
+    main("ablate_off_by_ones", ROOT / "search_spaces" / "ablations" / "off-by-ones.yaml", __doc__)

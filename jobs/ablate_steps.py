@@ -1,0 +1,23 @@
+"""How many steps do the degradation (T) and the sampler (NFE) need? All combinations, with the same x_T.
+
+    uv run jobs/ablate_steps.py                                    # scikit-learn's digits on this machine
+    uv run jobs/ablate_steps.py --replicates 10                    # more trainings of each
+    uv run jobs/ablate_steps.py --dataset mnist --data-dir DATA \\
+        --set data.image_size=32 degradation.kernel_size=13 degradation.sigma.start=1.00249
+    ray job submit --working-dir . -- python jobs/ablate_steps.py  # the same on a cluster
+
+The same command resumes the study. Its arms are in search_spaces/ablations/steps.yaml.
+docs/ablations.md says how to read the result.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# A copy that was submitted to a cluster runs its own code, whether coldtune is installed there or not.
+sys.path.insert(0, str(ROOT / "platform"))
+
+from coldtune.cli.job import main  # noqa: E402
+
+if __name__ == "__main__":
+    main("ablate_steps", ROOT / "search_spaces" / "ablations" / "steps.yaml", __doc__)

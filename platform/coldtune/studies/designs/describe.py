@@ -1,0 +1,40 @@
+"""What a design or an ablation is about to try, as headings and texts for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from coldtune.studies.designs.effects import label_of_change
+from coldtune.studies.space.design import DesignRecord
+from coldtune.studies.spec.ablation import AblationRecord
+from coldtune.studies.spec.study import StudySpec
+
+
+def describe_design(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    """Yield headings and texts about the arms of a study. Nothing is yielded for a study without a design."""
+    if spec.design is not None:
+        yield from _describe_arms(spec.design)
+    if spec.ablation is not None:
+        yield from _describe_path(spec.ablation)
+
+
+def _describe_arms(record: DesignRecord) -> Iterator[tuple[str, str]]:
+    kind, factors = record.kind, record.described_factors()
+    yield "design", f"{kind.describe(factors)}: {len(record.arms)} arms over {', '.join(f.name for f in factors)}"
+    for sentence in kind.aliases(factors):
+        yield "aliases", sentence
+    for arm, reason in record.skipped.items():
+        yield "skips", f"{arm}: {reason}"
+    for arm, other in record.merged.items():
+        yield "merges", f"{arm} is the same trial as {other}"
+
+
+def _describe_path(record: AblationRecord) -> Iterator[tuple[str, str]]:
+    yield "ablates", f"trial {record.trial} of {record.study}, back to the base in this order"
+    for number, (name, change) in enumerate(record.changes.items(), 1):
+        yield "", f"{number}. {label_of_change(change)}"
+        if change.alone is None:
+            yield "skips", f"{name} alone on the base: {change.why_not}"
+    for step in record.path:
+        for name, reason in step.skipped.items():
+            yield "skips", f"the step of {name}, which is taken back with the next: {reason}"

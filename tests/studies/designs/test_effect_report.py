@@ -1,0 +1,130 @@
+"""The table of effects: its intervals, and what it says while trainings are missing."""
+
+from __future__ import annotations
+
+import io
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from coldtune import presets
+from coldtune.studies.designs.effect_report import EffectReport, report_effects
+from coldtune.studies.space.validate import build_space
+from coldtune.studies.spec.build import build_spec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.outcome import StoredStage, TrialOutcome
+from coldtune.studies.trials.ledger import Ledger, TrialRequest, open_ledger
+
+LOSS = "base: digits-quick\ndesign: {kind: one_factor}\nfactors: {training.loss: [l1, l2]}\n"
+SAMPLER = "base: digits-quick\ndesign: {kind: one_factor}\nfactors: {sampler.algorithm: [tacos, naive]}\n"
+
+
+def study(folder: Path, space: str, replicates: int) -> Ledger:
+    (folder / "space.yaml").write_text(space)
+    spec = build_spec("design", folder / "space.yaml")
+    built = build_space(spec.space, spec.base, presets.image_shape(spec.base))
+    return open_ledger("design", spec, built, open_storage(folder), replicates=replicates)
+
+
+def run(made: Ledger, fid: Callable[[TrialRequest], float], trials: int = 100) -> EffectReport:
+    """Tell some trials without running them. The network of a trial depends on its training alone."""
+    while trials and made.wanted(2) > 0:
+        asked = made.ask(2)
+        assert asked is not None
+        network = str(asked.config.training.trajectory())
+        outcome = TrialOutcome({"fid": fid(asked)}, stages=(StoredStage("train", network, False, 1.0),))
+        made.complete(asked.number, outcome)
+        trials -= 1
+    report = report_effects(made)
+    assert report is not None
+    return report
+
+
+def text(report: EffectReport) -> str:
+    console = Console(width=400, file=io.StringIO())
+    console.print(report.table(), *report.notes)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_effect_of_independent_trainings_has_the_interval_of_welch(tmp_path):
+    values = {"l1": [1.0, 1.25, 1.5, 1.0, 0.75], "l2": [2.0, 2.5, 3.5, 2.0, 3.0]}
+    report = run(study(tmp_path, LOSS, 5), lambda asked: values[asked.config.training.loss][asked.config.training.seed])
+    (row,) = report.rows
+    assert row.difference is not None
+    assert row.difference.value == pytest.approx(statistics.fmean(values["l2"]) - statistics.fmean(values["l1"]))
+    welch = stats.ttest_ind(values["l2"], values["l1"], equal_var=False).confidence_interval(0.95)
+    assert row.interval is not None
+    # The first look spends 80 % of the error, so that trainings may be added later.
+    assert row.interval.low < welch.low
+    assert row.interval.high > welch.high
+    assert row.interval.high - row.interval.low < 1.2 * (welch.high - welch.low)
+
+
+def test_effect_of_arms_with_one_network_is_paired(tmp_path):
+    """The luck of a training is common to both samplers, so it cancels."""
+    luck = [0.0, 10.0, -10.0, 20.0, 5.0]
+
+    def fid(asked: TrialRequest) -> float:
+        naive = asked.config.sampler.algorithm == "naive"
+        return luck[asked.config.training.seed] + (1.0 + 0.01 * asked.config.training.seed) * naive
+
+    (row,) = run(study(tmp_path, SAMPLER, 5), fid).rows
+    assert row.difference is not None
+    assert row.difference.paired
+    assert row.interval is not None
+    assert 0.9 < row.interval.low < 1.02 < row.interval.high < 1.1
+
+
+def test_effect_of_trainings_paired_by_seed_is_paired_only_if_the_space_says_so(tmp_path):
+    luck = [0.0, 10.0, -10.0, 20.0, 5.0]
+
+    def fid(asked: TrialRequest) -> float:
+        worse = asked.config.training.loss == "l2"
+        return luck[asked.config.training.seed] + (1.0 + 0.01 * asked.config.training.seed) * worse
+
+    for number, (more, paired) in enumerate((("", False), ("comparisons: {pair: seed}\n", True))):
+        (folder := tmp_path / str(number)).mkdir()
+        (row,) = run(study(folder, LOSS + more, 5), fid).rows
+        assert row.difference is not None
+        assert row.difference.paired == paired
+        assert row.interval is not None
+        assert (row.interval.low > 0) == paired
+
+
+def test_effects_have_no_interval_while_trainings_are_missing(tmp_path):
+    made = study(tmp_path, LOSS, 3)
+    report = run(made, lambda asked: float(asked.number), trials=5)
+    assert [row.interval for row in report.rows] == [None]
+    assert "5 of 6 trainings, no intervals yet" in text(report)
+    report = run(made, lambda asked: float(asked.number))
+    assert all(row.interval is not None for row in report.rows)
+    assert "Intervals are over trainings, with 3 trainings of each arm, adjusted for 1 effect" in text(report)
+
+
+def test_effects_of_one_training_are_said_to_be_those_of_networks(tmp_path):
+    report = run(study(tmp_path, LOSS, 1), lambda asked: float(asked.number))
+    assert report.rows[0].interval is None
+    assert "differences are those of networks and not of settings" in text(report)
+
+
+def test_effects_of_two_trainings_are_too_few_for_a_verdict(tmp_path):
+    report = run(study(tmp_path, LOSS, 2), lambda asked: float(asked.number))
+    assert "2 trainings of an arm are too few for a verdict about settings" in text(report)
+
+
+def test_effects_in_markdown_are_a_table_with_notes(tmp_path):
+    made = study(tmp_path, LOSS, 3)
+    lines = run(made, lambda asked: float(asked.number)).markdown().splitlines()
+    assert lines[0] == "| effect | FID | 95 % CI |"
+    assert lines[3].startswith("| loss=l2 instead of l1 | ")
+    assert lines[-1].startswith("- Intervals are over trainings")
+
+
+def test_study_without_a_design_has_no_effects(tmp_path):
+    made = study(tmp_path, "base: digits-quick\nvariants: {a: {}, b: {training.loss: l2}}\n", 1)
+    assert report_effects(made) is None
