@@ -14,6 +14,7 @@ from PIL import Image, ImageSequence
 from safetensors.torch import save_file
 
 from coldtune import cli
+from coldtune.cli.grid_cells import choose, describe_value, everything
 from coldtune.config import plain
 from coldtune.store.store import Store
 from coldtune.studies.space.space import Space
@@ -117,6 +118,21 @@ def test_grid_cell_of_several_trials_shows_the_best(grid):
     assert "8 / naive: trial 4 failed" in said
     assert "8 / direct" not in said
     assert "3 of 6 cells have no finished trial" in said
+
+
+def test_grid_cell_of_replicates_shows_the_first_training_and_the_mean(tmp_path: Path) -> None:
+    """Setting a has the best training, and setting b the best mean. Neither shows its luckiest training."""
+    (tmp_path / "space.yaml").write_text("base: digits-quick\nvariants: {a: {}, b: {training.lr: 2.0e-3}}\n")
+    spec = build_spec("job", tmp_path / "space.yaml")
+    space = Space(spec.space, spec.base, (1, 16, 16))
+    ledger = open_ledger("study", spec, space, open_storage(tmp_path), replicates=2)
+    fids = {"0": 5.0, "0.1": 1.0, "1": 3.0, "1.1": 2.0}
+    while ledger.wanted(2) > 0:
+        asked = ledger.ask(2)
+        ledger.complete(asked.number, TrialOutcome({"fid": fids[asked.label]}))
+    ((choice,),) = choose(ledger, everything(), everything())
+    assert choice.describe() == "trial 1, best of 2"
+    assert describe_value(ledger, choice) == f"FID 2.5 ± {0.5 * 2**0.5:.2g} (2)"
 
 
 def test_grid_takes_dotted_keys_and_one_axis(grid):

@@ -190,7 +190,7 @@ class _Drawing:
             return Cell(None, [choice.describe()])
         if images is None:
             return Cell(None, [f"trial {choice.name(choice.trial.number)}: its images cannot be read"])
-        lines = [choice.describe(), describe_value(self.reader, choice.trial), *([more] if more else [])]
+        lines = [choice.describe(), describe_value(self.reader, choice), *([more] if more else [])]
         return Cell(self._with_difference(images), lines)
 
     def _original(self) -> Cell:
@@ -220,7 +220,9 @@ class _Drawing:
         same = "image" if self.count == 1 else f"{self.count} images"
         foot = [f"Every cell shows the same {same}."]
         if any(choice.finished > 1 for row in self.choices for choice in row):
-            foot[0] += f" Of several finished trials, it shows the best by {metric}."
+            foot[0] += f" Of several settings, it shows the best by {metric}."
+        if any(choice.spread and choice.spread.n > 1 for row in self.choices for choice in row):
+            foot.append(f"{metric}: mean ± standard deviation (trainings). The images are those of the first training.")
         if animate:
             foot[0] += f" {metric} is that of the images at s = 0."
         if self.difference:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from coldtune.studies.progress.text import STATE_NAMES, metric_name
 from coldtune.studies.space.distributions import write_value
 from coldtune.studies.space.space import Space
 from coldtune.studies.storage.record import TrialRecord
+from coldtune.studies.storage.settings import Setting, Spread
 from coldtune.studies.trials.reading import StudyReader
 
 _MOST_VALUES = 12  # of a numeric key, before its values are grouped
@@ -43,18 +44,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Choice:
-    """The trials of a cell.
+    """The settings of a cell.
 
     Attributes:
-        trial: The best of the finished trials by the first objective. None if no trial has finished.
-        finished: The number of finished trials.
-        others: The trials that have not finished, by number.
+        trial: The first finished training of the best setting by the mean of the first objective. It is not the best
+            training, because that would show luck. None if no trial has finished.
+        finished: The number of settings with finished trials.
+        others: The trials of the other settings, by number.
+        spread: The first objective over the finished trainings of the best setting.
         name: Returns the name of a trial for users from its number.
     """
 
     trial: FrozenTrial | None
     finished: int
     others: Sequence[FrozenTrial]
+    spread: Spread | None = None
     name: Callable[[int], str] = str
 
     def describe(self) -> str:
@@ -116,12 +120,14 @@ def group_values(space: Space, flag: str, name: str, trials: Iterable[FrozenTria
 
 
 def choose(reader: StudyReader, rows: Sequence[Group], columns: Sequence[Group]) -> list[list[Choice]]:
-    """Return the trial that represents each cell: of several finished trials, the best by the first objective."""
-    trials = [trial for trial in reader.trials() if trial.state != TrialState.WAITING]
+    """Return the trial that represents each cell: of several settings, the best by the mean of the first objective."""
+    settings = [setting for setting in reader.settings() if setting.asked]
     chosen = []
     for row in rows:
-        there = [trial for trial in trials if row.holds(trial.params)]
-        chosen.append([_choice(reader, [trial for trial in there if column.holds(trial.params)]) for column in columns])
+        there = [setting for setting in settings if row.holds(setting.point)]
+        chosen.append(
+            [_choice(reader, [setting for setting in there if column.holds(setting.point)]) for column in columns]
+        )
     return chosen
 
 
@@ -150,9 +156,12 @@ def protocol_of(study: str, choices: Iterable[Choice]) -> Protocol:
     return found[0]
 
 
-def describe_value(reader: StudyReader, trial: FrozenTrial) -> str:
-    """Return the first objective of a finished trial, for example `FID 1.03`."""
-    return f"{metric_name(reader.spec.objective.metric)} {trial.values[0]:.4g}"
+def describe_value(reader: StudyReader, choice: Choice) -> str:
+    """Return the first objective of a choice, for example `FID 1.03`, or `FID 1.03 ± 0.2 (5)` of five trainings."""
+    assert choice.spread is not None
+    spread, name = choice.spread, metric_name(reader.spec.objective.metric)
+    several = "" if spread.sd is None else f" ± {spread.sd:.2g} ({spread.n})"
+    return f"{name} {spread.mean:.4g}{several}"
 
 
 def sampled_images(reader: StudyReader, trial: FrozenTrial, count: int) -> Tensor | None:
@@ -198,10 +207,13 @@ def _read(file: Path, count: int) -> dict[str, Tensor]:
         return {}
 
 
-def _choice(reader: StudyReader, trials: Sequence[FrozenTrial]) -> Choice:
-    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    best = min(finished, key=reader.rank, default=None)
-    return Choice(best, len(finished), [trial for trial in trials if trial.state != TrialState.COMPLETE], reader.label)
+def _choice(reader: StudyReader, settings: Sequence[Setting]) -> Choice:
+    finished = [setting for setting in settings if setting.finished]
+    others = [trial for setting in settings if not setting.finished for trial in setting.trials.values()]
+    if not finished:
+        return Choice(None, 0, others, name=reader.label)
+    best = min(finished, key=reader.rank_setting)
+    return Choice(next(iter(best.finished.values())), len(finished), others, Spread.of(best.values()), reader.label)
 
 
 def _single(name: str, value: Any) -> Group:
