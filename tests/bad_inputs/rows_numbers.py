@@ -35,6 +35,8 @@ ROWS: list[Row] = [
     flag("trials-zero", "--trials=0", says=["--trials 0", "at least 1"]),
     flag("replicates-zero", "--replicates=0", says=["--replicates 0", "at least 1"]),
     flag("replicates-huge", "--replicates=1001", says=["--replicates 1001", "1,000"]),
+    *(flag(f"confirm-{count}", f"--confirm={count}", says=[f"--confirm {count}", "3 to 1,000", "0 turns"])
+      for count in (-1, 1, 2, 1001)),
     flag("trials-negative", "--trials=-3", says=["--trials -3", "at least 1"]),
     flag("trials-huge", f"--trials={HUGE}", says=["--trials", HUGE, "at most"]),
     flag("trials-million", "--trials=10000001", says=["--trials 10000001", "at most"]),

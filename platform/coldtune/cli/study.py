@@ -63,6 +63,12 @@ def add(commands: Commands) -> None:
         "--replicates", type=int, metavar="K", help="trainings of each setting (default: as in the last start)"
     )
     resume.add_argument(
+        "--confirm",
+        type=int,
+        metavar="K",
+        help="new trainings of the best settings of a search, judged on test (default: as in the last start)",
+    )
+    resume.add_argument(
         "--join", action="store_true", help="if another driver already runs the study, run trials beside it"
     )
     resume.add_argument("--retry-failed", action="store_true", help="ask every failed trial of the study again, once")
@@ -176,6 +182,8 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
     start = folder.start() | {"storage": folder.storage(file), "tracking_uri": folder.tracking_uri(file)}
     if file is not None:
         start["password_file"] = str(file.expanduser().absolute())
+    if options.confirm is not None:
+        start["confirm"] = options.confirm
     given = {
         "name": folder.name,
         "resume": True,

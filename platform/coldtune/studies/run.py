@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing, suppress
+from dataclasses import replace
 
 import torch
 from rich.console import Console
 
 from coldtune.faults import describe_error, machine_fault
+from coldtune.studies.designs.confirm import build_confirmation, describe_earlier
 from coldtune.studies.execution.cluster import Cluster, NotStartedError
 from coldtune.studies.execution.ray_watchdog import INTERRUPTED
 from coldtune.studies.execution.session import Session, is_new, open_session, prepare_target
@@ -25,12 +28,15 @@ from coldtune.studies.progress.closing import (
 )
 from coldtune.studies.progress.events import StoppedError
 from coldtune.studies.progress.opening import print_opening
+from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.errors import StorageGoneError
 
 
 def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
-    """Run or resume a study until it has its trials.
+    """Run or resume a study until it has its trials, then confirm its best settings if the options say so.
+
+    The confirmation is a study of its own. If several drivers run the search, the leading driver confirms.
 
     Returns:
         The exit code of the process. 0: the study has its trials. 130: the run was interrupted, or Ray died or did not
@@ -42,6 +48,31 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
             Ray starts and before anything is spent.
     """
     torch.set_num_threads(1)  # the driver computes nothing large, and its trials need the cores
+    code, confirmation = _run_to_end(spec, options, console)
+    if confirmation is None:
+        return code
+    again = _options_of_confirmation(confirmation, options)
+    console.print()
+    return _run_to_end(confirmation, again, console)[0]
+
+
+def _options_of_confirmation(spec: StudySpec, options: RunOptions) -> RunOptions:
+    """Return the options of the search for its confirmation."""
+    started = StudyFolder(options.home, spec.name).exists
+    return replace(
+        options,
+        name=None,
+        trials=None,
+        resume=False,
+        confirm=0,
+        replicates=options.confirm,
+        retry_failed=options.retry_failed and started,
+        begun=time.monotonic(),
+    )
+
+
+def _run_to_end(spec: StudySpec, options: RunOptions, console: Console) -> tuple[int, StudySpec | None]:
+    """Run a study. Return the exit code, and the study that this process has to run afterwards."""
     checked = _check(spec, options)
     try:
         new = is_new(checked)  # reads the study's storage, before anything is made
@@ -52,12 +83,13 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
                     ray.open()
                 except NotStartedError as error:
                     print_failure(console, f"{error} Nothing was written. Start the same command again.")
-                    return INTERRUPTED
+                    return INTERRUPTED, None
             with open_session(checked, target, console) as session:
-                return _run(session, ray, console)
+                code = _run(session, ray, console)
+                return code, None if code else _confirmation(session, console)
     except StorageGoneError as error:
         print_storage_lost(console, error, checked)
-        return INTERRUPTED
+        return INTERRUPTED, None
     except Exception as error:
         fault = _machine_fault(error)
         if fault is None:
@@ -65,7 +97,7 @@ def run_study(spec: StudySpec, options: RunOptions, console: Console) -> int:
         with suppress(OSError):  # the output may go to the same disk
             print_machine_fault(console, checked, fault)
             print_resume(console, checked)
-        return STOPPED
+        return STOPPED, None
 
 
 def _check(spec: StudySpec, options: RunOptions) -> Checked:
@@ -103,6 +135,20 @@ def _run(session: Session, ray: Cluster, console: Console) -> int:
         code = STOPPED
     print_closing(console, checked, ledger, target, finished=code == 0)
     return STOPPED if code == 0 and ended_in_vain(checked, ledger) else code
+
+
+def _confirmation(session: Session, console: Console) -> StudySpec | None:
+    """Return the confirmation of a finished search. None if there is nothing to confirm, or another driver does it."""
+    confirm, ledger = session.checked.options.confirm, session.ledger
+    if not confirm:
+        return None
+    if not ledger.lease.leads():
+        console.print("The leading driver confirms the best settings.")
+        return None
+    spec = build_confirmation(ledger, confirm)
+    for sentence in () if spec is None else describe_earlier(session.checked.folder, spec):
+        console.print(sentence, highlight=False, soft_wrap=True)
+    return spec
 
 
 def _machine_fault(error: Exception) -> str | None:

@@ -1,9 +1,10 @@
-"""What a design or an ablation is about to try, as headings and texts for people."""
+"""What a design, an ablation or a confirmation is about to try, as headings and texts for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from coldtune.studies.designs.confirm import describe_chosen
 from coldtune.studies.designs.effects import label_of_change
 from coldtune.studies.space.design import DesignRecord
 from coldtune.studies.spec.ablation import AblationRecord
@@ -16,6 +17,12 @@ def describe_design(spec: StudySpec) -> Iterator[tuple[str, str]]:
         yield from _describe_arms(spec.design)
     if spec.ablation is not None:
         yield from _describe_path(spec.ablation)
+    if (record := spec.confirmation) is not None:
+        yield "confirms", f"{describe_chosen(record)}, of the search {record.study}"
+        yield (
+            "",
+            f"with training seeds from {spec.base['training']['seed']} on, which the search has not used, and on test",
+        )
 
 
 def _describe_arms(record: DesignRecord) -> Iterator[tuple[str, str]]:

@@ -154,9 +154,12 @@ class _StudyRun:
         self.screen.close()
 
     def _wrap_up(self, job: dispatch.Jobs, resources: TrialResources) -> None:
-        """Measure the best trial on test and write the table. Only the leading driver does, after the last trial."""
+        """Measure the best trial on test and write the table. Only the leading driver does, after the last trial.
+
+        A confirmation replaces the measurement on test.
+        """
         checked, ledger = self.session.checked, self.session.ledger
-        if checked.space.size is None:
+        if checked.space.size is None and not checked.options.confirm:
             dispatch.on_test(checked, ledger, self.runs, job, resources, self.console)
         table = build_table(ledger, equal_within=checked.options.equal_within)
         for path in table.write(checked.folder.path):

@@ -30,6 +30,8 @@ from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.space import Space
 from coldtune.studies.space.validate import build_space, check_seeds, warn_of_seeds
 from coldtune.studies.spec.comparisons import check_equal_within
+from coldtune.studies.spec.confirmation import JOB
+from coldtune.studies.spec.confirmation_checks import check_confirm
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.replicates import MOST_REPLICATES
@@ -94,12 +96,15 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
         ValueError: If the study would fail. The message names the key or the flag.
     """
     _check_options(options, spec.threads or 1)
+    check_confirm(spec, options.confirm)
     if runs and options.storage:
         check_kind(options.storage)
     if runs and options.tracking_uri:
         tracking.check_server(options.tracking_uri)
     check_pruning(spec)
     folder = _find_folder(spec, options)
+    if options.confirm:
+        StudyFolder(options.home, f"{JOB.format(search=folder.name)}-000000")  # raises if the name is too long
     if folder.exists:
         spec = spec.with_threads_of(folder.spec())
     store = _find_store(folder, options)

@@ -114,6 +114,8 @@ class RunOptions:
         trials: The number of trials in all. None means the number of the last start, or else the default.
         default_trials: The number of trials if neither `--trials` nor an earlier start says it.
         replicates: The trainings of each setting. None means the larger number of the last start and of the spec.
+        confirm: The new trainings of the best settings of a search and of its base, which are judged on the test split
+            after the search. 0 measures the best setting of the search on test instead.
         data_dir: The folder with the dataset's published files. None downloads them.
         name: The study's name. None means the job's name and a hash of the spec.
         resume: True if it is an error that the study does not exist yet.
@@ -149,6 +151,15 @@ class RunOptions:
         "its last start, else as the space says, else 1)",
         "K",
         int,
+    )
+    confirm: int = _option(
+        0,
+        "--confirm",
+        "after a search, train its winner, the next 2 settings and the base K times with new seeds, and judge them on "
+        "the test split (default 0: only measure the best setting on test)",
+        "K",
+        int,
+        kept=True,
     )
     data_dir: Path | None = _option(  # noqa: RUF009 - `_option` is `dataclasses.field`
         None,

@@ -210,6 +210,8 @@ def _replicate_command(checked: Checked, ledger: Ledger) -> str:
     if checked.options.by_name:
         flags = ("--replicates", wanted)
         return coldtune_command("study resume", checked.folder.home, checked.folder.name, flags=flags)
+    if ledger.spec.confirmation is not None:  # the command is that of the search
+        return f"{_without(checked.options.command, '--confirm')} --confirm {wanted}"
     return f"{_without(checked.options.command, '--replicates')} --replicates {wanted}"
 
 

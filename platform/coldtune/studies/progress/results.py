@@ -11,8 +11,10 @@ from coldtune.studies.designs.effect_report import report_effects
 from coldtune.studies.progress.savings import describe_reuse, describe_untrained_steps
 from coldtune.studies.progress.table import StudyTable, describe_unknown_threads
 from coldtune.studies.progress.text import metric_name, metric_value, print_line, spread_value
+from coldtune.studies.space.config import VARIANT
+from coldtune.studies.spec.confirmation import Confirmation
 from coldtune.studies.storage.record import StudyRecord, TestResult, TrialRecord
-from coldtune.studies.storage.settings import Spread, spreads_of
+from coldtune.studies.storage.settings import Setting, Spread, spreads_of
 from coldtune.studies.trials.reading import StudyReader
 
 
@@ -26,10 +28,13 @@ def print_results(console: Console, reader: StudyReader, table: StudyTable) -> N
         console.print(effects.table())
         for note in effects.notes:
             console.print(note, highlight=False)
-    best = reader.best()
+    best = reader.best() if reader.spec.confirmation is None else _winner(reader)
     if best is None or reader.spec.table is not None:
         return
-    compared = _describe_best(reader) if reader.replicated else _compare_with_second(reader, best)
+    if reader.spec.confirmation is not None:
+        compared = describe_confirmed(reader, reader.spec.confirmation)
+    else:
+        compared = _describe_best(reader) if reader.replicated else _compare_with_second(reader, best)
     sentences = [
         describe_reuse(reader.trials()),
         describe_untrained_steps(reader),
@@ -45,6 +50,35 @@ def print_results(console: Console, reader: StudyReader, table: StudyTable) -> N
     if record.images:
         print_line(console, "its images", reader.present_address(record.images["sampled"]))
         print_line(console, "its restorer", reader.present_address(str(record.checkpoint)))
+
+
+def _winner(reader: StudyReader) -> FrozenTrial | None:
+    """Return the first finished training of the setting that a confirmation confirms."""
+    chosen = reader.spec.confirmation
+    assert chosen is not None
+    setting = _setting_of(reader, chosen.winner)
+    return None if setting is None else next(iter(setting.finished.values()), None)
+
+
+def _setting_of(reader: StudyReader, variant: str) -> Setting | None:
+    return next((setting for setting in reader.settings() if setting.point.get(VARIANT) == variant), None)
+
+
+def describe_confirmed(reader: StudyReader, chosen: Confirmation) -> str:
+    """Describe the winner of a search by its new trainings alone, beside the base of the search."""
+    objective = reader.spec.objective.metric
+    values = {}
+    for name in dict.fromkeys([chosen.winner, chosen.base]):
+        setting = _setting_of(reader, name)
+        spread = None if setting is None else setting.spread(objective)
+        values[name] = "no value yet" if spread is None else f"{metric_name(objective)} {spread_value(spread)}"
+    if chosen.winner == chosen.base:
+        who = f"The base won the search {chosen.study} as {chosen.what} {chosen.numbers[chosen.base]}"
+        said = values[chosen.base]
+    else:
+        who = f"The search {chosen.study} chose {chosen.what} {chosen.numbers[chosen.winner]}"
+        said = f"{values[chosen.winner]}, its base {values[chosen.base]}"
+    return f"{who}. On test, with trainings that chose nothing, it has {said}."
 
 
 def _compare_with_second(reader: StudyReader, best: FrozenTrial) -> str:

@@ -98,8 +98,10 @@ class _Judging:
         )
 
     def against_base(self, base: str) -> list[str]:
-        judged = self.judge(Family("base", self.members, base))
-        ranked = sorted(judged.verdicts, key=lambda verdict: not verdict.outcome.decided)
+        chosen = self.reader.spec.confirmation
+        first = chosen.winner if chosen is not None and chosen.winner != base else None
+        judged = self.judge(Family("base", self.members, base, first))
+        ranked = sorted(judged.verdicts, key=lambda verdict: (verdict.a != first, not verdict.outcome.decided))
         if all(verdict.outcome is Outcome.INCOMPLETE for verdict in ranked):
             return [f"The base is {base}. {_incomplete(self.reader)}"]
         shown = ranked[:_MOST_SENTENCES]

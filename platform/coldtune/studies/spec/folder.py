@@ -65,6 +65,7 @@ class StartRecord(BaseModel):
     storage: str | None = None
     workers: int = Field(default=1, ge=1)
     gpus_per_trial: float = Field(default=0.0, ge=0)
+    confirm: int = Field(default=0, ge=0)
     limits: dict[str, Any] = Field(default_factory=dict)
 
 

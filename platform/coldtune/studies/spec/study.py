@@ -22,6 +22,7 @@ from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.design import DesignRecord
 from coldtune.studies.spec.ablation import AblationRecord
 from coldtune.studies.spec.comparisons import Comparisons
+from coldtune.studies.spec.confirmation import Confirmation
 from coldtune.studies.spec.replicates import MOST_REPLICATES
 from coldtune.yaml_files import read_yaml
 
@@ -53,6 +54,8 @@ class StudySpec(Config):
         design: The design whose arms the variants are (`coldtune.studies.space.design`).
         ablation: The changes between two settings of another study, whose steps the variants are
             (`coldtune.studies.spec.ablation`).
+        confirmation: The settings of a search that new trainings judge on the test split
+            (`coldtune.studies.spec.confirmation`).
         threads: The CPU threads of every process that computes on the CPU. They decide the last bits of all results.
             None for a study that began when the number followed from the trials that ran at once.
         replicates: The trainings of each setting with which the study began. Each has another training seed.
@@ -72,6 +75,7 @@ class StudySpec(Config):
     table: str | None = None
     design: Annotated[DesignRecord | None, Neutral(None)] = None
     ablation: Annotated[AblationRecord | None, Neutral(None)] = None
+    confirmation: Annotated[Confirmation | None, Neutral(None)] = None
     threads: Annotated[int | None, Neutral(None)] = Field(default=None, ge=1, le=MOST_THREADS)
     replicates: Annotated[int, Neutral(1)] = Field(default=1, ge=1, le=MOST_REPLICATES)
     comparisons: Annotated[Comparisons, Neutral(Comparisons())] = Comparisons()
