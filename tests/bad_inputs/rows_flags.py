@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bad_row import Row, command, flag, job, space, with_mode
+from bad_row import Row, command, flag, job, setting, space, with_mode
 
 ROWS: list[Row] = [
     # --- argparse's own errors are a single line too
@@ -23,7 +23,10 @@ ROWS: list[Row] = [
           "objective: [{metric: fid}, {metric: nfe}]\n",
           ["--confirm 3", "single objective", "2"], "--confirm=3"),
     job("confirm-paper-table", "--table 1 --confirm 3", says=["--confirm 3", "--replicates 3"], program="paper_table"),
-    job("confirm-design", "--confirm 3", says=["--confirm 3", "--replicates 3"], program="ablate_loss"),
+    space("confirm-design", "base: digits-quick\ndesign: {kind: one_factor}\nfactors: {training.loss: [l1, l2]}\n",
+          ["--confirm 3", "--replicates 3"], "--confirm=3"),
+    setting("confirm-more-images-than-test", "protocol.num_images=360",
+            ["protocol.num_images = 360", "test split", "358"], "--confirm=3", home="digits", data=True),
     command("confirm-resume-one", "study resume {study} --confirm 1", says=["--confirm 1", "3 to 1,000"], home="study"),
     command("confirm-resume-text", "study resume {study} --confirm all", says=["--confirm", "all"], home="study"),
     command("show-equal-within-zero", "study show {study} --equal-within 0", says="--equal-within 0", home="study"),

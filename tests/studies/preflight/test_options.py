@@ -65,6 +65,6 @@ def test_options_help_shows_the_real_defaults() -> None:
     said = {action.dest: re.search(r"\(default (\d\w*)", action.help or "") for action in parser._actions}
     defaults = {option.name: option.default for option in [*fields(RunOptions), *fields(Limits)]}
     shown = {name: found[1] for name, found in said.items() if found}
-    assert shown.keys() == {"workers", "gpus_per_trial", "retries", "max_failures", "patience"}
+    assert shown.keys() == {"confirm", "workers", "gpus_per_trial", "retries", "max_failures", "patience"}
     for name, text in shown.items():
         assert (parse_duration("", text) if text[-1].isalpha() else float(text)) == defaults[name]

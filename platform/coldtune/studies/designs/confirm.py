@@ -67,7 +67,7 @@ def build_confirmation(reader: StudyReader, replicates: int) -> StudySpec | None
         base=base,
         objective=spec.objective,
         seed=spec.seed,
-        threads=spec.threads,
+        threads=spec.threads or 1,
         replicates=replicates,
         comparisons=spec.comparisons.model_copy(update={"family": ("base",)}),
         confirmation=Confirmation(study=search, what=what, winner=winner, base=_BASE, numbers=numbers),

@@ -130,6 +130,8 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     warn_of_seeds(space)
     sources = {name: _prepare_source(name, spec, dataset, options) for name in sorted(space.sources())}
     protocol = _build_protocol(spec, space, dataset)
+    if options.confirm:
+        _check_test_split(spec, dataset)
     if runs and not store.remote:
         store.check(writable=True)
     checked = Checked(spec, options, folder, dataset, sources, space, protocol, trials, store, replicates)
@@ -219,6 +221,12 @@ def _build_protocol(spec: StudySpec, space: Space, dataset: Dataset) -> Protocol
             "protocol.split = 'test': a search judges by validation. The test split is for the chosen trial, once."
         )
     return protocol
+
+
+def _check_test_split(spec: StudySpec, dataset: Dataset) -> None:
+    """Raise ValueError if the study's settings cannot be judged on the test split, where a confirmation judges them."""
+    config = parse(ProtocolConfig, {**spec.base["protocol"], "split": "test"}, "protocol")
+    resolve(config, build_extractor(config.extractor), dataset, parse_trial(spec.base).task)
 
 
 def _check_objective(metric: str, protocol: Protocol, task: Task) -> None:

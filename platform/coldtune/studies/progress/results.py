@@ -71,7 +71,7 @@ def describe_confirmed(reader: StudyReader, chosen: Confirmation) -> str:
     for name in dict.fromkeys([chosen.winner, chosen.base]):
         setting = _setting_of(reader, name)
         spread = None if setting is None else setting.spread(objective)
-        values[name] = "no value yet" if spread is None else f"{metric_name(objective)} {spread_value(spread)}"
+        values[name] = "no value" if spread is None else f"{metric_name(objective)} {spread_value(spread)}"
     if chosen.winner == chosen.base:
         who = f"The base won the search {chosen.study} as {chosen.what} {chosen.numbers[chosen.base]}"
         said = values[chosen.base]
