@@ -45,7 +45,7 @@ def test_options_from_start_restore_what_to_start_kept(tmp_path: Path) -> None:
     flags = parsed(
         "--data-dir", "data", "--tracking-uri", "u", "--storage", "s", "--store", "p", "--workers", "2",
         "--gpus-per-trial", "0.5", "--retries", "7", "--trial-timeout", "1h", "--wait-for-nodes", "2m",
-        "--resume", "--join", "--study", "not kept",
+        "--resume", "--join", "--study", "not kept", "--confirm", "3",
     )  # fmt: skip
     made = RunOptions.from_flags(flags, home=tmp_path, command="x", begun=0.0)
     start = json.loads(json.dumps({**made.to_start(), "command": "x"}))
