@@ -6,6 +6,9 @@ import os
 
 # Set before torch is imported. Threads do not speed up small tensors, and on a busy machine they wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The width of tables without a terminal. A worker of xdist has 80 columns, and then the durations in a table decide
+# whether a name beside them is wrapped.
+os.environ["COLUMNS"] = "160"
 
 import itertools
 from collections.abc import Callable, Iterator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from store_places import OBJECT_SLOW, Place
 
 from coldtune.cli import main
+from coldtune.cli.store_format import make_table
 from coldtune.data import Dataset, prepared
 from coldtune.stages.chain import Chain, found_only
 from coldtune.stages.compute import Compute
@@ -337,6 +340,18 @@ def test_match_entry_finds_by_prefix() -> None:
         match_entry(items, "ab")
     with pytest.raises(ValueError, match="x: no entry's key starts with it"):
         match_entry(items, "x")
+
+
+def test_store_table_wraps_long_names_without_cutting_them() -> None:
+    table = make_table("store", ("kind", "key"), ("size",), ("used by",))
+    table.add_row("train", "c92f95f9c811/00000006", "2.56 MB", "a-study-with-a-long-name-0a29c6")
+    console = Console(width=50, file=io.StringIO())
+    console.print(table)
+    said = console.file.getvalue()
+    assert "…" not in said
+    _, heads, *lines = said.splitlines()
+    users = heads.index("used by")
+    assert "".join(line[users:].strip() for line in lines) == "a-study-with-a-long-name-0a29c6"
 
 
 def test_store_ls_lists_kinds_and_users(study: Study, capsys) -> None:

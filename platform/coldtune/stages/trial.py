@@ -180,6 +180,7 @@ SHORT_NAMES = {
     "training.batch_size": "batch",
     "training.seed": "train_seed",
     "sampler.algorithm": "sampler",
+    "sampler.schedule": "sampler_schedule",
     "prior.kind": "prior",
     "protocol.seed": "protocol_seed",
     "protocol.num_images": "N",

@@ -29,7 +29,7 @@ class Machine:
         self.starts = WorkerStarts(Connection(True, "", str(folder)), self.shown.__setitem__)
 
     def ask(self, number: int) -> None:
-        self.starts.asked(SimpleNamespace(number=number))  # type: ignore[arg-type]
+        self.starts.asked(SimpleNamespace(number=number, label=str(number)))  # type: ignore[arg-type]
 
     def write(self, text: str) -> None:
         self.log.write_text(self.log.read_text() + text)
@@ -95,7 +95,7 @@ def test_worker_starts_old_crashes_of_a_cluster_do_not_count(monkeypatch: pytest
     waiting = {"starts": False}
     monkeypatch.setattr(worker_starts, "_is_starting", lambda: waiting["starts"])
     starts = WorkerStarts(Connection(False, ""), shown.__setitem__)
-    starts.asked(SimpleNamespace(number=0))  # type: ignore[arg-type]
+    starts.asked(SimpleNamespace(number=0, label="0"))  # type: ignore[arg-type]
     clock["now"] = 5000.0
     starts.tick()
     assert shown == {0: WAITING}, "a full cluster may be waited for without end"

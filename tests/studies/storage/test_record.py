@@ -171,7 +171,7 @@ def test_study_record_is_stored_as_before(study: optuna.Study) -> None:
         "imported": {"wide": "1 of 2 trials fit"},
         "ready": True,
         "trials": 12,
-        "test": {"trial": 3, "metrics": {"fid": 0.5}, "protocol": PROTOCOL},
+        "test": {"trial": 3, "metrics": {"fid": 0.5}, "protocol": PROTOCOL, "each": {}},
     }
     record = StudyRecord.of(study)
     assert list(record.spec["base"]) == ["b", "a"], "a space is walked in the order of its file"
