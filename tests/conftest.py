@@ -61,7 +61,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     option = config.option
     whole = {Path(argument).resolve() for argument in config.args} == {ROOT / "tests"}
-    some = option.keyword or option.lf or option.heavy or option.capture == "no"
+    some = option.keyword or getattr(option, "lf", False) or option.heavy or option.capture == "no"
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # Tests wait for servers and other processes a third of their time. Slow tests start whole studies, and do not.
     wanted = cpus if option.markexpr else cpus + 1
