@@ -40,6 +40,7 @@ from coldtune.verdicts.levels import LEAST, nominal_levels, per_comparison
 Array = NDArray[np.float64]
 SEEDS, STUDIES, CHECKED = range(12), 2000, 10
 SETTINGS, REPLICATES = (2, 5, 10), (2, 3, 5, 10)
+_SEED = 0  # of `--seed`
 
 
 @dataclass(frozen=True)
@@ -233,8 +234,13 @@ def share(count: int, of: int) -> str:
     return f"**{text}**" if low > 0.05 else text
 
 
+def seeds(*of: int) -> list[int]:
+    """Return the seed of a part, which another `--seed` changes."""
+    return [*of, *([_SEED] if _SEED else [])]
+
+
 def chunks(source: Source, seed: int, settings: int, replicates: int, total: int) -> Iterator[Studies]:
-    rng = np.random.default_rng([seed, settings, replicates])
+    rng = np.random.default_rng(seeds(seed, settings, replicates))
     size = max(min(total, 20_000_000 // (settings * replicates) ** 2), 1)
     for start in range(0, total, size):
         yield source(rng, min(size, total - start), settings, replicates)
@@ -321,7 +327,7 @@ def print_power(total: int) -> None:
 
 def print_winner(total: int) -> None:
     """Print the error of a winner's mean: in the search that chose it, and in new trainings on other images."""
-    rng = np.random.default_rng(300)
+    rng = np.random.default_rng(seeds(300))
     print("| settings searched | trainings | mean error in the search | mean error confirmed | in standard errors |")
     print("|--:|--:|--:|--:|--:|")
     for settings, replicates in ((5, 5), (12, 5), (50, 5), (12, 3)):
@@ -343,7 +349,7 @@ def print_methods(total: int) -> None:
     print("| sd of base : others | trainings | Dunnett, one variance | Welch, Sidak | Banerjee, Sidak | as used |")
     print("|:--|--:|--:|--:|--:|--:|")
     for spread, replicates in itertools.product((1.0, 0.2, 5.0), (3, 5, 10)):
-        rng, settings = np.random.default_rng(400), 5
+        rng, settings = np.random.default_rng(seeds(400)), 5
         values = rng.standard_normal((total, settings, replicates))
         values[:, 1:] *= spread
         few = values[:500]  # scipy needs a while for each
@@ -377,7 +383,7 @@ def print_sequential(total: int) -> None:
         "pocock": tuple(ALPHA * math.log1p((math.e - 1) * f) for f in fractions),
     }
     for shift in (0.0, 1.0, 1.5, 2.5):
-        rng = np.random.default_rng(500)
+        rng = np.random.default_rng(seeds(500))
         x, y = rng.standard_normal((total, 10)) - shift, rng.standard_normal((total, 10))
         cells = []
         for spent in spending.values():
@@ -433,7 +439,7 @@ def print_sham(judged: dict[str, list[Judgement]], metrics: tuple[str, ...], div
         source = Panel.of([Setting("all", tuple(trainings))])
         values, gram = source.values, source.covariance
         for settings in (2, 3, 4, 6):
-            rng, replicates = np.random.default_rng([600, settings]), len(SEEDS) // settings
+            rng, replicates = np.random.default_rng(seeds(600, settings)), len(SEEDS) // settings
             orders = np.array([rng.permutation(len(SEEDS)) for _ in range(divisions)])
             shape = (divisions, settings, replicates)
             drawn = Studies(
@@ -469,7 +475,10 @@ def main() -> None:
     parser.add_argument("--home", type=Path, help="holds the twelve trainings, or gets them")
     parser.add_argument("--studies", type=int, default=STUDIES, help="simulated studies in each cell")
     parser.add_argument("--only", nargs="+", default=[], help="parts to compute: nulls, real, other")
+    parser.add_argument("--seed", type=int, default=0, help="other studies, to test the method on fresh ones")
     options = parser.parse_args()
+    global _SEED
+    _SEED = options.seed
     use_threads(1)
     started, total = time.monotonic(), options.studies
     parts = options.only or ["nulls", "real", "other"]
