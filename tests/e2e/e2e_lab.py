@@ -235,7 +235,8 @@ class Lab:
 
     def trial_logs(self) -> list[list[str]]:
         """Return the lines of each trial process's log, without Ray's own lines, which start with a colon."""
-        paths = sorted(self.session().glob("logs/worker-*.out"))
+        # Ray points the link to a new session when it starts again, perhaps between the listing and the reading.
+        paths = sorted(self.session().resolve().glob("logs/worker-*.out"))
         logs = [path.read_text(errors="replace").splitlines() for path in paths]
         return [
             [line for line in log if not line.startswith(":")] for log in logs if ":actor_name:coldtune_trial" in log
