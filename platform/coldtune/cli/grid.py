@@ -238,7 +238,7 @@ def _at(path: list[tuple[int, Tensor]], share: float) -> tuple[Tensor | None, st
 
 
 def _print_choices(console: Console, groups: dict[str, list[Group]], choices: list[list[Choice]]) -> None:
-    """Print which trial was taken where several have finished, and where trials have not finished."""
+    """Print the trial of each cell in which several have finished, and the trials that have not finished."""
     empty = 0
     for row, line in zip(groups["rows"], choices, strict=True):
         for column, choice in zip(groups["columns"], line, strict=True):

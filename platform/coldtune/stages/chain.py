@@ -151,6 +151,8 @@ class Chain:
         self.prior: Prior = build_prior(config.prior or PLAIN, self.degradation)
         self.compute = Compute.here(self.device)
         self._found, self._workers = tuple(found), workers
+        # Of judging. It never uses the way of the network, so trials of all ways share its references.
+        self._computes = tuple(dict.fromkeys((self.compute, *self._found)))
         self._trained: str | None = None
         self._choose(choose_way(config.training.compile, self.device, workers))
         self.records: list[StageRecord] = []
@@ -158,8 +160,6 @@ class Chain:
     def _choose(self, way: Way) -> None:
         """Train and sample in a way from now on."""
         self.way = way
-        self._computes = tuple(dict.fromkeys((self.compute, *self._found)))
-        # Judging, and what all trials share, is computed in the same way whatever the network's way is.
         of_network = Compute.here(self.device, way, self.config.training.dtype)
         self._network_computes = tuple(dict.fromkeys((of_network, *self._found)))
         if way.compiled and not self.store.at.remote:

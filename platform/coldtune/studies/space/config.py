@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from coldtune.config import Config, shorten
 from coldtune.stages.trial import VARIANT as VARIANT
+
+
+def _wrap_single_values(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: item if isinstance(item, list | tuple) else [item] for key, item in value.items()}
+
+
+Conditions = Annotated[dict[str, tuple[Any, ...]], BeforeValidator(_wrap_single_values)]
+"""Allowed values by dotted key. In a file, a single value needs no list."""
 
 
 class InfeasibleError(ValueError):
@@ -39,14 +49,7 @@ class Vary(Config):
     high: int | float | None = None
     step: int | float | None = Field(default=None, gt=0)
     log: bool = False
-    when: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-
-    @field_validator("when", mode="before")
-    @classmethod
-    def _wrap_single_values(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        return {key: item if isinstance(item, list | tuple) else [item] for key, item in value.items()}
+    when: Conditions = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_choices_or_range(self) -> Vary:

@@ -17,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from coldtune.config import Config, digest, parse, plain, shorten
 from coldtune.diffusion import STARTS, leftover_of, nfe
 from coldtune.dotted import get_key, leaves
 from coldtune.stages.trial import VARIANT, TrialConfig, parse_trial, short_name
-from coldtune.studies.space.config import Bound, Derive, InfeasibleError, SpaceConfig, Vary
+from coldtune.studies.space.config import Bound, Conditions, Derive, InfeasibleError, SpaceConfig, Vary
 from coldtune.studies.space.design_kinds.kind import Arm, DesignKind, Factor
 from coldtune.studies.space.design_kinds.registry import build_kind
 from coldtune.studies.space.space import Space
@@ -48,14 +48,7 @@ class FactorConfig(Config):
     """
 
     levels: tuple[str | bool | int | float | None, ...]
-    when: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-
-    @field_validator("when", mode="before")
-    @classmethod
-    def _wrap_single_values(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        return {key: item if isinstance(item, list | tuple) else [item] for key, item in value.items()}
+    when: Conditions = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_levels(self) -> FactorConfig:
