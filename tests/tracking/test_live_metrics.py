@@ -88,6 +88,7 @@ def check_study(lines: list[str]) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_gauges_set_values_are_exported_by_ray() -> None:
     lines, _ = study()
     check_study(lines)
