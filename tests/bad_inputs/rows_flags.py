@@ -25,6 +25,8 @@ ROWS: list[Row] = [
     job("confirm-paper-table", "--table 1 --confirm 3", says=["--confirm 3", "--replicates 3"], program="paper_table"),
     space("confirm-design", "base: digits-quick\ndesign: {kind: one_factor}\nfactors: {training.loss: [l1, l2]}\n",
           ["--confirm 3", "--replicates 3"], "--confirm=3"),
+    setting("more-images-than-test", "protocol.num_images=360",
+            ["protocol.num_images = 360", "test split", "358", "best trial is measured"], home="digits", data=True),
     setting("confirm-more-images-than-test", "protocol.num_images=360",
             ["protocol.num_images = 360", "test split", "358"], "--confirm=3", home="digits", data=True),
     command("confirm-resume-one", "study resume {study} --confirm 1", says=["--confirm 1", "3 to 1,000"], home="study"),

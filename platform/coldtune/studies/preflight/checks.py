@@ -130,7 +130,8 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     warn_of_seeds(space)
     sources = {name: _prepare_source(name, spec, dataset, options) for name in sorted(space.sources())}
     protocol = _build_protocol(spec, space, dataset)
-    if options.confirm:
+    measures_best = space.size is None and len(spec.objectives) == 1
+    if options.confirm or (measures_best and not folder.exists):  # an old study keeps the trials that it has
         _check_test_split(spec, dataset)
     if runs and not store.remote:
         store.check(writable=True)
@@ -224,9 +225,12 @@ def _build_protocol(spec: StudySpec, space: Space, dataset: Dataset) -> Protocol
 
 
 def _check_test_split(spec: StudySpec, dataset: Dataset) -> None:
-    """Raise ValueError if the study's settings cannot be judged on the test split, where a confirmation judges them."""
+    """Raise ValueError if the study's settings cannot be judged on the test split, where the best one is judged."""
     config = parse(ProtocolConfig, {**spec.base["protocol"], "split": "test"}, "protocol")
-    resolve(config, build_extractor(config.extractor), dataset, parse_trial(spec.base).task)
+    try:
+        resolve(config, build_extractor(config.extractor), dataset, parse_trial(spec.base).task)
+    except ValueError as error:
+        raise ValueError(f"{error} (the best trial is measured on the test split)") from None
 
 
 def _check_objective(metric: str, protocol: Protocol, task: Task) -> None:
