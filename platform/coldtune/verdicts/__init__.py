@@ -6,6 +6,7 @@ Everything here is computed from values and image influences alone. Nothing is r
 from coldtune.verdicts.estimate import Difference, Pair, contrast
 from coldtune.verdicts.families import Family, Judged, compare, judge
 from coldtune.verdicts.levels import LEAST, Plan
+from coldtune.verdicts.p_values import adjusted_p_values
 from coldtune.verdicts.planning import detectable_difference, paying_correlation, trainings_to_detect
 from coldtune.verdicts.split import (
     Split,
@@ -31,6 +32,7 @@ __all__ = [
     "Split",
     "Training",
     "Verdict",
+    "adjusted_p_values",
     "advise",
     "compare",
     "contrast",
