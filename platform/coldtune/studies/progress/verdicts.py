@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from optuna.trial import TrialState
 
 from coldtune.metrics import Judgement
+from coldtune.metrics.registry import label
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.config import VARIANT
+from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.record import StudyRecord, TrialRecord
 from coldtune.studies.storage.settings import Setting
 from coldtune.studies.trials.reading import StudyReader
-from coldtune.verdicts import Family, Judged, Outcome, Plan, Training, Verdict, advise, judge, split_variance
+from coldtune.verdicts import (
+    Family,
+    Judged,
+    Outcome,
+    Plan,
+    Training,
+    Verdict,
+    adjusted_p_values,
+    advise,
+    judge,
+    split_variance,
+)
 from coldtune.verdicts import Setting as Judgeable
 
 _MOST_TRAININGS = 600  # more would take minutes to judge
@@ -27,10 +40,16 @@ class StudyVerdicts:
     Attributes:
         sentences: The verdicts in plain English, the variance by source, and what would narrow the intervals.
         rivals: The numbers of the settings that cannot be told apart from the best setting, the best included.
+        family: The comparisons that the study planned, as a line below a table. "" if there are none.
+        p_values: By number of a setting, the p-value of its comparison with `reference`, adjusted by Holm.
+        reference: The setting that the p-values belong to, for example "base" or "best".
     """
 
     sentences: Sequence[str] = ()
     rivals: Sequence[int] = ()
+    family: str = ""
+    p_values: Mapping[int, float] = field(default_factory=dict)
+    reference: str = ""
 
 
 def judge_settings(reader: StudyReader, equal_within: float | None = None) -> StudyVerdicts:
@@ -48,43 +67,103 @@ def judge_settings(reader: StudyReader, equal_within: float | None = None) -> St
         return StudyVerdicts()
     if count > _MOST_TRAININGS:
         return StudyVerdicts((f"There are no verdicts on {count:,} trainings, only on up to {_MOST_TRAININGS}.",))
-    names = {setting.number: _name(setting) for setting in settings}
     try:
-        judgeable = _alike([_judgeable(reader, setting, names[setting.number]) for setting in settings])
+        judging = _Judging.of(reader, settings, equal_within)
     except (KeyError, OSError, ValueError):  # measured by an older version, removed, or a metric without influences
         return StudyVerdicts()
-    members = (*names.values(), *_not_asked(reader, settings))
-    judging = _Judging(reader, judgeable, members, equal_within or spec.comparisons.equal_within)
     try:
-        return _verdicts(reader, settings, names, judging)
+        return _verdicts(reader, settings, judging)
     except ValueError as error:  # some trainings were judged on other images, for example by an older version
         return StudyVerdicts((f"There are no verdicts: {error}",))
 
 
-def _verdicts(
-    reader: StudyReader, settings: Sequence[Setting], names: Mapping[int, str], judging: _Judging
-) -> StudyVerdicts:
-    spec, members = reader.spec, judging.members
+def judge_two(reader: StudyReader, a: int, b: int) -> Verdict | str:
+    """Judge setting `a` against setting `b` by all their trainings, or return the reason why there is no verdict.
+
+    If the study planned the comparison, the verdict is that of its family. Otherwise it is marked as secondary.
+
+    Args:
+        a: The number of a setting.
+        b: The number of another setting.
+    """
+    spec = reader.spec
+    settings = [each for each in reader.settings() if _takes_part(reader, each) or each.number in (a, b)]
+    if reader.replicates == 1:
+        return "each setting is trained once"
+    if len(spec.objectives) > 1:
+        return "the study has several objectives"
+    count = sum(len(each.finished) for each in settings)
+    if count > _MOST_TRAININGS:
+        return f"there are no verdicts on {count:,} trainings, only on up to {_MOST_TRAININGS}"
+    try:
+        return _Judging.of(reader, settings, None).judge_two(a, b)
+    except KeyError:
+        return "a training was measured by an older version"
+    except (OSError, ValueError) as error:
+        return str(error)
+
+
+def _verdicts(reader: StudyReader, settings: Sequence[Setting], judging: _Judging) -> StudyVerdicts:
+    spec, names, members = reader.spec, judging.names, judging.members
     sentences: list[str] = []
     rivals: list[int] = []
+    family: list[str] = []
+    reference, p_values = "", {}
     if "base" in spec.comparisons.family and (base := _base(reader, settings)) is not None:
-        sentences += judging.against_base(names[base.number])
+        against = judging.family_of_base(names[base.number])
+        sentences += judging.against_base(against)
+        family.append(f"each setting against the base ({against.base}){', the winner first' * bool(against.first)}")
+        reference, p_values = "base", judging.p_values(against)
     if "best" in spec.comparisons.family:
-        best = judging.judge(Family("best", members))
+        best = judging.judge(all_pairs := Family("best", members))
         if any(verdict.about_settings for verdict in best.verdicts):
             rivals = [number for number, name in names.items() if name in best.rivals]
         sentences += judging.against_best(best)
+        family.append("all against the best setting")
+        if not reference:
+            reference, p_values = "best", judging.p_values(all_pairs, best.best)
     if sentences:
         sentences.append(split_variance(judging.settings).sentence(spec.objective.metric))
-    return StudyVerdicts(sentences, rivals)
+    numbers = {number: p_values[name] for number, name in names.items() if name in p_values}
+    return StudyVerdicts(sentences, rivals, _describe_family(spec, family), numbers, reference)
 
 
 @dataclass(frozen=True)
 class _Judging:
     reader: StudyReader
     settings: Sequence[Judgeable]
+    names: Mapping[int, str]
     members: tuple[str, ...]
     equal_within: float | None
+
+    @classmethod
+    def of(cls, reader: StudyReader, settings: Sequence[Setting], equal_within: float | None) -> _Judging:
+        """Read the judgements of the settings.
+
+        Raises:
+            KeyError: If a training was measured by an older version.
+            OSError: If a judgement cannot be read.
+            ValueError: If a judgement was removed, or the metric has no influences.
+        """
+        names = {setting.number: _name(setting) for setting in settings}
+        judgeable = _alike([_judgeable(reader, setting, names[setting.number]) for setting in settings])
+        members = (*names.values(), *_not_asked(reader, settings))
+        return cls(reader, judgeable, names, members, equal_within or reader.spec.comparisons.equal_within)
+
+    def judge_two(self, a: int, b: int) -> Verdict:
+        """Return the verdict of the family that has the comparison of two settings, or else a secondary verdict."""
+        two, kinds = (self.names[a], self.names[b]), self.reader.spec.comparisons.family
+        base = _base(self.reader, self.reader.settings()) if "base" in kinds else None
+        if base is not None and base.number in (a, b):
+            judged = self.judge(self.family_of_base(self.names[base.number]))
+            return judged[two[0] if base.number == b else two[1]]
+        if "best" in kinds:
+            judged = self.judge(Family("best", self.members))
+            if judged.best in two:
+                return judged[two[0] if judged.best == two[1] else two[1]]
+        settings = [each for each in self.settings if each.name in two]
+        family = Family("base", two, two[1])
+        return replace(replace(self, settings=settings).judge(family)[two[0]], secondary=True, looks=1)
 
     def judge(self, family: Family) -> Judged:
         spec = self.reader.spec
@@ -97,13 +176,20 @@ class _Judging:
             equal_within=self.equal_within,
         )
 
-    def against_base(self, base: str) -> list[str]:
+    def p_values(self, family: Family, best: str | None = None) -> dict[str, float]:
+        pair = self.reader.spec.comparisons.pair
+        return adjusted_p_values(self.settings, family, _plan(self.reader), best, pair=pair)
+
+    def family_of_base(self, base: str) -> Family:
         chosen = self.reader.spec.confirmation
         first = chosen.winner if chosen is not None and chosen.winner != base else None
-        judged = self.judge(Family("base", self.members, base, first))
+        return Family("base", self.members, base, first)
+
+    def against_base(self, family: Family) -> list[str]:
+        judged, first = self.judge(family), family.first
         ranked = sorted(judged.verdicts, key=lambda verdict: (verdict.a != first, not verdict.outcome.decided))
         if all(verdict.outcome is Outcome.INCOMPLETE for verdict in ranked):
-            return [f"The base is {base}. {_incomplete(self.reader)}"]
+            return [f"The base is {family.base}. {_incomplete(self.reader)}"]
         shown = ranked[:_MOST_SENTENCES]
         sentences = [_sentence(verdict) for verdict in shown]
         if advice := next(filter(None, map(self._advise, shown)), ""):
@@ -126,6 +212,17 @@ class _Judging:
         protocol = next((record.judged_under for record in records if record.protocol), None)
         said = "" if protocol is None else advise(verdict, protocol.num_images, protocol.num_images)
         return f"Of {verdict.a} and {verdict.b}: {said}" if said else ""
+
+
+def _describe_family(spec: StudySpec, family: Sequence[str]) -> str:
+    """Return the comparisons that a study planned as a line, or "" if it planned none."""
+    if not family:
+        return ""
+    several = len(family) > 1
+    return (
+        f"{'families' if several else 'family'}: {', and '.join(family)}, by {label(spec.objective.metric)}. "
+        f"{'The intervals of each family' if several else 'Its intervals'} together miss in at most 5 % of studies."
+    )
 
 
 def _sentence(verdict: Verdict) -> str:
