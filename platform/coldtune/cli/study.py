@@ -32,6 +32,13 @@ def add(commands: Commands) -> None:
         "--replicates", type=int, metavar="K", help="trainings of each setting (default: as the space says, else 1)"
     )
     preview.add_argument(
+        "--confirm",
+        type=int,
+        default=0,
+        metavar="K",
+        help="also estimate the cost of confirming the best settings of a search by K new trainings each (default 0)",
+    )
+    preview.add_argument(
         "--set",
         nargs="+",
         action="extend",
@@ -85,9 +92,10 @@ def add(commands: Commands) -> None:
 def _preview(options: argparse.Namespace, console: Console) -> int:
     import torch
 
+    from coldtune.studies.designs.confirm import MOST_CONFIRMED
     from coldtune.studies.designs.describe import describe_design
     from coldtune.studies.designs.pilot import describe_detectable, find_pilot
-    from coldtune.studies.estimate.cost import count_trainings, estimate_cost
+    from coldtune.studies.estimate.cost import count_trainings, estimate_confirmation, estimate_cost
     from coldtune.studies.estimate.preview import MOST_DRAWN, likely, preview
     from coldtune.studies.estimate.timing import time_base
     from coldtune.studies.preflight.capacity import plan_resources
@@ -102,6 +110,7 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
         command="",
         trials=options.trials,
         replicates=options.replicates,
+        confirm=options.confirm,
         data_dir=options.data_dir,
     )
     checked = check_study(spec, run_options, runs=False)
@@ -120,6 +129,11 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
         if len(points) == MOST_DRAWN:  # fewer points are all that there are
             shared = count_trainings(space, checked.dataset, checked.sources) is not None
             estimate = estimate.scale_to(checked.trials, shared=shared)
+        costs = [estimate.describe(resources.count)]
+        if options.confirm:
+            study = (space, checked.dataset, checked.sources)
+            confirmation = estimate_confirmation(points, *study, timing, options.confirm, MOST_CONFIRMED)
+            costs.append(f"the confirmation: {confirmation.describe(resources.count)}")
     objectives = " and ".join(objective.metric.upper() for objective in spec.objectives)
     asked = "each arm is tried" if spec.design else f"searched by {spec.search.algorithm.upper()}"
     about = [
@@ -130,7 +144,7 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
         about += [f"{head}: {text}" for head, text in describe_design(spec)]
         pilot = find_pilot(run_options.home, spec, space, checked.protocol)
         about += describe_detectable(spec, pilot, checked.replicates)
-    console.print(preview(space, checked.protocol, timing, estimate, resources.count, about), highlight=False)
+    console.print(preview(space, checked.protocol, timing, costs, about), highlight=False)
     return 0
 
 

@@ -24,6 +24,9 @@ from coldtune.studies.trials.reading import StudyReader
 NEXT = 2
 """How many settings are confirmed beside the winner and the base."""
 
+MOST_CONFIRMED = NEXT + 2
+"""How many settings are confirmed at most: the winner, the next ones and the base."""
+
 _BASE = "base"
 _LAST_SEED = 2**63 - 1
 

@@ -122,7 +122,7 @@ def _describe_test(reader: StudyReader) -> str:
     protocol = test.judged_under
     return (
         f"Trial {reader.label(test.trial)}, measured once on test: {values} (N = {protocol.num_images:,}, "
-        f"protocol {protocol.key[:12]})"
+        f"protocol {protocol.key[:12]}). This is one trained network, and says little about its setting."
     )
 
 
