@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +11,21 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rich.console import Console
 
 from coldtune.config import plain
 from coldtune.metrics import Judgement, Protocol, Value
+from coldtune.studies.progress.results import print_results
 from coldtune.studies.progress.table import build_table, setting_rows
-from coldtune.studies.progress.verdicts import judge_settings
+from coldtune.studies.progress.verdicts import judge_settings, judge_two
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import Effort, Rung, TrialOutcome
-from coldtune.studies.storage.record import write_study
+from coldtune.studies.storage.record import TestResult, write_study
 from coldtune.studies.trials.ledger import Ledger, TrialRequest, open_ledger
+from coldtune.verdicts import Outcome
+from latex_checks import check_structure
 
 N = 50
 VARIANTS = "base: digits-quick\nvariants: {a: {}, b: {training.lr: 2.0e-3}, c: {training.lr: 3.0e-3}}\n"
@@ -100,6 +105,11 @@ def test_settings_files_have_the_means(open_study: Callable[..., Ledger], tmp_pa
     names = [path.name for path in build_table(made).write(folder)]
     assert sorted(names) == ["table.csv", "table.md", "table.parquet", "table.tex"]
     frame = pq.read_table(folder / "table.parquet").to_pydict()
+    assert frame["family"][0].startswith("families: each setting against the base (a), and all against the best")
+    assert set(frame["secondary_unadjusted"]) == {"ssim"}
+    assert frame["p_holm"][0] is None, "the base is compared with nothing"
+    assert frame["p_holm"][1] == 1.0, "b has the mean of a"
+    assert frame["p_holm"][2] < 1e-4
     assert frame["variant"] == ["a", "b", "c"]
     assert frame["fid"] == pytest.approx([1.15, 1.15, 5.05])
     assert frame["fid_sd"] == pytest.approx([statistics.stdev(FIDS[name]) for name in "abc"])
@@ -113,6 +123,8 @@ def test_settings_files_have_the_means(open_study: Callable[..., Ledger], tmp_pa
     lines = [line for line in text.splitlines() if line.endswith("\\\\")]
     assert len({line.count(" & ") for line in lines}) == 1
     assert [line.count(r"\textbf") > 0 for line in lines] == [False, True, True, False]
+    assert "secondary, unadjusted: SSIM" in text
+    check_structure(text)
     for pair in ("{}", "[]"):
         assert text.count(pair[0]) == text.count(pair[1])
 
@@ -133,6 +145,58 @@ def test_two_trainings_give_no_verdict_on_settings(open_study: Callable[..., Led
     sentences = judge_settings(made).sentences
     assert any("too few trainings for a verdict" in sentence for sentence in sentences)
     assert not any("is better than" in sentence or "is worse than" in sentence for sentence in sentences)
+
+
+def test_judge_two_planned_and_other_comparisons(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    made = open_study(4, settings=("comparisons.family=[base]",))
+    run(made, tmp_path / "judged", fid_of)
+    planned, other = judge_two(made, 0, 2), judge_two(made, 1, 2)
+    assert not isinstance(planned, str)
+    assert not isinstance(other, str)
+    assert (planned.a, planned.b, planned.comparisons, planned.secondary) == ("c", "a", 2, False)
+    assert (other.a, other.b, other.comparisons, other.secondary) == ("b", "c", 1, True)
+    assert other.outcome is Outcome.BETTER
+    assert "secondary, unadjusted" in other.sentence()
+    assert "adjusted for" not in other.sentence()
+
+
+def test_judge_two_with_the_best_has_the_verdict_of_its_family(
+    open_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    made = open_study(4, settings=("comparisons.family=[best]",))
+    run(made, tmp_path / "judged", fid_of)
+    verdict = judge_two(made, 0, 2)
+    assert not isinstance(verdict, str)
+    assert (verdict.a, verdict.b, verdict.comparisons) == ("c", "a", 3), "all pairs share the error"
+    assert verdict.sentence().startswith("c is worse than the best setting (a)")
+
+
+def test_judge_two_before_the_end_and_of_single_trainings_gives_no_verdict(
+    open_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    made = open_study(4)
+    run(made, tmp_path / "judged", fid_of, most=7)
+    verdict = judge_two(made, 1, 2)
+    assert not isinstance(verdict, str)
+    assert verdict.sentence() == "b and c: 2 of 4 trainings, no verdict yet."
+    shutil.rmtree(tmp_path / "judged" / "0")
+    assert isinstance(judge_two(made, 0, 1), str)
+
+
+def test_measurement_on_test_says_how_many_networks_it_is_about(
+    open_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    made = open_study(3)
+    run(made, tmp_path / "judged", fid_of)
+    said = []
+    for each in ({}, {"0": {"fid": 1.0}, "3": {"fid": 1.4}, "6": {"fid": 1.2}}):
+        write_study(made.study, test=TestResult(0, {"fid": 1.2}, plain(PROTOCOL), each))
+        console = Console(width=1000, color_system=None)
+        with console.capture() as captured:
+            print_results(console, made, build_table(made))
+        said.append(next(line for line in captured.get().splitlines() if "measured once on test" in line))
+    assert "This is one trained network, and says little about its setting." in said[0]
+    assert said[1].startswith("Setting 0, each of its trainings measured once on test: FID 1.2 ± 0.2 (3 trainings)")
 
 
 def test_equal_within_makes_settings_practically_equal(open_study: Callable[..., Ledger], tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ def judge_two(reader: StudyReader, a: int, b: int) -> Verdict | str:
     if count > _MOST_TRAININGS:
         return f"there are no verdicts on {count:,} trainings, only on up to {_MOST_TRAININGS}"
     try:
-        return _Judging.of(reader, settings, None).judge_two(a, b)
+        planned = all(_takes_part(reader, each) for each in settings)
+        return _Judging.of(reader, settings, None).judge_two(a, b, planned)
     except KeyError:
         return "a training was measured by an older version"
     except (OSError, ValueError) as error:
@@ -150,9 +151,13 @@ class _Judging:
         members = (*names.values(), *_not_asked(reader, settings))
         return cls(reader, judgeable, names, members, equal_within or reader.spec.comparisons.equal_within)
 
-    def judge_two(self, a: int, b: int) -> Verdict:
-        """Return the verdict of the family that has the comparison of two settings, or else a secondary verdict."""
-        two, kinds = (self.names[a], self.names[b]), self.reader.spec.comparisons.family
+    def judge_two(self, a: int, b: int, planned: bool) -> Verdict:
+        """Return the verdict of the family that has the comparison of two settings, or else a secondary verdict.
+
+        Args:
+            planned: False if a setting is in no family, because it was imported without all its trainings.
+        """
+        two, kinds = (self.names[a], self.names[b]), self.reader.spec.comparisons.family if planned else ()
         base = _base(self.reader, self.reader.settings()) if "base" in kinds else None
         if base is not None and base.number in (a, b):
             judged = self.judge(self.family_of_base(self.names[base.number]))
