@@ -189,7 +189,7 @@ def judge(
         settings: The settings with their trainings, in any order. A member that is absent has no training yet.
         plan: None takes all trainings at once, and nothing may be added afterwards.
         exhausted: Settings that get no more trainings, although the plan has more looks, for example because trainings
-            failed. A race goes on without them, and they keep the verdicts of their last look.
+            failed. A race continues without them, and they keep the verdicts of their last look.
 
     Raises:
         ValueError: As `compare`, or if a setting is no member of the family.

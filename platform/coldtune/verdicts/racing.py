@@ -19,7 +19,7 @@ class Standing:
     Attributes:
         judged: The verdicts of each family.
         wanted: The settings that need trainings for the next look, with the number of trainings that they then have.
-        undecided: The settings of which a comparison is not decided, although both sides have a mean or may get one.
+        undecided: The settings with a comparison that is not decided, although both sides have or may get a mean.
     """
 
     judged: tuple[Judged, ...]
@@ -34,10 +34,10 @@ class Standing:
 
 @dataclass(frozen=True)
 class Race:
-    """A race of settings: after each look, trainings go to the settings of which a comparison is not decided.
+    """A race of settings: after each look, trainings go to the settings with an undecided comparison.
 
     A family has its own error. In the family "base", a setting that is decided against the base gets no more trainings,
-    and the base goes on until all are decided. In the family "best", a setting that is worse than the best setting is
+    and the base continues until all are decided. In the family "best", a setting that is worse than the best setting is
     out, and the others go on until a single setting or only equal settings are left. A setting gets a training if any
     family wants it.
 

@@ -48,7 +48,7 @@ class RaceStanding:
 class StudyRace:
     """The race of a study. It is replayed whenever a training has ended, and keeps nothing that the storage lacks.
 
-    So a resumed race goes on as if it had not been interrupted, and no decision depends on who looks at the study.
+    So a resumed race continues as if it had not been interrupted, and no decision depends on who looks at the study.
     """
 
     def __init__(self, spec: StudySpec, space: Space, local_folder: Callable[[str], Path]) -> None:
