@@ -7,6 +7,7 @@ from coldtune.verdicts.estimate import Difference, Pair, contrast
 from coldtune.verdicts.families import Family, Judged, compare, judge
 from coldtune.verdicts.levels import LEAST, Plan
 from coldtune.verdicts.planning import detectable_difference, paying_correlation, trainings_to_detect
+from coldtune.verdicts.racing import Race, Standing
 from coldtune.verdicts.split import (
     Split,
     advise,
@@ -27,8 +28,10 @@ __all__ = [
     "Pair",
     "Panel",
     "Plan",
+    "Race",
     "Setting",
     "Split",
+    "Standing",
     "Training",
     "Verdict",
     "advise",
