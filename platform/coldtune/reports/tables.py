@@ -17,7 +17,13 @@ from coldtune.metrics.values import check_same
 
 BEST = "★"
 MISSING = "–"  # noqa: RUF001 - an en dash, as tables print it
-_STYLES = {"finished": "green", "pruned": "yellow", "failed": "red", "interrupted": "magenta", "running": "cyan"}
+_STYLES = {
+    **dict.fromkeys(("finished", "decided"), "green"),
+    **dict.fromkeys(("pruned", "undecided"), "yellow"),
+    "failed": "red",
+    "interrupted": "magenta",
+    "running": "cyan",
+}
 _MAX_DECIMALS = 5
 _LEAST_SAVED = 0.5  # seconds: smaller savings get no column
 _SAVED = "train: seconds of its training, or found in the store; saved: seconds of work that was found, not done again"

@@ -8,6 +8,7 @@ from coldtune.verdicts.families import Family, Judged, compare, judge
 from coldtune.verdicts.levels import LEAST, Plan
 from coldtune.verdicts.p_values import adjusted_p_values
 from coldtune.verdicts.planning import detectable_difference, paying_correlation, trainings_to_detect
+from coldtune.verdicts.racing import Race, Standing
 from coldtune.verdicts.split import (
     Split,
     advise,
@@ -28,8 +29,10 @@ __all__ = [
     "Pair",
     "Panel",
     "Plan",
+    "Race",
     "Setting",
     "Split",
+    "Standing",
     "Training",
     "Verdict",
     "adjusted_p_values",

@@ -10,30 +10,23 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 from rich.console import Console
 
 from coldtune.config import plain
-from coldtune.metrics import Judgement, Protocol, Value
 from coldtune.studies.progress.results import print_results
 from coldtune.studies.progress.table import build_table, setting_rows
 from coldtune.studies.progress.verdicts import judge_settings, judge_two
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.storage.backends import open_storage
-from coldtune.studies.storage.outcome import Effort, Rung, TrialOutcome
+from coldtune.studies.storage.outcome import Rung
 from coldtune.studies.storage.record import TestResult, write_study
 from coldtune.studies.trials.ledger import Ledger, TrialRequest, open_ledger
 from coldtune.verdicts import Outcome
+from judged_trials import PROTOCOL, outcome, run
 from latex_checks import check_structure
 
-N = 50
 VARIANTS = "base: digits-quick\nvariants: {a: {}, b: {training.lr: 2.0e-3}, c: {training.lr: 3.0e-3}}\n"
-PROTOCOL = Protocol(
-    extractor="digits", extractor_sha256="ab" * 32, extractor_input="as given", dim=4, dataset="digits",
-    dataset_fingerprint="cd" * 32, image_shape=(1, 16, 16), resize="bilinear", split="validation", num_images=N,
-    reference_images=N, seed=0,
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -47,30 +40,6 @@ def open_study(tmp_path: Path) -> Callable[..., Ledger]:
         return made
 
     return opened
-
-
-def outcome(fid: float, folder: Path, seed: int) -> TrialOutcome:
-    """Return the outcome of a trial, with a judgement in `folder` whose images hardly matter."""
-    folder.mkdir(parents=True)
-    influence = 1e-3 * torch.randn(N, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    values = {"fid": Value("fid", fid, N, PROTOCOL)}
-    Judgement(PROTOCOL, values, {"fid": influence - influence.mean()}).save(folder)
-    return TrialOutcome(
-        {"fid": fid, "ssim": 0.9, "nfe": 20.0},
-        plain(PROTOCOL),
-        measured={"sampled": str(folder)},
-        checkpoint=f"train/{seed}",
-        effort=Effort(seconds=2.0),
-    )
-
-
-def run(made: Ledger, folder: Path, fid: Callable[[TrialRequest], float], most: int = 1000) -> None:
-    for _ in range(most):
-        if made.wanted(3) <= 0:
-            return
-        asked = made.ask(3)
-        assert asked is not None
-        made.complete(asked.number, outcome(fid(asked), folder / asked.label, asked.number))
 
 
 FIDS = {"a": [1.0, 1.2, 1.1, 1.3], "b": [1.1, 1.05, 1.25, 1.2], "c": [5.0, 5.2, 5.1, 4.9]}

@@ -15,6 +15,7 @@ from coldtune.reports.settings import as_csv, as_parquet, secondary_metrics, set
 from coldtune.reports.tables import COLUMNS, P_HEAD, Column, TrialRow, markdown_table, trial_table
 from coldtune.studies.designs.effect_report import report_effects
 from coldtune.studies.designs.paper_table_report import fill_table
+from coldtune.studies.progress.racing import racing_state
 from coldtune.studies.progress.savings import describe_reuse
 from coldtune.studies.progress.text import STATE_NAMES, metric_name
 from coldtune.studies.progress.verdicts import StudyVerdicts, judge_settings
@@ -118,7 +119,7 @@ def _setting_row(reader: StudyReader, setting: Setting, interrupted: Collection[
     efforts = [TrialRecord.of(trial).effort for trial in asked]
     return TrialRow(
         number=setting.number,
-        state=_setting_state(setting, reader.replicates, interrupted),
+        state=_setting_state(reader, setting, interrupted),
         params=dict(setting.point),
         metrics={name: spread.mean for name, spread in spreads.items()},
         seconds=_sum([effort.seconds for effort in efforts]),
@@ -130,18 +131,24 @@ def _setting_row(reader: StudyReader, setting: Setting, interrupted: Collection[
     )
 
 
-def _setting_state(setting: Setting, replicates: int, interrupted: Collection[int]) -> str:
-    """Return the state of a setting: `finished`, `3 of 5 trainings`, `pruned (1 of 5)` or `failed (1 of 5)`."""
+def _setting_state(reader: StudyReader, setting: Setting, interrupted: Collection[int]) -> str:
+    """Return the state of a setting: `finished`, `3 of 5 trainings`, `pruned (1 of 5)` or `failed (1 of 5)`.
+
+    In a race: `3 of up to 5 trainings`, `decided (3 of 5)` or `undecided (5 of 5)`.
+    """
     if setting.imported:
         return "imported"
+    replicates = reader.replicates
+    stopped = any(trial.number in interrupted for trial in setting.running())
     planned = max(replicates, len(setting.in_state(*_ENDED)))
     if setting.pruned:
         return f"pruned ({len(setting.in_state(TrialState.PRUNED))} of {planned})"
-    if not setting.finished and setting.has_ended(replicates):
+    if not setting.finished and not reader.missing(setting):
         return f"failed ({len(setting.in_state(TrialState.FAIL))} of {planned})"
+    if reader.race is not None:
+        return f"{racing_state(reader, setting)}{', interrupted' * stopped}"
     if len(setting.finished) >= replicates:
         return STATE_NAMES[TrialState.COMPLETE]
-    stopped = any(trial.number in interrupted for trial in setting.running())
     return f"{len(setting.finished)} of {planned} trainings{', interrupted' * stopped}"
 
 
