@@ -283,7 +283,7 @@ def _count_promoted(spec: StudySpec, folder: StudyFolder, options: RunOptions) -
 
 def _prepare_source(name: str, spec: StudySpec, dataset: Dataset, options: RunOptions) -> Dataset:
     """Prepare a dataset that degradations draw images from, like the dataset that is restored."""
-    config = parse(DataConfig, {**spec.base["data"], "name": name}, "degradation.source")
+    config = parse(DataConfig, {**spec.base["data"], "name": name, "path": None}, "degradation.source")
     source = data.prepare(config, options.home, options.data_dir)
     if source.image_shape != dataset.image_shape:
         raise ValueError(
