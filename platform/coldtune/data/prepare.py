@@ -192,8 +192,8 @@ def _write_splits(
     parts = assign(raw, hashes)
     if chosen.reads_everything and (shared := count_shared(hashes)):
         warnings.warn(
-            f"{config.name}: {shared:,} images are in several of {', '.join(sorted(hashes))}, so a restorer is judged on "
-            "images that it was trained on. Remove the copies",
+            f"{config.name}: {shared:,} images are in several of {', '.join(sorted(hashes))}, so a restorer is judged "
+            "on images that it was trained on. Remove the copies",
             stacklevel=3,
         )
     advance = bars.start("resize and write", sum(len(indices) for _, indices in parts.values()), "images")

@@ -21,6 +21,9 @@ _SOURCES: dict[str, Source] = {
     Parquet.name: Parquet(),
 }
 
+OWN = (Folder.name, Parquet.name)
+"""The datasets whose images are the user's own. No judge ships for them."""
+
 
 def names() -> list[str]:
     """Return the names of all datasets that can be prepared, sorted."""

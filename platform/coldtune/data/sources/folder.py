@@ -20,9 +20,9 @@ LEAST = 20
 class Folder(ImageFiles):
     """All images of the folder `--data-dir`, flat or in folders inside it.
 
-    Folders `train`, `val` and `test` are the splits. What they do not say is split by the hash of each file. The folders
-    of classes are the labels. Without such folders, all labels are 0 (`arrange` has the rules). Other files are left
-    out, with a warning unless they are hidden.
+    Folders `train`, `val` and `test` are the splits. What they do not say is split by the hash of each file. The
+    folders of classes are the labels. Without such folders, all labels are 0 (`arrange` has the rules). Other files are
+    left out, with a warning unless they are hidden.
     """
 
     name = "folder"

@@ -87,7 +87,7 @@ def group_splits(split_of: dict[str, str | None] | dict[str, str]) -> dict[str, 
 
 
 def split_of_shard(name: str) -> str | None:
-    """Return the split that a Parquet file's path names, such as `data/train-00000-of-00002.parquet` or `test/0.parquet`.
+    """Return the split that a Parquet file's path names, such as `train-00000-of-00002.parquet` or `test/0.parquet`.
 
     The file's own name counts before its folders. None if nothing names a split.
     """
@@ -104,9 +104,7 @@ def _unwrap(folders: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return folders
 
 
-def _find_splits(
-    folders: dict[str, tuple[str, ...]], describe: Callable[[str], str]
-) -> dict[str, str] | None:
+def _find_splits(folders: dict[str, tuple[str, ...]], describe: Callable[[str], str]) -> dict[str, str] | None:
     """Return the split of each image, or None if the outermost folders are no splits."""
     tops = {folder[0] for folder in folders.values() if folder}
     found = {_SPLITS[top.lower()] for top in tops if top.lower() in _SPLITS}
@@ -116,9 +114,11 @@ def _find_splits(
     shown = ", ".join(f"{top}/" for top in sorted(tops) if top.lower() in _SPLITS)
     if stray is not None:
         raise ValueError(
-            f"{describe(stray)}: lies beside the folders of splits ({shown}), so its split is unknown. Move it into one "
-            "of them, or elsewhere"
+            f"{describe(stray)}: lies beside the folders of splits ({shown}), so its split is unknown. Move it into "
+            "one of them, or elsewhere"
         )
     if "train" not in found:
-        raise ValueError(f"{describe(next(iter(folders)))}: there are {shown} but no train/. Add it, or rename the folders")
+        raise ValueError(
+            f"{describe(next(iter(folders)))}: there are {shown} but no train/. Add it, or rename the folders"
+        )
     return {name: _SPLITS[folder[0].lower()] for name, folder in folders.items()}

@@ -21,9 +21,7 @@ from coldtune.data.source import Source
 from coldtune.data.sources.folder import LEAST
 from coldtune.data.sources.layout import group_splits, split_of_shard
 
-_COLUMNS = Columns(
-    image=("image", "img"), label=None, most_image_bytes=LARGEST_BYTES, most_bytes=1 << 34, plain=True
-)
+_COLUMNS = Columns(image=("image", "img"), label=None, most_image_bytes=LARGEST_BYTES, most_bytes=1 << 34, plain=True)
 _NAMED = 5  # missing files that a message names
 
 
@@ -137,7 +135,8 @@ def _splits_of(paths: Sequence[Path]) -> dict[Path, str | None]:
     depth = min(len(path.parts) for path in paths) - 1 if paths else 0
     # Folders that are around all files say where the dataset lies, not which split a file has.
     shared = next((n for n in range(depth) if len({path.parts[n] for path in paths}) > 1), depth)
-    return {path: split_of_shard("/".join(path.parts[shared:])) for path in paths}
+    splits = {path: split_of_shard("/".join(path.parts[shared:])) for path in paths}
+    return dict.fromkeys(paths) if len(set(splits.values())) == 1 else splits
 
 
 def _read(files: Sequence[Path]) -> dict[Path, Rows]:
@@ -154,7 +153,7 @@ def _classes(rows: Mapping[Path, Rows]) -> tuple[tuple[str, ...], dict[Path, npt
     known = complete and not any(isinstance(value, int) and value < 0 for value in values)
     if not known or len(values) < 2 or len({type(value) for value in values}) > 1:
         return (), {path: np.zeros(len(table.images), np.int64) for path, table in rows.items()}
-    ordered = sorted(values)  # type: ignore[type-var]
+    ordered = sorted(values)
     index = {value: number for number, value in enumerate(ordered)}
     told = next((table.classes for table in rows.values() if table.classes), ())
     names = tuple(told[v] if isinstance(v, int) and v < len(told) else str(v) for v in ordered)
