@@ -14,6 +14,7 @@ from rich.table import Table
 
 from coldtune import environment
 from coldtune.cli.common import Commands, add_home_flag, find_home
+from coldtune.cli.entry import describe, print_error
 from coldtune.places import check_folder
 
 if TYPE_CHECKING:
@@ -122,16 +123,22 @@ def _train_judge(options: argparse.Namespace, console: Console) -> int:
 
 
 def _judges(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.metrics.judges import cards
+    from coldtune.metrics.judges import card_files, read_card
 
     home = find_home(options)
-    found = cards(home)
+    found, damaged = [], 0
+    for path in card_files(home):
+        try:
+            found.append(read_card(path))
+        except (ValueError, OSError) as error:
+            print_error(describe(error))
+            damaged = 1
     if options.json:
         print(json.dumps([{"name": card.name, **card.model_dump(mode="json")} for card in found], indent=2))
-        return 0
+        return damaged
     if not found:
         console.print(f"{home} has no judges. `coldtune data train-judge PATH` makes one.", highlight=False)
-        return 0
+        return damaged
     columns = ("judge", "dataset", "images", "kind", "d", "accuracy", "retrieval", "raw pixels", "fingerprint")
     table = Table(*columns, box=None, pad_edge=False)
     for card in found:
@@ -141,7 +148,7 @@ def _judges(options: argparse.Namespace, console: Console) -> int:
         numbers = (accuracy, f"{scores.retrieval:.1%}", f"{scores.pixels:.1%}", card.data.fingerprint[:12])
         table.add_row(card.name, card.data.name, shape, card.kind, str(card.network.dim), *numbers)
     console.print(table, highlight=False)
-    return 0
+    return damaged
 
 
 def _open_dataset(options: argparse.Namespace) -> Dataset:

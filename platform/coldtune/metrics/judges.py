@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,7 @@ PREFIX = "judge."
 _DIGITS = 12
 _NAME = re.compile(rf"{re.escape(PREFIX)}([0-9a-f]{{{_DIGITS},64}})")
 _LARGEST_BYTES = 1 << 28
+_INCEPTION_IMAGES = 4 * 2048  # that FID as an objective needs with Inception
 _HINT = "Remove it and its neighbour, and train the judge again with `coldtune data train-judge`."
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -148,9 +150,9 @@ def find_judge(name: str, home: Path | None) -> Path:
             f"extractor = {name!r}: the name of a judge is {PREFIX} and the first {_DIGITS} digits of its SHA-256, and "
             "it needs a home"
         )
-    found = sorted((home / FOLDER).glob(f"{match[1]}*.json"))
+    found = [path for path in card_files(home) if path.stem.startswith(match[1])]
     if len(found) != 1:
-        there = ", ".join(f"{PREFIX}{path.stem[:_DIGITS]}" for path in sorted((home / FOLDER).glob("*.json"))) or "none"
+        there = ", ".join(f"{PREFIX}{path.stem[:_DIGITS]}" for path in card_files(home)) or "none"
         problem = "several judges begin so" if found else "no such judge"
         raise ValueError(
             f"extractor = {name!r}: {problem} in {home / FOLDER} (there are: {there}). Train one with `coldtune data "
@@ -198,14 +200,15 @@ def cards(home: Path, fingerprint: str | None = None) -> list[JudgeCard]:
         fingerprint: Return only the judges of the dataset with this fingerprint.
     """
     found = []
-    for path in sorted((home / FOLDER).glob("*.json")):
-        try:
-            card = read_card(path)
-        except (ValueError, OSError):
-            continue
-        if fingerprint in (None, card.data.fingerprint):
-            found.append(card)
-    return found
+    for path in card_files(home):
+        with suppress(ValueError, OSError):
+            found.append(read_card(path))
+    return [card for card in found if fingerprint in (None, card.data.fingerprint)]
+
+
+def card_files(home: Path) -> list[Path]:
+    """Return the files of the cards of a home's judges, sorted by name."""
+    return sorted((home / FOLDER).glob("*.json"))
 
 
 def hash_weights(classifier: Classifier) -> tuple[bytes, str]:
@@ -239,8 +242,10 @@ def advise(dataset: Dataset) -> str:
         return f"Judges of this home were trained on these images: --set {names}"
     size, resize = dataset.image_shape[1], dataset.manifest.resize
     words = ["coldtune", "data", "train-judge", dataset.name, "--image-size", str(size)]
+    enough = min(dataset.sizes["validation"], dataset.sizes["test"]) >= _INCEPTION_IMAGES
+    inception = ", or set protocol.extractor=inception" if enough else ""
     words += [*(["--resize", resize] if resize != "bilinear" else []), "--home", str(dataset.home)]
     return (
         f"The images of {dataset.name!r} are {shape}, and no judge of this home was trained on them. "
-        f"`{environment.runner()}{shlex.join(words)}` makes one"
+        f"`{environment.runner()}{shlex.join(words)}` makes one{inception}"
     )

@@ -235,7 +235,7 @@ def _build_protocol(spec: StudySpec, space: Space, dataset: Dataset) -> Protocol
 
 
 def check_judge(config: ProtocolConfig, dataset: Dataset, task: Task, objectives: Sequence[str]) -> Protocol:
-    """Return the resolved protocol, after the judge was tried on two images.
+    """Return the resolved protocol, after a small judge was tried on two images.
 
     Args:
         config: The protocol.
@@ -249,7 +249,8 @@ def check_judge(config: ProtocolConfig, dataset: Dataset, task: Task, objectives
     """
     try:
         extractor = build_extractor(config.extractor, dataset.home)
-        if config.extractor != _INCEPTION:  # which takes all images, and seconds
+        # Inception takes all images, and seconds. Code of the user's own may need the GPU of a trial.
+        if config.extractor != _INCEPTION and ":" not in config.extractor:
             extractor(dataset.split(config.split).images[:2])
         protocol = resolve(config, extractor, dataset, task)
         for metric in objectives:
