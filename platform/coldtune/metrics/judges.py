@@ -123,11 +123,10 @@ class JudgeCard(Config):
         """Return what the judge is and what its scores are, in lines."""
         data, scores = self.data, self.scores
         shape = "x".join(map(str, data.image_shape))
-        what = "without labels" if self.kind == "self-supervised" else f"on {self.network.num_classes} classes"
+        how = "without labels" if self.kind == "self-supervised" else f"in {self.network.num_classes} classes"
         nearest = "whose nearest neighbour has their class" if data.labels else "that are found again by another view"
-        lines = [
-            f"{self.kind}, d = {self.network.dim}, trained {what} of {data.train:,} images of {data.name} ({shape})"
-        ]
+        source = f"{data.train:,} images of {data.name} ({shape}) {how}"
+        lines = [f"{self.kind}, d = {self.network.dim}, trained on {source}"]
         if scores.accuracy is not None:
             lines.append(
                 f"accuracy {scores.accuracy:.1%} on {data.held_out:,} held-out images (always the most frequent class: "

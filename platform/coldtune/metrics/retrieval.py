@@ -18,8 +18,9 @@ def nearest(queries: Tensor, gallery: Tensor, leave_out_self: bool = False) -> T
     """
     found = []
     for start in range(0, len(queries), _CHUNK):
-        # The fast way of cdist loses half of the digits, and pixels of similar images differ in the others.
-        distances = torch.cdist(queries[start : start + _CHUNK], gallery, compute_mode="donot_use_mm_for_euclid_dist")
+        # A matrix product loses half of the digits, of which float64 has enough, and is many times faster for pixels.
+        part = queries[start : start + _CHUNK].double()
+        distances = torch.cdist(part, gallery.double(), compute_mode="use_mm_for_euclid_dist")
         if leave_out_self:
             rows = torch.arange(len(distances))
             distances[rows, rows + start] = torch.inf

@@ -158,12 +158,12 @@ def score(
     chance: float | None = None
     if labels is not None and trained is not None:
         retrieval = label_retrieval(features, labels)
-        pixels = label_retrieval(_pixels(classifier.prepare(images)), labels)
+        pixels = label_retrieval(_pixels(_prepared(classifier, images)), labels)
         right = accuracy(classifier, images, labels)
         chance = float((labels == torch.bincount(trained).argmax()).double().mean())
     else:
         generator = torch.Generator().manual_seed(0)
-        x = classifier.prepare(images)
+        x = _prepared(classifier, images)
         first, second = make_view(x, generator), make_view(x, generator)
         retrieval = view_retrieval(_features_of(classifier, first), _features_of(classifier, second))
         pixels = view_retrieval(_pixels(first), _pixels(second))
@@ -191,6 +191,11 @@ def _held_out(dataset: Dataset) -> tuple[Tensor, Tensor]:
     if len(images) < 2:
         raise ValueError(f"{dataset.path}: {len(images)} held-out images; a judge is scored on at least 2")
     return images, labels
+
+
+def _prepared(classifier: Classifier, images: Tensor) -> Tensor:
+    """Return uint8 images (N, C, H, W) of any size as the network takes them, in [-1, 1]."""
+    return torch.cat([classifier.prepare(part) for part in torch.split(images, _CHUNK)])
 
 
 def _features(classifier: Classifier, images: Tensor, blurred: int = 0) -> Tensor:
