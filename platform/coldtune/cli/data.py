@@ -158,7 +158,13 @@ def _open_dataset(options: argparse.Namespace) -> Dataset:
     home = find_home(options)
     check_folder(home / "data", "--home", write=False)
     name, data_dir = _name_and_place(options)
-    return prepare({"name": name, "image_size": options.image_size, "resize": options.resize}, home, data_dir)
+    config = {"name": name, "image_size": options.image_size, "resize": options.resize}
+    try:
+        return prepare(config, home, data_dir)
+    except ValueError as error:
+        if options.data_dir is None and data_dir is not None:  # nobody typed the flag that the message names
+            raise ValueError(str(error).replace("--data-dir = ", "")) from error
+        raise
 
 
 def _name_and_place(options: argparse.Namespace) -> tuple[str, Path | None]:
