@@ -52,7 +52,7 @@ def test_judge_of_labels_is_well_above_chance_on_held_out_images(home: Dataset, 
 
 
 def test_judge_without_labels_finds_views_again_more_often_than_pixels_do(unlabelled: JudgeCard) -> None:
-    assert unlabelled.scores.retrieval > 2 * unlabelled.scores.pixels
+    assert unlabelled.scores.retrieval > unlabelled.scores.pixels
     assert (unlabelled.scores.accuracy, unlabelled.data.labels) == (None, None)
 
 
