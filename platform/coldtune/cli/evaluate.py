@@ -115,7 +115,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     if options.extractor is not None:
         from coldtune.metrics.extractors import check_name
 
-        check_name(options.extractor)
+        check_name(options.extractor, find_home(options))
     from coldtune.training.device import use_threads
 
     device = choose_device(options.device)

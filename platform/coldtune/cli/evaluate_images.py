@@ -23,7 +23,7 @@ def evaluate_pictures(options: argparse.Namespace, device: str) -> Evaluation:
     Raises:
         ValueError: If the pictures cannot be read or do not fit the reference, or there is no feature extractor.
     """
-    extractor = build_extractor(_choose_extractor(options))
+    extractor = build_extractor(_choose_extractor(options), find_home(options))
     images = _read_pictures(options)
     data = {"name": options.reference, "image_size": images.shape[-1], "resize": options.resize or "bilinear"}
     dataset = prepare(data, find_home(options), options.data_dir)

@@ -52,7 +52,8 @@ def add_search_flags(parser: argparse.ArgumentParser, trials: int) -> argparse.A
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="digits, mnist, cifar10, celeba, afhq, or folder for your own images in --data-dir (default: the base's)",
+        help="digits, mnist, cifar10, celeba, afhq, or folder or parquet for your own images in --data-dir (default: "
+        "the base's)",
     )
     return add_common_flags(
         parser, "change the base, search or pruning, for example training.steps=400 search.startup=8"

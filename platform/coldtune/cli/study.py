@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
         verbs.add_parser("preview", help="show a search space as a table, ten of its points, and a cost estimate")
     )
     preview.add_argument("space", type=Path, metavar="FILE", help="the space, such as search_spaces/blur.yaml")
-    preview.add_argument("--dataset", metavar="NAME", help="digits, mnist, cifar10, celeba, afhq or folder")
+    preview.add_argument("--dataset", metavar="NAME", help="digits, mnist, cifar10, celeba, afhq, folder or parquet")
     preview.add_argument("--data-dir", type=Path, metavar="PATH", help="folder with the dataset's published files")
     preview.add_argument(
         "--trials", type=int, metavar="N", help="trials for the cost estimate (default 12, or all points of a grid)"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from coldtune.config import Config
+from coldtune.config import Config, Neutral
 from coldtune.data.registry import names
 from coldtune.data.resize import Resize
 
@@ -38,6 +38,11 @@ class DataConfig(Config):
     """Whether training mirrors each image left to right with probability 1/2.
 
     Leave it off for digits and letters, because mirroring changes their meaning.
+    """
+    path: Annotated[str | None, Neutral(None)] = Field(default=None, min_length=1)
+    """The folder of the published files or of your own images, relative to the current folder, as `--data-dir`.
+
+    `--data-dir` takes precedence. The path only says where the images are. So it tells no studies apart.
     """
 
     @field_validator("crop_pad")

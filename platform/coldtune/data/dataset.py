@@ -84,6 +84,16 @@ class Dataset:
         return self.manifest.num_classes
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes in the order of their labels, if the files told them. Otherwise ()."""
+        return self.manifest.classes
+
+    @property
+    def home(self) -> Path:
+        """The home in whose folder data/ the dataset lies."""
+        return self.path.absolute().parents[1]
+
+    @property
     def sizes(self) -> dict[str, int]:
         """The number of images of each split."""
         return {split: record.images for split, record in self.manifest.splits.items()}

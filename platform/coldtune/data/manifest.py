@@ -45,6 +45,8 @@ class Manifest(Config):
     Attributes:
         source: The identity of the published files and of the code that read them (`Source.identity`).
         fingerprint: See `fingerprint`.
+        classes: The names of the classes in the order of their labels. Empty if the dataset itself says them, if there
+            are no classes, and in folders that were prepared before it was recorded.
     """
 
     format: Literal["coldtune-data-1"] = "coldtune-data-1"
@@ -56,6 +58,7 @@ class Manifest(Config):
     num_classes: int = Field(ge=1)
     fingerprint: str
     splits: dict[str, SplitRecord]
+    classes: tuple[str, ...] = ()
 
     def save(self, folder: Path) -> None:
         """Write the manifest into `folder` and force it to the disk."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from coldtune import environment
 from coldtune.config import parse
 from coldtune.data import arrow, manifest
 from coldtune.data.config import DataConfig
@@ -20,7 +21,7 @@ from coldtune.data.progress import Bars, show
 from coldtune.data.registry import source
 from coldtune.data.regular_files import hash_file
 from coldtune.data.source import Part, Source
-from coldtune.data.splits import SPLITS, assign
+from coldtune.data.splits import SPLITS, assign, count_shared, hash_parts
 from coldtune.data.verify import verify
 from coldtune.files import lock_file
 
@@ -38,14 +39,27 @@ def prepare(
     disk space for twice the largest split.
 
     Args:
-        data_dir: The folder of the published files. Without it, a dataset that this home has already prepared is used,
-            and otherwise the files are downloaded into `home`/data/downloads.
+        data_dir: The folder of the published files. None stands for `config.path`. Without both, or if that folder is
+            gone, a dataset that this home has already prepared is used, and otherwise the files are downloaded into
+            `home`/data/downloads.
         progress: Show progress bars on a terminal.
 
     Raises:
         ValueError: If the files are missing or damaged, or cannot be downloaded. The message says what would help.
     """
     config = parse(DataConfig, config, "data")
+    if data_dir is None and config.path is not None:
+        place = environment.expand_path(config.path, "data.path")
+        try:
+            return _prepare(config, home, place if place.exists() else None, progress)
+        except ValueError as error:
+            told = str(error).replace("--data-dir = ", "data.path = ").replace("pass --data-dir PATH", "name a folder")
+            gone = "" if place.exists() else f"data.path = {config.path!r}: no such directory; "
+            raise ValueError(f"{gone}{told}") from error
+    return _prepare(config, home, data_dir, progress)
+
+
+def _prepare(config: DataConfig, home: Path | str, data_dir: Path | str | None, progress: bool) -> Dataset:
     root = Path(home).absolute() / "data"
     root.mkdir(parents=True, exist_ok=True)
     damage: list[str] = []
@@ -74,7 +88,7 @@ def prepare(
             scratch = folder.with_name(f"{_scratch_prefix(folder)}{uuid.uuid4().hex}")
             scratch.mkdir()
             try:
-                _write_splits(scratch, config, chosen, raw, identity, bars)
+                _write_splits(scratch, config, chosen, raw, identity, chosen.classes(files), bars)
                 report = verify(scratch)
                 assert report.ok, report.describe()
                 scratch.rename(folder)
@@ -82,7 +96,7 @@ def prepare(
                 shutil.rmtree(scratch, ignore_errors=True)
                 raise
     for notice in chosen.notices(files):
-        warnings.warn(notice, stacklevel=2)
+        warnings.warn(notice, stacklevel=3)
     return Dataset.open(folder)
 
 
@@ -111,10 +125,12 @@ def _find_prepared(root: Path, config: DataConfig, damage: list[str]) -> Dataset
 
     What is wrong with the others is appended to `damage`. Raises ValueError if there are several with different images.
     """
-    datasets = {}
+    datasets: dict[str, Dataset] = {}
     for folder in sorted(root.glob(f"{_folder_prefix(config)}-*")):
         if dataset := _open_if_good(folder, config, damage=damage):
-            datasets[dataset.fingerprint] = dataset
+            same = datasets.setdefault(dataset.fingerprint, dataset)
+            if dataset.num_classes > same.num_classes:  # an earlier version read no classes from folders
+                datasets[dataset.fingerprint] = dataset
     if len(datasets) > 1:
         paths = ", ".join(str(dataset.path) for dataset in datasets.values())
         raise ValueError(
@@ -163,10 +179,23 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _write_splits(
-    scratch: Path, config: DataConfig, chosen: Source, raw: Mapping[str, Part], identity: str, bars: Bars
+    scratch: Path,
+    config: DataConfig,
+    chosen: Source,
+    raw: Mapping[str, Part],
+    identity: str,
+    classes: tuple[str, ...],
+    bars: Bars,
 ) -> None:
     """Write a file for each split into `scratch`, and then the manifest with their hashes."""
-    parts = assign(raw)
+    hashes = hash_parts(raw)
+    parts = assign(raw, hashes)
+    if chosen.reads_everything and (shared := count_shared(hashes)):
+        warnings.warn(
+            f"{config.name}: {shared:,} images are in several of {', '.join(sorted(hashes))}, so a restorer is judged "
+            "on images that it was trained on. Remove the copies",
+            stacklevel=3,
+        )
     advance = bars.start("resize and write", sum(len(indices) for _, indices in parts.values()), "images")
     records = {}
     for split in SPLITS:
@@ -190,7 +219,8 @@ def _write_splits(
         resize=config.resize,
         source=identity,
         image_shape=image_shape,
-        num_classes=chosen.num_classes,
+        num_classes=len(classes) or chosen.num_classes,
         fingerprint=manifest.fingerprint(image_shape, {split: record.pixels for split, record in records.items()}),
         splits=records,
+        classes=classes,
     ).save(scratch)

@@ -9,6 +9,7 @@ from coldtune.data.sources.cifar10 import Cifar10
 from coldtune.data.sources.digits import Digits
 from coldtune.data.sources.folder import Folder
 from coldtune.data.sources.mnist import Mnist
+from coldtune.data.sources.parquet import Parquet
 
 _SOURCES: dict[str, Source] = {
     Afhq.name: Afhq(),
@@ -17,7 +18,11 @@ _SOURCES: dict[str, Source] = {
     Digits.name: Digits(),
     Folder.name: Folder(),
     Mnist.name: Mnist(),
+    Parquet.name: Parquet(),
 }
+
+OWN = (Folder.name, Parquet.name)
+"""The datasets whose images are the user's own. No judge ships for them."""
 
 
 def names() -> list[str]:

@@ -74,6 +74,7 @@ class Source(ABC):
     The keys of the dictionary that `read` returns decide how the images are split:
 
     - {"all"}: The images are split 60/20/20.
+    - {"all", "validation"} or {"all", "test"}: The named part is kept as published, and "all" is split 80/20.
     - {"train", "test"}: The test set is kept as published, and the validation set is taken out of train.
     - {"train", "validation", "test"}: All three are kept as published.
 
@@ -104,6 +105,10 @@ class Source(ABC):
     @abstractmethod
     def read(self, files: Sequence[Path], bars: Bars) -> Mapping[str, Part]:
         """Read the images and labels of `files`, a list that `locate` or `download` returned."""
+
+    def classes(self, files: Sequence[Path]) -> tuple[str, ...]:
+        """Return the names of the classes in the order of their labels, if only the files tell. Otherwise ()."""
+        return ()
 
     def notices(self, files: Sequence[Path]) -> list[str]:
         """Return sentences that a user should read after `files` were prepared, for example about ignored files."""

@@ -8,6 +8,7 @@ because decoders can differ by a grey level.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
@@ -24,14 +25,22 @@ is taken.
 _VALIDATION_FROM, _TEST_FROM = 0.6, 0.8
 
 
-def assign(raw: Mapping[str, Part]) -> dict[str, tuple[str, npt.NDArray[np.int64]]]:
+def assign(
+    raw: Mapping[str, Part], hashes: Mapping[str, Sequence[bytes]] | None = None
+) -> dict[str, tuple[str, npt.NDArray[np.int64]]]:
     """Assign the images of the published parts to the splits.
 
-    - The part "all" is cut at 0.6 and 0.8 of the hash, read as a number in [0, 1).
+    - The part "all" alone is cut at 0.6 and 0.8 of the hash, read as a number in [0, 1).
+    - Beside the part "all", "validation" or "test" is kept whole, and "all" is cut at 0.8 into the other two. An image
+      that is added to any part moves no other image.
     - Of the parts "train" and "test", the test set is kept whole. Validation is the first `HELD_OUT` images of train in
       hash order, or a fifth if train has fewer than 50,000. A group of equal images that does not fit into validation
       stays in train.
     - The parts "train", "validation" and "test" are kept as they are.
+
+    Args:
+        raw: The published parts.
+        hashes: The hash of each image, if they are known already.
 
     Returns:
         {split: (part of `raw`, indices into it in canonical order)}.
@@ -39,16 +48,10 @@ def assign(raw: Mapping[str, Part]) -> dict[str, tuple[str, npt.NDArray[np.int64
     Raises:
         ValueError: If a split would be empty.
     """
-    hashes = {part: data.hashes() for part, data in raw.items()}
+    hashes = hash_parts(raw) if hashes is None else hashes
     order = {part: canonical_order(hashes[part], raw[part].labels) for part in raw}
-    if set(raw) == {"all"}:
-        position = np.array([_unit_interval(hashes["all"][i]) for i in order["all"]])
-        masks = {
-            "train": position < _VALIDATION_FROM,
-            "validation": (position >= _VALIDATION_FROM) & (position < _TEST_FROM),
-            "test": position >= _TEST_FROM,
-        }
-        chosen = {split: ("all", order["all"][mask]) for split, mask in masks.items()}
+    if "all" in raw:
+        chosen = _cut_all(hashes["all"], order)
     elif set(raw) == set(SPLITS):
         chosen = {split: (split, order[split]) for split in SPLITS}
     else:
@@ -64,6 +67,38 @@ def assign(raw: Mapping[str, Part]) -> dict[str, tuple[str, npt.NDArray[np.int64
             counts = ", ".join(f"{len(data.labels)} in {part}" for part, data in raw.items())
             raise ValueError(f"split {split} would be empty: too few images ({counts})")
     return chosen
+
+
+def _cut_all(
+    hashes: Sequence[bytes], order: Mapping[str, npt.NDArray[np.int64]]
+) -> dict[str, tuple[str, npt.NDArray[np.int64]]]:
+    """Cut the part "all" by its hashes into the splits that are no parts themselves."""
+    position = np.array([_unit_interval(hashes[i]) for i in order["all"]])
+    kept = set(order) - {"all"}
+    assert kept <= {"validation", "test"}, kept
+    assert len(kept) < 2, kept
+    begins = [0.0, _TEST_FROM] if kept else [0.0, _VALIDATION_FROM, _TEST_FROM]
+    ends = [*begins[1:], 1.0]
+    cut = iter(zip(begins, ends, strict=True))
+    chosen = {}
+    for split in SPLITS:
+        if split in kept:
+            chosen[split] = (split, order[split])
+        else:
+            begin, end = next(cut)
+            chosen[split] = ("all", order["all"][(position >= begin) & (position < end)])
+    return chosen
+
+
+def hash_parts(raw: Mapping[str, Part]) -> dict[str, list[bytes]]:
+    """Return the hash of each image of each part."""
+    return {part: data.hashes() for part, data in raw.items()}
+
+
+def count_shared(hashes: Mapping[str, Sequence[bytes]]) -> int:
+    """Return the number of different images that are in several parts."""
+    counts = Counter(digest for part in hashes.values() for digest in set(part))
+    return sum(count > 1 for count in counts.values())
 
 
 def canonical_order(hashes: Sequence[bytes], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

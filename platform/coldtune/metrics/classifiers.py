@@ -128,6 +128,16 @@ def cifar10() -> Extractor:
 def load_classifier(name: str, folder: Path = WEIGHTS) -> Extractor:
     """Return the extractor of folder/NAME.safetensors. It raises the errors of `load_network`."""
     classifier, sha256 = load_network(name, folder)
+    return wrap(name, classifier, sha256)
+
+
+def wrap(name: str, classifier: Classifier, sha256: str) -> Extractor:
+    """Return the extractor of a classifier's features.
+
+    Args:
+        name: The extractor's name in the configuration.
+        sha256: The SHA-256 of the file of weights.
+    """
     size = classifier.config.size
     return Extractor(name, _Features(classifier), classifier.config.dim, sha256, f"bilinear antialias to {size}x{size}")
 

@@ -27,6 +27,7 @@ EXTRACTORS = {
     "inception": "coldtune.metrics.inception:inception",
 }
 _SHIPPED = frozenset(EXTRACTORS.values())
+_JUDGES = "coldtune.metrics.judges"  # imported on demand too. It knows the judges of a home
 _LARGEST_DIM = 1 << 16
 
 
@@ -98,15 +99,28 @@ def check_origin(name: str, origin: str, instead: str) -> None:
         )
 
 
-def check_name(name: str) -> None:
-    """Raise ValueError if there is no extractor `name`. Your own is made for that, a shipped one is not."""
+def check_name(name: str, home: Path | None = None) -> None:
+    """Raise ValueError if there is no extractor `name`. Your own is made for that, a shipped one is not.
+
+    Args:
+        home: The home in which a trained judge is looked for.
+    """
     if ":" in name:
         build_extractor(name)
+    elif _is_judge(name):
+        importlib.import_module(_JUDGES).find_judge(name, home)
     elif name not in EXTRACTORS:
-        raise ValueError(f"extractor = {name!r}: allowed are {', '.join(EXTRACTORS)}, or module:attribute of your own")
+        raise ValueError(
+            f"extractor = {name!r}: allowed are {', '.join(EXTRACTORS)}, the name of a judge that `coldtune data "
+            "train-judge` made, or module:attribute of your own"
+        )
 
 
-def build_extractor(name: str) -> Extractor:
+def _is_judge(name: str) -> bool:
+    return name.startswith("judge.") and ":" not in name
+
+
+def build_extractor(name: str, home: Path | None = None) -> Extractor:
     """Return the extractor called `name`.
 
     Your own extractor is a callable with an int attribute `dim` that maps uint8 (B, C, H, W) to floating (B, dim).
@@ -119,13 +133,18 @@ def build_extractor(name: str) -> Extractor:
 
     Args:
         name: A key of EXTRACTORS, or `module:attribute`. The attribute is the callable itself, or a class or function
-            that returns it when called without arguments. Nothing of Python's standard library is called.
+            that returns it when called without arguments. Nothing of Python's standard library is called. Or the name
+            of a judge that was trained on the user's own images (`judge.` and digits of its SHA-256).
+        home: The home in which such a judge is looked for.
 
     Raises:
         ValueError: If the name is unknown, or the attribute cannot be imported, raises an error or is no extractor.
     """
     if ":" not in name:
-        check_name(name)
+        check_name(name, home)
+    if _is_judge(name):
+        judge: Extractor = importlib.import_module(_JUDGES).load_judge(name, home)
+        return judge
     made = _load(name, EXTRACTORS.get(name, name))
     if isinstance(made, Extractor):
         return made

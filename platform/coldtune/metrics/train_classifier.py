@@ -11,7 +11,9 @@ import argparse
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,6 +36,7 @@ class Recipe:
             learn to overlook blur.
         photos: True fills the border that a shift uncovers with the mirrored image instead of the darkest value, and
             mirrors half of the images from left to right.
+        reflect: True fills the border with the mirrored image too, but mirrors no image.
         bfloat16: Computes convolutions in bfloat16 while training, which is twice as fast.
     """
 
@@ -45,6 +48,7 @@ class Recipe:
     weight_decay: float = 0.05
     photos: bool = False
     bfloat16: bool = False
+    reflect: bool = False
 
 
 RECIPES = {
@@ -57,8 +61,23 @@ RECIPES = {
 }  # fmt: skip
 
 
-def train(recipe: Recipe, images: Tensor, labels: Tensor, seed: int = 0) -> Classifier:
-    """Train a classifier on uint8 images (N, C, H, W) and int64 labels (N,): AdamW, warm-up and one cosine cycle."""
+def train(
+    recipe: Recipe,
+    images: Tensor,
+    labels: Tensor,
+    seed: int = 0,
+    advance: Callable[[float], None] = lambda steps: None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Classifier:
+    """Train a classifier: AdamW, warm-up and one cosine cycle.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,).
+        seed: The seed of the weights and the batches.
+        advance: Called with the number of steps that were just done.
+        report: Called with a line after each epoch.
+    """
     torch.manual_seed(seed)
     classifier = Classifier(recipe.network)
     generator = torch.Generator().manual_seed(seed)
@@ -69,7 +88,7 @@ def train(recipe: Recipe, images: Tensor, labels: Tensor, seed: int = 0) -> Clas
         classifier.train()
         losses = []
         for rows in torch.split(torch.randperm(len(images), generator=generator), BATCH):
-            batch = shifted(classifier.prepare(images[rows]), recipe.shift, generator, recipe.photos)
+            batch = shifted(classifier.prepare(images[rows]), recipe.shift, generator, recipe.photos or recipe.reflect)
             batch = mirrored(batch, generator) if recipe.photos else batch
             if recipe.bfloat16:
                 batch = batch.contiguous(memory_format=torch.channels_last)
@@ -80,7 +99,8 @@ def train(recipe: Recipe, images: Tensor, labels: Tensor, seed: int = 0) -> Clas
             optimizer.step()
             schedule.step()
             losses.append(loss.detach())
-        print(f"epoch {epoch + 1}/{recipe.epochs}: loss {float(torch.stack(losses).mean()):.4f}", flush=True)
+            advance(1)
+        report(f"epoch {epoch + 1}/{recipe.epochs}: loss {float(torch.stack(losses).mean()):.4f}")
     return classifier.eval()
 
 
@@ -126,7 +146,8 @@ def main() -> None:
     config = DataConfig(name=recipe.dataset, image_size=recipe.network.size)
     dataset = prepare(config, arguments.home, arguments.data_dir)
     splits = {name: dataset.split(name) for name in ("train", "validation", "test")}
-    classifier = train(recipe, splits["train"].images, splits["train"].labels, arguments.seed)
+    report = partial(print, flush=True)
+    classifier = train(recipe, splits["train"].images, splits["train"].labels, arguments.seed, report=report)
     measured = {name: round(accuracy(classifier, split.images, split.labels), 5) for name, split in splits.items()}
     facts: dict[str, object] = {
         "accuracy": measured,

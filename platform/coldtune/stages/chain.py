@@ -146,7 +146,7 @@ class Chain:
         self.config, self.dataset, self.store, self.device = config, dataset, store, torch.device(device)
         source_images = source.split("train").images if source else None
         self.degradation: Degradation = build_degradation(config.degradation, dataset.image_shape, source_images)
-        self.extractor: Extractor = build_extractor(config.protocol.extractor)
+        self.extractor: Extractor = build_extractor(config.protocol.extractor, dataset.home)
         self.protocol: Protocol = resolve(config.protocol, self.extractor, dataset, config.task)
         self.prior: Prior = build_prior(config.prior or PLAIN, self.degradation)
         self.compute = Compute.here(self.device)

@@ -106,6 +106,7 @@ def identity_of_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return a trial's configuration as nested mappings, without the fields that have their neutral value."""
     config = parse_trial(tree)
     written = identity(config)
+    written["data"].pop("path", None)  # says where the images are, and the fingerprint says which they are
     if config.prior is not None:
         written["prior"] = identity(prior_config(config.prior))
     return dict(written)
@@ -162,6 +163,7 @@ VARIANT = "variant"
 # The paper's letters and the field's words, for keys whose last part alone is ambiguous.
 SHORT_NAMES = {
     "data.name": "dataset",
+    "data.path": "data_path",
     "degradation.kind": "degradation",
     "degradation.steps": "T",
     "degradation.kernel_size": "kernel",

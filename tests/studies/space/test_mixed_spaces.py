@@ -63,8 +63,8 @@ OTHERS: dict[str, Any] = {
 # Keys that the tests do not change: the name of the dataset (its pixels are part of the key), the kind of degradation,
 # and keys that allow only one value here.
 UNCHANGED = {
-    "data.name", "data.image_size", "data.resize", "degradation.kind", "sampler.draw", "sampler.eta", "sampler.rho",
-    "rungs.num_images",
+    "data.name", "data.image_size", "data.resize", "data.path", "degradation.kind", "sampler.draw", "sampler.eta",
+    "sampler.rho", "rungs.num_images",
 }  # fmt: skip
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import gzip
 import io
-import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coldtune.data.decode import decode
 from coldtune.data.download import Remote, fetch
+from coldtune.data.parquet import Columns, missing_shards, read_images
 from coldtune.data.progress import Bars
 from coldtune.data.regular_files import check_size, open_regular, read_file
 from coldtune.data.resize import to_planes
@@ -26,12 +25,13 @@ _RECORD_BYTES = 1 + 3 * _SIDE * _SIDE
 _BINARIES = {f"data_batch_{number}.bin": "train" for number in range(1, 6)} | {"test_batch.bin": "test"}
 _ARCHIVE = "cifar-10-binary.tar.gz"
 _FOLDERS = ("", "cifar10", "cifar-10-batches-bin", "cifar10/cifar-10-batches-bin", "plain_text", "cifar10/plain_text")
-_SHARD = re.compile(r"-(\d+)-of-(\d+)")
-_MOST_SHARDS = 1000
 _MOST_BYTES = 1 << 28  # of a binary file, or of the whole archive. The published archive unpacks to 184 million
-_MOST_ROWS = 1_000_000
-_MOST_IMAGE_BYTES = 1 << 20  # of an encoded image of 32 x 32 pixels
-_MOST_SHARD_BYTES = 1 << 29  # of a shard, unpacked. The published training images have 120 million
+_COLUMNS = Columns(
+    image=("img",),
+    label="integers 0..9",
+    most_image_bytes=1 << 20,  # of an encoded image of 32 x 32 pixels
+    most_bytes=1 << 29,  # of a shard, unpacked. The published training images have 120 million
+)
 _NAMED = 5  # missing files that a message names
 
 
@@ -95,22 +95,9 @@ def _if_complete(folder: Path, files: list[Path], missing: list[str]) -> list[Pa
 
 
 def _missing_shards(shards: Sequence[Path]) -> list[str]:
-    """Return the missing shards. The names of the others say how many there are (`train-00000-of-00005...`).
-
-    Raises ValueError if a name promises more than `_MOST_SHARDS`.
-    """
-    for path in shards:
-        if (match := _SHARD.search(path.name)) and not int(match[1]) < int(match[2]) <= _MOST_SHARDS:
-            raise ValueError(f"{path} is shard {match[1]} of {match[2]}, but at most {_MOST_SHARDS} are allowed")
-    missing = []
-    for part in ("train", "test"):
-        numbers = [_SHARD.search(path.name) for path in shards if path.name.startswith(f"{part}-")]
-        if not numbers:
-            missing.append(f"{part}-*.parquet")
-        present = {int(match[1]) for match in numbers if match}
-        promised = max((int(match[2]) for match in numbers if match), default=0)
-        missing += [f"{part}-{n:05d}-of-{promised:05d}.parquet" for n in range(promised) if n not in present]
-    return missing
+    parts = {part: [path for path in shards if path.name.startswith(f"{part}-")] for part in ("train", "test")}
+    missing = missing_shards(shards)
+    return [*missing, *(f"{part}-*.parquet" for part, found in parts.items() if not found)]
 
 
 def _binaries(files: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
@@ -181,78 +168,9 @@ def _parquet(files: Sequence[Path], bars: Bars) -> Iterator[tuple[Path, Raw]]:
 
 
 def _table(path: Path) -> tuple[list[bytes], npt.NDArray[np.int64]]:
-    """Read the column `bytes` (of `img`) and the column `label` of a shard, a few rows at a time.
-
-    Raises:
-        ValueError: If the shard is damaged, too large, or lacks a column, an image or a label. The message names the
-            row, counted from 0.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    encoded: list[bytes] = []
-    labels: list[int] = []
-    size = 0
-    with open_regular(path) as file:
-        try:
-            shard = pq.ParquetFile(file)
-            _check_columns(path, shard.schema_arrow)
-            _check_sizes(path, shard.metadata)
-            largest = max((_unpacked(shard.metadata, group) for group in range(shard.num_row_groups)), default=1)
-            # A dictionary can repeat a value in each row, so no row is larger than the group that contains it.
-            rows = min(1024, max(1, _MOST_BYTES // largest))
-            for batch in shard.iter_batches(rows, columns=["img.bytes", "label"]):
-                images = pc.struct_field(batch["img"], "bytes")
-                _check_rows(path, len(encoded), images, batch["label"])
-                size += pc.sum(pc.binary_length(images)).as_py()
-                check_size(str(path), size, _MOST_SHARD_BYTES)
-                encoded += images.to_pylist()
-                labels += batch["label"].to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise ValueError(f"{path} is damaged: {str(error).partition(chr(10))[0]}") from error
-    if not encoded:
-        raise ValueError(f"{path} contains no images")
-    return encoded, np.array(labels, np.int64)
-
-
-def _check_columns(path: Path, schema: Any) -> None:
-    import pyarrow as pa
-
-    kinds = {field.name: field.type for field in schema}
-    image, label = kinds.get("img"), kinds.get("label")
-    if image is None or label is None or not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
-        raise ValueError(f"{path}: columns {', '.join(kinds)}; needed: img (bytes, path), label")
-    data = image.field("bytes").type
-    if not pa.types.is_binary(data) and not pa.types.is_large_binary(data):
-        raise ValueError(f"{path}: img.bytes is a column of {data}, but binary is needed")
-    if not pa.types.is_integer(label):
-        raise ValueError(f"{path}: label is a column of {label}, but integers 0..{Cifar10.num_classes - 1} are needed")
-
-
-def _check_sizes(path: Path, metadata: Any) -> None:
-    if metadata.num_rows > _MOST_ROWS:
-        raise ValueError(f"{path} promises {metadata.num_rows:,} rows, but at most {_MOST_ROWS:,} are read")
-    unpacked = sum(_unpacked(metadata, group) for group in range(metadata.num_row_groups))
-    check_size(str(path), unpacked, _MOST_SHARD_BYTES)
-
-
-def _unpacked(metadata: Any, group: int) -> int:
-    return max(1, int(metadata.row_group(group).total_byte_size))
-
-
-def _check_rows(path: Path, first: int, images: Any, labels: Any) -> None:
-    """Raise ValueError naming the first row of a batch that has no image, no label, or an image that is too large."""
-    import pyarrow.compute as pc
-
-    sizes = pc.binary_length(images)
-    for what, wrong in (
-        ("img.bytes is null", pc.is_null(images)),
-        ("label is null", pc.is_null(labels)),
-        (f"img.bytes has more than {_MOST_IMAGE_BYTES:,} bytes", pc.greater(sizes, _MOST_IMAGE_BYTES)),
-    ):
-        if (row := pc.index(wrong, True).as_py()) >= 0:
-            raise ValueError(f"{path}, row {first + row}: {what}")
+    """Read the columns `img` and `label` of a shard. Raises the errors of `read_images`."""
+    rows = read_images(path, _COLUMNS)
+    return rows.images, np.array(rows.labels, np.int64)
 
 
 def _decode(where: str, data: bytes) -> npt.NDArray[np.uint8]:

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from coldtune.data.decode import SUFFIXES, is_image
 from coldtune.data.encoded import Encoded
 from coldtune.data.file_collections import FileCollection
 from coldtune.data.progress import Bars
 from coldtune.data.sources.image_files import ImageFiles, find_files
+from coldtune.data.sources.layout import Layout, arrange
 
 LEAST = 20
 """The least number of images. Fewer would leave a few for validation and test."""
@@ -21,8 +20,9 @@ LEAST = 20
 class Folder(ImageFiles):
     """All images of the folder `--data-dir`, flat or in folders inside it.
 
-    The images are split 60/20/20 by the hash of each file. They have no labels, so all are 0. Other files are left out,
-    with a warning unless they are hidden.
+    Folders `train`, `val` and `test` are the splits. What they do not say is split by the hash of each file. The
+    folders of classes are the labels. Without such folders, all labels are 0 (`arrange` has the rules). Other files are
+    left out, with a warning unless they are hidden.
     """
 
     name = "folder"
@@ -40,18 +40,42 @@ class Folder(ImageFiles):
         found = find_files(path)
         images = tuple(filter(is_image, found.names))
         if len(images) < LEAST:
-            raise ValueError(f"--data-dir = {str(path)!r}: contains {len(images)} images; it needs {self.needs}")
+            parquet = ". For Parquet files, use the dataset parquet" if _has_parquet(found) else ""
+            raise ValueError(
+                f"--data-dir = {str(path)!r}: contains {len(images)} images; it needs {self.needs}{parquet}"
+            )
         return replace(found, names=images)
 
+    def classes(self, files: Sequence[Path]) -> tuple[str, ...]:
+        """Return the names of the folders of classes, or () if the images have no classes."""
+        return self._layout(self.images(files[0])).classes
+
     def notices(self, files: Sequence[Path]) -> list[str]:
-        """Return sentences about links and about files that are left out because they are not images."""
+        """Return sentences about links, about files that are not images, and about folders that are no classes."""
         found = find_files(files[0])
         others = [name for name in found.names if not is_image(name)]
         text = f"{found.describe(others[0])}: not an image, so it is left out" if others else ""
         more = f", as are {len(others) - 1:,} other files" if len(others) > 1 else ""
-        return [*super().notices(files), *([f"{text}{more}"] if others else [])]
+        outside = self._layout(self.images(files[0])).outside
+        unlabelled = f"{found.describe(outside or '')}: lies outside of the folders of classes, so no image has a label"
+        return [
+            *super().notices(files),
+            *([f"{text}{more}"] if others else []),
+            *([unlabelled] if outside is not None else []),
+        ]
 
     def read(self, files: Sequence[Path], bars: Bars) -> Mapping[str, Encoded]:
-        """Read all images as a single part."""
+        """Read the images of each part."""
         images = self.images(files[0])
-        return {"all": Encoded(images, images.names, np.zeros(len(images.names), np.int64), self.channels, bars)}
+        layout = self._layout(images)
+        return {
+            part: Encoded(images, tuple(names), layout.labels(part), self.channels, bars)
+            for part, names in layout.parts.items()
+        }
+
+    def _layout(self, images: FileCollection) -> Layout:
+        return arrange(images.names, images.describe)
+
+
+def _has_parquet(files: FileCollection) -> bool:
+    return any(name.lower().endswith(".parquet") for name in files.names)

@@ -216,7 +216,7 @@ def _steps_in_store(store: StoreLocation | Path, key: str, trial: TrialConfig) -
 def _evaluations(trial: TrialConfig, dataset: Dataset) -> int:
     """Return the network evaluations of a trial's sampler and the baselines; shared samplings count twice."""
     steps = build_degradation(trial.degradation, dataset.image_shape).steps
-    protocol = resolve(trial.protocol, build_extractor(trial.protocol.extractor), dataset, trial.task)
+    protocol = resolve(trial.protocol, build_extractor(trial.protocol.extractor, dataset.home), dataset, trial.task)
     return protocol.num_images * sum(nfe(sampler, steps) for sampler in [trial.sampler, *BASELINES.values()])
 
 

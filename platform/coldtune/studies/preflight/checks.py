@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import optuna
@@ -14,10 +14,13 @@ from coldtune import data, environment, presets, tracking
 from coldtune.addresses import redact
 from coldtune.config import parse
 from coldtune.data import DataConfig, Dataset
+from coldtune.data.errors import DamagedDataError
+from coldtune.data.registry import OWN
 from coldtune.diffusion.restorer import RestorerConfig, check_restorer
 from coldtune.metrics import DISTANCES, IMAGE_SCORES, build_extractor, check_objective, resolve
 from coldtune.metrics.extractors import check_name
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
+from coldtune.metrics.judges import advise
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
 from coldtune.places import check_folder
 from coldtune.stages.compute import Compute
@@ -47,6 +50,7 @@ MOST_TRIALS = 1_000_000
 """The largest number of trials of a study."""
 
 _MOST_WORKERS = 10_000
+_INCEPTION = "inception"
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     imports = spec.imports and not is_ready(folder, options.storage)
     if imports:
         check_imports(spec.imports, folder, options.storage)
-    check_name(str(spec.base["protocol"]["extractor"]))
+    check_name(str(spec.base["protocol"]["extractor"]), options.home)
     dataset = data.prepare(data_config, options.home, options.data_dir)
     if folder.exists:
         folder.check_same_study(spec, dataset.fingerprint)
@@ -217,10 +221,8 @@ def _build_protocol(spec: StudySpec, space: Space, dataset: Dataset) -> Protocol
     """Build the protocol. ValueError if it makes no sense, or an objective makes no sense under it."""
     config = parse(ProtocolConfig, spec.base["protocol"], "protocol")
     task = parse_trial(spec.base).task
-    protocol = resolve(config, build_extractor(config.extractor), dataset, task)
-    if space.size is None:  # a list of variants is only reported, and no trial is chosen by its FID
-        for objective in spec.objectives:
-            _check_objective(objective.metric, protocol, task)
+    objectives = spec.objectives if space.size is None else ()  # no trial of a list of variants is chosen by its FID
+    protocol = check_judge(config, dataset, task, [objective.metric for objective in objectives])
     if task == "restored" and min(dataset.image_shape[1:]) < SSIM_WINDOW:
         raise ValueError(
             f"data.image_size = {spec.base['data']['image_size']}: at least {SSIM_WINDOW}, the width of SSIM's window"
@@ -232,11 +234,39 @@ def _build_protocol(spec: StudySpec, space: Space, dataset: Dataset) -> Protocol
     return protocol
 
 
+def check_judge(config: ProtocolConfig, dataset: Dataset, task: Task, objectives: Sequence[str]) -> Protocol:
+    """Return the resolved protocol, after a small judge was tried on two images.
+
+    Args:
+        config: The protocol.
+        dataset: The dataset that is judged.
+        task: Whether images are restored or generated.
+        objectives: The metrics by which trials are chosen.
+
+    Raises:
+        ValueError: If the judge cannot be built, does not take the images, or has too few images for an objective. For
+            a dataset of the user's own, the message says which judge it can use.
+    """
+    try:
+        extractor = build_extractor(config.extractor, dataset.home)
+        # Inception takes all images, and seconds. Code of the user's own may need the GPU of a trial.
+        if config.extractor != _INCEPTION and ":" not in config.extractor:
+            extractor(dataset.split(config.split).images[:2])
+        protocol = resolve(config, extractor, dataset, task)
+        for metric in objectives:
+            _check_objective(metric, protocol, task)
+    except ValueError as error:
+        if dataset.name in OWN and not isinstance(error, DamagedDataError):
+            raise ValueError(f"{str(error).rstrip('.')}. {advise(dataset)}") from error
+        raise
+    return protocol
+
+
 def _check_test_split(spec: StudySpec, dataset: Dataset) -> None:
     """Raise ValueError if the study's settings cannot be judged on the test split, where the best one is judged."""
     config = parse(ProtocolConfig, {**spec.base["protocol"], "split": "test"}, "protocol")
     try:
-        resolve(config, build_extractor(config.extractor), dataset, parse_trial(spec.base).task)
+        resolve(config, build_extractor(config.extractor, dataset.home), dataset, parse_trial(spec.base).task)
     except ValueError as error:
         raise ValueError(f"{error} (the best trial is measured on the test split)") from None
 
@@ -283,7 +313,7 @@ def _count_promoted(spec: StudySpec, folder: StudyFolder, options: RunOptions) -
 
 def _prepare_source(name: str, spec: StudySpec, dataset: Dataset, options: RunOptions) -> Dataset:
     """Prepare a dataset that degradations draw images from, like the dataset that is restored."""
-    config = parse(DataConfig, {**spec.base["data"], "name": name}, "degradation.source")
+    config = parse(DataConfig, {**spec.base["data"], "name": name, "path": None}, "degradation.source")
     source = data.prepare(config, options.home, options.data_dir)
     if source.image_shape != dataset.image_shape:
         raise ValueError(

@@ -18,7 +18,7 @@ from coldtune.studies.space.space import Space
 MAX_LEFTOVER = 1e-3
 """The largest leftover in a space that judges generation. Above it, x_T still shows the image, and a prior does not."""
 
-JUDGING_KEYS = ("protocol.", "rungs.", "data.name", "data.image_size", "data.resize")
+JUDGING_KEYS = ("protocol.", "rungs.", "data.name", "data.image_size", "data.resize", "data.path")
 """Keys, or beginnings of keys, that decide how a trial is judged. Trials with different values cannot be compared."""
 
 _SEEDS = 2**63  # training seeds are below this number

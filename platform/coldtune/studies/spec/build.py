@@ -37,6 +37,7 @@ JUDGES = {
     "celeba": "inception",
     "afhq": "inception",
     "folder": "inception",
+    "parquet": "inception",
 }
 """The feature extractor of each dataset, if the base names none: a classifier that ships, or the paper's Inception."""
 

@@ -133,7 +133,9 @@ def _dataset(config: TrialConfig, name: str, home: Home) -> Dataset:
 def _source(config: TrialConfig, home: Home) -> Dataset | None:
     """Return the dataset that the degradation draws from, prepared as the trial's own dataset."""
     name = source_of(config.degradation)
-    return None if name is None else prepare({**plain(config.data), "name": name}, home.path, home.data_dir)
+    return (
+        None if name is None else prepare({**plain(config.data), "name": name, "path": None}, home.path, home.data_dir)
+    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
