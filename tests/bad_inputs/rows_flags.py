@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bad_row import Row, command, flag, job, setting, space, with_mode
 
+NO_HOME = {"COLDTUNE_HOME": "unused"}  # for a command without `--home`
+
 ROWS: list[Row] = [
     # --- argparse's own errors are a single line too
     flag("flag-unknown", "--trails=5", says=["--trails=5", "unrecognized"]),
@@ -52,6 +54,23 @@ ROWS: list[Row] = [
     command("evaluate-reference-without-images", "evaluate x --reference digits", says=["--reference", "--images"]),
     command("evaluate-unknown-run", "evaluate nosuch", says=["nosuch", "no such run"]),
     command("evaluate-device-unknown", "evaluate {study}/0 --device tpu", says=["--device tpu", "cpu"], home="study"),
+    command("evaluate-baseline-beside-images", "evaluate --images {dir} --reference digits --baseline x",
+            says=["--baseline", "--images"]),
+    command("presets-unknown", "presets nosuch", says=["presets 'nosuch'", "`coldtune presets`"], env=NO_HOME),
+    command("presets-near", "presets digits-quik", says=["digits-quik", "did you mean digits-quick"],
+            env=NO_HOME),
+    command("presets-empty", "presets ''", says=["presets ''", "no such preset"], env=NO_HOME),
+    command("presets-path", "presets ../presets/digits-quick", says=["../presets", "no such preset"], env=NO_HOME),
+    command("presets-two", "presets digits-quick other", says=["other", "unrecognized"], env=NO_HOME),
+    command("list-json-value", "study list --json=yes", says=["--json", "yes"]),
+    command("watch-unknown", "watch nosuch", says=["study nosuch", "{home}"]),
+    command("watch-long", "watch {long}", says="letters"),
+    command("watch-nothing", "watch", says="STUDY"),
+    command("watch-every-without-unit", "watch x --every 5", says=["--every 5", "unit"]),
+    command("watch-every-zero", "watch x --every 0s", says=["--every 0s", "longer than nothing"]),
+    command("watch-every-negative", "watch x --every=-1s", says="--every -1s"),
+    command("run-unknown-space", "study run nosuch", says=["study run nosuch", "no such file", "blur"]),
+    command("preview-unknown-space", "study preview nosuch", says=["study preview nosuch", "no such file", "blur"]),
     command("study-unknown", "study show nosuch", says=["nosuch", "{home}"]),
     command("study-resume-unknown", "study resume nosuch", says=["nosuch", "{home}"]),
     command("study-promote-unknown", "study promote nosuch 3", says=["nosuch", "{home}"]),

@@ -147,6 +147,49 @@ def test_evaluate_two_runs_are_compared_image_by_image(finished: Finished, evalu
     assert "equally degraded" not in output
 
 
+def test_evaluate_several_runs_are_the_rows_of_one_table(finished: Finished, evaluate, tmp_path: Path):
+    third = finished.config_file(tmp_path / "third", sampler={"num_steps": 3})
+    names = [f"{finished.study}/0", f"{finished.study}/1", str(third)]
+    output, record = evaluate(*names, home=finished.home, width=900)
+    (head,) = [line for line in output.splitlines() if "FID ↓" in line]
+    assert head.split()[:4] == ["FID", "↓", "ΔFID", "↓"]
+    rows = [next(line for line in output.splitlines() if line.split()[:1] == [name]) for name in names]
+    fids = [values(evaluation)["fid"] for evaluation in record["evaluations"]]
+    for row, fid in zip(rows, fids, strict=True):
+        assert float(row.split()[1]) == pytest.approx(fid, abs=0.06)
+    assert float(rows[2].split()[4]) == pytest.approx(fids[2] - fids[0], abs=0.06)
+    assert "ΔRMSE" in head
+    assert "FID direct in all: " in output
+    assert "sampler tacos, num_steps 2; trained for 4 steps" in output
+    narrow, _ = evaluate(*names, home=finished.home, width=60)
+    wide, narrow = (" ".join(text.split()) for text in (output, narrow))
+    assert sorted(FIGURE.findall(narrow)) == sorted(FIGURE.findall(wide))
+    markdown, _ = evaluate(*names, "--markdown", home=finished.home)
+    assert sum(line.startswith(("| quick", f"| {tmp_path}")) for line in markdown.splitlines()) == 3
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_evaluate_baseline_is_the_run_that_others_are_compared_with(listed: bool, finished: Finished, evaluate):
+    zero, one = f"{finished.study}/0", f"{finished.study}/1"
+    runs = [zero, one] if listed else [zero]
+    _, record = evaluate(*runs, "--baseline", one, home=finished.home)
+    assert record["baseline"] == one
+    assert [evaluation["name"] for evaluation in record["evaluations"]] == [one, zero]
+    assert {(comparison["a"], comparison["b"]) for comparison in record["comparisons"]} == {(zero, one)}
+    with pytest.raises(ValueError, match=f"--baseline {zero}: is the only run"):
+        evaluate(zero, "--baseline", zero, home=finished.home)
+
+
+def test_evaluate_json_on_stdout_stands_alone(finished: Finished, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["evaluate", f"{finished.study}/0", "--device", "cpu", "--home", str(finished.home), "--json", "-"])
+    printed = capsys.readouterr()
+    assert ended.value.code == 0
+    assert values(json.loads(printed.out)["evaluations"][0])["fid"] == finished.outcomes[0].metrics["fid"]
+    assert "FID" in printed.err
+    assert not Path("-").exists()
+
+
 def test_evaluate_unequally_degraded_runs_are_compared_with_warning(finished: Finished, evaluate, tmp_path: Path):
     weaker = finished.config_file(tmp_path / "weaker", degradation={"steps": 2})
     run = FinishedTrial("weaker", _config(weaker), finished.dataset)

@@ -24,11 +24,26 @@ from coldtune.cli import (
     store,
     study,
     tracking,
+    watch,
 )
 from coldtune.cli.arguments import Parser
 from coldtune.cli.entry import make_console, run
 
-COMMANDS = (study, ablate, evaluate, grid, rerun, restore, export, store, data, presets, gallery, tracking)
+COMMANDS = (
+    study,
+    ablate,
+    watch,
+    evaluate,
+    grid,
+    rerun,
+    restore,
+    export,
+    store,
+    data,
+    presets,
+    gallery,
+    tracking,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

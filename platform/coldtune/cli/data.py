@@ -1,20 +1,23 @@
-"""`coldtune data`: prepare and verify datasets, and train judges for a user's own."""
+"""`coldtune data`: prepare, list and verify datasets, and train judges for a user's own."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from coldtune import environment
 from coldtune.cli.common import Commands, add_home_flag, find_home
 from coldtune.cli.entry import describe, print_error
+from coldtune.cli.json_output import add_json_flag, print_json
+from coldtune.cli.tables import ListTable
 from coldtune.places import check_folder
 
 if TYPE_CHECKING:
@@ -30,14 +33,16 @@ those of raw pixels. It is stored in the home, and its hash is a part of the pro
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("data", help="prepare and verify datasets, train a judge for your own")
+    parser = commands.add_parser("data", help="prepare, list and verify datasets, train a judge for your own")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     prepare = add_home_flag(verbs.add_parser("prepare", help="download or read, resize, split and fingerprint"))
     _add_dataset_flags(prepare)
     prepare.set_defaults(call=_prepare)
+    listed = add_home_flag(verbs.add_parser("list", help="list the datasets that a home has prepared"))
+    add_json_flag(listed).set_defaults(call=_list)
     verify = add_home_flag(verbs.add_parser("verify", help="read every pixel and compare with the manifest"))
     verify.add_argument("name", help="name of a dataset, or path of a prepared folder")
-    verify.set_defaults(call=_verify)
+    add_json_flag(verify).set_defaults(call=_verify)
     train = add_home_flag(
         verbs.add_parser("train-judge", help="train a feature extractor for your own images", description=_TRAIN_JUDGE)
     )
@@ -48,8 +53,7 @@ def add(commands: Commands) -> None:
     train.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the training (default 0)")
     train.set_defaults(call=_train_judge)
     judges = add_home_flag(verbs.add_parser("judges", help="list the judges of the home with their scores"))
-    judges.add_argument("--json", action="store_true", help="print the cards of the judges as JSON")
-    judges.set_defaults(call=_judges)
+    add_json_flag(judges).set_defaults(call=_judges)
 
 
 def _add_dataset_flags(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +87,53 @@ def _prepare(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _list(options: argparse.Namespace, console: Console) -> int:
+    from coldtune.data import Dataset, prepared
+
+    home = find_home(options)
+    records: list[dict[str, Any]] = []
+    for path in prepared(home):
+        try:
+            dataset = Dataset.open(path)
+        except (ValueError, OSError) as error:  # a damaged dataset must not hide the others
+            records.append({"path": path, "error": describe(error)})
+            continue
+        records.append(
+            {
+                "name": dataset.name,
+                "path": path,
+                "image_shape": dataset.image_shape,
+                "resize": dataset.manifest.resize,
+                "classes": dataset.num_classes,
+                "sizes": dataset.sizes,
+                "fingerprint": dataset.fingerprint,
+            }
+        )
+    if options.json:
+        print_json(records)
+    else:
+        console.print(_dataset_table(home, records), highlight=False)
+    problems = [record["error"] for record in records if "error" in record]
+    for problem in problems:
+        print_error(problem)
+    return 1 if problems else 0
+
+
+def _dataset_table(home: Path, records: Sequence[Mapping[str, Any]]) -> ListTable:
+    table = ListTable(
+        str(home / "data"), ("dataset", "images", "resize"), ("classes",), ("splits", "fingerprint", "in")
+    )
+    for record in records:
+        if "error" in record:
+            table.add_row("-", "-", "-", "-", Text("cannot be read", style="red"), "-", record["path"].name)
+            continue
+        shape = "x".join(map(str, record["image_shape"]))
+        sizes = ", ".join(f"{split} {size:,}" for split, size in record["sizes"].items())
+        cells = (record["name"], shape, record["resize"], str(record["classes"]), sizes)
+        table.add_row(*cells, record["fingerprint"][:12], record["path"].name)
+    return table
+
+
 def _verify(options: argparse.Namespace, console: Console) -> int:
     from coldtune.data import prepared, verify
 
@@ -91,12 +142,16 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     if not paths:
         raise ValueError(f"data verify {options.name}: no dataset of this name is prepared in {home}")
     reports = [verify(path) for path in paths]
+    failed = any(report.problems for report in reports)
+    if options.json:
+        print_json([asdict(report) for report in reports])
+        return 1 if failed else 0
     for report in reports:
         sizes = ", ".join(f"{split} {size:,}" for split, size in report.sizes.items())
         console.print(f"{report.path}: {sizes or 'unreadable'}", highlight=False, soft_wrap=True)
         for problem in report.problems or ("as its manifest says",):
             console.print(f"  {problem}", highlight=False, soft_wrap=True)
-    return 1 if any(report.problems for report in reports) else 0
+    return 1 if failed else 0
 
 
 def _train_judge(options: argparse.Namespace, console: Console) -> int:
@@ -134,13 +189,13 @@ def _judges(options: argparse.Namespace, console: Console) -> int:
             print_error(describe(error))
             damaged = 1
     if options.json:
-        print(json.dumps([{"name": card.name, **card.model_dump(mode="json")} for card in found], indent=2))
+        print_json([{"name": card.name, **card.model_dump(mode="json")} for card in found])
         return damaged
     if not found:
         console.print(f"{home} has no judges. `coldtune data train-judge PATH` makes one.", highlight=False)
         return damaged
-    columns = ("judge", "dataset", "images", "kind", "d", "accuracy", "retrieval", "raw pixels", "fingerprint")
-    table = Table(*columns, box=None, pad_edge=False)
+    scored = ("d", "accuracy", "retrieval", "raw pixels")
+    table = ListTable(str(home / "judges"), ("judge", "dataset", "images", "kind"), scored, ("fingerprint",))
     for card in found:
         scores = card.scores
         accuracy = "-" if scores.accuracy is None else f"{scores.accuracy:.1%}"

@@ -18,17 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from coldtune.stages.evaluate import Evaluation, FinishedTrial
+    from coldtune.studies.trials.lookup import Home
 
+_STDOUT = ("-", "/dev/stdout")
 _SMALLEST_PX, _LARGEST_PX = 8, 256  # as in `data.image_size`
-_FLAGS_OF_RUNS = {"runs": "RUN", "tracking_uri": "--tracking-uri", "against": "--against"}
+_FLAGS_OF_RUNS = {"runs": "RUN", "tracking_uri": "--tracking-uri", "against": "--against", "baseline": "--baseline"}
 _FLAGS_OF_IMAGES = {"reference": "--reference", "image_size": "--image-size", "resize": "--resize"}
 
 DESCRIPTION = """
 Judge finished trials by every metric, with 95 % intervals: the degraded images, direct restoration, the trial's own
 sampler and Algorithm 1. Nothing is trained. Images and judgements that exist already come from the store. If there are
-two or more RUNs, each is compared with the first, image by image. If a study with replicates has both, the verdict on
-their settings by all trainings follows. With --images, pictures from elsewhere are judged against a split of a dataset,
-like generated images.
+two or more RUNs, they are the rows of one table, and each is compared with the first (or with --baseline RUN), image by
+image. If a study with replicates has both, the verdict on their settings by all trainings follows. With --images,
+pictures from elsewhere are judged against a split of a dataset, like generated images.
 
 RUN is STUDY/NUMBER, STUDY (its best trial), an MLflow run id, or a trial's config.yaml (or a folder that contains it).
 """
@@ -43,6 +45,9 @@ def add(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="finished trials, as described above")
+    parser.add_argument(
+        "--baseline", metavar="RUN", help="the run with which the others are compared (default: the first)"
+    )
     parser.add_argument(
         "--images",
         type=Path,
@@ -96,7 +101,13 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="CPU threads of new samplings and judgements, which decide their last bits (default 1)",
     )
-    parser.add_argument("--output", "--json", type=Path, metavar="FILE", help="also write everything as JSON")
+    parser.add_argument(
+        "--output",
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write everything as JSON (-: to stdout, and the tables to stderr)",
+    )
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of a table for the terminal")
     add_store_flag(parser).set_defaults(call=_evaluate)
 
@@ -112,10 +123,12 @@ def _parse_count(text: str) -> int | Literal["all"]:
 
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
     _check_flags(options)
+    if to_stdout := str(options.output) in _STDOUT:
+        console = Console(stderr=True, markup=False)
     if options.extractor is not None:
         from coldtune.metrics.extractors import check_name
 
-        check_name(options.extractor, find_home(options))
+        check_name(options.extractor)
     from coldtune.training.device import use_threads
 
     device = choose_device(options.device)
@@ -128,17 +141,15 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
         evaluations = [evaluate_pictures(options, device)]
     else:
         runs, evaluations = _evaluate_runs(options, device)
-    for evaluation in evaluations:
-        _print_evaluation(evaluation, options.markdown, console)
+    _print_table(evaluations, options.markdown, console)
     comparisons = _print_comparisons(evaluations, options.markdown, console)
     settings = _print_settings(runs, evaluations[0], options, console)
     if options.output:
-        record = {
-            "evaluations": [evaluation.record() for evaluation in evaluations],
-            "comparisons": comparisons,
-            "settings": settings,
-        }
-        write_output(options.output, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        text = json.dumps(_record(evaluations, comparisons, settings), indent=1, allow_nan=False)
+        if to_stdout:
+            print(text)
+        else:
+            write_output(options.output, f"{text}\n")
     return 0
 
 
@@ -156,7 +167,7 @@ def _check_flags(options: argparse.Namespace) -> None:
     others = _FLAGS_OF_RUNS if options.images else _FLAGS_OF_IMAGES
     if given := [flag for name, flag in others.items() if getattr(options, name)]:
         raise ValueError(f"{', '.join(given)}: has no effect {'with' if options.images else 'without'} --images")
-    if options.output:
+    if options.output and str(options.output) not in _STDOUT:
         check_output(options.output, "--output")
 
 
@@ -170,11 +181,12 @@ def _evaluate_runs(options: argparse.Namespace, device: str) -> tuple[list[Finis
     from coldtune.store.store import Store
     from coldtune.studies.trials.lookup import Home, find_run
 
-    store = locate_store_of_trials(find_home(options), options.runs, options.store)
+    names = [*options.runs, *([options.baseline] if options.baseline else [])]
+    store = locate_store_of_trials(find_home(options), names, options.store)
     store.check()
     home = Home(find_home(options), options.data_dir, options.tracking_uri, store)
     protocol = (options.split, options.num_images, options.extractor, options.seed, options.against)
-    runs = [find_run(name, home) for name in options.runs]
+    runs = _baseline_first([find_run(name, home) for name in options.runs], options.baseline, home)
     for run in runs:
         if options.extractor is None:
             check_origin(run.config.protocol.extractor, run.name, "name it with --extractor")
@@ -182,14 +194,46 @@ def _evaluate_runs(options: argparse.Namespace, device: str) -> tuple[list[Finis
     return runs, evaluate_runs(judged, Store(store), device)
 
 
-def _print_evaluation(evaluation: Evaluation, markdown: bool, console: Console) -> None:
-    from coldtune.reports.evaluation import evaluation_markdown, evaluation_table
+def _baseline_first(runs: list[FinishedTrial], baseline: str | None, home: Home) -> list[FinishedTrial]:
+    """Return the runs with that of `--baseline` first. It may be one of them, or another run."""
+    from coldtune.studies.trials.lookup import find_run
 
-    if markdown:
-        print(evaluation_markdown(evaluation.sets, evaluation.title))
+    if baseline is None:
+        return runs
+    first = find_run(baseline, home)
+    others = [run for run in runs if run.name != first.name]
+    if not others:
+        raise ValueError(f"--baseline {baseline}: is the only run. Name another run to compare with it.")
+    return [first, *others]
+
+
+def _print_table(evaluations: list[Evaluation], markdown: bool, console: Console) -> None:
+    """Print the sets of images of a single run, or a table whose rows are several runs."""
+    from coldtune.reports.evaluation import evaluation_table, runs_table
+    from coldtune.stages.chain import SAMPLED
+    from coldtune.stages.evaluate import compare_sampled
+
+    first, *others = evaluations
+    if others:
+        sets = {evaluation.name: evaluation.sets for evaluation in evaluations}
+        compared = [comparison for other in others for comparison in compare_sampled(other, first)]
+        table = runs_table(sets, SAMPLED, compared, [evaluation.title for evaluation in evaluations])
     else:
-        console.print(evaluation_table(evaluation.sets, evaluation.title))
+        table = evaluation_table(first.sets, first.title)
+    if markdown:
+        print(table.markdown(), file=console.file)
+    else:
+        console.print(table)
         console.print()
+
+
+def _record(
+    evaluations: list[Evaluation], comparisons: list[dict[str, Any]], settings: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return everything for JSON. The comparisons are with the baseline."""
+    baseline = evaluations[0].name if len(evaluations) > 1 else None
+    records = [evaluation.record() for evaluation in evaluations]
+    return {"baseline": baseline, "evaluations": records, "comparisons": comparisons, "settings": settings}
 
 
 def _print_comparisons(evaluations: list[Evaluation], markdown: bool, console: Console) -> list[dict[str, Any]]:

@@ -51,8 +51,12 @@ def shipped_spaces() -> dict[str, Path]:
     )
 
 
-def find_space(text: str) -> Path:
+def find_space(text: str, command: str = "study run") -> Path:
     """Return the file of a space.
+
+    Args:
+        text: The path of the file, or the name of a shipped space.
+        command: The command, for the error message.
 
     Raises:
         ValueError: If it is neither a file nor the name of a shipped space.
@@ -62,7 +66,7 @@ def find_space(text: str) -> Path:
         return path
     if text in shipped:
         return shipped[text]
-    raise ValueError(f"study run {text}: no such file; shipped spaces are {', '.join(sorted(shipped)) or 'missing'}")
+    raise ValueError(f"{command} {text}: no such file; shipped spaces are {', '.join(sorted(shipped)) or 'missing'}")
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:

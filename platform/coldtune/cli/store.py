@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from coldtune.cli.common import Commands, add_store_flag, find_home, open_store
 from coldtune.cli.entry import print_error
-from coldtune.cli.store_format import format_size, format_studies, format_totals, make_table, shorten, total_bytes
+from coldtune.cli.json_output import add_json_flag, at_time, print_json
+from coldtune.cli.store_format import format_size, format_studies, format_totals, shorten, total_bytes
+from coldtune.cli.tables import ListTable
 from coldtune.durations import format_age
+
+if TYPE_CHECKING:
+    from coldtune.store.gc import EntryInfo, Retention
 
 
 def add(commands: Commands) -> None:
@@ -20,12 +26,12 @@ def add(commands: Commands) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     ls = add_store_flag(verbs.add_parser("ls", help="list entries with size, age, the work they save, and their users"))
     ls.add_argument("--kind", help="only entries of this kind (train, sample, measure, reference, ...)")
-    ls.set_defaults(call=_ls)
+    add_json_flag(ls).set_defaults(call=_ls)
     show = add_store_flag(verbs.add_parser("show", help="show an entry: its files, inputs, results and origin"))
     show.add_argument("key", help="the first characters of its key, or of kind/key")
-    show.set_defaults(call=_show)
+    add_json_flag(show).set_defaults(call=_show)
     verify = add_store_flag(verbs.add_parser("verify", help="read every entry and compare it with its manifest"))
-    verify.set_defaults(call=_verify)
+    add_json_flag(verify).set_defaults(call=_verify)
     gc = add_store_flag(verbs.add_parser("gc", help="remove what no study needs (without --yes, only list it)"))
     gc.add_argument("--yes", action="store_true", help="remove it")
     gc.add_argument(
@@ -35,7 +41,7 @@ def add(commands: Commands) -> None:
         metavar="HOURS",
         help="only what is older than this (default 24), because newer entries may be in use",
     )
-    gc.set_defaults(call=_gc)
+    add_json_flag(gc).set_defaults(call=_gc)
 
 
 def _ls(options: argparse.Namespace, console: Console) -> int:
@@ -49,19 +55,40 @@ def _ls(options: argparse.Namespace, console: Console) -> int:
     if options.kind and not shown:
         kinds = ", ".join(sorted({entry.kind for entry in entries})) or "none"
         raise ValueError(f"--kind {options.kind}: no such entries in {store.at.shown} (there are: {kinds})")
-    table = make_table(store.at.shown, ("kind", "key"), ("size", "age", "work"), ("used by",))
-    for entry in sorted(shown, key=lambda entry: (entry.kind, -entry.bytes, entry.key)):
-        users = f"torn: {entry.problem}" if entry.problem else format_studies(needs.users_of(entry))
-        table.add_row(entry.kind, shorten(entry.key), *format_totals([entry]), users)
-    table.add_row()
-    for kind in sorted({entry.kind for entry in shown}):
-        of_kind = [entry for entry in shown if entry.kind == kind]
-        table.add_row(kind, f"{len(of_kind):,} in all", *format_totals(of_kind), "")
-    table.add_row("total", f"{len(shown):,} in all", *format_totals(shown), "")
-    console.print(table, highlight=False)
+    shown.sort(key=lambda entry: (entry.kind, -entry.bytes, entry.key))
+    if options.json:
+        print_json([_record(entry, needs) for entry in shown])
+    else:
+        console.print(_entry_table(store.at.shown, shown, needs), highlight=False)
     for problem in unreadable:
         print_error(problem)
     return 1 if unreadable else 0
+
+
+def _entry_table(title: str, entries: list[EntryInfo], needs: Retention) -> ListTable:
+    table = ListTable(title, ("kind", "key"), ("size", "age", "work"), ("used by",))
+    for entry in entries:
+        users = f"torn: {entry.problem}" if entry.problem else format_studies(needs.users_of(entry))
+        table.add_row(entry.kind, shorten(entry.key), *format_totals([entry]), users)
+    table.rows.append([])
+    for kind in sorted({entry.kind for entry in entries}):
+        of_kind = [entry for entry in entries if entry.kind == kind]
+        table.add_row(kind, f"{len(of_kind):,} in all", *format_totals(of_kind), "")
+    table.add_row("total", f"{len(entries):,} in all", *format_totals(entries), "")
+    return table
+
+
+def _record(entry: EntryInfo, needs: Retention) -> dict[str, Any]:
+    """Return an entry for JSON."""
+    return {
+        "kind": entry.kind,
+        "key": entry.key,
+        "bytes": entry.bytes,
+        "created": at_time(entry.created),
+        "seconds": entry.seconds,
+        "users": sorted(needs.users_of(entry)),
+        "problem": entry.problem,
+    }
 
 
 def _show(options: argparse.Namespace, console: Console) -> int:
@@ -77,6 +104,12 @@ def _show(options: argparse.Namespace, console: Console) -> int:
         manifest = read_manifest(store.files, entry.name)
     except (OSError, ValueError):
         manifest = {}
+    needs = find_users(home, store)[0]
+    if options.json:
+        place = {"path": store.files.where(entry.name), "files": manifest.get("files", {})}
+        made = {"about": manifest.get("about", {}), "made": manifest.get("made")}
+        print_json({**_record(entry, needs), **place, **made})
+        return 0
     files = {
         name: f"{format_size(record['bytes'])}, SHA-256 {record['sha256']}"
         for name, record in manifest.get("files", {}).items()
@@ -87,7 +120,7 @@ def _show(options: argparse.Namespace, console: Console) -> int:
         **({"problem": entry.problem} if entry.problem else {}),
         "size": format_size(entry.bytes),
         "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.created)),
-        "used by": sorted(find_users(home, store)[0].users_of(entry)) or "nobody",
+        "used by": sorted(needs.users_of(entry)) or "nobody",
         "files": files,
         "inputs and results": manifest.get("about", {}),
         "made": manifest.get("made") or "not recorded",
@@ -103,6 +136,9 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     store = open_store(options)
     entries = list_entries(store)
     problems = {entry.name: problem for entry in entries if (problem := check_entry(store, entry))}
+    if options.json:
+        print_json({"entries": len(entries), "problems": problems})
+        return 1 if problems else 0
     for name, problem in problems.items():
         console.print(f"{name}: {problem}; set aside at its next use", highlight=False, soft_wrap=True)
     whole = [entry for entry in entries if entry.name not in problems]
@@ -121,13 +157,21 @@ def _gc(options: argparse.Namespace, console: Console) -> int:
     needs, unreadable = find_users(home, store)
     garbage = find_garbage(store, needs, 3600 * options.older)
     removed = list(remove_garbage(store, garbage)) if options.yes else garbage
-    table = make_table(store.at.shown, ("what",), ("size", "work"), ("why",))
+    freed = total_bytes(removed)
+    kept = total_bytes(list_entries(store)) - (0 if options.yes else freed)
+    if options.json:
+        listed = [
+            {"name": item.name, "bytes": item.bytes, "seconds": item.seconds, "why": item.why} for item in removed
+        ]
+        print_json({"removed": options.yes, "entries": listed, "freed_bytes": freed, "kept_bytes": kept})
+        for problem in unreadable:
+            print_error(problem)
+        return 1 if unreadable else 0
+    table = ListTable(store.at.shown, ("what",), ("size", "work"), ("why",))
     for item in removed:
         table.add_row(shorten(item.name), format_size(item.bytes), format_age(item.seconds), item.why)
     if removed:
         console.print(table, highlight=False)
-    freed = total_bytes(removed)
-    kept = total_bytes(list_entries(store)) - (0 if options.yes else freed)
     verb = "removed" if options.yes else "would go (nothing was removed; --yes does it)"
     console.print(
         f"{len(removed):,} {verb}: {format_size(freed)} freed, {format_size(kept)} in entries stay",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
-
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from coldtune.durations import format_age
 
@@ -14,18 +12,6 @@ if TYPE_CHECKING:
     from coldtune.store.gc import EntryInfo, Garbage
 
 _KEY_CHARACTERS = 12  # of 64; enough to tell 10,000 entries apart
-
-
-def make_table(title: str, left: Sequence[str], right: Sequence[str], last: Sequence[str]) -> Table:
-    """Make a table whose columns are named by `left`, `right` and `last`. The columns `right` are aligned to the right.
-
-    Only the columns `last` may be wrapped, within a word if it is too long for the line. Nothing is cut off.
-    """
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for head in (*left, *right, *last):
-        justify: Literal["left", "right"] = "right" if head in right else "left"
-        table.add_column(head, justify=justify, no_wrap=head not in last, overflow="fold")
-    return table
 
 
 def format_totals(entries: Sequence[EntryInfo]) -> tuple[str, str, str]:

@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from coldtune.cli import promote, run
 from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
 from coldtune.cli.entry import describe, print_error
+from coldtune.cli.json_output import add_json_flag, print_json
+from coldtune.cli.tables import ListTable
+
+if TYPE_CHECKING:
+    from coldtune.studies.progress.listing import StudySummary
+    from coldtune.studies.spec.folder import StudyFolder
+    from coldtune.studies.trials.reading import StudyReader
+
+_HEADS = ("study", "dataset", "ended", "of", "best", "last change", "states", "varies", "run now by")
+_CUT = 6  # of these columns stand in the first table, if the terminal is too narrow for a single table
 
 if TYPE_CHECKING:
     from coldtune.studies.spec.replicates import Racing
@@ -26,7 +35,7 @@ def add(commands: Commands) -> None:
     preview = add_home_flag(
         verbs.add_parser("preview", help="show a search space as a table, ten of its points, and a cost estimate")
     )
-    preview.add_argument("space", type=Path, metavar="FILE", help="the space, such as search_spaces/blur.yaml")
+    preview.add_argument("space", metavar="SPACE", help="a search space: a YAML file, or the name of a shipped space")
     preview.add_argument("--dataset", metavar="NAME", help="digits, mnist, cifar10, celeba, afhq, folder or parquet")
     preview.add_argument("--data-dir", type=Path, metavar="PATH", help="folder with the dataset's published files")
     preview.add_argument(
@@ -55,9 +64,12 @@ def add(commands: Commands) -> None:
     )
     preview.set_defaults(call=_preview)
     run.add(verbs)
-    add_home_flag(verbs.add_parser("list", help="list the studies of a home")).set_defaults(call=_list)
+    listed = add_home_flag(
+        verbs.add_parser("list", help="list the studies of a home: states, best values, what varies, who runs them")
+    )
+    add_json_flag(listed).set_defaults(call=_list)
     show = add_home_flag(
-        verbs.add_parser("show", help="show a study's table of trials, and the files of its best trial")
+        verbs.add_parser("show", help="show a study's table of trials, the files of its best trial, and its addresses")
     )
     show.add_argument("name", help="name of the study")
     show.add_argument(
@@ -67,7 +79,7 @@ def add(commands: Commands) -> None:
         help="a difference of the objective that does not matter, so that settings can be practically equal (default: "
         "comparisons.equal_within of the space)",
     )
-    show.set_defaults(call=_show)
+    add_json_flag(show).set_defaults(call=_show)
     promote.add(verbs)
     resume = add_home_flag(verbs.add_parser("resume", help="resume a study with the options of its last start"))
     resume.add_argument("name", help="name of the study")
@@ -108,7 +120,8 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.spec.build import build_spec
     from coldtune.training.device import use_threads
 
-    spec = build_spec("preview", options.space, dataset=options.dataset, settings=options.settings)
+    space_file = run.find_space(options.space, "study preview")
+    spec = build_spec("preview", space_file, dataset=options.dataset, settings=options.settings)
     run_options = RunOptions(
         home=find_home(options),
         command="",
@@ -141,7 +154,7 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     objectives = " and ".join(objective.metric.upper() for objective in spec.objectives)
     asked = "each arm is tried" if spec.design else f"searched by {spec.search.algorithm.upper()}"
     about = [
-        f"{options.space}: around {space.config.base if isinstance(space.config.base, str) else 'an inline base'}, "
+        f"{space_file}: around {space.config.base if isinstance(space.config.base, str) else 'an inline base'}, "
         f"{asked}, judged by {objectives}",
     ]
     if spec.design is not None:
@@ -163,37 +176,77 @@ def _read_replicates(options: argparse.Namespace) -> int | Racing | None:
 
 
 def _list(options: argparse.Namespace, console: Console) -> int:
+    from coldtune.studies.progress.listing import summarize
     from coldtune.studies.spec.folder import studies
-    from coldtune.studies.trials.reading import summary
 
     home = find_home(options)
-    table = Table(
-        "study", "dataset", "ended", "of", "best", "run now by", title=Text(str(home)), title_justify="left", box=None
-    )
-    problems = []
+    found: dict[str, StudySummary | str] = {}
     for folder in studies(home):
         try:
-            table.add_row(*map(Text, summary(folder)))
+            found[folder.name] = summarize(folder)
         except (ValueError, OSError) as error:  # an unreadable study must not hide the others
-            table.add_row(Text(folder.name), "-", "-", "-", Text("cannot be read", style="red"))
-            problems.append(f"study {folder.name}: {describe(error)}")
-    console.print(table, highlight=False)
+            found[folder.name] = describe(error)
+    if options.json:
+        print_json([{"name": name, "error": it} if isinstance(it, str) else it.record() for name, it in found.items()])
+    else:
+        _print_studies(str(home), found, console)
+    problems = [f"study {name}: {error}" for name, error in found.items() if isinstance(error, str)]
     for problem in problems:
         print_error(problem)
     return 1 if problems else 0
 
 
+def _print_studies(home: str, found: dict[str, StudySummary | str], console: Console) -> None:
+    """Print a row for each study. A narrow terminal gets two tables, so that names and numbers stay whole."""
+    rows = []
+    for name, study in found.items():
+        if isinstance(study, str):
+            rows.append([Text(name), *map(Text, "---"), Text("cannot be read", style="red"), *map(Text, "----")])
+            continue
+        best = "-" if study.best is None else study.best.describe(study.replicated)
+        drivers = ", ".join(map(str, study.drivers)) or "-"
+        changed = "-" if study.changed is None else f"{study.changed.astimezone():%Y-%m-%d %H:%M}"
+        cells = (name, study.dataset, study.ended_text(), str(study.trials), best, changed)
+        rows.append([*map(Text, (*cells, study.states_text(), study.varies_text(), drivers))])
+    whole = ListTable(home, _HEADS, rows=rows, edge=True)
+    if whole.width <= console.width:
+        console.print(whole, highlight=False)
+        return
+    console.print(ListTable(home, _HEADS[:_CUT], rows=[row[:_CUT] for row in rows], edge=True), highlight=False)
+    console.print()
+    rest = [[row[0], *row[_CUT:]] for row in rows]
+    console.print(ListTable("", (_HEADS[0],), last=_HEADS[_CUT:], rows=rest, edge=True), highlight=False)
+
+
 def _show(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.studies.progress.results import print_results
-    from coldtune.studies.progress.table import build_table
     from coldtune.studies.spec.comparisons import check_equal_within
     from coldtune.studies.trials.reading import read_study
 
     if options.equal_within is not None:
         check_equal_within(options.equal_within)
-    reader = read_study(find_study(find_home(options), options.name))
-    print_results(console, reader, build_table(reader, equal_within=options.equal_within))
+    folder = find_study(find_home(options), options.name)
+    reader = read_study(folder)
+    if options.json:
+        from coldtune.studies.progress.addresses import list_addresses
+        from coldtune.studies.progress.json_record import study_record
+
+        record = study_record(reader, folder, options.equal_within)
+        print_json({**record, "addresses": dict(list_addresses(reader, folder))})
+        return 0
+    show_study(reader, folder, console, options.equal_within)
     return 0
+
+
+def show_study(reader: StudyReader, folder: StudyFolder, console: Console, equal_within: float | None = None) -> None:
+    """Print the results of a study, and the addresses and commands that show more of it."""
+    from coldtune.studies.progress.addresses import list_addresses
+    from coldtune.studies.progress.results import print_results
+    from coldtune.studies.progress.table import build_table
+    from coldtune.studies.progress.text import print_line
+
+    print_results(console, reader, build_table(reader, equal_within=equal_within))
+    for head, text in list_addresses(reader, folder):
+        print_line(console, head, text)
 
 
 def _resume(options: argparse.Namespace, console: Console) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from coldtune.metrics import (
     check_same,
     higher_is_better,
 )
+from coldtune.metrics.intervals import Interval
 from coldtune.reports.tables import ANY_WIDTH, MISSING, Printed
 
 NFE = "nfe"
@@ -30,6 +31,8 @@ NFE = "nfe"
 GROUPS = (tuple(DISTANCES), (*IMAGE_SCORES, NFE))
 HEADS = {"fid_infinity": "FID∞", "precision": "precision", "recall": "recall"}
 _GAP = 2
+_LEAST_LABEL = 16  # characters of the labels at the left
+_DIFFERENCE, _OF = "difference ", " of "  # in the names of columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +64,13 @@ class EvaluationTable:
     labels: list[str]
     columns: dict[str, list[Printed]]
     foot: list[str]
+    groups: Sequence[Sequence[str]] = GROUPS
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the tables and the lines below them, laid out for the width of the console."""
         yield Text(self.title, style="bold")
         for part in self._parts(console, options):
-            yield self._table(part)
+            yield self._table(part, options.max_width)
         for line in self.foot:
             yield Text(line, style="dim")
 
@@ -75,10 +79,10 @@ class EvaluationTable:
 
         def fits(names: Sequence[str]) -> bool:
             wide = options.update(max_width=ANY_WIDTH)
-            return console.measure(self._table(names), options=wide).maximum <= options.max_width
+            return console.measure(self._table(names, options.max_width), options=wide).maximum <= options.max_width
 
         everything = list(self.columns)
-        groups = [[name for name in everything if name in group] for group in GROUPS]
+        groups = [[name for name in everything if name in group] for group in self.groups]
         if fits(everything) or groups[1] == [NFE]:
             groups = [everything]
         parts: list[list[str]] = []
@@ -90,16 +94,25 @@ class EvaluationTable:
                 parts[-1].append(name)
         return [part for part in parts if part]
 
-    def _table(self, names: Sequence[str]) -> Table:
+    def _table(self, names: Sequence[str], width: int) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP, 0, 0))
-        for head in ["", *map(_head, names)]:
-            table.add_column(head, no_wrap=True)
+        table.add_column("", overflow="fold", max_width=max(_LEAST_LABEL, width // 3))
+        for name in names:
+            table.add_column(_head(name), no_wrap=True)
         widths = {name: max(len(cell.value) for cell in self.columns[name]) for name in names}
         for i, label in enumerate(self.labels):
             cells = [(self.columns[name][i], widths[name]) for name in names]
             shown = [Text.assemble(cell.value.rjust(width), (f" {cell.interval}", "dim")) for cell, width in cells]
-            table.add_row(label, *shown)
+            table.add_row(Text(label), *shown)
         return table
+
+    def markdown(self) -> str:
+        """Return the table as GitHub's Markdown, with the lines below it as a list."""
+        rows = [["", *map(_head, self.columns)], [":--", *("--:" for _ in self.columns)]]
+        rows += [[label, *(str(cells[i]) for cells in self.columns.values())] for i, label in enumerate(self.labels)]
+        lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+        heading = [f"**{self.title}**", ""] if self.title else []
+        return "\n".join([*heading, *lines, "", *(f"- {line}" for line in self.foot), ""])
 
 
 def evaluation_table(sets: Sequence[JudgedSet], title: str = "") -> EvaluationTable:
@@ -117,18 +130,53 @@ def evaluation_table(sets: Sequence[JudgedSet], title: str = "") -> EvaluationTa
     return EvaluationTable(title, [item.label for item in sets], columns, _foot(protocol, NFE in columns))
 
 
+def runs_table(
+    runs: Mapping[str, Sequence[JudgedSet]], own: str, comparisons: Sequence[Comparison], about: Sequence[str] = ()
+) -> EvaluationTable:
+    """Return the table with a row for each run, which compares the runs with the first of them.
+
+    A column such as `ΔFID` has the paired differences. FIDs of the other sets of images follow if they are not equal
+    in all runs.
+
+    Args:
+        runs: The sets of images of each run, by its name.
+        own: The name of the set that each run is judged by.
+        comparisons: The comparisons of the runs' own sets with that of the first run.
+        about: Lines about the runs, which stand below the table.
+
+    Raises:
+        ValueError: If the protocols of the sets differ.
+    """
+    protocol = _protocol([item for sets in runs.values() for item in sets])
+    by_name = {run: {item.name: item for item in sets} for run, sets in runs.items()}
+    first, differences = next(iter(runs)), {(item.metric, item.a): item.difference for item in comparisons}
+    columns: dict[str, list[Printed]] = {}
+    for metric in (*DISTANCES, *IMAGE_SCORES):
+        columns[metric] = [_cell(sets[own].judgement.values.get(metric)) for sets in by_name.values()]
+        columns[f"{_DIFFERENCE}{metric}"] = [_cell(differences.get((metric, run))) for run in runs]
+    columns[NFE] = [_nfe(sets[own].nfe) for sets in by_name.values()]
+    shown = {name: cells for name, cells in columns.items() if any(cell.value != MISSING for cell in cells)}
+    others = {item.name: item.label for item in runs[first] if item.name != own}
+    for name, label in others.items():
+        cells = [_cell(sets[name].judgement.values.get("fid")) for sets in by_name.values()]
+        if len(set(cells)) > 1:
+            shown[f"fid{_OF}{label}"] = cells
+        else:
+            about = [*about, f"FID {label} in all: {cells[0]}"]
+    compared = f"Δ: the run minus {first}, image by image"
+    groups = [[name for name in shown if name.removeprefix(_DIFFERENCE) in group] for group in GROUPS]
+    groups.append([f"fid{_OF}{label}" for label in others.values()])
+    foot = [*_foot(protocol, NFE in shown), compared, *about]
+    return EvaluationTable("sampled images of each run", list(runs), shown, foot, groups)
+
+
 def evaluation_markdown(sets: Sequence[JudgedSet], title: str = "") -> str:
     """Return the table of `evaluation_table` as GitHub's Markdown, with the lines below it as a list.
 
     Raises:
         ValueError: If the protocols of the sets differ.
     """
-    table = evaluation_table(sets, title)
-    rows = [["", *map(_head, table.columns)], [":--", *("--:" for _ in table.columns)]]
-    rows += [[label, *(str(cells[i]) for cells in table.columns.values())] for i, label in enumerate(table.labels)]
-    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
-    heading = [f"**{title}**", ""] if title else []
-    return "\n".join([*heading, *lines, "", *(f"- {line}" for line in table.foot), ""])
+    return evaluation_table(sets, title).markdown()
 
 
 def evaluation_record(sets: Sequence[JudgedSet]) -> dict[str, Any]:
@@ -191,6 +239,11 @@ def _foot(protocol: Protocol, nfe: bool) -> list[str]:
 
 
 def _head(name: str) -> str:
+    if name.startswith(_DIFFERENCE):
+        return f"Δ{_head(name.removeprefix(_DIFFERENCE))}"
+    if _OF in name:
+        metric, _, images = name.partition(_OF)
+        return f"{_head(metric)} {images}"
     head = HEADS.get(name, name.upper())
     return head if name == NFE else f"{head} {'↑' if higher_is_better(name) else '↓'}"
 
@@ -199,7 +252,7 @@ def _nfe(count: int | None) -> Printed:
     return Printed(MISSING if count is None else f"{count:,}")
 
 
-def _cell(value: Value | None) -> Printed:
+def _cell(value: Value | Interval | None) -> Printed:
     """Format a value and its interval.
 
     The last decimal shown is the first or second digit of the interval's half width. A value without an interval, or
@@ -215,7 +268,7 @@ def _cell(value: Value | None) -> Printed:
     return Printed(shown, f"[{low}, {high}]")
 
 
-def _half_width(value: Value) -> float | None:
+def _half_width(value: Value | Interval) -> float | None:
     """Return half the width of the value's interval, or None if it is missing, zero or infinite."""
     if value.low is None or value.high is None:
         return None

@@ -130,10 +130,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class TrialTable:
-    """A table of trials for a terminal of at least about 80 columns. Print it with rich.
+    """A table of trials for a terminal of any width. Print it with rich.
 
     If a single table does not fit, even with less space between its columns, the metrics follow in a second table below
-    the parameters. So no number is ever cut.
+    the parameters. In a narrow terminal, more tables follow. So no number and no name is ever cut.
     """
 
     grid: Grid
@@ -143,18 +143,39 @@ class TrialTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the tables and the lines below them, laid out for the width of the console."""
-        everything = range(len(self.grid.heads))
+        everything, wide = range(len(self.grid.heads)), options.update(max_width=ANY_WIDTH)
+
+        def measure(chosen: Sequence[int], space: int) -> int:
+            return console.measure(self._table(chosen, space), options=wide).maximum
+
         for space in (1, 0):
-            table = self._table(everything, space)
-            if console.measure(table, options=options.update(max_width=ANY_WIDTH)).maximum <= options.max_width:
+            if measure(everything, space) <= options.max_width:
+                yield self._table(everything, space)
                 break
         else:
-            cut = next((i for i in everything if self.grid.measured[i]), len(everything))
-            yield self._table(range(cut), 1)
-            table = self._table([0, *range(cut, len(everything))], 1, title=False)
-        yield table
+            widths = [measure([i], 1) for i in everything]
+            gap = measure([0, 1], 1) - widths[0] - widths[1]
+            for number, part in enumerate(self._parts(widths, gap, options.max_width)):
+                yield self._table(part, 1, title=number == 0)
         for line in self.grid.foot:
             yield Text(line, style="dim")
+
+    def _parts(self, widths: Sequence[int], gap: int, most: int) -> list[list[int]]:
+        """Return the columns of each table, if a single table does not fit. Each begins with the number of the row.
+
+        Args:
+            widths: The width of each column.
+            gap: The width that a further column adds to its own.
+            most: The width that a table may have. Only a column that is wider alone exceeds it.
+        """
+        cut = next((i for i, measured in enumerate(self.grid.measured) if measured), len(self.grid.heads))
+        parts: list[list[int]] = []
+        for group in (range(1, cut), range(cut, len(self.grid.heads))):
+            for i in group:
+                if i == group[0] or sum(widths[j] + gap for j in (*parts[-1], i)) - gap > most:
+                    parts.append([0])
+                parts[-1].append(i)
+        return parts
 
     def _table(self, chosen: Sequence[int], space: int, title: bool = True) -> Table:
         table = Table(
@@ -168,7 +189,7 @@ class TrialTable:
         for i in chosen:
             justify: Literal["right", "left"] = "right" if self.grid.numeric[i] else "left"
             heading = Text("\n".join(self.grid.heads[i][lines]))
-            table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis", vertical="bottom")
+            table.add_column(heading, justify=justify, overflow="fold", vertical="bottom")
         for row, cells in zip(self.grid.rows, self.grid.cells, strict=True):
             line = [Text(cells[i], style=_style(row.state) if i == 1 else "") for i in chosen]
             table.add_row(*line, style="bold" if row.number in (self.bold or self.best) else "")

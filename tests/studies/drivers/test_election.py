@@ -56,6 +56,15 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "here", lambda process: False)
 
 
+def test_driver_lease_announced_dashboard_is_seen_by_readers(opened: Open) -> None:
+    with driver_lease(opened(), "study", join=False) as lease:
+        assert [driver.dashboard for driver in DriverLease(opened()).others()] == [""]
+        lease.announce("127.0.0.1:8265")
+        assert [driver.dashboard for driver in DriverLease(opened()).others()] == ["127.0.0.1:8265"]
+        assert lease.leads(), "its place stays"
+    assert not DriverLease(opened()).others()
+
+
 def test_driver_lease_second_driver_is_refused_and_told_what_to_do(opened: Open) -> None:
     with driver_lease(opened(), "study", join=False):
         said = rf"--study study: is being run by process {os.getpid()} on \S+ since .*kill -INT {os.getpid()}.*--join"

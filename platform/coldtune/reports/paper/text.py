@@ -108,7 +108,7 @@ class TerminalTable:
         yield [*fitting, layouts[-1]][0]
         foot = Table.grid(padding=(0, 2))
         for head, text in _foot(self.filled):
-            foot.add_row(Text(head, style="dim"), Text(text, style="dim"))
+            foot.add_row(Text(head, style="dim"), Text(text, style="dim", overflow="fold"))
         yield foot
 
     def _wide(self, space: int) -> Table:

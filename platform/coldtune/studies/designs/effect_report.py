@@ -66,7 +66,8 @@ class EffectReport:
 
     def table(self) -> Table:
         """Return the effects as a table for a terminal."""
-        table = Table("effect", Column(label(self.metric), justify="right"), "95 % CI", box=box.SIMPLE_HEAD)
+        heads = (Column("effect", overflow="fold"), Column(label(self.metric), justify="right"), "95 % CI")
+        table = Table(*heads, box=box.SIMPLE_HEAD)
         for group, rows in self._groups().items():
             table.add_row(Text(_HEADS[group], style="bold"))
             for row in rows:

@@ -47,6 +47,7 @@ class Driver:
         place: Its place in the order of arrival. None while it is choosing.
         started: When it started, in seconds since the epoch.
         seconds: After how many seconds without a sign of life it counts as dead.
+        dashboard: HOST:PORT of the dashboard of its Ray. "" if it is not known.
     """
 
     token: str
@@ -54,6 +55,7 @@ class Driver:
     place: int | None
     started: float
     seconds: float
+    dashboard: str = ""
 
     @property
     def order(self) -> tuple[int, str]:
@@ -76,6 +78,7 @@ class DriverLease:
         self.registry, self.seconds = registry, seconds
         self.token, self.started = uuid.uuid4().hex, time.time()
         self._place: int | None = None
+        self._dashboard = ""
         # For drivers on other machines: their last count, and when it changed by this process's clock.
         self._last_beats: dict[str, tuple[Any, float]] = {}
 
@@ -117,6 +120,12 @@ class DriverLease:
         self._remove_notes(self.token)
         self._place = None
 
+    def announce(self, dashboard: str) -> None:
+        """Tell everyone who reads the study where the dashboard of this driver's Ray is, as HOST:PORT."""
+        self._dashboard = dashboard
+        if self._place is not None:
+            self._write_place(self._place)
+
     def send_beats(self, stop: threading.Event) -> None:
         """Give signs of life until `stop` is set. A failed sign of life is only late."""
         count = 0
@@ -135,7 +144,8 @@ class DriverLease:
 
     def _write_place(self, place: int | None) -> None:
         about = {**this_process(), "place": place, "started": self.started, "seconds": self.seconds}
-        self.registry.put(_DRIVER + self.token, about)
+        known = {"dashboard": self._dashboard} if self._dashboard else {}
+        self.registry.put(_DRIVER + self.token, {**about, **known})
 
     def _watch(self, driver: Driver, waiting: Callable[[str], None]) -> Driver | None:
         """Return `driver` once it is seen alive and has a place. Remove its notes and return None if it is dead."""
@@ -215,7 +225,9 @@ def _parse_driver(token: str, about: Any) -> Driver | None:
     if not is_process(about):
         return None
     place, started, seconds = about.get("place"), about.get("started"), about.get("seconds")
+    dashboard = about.get("dashboard", "")
     numbers = isinstance(started, int | float) and isinstance(seconds, int | float)
     if not numbers or not isinstance(place, int | None):
         return None
-    return Driver(token, about, place, float(started), float(seconds))
+    shown = dashboard if isinstance(dashboard, str) else ""
+    return Driver(token, about, place, float(started), float(seconds), shown)

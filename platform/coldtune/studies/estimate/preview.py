@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from coldtune.durations import format_estimate
@@ -87,7 +87,7 @@ def _size(space: Space) -> str:
 
 
 def _space_table(space: Space) -> Table:
-    table = Table("key", "in tables", "values", "only where", box=None, pad_edge=False)
+    table = _folding_table("key", "in tables", "values", "only where")
     if space.config.variants:
         table.add_row(VARIANT, VARIANT, ", ".join(space.config.variants), "")
     for path, vary in space.config.vary.items():
@@ -109,11 +109,16 @@ def _values(vary: Vary) -> str:
 
 def _points_table(space: Space, points: list[dict[str, Any]], costs: list[float]) -> Table:
     names = list(space.distributions)
-    table = Table("", *names, "about", box=None, pad_edge=False)
+    table = _folding_table("", *names, "about")
     for number, (point, seconds) in enumerate(zip(points, costs, strict=True)):
         cells = [_shown(point, name) for name in names]
         table.add_row("base" if not number else "", *cells, format_estimate(seconds))
     return table
+
+
+def _folding_table(*heads: str) -> Table:
+    """Return a table in which a word that is too long for its column goes on in the next line."""
+    return Table(*(Column(head, overflow="fold") for head in heads), box=None, pad_edge=False)
 
 
 def _shown(point: Mapping[str, Any], name: str) -> str:

@@ -116,6 +116,7 @@ class _StudyRun:
             checked.spec.threads or 1,
         )
         print_resources(self.console, resources, connection.own, connection.dashboard)
+        ledger.lease.announce(connection.dashboard)
         for note in connection.notes:
             print_warning(self.console, note)
         _interrupt_on_sigterm()

@@ -32,7 +32,7 @@ def print_opening(console: Console, checked: Checked, ledger: Ledger, uri: str) 
     """
     table = Table.grid(padding=(0, 2))
     for head, text in _lines(checked, ledger, uri):
-        table.add_row(Text(f"  {head}", style="dim"), Text(text))
+        table.add_row(Text(f"  {head}", style="dim"), Text(text, overflow="fold"))  # an address is never cut
     console.print(Text(checked.folder.name, style="bold"))
     console.print(table, highlight=False)
 

@@ -19,7 +19,8 @@ from coldtune.studies.progress.eta import StudyProgress
 from coldtune.studies.progress.events import Events
 from coldtune.studies.storage.outcome import Rung, TrialOutcome
 from coldtune.studies.storage.settings import Spread
-from coldtune.studies.trials.ledger import Ledger, TrialRequest
+from coldtune.studies.trials.ledger import TrialRequest
+from coldtune.studies.trials.reading import StudyReader
 from coldtune.studies.worker.job import RUNG
 
 _LOG_S = 15.0  # between two lines of progress in a log
@@ -55,13 +56,13 @@ class Best:
         return f"{self.value:.4g} (setting {self.number}, {self.trainings} training{'s' * (self.trainings != 1)})"
 
 
-def find_best(ledger: Ledger) -> Best | None:
+def find_best(reader: StudyReader) -> Best | None:
     """Return the best trial or setting of a study so far."""
-    best = ledger.best_setting()
+    best = reader.best_setting()
     if best is None:
         return None
     spread = Spread.of(best.values())
-    return Best(spread.mean, best.number, spread.n if ledger.replicated else None)
+    return Best(spread.mean, best.number, spread.n if reader.replicated else None)
 
 
 @dataclass
@@ -181,6 +182,13 @@ class View(Events):
             name = self.running.pop(number).name
             self.progress.forget(number)
         self._say(f"trial {name}: another driver took it over while this one was stopped")
+
+    def interrupted(self, number: int) -> None:
+        """Show that the driver of a trial is gone."""
+        with self._lock:
+            name = self.running.pop(number).name
+            self.progress.forget(number)
+        self._say(f"trial {name}: interrupted, because its driver is gone")
 
     def elsewhere(self, ended: int, running: int, best: Best | None) -> None:
         """Count the work of other drivers.

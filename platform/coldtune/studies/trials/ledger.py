@@ -46,7 +46,6 @@ from coldtune.studies.storage.record import (
     write_reason,
     write_setting,
 )
-from coldtune.studies.storage.settings import Setting
 from coldtune.studies.trials.reading import StudyReader
 from coldtune.studies.trials.replication import enqueue_replicates
 from coldtune.studies.trials.setup import Imports, open_study, set_up
@@ -145,24 +144,6 @@ class Ledger(StudyReader):
             return self.finished() >= trials
         running = len(self.ownership.running) + len(self.ownership.elsewhere())
         return self.finished() >= trials and self.wanted(trials) <= 0 and not running
-
-    def trainings(self, trials: int) -> int:
-        """Return how many trials there are in all, if the study has `trials` settings and prunes no more of them.
-
-        In a race, it is the most that there can be.
-        """
-        if not self.replicated:
-            return trials
-        asked = self._own_settings()
-        missing = sum(self._may_come(setting) for setting in asked)
-        return self.ended() + missing + max(0, trials - len(asked)) * self.replicates
-
-    def _may_come(self, setting: Setting) -> int:
-        """Return how many trainings of a setting may still end."""
-        standing = self.standing()
-        if standing is None or standing.standing.over or standing.is_decided(setting.number):
-            return self.missing(setting)
-        return len(setting.open_in_race(self.replicates, self.replicates)) + len(setting.running())
 
     @property
     def _first_replicates(self) -> int:

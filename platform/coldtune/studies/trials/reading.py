@@ -173,6 +173,24 @@ class StudyReader:
         out = [each for each in self._trials.settings() if each.finished and each.number not in numbers]
         return [*ranked, *sorted(out, key=self.rank_setting)]
 
+    def trainings(self, trials: int) -> int:
+        """Return how many trials there are in all, if the study has `trials` settings and prunes no more of them.
+
+        In a race, it is the most that there can be.
+        """
+        if not self.replicated:
+            return trials
+        asked = self._own_settings()
+        missing = sum(self._may_come(setting) for setting in asked)
+        return self.ended() + missing + max(0, trials - len(asked)) * self.replicates
+
+    def _may_come(self, setting: Setting) -> int:
+        """Return how many trainings of a setting may still end."""
+        standing = self.standing()
+        if standing is None or standing.standing.over or standing.is_decided(setting.number):
+            return self.missing(setting)
+        return len(setting.open_in_race(self.replicates, self.replicates)) + len(setting.running())
+
     def _own_settings(self) -> list[Setting]:
         return [setting for setting in self._trials.settings() if setting.asked and not setting.imported]
 
@@ -346,22 +364,3 @@ def find_dataset(folder: StudyFolder, spec: StudySpec, fingerprint: str) -> Data
             return dataset
     why = f" ({'; '.join(problems)})" if problems else ""
     raise ValueError(f"study {folder.name}: its dataset {name} is no longer in {folder.home}/data{why}")
-
-
-def summary(folder: StudyFolder) -> tuple[str, str, str, str, str, str]:
-    """Return a study's row of the list of studies.
-
-    Returns:
-        The name, the dataset, how many trials have ended (and were imported), how many there shall be, the best value,
-        and the drivers that run the study now, as text.
-    """
-    reader, start = read_study(folder), folder.start()
-    best, metric = reader.best_setting(), reader.spec.objective.metric.upper()
-    what = "setting" if reader.replicated else "trial"
-    text = f"{metric} {Spread.of(best.values()).mean:.4g} ({what} {best.number})" if best else "-"
-    dataset = str(reader.spec.base["data"]["name"])
-    ended = f"{reader.finished()}" + (f" + {reader.imported()} imported" if reader.imported() else "")
-    if reader.replicated:
-        ended += f" ({reader.ended()} trainings)"
-    drivers = ", ".join(map(str, reader.lease.others()))
-    return folder.name, dataset, ended, str(start["trials"]), text, drivers or "-"
