@@ -88,6 +88,8 @@ def _apply(spool: Spool, runs: Runs, run_id: str, group: list[Record]) -> None:
             runs.log(run_id, group)
         elif group[0]["op"] == "end":
             runs.end(run_id, group[0])
+        elif group[0]["op"] == "dataset":
+            runs.dataset(run_id, group[0])
         elif group[0]["op"] == "resume":
             runs.resume(run_id)
     except RefusedError as refused:

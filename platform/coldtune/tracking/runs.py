@@ -21,6 +21,7 @@ TAG_KIND = "coldtune.kind"
 TAG_STATE = "coldtune.state"
 TAG_REASON = "coldtune.reason"
 _TAG_PARENT = "mlflow.parentRunId"
+TAG_IMAGES = "mlflow.loggedImages"
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as a run's description, in Markdown."""
 
@@ -117,6 +118,16 @@ class Runs:
         """Upload a file into a folder of the run's artifacts ("" is the root)."""
         with self._request(run_id):
             self._client.log_artifact(run_id, path, folder or None)
+
+    def dataset(self, run_id: str, record: Record) -> None:
+        """Link a dataset to a run. The same dataset is linked once, however often this is called."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+        parts = {name: record[name] for name in ("name", "digest", "source_type", "source", "profile")}
+        given = DatasetInput(Dataset(**parts), [InputTag(MLFLOW_DATASET_CONTEXT, record["context"])])
+        with self._request(run_id):
+            self._client.log_inputs(run_id, [given])
 
     def end(self, run_id: str, record: Record) -> None:
         """Set the run's final status, with the time and the reason of the record."""
