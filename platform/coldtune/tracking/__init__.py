@@ -7,6 +7,7 @@ from coldtune.tracking.drain import Drained, Drainer, drain, pending
 from coldtune.tracking.logged import logged_file
 from coldtune.tracking.names import chosen_metrics, mlflow_name, trial_metrics
 from coldtune.tracking.pages import SAMPLES, charts_page, run_page, trials_page
+from coldtune.tracking.registry import register_model
 from coldtune.tracking.runs import NOTE, TAG_STUDY_ID
 from coldtune.tracking.server import Target, check_server, default_uri, prepare, ui_command
 from coldtune.tracking.tracker import Status, Tracker
@@ -29,6 +30,7 @@ __all__ = [
     "mlflow_name",
     "pending",
     "prepare",
+    "register_model",
     "run_page",
     "trial_metrics",
     "trials_page",

@@ -78,6 +78,7 @@ class Tracker:
         self._tags: dict[str, str] = {}
         self._images: dict[tuple[str, int], str] = {}
         self._datasets: set[tuple[str, str]] = set()
+        self._models: set[str] = set()
         self._broken = False
         self._target = target
         last = self._read_journal()
@@ -186,6 +187,23 @@ class Tracker:
             self._files.add(copy)
             self._append({"op": "artifact", "path": copy, "folder": folder})
 
+    def model(self, folder: Path, name: str) -> None:
+        """Record a folder in the layout of an MLflow model as a logged model of the run. A name is recorded once.
+
+        The folder is copied at once, as a ZIP file.
+        """
+        if name in self._models:
+            return
+        self._models.add(name)
+        with tempfile.TemporaryDirectory() as scratch:
+            packed = shutil.make_archive(str(Path(scratch) / "model"), "zip", folder)
+            try:
+                copy = self._spool.add_file(Path(packed))
+            except OSError as error:
+                self._warn(error)
+            else:
+                self._append({"op": "model", "path": copy, "name": name})
+
     def end(self, status: Status, reason: str | None = None) -> None:
         """Record how and when the run ended.
 
@@ -260,6 +278,9 @@ class Tracker:
                 elif record["op"] == "artifact":
                     self._files.add(record["path"])
                     self._add_image(Path(record["path"]), record["folder"])
+                elif record["op"] == "model":
+                    self._files.add(record["path"])
+                    self._models.add(record["name"])
                 elif record["op"] == "tags":
                     self._tags |= record["values"]
                 elif record["op"] == "dataset":

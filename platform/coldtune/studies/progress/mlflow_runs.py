@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
@@ -19,6 +20,9 @@ from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.tracking import NOTE, Drainer, Status, Target, Tracker, chosen_metrics, trial_metrics
 from coldtune.tracking.prometheus import StudyMetrics
 from coldtune.tracking.spool import Spool, run_file
+
+MODEL = "restorer"
+"""The name of the logged model of a study's best trial."""
 
 _LOOK_S = 2.0  # between two looks at the trials that other drivers ended
 
@@ -145,7 +149,20 @@ class MlflowRuns(Events):
         if best is not None and not is_imported(best):
             with Tracker(self.spool, self.study, best.number, running=False) as tracker:
                 _note_verdict(tracker, self._describe_trial(best.number, TrialRecord.of(best).metrics))
+                self._log_model(tracker, best)
         self.parent.end("finished")
+
+    def _log_model(self, tracker: Tracker, best: FrozenTrial) -> None:
+        """Log the restorer of the best trial as a model, unless it is no longer in the store."""
+        from coldtune.stages.mlflow_model import write_model
+
+        record, config = TrialRecord.of(best), self.ledger.config(best)
+        if record.checkpoint is None or (protocol := record.judged_under) is None:
+            return
+        with tempfile.TemporaryDirectory() as scratch, suppress(OSError, ValueError):
+            checkpoint = self.ledger.local_folder(str(record.checkpoint))
+            write_model(Path(scratch) / MODEL, checkpoint, config, protocol.image_shape)
+            tracker.model(Path(scratch) / MODEL, MODEL)
 
     def close(self, timeout: float = 20.0) -> int:
         """Deliver the remaining records, and return the bytes that could not be delivered and stay in the spool."""
