@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,27 @@ def register_model(target: Target, study: str, spool: Path, name: str) -> str:
         for version in mlflow.search_model_versions(f"name = '{name}'"):
             if version.model_id == model.model_id:
                 return str(version.version)
-        made = mlflow.create_model_version(
-            name, f"models:/{model.model_id}", run_id=model.source_run_id, model_id=model.model_id
-        )
+        with _global_uri(target.uri):
+            made = mlflow.create_model_version(
+                name, f"models:/{model.model_id}", run_id=model.source_run_id, model_id=model.model_id
+            )
         return str(made.version)
     except MlflowException as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"the registry on {redact(target.uri)} refuses {name!r}: {redact(first[:300])}") from None
+
+
+@contextmanager
+def _global_uri(uri: str) -> Iterator[None]:
+    """Set MLflow's global tracking URI while the block runs, because its registry looks for logged models there."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def _newest_model(mlflow: Any, target: Target, parent: str) -> Any:
