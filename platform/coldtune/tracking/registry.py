@@ -34,18 +34,17 @@ def register_model(target: Target, study: str, spool: Path, name: str) -> str:
                 f"{study}: has no logged model on {redact(target.uri)}. A study that finishes logs the restorer of its "
                 "best trial; `coldtune tracking sync` delivers a model that is still in the spool"
             )
+        source = f"models:/{model.model_id}"
         try:
             mlflow.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         for version in mlflow.search_model_versions(f"name = '{name}'"):
-            if version.model_id == model.model_id:
+            if version.source == source:
                 return str(version.version)
         with _global_uri(target.uri):
-            made = mlflow.create_model_version(
-                name, f"models:/{model.model_id}", run_id=model.source_run_id, model_id=model.model_id
-            )
+            made = mlflow.create_model_version(name, source, run_id=model.source_run_id, model_id=model.model_id)
         return str(made.version)
     except MlflowException as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

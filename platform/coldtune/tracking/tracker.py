@@ -187,12 +187,16 @@ class Tracker:
             self._files.add(copy)
             self._append({"op": "artifact", "path": copy, "folder": folder})
 
+    def has_model(self, name: str) -> bool:
+        """Return True if the run has a logged model of this name."""
+        return name in self._models
+
     def model(self, folder: Path, name: str) -> None:
         """Record a folder in the layout of an MLflow model as a logged model of the run. A name is recorded once.
 
         The folder is copied at once, as a ZIP file.
         """
-        if name in self._models:
+        if self.has_model(name):
             return
         self._models.add(name)
         with tempfile.TemporaryDirectory() as scratch:

@@ -46,6 +46,7 @@ class MlflowRuns(Events):
         self._drainer = Drainer(spool, target)
         self._gauges = StudyMetrics(study)
         self._saved_s = self._total_saved_s()
+        self._imported = len(self._completed_imports())
 
     def leads(self) -> bool:
         """Return True if this driver writes the study's own run."""
@@ -146,7 +147,7 @@ class MlflowRuns(Events):
             self._record_settings()
         self.parent.tags({NOTE: "\n\n".join([self._describe_study(), *results])})
         best = self.ledger.best()
-        if best is not None and not is_imported(best):
+        if best is not None and Spool(self.spool, run_file(best.number)).size():  # an imported trial has no run here
             with Tracker(self.spool, self.study, best.number, running=False) as tracker:
                 _note_verdict(tracker, self._describe_trial(best.number, TrialRecord.of(best).metrics))
                 self._log_model(tracker, best)
@@ -157,7 +158,7 @@ class MlflowRuns(Events):
         from coldtune.stages.mlflow_model import write_model
 
         record, config = TrialRecord.of(best), self.ledger.config(best)
-        if record.checkpoint is None or (protocol := record.judged_under) is None:
+        if tracker.has_model(MODEL) or record.checkpoint is None or (protocol := record.judged_under) is None:
             return
         with tempfile.TemporaryDirectory() as scratch, suppress(OSError, ValueError):
             checkpoint = self.ledger.local_folder(str(record.checkpoint))
@@ -205,7 +206,7 @@ class MlflowRuns(Events):
     def _describe_trial(self, number: int, metrics: Mapping[str, float]) -> str:
         """Describe a finished trial by its values and its place among the trials that have finished."""
         what, best = "setting" if self.ledger.replicated else "trial", self.ledger.best_setting()
-        done = sum(trial.state == TrialState.COMPLETE for trial in self._own_trials())
+        done = self.ledger.states().get(TrialState.COMPLETE, 0) - self._imported
         count = f"{done} finished {'training' if self.ledger.replicated else 'trial'}{'s' * (done != 1)}"
         values = ", ".join(metric_value(name, metrics) for name in self._shown() if name in metrics)
         if best is None:
@@ -217,7 +218,9 @@ class MlflowRuns(Events):
         return f"{values}. After {count}, {what} {best.number} is the best, with {objective} {spread.mean:.4g}."
 
     def _describe_study(self) -> str:
-        """Describe the best trial or setting of the study."""
+        """Describe the best trial or setting of the study, or say that its trials fill a table of the paper."""
+        if self.ledger.spec.table is not None:
+            return f"**{self.ledger.ended()} trials for the table {self.ledger.spec.table}.**"
         best = self.ledger.best_setting()
         if best is None:
             return "**No trial has finished.**"
