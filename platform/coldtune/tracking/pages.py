@@ -25,7 +25,7 @@ _SECTIONS = (
     "objective", "samples", "sampled", "direct", "train", "sampled/naive", "x_T", "sampled/interval", "seconds",
 )  # fmt: skip
 # Pages are narrow beside the list of runs, and these charts need width.
-_WIDE = {"objective": {"columns": 1, "cardHeight": 280}, "samples": {"columns": 1, "cardHeight": 460}}
+_WIDE = {"objective": {"columns": 1, "cardHeight": 280}, "samples": {"columns": 1, "cardHeight": 500}}
 SAMPLES = {"sampled": "samples/sampled", "path": "samples/path"}
 """The keys of a trial's pictures: its sampled images, and their path from x_T."""
 

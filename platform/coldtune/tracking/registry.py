@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from coldtune.addresses import redact
 from coldtune.tracking.server import Target, client
 from coldtune.tracking.spool import STUDY, Spool
+
+_URI = "MLFLOW_TRACKING_URI"
 
 
 def register_model(target: Target, study: str, spool: Path, name: str) -> str:
@@ -54,14 +57,14 @@ def register_model(target: Target, study: str, spool: Path, name: str) -> str:
 @contextmanager
 def _global_uri(uri: str) -> Iterator[None]:
     """Set MLflow's global tracking URI while the block runs, because its registry looks for logged models there."""
-    import mlflow
-
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
+    before = os.environ.get(_URI)
+    os.environ[_URI] = uri
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before)
+        del os.environ[_URI]
+        if before is not None:
+            os.environ[_URI] = before
 
 
 def _newest_model(mlflow: Any, target: Target, parent: str) -> Any:
