@@ -24,9 +24,9 @@ _LONGEST_NAME = 100  # characters of a run's name
 
 
 def run_name(label: str, point: Mapping[str, Any]) -> str:
-    """Return the name of a trial's run in MLflow, which says what varies: `3: T 40, tacos`.
+    """Return the name of a trial's run in MLflow, with the settings that vary: `3: T 40, tacos`.
 
-    A text says what it is without its key. Keys that would make the name too long are counted.
+    A value that is a text stands without its key. Keys that would make the name too long are counted.
     """
     parts = [value if isinstance(value, str) else _key_value(key, value) for key, value in point.items()]
     for shown in range(len(parts), 0, -1):

@@ -29,7 +29,7 @@ class TrialJob(Config):
             such work.
         timeout: The seconds that it may run. None: no limit.
         name: The name of the trial for users, such as `2.1`. "" stands for its number.
-        title: The name of its run in MLflow, which says what varies. "" stands for `trial 2.1`.
+        title: The name of its run in MLflow, with the settings that vary. "" stands for `trial 2.1`.
         objectives: The metrics that the study optimises.
     """
 

@@ -181,7 +181,7 @@ def _stored_stages(records: Iterable[StageRecord]) -> tuple[StoredStage, ...]:
 
 
 def _seconds_of_work(records: Iterable[StageRecord]) -> dict[str, float]:
-    """Return the seconds that a trial worked on each of `train`, `sample` and `measure`, without what it found."""
+    """Return the seconds that a trial worked on each of `train`, `sample` and `measure`. Found work counts as 0."""
     seconds: dict[str, float] = {}
     for record in records:
         stage = record.stage.partition("_")[0]
