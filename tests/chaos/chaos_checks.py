@@ -12,6 +12,7 @@ from chaos_study import Study, TroubleError
 from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.studies.storage.backends import stored_study
+from coldtune.tracking import trial_metrics
 from coldtune.tracking.spool import Spool, sizes
 
 STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned"}
@@ -73,7 +74,7 @@ def _runs(study: Study) -> None:
     by_number = {run.data.tags.get("coldtune.trial", ""): run for run in runs}
     state = by_number[""].info.status, by_number[""].data.tags["coldtune.state"]
     _expect("the study's run", state, (STATUS, "finished"))
-    _expect("the study's curve", _steps(client, by_number[""], "trials_ended"), _counts(ended))
+    _expect("the study's curve", _steps(client, by_number[""], "study/trials_ended"), _counts(ended))
     for trial in ended:
         _run(client, by_number[str(trial.number)], trial, study.scenario)
 
@@ -81,13 +82,14 @@ def _runs(study: Study) -> None:
 def _run(client: Any, run: Any, trial: FrozenTrial, scenario: Scenario) -> None:
     name = f"trial {trial.number}"
     _expect(f"{name}'s run", (run.info.status, run.data.tags["coldtune.state"]), (STATUS, STATES[trial.state]))
-    steps = _steps(client, run, "loss")
+    steps = _steps(client, run, "train/loss")
     if trial.state == TrialState.PRUNED:
         whole = list(range(5, max(steps, default=0) + 1, 5))
     else:
         whole = list(range(5, scenario.steps + 1, 5))
-        metrics = {key: run.data.metrics.get(key) for key in trial.user_attrs["metrics"]}
-        _expect(f"{name}'s metrics in MLflow", metrics, trial.user_attrs["metrics"])
+        measured = trial_metrics(trial.user_attrs["metrics"], ["fid"])
+        metrics = {key: run.data.metrics.get(key) for key in measured}
+        _expect(f"{name}'s metrics in MLflow", metrics, measured)
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
         _expect(f"{name}'s artifacts that are missing", ARTIFACTS - files, set())
     _expect(f"{name}'s steps", steps, whole)

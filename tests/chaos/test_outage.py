@@ -25,7 +25,7 @@ SETTINGS = {"search.algorithm": "random"}
 def begun(study: Study) -> set[int]:
     """Return the trials that have reported a loss."""
     spools = study.home.glob("studies/*/spool/trial-*.jsonl")
-    return {int(path.stem.removeprefix("trial-")) for path in spools if '"loss"' in path.read_text()}
+    return {int(path.stem.removeprefix("trial-")) for path in spools if '"train/loss"' in path.read_text()}
 
 
 def ended(study: Study) -> set[int]:
@@ -67,13 +67,13 @@ def check_times(study: Study) -> None:
     client = MlflowClient(study.mlflow.uri)
     experiment = client.get_experiment_by_name("coldtune")
     for run in client.search_runs([experiment.experiment_id], "tags.`coldtune.kind` = 'trial'"):
-        history = client.get_metric_history(run.info.run_id, "loss")
+        history = client.get_metric_history(run.info.run_id, "train/loss")
         rows = sorted((row.step, row.timestamp) for row in history)
         assert [when for _, when in rows] == sorted(when for _, when in rows)
         path = study.home / "studies" / study.name / "spool" / f"trial-{int(run.data.tags['coldtune.trial']):04d}.jsonl"
         whole = (line for line in path.read_text().splitlines() if line.endswith("}"))  # the test tears one line
         records = [json.loads(line) for line in whole if '"op":"metrics"' in line]
-        assert rows == [(record["step"], record["time"]) for record in records if "loss" in record["values"]]
+        assert rows == [(record["step"], record["time"]) for record in records if "train/loss" in record["values"]]
 
 
 def test_study_without_database_prints_how_to_resume(

@@ -43,7 +43,7 @@ def trains_after_finished_trial(home: Path) -> bool:
 
 def check_steps(runs: Runs, trial: int, reached: int) -> None:
     """Check that MLflow has each step, and that no step before the checkpoint at `reached` was trained twice."""
-    steps = runs.steps(trial, "loss")
+    steps = runs.steps(trial, "train/loss")
     assert [step for step in steps if step <= reached] == list(range(10, reached + 1, 10))
     assert set(steps) == set(range(10, LAST + 1, 10))
 
@@ -107,7 +107,7 @@ def test_study_killed_then_interrupted_resumes_to_same_results(lab: Lab, unbroke
         now, key = study.trials[trial.number], key_of(trial)
         assert checkpoints_of(home)[key][LAST] == files[key][LAST]
         assert (now.datetime_complete, now.user_attrs) == (trial.datetime_complete, trial.user_attrs)
-        assert after.steps(trial.number, "loss") == list(range(10, LAST + 1, 10))
+        assert after.steps(trial.number, "train/loss") == list(range(10, LAST + 1, 10))
 
     # Interrupted trials continued from their checkpoints.
     number_of = {key_of(study.trials[number]): number for number in interrupted}

@@ -42,11 +42,11 @@ def test_pruned_trials_end_at_their_rung_until_promoted(lab: Lab) -> None:
         logged = runs.trials[trial.number]
         assert (logged.info.status, logged.data.tags["coldtune.state"]) == ("FINISHED", "pruned")
         assert logged.data.tags["coldtune.reason"] == trial.user_attrs["reason"]
-        assert runs.steps(trial.number, "loss") == list(range(10, step + 1, 10)), (
+        assert runs.steps(trial.number, "train/loss") == list(range(10, step + 1, 10)), (
             "each step up to the rung, and no later step"
         )
         assert max(checkpoints_of(home)[key_of(trial)]) == step
-        assert runs.steps(trial.number, "rung_kid") == list(range(20, step + 1, 20))
+        assert runs.steps(trial.number, "train/rung_kid") == list(range(20, step + 1, 20))
     saved = sum(60 - trial.last_step for trial in pruned_of(study))
     assert f"{saved} of 240 steps were not trained" in run.text
     (slots,) = re.findall(r"runs +(\d+) at once", run.text)
@@ -81,7 +81,7 @@ def test_pruned_trials_end_at_their_rung_until_promoted(lab: Lab) -> None:
     assert study.trials[:4] == trials, "pruned trials stay pruned"
     assert f"promoted from trial {number}" in run.text
     assert runs.trials[4].data.tags["promoted_from"] == str(number)
-    assert runs.steps(4, "loss") == list(range(10, 61, 10)), "the whole curve with each step once"
+    assert runs.steps(4, "train/loss") == list(range(10, 61, 10)), "the whole curve with each step once"
     after = checkpoints_of(home)[reached]
     assert after[rung] == before[rung], "reused, not trained again"
     assert 60 in after

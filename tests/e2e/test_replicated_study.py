@@ -72,4 +72,4 @@ def test_replicates_killed_resumed_and_extended_repeat_nothing(lab: Lab) -> None
     assert sorted((tag["setting"], tag["replicate"]) for tag in tags) == [(s, r) for s in "01" for r in "0123"]
     assert sorted(run.info.run_name for run in runs.trials.values())[:2] == ["trial 0", "trial 0.1"]
     (parent,) = runs.parents
-    assert {"best_fid", "best_fid_se", "settings/fid_of_4_mean", "settings/fid_of_4_se"} <= set(parent.data.metrics)
+    assert {"best/fid", "best/fid_se", "settings/fid_of_4_mean", "settings/fid_of_4_se"} <= set(parent.data.metrics)

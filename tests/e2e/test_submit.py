@@ -136,7 +136,7 @@ def test_submitted_study_edited_and_resubmitted_continues_with_edited_code(lab: 
     assert sorted(runs.trials) == [0, 1]
     assert {each.info.status for each in [*runs.parents, *runs.trials.values()]} == {"FINISHED"}
     for trial in study.trials:
-        steps = runs.steps(trial.number, "loss")
+        steps = runs.steps(trial.number, "train/loss")
         reached = caught.get(Path(trial.user_attrs["checkpoint"]).parent.name, 0)
         assert [step for step in steps if step <= reached] == list(range(10, reached + 1, 10)), "not trained again"
         assert set(steps) == set(range(10, LAST + 1, 10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import re
 from pathlib import Path
@@ -35,39 +36,62 @@ def test_mlflow_has_parent_run_and_child_run_per_trial(unbroken: Unbroken) -> No
     runs = Runs(unbroken.home)
     (parent,) = runs.parents
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["best_fid"] == unbroken.study.best_value
-    assert parent.data.metrics["trials_ended"] == 3
-    assert math.isfinite(parent.data.metrics["test_fid"])
+    assert parent.data.metrics["best/fid"] == unbroken.study.best_value
+    assert parent.data.metrics["study/trials_ended"] == 3
+    assert math.isfinite(parent.data.metrics["test/fid"])
     assert parent.data.tags["best_trial"] == str(unbroken.study.best_trial.number)
     saved = {trial.number: trial.user_attrs["saved"] for trial in unbroken.study.trials}
-    assert parent.data.metrics["seconds_saved"] == pytest.approx(sum(saved.values()))
+    assert parent.data.metrics["study/seconds_saved"] == pytest.approx(sum(saved.values()))
     assert sorted(runs.trials) == [0, 1, 2]
     for trial in unbroken.study.trials:
         run = runs.trials[trial.number]
         assert run.info.status == "FINISHED"
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.data.tags["coldtune.study"] == unbroken.study.study_name
-        assert {"protocol", "stage_train", "stage_sample", "stage_measure"} <= run.data.tags.keys()
-        assert run.data.metrics["seconds_saved"] == saved[trial.number]
-        stages = {stage: found for stage, _, found, _ in trial.user_attrs["stages"]}
-        assert {stage: run.data.tags[f"found_{stage}"] == "true" for stage in stages} == stages
-        assert run.data.tags["mlflow.note.content"].startswith("training ")
-        assert {"dataset_fingerprint", "git_commit", "job"} <= run.data.tags.keys()
+        assert {"protocol", "job", "mlflow.source.git.commit", "mlflow.loggedImages"} <= run.data.tags.keys()
+        longest = max(len(text) for key, text in run.data.tags.items() if not key.startswith(("mlflow.", "coldtune.")))
+        assert longest < 64, "hashes are in record.json"
+        assert run.data.metrics["seconds/saved"] == saved[trial.number]
+        assert re.match(rf"{trial.number}: .*T {trial.params['T']}\b", run.info.run_name), "the name says what varies"
+        verdict, reuse, judged = run.data.tags["mlflow.note.content"].split("\n\n")
+        assert verdict.startswith(f"**FID {trial.value:.4g} [")
+        assert ("It is the best trial of " in verdict) or (trial.number != unbroken.study.best_trial.number)
+        assert reuse.startswith("training ")
+        assert judged.startswith("Judged by digits features")
+        datasets = {each.dataset.name: each.dataset.digest for each in run.inputs.dataset_inputs}
+        assert datasets.keys() == {"digits", "digits/validation"}
+        (digest,) = set(datasets.values())
+        assert trial.user_attrs["protocol"]["dataset_fingerprint"].startswith(digest)
         for name, value in trial.params.items():
             shown = run.data.params[name]
             assert shown == str(value) or float(shown) == pytest.approx(value), f"{name} of trial {trial.number}"
-        for name, value in trial.user_attrs["metrics"].items():
-            assert run.data.metrics[name] == value, f"{name} of trial {trial.number}"
-        assert run.data.metrics["fid"] == trial.value
-        assert {"fid_direct", "fid_naive", "fid_degraded", "ssim", "rmse", "nfe", "seconds"} <= run.data.metrics.keys()
-        assert runs.steps(trial.number, "loss") == REPORTS
-        assert runs.steps(trial.number, "val_loss") == [120, 240]
+        measured = trial.user_attrs["metrics"]
+        for name in ("fid", "kid", "mind", "ssim", "rmse", "precision", "nfe"):
+            assert run.data.metrics[f"sampled/{name}"] == measured[name], f"{name} of trial {trial.number}"
+        for section, suffix in (("direct", "direct"), ("sampled/naive", "naive"), ("x_T", "degraded")):
+            assert run.data.metrics[f"{section}/fid"] == measured[f"fid_{suffix}"]
+        assert run.data.metrics["sampled/fid"] == trial.value
+        assert (
+            run.data.metrics["sampled/interval/fid_low"] < trial.value < run.data.metrics["sampled/interval/fid_high"]
+        )
+        assert run.data.metrics["seconds/total"] >= run.data.metrics["seconds/train"]
+        assert runs.steps(trial.number, "sampled/fid") == [0], "a value without a curve, which MLflow draws as a bar"
+        assert runs.steps(trial.number, "train/loss") == REPORTS
+        assert runs.steps(trial.number, "train/val_loss") == [120, 240]
 
 
 def test_mlflow_run_of_trial_keeps_config_images_and_weights(unbroken: Unbroken, tmp_path: Path) -> None:
     runs = Runs(unbroken.home)
     for number, run in runs.trials.items():
-        assert runs.artifacts(number) == {"config.yaml", "grid.png", "strip.png", "weights/ema.safetensors"}
+        images = {path for path in runs.artifacts(number) if path.startswith("images/")}
+        keys = {path.removeprefix("images/").partition("+timestamp+")[0] for path in images}
+        assert keys == {"samples~sampled+step+240", "samples~path+step+240"}
+        assert len(images) == 4, "each whole and small"
+        files = {"config.yaml", "record.json", "grid.png", "strip.png", "weights/ema.safetensors"}
+        assert runs.artifacts(number) - images == files
+        record = json.loads(Path(runs.client.download_artifacts(run.info.run_id, "record.json")).read_text())
+        stages = [[each["stage"], each["key"], each["found"]] for each in record["stages"]]
+        assert stages == [each[:3] for each in unbroken.study.trials[number].user_attrs["stages"]]
         folder = Path(runs.client.download_artifacts(run.info.run_id, "", str(tmp_path)))
         with Image.open(folder / "grid.png") as grid:
             grid.verify()

@@ -74,7 +74,7 @@ def test_joined_driver_takes_over_trials_of_killed_driver(lab: Lab) -> None:
     assert sorted(runs.trials) == list(range(6))
     assert {run.info.status for run in [parent, *runs.trials.values()]} == {"FINISHED"}
     assert parent.data.metrics["trials_ended"] == 6
-    assert parent.data.metrics["best_fid"] == study.best_value
+    assert parent.data.metrics["best/fid"] == study.best_value
 
 
 def test_two_studies_sharing_a_store_train_common_trials_once(lab: Lab) -> None:

@@ -31,5 +31,5 @@ def test_sweep_with_two_workers_trains_over_ray_train(lab: Lab) -> None:
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
     assert "1 at once, 2 workers each" in run.text
     runs = Runs(home)
-    assert [runs.steps(number, "loss") for number in (0, 1)] == [[10, 20]] * 2
+    assert [runs.steps(number, "train/loss") for number in (0, 1)] == [[10, 20]] * 2
     assert {each.info.status for each in [*runs.parents, *runs.trials.values()]} == {"FINISHED"}

@@ -36,7 +36,7 @@ def test_trials_of_two_and_three_workers_share_four_cpus(lab: Lab) -> None:
     assert "1 at once, 3 workers each" in three.text
     home = lab.path / "three"
     assert [trial.state for trial in study_of(home).trials] == [TrialState.COMPLETE] * 3
-    assert [Runs(home).steps(number, "loss") for number in range(3)] == [[10, 20, 30, 40]] * 3
+    assert [Runs(home).steps(number, "train/loss") for number in range(3)] == [[10, 20, 30, 40]] * 3
 
     home = lab.path / "two"
     trials, runs = study_of(home).trials, Runs(home)
@@ -45,7 +45,7 @@ def test_trials_of_two_and_three_workers_share_four_cpus(lab: Lab) -> None:
     assert pruned, two.text
     for trial in trials:
         last = 20 if trial.number in pruned else 40
-        assert runs.steps(trial.number, "loss") == list(range(10, last + 1, 10)), "its workers stop at the rung"
+        assert runs.steps(trial.number, "train/loss") == list(range(10, last + 1, 10)), "its workers stop at the rung"
         assert max(checkpoints_of(home)[trained(trial)]) == last
     assert {run.info.status for run in [*runs.parents, *runs.trials.values()]} == {"FINISHED"}
 

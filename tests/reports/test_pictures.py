@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coldtune.reports.pictures import COLUMNS, four_columns, strip
+from coldtune.reports.pictures import COLUMNS, four_columns, side_by_side, strip
 
 
 def constant(value: int, batch: int = 3, channels: int = 1, size: int = 16) -> torch.Tensor:
@@ -83,3 +83,14 @@ def test_strip_without_iterates_or_columns_is_refused() -> None:
         strip([])
     with pytest.raises(ValueError, match="columns = 0"):
         strip([(0, constant(0))], columns=0)
+
+
+def test_side_by_side_pixels_are_those_of_the_images() -> None:
+    images = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1).expand(-1, 1, 4, 4) * 40
+    sheet = np.asarray(side_by_side(images, columns=4))
+    side = 112  # a multiple of 4
+    assert sheet.shape == (2 * side + 6, 4 * side + 3 * 6, 3)
+    for i in range(6):
+        top, left = i // 4 * (side + 6), i % 4 * (side + 6)
+        assert (sheet[top : top + side, left : left + side] == 40 * i).all()
+    assert (sheet[side + 6 :, 2 * (side + 6) :] == 255).all(), "two places stay empty"

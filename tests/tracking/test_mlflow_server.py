@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import os
+import re
+import secrets
 import shlex
 import signal
 import socket
@@ -14,16 +17,30 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow.server
 import pytest
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
 import servers
 from coldtune.addresses import redact
-from coldtune.tracking import Drainer, Target, Tracker, default_uri, drain, pending, prepare, trials_page, ui_command
+from coldtune.tracking import (
+    Drainer,
+    Target,
+    Tracker,
+    charts_page,
+    default_uri,
+    drain,
+    pending,
+    prepare,
+    run_page,
+    trials_page,
+    ui_command,
+)
 from coldtune.tracking.drain import Drained
 from coldtune.tracking.server import ui_port
 
@@ -296,6 +313,68 @@ def test_trials_page_view_finds_and_sorts_the_trials(target: Target, study: str,
     check_filter(client, target, view["searchFilter"], view["orderByKey"])
 
 
+def test_trials_page_charts_begin_with_the_objective(target: Target, study: str) -> None:
+    page = trials_page(target, study, ["T", "sampler"], ["sampled/ssim", "sampled/fid"], minimize=False)
+    (view,) = urllib.parse.parse_qs(page.partition("?")[2])["viewStateShareKey"]
+    text = MlflowClient(target.uri).get_experiment(target.experiment_id).tags[f"mlflow.sharedViewState.{view}"]
+    state = json.loads(text)
+    bars, parallel, *pictures = state["compareRunCharts"]
+    assert (bars["type"], bars["metricKey"]) == ("BAR", "sampled/ssim")
+    assert (parallel["selectedParams"], parallel["selectedMetrics"]) == (["T", "sampler"], ["sampled/ssim"])
+    first = state["compareRunSections"][0]["uuid"]
+    assert {bars["metricSectionId"], parallel["metricSectionId"]} == {first}
+    shown = [picture["imageKeys"] for picture in pictures if not picture["deleted"]]
+    assert shown == [["samples/sampled", "samples/path"]]
+    assert charts_page(page) == f"{page}&compareRunsMode=CHART"
+
+
+def test_trials_page_long_view_is_compressed_as_mlflow_does(target: Target, study: str) -> None:
+    columns = [f"parameter_{i}" for i in range(200)]
+    page = trials_page(target, study, columns)
+    (view,) = urllib.parse.parse_qs(page.partition("?")[2])["viewStateShareKey"]
+    text = MlflowClient(target.uri).get_experiment(target.experiment_id).tags[f"mlflow.sharedViewState.{view}"]
+    head, _, rest = text.partition(";")
+    assert (head, len(text) < 5000) == ("deflate", True)
+    state = json.loads(zlib.decompress(base64.b64decode(rest)))
+    assert state["selectedColumns"][:-1] == [f"params.`{name}`" for name in columns]
+
+
+def test_run_page_opens_the_training_view(target: Target) -> None:
+    page = run_page(target, "0123")
+    assert page.endswith(f"/#/experiments/{target.experiment_id}/runs/0123?workflowType=machine_learning")
+
+
+def test_drain_dataset_and_images_are_those_that_mlflow_would_log(
+    target: Target, study: str, spool_dir: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (300, 100), (255, 0, 0)).save(tmp_path / "red.png")
+    with Tracker(spool_dir, study), Tracker(spool_dir, study, 0) as trial:
+        trial.image(tmp_path / "red.png", "samples/own", 40)
+        trial.dataset("digits", "ab" * 32, "training", tmp_path, {"images": 1000})
+    assert drain(spool_dir, target).error is None
+    trial_state = spool_dir / "trial-0000.state"
+    trial_state.unlink()  # everything is sent again
+    assert drain(spool_dir, target).error is None
+    client = MlflowClient(target.uri)
+    run_id = json.loads(trial_state.read_text())["run_id"]
+    own = client.create_run(target.experiment_id).info.run_id
+    client.log_image(own, Image.open(tmp_path / "red.png"), key="samples/own", step=40)
+
+    def pictures(run_id: str) -> set[tuple[str, str]]:
+        names = [file.path for file in client.list_artifacts(run_id, "images")]
+        return {(re.sub(r"timestamp[+]\d+[+][-0-9a-f]+", "", name), Path(name).suffix) for name in names}
+
+    assert pictures(run_id) == pictures(own)
+    assert len(client.list_artifacts(run_id, "images")) == 2
+    run, mlflows = client.get_run(run_id), client.get_run(own)
+    assert run.data.tags["mlflow.loggedImages"] == mlflows.data.tags["mlflow.loggedImages"]
+    (linked,) = run.inputs.dataset_inputs
+    assert (linked.dataset.name, linked.dataset.digest) == ("digits", "ab" * 18)
+    assert [(tag.key, tag.value) for tag in linked.tags] == [("mlflow.data.context", "training")]
+    assert mlflow.data.get_source(linked.dataset).load() == str(tmp_path)
+    client.delete_run(own)
+
+
 def test_trials_page_tag_of_the_view_is_known_to_mlflows_pages() -> None:
     """The tag is not documented. If MLflow's pages no longer contain it, `_save_view` can go."""
     pages = Path(mlflow.server.__file__).parent / "js" / "build" / "static" / "js"
@@ -310,7 +389,7 @@ def test_trials_page_without_view_has_filter_and_order(target: Target, study: st
     for number, fid in enumerate((3.0, 1.0, 2.0)):
         Tracker(spool_dir, study, number).metrics({"fid": fid})
     drain(spool_dir, target)
-    too_many = [f"parameter_{i}" for i in range(500)]  # for the length of a tag
+    too_many = [secrets.token_hex(10) for _ in range(500)]  # for the length of a tag, compressed or not
     query = dict(urllib.parse.parse_qsl(trials_page(target, study, too_many).partition("?")[2]))
     assert query["orderByAsc"] == "true"
     check_filter(MlflowClient(target.uri), target, query["searchFilter"], query["orderByKey"])

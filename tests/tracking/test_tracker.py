@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from coldtune.tracking import Tracker
 from coldtune.tracking.spool import Spool
@@ -134,3 +136,44 @@ def test_tracker_resumed_run_removes_unrecorded_files(spool_dir: Path, tmp_path:
     (recorded,) = [record for record in journal(spool_dir) if record["op"] == "artifact"]
     assert (spool_dir / recorded["path"]).read_text() == "whole"
     assert other.exists()
+
+
+def test_tracker_image_resumed_run_adds_no_second_picture(spool_dir: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (300, 100), (255, 0, 0)).save(tmp_path / "red.png")
+    for _ in range(2):
+        with Tracker(spool_dir, "s", 3) as tracker:
+            tracker.image(tmp_path / "red.png", "samples/own", 40)
+    tracker.image(tmp_path / "red.png", "samples/own", 80)
+    paths = [Path(record["path"]) for record in journal(spool_dir) if record["op"] == "artifact"]
+    keys = [path.name.partition("+timestamp+")[0] for path in paths]
+    assert keys == ["samples~own+step+40"] * 2 + ["samples~own+step+80"] * 2
+    whole, small = (spool_dir / path for path in paths[:2])
+    assert (whole.suffix, small.suffix) == (".png", ".webp")
+    assert small.name == f"{whole.stem}+compressed.webp"
+    with Image.open(small) as picture:
+        assert picture.size == (256, 85)
+    assert values(spool_dir, "tags") == [{"mlflow.loggedImages": "True"}]
+
+
+def test_tracker_image_second_file_lost_in_a_kill_is_added_under_the_same_name(spool_dir: Path, tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    with Tracker(spool_dir, "s", 3) as tracker:
+        tracker.image(tmp_path / "black.png", "own")
+    path = spool_dir / "trial-0003.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]))  # without the small copy and the tag
+    with Tracker(spool_dir, "s", 3) as tracker:
+        tracker.image(tmp_path / "black.png", "own")
+    whole, small = (Path(record["path"]).name for record in journal(spool_dir) if record["op"] == "artifact")
+    assert small == f"{whole.removesuffix('.png')}+compressed.webp"
+
+
+def test_tracker_dataset_is_linked_once(spool_dir: Path) -> None:
+    for _ in range(2):
+        with Tracker(spool_dir, "s", 3) as tracker:
+            tracker.dataset("digits", "ab" * 32, "training", Path("/data/digits"), {"images": 1000})
+    tracker.dataset("digits/test", "ab" * 32, "evaluation", Path("/data/digits"), {"images": 300})
+    first, second = [record for record in journal(spool_dir) if record["op"] == "dataset"]
+    assert (first["name"], first["digest"], first["context"]) == ("digits", "ab" * 18, "training")
+    assert json.loads(first["profile"]) == {"images": 1000, "fingerprint": "ab" * 32}
+    assert second["name"] == "digits/test"

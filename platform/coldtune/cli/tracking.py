@@ -1,14 +1,16 @@
-"""`coldtune tracking`: deliver records that have not reached MLflow."""
+"""`coldtune tracking`: deliver records that have not reached MLflow, and register the best restorer of a study."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from coldtune.cli.common import Commands, add_home_flag, find_home
+from coldtune.addresses import redact
+from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
 from coldtune.cli.entry import describe
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("tracking", help="deliver records that have not reached MLflow")
+    parser = commands.add_parser("tracking", help="deliver records to MLflow, and register a study's best restorer")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     sync = add_home_flag(
         verbs.add_parser(
@@ -31,6 +33,39 @@ def add(commands: Commands) -> None:
     )
     sync.add_argument("--tracking-uri", metavar="URI", help="MLflow's server or database (default: that of each study)")
     sync.set_defaults(call=_sync)
+    register = add_home_flag(
+        verbs.add_parser(
+            "register",
+            help="put the best restorer of a study into MLflow's model registry",
+            description="Put the logged model of a study, the restorer of its best trial, into MLflow's model "
+            "registry, as the next version of NAME. A model that is registered under this name already keeps its "
+            "version.",
+        )
+    )
+    register.add_argument("study", metavar="STUDY", help="a finished study of the home")
+    register.add_argument("name", metavar="NAME", help="the name of the registered model")
+    register.add_argument("--tracking-uri", metavar="URI", help="MLflow's server or database (default: the study's)")
+    register.set_defaults(call=_register)
+
+
+def _register(options: argparse.Namespace, console: Console) -> int:
+    from coldtune import tracking
+    from coldtune.studies.execution.session import EXPERIMENT
+
+    folder = find_study(find_home(options), options.study)
+    target = tracking.prepare(_uri(folder, options.tracking_uri), EXPERIMENT, folder.home / "artifacts")
+    version = tracking.register_model(target, folder.name, folder.spool, options.name)
+    console.print(f"version {version} of {options.name}; load it with", highlight=False, markup=False)
+    command = f'mlflow.pyfunc.load_model("models:/{options.name}/{version}")'
+    console.print(f"  MLFLOW_TRACKING_URI={shlex.quote(redact(target.uri))}  {command}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _uri(folder: StudyFolder, given: str | None) -> str:
+    """Return the tracking URI of a study, or that of `--tracking-uri`."""
+    from coldtune import tracking
+
+    return _complete(given) if given else folder.tracking_uri() or tracking.default_uri(folder.home)
 
 
 def _sync(options: argparse.Namespace, console: Console) -> int:
@@ -60,8 +95,7 @@ def _deliver(folder: StudyFolder, uri: str | None, console: Console) -> bool:
 
     ended, problem = _end_open_runs(folder)
     try:
-        uri = _complete(uri) if uri else folder.tracking_uri() or tracking.default_uri(folder.home)
-        target = tracking.prepare(uri, EXPERIMENT, folder.home / "artifacts")
+        target = tracking.prepare(_uri(folder, uri), EXPERIMENT, folder.home / "artifacts")
         drained = tracking.drain(folder.spool, target)
     except (ValueError, OSError) as error:
         say(ended, f"nothing delivered ({problem or describe(error)})")

@@ -69,6 +69,26 @@ def strip(iterates: Sequence[tuple[int, torch.Tensor]], columns: int = 10, rows:
     return _sheet([(label, images[:rows]) for label, images in picked])
 
 
+def side_by_side(images: torch.Tensor, columns: int = 4) -> Image.Image:
+    """Draw images without labels in rows of `columns`, for a page that shows such a picture of several trials.
+
+    Args:
+        images: uint8 (B, C, H, W) with C = 1 or 3. Small images are enlarged by a whole factor.
+
+    Raises:
+        ValueError: If the tensor has another type or shape.
+    """
+    pixels = to_pixels(_checked("images", images, images))
+    count, height, width, _ = pixels.shape
+    zoom, across = _zoom(width, height, columns), min(columns, count)
+    right, down = width * zoom + _GAP, height * zoom + _GAP
+    sheet = Image.new("RGB", (across * right - _GAP, -(-count // across) * down - _GAP), PAPER)
+    for i, image in enumerate(pixels):
+        picture = Image.fromarray(image).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
+        sheet.paste(picture, (i % across * right, i // across * down))
+    return sheet
+
+
 def _checked(name: str, images: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
         shown = f"{images.dtype} {tuple(images.shape)}"

@@ -9,6 +9,7 @@ from coldtune.tracking.runs import TAG_STUDY_ID, Identity, RefusedError, RunGone
 from coldtune.tracking.spool import STUDY, Record, Spool, State, advanced, check_folder, has_form
 
 _BATCHED = {"metrics", "params", "tags"}
+_FILES = {"artifact", "model"}
 _BATCH_VALUES = 1000  # MLflow's own limit for one request
 _MAX_ATTEMPTS = 3
 _PARENT_WAIT_S = 10.0
@@ -52,7 +53,7 @@ def _deliver(spool: Spool, runs: Runs, state: State, records: Sequence[tuple[Rec
     for group, end in _batches(records):
         if not has_form(group[0]):
             spool.reject(group[0], "it lacks a part, or a part has the wrong type")
-        elif group[0]["op"] == "artifact":
+        elif group[0]["op"] in _FILES:
             state = _upload(spool, runs, state, group[0])
         else:
             _apply(spool, runs, run_id, group)
@@ -88,6 +89,8 @@ def _apply(spool: Spool, runs: Runs, run_id: str, group: list[Record]) -> None:
             runs.log(run_id, group)
         elif group[0]["op"] == "end":
             runs.end(run_id, group[0])
+        elif group[0]["op"] == "dataset":
+            runs.dataset(run_id, group[0])
         elif group[0]["op"] == "resume":
             runs.resume(run_id)
     except RefusedError as refused:
@@ -101,7 +104,7 @@ def _upload(spool: Spool, runs: Runs, state: State, record: Record) -> State:
     """Upload a file. If this fails `_MAX_ATTEMPTS` times while the server answers, set the record aside."""
     try:
         path = spool.copied_file(record["path"])
-        folder = check_folder(record["folder"])
+        folder = check_folder(record.get("folder", ""))
     except ValueError as error:  # not a record of ours: nothing outside the spool is ever read, sent or removed
         spool.reject(record, str(error))
         return state
@@ -109,7 +112,10 @@ def _upload(spool: Spool, runs: Runs, state: State, record: Record) -> State:
         return state
     assert state.run_id is not None
     try:
-        runs.artifact(state.run_id, str(path), folder)
+        if record["op"] == "model":
+            runs.model(state.run_id, path, record["name"])
+        else:
+            runs.artifact(state.run_id, str(path), folder)
     except Exception as error:
         if not isinstance(error, RefusedError):
             if not runs.alive(state.run_id):

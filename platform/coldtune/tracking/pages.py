@@ -1,8 +1,10 @@
-"""The address of a study's trials in MLflow's pages, with the columns that the study compares."""
+"""The addresses of a study in MLflow's pages: its trials with the columns that it compares, its charts, its own run."""
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -17,6 +19,15 @@ from coldtune.tracking.uris import SERVERS
 # the default columns.
 _VIEW_TAG = "mlflow.sharedViewState."
 _MAX_TAG = 5000  # characters that MLflow allows in the tag of an experiment
+_TRAINING_VIEW = {"workflowType": "machine_learning"}  # MLflow opens its pages for language models otherwise
+# The sections of the charts. MLflow would sort them by name, and adds a section for every other prefix at the end.
+_SECTIONS = (
+    "objective", "samples", "sampled", "direct", "train", "sampled/naive", "x_T", "sampled/interval", "seconds",
+)  # fmt: skip
+# Pages are narrow beside the list of runs, and these charts need width.
+_WIDE = {"objective": {"columns": 1, "cardHeight": 280}, "samples": {"columns": 1, "cardHeight": 500}}
+SAMPLES = {"sampled": "samples/sampled", "path": "samples/path"}
+"""The keys of a trial's pictures: its sampled images, and their path from x_T."""
 
 
 def trials_page(
@@ -31,9 +42,9 @@ def trials_page(
 ) -> str:
     """Return the address of a study's trials in MLflow's pages, sorted by the first metric with the best on top.
 
-    The columns are saved as a shared view, a tag of the experiment that the address names. If the view cannot be saved,
-    for example in an outage, the address contains the filter and the order only. The address works while the server (or
-    `ui_command`) runs.
+    The columns and the charts are saved as a shared view, a tag of the experiment that the address names. If the view
+    cannot be saved, for example in an outage, the address contains the filter and the order only. The address works
+    while the server (or `ui_command`) runs.
 
     Args:
         params: The parameters to show as columns.
@@ -55,16 +66,66 @@ def trials_page(
         groups = {"groupBy": {"aggregateFunction": "average", "groupByKeys": keys}}
     columns = [*(f"params.`{name}`" for name in params), *(f"metrics.`{name}`" for name in metrics)]
     query = {"viewStateShareKey": view}
-    if not _save_view(target, view, {**state, **groups, "selectedColumns": columns}):
+    if not _save_view(target, view, {**state, **groups, "selectedColumns": columns, **_charts(params, metrics[0])}):
         query = {**state, "orderByAsc": str(minimize).lower()}
+    return f"{_runs_address(target)}?{urlencode({**_TRAINING_VIEW, **query}, quote_via=quote)}"
+
+
+def charts_page(trials: str) -> str:
+    """Return the address that shows the trials of the address `trials` as charts, the objective first."""
+    return f"{trials}&compareRunsMode=CHART"
+
+
+def run_page(target: Target, run_id: str) -> str:
+    """Return the address of a run in MLflow's pages."""
+    return f"{_runs_address(target)}/{run_id}?{urlencode(_TRAINING_VIEW)}"
+
+
+def _runs_address(target: Target) -> str:
     base = redact(target.uri) if urlsplit(target.uri).scheme in SERVERS else f"http://127.0.0.1:{ui_port()}"
-    parameters = urlencode({"workflowType": "machine_learning", **query}, quote_via=quote)
-    return f"{base}/#/experiments/{target.experiment_id}/runs?{parameters}"
+    return f"{base}/#/experiments/{target.experiment_id}/runs"
+
+
+def _charts(params: Sequence[str], metric: str) -> dict[str, Any]:
+    """Return the charts of a view: first the objective, by run and over the parameters, then pictures of each run.
+
+    MLflow adds the charts of all other metrics to the sections by itself.
+    """
+    made = {"deleted": False, "isGenerated": True}
+    first = {**made, "metricSectionId": _section_id("objective")}
+    bars = {**first, "type": "BAR", "uuid": "coldtune-bars", "metricKey": metric, "displayName": metric}
+    parallel = {
+        **first, "type": "PARALLEL", "uuid": "coldtune-parallel", "isGenerated": False,
+        "selectedParams": list(params), "selectedMetrics": [metric], "showAllRuns": True,
+    }  # fmt: skip
+    # One chart has a column for each run. MLflow would add a chart for each key if there were none, even a removed one.
+    keys = list(SAMPLES.values())
+    grid = {**made, "type": "IMAGE", "metricSectionId": _section_id("samples"), "step": 0, "showRunParams": False}
+    pictures = [
+        {**grid, "uuid": "coldtune-pictures", "imageKeys": keys, "isGenerated": False},
+        *({**grid, "uuid": f"coldtune-{key}", "imageKeys": [key], "deleted": True} for key in keys),
+    ]
+    return {
+        "compareRunCharts": [bars, *([parallel] if params else []), *pictures],
+        "compareRunSections": [
+            {**made, "uuid": _section_id(name), "name": name, "display": True, "isReordered": False}
+            | _WIDE.get(name, {})
+            for name in _SECTIONS
+        ],
+        "isAccordionReordered": True,
+        "hideEmptyCharts": True,
+    }
+
+
+def _section_id(name: str) -> str:
+    return f"coldtune-section-{name}"
 
 
 def _save_view(target: Target, name: str, state: dict[str, Any]) -> bool:
     """Save a view. Return False if that fails for any reason, because the page is useful without it."""
     text = json.dumps(state)
+    if len(text) > _MAX_TAG:  # MLflow's pages compress long views in this way
+        text = f"deflate;{base64.b64encode(zlib.compress(text.encode())).decode()}"
     if len(text) > _MAX_TAG:
         return False
     try:

@@ -1,7 +1,7 @@
 """The artifacts of a home that was moved or copied.
 
-MLflow records the absolute place of an experiment's artifacts, and that of every run. In the database of a home, this
-module replaces the beginning of these places by the home's present place.
+MLflow records the absolute place of the artifacts of an experiment, of every run and of every logged model. In the
+database of a home, this module replaces the beginning of these places by the home's present place.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 _LOG = logging.getLogger("coldtune.tracking")
 _BUSY_S = 10.0
+_PLACES_OF_MODELS = (
+    ("logged_models", "artifact_location"), ("model_versions", "source"), ("model_versions", "storage_location"),
+)  # fmt: skip
 
 
 def relocate_artifacts(database: Path, experiment_id: str, folder: Path) -> int:
@@ -41,6 +44,11 @@ def relocate_artifacts(database: Path, experiment_id: str, folder: Path) -> int:
             "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
             [new, len(old) + 1, experiment_id, len(old) + 1, f"{old}/"],
         ).rowcount
+        for table, column in _PLACES_OF_MODELS:
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                [new, len(old) + 1, len(old) + 1, f"{old}/"],
+            )
     _LOG.warning("tracking: this home was moved; the artifacts of %d runs are looked for in %s now", count, folder)
     return count
 

@@ -7,9 +7,12 @@ made, metric rows have the time at which they were measured, and parameters are 
 from __future__ import annotations
 
 import getpass
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from coldtune.tracking import server
 from coldtune.tracking.spool import Record
@@ -21,6 +24,7 @@ TAG_KIND = "coldtune.kind"
 TAG_STATE = "coldtune.state"
 TAG_REASON = "coldtune.reason"
 _TAG_PARENT = "mlflow.parentRunId"
+TAG_IMAGES = "mlflow.loggedImages"
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as a run's description, in Markdown."""
 
@@ -117,6 +121,33 @@ class Runs:
         """Upload a file into a folder of the run's artifacts ("" is the root)."""
         with self._request(run_id):
             self._client.log_artifact(run_id, path, folder or None)
+
+    def model(self, run_id: str, packed: Path, name: str) -> None:
+        """Upload a model, packed as a ZIP file, as a logged model of a run. A model that is complete stays as it is."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+        experiment = self.target.experiment_id
+        with self._request(run_id):
+            wanted = f"name = '{name}' AND source_run_id = '{run_id}'"
+            found = list(self._client.search_logged_models([experiment], filter_string=wanted))
+            if any(model.status == LoggedModelStatus.READY for model in found):
+                return
+            model = found[0] if found else self._client.create_logged_model(experiment, name, source_run_id=run_id)
+            with tempfile.TemporaryDirectory() as scratch:
+                shutil.unpack_archive(packed, scratch, "zip")
+                self._client.log_model_artifacts(model.model_id, scratch)
+            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+            self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+    def dataset(self, run_id: str, record: Record) -> None:
+        """Link a dataset to a run. The same dataset is linked once, however often this is called."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+        parts = {name: record[name] for name in ("name", "digest", "source_type", "source", "profile")}
+        given = DatasetInput(Dataset(**parts), [InputTag(MLFLOW_DATASET_CONTEXT, record["context"])])
+        with self._request(run_id):
+            self._client.log_inputs(run_id, [given])
 
     def end(self, run_id: str, record: Record) -> None:
         """Set the run's final status, with the time and the reason of the record."""

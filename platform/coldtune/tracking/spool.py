@@ -46,6 +46,8 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "metrics": {"values": dict, "step": int, "time": int},
     "tags": {"values": dict},
     "artifact": {"path": str, "folder": str},
+    "model": {"path": str, "name": str},
+    "dataset": {"name": str, "digest": str, "source_type": str, "source": str, "profile": str, "context": str},
     "end": {"status": str, "time": int},
 }
 

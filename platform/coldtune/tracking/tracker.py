@@ -6,15 +6,18 @@ import json
 import logging
 import math
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from coldtune.addresses import redact
 from coldtune.tracking.drain import Drainer
-from coldtune.tracking.runs import STATUSES
+from coldtune.tracking.runs import STATUSES, TAG_IMAGES
 from coldtune.tracking.server import Target
 from coldtune.tracking.spool import Record, Spool, has_form, now, run_file
 
@@ -24,6 +27,12 @@ _LOG = logging.getLogger("coldtune.tracking")
 _NAME = re.compile(r"[\w\-. :]+(/[\w\-. :]+)*")
 _MAX_NAME = 250
 _MAX_TAG = 8000
+_MAX_DIGEST = 36  # characters of a dataset's digest that MLflow allows
+# The folder and the file names by which MLflow's image grid finds pictures: KEY+step+STEP+timestamp+TIME+ID.png, and a
+# small copy of it. A key's slashes are written as ~.
+_IMAGES = "images"
+_IMAGE = re.compile(r"(?P<key>[^+]+)\+step\+(?P<step>\d+)\+timestamp\+.+")
+_SMALL = 256  # pixels of the longer side of the small copy
 
 
 class Tracker:
@@ -66,6 +75,10 @@ class Tracker:
         self._params: dict[str, str] = {}
         self._steps: dict[str, set[int]] = {}
         self._files: set[str] = set()
+        self._tags: dict[str, str] = {}
+        self._images: dict[tuple[str, int], str] = {}
+        self._datasets: set[tuple[str, str]] = set()
+        self._models: set[str] = set()
         self._broken = False
         self._target = target
         last = self._read_journal()
@@ -99,9 +112,64 @@ class Tracker:
         if new:
             self._append({"op": "metrics", "step": int(step), "values": new})
 
+    def has_metric(self, name: str) -> bool:
+        """Return True if the run has a metric of this name at any step."""
+        return name in self._steps
+
     def tags(self, values: Mapping[str, object]) -> None:
         """Set tags. A later value replaces an earlier value."""
-        self._append({"op": "tags", "values": {_check_name(k): _text(v)[:_MAX_TAG] for k, v in values.items()}})
+        texts = {_check_name(key): _text(value)[:_MAX_TAG] for key, value in values.items()}
+        self._tags |= texts
+        self._append({"op": "tags", "values": texts})
+
+    def tag(self, name: str) -> str:
+        """Return the value of a tag that was set by `tags`, "" if there is none."""
+        return self._tags.get(name, "")
+
+    def dataset(self, name: str, fingerprint: str, context: str, path: Path, profile: Mapping[str, object]) -> None:
+        """Link a dataset to the run.
+
+        Args:
+            fingerprint: The identity of its images. MLflow's digest is its beginning, and the profile has all of it.
+            context: What the run uses it for, such as "training" or "evaluation".
+            path: The folder in which it is.
+            profile: Numbers that describe it.
+        """
+        if (name, context) not in self._datasets:
+            self._datasets.add((name, context))
+            self._append({
+                "op": "dataset", "name": name, "digest": fingerprint[:_MAX_DIGEST], "context": context,
+                "source_type": "local", "source": json.dumps({"uri": str(path)}),
+                "profile": json.dumps({**profile, "fingerprint": fingerprint}),
+            })  # fmt: skip
+
+    def image(self, path: Path, key: str, step: int = 0) -> None:
+        """Record a PNG for MLflow's image grid, which shows the pictures of equal key and step of several runs.
+
+        A picture of a known key and step is recorded once, so a resumed trial does not show it twice.
+
+        Raises:
+            ValueError: If `path` is no picture, or MLflow would refuse the key.
+        """
+        from PIL import Image
+
+        stem = self._images.get((_check_name(key), step))
+        if stem is None:
+            name = f"{key.replace('/', '~')}+step+{step}+timestamp+{now()}"
+            stem = f"{name}+{sha256(name.encode()).hexdigest()[:32]}"
+        recorded = {Path(copy).name for copy in self._files}
+        with tempfile.TemporaryDirectory() as scratch:
+            whole, small = Path(scratch) / f"{stem}.png", Path(scratch) / f"{stem}+compressed.webp"
+            shutil.copyfile(path, whole)
+            with Image.open(path) as picture:
+                picture.thumbnail((_SMALL, _SMALL))
+                picture.save(small)
+            for file in (whole, small):
+                if file.name not in recorded:
+                    self.artifact(file, _IMAGES)
+        self._images[key, step] = stem
+        if not self.tag(TAG_IMAGES):
+            self.tags({TAG_IMAGES: "True"})
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Record a file under its own name in a folder of the run's artifacts. It is copied at once.
@@ -116,7 +184,29 @@ class Tracker:
         except OSError as error:
             self._warn(error)
         else:
+            self._files.add(copy)
             self._append({"op": "artifact", "path": copy, "folder": folder})
+
+    def has_model(self, name: str) -> bool:
+        """Return True if the run has a logged model of this name."""
+        return name in self._models
+
+    def model(self, folder: Path, name: str) -> None:
+        """Record a folder in the layout of an MLflow model as a logged model of the run. A name is recorded once.
+
+        The folder is copied at once, as a ZIP file.
+        """
+        if self.has_model(name):
+            return
+        self._models.add(name)
+        with tempfile.TemporaryDirectory() as scratch:
+            packed = shutil.make_archive(str(Path(scratch) / "model"), "zip", folder)
+            try:
+                copy = self._spool.add_file(Path(packed))
+            except OSError as error:
+                self._warn(error)
+            else:
+                self._append({"op": "model", "path": copy, "name": name})
 
     def end(self, status: Status, reason: str | None = None) -> None:
         """Record how and when the run ended.
@@ -191,9 +281,22 @@ class Tracker:
                     self._params |= record["values"]
                 elif record["op"] == "artifact":
                     self._files.add(record["path"])
+                    self._add_image(Path(record["path"]), record["folder"])
+                elif record["op"] == "model":
+                    self._files.add(record["path"])
+                    self._models.add(record["name"])
+                elif record["op"] == "tags":
+                    self._tags |= record["values"]
+                elif record["op"] == "dataset":
+                    self._datasets.add((record["name"], record["context"]))
                 elif record["op"] == "metrics":
                     for key in record["values"]:
                         self._steps.setdefault(key, set()).add(record["step"])
+
+    def _add_image(self, path: Path, folder: str) -> None:
+        stem = path.stem.removesuffix("+compressed")
+        if folder == _IMAGES and (parts := _IMAGE.fullmatch(stem)) is not None:
+            self._images[parts["key"].replace("~", "/"), int(parts["step"])] = stem
 
     def _append(self, record: Record) -> None:
         try:

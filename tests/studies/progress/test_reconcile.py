@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.trials.ledger import Ledger, open_ledger
-from coldtune.tracking import Target, Tracker, drain
+from coldtune.tracking import NOTE, Target, Tracker, drain
 from coldtune.tracking.spool import Spool, run_file
 
 # A driver that tells the study how four of its five trials ended, and dies before it ends their runs. It dies while it
@@ -108,7 +109,7 @@ def test_mlflow_runs_next_driver_ends_the_runs_of_a_killed_driver(target: Target
     (parent,) = client.search_runs(
         [target.experiment_id], f"tags.`coldtune.study` = '{study}' and tags.`coldtune.kind` = 'study'"
     )
-    best = client.get_metric_history(parent.info.run_id, "best_fid")
+    best = client.get_metric_history(parent.info.run_id, "best/fid")
     assert [(row.step, row.value) for row in best] == [(1, 3.0), (2, 2.0), (3, 2.0), (4, 2.0)], (
         "each ended trial has a point, although the killed driver recorded none"
     )
@@ -122,6 +123,67 @@ def test_mlflow_runs_next_driver_ends_the_runs_of_a_killed_driver(target: Target
     runs.finished()
     assert runs.close(60) == 0
     assert statuses(target, study) == {**ENDED, "4": ("FINISHED", "finished"), "": ("FINISHED", "finished")}
+
+
+def test_mlflow_runs_study_of_an_older_version_gets_the_names_of_today(
+    target: Target, study: str, tmp_path: Path
+) -> None:
+    folder = StudyFolder(tmp_path, study)
+    folder.save(make_spec(), {})
+    ledger = make_ledger(folder)
+    with Tracker(folder.spool, study) as parent:
+        for count, value in enumerate((3.0, 2.0), 1):
+            number = ledger.ask().number
+            with Tracker(folder.spool, study, number) as trial:
+                trial.metrics({"loss": 1.0}, 10)
+                trial.metrics({"fid": value}, 300)
+                trial.end("finished")
+            ledger.complete(number, TrialOutcome({"fid": value}))
+            parent.metrics({"best_fid": value, "trials_ended": float(count)}, count)
+    sizes = []
+    for _ in range(2):
+        reconcile(folder, ledger, target)
+        sizes.append({path: path.stat().st_size for path in folder.spool.glob("trial*.jsonl")})
+    assert sizes[0] == sizes[1], "the values are added once"
+    client = MlflowClient(target.uri)
+    runs = client.search_runs(
+        [target.experiment_id], f"tags.`coldtune.study` = '{study}'", order_by=["metrics.`sampled/fid` ASC"]
+    )
+    metrics = {run.data.tags.get("coldtune.trial", ""): run.data.metrics for run in runs}
+    assert list(metrics)[:2] == ["1", "0"], "one list holds the old and the new trials"
+    assert metrics["1"] == {"loss": 1.0, "fid": 2.0, "sampled/fid": 2.0}
+    assert metrics[""] == {
+        "best_fid": 2.0, "trials_ended": 2.0, "best/fid": 2.0, "study/trials_ended": 2.0, "study/seconds_saved": 0.0,
+    }  # fmt: skip
+
+
+def test_mlflow_runs_descriptions_hold_the_verdicts(target: Target, study: str, tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path, study)
+    folder.save(make_spec(), {})
+    ledger = make_ledger(folder)
+    runs = MlflowRuns(ledger, study, folder.spool, target, {})
+    for value in (3.0, 1.5):
+        number = ledger.ask().number
+        with Tracker(folder.spool, study, number) as tracker:
+            tracker.tags({NOTE: "training 2.0 s."})
+        outcome = TrialOutcome({"fid": value, "fid_low": value - 1, "fid_high": value + 1, "nfe": 4.0})
+        ledger.complete(number, outcome)
+        runs.completed(number, outcome)
+    number = ledger.ask().number
+    ledger.fail(number, "RuntimeError: boom")
+    runs.failed(number, "RuntimeError: boom")
+    runs.finished(["Trial 1 and trial 0 are two networks."])
+    assert runs.close(60) == 0
+    found = MlflowClient(target.uri).search_runs([target.experiment_id], f"tags.`coldtune.study` = '{study}'")
+    notes = {run.data.tags.get("coldtune.trial", ""): run.data.tags["mlflow.note.content"] for run in found}
+    assert notes["0"] == "**FID 3 [2, 4], NFE 4. It is the best trial of 1 finished trial.**\n\ntraining 2.0 s."
+    assert notes["1"] == "**FID 1.5 [0.5, 2.5], NFE 4. It is the best trial of 2 finished trials.**\n\ntraining 2.0 s."
+    assert notes["2"] == "**Failed**: RuntimeError: boom"
+    about, results = notes[""].split("\n\n")
+    assert re.fullmatch(r"\*\*After 3 trials, trial 1 \(.*T \d+, .*\) is the best, with FID 1\.5\.\*\*", about)
+    assert results == "Trial 1 and trial 0 are two networks."
+    names = {run.data.tags.get("coldtune.trial", ""): run.info.run_name for run in found}
+    assert re.match(r"2: .*T \d+, kernel \d+", names["2"]), "its process never opened the run"
 
 
 def sync(home: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:

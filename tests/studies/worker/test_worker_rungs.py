@@ -83,8 +83,8 @@ def logged(job: TrialJob, metric: str) -> list[int]:
 def test_trial_pruned_at_a_rung_has_reported_everything(job: TrialJob) -> None:
     rung = stopped_at(job, 4)
     assert (rung.step, rung.steps, rung.metric) == (4, 6, "kid")
-    assert logged(job, "loss") == [1, 2, 3, 4]
-    assert logged(job, "rung_kid") == [2, 4]
+    assert logged(job, "train/loss") == [1, 2, 3, 4]
+    assert logged(job, "train/rung_kid") == [2, 4]
     assert rung.effort.seconds >= rung.training_seconds > 0
     assert rung.effort.trained == pytest.approx(rung.training_seconds)
     assert str(rung) == f"at step 4 of 6: KID {rung.values['kid']:.4g}"
@@ -106,8 +106,8 @@ def test_trial_at_a_rung_again_reports_the_same(job: TrialJob) -> None:
     assert all(found for _, _, found, _ in again.stages)
     assert again.training_seconds > 0, "as its checkpoint remembers"
     assert again.effort.trained == again.training_seconds, "its own work, taken up again"
-    assert logged(job, "loss") == [1, 2]
-    assert logged(job, "rung_kid") == [2]
+    assert logged(job, "train/loss") == [1, 2]
+    assert logged(job, "train/rung_kid") == [2]
 
 
 def test_trial_promoted_resumes_from_the_rung(job: TrialJob, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +116,7 @@ def test_trial_promoted_resumes_from_the_rung(job: TrialJob, capsys: pytest.Capt
     trained: list[int] = []
     outcome = _run(promoted, lambda r: trained.append(r["step"]) if r.get("stage") == "train" else None, unlimited())
     assert set(trained) == {5, 6}, "only what lies beyond the rung is trained"
-    assert logged(promoted, "loss") == [1, 2, 3, 4, 5, 6], "its run shows the whole curve"
+    assert logged(promoted, "train/loss") == [1, 2, 3, 4, 5, 6], "its run shows the whole curve"
     assert list(outcome.rungs) == [2, 4]
     assert TrialOutcome.from_json(outcome.to_json()) == outcome, "the driver reads the outcome as it was"
 

@@ -15,6 +15,7 @@ from coldtune.studies.preflight.capacity import TrialResources
 from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.progress.events import StoppedError
 from coldtune.studies.progress.mlflow_runs import MlflowRuns
+from coldtune.studies.progress.text import run_name
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.storage.record import StudyRecord, TestResult, write_study
 from coldtune.studies.storage.settings import Setting, is_measured_alone, spreads_of
@@ -63,6 +64,8 @@ def jobs(checked: Checked, resources: TrialResources, tags: Mapping[str, object]
             unknown_threads=checked.spec.threads is None,
             timeout=checked.options.limits.trial_timeout,
             name=request.label,
+            title=run_name(request.label, request.point),
+            objectives=tuple(objective.metric for objective in checked.spec.objectives),
         )
 
     return job
@@ -92,10 +95,8 @@ def on_test(
     spreads = spreads_of([values for values, _ in measured.values()])
     result = TestResult(first.number, {name: spread.mean for name, spread in spreads.items()}, protocol, each)
     write_study(ledger.study, test=result)
-    errors = {f"test_{key}_se": spread.error for key, spread in spreads.items() if is_measured_alone(key)}
-    means = {f"test_{key}": value for key, value in result.metrics.items()}
-    runs.parent.metrics({**means, **errors}, ledger.ended())
-    runs.parent.tags({"best_trial": best.number, "test_protocol": result.judged_under.key})
+    errors = {key: spread.error for key, spread in spreads.items() if is_measured_alone(key)}
+    runs.tested(result, errors, best.number)
 
 
 def _is_measured(tested: TestResult, best: Setting) -> bool:

@@ -34,11 +34,13 @@ from coldtune.studies.progress.mlflow_runs import MlflowRuns
 from coldtune.studies.progress.opening import print_resources
 from coldtune.studies.progress.overhead import WallTime
 from coldtune.studies.progress.reconcile import is_wrapped_up
+from coldtune.studies.progress.results import describe_results
 from coldtune.studies.progress.table import build_table
 from coldtune.studies.progress.terminal import View, find_best
 from coldtune.studies.progress.text import print_warning
 from coldtune.studies.storage.record import StudyRecord, TrialRecord, imported
 from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.worker.datasets import link_dataset
 
 
 def is_complete(session: Session) -> bool:
@@ -129,7 +131,7 @@ class _StudyRun:
         if not self.runs.leads():
             return True
         if missing:
-            self.runs.parent.metrics({"overhead_percent": wall_time.overhead_percent()}, ledger.ended())
+            self.runs.parent.metrics({"study/overhead_percent": wall_time.overhead_percent()}, ledger.ended())
         if not _all_ended(self.session):
             self.runs.interrupted(ledger.running())
             return False
@@ -165,7 +167,7 @@ class _StudyRun:
         table = build_table(ledger, equal_within=checked.options.equal_within)
         for path in table.write(checked.folder.path):
             self.runs.parent.artifact(path)
-        self.runs.finished()
+        self.runs.finished(describe_results(ledger, table))
 
     def end_without_ray(self, own_cluster: bool, reason: str) -> None:
         """Mark the runs as interrupted and print how to resume, after Ray died.
@@ -202,11 +204,12 @@ def _tags(session: Session) -> dict[str, object]:
     """Return the tags of all MLflow runs of the study."""
     checked, identity = session.checked, StudyRecord.of(session.ledger.study).identity
     return {
-        **({tracking.TAG_STUDY_ID: identity} if identity else {}),
-        "git_commit": git_commit() or f"coldtune {coldtune.__version__}",
         "job": checked.spec.job,
         "mlflow.source.name": checked.spec.job,
-        "dataset_fingerprint": checked.dataset.fingerprint,
+        "mlflow.source.type": "JOB",
+        "mlflow.source.git.commit": git_commit() or f"coldtune {coldtune.__version__}",
+        "protocol": checked.protocol.key[:12],
+        **({tracking.TAG_STUDY_ID: identity} if identity else {}),
     }
 
 
@@ -220,17 +223,17 @@ def _requirements(checked: Checked, target: tracking.Target) -> TrialRequirement
 def _open_runs(session: Session, tags: Mapping[str, object]) -> MlflowRuns:
     """Open the study's MLflow runs. Only the leading driver writes to the study's own run."""
     checked, ledger = session.checked, session.ledger
-    tags = {**tags, "protocol": checked.protocol.key}
     runs = MlflowRuns(ledger, checked.folder.name, checked.folder.spool, session.target, tags)
     if runs.leads():
         runs.reconcile()
         objectives = ", ".join(objective.metric for objective in checked.spec.objectives)
         runs.parent.params({"objective": objectives, **_imported(ledger)})
         environment = keep_environment(checked.folder.environments)
-        versions = {name: environment[name] for name in ("host", "python", "torch", "software")}
+        versions = {name: environment[name] for name in ("host", "python", "torch")}
         # They are no parameters, because the numbers can grow.
         replicates = checked.replicates if checked.spec.race is None else str(checked.spec.race)
         runs.parent.tags({"trials": checked.trials, "replicates": replicates, **versions})
+        link_dataset(runs.parent, checked.dataset)
         runs.parent.artifact(checked.folder.environments / f"{environment['software']}.json")
         runs.parent.artifact(checked.folder.path / "spec.yaml")
     return runs

@@ -22,9 +22,10 @@ from coldtune.studies.progress.text import print_line
 from coldtune.studies.storage.backends import dashboard_command
 from coldtune.studies.storage.record import StudyRecord, TrialRecord, promoted_from
 from coldtune.studies.trials.ledger import Ledger
-from coldtune.tracking import Target
+from coldtune.tracking import Target, mlflow_name
+from coldtune.tracking.spool import STUDY, Spool
 
-_COLUMNS = ("fid", "fid_direct", "nfe", "seconds_saved")
+_COLUMNS = ("sampled/fid", "direct/fid", "sampled/nfe", "seconds/saved")
 """The metrics that MLflow's list of trials shows beside the objectives. They are few, because the parameters follow."""
 
 _MAX_REASON = 300  # characters of a trial's reason
@@ -149,7 +150,11 @@ def _look_closer(checked: Checked, ledger: Ledger, target: Target) -> Iterator[t
     """Yield the commands that show more of a study, each with its heading."""
     folder = checked.folder
     yield "runs in MLflow", tracking.ui_command(target.uri)
-    yield "its trials", _trials_page(target, folder.name, ledger)
+    trials = _trials_page(target, folder.name, ledger)
+    yield "its trials", trials
+    yield "its charts", tracking.charts_page(trials)
+    if (run_id := Spool(folder.spool, STUDY).state(target.key, target.born).run_id) is not None:
+        yield "its summary", tracking.run_page(target, run_id)
     yield "in Optuna", dashboard_command(folder.path, checked.options.storage)
     yield "look closer", coldtune_command("study show", folder.home, folder.name)
     if ledger.best() is not None:
@@ -165,7 +170,8 @@ def _look_closer(checked: Checked, ledger: Ledger, target: Target) -> Iterator[t
 
 
 def _trials_page(target: Target, study: str, ledger: Ledger) -> str:
-    metrics = dict.fromkeys([*(objective.metric for objective in ledger.spec.objectives), *_COLUMNS])
+    objectives = [mlflow_name(objective.metric) for objective in ledger.spec.objectives]
+    metrics = dict.fromkeys([*objectives, *_COLUMNS])
     minimize = ledger.spec.objective.direction == "minimize"
     return tracking.trials_page(
         target,

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.studies.progress.events import Events
 from coldtune.studies.progress.reconcile import reconcile_trials
-from coldtune.studies.progress.savings import describe_reuse
-from coldtune.studies.progress.text import STATE_NAMES
+from coldtune.studies.progress.text import STATE_NAMES, metric_name, metric_value, run_name
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.storage.record import TrialRecord, imported, is_imported
+from coldtune.studies.storage.record import TestResult, TrialRecord, imported, is_imported
 from coldtune.studies.storage.settings import Spread
 from coldtune.studies.trials.ledger import Ledger, TrialRequest
-from coldtune.tracking import NOTE, Drainer, Status, Target, Tracker
+from coldtune.tracking import NOTE, Drainer, Status, Target, Tracker, chosen_metrics, trial_metrics
 from coldtune.tracking.prometheus import StudyMetrics
 from coldtune.tracking.spool import Spool, run_file
+
+MODEL = "restorer"
+"""The name of the logged model of a study's best trial."""
 
 _LOOK_S = 2.0  # between two looks at the trials that other drivers ended
 
@@ -43,6 +46,7 @@ class MlflowRuns(Events):
         self._drainer = Drainer(spool, target)
         self._gauges = StudyMetrics(study)
         self._saved_s = self._total_saved_s()
+        self._imported = len(self._completed_imports())
 
     def leads(self) -> bool:
         """Return True if this driver writes the study's own run."""
@@ -51,6 +55,9 @@ class MlflowRuns(Events):
     def reconcile(self) -> None:
         """Record what a killed driver told the study and not the runs. Call this once, at the start."""
         self._reconcile_trials()
+        metric = self.ledger.spec.objective.metric
+        if self.parent.has_metric(f"best_{metric}") and not self.parent.has_metric(f"best/{metric}"):
+            self._add_names()
         if self.ledger.replicated:
             self._name_settings()
             return  # the best mean is recorded from now on, because means of the past depend on the order of the ends
@@ -63,6 +70,17 @@ class MlflowRuns(Events):
             saved_s += TrialRecord.of(trial).effort.saved or 0.0
             if best is not None:
                 self._record_best(best.values[:1], count, saved_s)
+
+    def _add_names(self) -> None:
+        """Record the values of a study of an older version again, under the names that metrics have now.
+
+        Otherwise a list or a chart of the study would show either its old or its new trials.
+        """
+        objectives = [objective.metric for objective in self.ledger.spec.objectives]
+        for trial in self._own_trials():
+            if trial.state == TrialState.COMPLETE and Spool(self.spool, run_file(trial.number)).size():
+                with Tracker(self.spool, self.study, trial.number, running=False) as tracker:
+                    tracker.metrics(trial_metrics(TrialRecord.of(trial).metrics, objectives))
 
     def _name_settings(self) -> None:
         """Tag the runs of trials that began before the study had replicates, so that pages can group them."""
@@ -79,7 +97,7 @@ class MlflowRuns(Events):
     def completed(self, number: int, outcome: TrialOutcome) -> None:
         """End the trial's run as finished."""
         self._saved_s += outcome.effort.saved or 0.0
-        self._end_trial(number, "finished")
+        self._end_trial(number, "finished", verdict=self._describe_trial(number, outcome.metrics))
 
     def failed(self, number: int, reason: str) -> None:
         """End the trial's run as failed, with the reason."""
@@ -109,14 +127,43 @@ class MlflowRuns(Events):
         if not self.ledger.lease.others():
             self.parent.end("interrupted")
 
-    def finished(self) -> None:
-        """End the study's run and any trial's run that is still open, and note what the trials found in the store."""
+    def tested(self, result: TestResult, errors: Mapping[str, float | None], number: int) -> None:
+        """Record the values of the best trial, or setting, `number` on the test split, with their standard errors."""
+        objectives = [objective.metric for objective in self.ledger.spec.objectives]
+        chosen = chosen_metrics(result.metrics, objectives)
+        values: dict[str, float | None] = {f"test/{name}": value for name, value in chosen.items()}
+        values |= {f"test/{name}_se": error for name, error in errors.items() if name in chosen}
+        self.parent.metrics(values, self.ledger.ended())
+        self.parent.tags({"best_trial": number, "test_protocol": result.judged_under.key[:12]})
+
+    def finished(self, results: Sequence[str] = ()) -> None:
+        """End the study's run and any trial's run that is still open, and describe the results.
+
+        Args:
+            results: The study's results in sentences, which become the description of its run.
+        """
         self._reconcile_trials()
         if self.ledger.replicated:
             self._record_settings()
-        if reuse := describe_reuse(self.ledger.trials()):
-            self.parent.tags({NOTE: reuse})
+        self.parent.tags({NOTE: "\n\n".join([self._describe_study(), *results])})
+        best = self.ledger.best()
+        if best is not None and Spool(self.spool, run_file(best.number)).size():  # an imported trial has no run here
+            with Tracker(self.spool, self.study, best.number, running=False) as tracker:
+                _note_verdict(tracker, self._describe_trial(best.number, TrialRecord.of(best).metrics))
+                self._log_model(tracker, best)
         self.parent.end("finished")
+
+    def _log_model(self, tracker: Tracker, best: FrozenTrial) -> None:
+        """Log the restorer of the best trial as a model, unless it is no longer in the store."""
+        from coldtune.stages.mlflow_model import write_model
+
+        record, config = TrialRecord.of(best), self.ledger.config(best)
+        if tracker.has_model(MODEL) or record.checkpoint is None or (protocol := record.judged_under) is None:
+            return
+        with tempfile.TemporaryDirectory() as scratch, suppress(OSError, ValueError):
+            checkpoint = self.ledger.local_folder(str(record.checkpoint))
+            write_model(Path(scratch) / MODEL, checkpoint, config, protocol.image_shape)
+            tracker.model(Path(scratch) / MODEL, MODEL)
 
     def close(self, timeout: float = 20.0) -> int:
         """Deliver the remaining records, and return the bytes that could not be delivered and stay in the spool."""
@@ -141,14 +188,52 @@ class MlflowRuns(Events):
     def _total_saved_s(self) -> float:
         return sum(TrialRecord.of(trial).effort.saved or 0.0 for trial in self._own_trials())
 
-    def _end_trial(self, number: int, status: Status, reason: str | None = None) -> None:
-        self._end_run(number, status, reason)
+    def _end_trial(self, number: int, status: Status, reason: str | None = None, verdict: str = "") -> None:
+        self._end_run(number, status, reason, verdict)
         self._record_progress()
         self._update_gauges()
 
-    def _end_run(self, number: int, status: Status, reason: str | None = None) -> None:
-        with Tracker(self.spool, self.study, number, running=False) as tracker:
+    def _end_run(self, number: int, status: Status, reason: str | None = None, verdict: str = "") -> None:
+        with Tracker(self.spool, self.study, number, name=self._run_name(number), running=False) as tracker:
+            if verdict:
+                _note_verdict(tracker, verdict)
             tracker.end(status, reason)
+
+    def _run_name(self, number: int) -> str:
+        """Return the name of the run of a trial whose process ended before it opened the run."""
+        return run_name(self.ledger.label(number), self.ledger.trials()[number].params)
+
+    def _describe_trial(self, number: int, metrics: Mapping[str, float]) -> str:
+        """Describe a finished trial by its values and its place among the trials that have finished."""
+        what, best = "setting" if self.ledger.replicated else "trial", self.ledger.best_setting()
+        done = self.ledger.states().get(TrialState.COMPLETE, 0) - self._imported
+        count = f"{done} finished {'training' if self.ledger.replicated else 'trial'}{'s' * (done != 1)}"
+        values = ", ".join(metric_value(name, metrics) for name in self._shown() if name in metrics)
+        if best is None:
+            return values
+        objective, spread = metric_name(self.ledger.spec.objective.metric), Spread.of(best.values())
+        if any(trial.number == number for trial in best.finished.values()):
+            place = f"It belongs to the best {what}" if self.ledger.replicated else f"It is the best {what}"
+            return f"{values}. {place} of {count}."
+        return f"{values}. After {count}, {what} {best.number} is the best, with {objective} {spread.mean:.4g}."
+
+    def _describe_study(self) -> str:
+        """Describe the best trial or setting of the study, or say that its trials fill a table of the paper."""
+        if self.ledger.spec.table is not None:
+            return f"**{self.ledger.ended()} trials for the table {self.ledger.spec.table}.**"
+        best = self.ledger.best_setting()
+        if best is None:
+            return "**No trial has finished.**"
+        point = run_name(str(best.number), best.point).partition(": ")[2]
+        what = "setting" if self.ledger.replicated else "trial"
+        ended, where = self.ledger.ended(), f" ({point})" if point else ""
+        objective, spread = metric_name(self.ledger.spec.objective.metric), Spread.of(best.values())
+        return f"**After {ended} trials, {what} {best.number}{where} is the best, with {objective} {spread.mean:.4g}.**"
+
+    def _shown(self) -> list[str]:
+        """Return the metrics of a description."""
+        objectives = [objective.metric for objective in self.ledger.spec.objectives]
+        return list(dict.fromkeys([*objectives, "fid", "fid_direct", "ssim", "rmse", "nfe"]))
 
     def _record_progress(self) -> None:
         self._recorded = self.ledger.ended()
@@ -164,11 +249,8 @@ class MlflowRuns(Events):
 
         Steps are counts of ended trials, and a known step stays.
         """
-        name, spread = (
-            f"best_{self.ledger.spec.objective.metric}",
-            Spread.of(values),
-        )
-        given = {name: spread.mean, "trials_ended": float(ended), "seconds_saved": saved_s}
+        name, spread = f"best/{self.ledger.spec.objective.metric}", Spread.of(values)
+        given = {name: spread.mean, "study/trials_ended": float(ended), "study/seconds_saved": saved_s}
         if spread.error is not None:
             given[f"{name}_se"] = spread.error
         self.parent.metrics(given, ended)
@@ -189,3 +271,11 @@ class MlflowRuns(Events):
     def _update_gauges(self) -> None:
         counts = self.ledger.states()
         self._gauges.trials({name: count for state, name in STATE_NAMES.items() if (count := counts.get(state))})
+
+
+def _note_verdict(tracker: Tracker, verdict: str) -> None:
+    """Put a verdict before the description of a run, in the place of an earlier verdict."""
+    rest = tracker.tag(NOTE)
+    if rest.startswith("**"):
+        rest = rest.partition("\n\n")[2]
+    tracker.tags({NOTE: "\n\n".join(filter(None, [f"**{verdict}**", rest]))})

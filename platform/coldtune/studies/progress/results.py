@@ -28,9 +28,25 @@ def print_results(console: Console, reader: StudyReader, table: StudyTable) -> N
         console.print(effects.table())
         for note in effects.notes:
             console.print(note, highlight=False)
-    best = reader.best() if reader.spec.confirmation is None else _winner(reader)
+    best = _chosen(reader)
     if best is None or reader.spec.table is not None:
         return
+    for sentence in describe_results(reader, table):
+        console.print(sentence, highlight=False)
+    record = TrialRecord.of(best)
+    if record.images:
+        print_line(console, "its images", reader.present_address(record.images["sampled"]))
+        print_line(console, "its restorer", reader.present_address(str(record.checkpoint)))
+
+
+def describe_results(reader: StudyReader, table: StudyTable) -> list[str]:
+    """Return the results of a study as sentences: the work that was saved, the best trial, and the verdicts.
+
+    There are none if no trial completed, or if the study fills a table of the paper.
+    """
+    best = _chosen(reader)
+    if best is None or reader.spec.table is not None:
+        return []
     if reader.spec.confirmation is not None:
         compared = describe_confirmed(reader, reader.spec.confirmation)
     else:
@@ -42,14 +58,12 @@ def print_results(console: Console, reader: StudyReader, table: StudyTable) -> N
         compared,
         _describe_test(reader),
     ]
-    for sentence in filter(None, sentences):
-        console.print(sentence, highlight=False)
-    for sentence in table.verdicts:
-        console.print(sentence, highlight=False)
-    record = TrialRecord.of(best)
-    if record.images:
-        print_line(console, "its images", reader.present_address(record.images["sampled"]))
-        print_line(console, "its restorer", reader.present_address(str(record.checkpoint)))
+    return [*filter(None, sentences), *table.verdicts]
+
+
+def _chosen(reader: StudyReader) -> FrozenTrial | None:
+    """Return the best trial, or the winner that a confirmation confirms."""
+    return reader.best() if reader.spec.confirmation is None else _winner(reader)
 
 
 def _winner(reader: StudyReader) -> FrozenTrial | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from optuna.trial import TrialState
 from rich.console import Console
@@ -17,6 +18,29 @@ STATE_NAMES = {
     TrialState.FAIL: "failed",
 }
 """The states of trials in words. A waiting trial is never shown."""
+
+
+_LONGEST_NAME = 100  # characters of a run's name
+
+
+def run_name(label: str, point: Mapping[str, Any]) -> str:
+    """Return the name of a trial's run in MLflow, with the settings that vary: `3: T 40, tacos`.
+
+    A value that is a text stands without its key. Keys that would make the name too long are counted.
+    """
+    parts = [value if isinstance(value, str) else _key_value(key, value) for key, value in point.items()]
+    for shown in range(len(parts), 0, -1):
+        more = [f"{len(parts) - shown} more"] if shown < len(parts) else []
+        name = f"{label}: {', '.join([*parts[:shown], *more])}"
+        if len(name) <= _LONGEST_NAME:
+            return name
+    return f"trial {label}"
+
+
+def _key_value(key: str, value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return f"{key} {str(value).lower() if value is not None else 'null'}"
+    return f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
 
 
 def print_line(console: Console, head: str, text: str, width: int = 15) -> None:

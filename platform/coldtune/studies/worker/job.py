@@ -29,6 +29,8 @@ class TrialJob(Config):
             such work.
         timeout: The seconds that it may run. None: no limit.
         name: The name of the trial for users, such as `2.1`. "" stands for its number.
+        title: The name of its run in MLflow, with the settings that vary. "" stands for `trial 2.1`.
+        objectives: The metrics that the study optimises.
     """
 
     study: str
@@ -51,6 +53,8 @@ class TrialJob(Config):
     unknown_threads: bool = False
     timeout: float | None = None
     name: str = ""
+    title: str = ""
+    objectives: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

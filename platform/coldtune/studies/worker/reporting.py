@@ -14,9 +14,10 @@ from coldtune.stages.rungs import rung_values
 from coldtune.stages.trial import VARIANT, flat
 from coldtune.store.provenance import keep_environment
 from coldtune.studies.storage.outcome import Effort, Rung, StoredStage, TrialOutcome
+from coldtune.studies.worker.datasets import link_datasets
 from coldtune.studies.worker.job import RUNG, RUNNING, TrialJob
 from coldtune.studies.worker.timeout import TrialTimeout
-from coldtune.tracking import NOTE, Tracker
+from coldtune.tracking import NOTE, Tracker, trial_metrics
 from coldtune.tracking.prometheus import TrialMetrics
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from coldtune.stages.chain import Chain, Outcome
 
 
-_ENVIRONMENT_TAGS = ("host", "device", "python", "torch", "software")
+_ENVIRONMENT_TAGS = ("host", "device", "python", "torch")
 
 
 class TrialReporter:
@@ -56,6 +57,7 @@ class TrialReporter:
         extra: dict[str, object] = {VARIANT: job.tags[VARIANT]} if VARIANT in job.tags else {}
         extra |= {} if job.leftover is None else {"leftover": float(f"{job.leftover:.4g}")}
         self._tracker.params({**flat(job.trial), "N": chain.protocol.num_images, **extra})
+        link_datasets(self._tracker, chain)
         environment = self._environment()
         threads = {"threads": chain.compute.threads} if chain.compute.threads else {}
         self._tracker.tags({**{name: environment[name] for name in _ENVIRONMENT_TAGS}, **threads})
@@ -75,7 +77,7 @@ class TrialReporter:
 
     def trained(self, step: int, metrics: Mapping[str, float]) -> None:
         """Report the metrics of a training step."""
-        self._tracker.metrics(metrics, step)
+        self._log_training(step, metrics)
         if "loss" in metrics:  # a validation may report without it
             self._gauges.training(step, metrics["loss"], metrics["images_per_s"])
         if "micro_batch" in metrics:
@@ -84,7 +86,7 @@ class TrialReporter:
 
     def replayed(self, step: int, past: Mapping[str, float]) -> None:
         """Log the metrics of a training step that was made before this trial came."""
-        self._tracker.metrics(past, step)
+        self._log_training(step, past)
 
     def sampled(self, stage: str, done: float) -> None:
         """Report the share of a sampling that is done, 0..1."""
@@ -94,7 +96,7 @@ class TrialReporter:
     def reached_rung(self, chain: Chain, step: int, judgement: Judgement) -> None:
         """Report the values at a rung, and everything that the trial's record needs if the trial ends there."""
         values, reuse = self._rung_values(judgement, chain.nfe), self._reuse(chain, chain.records)
-        self._tracker.metrics({f"rung_{metric}": value for metric, value in values.items() if metric != "nfe"}, step)
+        self._log_training(step, {f"rung_{metric}": value for metric, value in values.items() if metric != "nfe"})
         rung = Rung(
             step=step,
             steps=self._steps,
@@ -131,14 +133,23 @@ class TrialReporter:
     def _environment(self) -> dict[str, Any]:
         return keep_environment(Path(self._job.environments))
 
+    def _log_training(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._tracker.metrics({f"train/{name}": value for name, value in metrics.items()}, step)
+
     def _log_outcome(self, chain: Chain, outcome: Outcome, reuse: Reuse, effort: Effort) -> None:
+        """Log the values of the finished trial.
+
+        They are logged at step 0, because MLflow draws bars of all runs only for metrics without steps. At any other
+        step, each run would be a dot in a line chart.
+        """
         from coldtune.studies.worker.artifacts import log_artifacts
 
-        by_stage = {f"seconds_{record.stage}": record.seconds for record in outcome.stages if not record.found}
-        seconds = {**by_stage, "seconds": effort.seconds or 0.0, "seconds_saved": reuse.saved}
-        self._tracker.metrics({**outcome.metrics, **seconds}, self._steps)
-        self._tracker.tags({**_protocol_and_stages(outcome), NOTE: reuse.describe()})
-        log_artifacts(self._tracker, self._job.trial, chain, outcome)
+        self._tracker.metrics(trial_metrics(outcome.metrics, self._job.objectives))
+        seconds = {"total": effort.seconds or 0.0, **_seconds_of_work(outcome.stages), "saved": reuse.saved}
+        self._tracker.metrics({f"seconds/{name}": value for name, value in seconds.items()})
+        # The driver puts its verdict before this text.
+        self._tracker.tags({NOTE: f"{reuse.describe()}\n\nJudged by {outcome.protocol.describe()}."})
+        log_artifacts(self._tracker, self._job.trial, chain, outcome, self._environment())
 
     def _rung_values(self, judgement: Judgement, nfe: int) -> dict[str, float]:
         return rung_values(judgement, self._job.trial.rungs.metric, nfe)
@@ -169,11 +180,10 @@ def _stored_stages(records: Iterable[StageRecord]) -> tuple[StoredStage, ...]:
     return tuple(StoredStage(record.stage, record.key, record.found, record.seconds) for record in records)
 
 
-def _protocol_and_stages(outcome: Outcome) -> dict[str, object]:
-    """Return the tags for the protocol of a trial's values, and for the entries of the store that the trial used."""
-    return {
-        "protocol": outcome.protocol.key,
-        "protocol_text": outcome.protocol.describe(),
-        **{f"stage_{record.stage}": record.key for record in outcome.stages},
-        **{f"found_{record.stage}": record.found for record in outcome.stages},
-    }
+def _seconds_of_work(records: Iterable[StageRecord]) -> dict[str, float]:
+    """Return the seconds that a trial worked on each of `train`, `sample` and `measure`. Found work counts as 0."""
+    seconds: dict[str, float] = {}
+    for record in records:
+        stage = record.stage.partition("_")[0]
+        seconds[stage] = seconds.get(stage, 0.0) + record.seconds * (not record.found)
+    return seconds

@@ -82,7 +82,8 @@ def _run(
 
     timeout = timeout or TrialTimeout(None, lambda _: None)
     started = time.time()
-    with Tracker(Path(job.spool), job.study, job.number, name=f"trial {job.label}", tags=job.tags) as tracker:
+    name = job.title or f"trial {job.label}"
+    with Tracker(Path(job.spool), job.study, job.number, name=name, tags=job.tags) as tracker:
         reporter = TrialReporter(job, report, timeout, tracker, started)
         device = _device(job)
         chain = _chain(job, job.trial, device, partial(reporter.waits, "another trial's work"), timeout)
