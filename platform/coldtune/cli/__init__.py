@@ -18,6 +18,7 @@ from coldtune.cli import (
     export,
     gallery,
     grid,
+    importance,
     presets,
     rerun,
     restore,
@@ -28,7 +29,21 @@ from coldtune.cli import (
 from coldtune.cli.arguments import Parser
 from coldtune.cli.entry import make_console, run
 
-COMMANDS = (study, ablate, evaluate, grid, rerun, restore, export, store, data, presets, gallery, tracking)
+COMMANDS = (
+    study,
+    ablate,
+    importance,
+    evaluate,
+    grid,
+    rerun,
+    restore,
+    export,
+    store,
+    data,
+    presets,
+    gallery,
+    tracking,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
