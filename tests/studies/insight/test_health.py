@@ -84,6 +84,11 @@ def test_health_findings_are_sentences_with_advice(healthy: StudyFacts) -> None:
         assert finding.advice.endswith(".")
 
 
+def test_health_values_of_different_protocols_are_the_only_finding(healthy: StudyFacts) -> None:
+    [finding] = examine(dataclasses.replace(healthy, mixed="values of different protocols", failures=("boom",) * 9))
+    assert finding.sentence == "Values of different protocols."
+
+
 @pytest.mark.parametrize(("best", "side"), [(20, "upper"), (1, "lower")])
 def test_check_edges_best_values_at_an_end_are_named(make_space: MakeSpace, best: int, side: str) -> None:
     facts = facts_of(make_space(), lambda point: float(abs(point["num_steps"] - best)), 60)

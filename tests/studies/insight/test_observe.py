@@ -15,6 +15,7 @@ from coldtune.data import Dataset, prepared
 from coldtune.metrics import build_extractor, resolve
 from coldtune.stages.trial import parse_trial
 from coldtune.studies.insight.facts import observe
+from coldtune.studies.insight.study_importance import importance_of
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
@@ -69,6 +70,16 @@ def test_observe_groups_trainings_of_a_setting(home: Path) -> None:
     first = facts.settings[0]
     assert first.mean() == pytest.approx(5.0 + first.point["num_steps"] + 0.005)
     assert first.spread("kid") is not None
+
+
+def test_observe_values_of_another_judge_are_not_compared(home: Path) -> None:
+    reader = read_study(StudyFolder(home, "made"))
+    trial = reader.trials()[0]
+    other = {**trial.user_attrs["protocol"], "extractor_sha256": "ab" * 32}
+    trial.user_attrs["protocol"] = other  # as after an update of the judge's weights
+    facts = observe(reader, home)
+    assert "extractor_sha256" in facts.mixed
+    assert "extractor_sha256" in (importance_of(facts, reader.space).refusal or "")
 
 
 def test_importance_command_prints_the_ranking_and_keeps_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 from coldtune.environment import coldtune_command
+from coldtune.metrics import check_same
 from coldtune.metrics.protocol import Protocol
 from coldtune.studies.insight.sample import Values
 from coldtune.studies.search.objective import Objective
@@ -26,7 +27,7 @@ class SettingFacts:
     """A setting that has finished trainings.
 
     Attributes:
-        number: Its number. With one replicate, that of its trial.
+        number: Its number. With one replicate, that of its finished trial.
         point: Its values by short name.
         values: By training, the values of the objectives.
         metrics: By training, all metrics.
@@ -61,7 +62,8 @@ class StudyFacts:
     Attributes:
         name, home: Of the study, for commands that a user may copy.
         objectives: The objectives, the first one first.
-        settings: The settings with finished trainings of which none was pruned, in the order in which they were asked.
+        settings: The settings with finished trainings, in the order in which they were asked. A setting with a pruned
+            training is left out.
         paths: The dotted key of each short name.
         distributions: The distribution of each short name that varies, whether or not it has a single value.
         searched: Whether the study chooses its points. A list of variants and a grid choose nothing.
@@ -72,6 +74,7 @@ class StudyFacts:
         ended: How many trials have ended, without those that were asked again.
         failures: The reasons of the failed trials that were not asked again.
         protocol: The protocol of the values. None if nothing was measured.
+        mixed: How the protocols of the values differ. "" if all values may be compared.
         running: Whether trials are still to be run or asked.
     """
 
@@ -89,6 +92,7 @@ class StudyFacts:
     ended: int = 0
     failures: tuple[str, ...] = ()
     protocol: Protocol | None = None
+    mixed: str = ""
     running: bool = False
 
     @property
@@ -142,12 +146,13 @@ def observe(reader: StudyReader, home: Path) -> StudyFacts:
     counted = [each for each in reader.settings() if each.finished and not each.pruned]
     records = {trial.number: TrialRecord.of(trial) for each in counted for trial in each.finished.values()}
     rungs = spec.base.get("rungs") or {}
+    protocols = [protocol for each in records.values() if (protocol := each.judged_under) is not None]
     states = Counter(trial.state for trial in reader.trials())
     return StudyFacts(
         name=reader.study.study_name,
         home=home,
         objectives=spec.objectives,
-        settings=tuple(_facts_of(each, records) for each in counted),
+        settings=tuple(_facts_of(each, records, reader.replicated) for each in counted),
         paths=dict(space.paths),
         distributions=dict(space.distributions),
         searched=space.size is None and spec.search.algorithm != "grid",
@@ -157,16 +162,25 @@ def observe(reader: StudyReader, home: Path) -> StudyFacts:
         pruned=_pruned(reader),
         ended=reader.ended(),
         failures=tuple((TrialRecord.of(trial).reason.splitlines() or [""])[0] for trial in reader.failed()),
-        protocol=next((each.judged_under for each in records.values() if each.protocol), None),
+        protocol=protocols[0] if protocols else None,
+        mixed=_difference(protocols),
         running=bool(states[TrialState.RUNNING] or states[TrialState.WAITING]),
     )
 
 
-def _facts_of(setting: Setting, records: Mapping[int, TrialRecord]) -> SettingFacts:
+def _difference(protocols: Sequence[Protocol]) -> str:
+    try:
+        check_same(protocols)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _facts_of(setting: Setting, records: Mapping[int, TrialRecord], replicated: bool) -> SettingFacts:
     trials = list(setting.finished.values())
     known = [records[trial.number] for trial in trials]
     return SettingFacts(
-        number=setting.number,
+        number=setting.number if replicated else trials[0].number,
         point=dict(setting.point),
         values=tuple(tuple(trial.values) for trial in trials),
         metrics=tuple(record.metrics for record in known),
@@ -177,4 +191,7 @@ def _facts_of(setting: Setting, records: Mapping[int, TrialRecord]) -> SettingFa
 def _pruned(reader: StudyReader) -> tuple[int, ...]:
     settings = [each for each in reader.settings() if each.asked and not each.imported]
     continued = {each.promoted_from for each in settings}
-    return tuple(each.number for each in settings if each.pruned and each.first.number not in continued)
+    ended = [each for each in settings if each.pruned and each.first.number not in continued]
+    if reader.replicated:
+        return tuple(each.number for each in ended)
+    return tuple(trial.number for each in ended for trial in each.in_state(TrialState.PRUNED).values())

@@ -37,7 +37,7 @@ def evaluate_fanova(sample: Sample, seed: int = 0) -> Estimate:
     with quiet():
         for draw in range(_DRAWS):
             points = [{**point, _PROBE: float(rng.random())} for point in logarithmic.points]
-            values = sample.resampled_means(rng)
+            values = sample.resampled_means(rng) if draw else sample.means()
             if np.ptp(values) == 0:
                 continue
             study = as_study(points, distributions, values, sample.directions)

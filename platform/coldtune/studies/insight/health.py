@@ -31,6 +31,8 @@ CHECKS: tuple[Check, ...] = (
 )
 """All checks, in the order in which their findings are shown."""
 
+MEASURE_AGAIN = "Judge the trials that you compare under one protocol with `coldtune evaluate`."
+
 
 def health_checks(reader: StudyReader, home: Path) -> tuple[HealthCheck, ...]:
     """Return the findings of all checks on a study. A healthy study has no findings.
@@ -42,5 +44,7 @@ def health_checks(reader: StudyReader, home: Path) -> tuple[HealthCheck, ...]:
 
 
 def examine(facts: StudyFacts) -> tuple[HealthCheck, ...]:
-    """Return the findings of all checks on the facts of a study."""
+    """Return the findings of all checks on facts. Values that cannot be compared are the only finding."""
+    if facts.mixed:
+        return (HealthCheck("mixed protocols", f"{facts.mixed[:1].upper()}{facts.mixed[1:]}.", MEASURE_AGAIN),)
     return tuple(finding for check in CHECKS for finding in check(facts))

@@ -9,7 +9,7 @@ from coldtune.studies.space.space import Space
 
 STAGES = ("degradation", "training", "prior", "sampling")
 RETRAINED = ("degradation", "training")
-"""The stages of which a change needs another restorer (`coldtune.stages.keys.train_key`)."""
+"""The stages whose change needs another restorer (`coldtune.stages.keys.train_key`)."""
 
 _STAGE_OF_SECTION = {
     "degradation": "degradation",

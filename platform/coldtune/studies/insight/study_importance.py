@@ -58,6 +58,8 @@ def importance_of(facts: StudyFacts, space: Space, folder: Path | None = None) -
     made = Importance(evaluator, objective, settings=len(sample.points))
     if space.size is not None:
         return dataclasses.replace(made, refusal=_about_fixed_settings(facts))
+    if facts.mixed:
+        return dataclasses.replace(made, refusal=f"{facts.mixed[:1].upper()}{facts.mixed[1:]}.")
     if (refusal := _refuse_sample(facts, sample)) is not None:
         return dataclasses.replace(made, refusal=refusal, notes=_notes(facts))
     stages = {name: stage_of(space, name) for name in sample.distributions}
