@@ -140,18 +140,15 @@ def is_covered(estimate: Estimate, function: Function) -> list[bool]:
     ]
 
 
-def fanova_rows(studies: int, seed: int) -> Iterator[list[str]]:
-    for function in (additive(), g_function(), ishigami()):
-        for sampler in SAMPLERS:
-            for noise in NOISES:
-                estimates = [
-                    evaluate_fanova(draw(function, sampler, noise, seed + number)) for number in range(studies)
-                ]
-                kept = [each for each in estimates if each.r2 is not None and each.r2 >= LEAST_R2]
-                yield [
-                    function.name, sampler, f"{noise:g}", f"{len(estimates) - len(kept)} of {studies}",
-                    *(_describe(kept, function) if kept else ["", "", "", "", "", ""]),
-                ]  # fmt: skip
+def fanova_rows(function: Function, studies: int, seed: int) -> Iterator[list[str]]:
+    for sampler in SAMPLERS:
+        for noise in NOISES:
+            estimates = [evaluate_fanova(draw(function, sampler, noise, seed + number)) for number in range(studies)]
+            kept = [each for each in estimates if each.r2 is not None and each.r2 >= LEAST_R2]
+            yield [
+                function.name, sampler, f"{noise:g}", f"{len(estimates) - len(kept)} of {studies}",
+                *(_describe(kept, function) if kept else ["", "", "", "", "", ""]),
+            ]  # fmt: skip
 
 
 def _describe(kept: list[Estimate], function: Function) -> list[str]:
@@ -209,22 +206,28 @@ def show(title: str, heads: list[str], rows: Iterator[list[str]]) -> None:
 
 
 def main() -> None:
+    functions = {function.name: function for function in (additive(), g_function(), ishigami())}
+    parts = (*functions, "null", "ped-anova")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=10, help="studies of each row (default 10)")
     parser.add_argument("--seed", type=int, default=1000, help="seed of the first study (default 1000)")
+    parser.add_argument("--only", choices=parts, nargs="+", default=parts, help="the parts to run (default all)")
     options = parser.parse_args()
     began = time.time()
     print(f"commit {git_commit()}, {SETTINGS} settings a study, {options.studies} studies a row, seed {options.seed}")
-    heads = ["function", "sampler", "noise", "refused", "covered", "by resamples alone", "width", "error of shares"]
-    show(
-        "fANOVA",
-        [*heads, "most important key first", "null key above chance"],
-        fanova_rows(options.studies, options.seed),
-    )
+    heads = [
+        "function", "sampler", "noise", "refused", "covered", "by resamples alone", "width", "error of shares",
+        "most important key first", "null key above chance",
+    ]  # fmt: skip
+    for name, function in functions.items():
+        if name in options.only:
+            show(f"fANOVA, {name}", heads, fanova_rows(function, options.studies, options.seed))
     heads = ["sampler", "fANOVA refused", "R2: median (largest)", "PED-ANOVA refused", "PED-ANOVA: key above chance"]
-    show("No key matters", heads, refused_rows(options.studies, options.seed))
+    if "null" in options.only:
+        show("No key matters", heads, refused_rows(options.studies, options.seed))
     heads = ["sampler", "noise", "refused", "most important key first", "rank correlation", "null key above chance"]
-    show("PED-ANOVA on conditional keys", heads, ped_anova_rows(options.studies, options.seed))
+    if "ped-anova" in options.only:
+        show("PED-ANOVA on conditional keys", heads, ped_anova_rows(options.studies, options.seed))
     print(f"\n{time.time() - began:.0f} s")
 
 

@@ -95,10 +95,3 @@ def test_importance_command_prints_the_ranking_and_keeps_it(home: Path, capsys: 
     text = capsys.readouterr().out
     assert "num_steps" in text
     assert "fANOVA on 21 settings" in text
-
-
-def test_importance_command_unknown_study_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["importance", "nowhere", "--home", str(tmp_path)])
-    assert ended.value.code == 2
-    assert "study nowhere: not in" in capsys.readouterr().err
