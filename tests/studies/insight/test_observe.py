@@ -40,15 +40,15 @@ def home(digits_home: Path, tmp_path: Path) -> Path:
     folder = StudyFolder(tmp_path, "made")
     start = {"trials": 24, "fingerprint": dataset.fingerprint, "storage": None, "tracking_uri": None, "command": "made"}
     folder.save(spec, start)
-    ledger = open_ledger("made", spec, space, open_storage(folder.path), fingerprint=dataset.fingerprint)
+    storage = open_storage(folder.path)
+    ledger = open_ledger("made", spec, space, storage, fingerprint=dataset.fingerprint, replicates=REPLICATES)
     write_study(ledger.study, trials=24, replicates=[REPLICATES])
-    ledger = open_ledger("made", spec, space, open_storage(folder.path), replicates=REPLICATES)
-    for number in range(2 * 21):
-        _tell(ledger, number, protocol)
+    for _ in range(2 * 21):
+        _tell(ledger, protocol)
     return tmp_path
 
 
-def _tell(ledger: Ledger, number: int, protocol: dict[str, object]) -> None:
+def _tell(ledger: Ledger, protocol: dict[str, object]) -> None:
     asked = ledger.ask(24)
     assert asked is not None
     fid = 5.0 + asked.point["num_steps"] + 0.01 * asked.replicate
