@@ -185,7 +185,7 @@ def test_check_metrics_agree_kid_that_prefers_the_second_by_more_than_noise(
 def test_check_images_fewer_than_4_d_name_fid_only(healthy: StudyFacts) -> None:
     few = dataclasses.replace(healthy, protocol=PROTOCOL.model_copy(update={"num_images": 255}))
     [finding] = check_images(few)
-    assert finding.sentence.startswith("FID of this study rest on N = 255 images, fewer than 4 d = 256")
+    assert finding.sentence.startswith("Only N = 255 images were judged, fewer than 4 d = 256 (d = 64). So FID can")
     unmeasured = [dataclasses.replace(each, metrics=({"kid": 1.0},)) for each in few.settings]
     assert list(check_images(dataclasses.replace(few, settings=tuple(unmeasured)))) == []
 
@@ -223,6 +223,6 @@ def test_check_trainings_unequal_numbers_are_counted_at_the_end(make_space: Make
     first = dataclasses.replace(facts.settings[0], values=((1.0,),))
     uneven: Any = dataclasses.replace(facts, settings=(first, *facts.settings[1:]))
     [finding] = check_trainings(uneven)
-    assert "1 settings have 1 and 3 settings have 3" in finding.sentence
+    assert "1 with 1 and 3 with 3" in finding.sentence
     assert "--replicates 3" in finding.advice
     assert list(check_trainings(dataclasses.replace(uneven, running=True))) == []

@@ -78,7 +78,7 @@ def test_importance_of_noise_is_refused(make_space: MakeSpace) -> None:
 def test_importance_of_few_settings_is_refused(make_space: MakeSpace, count: int) -> None:
     space = make_space()
     refusal = importance_of(facts_of(space, additive, count), space).refusal or ""
-    assert refusal.startswith(f"{count} settings have finished, and importance needs at least {LEAST_SETTINGS}.")
+    assert refusal.startswith(f"Importance needs at least {LEAST_SETTINGS} finished settings, and there are {count}.")
 
 
 def test_importance_of_equal_values_is_refused(make_space: MakeSpace) -> None:

@@ -99,7 +99,9 @@ def _refuse_sample(facts: StudyFacts, sample: Sample) -> str | None:
     count, keys = len(sample.points), list(sample.distributions)
     if count < LEAST_SETTINGS:
         extend = facts.command("study resume", flags=("--trials", LEAST_SETTINGS))
-        return f"{count} settings have finished, and importance needs at least {LEAST_SETTINGS}. {extend} asks more."
+        return (
+            f"Importance needs at least {LEAST_SETTINGS} finished settings, and there are {count}. {extend} asks more."
+        )
     if not keys:
         return "No key takes several values in the finished settings, so nothing can matter."
     if len(keys) == 1:
@@ -148,8 +150,7 @@ def _shown(made: Importance, estimate: Estimate, names: tuple[str, ...]) -> tupl
 def _notes(facts: StudyFacts) -> tuple[str, ...]:
     notes = []
     if facts.pruned:
-        noun = f"{facts.what}s" if len(facts.pruned) > 1 else facts.what
-        notes.append(f"{len(facts.pruned)} pruned {noun} have no value of the objective and are left out.")
+        notes.append(f"Pruned {facts.what}s have no value of the objective, so {len(facts.pruned)} are left out.")
     if facts.running:
         notes.append("The study has not ended, so more settings may change this.")
     return tuple(notes)

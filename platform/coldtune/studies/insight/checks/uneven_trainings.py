@@ -14,7 +14,7 @@ def check_trainings(facts: StudyFacts) -> Iterator[HealthCheck]:
     counts = Counter(len(setting.values) for setting in facts.settings)
     if facts.running or not facts.replicated or len(counts) < 2:
         return
-    shown = listed([f"{number} settings have {count}" for count, number in sorted(counts.items())])
+    shown = listed([f"{number} with {count}" for count, number in sorted(counts.items())])
     most = max(counts)
     yield HealthCheck(
         "uneven trainings",
