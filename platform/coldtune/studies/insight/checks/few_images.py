@@ -23,8 +23,8 @@ def check_images(facts: StudyFacts) -> Iterator[HealthCheck]:
     least = max(DISTANCES[metric].images_per_dim for metric in short) * facts.protocol.dim
     yield HealthCheck(
         "few images",
-        f"Only N = {n:,} images were judged, fewer than 4 d = {least:,} (d = {facts.protocol.dim}). So {names} can rank "
-        "the over-smoothed of two close settings first.",
+        f"Only N = {n:,} images were judged, fewer than 4 d = {least:,} (d = {facts.protocol.dim}). So {names} can "
+        "rank the over-smoothed of two close settings first.",
         f"Do not rank close settings by {names}. Judge at least {least:,} images, or take an extractor with smaller d.",
     )
 
