@@ -19,7 +19,6 @@ def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
         (fanova, "_DRAWS", 6),
         (fanova, "_TREES", 5),
         (fanova, "_FOREST", 60),
-        (ped_anova, "_RESAMPLES", 20),
         (ped_anova, "_PERMUTATIONS", 40),
     ):
         monkeypatch.setattr(module, name, value)

@@ -20,19 +20,19 @@ class Estimate:
 
     Attributes:
         shares: By key.
-        resamples: By key, the shares under resampled settings and trainings.
         by_chance: By key, whether a key without any effect has such a share in more than 5 % of cases.
+        resamples: By key, the shares under resampled settings and trainings. None if the evaluator has no intervals.
         r2: The share of the variance between settings that the model predicts for settings that it has not seen. It
             may be negative. None if the evaluator has no model of values.
     """
 
     shares: Mapping[str, float]
-    resamples: Mapping[str, Array]
     by_chance: Mapping[str, bool]
+    resamples: Mapping[str, Array] | None = None
     r2: float | None = None
 
-    def interval(self, keys: tuple[str, ...]) -> tuple[float, float, float]:
-        """Return the sum of the shares of some keys, and the ends of its interval.
+    def interval(self, keys: tuple[str, ...]) -> tuple[float, float | None, float | None]:
+        """Return the sum of the shares of some keys, and the ends of its interval. They are None without resamples.
 
         The interval has two parts: that of the resamples, and the variance 1 - R2 that the model does not predict. A
         key may have any part of that variance, so both ends are moved by the whole of it. Intervals of the resamples
@@ -40,6 +40,8 @@ class Estimate:
         the keys may have its share by chance.
         """
         share = sum(self.shares[key] for key in keys)
+        if self.resamples is None:
+            return share, None, None
         drawn = np.sum([self.resamples[key] for key in keys], axis=0)
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         unexplained = 0.0 if self.r2 is None else 1 - max(self.r2, 0.0)

@@ -49,7 +49,7 @@ def evaluate_fanova(sample: Sample, seed: int = 0) -> Estimate:
     means = {name: float(each.mean()) for name, each in resamples.items()}
     chance = float(np.quantile(probes, 0.95))
     by_chance = {name: share <= chance for name, share in means.items()}
-    return Estimate(means, resamples, by_chance, out_of_bag_r2(encode(logarithmic), sample.means()[:, 0], seed))
+    return Estimate(means, by_chance, resamples, out_of_bag_r2(encode(logarithmic), sample.means()[:, 0], seed))
 
 
 def _evaluate_tree(study: object, seed: int) -> dict[str, float]:

@@ -27,7 +27,7 @@ class ImportanceRow:
     Attributes:
         key: The short name of the key.
         share: Its share, 0..1 (`MEANINGS`).
-        low, high: The ends of its 90 % interval. None if its intervals do not cover the truth often enough.
+        low, high: The ends of its 90 % interval. None for PED-ANOVA, whose share has no known truth.
         stage: The stage at which the key acts (`coldtune.studies.insight.key_stages.STAGES`).
         by_chance: True if a key without any effect may have such a share.
     """

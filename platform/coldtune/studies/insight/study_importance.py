@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from coldtune.stages.trial import short_name
-from coldtune.studies.insight.estimate import Estimate
 from coldtune.studies.insight.facts import StudyFacts, observe
 from coldtune.studies.insight.fanova import evaluate_fanova
 from coldtune.studies.insight.importance import FANOVA, PED_ANOVA, Importance, ImportanceRow, StageShare
@@ -30,10 +29,6 @@ LEAST_SETTINGS = 20
 
 LEAST_R2 = 0.25
 """If the forest of fANOVA explains less of the variance of settings that it has not seen, nothing is ranked."""
-
-SHOWS_INTERVALS = {FANOVA: True, PED_ANOVA: False}
-"""The evaluators whose intervals are shown. Those of the others cover the truth too rarely, or have no known truth
-(benchmarks/2026-11-28-importance.md)."""
 
 _SEED = short_name("training.seed")
 
@@ -131,20 +126,15 @@ def _estimate(made: Importance, sample: Sample, stages: Mapping[str, str]) -> Im
     return dataclasses.replace(
         made,
         rows=tuple(
-            ImportanceRow(name, *_shown(made, estimate, (name,)), stages[name], estimate.by_chance[name])
+            ImportanceRow(name, *estimate.interval((name,)), stages[name], estimate.by_chance[name])
             for name in sorted(estimate.shares, key=lambda name: (-estimate.shares[name], name))
         ),
         by_stage=tuple(
-            StageShare(stage, *_shown(made, estimate, names))
+            StageShare(stage, *estimate.interval(names))
             for stage in STAGES
             if (names := tuple(name for name in sample.distributions if stages[name] == stage))
         ),
     )
-
-
-def _shown(made: Importance, estimate: Estimate, names: tuple[str, ...]) -> tuple[float, float | None, float | None]:
-    share, low, high = estimate.interval(names)
-    return (share, low, high) if SHOWS_INTERVALS[made.evaluator] else (share, None, None)
 
 
 def _notes(facts: StudyFacts) -> tuple[str, ...]:
