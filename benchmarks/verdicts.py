@@ -10,6 +10,7 @@ computed at once. `coldtune.verdicts` judges the first studies of each cell too,
 from __future__ import annotations
 
 import argparse
+import inspect
 import itertools
 import math
 import time
@@ -32,7 +33,7 @@ from coldtune.store.provenance import git_commit
 from coldtune.store.store import Store
 from coldtune.training.device import use_threads
 from coldtune.training.loop import train
-from coldtune.verdicts import Family, Panel, Plan, Setting, Training
+from coldtune.verdicts import Family, Panel, Plan, Race, Setting, Standing, Training
 from coldtune.verdicts.estimate import CAUTIOUS_BELOW
 from coldtune.verdicts.families import ALPHA, judge_panel
 from coldtune.verdicts.levels import LEAST, nominal_levels, per_comparison
@@ -196,25 +197,29 @@ def decided_against_best(studies: Studies, plan: Plan | None) -> tuple[Array, Ar
     return ~live, used.sum(1)
 
 
+def panel_of(studies: Studies, r: int, names: tuple[str, ...]) -> Panel:
+    """Return study number r as the product sees it, with all its trainings."""
+    replicates = studies.values.shape[2]
+    nothing, size = torch.zeros(2), len(names) * replicates
+    trainings = {
+        name: tuple(Training(float(v), nothing, k, f"{name}/{k}") for k, v in enumerate(studies.values[r, s]))
+        for s, name in enumerate(names)
+    }
+    return Panel(
+        {name: Setting(name, of) for name, of in trainings.items()},
+        studies.values[r].reshape(size),
+        studies.covariance[r].reshape(size, size),
+        {name: tuple(range(s * replicates, (s + 1) * replicates)) for s, name in enumerate(names)},
+        studies.num_images,
+    )
+
+
 def check(studies: Studies, plan: Plan | None, decided: tuple[Array, Array]) -> None:
     """Judge the first studies by the product, and compare its verdicts with those of this script."""
-    count, settings, replicates = studies.values.shape
+    count, settings, _ = studies.values.shape
     names = tuple(f"s{s}" for s in range(settings))
-    nothing = torch.zeros(2)
     for r in range(min(CHECKED, count)):
-        rows = {name: tuple(range(s * replicates, (s + 1) * replicates)) for s, name in enumerate(names)}
-        trainings = {
-            name: tuple(Training(float(v), nothing, k, f"{name}/{k}") for k, v in enumerate(studies.values[r, s]))
-            for s, name in enumerate(names)
-        }
-        size = settings * replicates
-        panel = Panel(
-            {name: Setting(name, of) for name, of in trainings.items()},
-            studies.values[r].reshape(size),
-            studies.covariance[r].reshape(size, size),
-            rows,
-            studies.num_images,
-        )
+        panel = panel_of(studies, r, names)
         against_base = judge_panel(panel, Family("base", names, "s0"), plan)
         assert [v.outcome.decided for v in against_base.verdicts] == decided[0][r].tolist(), f"base, study {r}"
         against_best = judge_panel(panel, Family("best", names), plan)
@@ -272,6 +277,57 @@ def print_nulls(sources: dict[str, Source], total: int) -> None:
             shares = " | ".join(share(int(count), total) for count in counts)
             covers = f"{100 * covered / total:.1f}"
             print(f"| {name} | {settings} | {replicates} | {shares} | {covers} | {width} |", flush=True)
+
+
+def run_race(panel: Panel, race: Race, first: int) -> tuple[dict[str, int], Standing]:
+    """Give trainings as a study does, by its own rule. Return their numbers by setting, and the last standing."""
+    counts = dict.fromkeys(panel.settings, first)
+    while not (standing := race.standing_of(panel.first(counts))).over:
+        counts |= standing.wanted
+    return counts, standing
+
+
+def print_races(total: int) -> None:
+    """Print the false verdicts of races from 2 trainings on, driven training by training by the rule of a study.
+
+    A study judges both families, and a setting gets a training if any family wants it. Each family has its own error of
+    5 %. A training that a family does not want does not change its verdicts, so the columns of a family are those of
+    the tables above, for other studies.
+    """
+    print("| studies | settings | most | base | best | trainings, most of each = 100 % |")
+    print("|:--|--:|--:|--:|--:|--:|")
+    sources = {
+        "equal": crossed(),
+        "sd 1 to 5": crossed(spread=5.0),
+        "half far worse": _half_worse(crossed()),
+    }
+    for (name, source), settings, most in itertools.product(sources.items(), (2, 4), (5, 10)):
+        if name == "half far worse" and settings == 2:
+            continue  # no two settings are equal
+        names = tuple(f"s{s}" for s in range(settings))
+        race = Race((Family("base", names, "s0"), Family("best", names)), Plan.racing(2, most))
+        wrong, used = np.zeros(2, int), 0
+        equal = set(names[: settings // 2] if name == "half far worse" else names)
+        for studies in chunks(source, 700, settings, most, total):
+            for r in range(len(studies.values)):
+                counts, end = run_race(panel_of(studies, r, names), race, 2)
+                assert all(2 <= count <= most for count in counts.values())
+                used += sum(counts.values())
+                wrong += [any(v.outcome.decided and {v.a, v.b} <= equal for v in each.verdicts) for each in end.judged]
+        shares = " | ".join(share(int(count), total) for count in wrong)
+        spent = 100 * used / (total * settings * most)
+        print(f"| {name} | {settings} | {most} | {shares} | {spent:.0f} % |", flush=True)
+
+
+def _half_worse(source: Source) -> Source:
+    """Return a source in which the second half of the settings is worse by 10 sd, and the others are equal."""
+
+    def draw(rng: np.random.Generator, studies: int, settings: int, replicates: int) -> Studies:
+        drawn = source(rng, studies, settings, replicates)
+        drawn.values[:, settings // 2 :] += 10.0
+        return drawn
+
+    return draw
 
 
 def print_extension(total: int) -> None:
@@ -474,14 +530,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, help="holds the twelve trainings, or gets them")
     parser.add_argument("--studies", type=int, default=STUDIES, help="simulated studies in each cell")
-    parser.add_argument("--only", nargs="+", default=[], help="parts to compute: nulls, real, other")
+    parser.add_argument("--only", nargs="+", default=[], help="parts to compute: nulls, races, real, other")
     parser.add_argument("--seed", type=int, default=0, help="other studies, to test the method on fresh ones")
     options = parser.parse_args()
     global _SEED
     _SEED = options.seed
     use_threads(1)
     started, total = time.monotonic(), options.studies
-    parts = options.only or ["nulls", "real", "other"]
+    parts = options.only or ["nulls", "races", "real", "other"]
     print(f"commit {git_commit()}, {total} studies in each cell\n")
     if "nulls" in parts:
         print_nulls(
@@ -493,6 +549,9 @@ def main() -> None:
             },
             total,
         )
+    if "races" in parts:
+        print(f"\n{inspect.cleandoc(print_races.__doc__ or '')}\n")
+        print_races(total)
     if "real" in parts and options.home:
         judged = train_replicates(options.home)
         print_nulls(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import Scheduling
 
     from coldtune.tracking import Target
-    from finished_study import Finished
+    from finished_study import Finished, Replicated
 
 _NAMES = itertools.count()
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,6 +112,14 @@ def finished(digits_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Fin
     from finished_study import make
 
     return make(tmp_path_factory.mktemp("finished"), digits_home)
+
+
+@pytest.fixture(scope="session")
+def replicated(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Replicated:
+    """Return a finished study with three trainings of each setting. Tests may read it."""
+    from finished_study import make_replicated
+
+    return make_replicated(tmp_path_factory.mktemp("replicated"), finished)
 
 
 @pytest.fixture(scope="session")

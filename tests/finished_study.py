@@ -12,12 +12,14 @@ from coldtune.config import plain
 from coldtune.data import Dataset, prepared
 from coldtune.stages.chain import Chain, Outcome
 from coldtune.stages.trial import TrialConfig
+from coldtune.store.provenance import keep_environment
 from coldtune.store.store import Store
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
+from coldtune.studies.storage.record import write_study
 from coldtune.studies.trials.ledger import open_ledger
 from coldtune.training.loop import train
 
@@ -51,6 +53,56 @@ class Finished:
         folder.mkdir(exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         return folder / "config.yaml"
+
+
+@dataclass(frozen=True)
+class Replicated:
+    """A study in a home whose settings 0 and 1 have three trainings each. They differ in the sampler alone.
+
+    Attributes:
+        values: By name of a trial, such as `1.2`, its metrics.
+    """
+
+    home: Path
+    study: str
+    values: dict[str, dict[str, float]]
+    configs: dict[str, TrialConfig]
+
+
+def make_replicated(home: Path, finished: Finished) -> Replicated:
+    """Make a study of two settings with three trainings each. The work of `finished` is found."""
+    for name in ("data", "store"):
+        shutil.copytree(finished.home / name, home / name)
+    (home / "space.yaml").write_text(SPACE.replace("null, 2, 3", "null, 2") + "search: {algorithm: grid}\n")
+    dataset = Dataset.open(prepared(home, "digits")[0])
+    spec = build_spec("replicated", home / "space.yaml", settings=QUICK)
+    folder = StudyFolder(home, spec.name)
+    start = {"trials": 2, "fingerprint": dataset.fingerprint, "storage": None, "tracking_uri": None}
+    folder.save(spec, {**start, "command": "python replicated.py", "replicates": 3})
+    space = Space(spec.space, spec.base, dataset.image_shape)
+    ledger = open_ledger(spec.name, spec, space, open_storage(folder.path), replicates=3)
+    write_study(ledger.study, trials=2, replicates=[3])
+    values, configs = {}, {}
+    store = Store(home / "store")
+    environment = keep_environment(folder.environments)
+    while ledger.wanted(2) > 0:
+        asked = ledger.ask(2)
+        assert asked is not None
+        chain = Chain(asked.config, dataset, store)
+        outcome = chain.run(train, lambda *_: None)
+        values[asked.label], configs[asked.label] = outcome.metrics, asked.config
+        address = store.files.address
+        told = TrialOutcome(
+            outcome.metrics,
+            plain(outcome.protocol),
+            images={name: address(path) for name, path in outcome.images.items()},
+            measured={name: address(path) for name, path in outcome.measured.items()},
+            checkpoint=address(outcome.checkpoint),
+            computed=plain(chain.compute),
+            environment=environment,
+        )
+        ledger.complete(asked.number, told)
+    return Replicated(home, spec.name, values, configs)
 
 
 def make(home: Path, digits_home: Path) -> Finished:

@@ -120,7 +120,6 @@ ROWS: list[Row] = [
     below("space-unknown-hyphen", "search-algorithm: tpe\n", "search-algorithm", "search"),
     below("space-replicates-zero", "replicates: 0\n", "replicates = 0", "1 to 1,000"),
     below("space-replicates-text", "replicates: many\n", "replicates = 'many'"),
-    below("replicates-racing", "replicates: {first: 2, most: 10}\n", "replicates", "cannot race"),
     below("comparisons-list", "comparisons: [base]\n", "comparisons", "mapping"),
     below("comparisons-family-unknown", "comparisons: {family: [worst]}\n", "comparisons.family", "'base'"),
     below("comparisons-family-empty", "comparisons: {family: []}\n", "comparisons.family", "base, best or both"),

@@ -15,7 +15,9 @@ from coldtune.cli.finished_run import choose_device
 from coldtune.places import check_output, write_output
 
 if TYPE_CHECKING:
-    from coldtune.stages.evaluate import Evaluation
+    from collections.abc import Sequence
+
+    from coldtune.stages.evaluate import Evaluation, FinishedTrial
 
 _SMALLEST_PX, _LARGEST_PX = 8, 256  # as in `data.image_size`
 _FLAGS_OF_RUNS = {"runs": "RUN", "tracking_uri": "--tracking-uri", "against": "--against"}
@@ -24,17 +26,12 @@ _FLAGS_OF_IMAGES = {"reference": "--reference", "image_size": "--image-size", "r
 DESCRIPTION = """
 Judge finished trials by every metric, with 95 % intervals: the degraded images, direct restoration, the trial's own
 sampler and Algorithm 1. Nothing is trained. Images and judgements that exist already come from the store. If there are
-two or more RUNs, each is compared with the first, image by image. With --images, pictures from elsewhere are judged
-against a split of a dataset, like generated images.
+two or more RUNs, each is compared with the first, image by image. If a study with replicates has both, the verdict on
+their settings by all trainings follows. With --images, pictures from elsewhere are judged against a split of a dataset,
+like generated images.
 
 RUN is STUDY/NUMBER, STUDY (its best trial), an MLflow run id, or a trial's config.yaml (or a folder that contains it).
 """
-
-
-_NETWORKS = (
-    "These comparisons are about the trained networks of the runs. For a verdict on settings, train each several times "
-    "(--replicates)."
-)
 
 
 def add(commands: Commands) -> None:
@@ -124,17 +121,23 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     device = choose_device(options.device)
     if device == "cpu":
         use_threads(options.threads)
+    runs: list[FinishedTrial] = []
     if options.images:
         from coldtune.cli.evaluate_images import evaluate_pictures
 
         evaluations = [evaluate_pictures(options, device)]
     else:
-        evaluations = _evaluate_runs(options, device)
+        runs, evaluations = _evaluate_runs(options, device)
     for evaluation in evaluations:
         _print_evaluation(evaluation, options.markdown, console)
     comparisons = _print_comparisons(evaluations, options.markdown, console)
+    settings = _print_settings(runs, evaluations[0], options, console)
     if options.output:
-        record = {"evaluations": [evaluation.record() for evaluation in evaluations], "comparisons": comparisons}
+        record = {
+            "evaluations": [evaluation.record() for evaluation in evaluations],
+            "comparisons": comparisons,
+            "settings": settings,
+        }
         write_output(options.output, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return 0
 
@@ -157,7 +160,8 @@ def _check_flags(options: argparse.Namespace) -> None:
         check_output(options.output, "--output")
 
 
-def _evaluate_runs(options: argparse.Namespace, device: str) -> list[Evaluation]:
+def _evaluate_runs(options: argparse.Namespace, device: str) -> tuple[list[FinishedTrial], list[Evaluation]]:
+    """Return the runs as they were found, and their evaluations."""
     from dataclasses import replace
 
     from coldtune.cli.store_lookup import locate_store_of_trials
@@ -175,7 +179,7 @@ def _evaluate_runs(options: argparse.Namespace, device: str) -> list[Evaluation]
         if options.extractor is None:
             check_origin(run.config.protocol.extractor, run.name, "name it with --extractor")
     judged = [replace(run, config=with_protocol(run.config, *protocol)) for run in runs]
-    return evaluate_runs(judged, Store(store), device)
+    return runs, evaluate_runs(judged, Store(store), device)
 
 
 def _print_evaluation(evaluation: Evaluation, markdown: bool, console: Console) -> None:
@@ -202,6 +206,21 @@ def _print_comparisons(evaluations: list[Evaluation], markdown: bool, console: C
             console.print(Text(f"{'- ' * markdown}{line}"), soft_wrap=markdown)
         console.print()
         records += [comparison_record(comparison) for comparison in compared]
-    if others:
-        console.print(Text(f"{'- ' * markdown}{_NETWORKS}"), soft_wrap=markdown)
     return records
+
+
+def _print_settings(
+    runs: Sequence[FinishedTrial], first: Evaluation, options: argparse.Namespace, console: Console
+) -> list[dict[str, Any]]:
+    """Print what is known about the settings of runs that were compared, and return it as records."""
+    if not runs:
+        return []
+    from coldtune.cli.evaluate_settings import compare_settings, describe_training
+
+    if len(runs) == 1 and (said := describe_training(runs[0], find_home(options))):
+        console.print(Text(f"{'- ' * options.markdown}{said}"), soft_wrap=options.markdown)
+    found = compare_settings(runs, first.sets[0].judgement.protocol, find_home(options))
+    for each in found:
+        of = f"{each.a} and {each.b}: " if len(found) > 1 else ""
+        console.print(Text(f"{'- ' * options.markdown}{of}{each.sentence}"), soft_wrap=options.markdown)
+    return [each.record() for each in found]

@@ -15,8 +15,18 @@ def add(verbs: Commands) -> None:
         verbs.add_parser("promote", help="queue a pruned trial, which the next driver trains to its end")
     )
     promote.add_argument("name", metavar="STUDY")
-    promote.add_argument("trial", type=int, metavar="TRIAL", help="the number of a pruned trial or setting")
+    promote.add_argument("trial", type=_parse_trial, metavar="TRIAL", help="the number of a pruned trial or setting")
     promote.set_defaults(call=_promote)
+
+
+def _parse_trial(text: str) -> int:
+    setting, point, replicate = text.partition(".")
+    if point and setting.isdecimal() and replicate.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: is a training of setting {setting}. Name the setting: {setting}")
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: the number of a pruned trial or setting") from None
 
 
 def _promote(options: argparse.Namespace, console: Console) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +14,9 @@ from rich.text import Text
 from coldtune.cli import promote, run
 from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
 from coldtune.cli.entry import describe, print_error
+
+if TYPE_CHECKING:
+    from coldtune.studies.spec.replicates import Racing
 
 
 def add(commands: Commands) -> None:
@@ -29,7 +33,16 @@ def add(commands: Commands) -> None:
         "--trials", type=int, metavar="N", help="trials for the cost estimate (default 12, or all points of a grid)"
     )
     preview.add_argument(
-        "--replicates", type=int, metavar="K", help="trainings of each setting (default: as the space says, else 1)"
+        "--replicates",
+        metavar="K",
+        help="trainings of each setting, or a race such as 2..10 (default: as the space says, else 1)",
+    )
+    preview.add_argument(
+        "--confirm",
+        type=int,
+        default=0,
+        metavar="K",
+        help="also estimate the cost of confirming the best settings of a search by K new trainings each (default 0)",
     )
     preview.add_argument(
         "--set",
@@ -59,9 +72,7 @@ def add(commands: Commands) -> None:
     resume = add_home_flag(verbs.add_parser("resume", help="resume a study with the options of its last start"))
     resume.add_argument("name", help="name of the study")
     resume.add_argument("--trials", type=int, metavar="N", help="trials in all (default: as in the last start)")
-    resume.add_argument(
-        "--replicates", type=int, metavar="K", help="trainings of each setting (default: as in the last start)"
-    )
+    resume.add_argument("--replicates", metavar="K", help="trainings of each setting (default: as in the last start)")
     resume.add_argument(
         "--confirm",
         type=int,
@@ -85,9 +96,10 @@ def add(commands: Commands) -> None:
 def _preview(options: argparse.Namespace, console: Console) -> int:
     import torch
 
+    from coldtune.studies.designs.confirm import MOST_CONFIRMED
     from coldtune.studies.designs.describe import describe_design
     from coldtune.studies.designs.pilot import describe_detectable, find_pilot
-    from coldtune.studies.estimate.cost import count_trainings, estimate_cost
+    from coldtune.studies.estimate.cost import count_trainings, estimate_confirmation, estimate_cost
     from coldtune.studies.estimate.preview import MOST_DRAWN, likely, preview
     from coldtune.studies.estimate.timing import time_base
     from coldtune.studies.preflight.capacity import plan_resources
@@ -101,7 +113,8 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
         home=find_home(options),
         command="",
         trials=options.trials,
-        replicates=options.replicates,
+        replicates=_read_replicates(options),
+        confirm=options.confirm,
         data_dir=options.data_dir,
     )
     checked = check_study(spec, run_options, runs=False)
@@ -120,6 +133,11 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
         if len(points) == MOST_DRAWN:  # fewer points are all that there are
             shared = count_trainings(space, checked.dataset, checked.sources) is not None
             estimate = estimate.scale_to(checked.trials, shared=shared)
+        costs = [estimate.describe(resources.count)]
+        if options.confirm:
+            study = (space, checked.dataset, checked.sources)
+            confirmation = estimate_confirmation(points, *study, timing, options.confirm, MOST_CONFIRMED)
+            costs.append(f"the confirmation: {confirmation.describe(resources.count)}")
     objectives = " and ".join(objective.metric.upper() for objective in spec.objectives)
     asked = "each arm is tried" if spec.design else f"searched by {spec.search.algorithm.upper()}"
     about = [
@@ -130,8 +148,18 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
         about += [f"{head}: {text}" for head, text in describe_design(spec)]
         pilot = find_pilot(run_options.home, spec, space, checked.protocol)
         about += describe_detectable(spec, pilot, checked.replicates)
-    console.print(preview(space, checked.protocol, timing, estimate, resources.count, about), highlight=False)
+    if (race := checked.spec.race) is not None:
+        about.append(
+            f"a race with {race.first} to {race.most} trainings each. The estimate is that of {race.most} each"
+        )
+    console.print(preview(space, checked.protocol, timing, costs, about), highlight=False)
     return 0
+
+
+def _read_replicates(options: argparse.Namespace) -> int | Racing | None:
+    from coldtune.studies.spec.replicates import parse_replicates
+
+    return None if options.replicates is None else parse_replicates("--replicates", options.replicates)
 
 
 def _list(options: argparse.Namespace, console: Console) -> int:
@@ -189,7 +217,7 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
         "resume": True,
         "by_name": True,
         "trials": options.trials,
-        "replicates": options.replicates,
+        "replicates": _read_replicates(options),
         "join": options.join,
         "retry_failed": options.retry_failed,
     }

@@ -17,12 +17,20 @@ from coldtune.metrics.values import check_same
 
 BEST = "★"
 MISSING = "–"  # noqa: RUF001 - an en dash, as tables print it
-_STYLES = {"finished": "green", "pruned": "yellow", "failed": "red", "interrupted": "magenta", "running": "cyan"}
+_STYLES = {
+    **dict.fromkeys(("finished", "decided"), "green"),
+    **dict.fromkeys(("pruned", "undecided"), "yellow"),
+    "failed": "red",
+    "interrupted": "magenta",
+    "running": "cyan",
+}
 _MAX_DECIMALS = 5
 _LEAST_SAVED = 0.5  # seconds: smaller savings get no column
 _SAVED = "train: seconds of its training, or found in the store; saved: seconds of work that was found, not done again"
 _LEAST_SD = 1e-5  # as a share of the largest value: a smaller spread is rounding
 _SPREAD = "mean ± standard deviation between trainings (number of trainings)"
+_LEAST_P = 0.001
+P_HEAD = ("p", "Holm")
 ANY_WIDTH = 10_000  # characters: wider than any table, so that the measured width is not limited
 
 
@@ -42,6 +50,7 @@ class TrialRow:
         saved: The seconds of work that the trial found in the store and did not repeat.
         spreads: For a setting, whose metrics are means: by metric, the standard deviation between its trainings (None
             for a single training) and their number.
+        p_value: For a setting, the adjusted p-value of its comparison with the reference of the table.
     """
 
     number: int
@@ -54,6 +63,7 @@ class TrialRow:
     train: float | str | None = None
     saved: float | None = None
     spreads: dict[str, tuple[float | None, int]] = field(default_factory=dict)
+    p_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +182,7 @@ def trial_table(
     title: str | None = None,
     what: str = "trial",
     bold: Sequence[int] = (),
+    notes: Sequence[str] = (),
 ) -> TrialTable:
     """Return the table of trials for a terminal.
 
@@ -185,12 +196,13 @@ def trial_table(
         title: The heading above the table.
         what: What a row is: a `trial`, or a `setting` whose metrics are means over its trainings.
         bold: The numbers of the rows in bold: the best, and all that cannot be told apart from it. Empty: the best.
+        notes: Further lines below the protocol.
 
     Raises:
         ValueError: If rows were measured under different protocols, or have metrics without a protocol. The message
             names the parts that differ.
     """
-    return TrialTable(build_grid(rows, best, columns, what, bold), best, title, bold)
+    return TrialTable(build_grid(rows, best, columns, what, bold, notes), best, title, bold)
 
 
 def markdown_table(
@@ -199,12 +211,13 @@ def markdown_table(
     columns: Sequence[Column] = COLUMNS,
     what: str = "trial",
     bold: Sequence[int] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     """Return the table of `trial_table` as GitHub's Markdown, with the lines below it as a list.
 
     Arguments and errors are those of `trial_table`.
     """
-    grid = build_grid(rows, best, columns, what, bold)
+    grid = build_grid(rows, best, columns, what, bold, notes)
     heads = [_escaped(" ".join(part for part in head if part)) for head in grid.heads]
     lines = [_line(heads), _line(["--:" if numeric else ":--" for numeric in grid.numeric])]
     for row, cells in zip(grid.rows, grid.cells, strict=True):
@@ -214,7 +227,12 @@ def markdown_table(
 
 
 def build_grid(
-    rows: Sequence[TrialRow], best: Sequence[int], columns: Sequence[Column], what: str, bold: Sequence[int] = ()
+    rows: Sequence[TrialRow],
+    best: Sequence[int],
+    columns: Sequence[Column],
+    what: str,
+    bold: Sequence[int] = (),
+    notes: Sequence[str] = (),
 ) -> Grid:
     """Return the cells of a table as text. Arguments and errors are those of `trial_table`."""
     rows = sorted(rows, key=lambda row: row.number)
@@ -229,7 +247,8 @@ def build_grid(
     cells = {column: _cells(rows, column) for column in shown}
     equal = [column for column in shown if column.baseline and len(rows) > 1 and _alike(cells[column])]
     shown = [column for column in shown if column not in equal]
-    metrics = [cells[column] for column in shown]
+    tested = any(row.p_value is not None for row in rows)
+    metrics = [*(cells[column] for column in shown), *([_p_values(rows)] if tested else [])]
     trials = [f"{BEST if row.number in best else ''}{row.number}" for row in rows]
     times = _times(rows)
     filled = [trials, [row.state for row in rows], *params, *metrics, *times.values()]
@@ -242,13 +261,23 @@ def build_grid(
     foot += [_SPREAD] if any(row.spreads for row in rows) else []
     foot += [f"the same in all: {same}"] if same else []
     foot += [protocols[0].describe()] if protocols else []
+    foot += notes
     foot += [_SAVED] if "saved" in times else []
     foot += [f"{what} {row.number} {row.state}: {row.note}" for row in rows if row.note]
     names = [what, "state", *varied]
-    heads = [*(("", name) for name in names), *(c.head for c in shown), *(("", name) for name in times)]
-    numeric = [True, False, *numbers, *(True for _ in shown), *(True for _ in times)]
+    measures = [*(column.head for column in shown), *([P_HEAD] if tested else [])]
+    heads = [*(("", name) for name in names), *measures, *(("", name) for name in times)]
+    numeric = [True, False, *numbers, *(True for _ in measures), *(True for _ in times)]
     measured = [i >= 2 + len(varied) for i in range(len(heads))]
     return Grid(heads, numeric, measured, [list(line) for line in zip(*filled, strict=True)], rows, foot)
+
+
+def _p_values(rows: Sequence[TrialRow]) -> list[str]:
+    """Return the p-values with 3 decimals. A smaller one is `<0.001`."""
+    return [
+        MISSING if row.p_value is None else f"<{_LEAST_P:g}" if row.p_value < _LEAST_P else f"{row.p_value:.3f}"
+        for row in rows
+    ]
 
 
 def _times(rows: Sequence[TrialRow]) -> dict[str, list[str]]:

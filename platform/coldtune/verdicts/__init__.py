@@ -6,7 +6,9 @@ Everything here is computed from values and image influences alone. Nothing is r
 from coldtune.verdicts.estimate import Difference, Pair, contrast
 from coldtune.verdicts.families import Family, Judged, compare, judge
 from coldtune.verdicts.levels import LEAST, Plan
+from coldtune.verdicts.p_values import adjusted_p_values
 from coldtune.verdicts.planning import detectable_difference, paying_correlation, trainings_to_detect
+from coldtune.verdicts.racing import Race, Standing
 from coldtune.verdicts.split import (
     Split,
     advise,
@@ -27,10 +29,13 @@ __all__ = [
     "Pair",
     "Panel",
     "Plan",
+    "Race",
     "Setting",
     "Split",
+    "Standing",
     "Training",
     "Verdict",
+    "adjusted_p_values",
     "advise",
     "compare",
     "contrast",

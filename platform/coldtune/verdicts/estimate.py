@@ -19,6 +19,11 @@ Pair = Literal["network", "seed"]
 CAUTIOUS_BELOW = 0.03
 """Intervals of a smaller level are wider than Welch's."""
 
+LEAST_P = 1e-12
+"""Smaller p-values are given as this value."""
+
+_BISECTIONS = 50  # halve the range of log levels until it is narrower than a p-value's digits
+
 LEAST_PAIRS = 3
 """With fewer pairs than this, trainings without a partner are worth more than the pairing."""
 
@@ -128,10 +133,21 @@ class Difference:
 
     @property
     def p_value(self) -> float:
-        """The two-sided p-value of "no difference", unadjusted."""
+        """The two-sided p-value of "no difference", unadjusted: the largest level whose interval contains 0."""
+        size = abs(self.value)
         if self.error == 0:
-            return 1.0 if self.value == 0 else 0.0
-        return float(min(2 * stdtr(min(self.df, 1e10), -abs(self.value) / self.error), 1.0))
+            return 1.0 if size == 0 else 0.0
+        welch = float(min(2 * stdtr(min(self.df, 1e10), -size / self.error), 1.0))
+        if welch >= CAUTIOUS_BELOW and all(part.count != 2 for part in self.parts):
+            return welch
+        least, most = math.log(LEAST_P), 0.0  # the width falls if the level grows
+        if self.half_width(LEAST_P) <= size:
+            return LEAST_P
+        for _ in range(_BISECTIONS):
+            middle = (least + most) / 2
+            contains = self.half_width(math.exp(middle)) > size
+            least, most = (middle, most) if contains else (least, middle)
+        return math.exp(most)
 
 
 def _satterthwaite(terms: list[tuple[float, int]]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -174,6 +174,7 @@ def judge(
     *,
     pair: Pair = "network",
     equal_within: float | None = None,
+    exhausted: Collection[str] = (),
 ) -> Judged:
     """Judge a family of comparisons with an error of 5 % for all comparisons and all looks.
 
@@ -187,6 +188,8 @@ def judge(
     Args:
         settings: The settings with their trainings, in any order. A member that is absent has no training yet.
         plan: None takes all trainings at once, and nothing may be added afterwards.
+        exhausted: Settings that get no more trainings, although the plan has more looks, for example because trainings
+            failed. A race continues without them, and they keep the verdicts of their last look.
 
     Raises:
         ValueError: As `compare`, or if a setting is no member of the family.
@@ -195,7 +198,7 @@ def judge(
     if strangers := [name for name in given if name not in family.members]:
         raise ValueError(f"setting {strangers[0]}: no member of the family ({', '.join(family.members)})")
     panel = Panel.of(given.get(name, Setting(name, ())) for name in family.members)
-    return judge_panel(panel, family, plan, metric, pair=pair, equal_within=equal_within)
+    return judge_panel(panel, family, plan, metric, pair=pair, equal_within=equal_within, exhausted=exhausted)
 
 
 def judge_panel(
@@ -206,9 +209,10 @@ def judge_panel(
     *,
     pair: Pair = "network",
     equal_within: float | None = None,
+    exhausted: Collection[str] = (),
 ) -> Judged:
     """Judge a family whose trainings were gathered before. The panel has all members. See `judge`."""
-    judging = _Judging(panel, family, plan, metric, pair, _checked(equal_within))
+    judging = _Judging(panel, family, plan, metric, pair, _checked(equal_within), frozenset(exhausted))
     return judging.against_base() if family.kind == "base" else judging.against_best()
 
 
@@ -220,6 +224,7 @@ class _Judging:
     metric: str
     pair: Pair
     equal_within: float | None
+    exhausted: frozenset[str]
 
     def count(self, name: str) -> int:
         return len(self.panel.settings[name].trainings)
@@ -284,7 +289,8 @@ class _Judging:
                     verdict = _later(verdict, new)
                     if self.racing and verdict.outcome.decided:
                         break
-                if not (self.racing and verdict.outcome.decided):
+                stopped = verdict.outcome.decided or self.exhausted & {name, base}
+                if not (self.racing and stopped):
                     live.append(name)
             verdicts.append(self.labelled(verdict))
         return Judged(self._gated(verdicts), wanted=self.next_look([*live, base]) if live else {})
@@ -309,7 +315,13 @@ class _Judging:
         live = list(members)
         # Settings that a race dropped lack later looks, so the looks of each round are those of the settings left.
         done: list[int | None] = []
-        while len(live) > 1 and (due := [look for look in self.looks(live) if look not in done]):
+        while len(live) > 1:
+            if not (due := [look for look in self.looks(live) if look not in done]):
+                left = [name for name in live if name not in self.exhausted]
+                if not self.racing or len(left) == len(live):
+                    break
+                live = left
+                continue
             done.append(due[0])
             best, verdicts = self.round(live, due[0])
             found |= {name: _later(found.get(name), verdict) for name, verdict in verdicts.items()}
@@ -320,7 +332,8 @@ class _Judging:
         left_out = (Outcome.MISSING, Outcome.INCOMPLETE, Outcome.WORSE)
         rivals = () if best is None else (best, *(v.a for v in shown if v.outcome not in left_out))
         undecided = any(v.outcome is not Outcome.MISSING and not v.outcome.decided for v in shown)
-        return Judged(shown, best, rivals, self.next_look(live) if undecided or not self.racing else {})
+        goes_on = not self.racing or (undecided and len(live) > 1)
+        return Judged(shown, best, rivals, self.next_look(live) if goes_on else {})
 
     def without_look(self, name: str, best: str | None, live: Sequence[str]) -> Verdict:
         """Return the verdict of a setting that no look has compared with the best setting."""

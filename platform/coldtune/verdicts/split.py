@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from coldtune.metrics.registry import label
 from coldtune.verdicts.estimate import Difference, own_image_variance
 from coldtune.verdicts.trainings import Panel, Setting
 from coldtune.verdicts.verdict import Outcome, Verdict
+
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,10 @@ def advise(verdict: Verdict, num_images: int, split_size: int, more: int = 3) ->
     return " ".join(said)
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Return p-values adjusted by Holm (1979), for tables. Verdicts do not use them."""
-    adjusted, largest = {}, 0.0
+    adjusted: dict[Name, float] = {}
+    largest = 0.0
     for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
         largest = max(largest, min((len(p_values) - rank) * p, 1.0))
         adjusted[name] = largest

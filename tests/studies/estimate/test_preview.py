@@ -16,7 +16,7 @@ from coldtune.data import Dataset, prepared
 from coldtune.metrics import ProtocolConfig, build_extractor, resolve
 from coldtune.stages.trial import parse_trial
 from coldtune.studies.estimate import timing
-from coldtune.studies.estimate.cost import CostEstimate, estimate_cost
+from coldtune.studies.estimate.cost import CostEstimate, estimate_confirmation, estimate_cost
 from coldtune.studies.estimate.preview import MOST_DRAWN, likely, preview
 from coldtune.studies.estimate.timing import Timing, time_base
 from coldtune.studies.space.config import SpaceConfig
@@ -54,7 +54,7 @@ def test_preview_shows_the_space_and_its_cost(root: Path, dataset: Dataset) -> N
     with console.capture() as captured:
         # 192 s of training for each trial, and evaluations that take no time
         whole = CostEstimate(trials=10, trainings=8, samplings=30, training_s=1536.0, sampling_s=0.0, longest_s=192.0)
-        console.print(preview(space, protocol, Timing(100.0, 1e9), whole, slots=2, about=["what it is"]))
+        console.print(preview(space, protocol, Timing(100.0, 1e9), [whole.describe(slots=2)], about=["what it is"]))
     text = captured.get()
     for path in config.vary:
         assert path in text
@@ -62,6 +62,17 @@ def test_preview_shows_the_space_and_its_cost(root: Path, dataset: Dataset) -> N
     assert text.startswith("what it is\n")
     assert text.count("3 min\n") == 10, "ten points, all with the same training"
     assert "10 trials: 8 trainings (26 min) and 30 samplings (1 s), about 13 min with 2 at once" in text
+
+
+def test_confirmation_estimate_counts_up_to_four_settings(root: Path, dataset: Dataset) -> None:
+    spec = build_spec("x", root / "search_spaces" / "blur.yaml", settings=["protocol.num_images=100"])
+    space, timing = Space(spec.space, spec.base, dataset.image_shape), Timing(64.0, 100.0)
+    points = likely(space, spec, 8)
+    study = (space, dataset, {}, timing)
+    found, four = estimate_confirmation(points, *study, 5, 4), estimate_cost(points[:4], *study, 5)
+    assert (found.trials, found.replicates, found.trainings) == (4, 5, 20)
+    assert found.training_s == pytest.approx(four.training_s), "all trainings of this space take equally long"
+    assert estimate_confirmation(points[:3], *study, 5, 4) == estimate_cost(points[:3], *study, 5)
 
 
 def test_estimate_shared_training_is_counted_once(root: Path, dataset: Dataset) -> None:
@@ -113,6 +124,18 @@ def test_study_preview_command_prints_costs_and_starts_nothing(
     assert "24 points as a grid, 100% of it may be asked" in shown
     assert "24 trials: 1 training (" in shown, "the default is every point of a grid"
     assert not (tmp_path / "studies").exists(), "nothing was started"
+    words = [str(root / "search_spaces" / "blur.yaml"), "--trials", "5", "--replicates", "3", "--confirm", "5"]
+    with pytest.raises(SystemExit) as ended:
+        main(["study", "preview", *words, "--home", str(tmp_path)])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "5 settings x 3 trainings: 15 trainings (" in shown
+    assert "the confirmation: 4 settings x 5 trainings: 20 trainings (" in shown
+    assert not (tmp_path / "studies").exists()
+    with pytest.raises(SystemExit) as ended:
+        main(["study", "preview", space, "--home", str(tmp_path), "--confirm", "2"])
+    assert ended.value.code == 2
+    assert "--confirm 2: allowed: 3 to" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         main(["study", "preview", space, "--home", str(tmp_path), "--set", "sampler.stepz=3"])
     assert ended.value.code == 2

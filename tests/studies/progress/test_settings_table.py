@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
+from rich.console import Console
 
 from coldtune.config import plain
-from coldtune.metrics import Judgement, Protocol, Value
+from coldtune.studies.progress.results import print_results
 from coldtune.studies.progress.table import build_table, setting_rows
-from coldtune.studies.progress.verdicts import judge_settings
+from coldtune.studies.progress.verdicts import judge_settings, judge_two
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.storage.backends import open_storage
-from coldtune.studies.storage.outcome import Effort, Rung, TrialOutcome
-from coldtune.studies.storage.record import write_study
+from coldtune.studies.storage.outcome import Rung
+from coldtune.studies.storage.record import TestResult, write_study
 from coldtune.studies.trials.ledger import Ledger, TrialRequest, open_ledger
+from coldtune.verdicts import Outcome
+from judged_trials import PROTOCOL, outcome, run
+from latex_checks import check_structure
 
-N = 50
 VARIANTS = "base: digits-quick\nvariants: {a: {}, b: {training.lr: 2.0e-3}, c: {training.lr: 3.0e-3}}\n"
-PROTOCOL = Protocol(
-    extractor="digits", extractor_sha256="ab" * 32, extractor_input="as given", dim=4, dataset="digits",
-    dataset_fingerprint="cd" * 32, image_shape=(1, 16, 16), resize="bilinear", split="validation", num_images=N,
-    reference_images=N, seed=0,
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -42,30 +40,6 @@ def open_study(tmp_path: Path) -> Callable[..., Ledger]:
         return made
 
     return opened
-
-
-def outcome(fid: float, folder: Path, seed: int) -> TrialOutcome:
-    """Return the outcome of a trial, with a judgement in `folder` whose images hardly matter."""
-    folder.mkdir(parents=True)
-    influence = 1e-3 * torch.randn(N, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    values = {"fid": Value("fid", fid, N, PROTOCOL)}
-    Judgement(PROTOCOL, values, {"fid": influence - influence.mean()}).save(folder)
-    return TrialOutcome(
-        {"fid": fid, "ssim": 0.9, "nfe": 20.0},
-        plain(PROTOCOL),
-        measured={"sampled": str(folder)},
-        checkpoint=f"train/{seed}",
-        effort=Effort(seconds=2.0),
-    )
-
-
-def run(made: Ledger, folder: Path, fid: Callable[[TrialRequest], float], most: int = 1000) -> None:
-    for _ in range(most):
-        if made.wanted(3) <= 0:
-            return
-        asked = made.ask(3)
-        assert asked is not None
-        made.complete(asked.number, outcome(fid(asked), folder / asked.label, asked.number))
 
 
 FIDS = {"a": [1.0, 1.2, 1.1, 1.3], "b": [1.1, 1.05, 1.25, 1.2], "c": [5.0, 5.2, 5.1, 4.9]}
@@ -100,6 +74,11 @@ def test_settings_files_have_the_means(open_study: Callable[..., Ledger], tmp_pa
     names = [path.name for path in build_table(made).write(folder)]
     assert sorted(names) == ["table.csv", "table.md", "table.parquet", "table.tex"]
     frame = pq.read_table(folder / "table.parquet").to_pydict()
+    assert frame["family"][0].startswith("families: each setting against the base (a), and all against the best")
+    assert set(frame["secondary_unadjusted"]) == {"ssim"}
+    assert frame["p_holm"][0] is None, "the base is compared with nothing"
+    assert frame["p_holm"][1] == 1.0, "b has the mean of a"
+    assert frame["p_holm"][2] < 1e-4
     assert frame["variant"] == ["a", "b", "c"]
     assert frame["fid"] == pytest.approx([1.15, 1.15, 5.05])
     assert frame["fid_sd"] == pytest.approx([statistics.stdev(FIDS[name]) for name in "abc"])
@@ -113,6 +92,8 @@ def test_settings_files_have_the_means(open_study: Callable[..., Ledger], tmp_pa
     lines = [line for line in text.splitlines() if line.endswith("\\\\")]
     assert len({line.count(" & ") for line in lines}) == 1
     assert [line.count(r"\textbf") > 0 for line in lines] == [False, True, True, False]
+    assert "secondary, unadjusted: SSIM" in text
+    check_structure(text)
     for pair in ("{}", "[]"):
         assert text.count(pair[0]) == text.count(pair[1])
 
@@ -133,6 +114,58 @@ def test_two_trainings_give_no_verdict_on_settings(open_study: Callable[..., Led
     sentences = judge_settings(made).sentences
     assert any("too few trainings for a verdict" in sentence for sentence in sentences)
     assert not any("is better than" in sentence or "is worse than" in sentence for sentence in sentences)
+
+
+def test_judge_two_planned_and_other_comparisons(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    made = open_study(4, settings=("comparisons.family=[base]",))
+    run(made, tmp_path / "judged", fid_of)
+    planned, other = judge_two(made, 0, 2), judge_two(made, 1, 2)
+    assert not isinstance(planned, str)
+    assert not isinstance(other, str)
+    assert (planned.a, planned.b, planned.comparisons, planned.secondary) == ("c", "a", 2, False)
+    assert (other.a, other.b, other.comparisons, other.secondary) == ("b", "c", 1, True)
+    assert other.outcome is Outcome.BETTER
+    assert "secondary, unadjusted" in other.sentence()
+    assert "adjusted for" not in other.sentence()
+
+
+def test_judge_two_with_the_best_has_the_verdict_of_its_family(
+    open_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    made = open_study(4, settings=("comparisons.family=[best]",))
+    run(made, tmp_path / "judged", fid_of)
+    verdict = judge_two(made, 0, 2)
+    assert not isinstance(verdict, str)
+    assert (verdict.a, verdict.b, verdict.comparisons) == ("c", "a", 3), "all pairs share the error"
+    assert verdict.sentence().startswith("c is worse than the best setting (a)")
+
+
+def test_judge_two_before_the_end_and_of_single_trainings_gives_no_verdict(
+    open_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    made = open_study(4)
+    run(made, tmp_path / "judged", fid_of, most=7)
+    verdict = judge_two(made, 1, 2)
+    assert not isinstance(verdict, str)
+    assert verdict.sentence() == "b and c: 2 of 4 trainings, no verdict yet."
+    shutil.rmtree(tmp_path / "judged" / "0")
+    assert isinstance(judge_two(made, 0, 1), str)
+
+
+def test_measurement_on_test_says_how_many_networks_it_is_about(
+    open_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    made = open_study(3)
+    run(made, tmp_path / "judged", fid_of)
+    said = []
+    for each in ({}, {"0": {"fid": 1.0}, "3": {"fid": 1.4}, "6": {"fid": 1.2}}):
+        write_study(made.study, test=TestResult(0, {"fid": 1.2}, plain(PROTOCOL), each))
+        console = Console(width=1000, color_system=None)
+        with console.capture() as captured:
+            print_results(console, made, build_table(made))
+        said.append(next(line for line in captured.get().splitlines() if "measured once on test" in line))
+    assert "This is one trained network, and says little about its setting." in said[0]
+    assert said[1].startswith("Setting 0, each of its trainings measured once on test: FID 1.2 ± 0.2 (3 trainings)")
 
 
 def test_equal_within_makes_settings_practically_equal(open_study: Callable[..., Ledger], tmp_path: Path) -> None:

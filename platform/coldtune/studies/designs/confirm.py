@@ -18,11 +18,13 @@ from coldtune.studies.spec.confirmation import JOB, Confirmation
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.spec.replicates import MOST_REPLICATES
 from coldtune.studies.spec.study import StudySpec
-from coldtune.studies.storage.settings import comparable
 from coldtune.studies.trials.reading import StudyReader
 
 NEXT = 2
 """How many settings are confirmed beside the winner and the base."""
+
+MOST_CONFIRMED = NEXT + 2
+"""How many settings are confirmed at most: the winner, the next ones and the base."""
 
 _BASE = "base"
 _LAST_SEED = 2**63 - 1
@@ -37,7 +39,7 @@ def build_confirmation(reader: StudyReader, replicates: int) -> StudySpec | None
     spec, search = reader.spec, reader.study.study_name
     seed, space = first_seed(reader), reader.space
     base = dict(plain(_as_confirmed(parse_trial(spec.base), seed)))
-    ranked = sorted(comparable(reader.settings()), key=reader.rank_setting)
+    ranked = reader.ranked_settings()
     if not ranked:
         return None
     what = "setting" if reader.replicated else "trial"

@@ -17,6 +17,7 @@ from coldtune.metrics.paired import rounded
 from coldtune.metrics.registry import higher_is_better, label
 from coldtune.studies.designs.effects import Effect, effects_of_ablation, effects_of_design
 from coldtune.studies.space.config import VARIANT
+from coldtune.studies.spec.replicates import Racing
 from coldtune.studies.storage.record import StudyRecord, TrialRecord
 from coldtune.studies.trials.reading import StudyReader
 from coldtune.verdicts.estimate import Difference, Pair, contrast
@@ -92,7 +93,8 @@ class EffectReport:
 def report_effects(reader: StudyReader) -> EffectReport | None:
     """Return the effects of a study's design or ablation. None if the study has neither, or no arm was measured.
 
-    Intervals are given when no training is missing any more, so that looking earlier costs nothing.
+    Intervals are given when no training is missing any more, so that looking earlier costs nothing. A race has none,
+    because it stops by the comparisons of arms and not by the effects.
     """
     spec = reader.spec
     if spec.design is not None:
@@ -109,9 +111,15 @@ def report_effects(reader: StudyReader) -> EffectReport | None:
     settings, with_images = _settings(reader, trials, metric)
     family = [effect for effect in effects if effect.weights]
     plan = _plan(reader)
-    alpha = None if missing else plan.alpha_at(plan.looks[-1], per_comparison(1 - LEVEL, len(family)))
+    alpha = (
+        None
+        if missing or spec.race is not None
+        else plan.alpha_at(plan.looks[-1], per_comparison(1 - LEVEL, len(family)))
+    )
     panel = Panel.of(settings)
     rows = tuple(_estimate(effect, panel, spec.comparisons.pair, alpha) for effect in effects)
+    if spec.race is not None:
+        return EffectReport(metric, rows, (_direction(metric), _no_intervals_in_race(spec.race)))
     wanted = reader.replicates * len(trials)
     notes = _notes(rows, missing, wanted) or _notes_of_intervals(rows, len(family), len(plan.counted), with_images)
     return EffectReport(metric, rows, (_direction(metric), *notes))
@@ -132,8 +140,7 @@ def count_missing(reader: StudyReader) -> int:
     missing = 0
     for arm in reader.spec.space.variants:
         setting = settings.get(arm)
-        left = reader.replicates if setting is None else len(setting.open(reader.replicates)) + len(setting.running())
-        missing += left
+        missing += reader.replicates if setting is None else reader.missing(setting)
     return missing
 
 
@@ -198,6 +205,13 @@ def _estimate(effect: Effect, panel: Panel, pair: Pair, alpha: float | None) -> 
     if alpha is None or difference.least == 1:
         return EstimatedEffect(effect, difference)
     return EstimatedEffect(effect, difference, difference.interval(alpha))
+
+
+def _no_intervals_in_race(race: Racing) -> str:
+    return (
+        "A race stops by the comparisons of its arms, so effects have no intervals. A fixed number of trainings "
+        f"(replicates: {race.most}) has them"
+    )
 
 
 def _direction(metric: str) -> str:

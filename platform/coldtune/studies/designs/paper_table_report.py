@@ -53,7 +53,7 @@ def fill_table(reader: StudyReader) -> FilledTable:
 def _early(reader: StudyReader) -> list[tuple[str, str]]:
     """Return a line that says how many trainings are still missing, or none."""
     settings = reader.settings()
-    missing = sum(len(setting.open(reader.replicates)) + len(setting.running()) for setting in settings)
+    missing = sum(map(reader.missing, settings))
     if not reader.replicated or not missing:
         return []
     done = sum(len(setting.finished) for setting in settings)

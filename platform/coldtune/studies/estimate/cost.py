@@ -110,6 +110,35 @@ def estimate_cost(
     return CostEstimate(len(points), len(each), len(samplings), sum(each), sampling_s, max(each), replicates=replicates)
 
 
+def estimate_confirmation(
+    points: Sequence[Mapping[str, Any]],
+    space: Space,
+    dataset: Dataset,
+    sources: Mapping[str, Dataset],
+    timing: Timing,
+    replicates: int,
+    most: int,
+) -> CostEstimate:
+    """Estimate the cost of a confirmation, from points of its search. Nobody knows yet which settings will lead.
+
+    Args:
+        replicates: The trainings of each setting.
+        most: The number of settings that are confirmed at most.
+    """
+    whole = estimate_cost(points, space, dataset, sources, timing, replicates)
+    count = min(most, len(points))
+    trainings = min(whole.trainings, count * replicates)
+    share = count / len(points)
+    return replace(
+        whole,
+        trials=count,
+        trainings=trainings,
+        samplings=round(whole.samplings * share),
+        training_s=whole.training_s * trainings / whole.trainings,
+        sampling_s=whole.sampling_s * share,
+    )
+
+
 def describe_variants(
     space: Space,
     dataset: Dataset,

@@ -13,7 +13,6 @@ from rich.text import Text
 from coldtune.durations import format_estimate
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.trial import short_name
-from coldtune.studies.estimate.cost import CostEstimate
 from coldtune.studies.estimate.timing import Timing
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.config import VARIANT, Vary
@@ -38,29 +37,28 @@ def preview(
     space: Space,
     protocol: Protocol,
     timing: Timing,
-    estimate: CostEstimate,
-    slots: int,
+    costs: Sequence[str],
     about: Sequence[str] = (),
     count: int = 10,
 ) -> RenderableType:
     """Return the space as a table, sampled points with the cost of each alone, and the cost of the whole study.
 
     Args:
-        estimate: The cost of the trials that the study would ask.
-        slots: How many trials run at the same time.
+        costs: The cost of the trials that the study would ask, and of its confirmation, a line each.
         about: Lines that are shown first.
         count: How many points are shown.
     """
     points = _points(space, count)
-    costs = [timing.seconds(space.resolve(point), protocol.num_images) for point in points]
+    alone = [timing.seconds(space.resolve(point), protocol.num_images) for point in points]
     lines = [
         f"\nthe space: {_size(space)}",
         f"this machine trains {timing.images_per_s:,.0f} images/s and evaluates {timing.evaluations_per_s:,.0f} a "
         "second with the base's restorer, on the threads of one trial",
-        f"{estimate.describe(slots)}, without judging and start-up, and without what the store has already",
+        *costs[:-1],
+        f"{costs[-1]}, without judging and start-up, and without what the store has already",
     ]
     parts = [Text("\n".join(about)), Text()] if about else []
-    return Group(*parts, _space_table(space), Text(), _points_table(space, points, costs), Text("\n".join(lines)))
+    return Group(*parts, _space_table(space), Text(), _points_table(space, points, alone), Text("\n".join(lines)))
 
 
 def _points(space: Space, count: int, first: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def set_up_by_others(study: Study, lease: DriverLease) -> bool:
 
 
 def wait_for_others(ledger: Ledger, drivers: Events, trials: int) -> bool:
-    """Wait until the other drivers have no running trials, if this driver leads. Another driver does not wait.
+    """Wait until the other drivers have no running trials, if this driver leads. Another driver waits only in a race.
 
     Args:
         drivers: Its `tick` takes over the trials of dead drivers.
@@ -54,11 +54,11 @@ def wait_for_others(ledger: Ledger, drivers: Events, trials: int) -> bool:
     Returns:
         True as soon as this driver can ask a trial again. False if it has nothing left to do.
     """
-    while ledger.lease.leads():
+    while ledger.lease.leads() or ledger.goes_on(trials):
         drivers.tick()
         if ledger.wanted(trials) > 0:
             return True
-        if not ledger.ownership.elsewhere():
+        if ledger.lease.leads() and not ledger.ownership.elsewhere():
             return False
         time.sleep(_LOOK_S / 10)
     return False

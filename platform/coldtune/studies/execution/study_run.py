@@ -228,7 +228,8 @@ def _open_runs(session: Session, tags: Mapping[str, object]) -> MlflowRuns:
         environment = keep_environment(checked.folder.environments)
         versions = {name: environment[name] for name in ("host", "python", "torch", "software")}
         # They are no parameters, because the numbers can grow.
-        runs.parent.tags({"trials": checked.trials, "replicates": checked.replicates, **versions})
+        replicates = checked.replicates if checked.spec.race is None else str(checked.spec.race)
+        runs.parent.tags({"trials": checked.trials, "replicates": replicates, **versions})
         runs.parent.artifact(checked.folder.environments / f"{environment['software']}.json")
         runs.parent.artifact(checked.folder.path / "spec.yaml")
     return runs
@@ -253,7 +254,7 @@ def _view(session: Session, console: Console) -> View:
         minimize=objective.direction == "minimize",
         best=find_best(ledger),
         find_best=partial(find_best, ledger) if ledger.replicated else None,
-        what="trainings" if ledger.replicated else "trials",
+        what="trials" if not ledger.replicated else "trainings" if ledger.race is None else "trainings at most",
     )
 
 

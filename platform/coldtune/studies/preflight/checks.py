@@ -34,7 +34,8 @@ from coldtune.studies.spec.confirmation import JOB
 from coldtune.studies.spec.confirmation_checks import check_confirm
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.pruning_checks import check_pruning
-from coldtune.studies.spec.replicates import MOST_REPLICATES
+from coldtune.studies.spec.race_checks import check_race
+from coldtune.studies.spec.replicates import MOST_REPLICATES, check_same_race
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import check_kind, open_storage
 from coldtune.studies.storage.record import is_promoted
@@ -62,7 +63,7 @@ class Checked:
         protocol: The protocol under which trials are judged.
         trials: The number of settings in all. With one replicate, a setting is a trial.
         store: The location of finished work.
-        replicates: The number of trainings of each setting.
+        replicates: The number of trainings of each setting. Of a race, the most.
         imports: The trials that the study takes over from other studies when it begins.
     """
 
@@ -95,6 +96,8 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     Raises:
         ValueError: If the study would fail. The message names the key or the flag.
     """
+    if options.race is not None:  # a race is a part of the study, and not of its run
+        spec, options = spec.with_replicates(options.race), replace(options, replicates=None)
     _check_options(options, spec.threads or 1)
     check_confirm(spec, options.confirm)
     if runs and options.storage:
@@ -118,6 +121,11 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     space = build_space(spec.space, spec.base, presets.image_shape(spec.base))  # before the dataset is prepared
     trials = _count_trials(spec, space, folder, options)
     replicates = _count_replicates(spec, folder, options)
+    if folder.exists:
+        stored = folder.spec()
+        check_same_race(folder.name, spec.race, stored.race, stored.replicates)
+    points = listed_points(space, spec.search, spec.seed)
+    check_race(spec, None if points is None else len(points), trials, options.fixed_replicates)
     if replicates > 1:
         check_seeds(space, replicates)
     imports = spec.imports and not is_ready(folder, options.storage)
@@ -164,7 +172,7 @@ def check_places(spec: StudySpec, options: RunOptions, write: bool) -> None:
 def _check_options(options: RunOptions, threads: int) -> None:
     for flag, count, most in (
         ("--trials", options.trials, MOST_TRIALS),
-        ("--replicates", options.replicates, MOST_REPLICATES),
+        ("--replicates", options.fixed_replicates, MOST_REPLICATES),
         ("--workers", options.workers, _MOST_WORKERS),
     ):
         if count is not None and not 1 <= count <= most:
@@ -260,8 +268,8 @@ def _count_trials(spec: StudySpec, space: Space, folder: StudyFolder, options: R
 
 def _count_replicates(spec: StudySpec, folder: StudyFolder, options: RunOptions) -> int:
     """Return the trainings of each setting: of the command line, or else the larger of the spec and the last start."""
-    if options.replicates is not None:
-        return options.replicates
+    if options.fixed_replicates is not None:
+        return options.fixed_replicates
     return max(spec.replicates, int(folder.start()["replicates"]) if folder.exists else 1)
 
 

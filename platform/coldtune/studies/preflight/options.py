@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coldtune.addresses import Passwords, at_folder, has_password, password_hint, redact
 from coldtune.durations import parse_duration
 from coldtune.environment import expand_path
+
+if TYPE_CHECKING:
+    from coldtune.studies.spec.replicates import Racing
 
 _MOST_FAILURES = 1_000_000  # and restarts of a trial
 
@@ -57,6 +60,12 @@ class Flag:
 
 def _option(default: Any, *flag: Any, **more: Any) -> Any:
     return field(default=default, metadata={"flag": Flag(*flag, **more)})
+
+
+def _read_replicates(flag: str, text: str) -> int | Racing:
+    from coldtune.studies.spec.replicates import parse_replicates  # imported late, so that `--help` answers at once
+
+    return parse_replicates(flag, text)
 
 
 def _options(cls: Any) -> Iterator[tuple[Field[Any], Flag]]:
@@ -113,7 +122,8 @@ class RunOptions:
         command: The command line that a person types to run this study again.
         trials: The number of trials in all. None means the number of the last start, or else the default.
         default_trials: The number of trials if neither `--trials` nor an earlier start says it.
-        replicates: The trainings of each setting. None means the larger number of the last start and of the spec.
+        replicates: The trainings of each setting, or a race. None means the larger number of the last start and of the
+            spec.
         confirm: The new trainings of the best settings of a search and of its base, which are judged on the test split
             after the search. 0 measures the best setting of the search on test instead.
         data_dir: The folder with the dataset's published files. None downloads them.
@@ -144,13 +154,13 @@ class RunOptions:
     command: str
     trials: int | None = None
     default_trials: int = 12
-    replicates: int | None = _option(
+    replicates: int | Racing | None = _option(  # noqa: RUF009 - `_option` is `dataclasses.field`
         None,
         "--replicates",
-        "trainings of each setting, with seeds one after the other; a larger number adds to a study (default: as in "
-        "its last start, else as the space says, else 1)",
+        "trainings of each setting, with seeds one after the other; a larger number adds to a study. 2..10 races: all "
+        "get 2, and undecided ones up to 10 (default: as in its last start, else as the space says, else 1)",
         "K",
-        int,
+        read=_read_replicates,
     )
     confirm: int = _option(
         0,
@@ -212,6 +222,16 @@ class RunOptions:
     by_name: bool = False
     limits: Limits = field(default_factory=Limits)
     begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def fixed_replicates(self) -> int | None:
+        """The fixed number of trainings of each setting that was asked for. None for a race, or if none was."""
+        return self.replicates if isinstance(self.replicates, int) else None
+
+    @property
+    def race(self) -> Racing | None:
+        """The race that was asked for, or None."""
+        return None if isinstance(self.replicates, int) else self.replicates
 
     @staticmethod
     def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -61,7 +61,7 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
         print_line(console, head, command)
     if finished and (more := _extend_command(checked, ledger)):
         print_line(console, "more settings" if ledger.replicated else "more trials", more)
-    if finished and ledger.best() is not None:
+    if finished and ledger.best() is not None and ledger.race is None:
         print_line(console, "more trainings", _replicate_command(checked, ledger))
 
 
@@ -69,6 +69,9 @@ def describe_ended(checked: Checked, ledger: Ledger) -> str:
     """Return how many trials of a study have ended, or how many settings and trainings."""
     if not ledger.replicated:
         return f"{ledger.finished()} of {checked.trials} trials ended"
+    if ledger.race is not None:
+        most = checked.trials * ledger.replicates
+        return f"{ledger.ended()} of at most {most} trainings of a race between {checked.trials} settings ended"
     trainings = ledger.trainings(checked.trials)
     return f"{ledger.finished()} of {checked.trials} settings ended, {ledger.ended()} of {trainings} trainings"
 

@@ -92,7 +92,11 @@ def _asks(checked: Checked) -> str:
 def _trained_before(checked: Checked, ledger: Ledger, interrupted: Sequence[str]) -> str:
     """Return the trainings of a study with replicates, and how many of them are done already."""
     total, ended = ledger.trainings(checked.trials), ledger.ended()
-    text = f"; {checked.trials} settings x {ledger.replicates} trainings, seeds one after the other: {total} trainings"
+    if checked.spec.race is None:
+        each = f"x {ledger.replicates} trainings, seeds one after the other: {total} trainings"
+    else:
+        each = f"race with {checked.spec.race.first} to {ledger.replicates} trainings each: at most {total} trainings"
+    text = f"; {checked.trials} settings {each}"
     if ended:
         text += f", {ended} of which ended before"
     return text + (f", {len(interrupted)} interrupted ({', '.join(interrupted)}) will go on" if interrupted else "")

@@ -99,13 +99,11 @@ def _compare_with_second(reader: StudyReader, best: FrozenTrial) -> str:
 
 def _describe_best(reader: StudyReader) -> str:
     """Describe the two settings with the best means, and how many trainings they still lack."""
-    best, metric = reader.best_setting(), metric_name(reader.spec.objective.metric)
-    if best is None or len(reader.spec.objectives) > 1:
+    ranked, metric = reader.ranked_settings()[:2], metric_name(reader.spec.objective.metric)
+    if not ranked or len(reader.spec.objectives) > 1:
         return ""
-    second = reader.best_setting(but=best.number)
-    ranked = [setting for setting in (best, second) if setting is not None]
     named = [f"setting {setting.number} with {spread_value(Spread.of(setting.values()))}" for setting in ranked]
-    missing = sum(len(setting.open(reader.replicates)) + len(setting.running()) for setting in reader.settings())
+    missing = sum(map(reader.missing, reader.settings()))
     early = f" {missing} trainings are still missing, so this order may change." if missing else ""
     return f"Best mean {metric}: {', then '.join(named)}.{early}"
 
@@ -122,7 +120,7 @@ def _describe_test(reader: StudyReader) -> str:
     protocol = test.judged_under
     return (
         f"Trial {reader.label(test.trial)}, measured once on test: {values} (N = {protocol.num_images:,}, "
-        f"protocol {protocol.key[:12]})"
+        f"protocol {protocol.key[:12]}). This is one trained network, and says little about its setting."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
@@ -11,13 +11,14 @@ from rich.console import RenderableType
 
 from coldtune.files import write_file
 from coldtune.reports.paper.text import TerminalTable, latex, markdown
-from coldtune.reports.settings import as_csv, as_parquet, settings_frame, settings_latex
-from coldtune.reports.tables import COLUMNS, Column, TrialRow, markdown_table, trial_table
+from coldtune.reports.settings import as_csv, as_parquet, secondary_metrics, settings_frame, settings_latex
+from coldtune.reports.tables import COLUMNS, P_HEAD, Column, TrialRow, markdown_table, trial_table
 from coldtune.studies.designs.effect_report import report_effects
 from coldtune.studies.designs.paper_table_report import fill_table
+from coldtune.studies.progress.racing import racing_state
 from coldtune.studies.progress.savings import describe_reuse
 from coldtune.studies.progress.text import STATE_NAMES, metric_name
-from coldtune.studies.progress.verdicts import judge_settings
+from coldtune.studies.progress.verdicts import StudyVerdicts, judge_settings
 from coldtune.studies.storage.outcome import Effort
 from coldtune.studies.storage.record import TrialRecord, is_imported
 from coldtune.studies.storage.settings import Setting, spreads_of
@@ -67,8 +68,9 @@ def build_table(reader: StudyReader, stopped: Collection[int] = (), equal_within
     if reader.replicated:  # the interval of a single network says nothing about a setting
         columns = [column for column in columns if column.key != "fid_reach"]
     verdicts = judge_settings(reader, equal_within)
-    bold = list(verdicts.rivals) or best
-    text = markdown_table(rows, best, columns, what, bold)
+    bold, notes = list(verdicts.rivals) or best, _notes(reader, rows, columns, verdicts)
+    filed = [replace(row, p_value=verdicts.p_values.get(row.number)) for row in rows] if reader.replicated else rows
+    text = markdown_table(filed, best, columns, what, bold, notes)
     for sentence in filter(
         None, (*verdicts.sentences, describe_reuse(reader.trials()), describe_unknown_threads(reader))
     ):
@@ -77,10 +79,25 @@ def build_table(reader: StudyReader, stopped: Collection[int] = (), equal_within
         text += f"\n{effects.markdown()}"
     files: dict[str, str | bytes] = {"table.md": text}
     if reader.replicated:
-        frame = settings_frame(rows, best, bold)
-        files["table.tex"] = settings_latex(rows, best, columns, bold, verdicts.sentences)
+        frame = settings_frame(filed, best, verdicts.rivals, reader.spec.objective.metric, verdicts.family)
+        files["table.tex"] = settings_latex(filed, best, columns, bold, (*notes, *verdicts.sentences))
         files |= {"table.csv": as_csv(frame), "table.parquet": as_parquet(frame)}
     return StudyTable(trial_table(rows, best, columns, what=what, bold=bold), files, verdicts.sentences)
+
+
+def _notes(
+    reader: StudyReader, rows: Sequence[TrialRow], columns: Sequence[Column], verdicts: StudyVerdicts
+) -> list[str]:
+    """Return the lines below a table of settings that say what the study compares, and what its columns are."""
+    if not verdicts.family:
+        return []
+    shown = {column.key: column for column in columns if any(row.metrics.get(column.key) is not None for row in rows)}
+    others = [" ".join(shown[key].head).strip() for key in secondary_metrics(shown, reader.spec.objective.metric)]
+    notes = [verdicts.family]
+    if verdicts.p_values:
+        against = "base" if verdicts.reference == "base" else "best setting, among all pairs"
+        notes.append(f"{' '.join(P_HEAD)}: p-value of the comparison with the {against}, adjusted by Holm")
+    return [*notes, *([f"secondary, unadjusted: {', '.join(others)}"] if others else [])]
 
 
 def setting_rows(reader: StudyReader, stopped: Collection[int] = ()) -> list[TrialRow]:
@@ -102,7 +119,7 @@ def _setting_row(reader: StudyReader, setting: Setting, interrupted: Collection[
     efforts = [TrialRecord.of(trial).effort for trial in asked]
     return TrialRow(
         number=setting.number,
-        state=_setting_state(setting, reader.replicates, interrupted),
+        state=_setting_state(reader, setting, interrupted),
         params=dict(setting.point),
         metrics={name: spread.mean for name, spread in spreads.items()},
         seconds=_sum([effort.seconds for effort in efforts]),
@@ -114,18 +131,24 @@ def _setting_row(reader: StudyReader, setting: Setting, interrupted: Collection[
     )
 
 
-def _setting_state(setting: Setting, replicates: int, interrupted: Collection[int]) -> str:
-    """Return the state of a setting: `finished`, `3 of 5 trainings`, `pruned (1 of 5)` or `failed (1 of 5)`."""
+def _setting_state(reader: StudyReader, setting: Setting, interrupted: Collection[int]) -> str:
+    """Return the state of a setting: `finished`, `3 of 5 trainings`, `pruned (1 of 5)` or `failed (1 of 5)`.
+
+    In a race: `3 of up to 5 trainings`, `decided (3 of 5)` or `undecided (5 of 5)`.
+    """
     if setting.imported:
         return "imported"
+    replicates = reader.replicates
+    stopped = any(trial.number in interrupted for trial in setting.running())
     planned = max(replicates, len(setting.in_state(*_ENDED)))
     if setting.pruned:
         return f"pruned ({len(setting.in_state(TrialState.PRUNED))} of {planned})"
-    if not setting.finished and setting.has_ended(replicates):
+    if not setting.finished and not reader.missing(setting):
         return f"failed ({len(setting.in_state(TrialState.FAIL))} of {planned})"
+    if reader.race is not None:
+        return f"{racing_state(reader, setting)}{', interrupted' * stopped}"
     if len(setting.finished) >= replicates:
         return STATE_NAMES[TrialState.COMPLETE]
-    stopped = any(trial.number in interrupted for trial in setting.running())
     return f"{len(setting.finished)} of {planned} trainings{', interrupted' * stopped}"
 
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from optuna.trial import TrialState
-
-from coldtune.metrics import Judgement
-from coldtune.studies.search.sampler import listed_points
-from coldtune.studies.space.config import VARIANT
+from coldtune.metrics.registry import label
+from coldtune.studies.progress.racing import describe_out, describe_race, describe_undecided
+from coldtune.studies.spec.race_checks import MOST_TRAININGS
+from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.record import StudyRecord, TrialRecord
-from coldtune.studies.storage.settings import Setting
+from coldtune.studies.trials.judging import JudgeableSettings, SettingsJudge
+from coldtune.studies.trials.race import race_plan
 from coldtune.studies.trials.reading import StudyReader
-from coldtune.verdicts import Family, Judged, Outcome, Plan, Training, Verdict, advise, judge, split_variance
-from coldtune.verdicts import Setting as Judgeable
+from coldtune.verdicts import (
+    Family,
+    Judged,
+    Outcome,
+    Plan,
+    Verdict,
+    adjusted_p_values,
+    advise,
+    judge,
+    split_variance,
+)
+from coldtune.verdicts.racing import is_pending
 
-_MOST_TRAININGS = 600  # more would take minutes to judge
 _MOST_SENTENCES = 8  # of the comparisons with the base
 
 
@@ -27,98 +36,208 @@ class StudyVerdicts:
     Attributes:
         sentences: The verdicts in plain English, the variance by source, and what would narrow the intervals.
         rivals: The numbers of the settings that cannot be told apart from the best setting, the best included.
+        family: The comparisons that the study planned, as a line below a table. "" if there are none.
+        p_values: By number of a setting, the p-value of its comparison with `reference`, adjusted by Holm.
+        reference: The setting that the p-values belong to, for example "base" or "best".
     """
 
     sentences: Sequence[str] = ()
     rivals: Sequence[int] = ()
+    family: str = ""
+    p_values: Mapping[int, float] = field(default_factory=dict)
+    reference: str = ""
 
 
 def judge_settings(reader: StudyReader, equal_within: float | None = None) -> StudyVerdicts:
     """Judge the settings of a study with replicates by its first objective, as the family in its spec says.
 
-    A study of one replicate, of several objectives, or of a metric without numbers per image has no verdicts.
+    A study of one replicate, of several objectives, or of a metric without numbers per image has no verdicts. A race
+    gives a verdict on each comparison as soon as the comparison is decided.
 
     Args:
         equal_within: A difference that does not matter. None takes that of the spec.
     """
     spec = reader.spec
-    settings = [each for each in reader.settings() if _takes_part(reader, each)]
+    if reader.replicates == 1 or len(spec.objectives) > 1:
+        return StudyVerdicts()
+    settings = [each for each in reader.settings() if each.asked and not (each.imported and not each.finished)]
     count = sum(len(each.finished) for each in settings)
-    if reader.replicates == 1 or len(spec.objectives) > 1 or len(settings) < 2 or not count:
+    if len(settings) < 2 or not count:
         return StudyVerdicts()
-    if count > _MOST_TRAININGS:
-        return StudyVerdicts((f"There are no verdicts on {count:,} trainings, only on up to {_MOST_TRAININGS}.",))
-    names = {setting.number: _name(setting) for setting in settings}
+    if count > MOST_TRAININGS:
+        return StudyVerdicts((f"There are no verdicts on {count:,} trainings, only on up to {MOST_TRAININGS}.",))
     try:
-        judgeable = _alike([_judgeable(reader, setting, names[setting.number]) for setting in settings])
-    except (KeyError, OSError, ValueError):  # measured by an older version, removed, or a metric without influences
+        judged = _gather(reader)
+    except (KeyError, OSError, ValueError) as error:
+        # Measured by an older version, removed, or a metric without influences.
+        return StudyVerdicts(() if reader.race is None else (f"The race cannot be judged: {error}",))
+    if len(judged.settings) < 2:
         return StudyVerdicts()
-    members = (*names.values(), *_not_asked(reader, settings))
-    judging = _Judging(reader, judgeable, members, equal_within or spec.comparisons.equal_within)
+    judging = _Judging(reader, judged, equal_within or spec.comparisons.equal_within, describe_race(reader))
     try:
-        return _verdicts(reader, settings, names, judging)
+        return judging.verdicts()
     except ValueError as error:  # some trainings were judged on other images, for example by an older version
         return StudyVerdicts((f"There are no verdicts: {error}",))
 
 
-def _verdicts(
-    reader: StudyReader, settings: Sequence[Setting], names: Mapping[int, str], judging: _Judging
-) -> StudyVerdicts:
-    spec, members = reader.spec, judging.members
-    sentences: list[str] = []
-    rivals: list[int] = []
-    if "base" in spec.comparisons.family and (base := _base(reader, settings)) is not None:
-        sentences += judging.against_base(names[base.number])
-    if "best" in spec.comparisons.family:
-        best = judging.judge(Family("best", members))
-        if any(verdict.about_settings for verdict in best.verdicts):
-            rivals = [number for number, name in names.items() if name in best.rivals]
-        sentences += judging.against_best(best)
-    if sentences:
-        sentences.append(split_variance(judging.settings).sentence(spec.objective.metric))
-    return StudyVerdicts(sentences, rivals)
+def judge_two(reader: StudyReader, a: int, b: int) -> Verdict | str:
+    """Judge setting `a` against setting `b` by all their trainings, or return the reason why there is no verdict.
+
+    If the study planned the comparison, the verdict is that of its family. Otherwise it is marked as secondary.
+
+    Args:
+        a: The number of a setting.
+        b: The number of another setting.
+    """
+    if reader.replicates == 1:
+        return "each setting is trained once"
+    if len(reader.spec.objectives) > 1:
+        return "the study has several objectives"
+    count = sum(len(each.finished) for each in reader.settings())
+    if count > MOST_TRAININGS:
+        return f"there are no verdicts on {count:,} trainings, only on up to {MOST_TRAININGS}"
+    try:
+        judged = _gather(reader)
+        if missing := [number for number in (a, b) if number not in judged.names]:
+            return f"setting {missing[0]} was imported without all its trainings"
+        judging = _Judging(reader, judged, reader.spec.comparisons.equal_within, describe_race(reader))
+        verdict = judging.judge_two(a, b)
+    except KeyError:
+        return "a training was measured by an older version"
+    except (OSError, ValueError) as error:
+        return str(error)
+    if judging.goes_on and is_pending(verdict):
+        return "the race has not decided this comparison yet"
+    return verdict
+
+
+def _gather(reader: StudyReader) -> JudgeableSettings:
+    if reader.race is not None:
+        return reader.race.standing(reader.settings()).judged
+    return SettingsJudge(reader.spec, reader.space, reader.local_folder).gather(reader.settings(), reader.replicates)
 
 
 @dataclass(frozen=True)
 class _Judging:
+    """The verdicts of a study.
+
+    Attributes:
+        race: The sentence about the state of the race. None for a fixed number of trainings.
+    """
+
     reader: StudyReader
-    settings: Sequence[Judgeable]
-    members: tuple[str, ...]
+    judged: JudgeableSettings
     equal_within: float | None
+    race: str | None
+
+    @property
+    def goes_on(self) -> bool:
+        """True if a race may still decide what is not decided yet."""
+        return self.race is not None and self.reader.race_goes_on()
+
+    def verdicts(self) -> StudyVerdicts:
+        """Return the verdicts of all families in the spec."""
+        spec, names = self.reader.spec, self.judged.names
+        sentences: list[str] = []
+        rivals: list[int] = []
+        described: list[str] = []
+        reference, p_values = "", {}
+        for family in self.judged.families(spec.comparisons.family):
+            if family.kind == "base":
+                against = self.with_first(family)
+                sentences += self.against_base(against)
+                described.append(
+                    f"each setting against the base ({against.base}){', the winner first' * bool(against.first)}"
+                )
+                reference, p_values = "base", self.p_values(against)
+                continue
+            best = self.judge(family)
+            if any(verdict.about_settings for verdict in best.verdicts) and not (self.goes_on and best.wanted):
+                rivals = [number for number, name in names.items() if name in best.rivals]
+            sentences += self.against_best(best)
+            described.append("all against the best setting")
+            if not reference:
+                reference, p_values = "best", self.p_values(family, best.best)
+        if sentences and not self.goes_on:
+            sentences.append(split_variance(self.judged.settings).sentence(spec.objective.metric))
+        if self.race is not None:
+            sentences.append(self.race)
+        numbers = {number: p_values[name] for number, name in names.items() if name in p_values}
+        return StudyVerdicts(sentences, rivals, _describe_family(spec, described), numbers, reference)
+
+    def judge_two(self, a: int, b: int) -> Verdict:
+        """Return the verdict of the family that has the comparison of two settings, or else a secondary verdict."""
+        two = (self.judged.names[a], self.judged.names[b])
+        for family in self.judged.families(self.reader.spec.comparisons.family):
+            judged = self.judge(self.with_first(family))
+            reference = judged.best if family.kind == "best" else family.base
+            if reference in two:
+                return judged[two[0] if reference == two[1] else two[1]]
+        settings = tuple(each for each in self.judged.settings if each.name in two)
+        alone = replace(self, judged=replace(self.judged, settings=settings))
+        return replace(alone.judge(Family("base", two, two[1]))[two[0]], secondary=True, looks=1)
+
+    def p_values(self, family: Family, best: str | None = None) -> dict[str, float]:
+        """Return the adjusted p-values of a family. There are none while a race goes on."""
+        if self.goes_on:
+            return {}
+        pair = self.reader.spec.comparisons.pair
+        return adjusted_p_values(self.judged.settings, family, _plan(self.reader), best, pair=pair)
+
+    def with_first(self, family: Family) -> Family:
+        """Return the family, with the winner of a confirmed search as the setting that is tested first."""
+        chosen = self.reader.spec.confirmation
+        first = chosen.winner if chosen is not None and chosen.winner != family.base else None
+        return replace(family, first=first) if family.kind == "base" else family
 
     def judge(self, family: Family) -> Judged:
+        """Judge a family of comparisons under the plan of the study."""
         spec = self.reader.spec
         return judge(
-            self.settings,
+            self.judged.settings,
             family,
             _plan(self.reader),
             spec.objective.metric,
             pair=spec.comparisons.pair,
             equal_within=self.equal_within,
+            exhausted=() if (standing := self.reader.standing()) is None else standing.exhausted,
         )
 
-    def against_base(self, base: str) -> list[str]:
-        chosen = self.reader.spec.confirmation
-        first = chosen.winner if chosen is not None and chosen.winner != base else None
-        judged = self.judge(Family("base", self.members, base, first))
+    def against_base(self, family: Family) -> list[str]:
+        """Return a sentence for each comparison with the base, and what would narrow the intervals."""
+        judged, first = self.judge(family), family.first
         ranked = sorted(judged.verdicts, key=lambda verdict: (verdict.a != first, not verdict.outcome.decided))
         if all(verdict.outcome is Outcome.INCOMPLETE for verdict in ranked):
-            return [f"The base is {base}. {_incomplete(self.reader)}"]
+            return [f"The base is {family.base}. {_incomplete(self.reader)}"]
         shown = ranked[:_MOST_SENTENCES]
-        sentences = [_sentence(verdict) for verdict in shown]
-        if advice := next(filter(None, map(self._advise, shown)), ""):
+        sentences = [self.sentence(verdict) for verdict in shown]
+        if self.race is None and (advice := next(filter(None, map(self._advise, shown)), "")):
             sentences.append(advice)
         more = len(ranked) - len(shown)
         return [*sentences, *([f"{more} more comparisons with the base are not shown."] if more else [])]
 
+    def sentence(self, verdict: Verdict) -> str:
+        """Return the sentence of a comparison. Before a race has decided it, the sentence has no verdict."""
+        if self.goes_on and is_pending(verdict):
+            return _capital(describe_undecided(verdict, self.reader.replicates))
+        known = verdict.correlation is not None
+        paired = f" Trainings of equal seeds correlate by {verdict.correlation:.2f}." if known else ""
+        return f"{_capital(verdict.sentence())}{paired}"
+
     def against_best(self, judged: Judged) -> list[str]:
+        """Return sentences about the setting with the best mean, and the settings that are as good."""
         verdicts = [verdict for verdict in judged.verdicts if verdict.a != judged.best]
         if judged.best is None or not any(verdict.about_settings for verdict in verdicts):
             return []
+        out = [] if self.race is None else describe_out(judged)
         others = [name for name in judged.rivals if name != judged.best]
+        if self.goes_on and judged.wanted:
+            return [f"Still in the race for the best: {_listed([judged.best, *others])}.", *out]
         if others:
-            return [_capital(f"{judged.best} has the best mean. It cannot be told apart from {_listed(others)}.")]
-        return [_capital(f"{judged.best} is better than every other setting that has a mean.")]
+            said = f"{judged.best} has the best mean. It cannot be told apart from {_listed(others)}."
+        else:
+            said = f"{judged.best} is better than every other setting that has a mean."
+        return [_capital(said), *out]
 
     def _advise(self, verdict: Verdict) -> str:
         """Return what would narrow the interval of a comparison, or "" if it needs nothing."""
@@ -128,9 +247,15 @@ class _Judging:
         return f"Of {verdict.a} and {verdict.b}: {said}" if said else ""
 
 
-def _sentence(verdict: Verdict) -> str:
-    paired = "" if verdict.correlation is None else f"Trainings of equal seeds correlate by {verdict.correlation:.2f}."
-    return f"{_capital(verdict.sentence())} {paired}".strip()
+def _describe_family(spec: StudySpec, family: Sequence[str]) -> str:
+    """Return the comparisons that a study planned as a line, or "" if it planned none."""
+    if not family:
+        return ""
+    several = len(family) > 1
+    return (
+        f"{'families' if several else 'family'}: {', and '.join(family)}, by {label(spec.objective.metric)}. "
+        f"{'The intervals of each family' if several else 'Its intervals'} together miss in at most 5 % of studies."
+    )
 
 
 def _capital(sentence: str) -> str:
@@ -138,46 +263,10 @@ def _capital(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:] if sentence.startswith("setting ") else sentence
 
 
-def _takes_part(reader: StudyReader, setting: Setting) -> bool:
-    """Return True for the settings that this study asked, and for imported settings with all trainings."""
-    return setting.asked and (not setting.imported or len(setting.finished) >= reader.replicates)
-
-
-def _judgeable(reader: StudyReader, setting: Setting, name: str) -> Judgeable:
-    missing = ""
-    for state, word in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed")):
-        if ended := setting.in_state(state):
-            missing = f"{word} ({len(ended)} of {reader.replicates})"
-            break
-    if setting.finished and not setting.pruned:
-        missing = ""
-    trainings = [
-        Training.of(
-            Judgement.load(reader.local_folder(TrialRecord.of(trial).measured["sampled"])),
-            reader.spec.objective.metric,
-            reader.config(trial).training.seed,
-            str(TrialRecord.of(trial).checkpoint),
-        )
-        for trial in setting.finished.values()
-    ]
-    return Judgeable(name, () if missing else tuple(trainings), missing)
-
-
-def _alike(settings: list[Judgeable]) -> list[Judgeable]:
-    """Take the reference as fixed for all trainings, if it is for some. Judgements of earlier versions took it so."""
-    if all(training.reference_influences is not None for setting in settings for training in setting.trainings):
-        return settings
-    return [
-        replace(
-            setting,
-            trainings=tuple(replace(each, reference_influences=None, pairs=None) for each in setting.trainings),
-        )
-        for setting in settings
-    ]
-
-
 def _plan(reader: StudyReader) -> Plan:
-    """Return the plan of looks: the number of replicates with which the study began, and every later larger number."""
+    """Return the plan of looks: of a race, or the number of replicates with which the study began and later numbers."""
+    if reader.race is not None:
+        return race_plan(reader.race.ends)
     looks: list[int] = []
     for planned in StudyRecord.of(reader.study).replicates or (reader.replicates,):
         if not looks or planned > looks[-1]:
@@ -185,33 +274,11 @@ def _plan(reader: StudyReader) -> Plan:
     return Plan(tuple(looks))
 
 
-def _base(reader: StudyReader, settings: Sequence[Setting]) -> Setting | None:
-    """Return the setting of the base, or of the first variant."""
-    variants = list(reader.space.config.variants)
-    point = {VARIANT: variants[0]} if reader.space.size is not None else reader.space.first
-    return next((setting for setting in settings if dict(setting.point) == point), None)
-
-
-def _not_asked(reader: StudyReader, settings: Sequence[Setting]) -> list[str]:
-    """Return names for the points of a list that were not asked yet. They belong to the family from the beginning."""
-    listed = listed_points(reader.space, reader.spec.search, reader.spec.seed) or []
-    asked = [dict(setting.point) for setting in settings]
-    missing = [point for point in listed if point not in asked]
-    return [str(point.get(VARIANT, f"point {number}")) for number, point in enumerate(missing)]
-
-
-def _name(setting: Setting) -> str:
-    """Return the name of a setting in sentences: that of its variant, if nothing else varies."""
-    point = setting.point
-    if list(point) == [VARIANT] and setting.promoted_from is None:
-        return str(point[VARIANT])
-    return f"setting {setting.number}"
-
-
 def _incomplete(reader: StudyReader) -> str:
     settings = [setting for setting in reader.settings() if setting.asked and not setting.imported]
     least = min((len(setting.finished) for setting in settings if not setting.given_up), default=0)
-    return f"{least} of {reader.replicates} trainings of each setting, no verdict yet."
+    most = f"{reader.replicates}" if reader.race is None else f"up to {reader.replicates}"
+    return f"{least} of {most} trainings of each setting, no verdict yet."
 
 
 def _listed(names: Sequence[str]) -> str:

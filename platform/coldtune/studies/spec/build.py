@@ -89,7 +89,7 @@ def build_spec(
     # An image size that cannot be had needs no warning.
     check_restorer(parse(RestorerConfig, base["restorer"], "restorer"), presets.image_shape(base))
     warn_of_image_size(written_base, base, searched)
-    return StudySpec(
+    spec = StudySpec(
         job=job,
         space=space,
         base=base,
@@ -98,10 +98,10 @@ def build_spec(
         search=parse(SearchConfig, sections["search"], "search"),
         pruning=parse(PruningConfig, sections["pruning"], "pruning"),
         seed=seed or 0,
-        replicates=replicates,
         comparisons=parse(Comparisons, sections["comparisons"], "comparisons"),
         design=design,
     )
+    return spec.with_replicates(replicates)
 
 
 def _read_base(written: Any) -> dict[str, Any]:

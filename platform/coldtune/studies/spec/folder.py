@@ -28,6 +28,7 @@ from coldtune.addresses import (
 from coldtune.files import lock_file, write_file
 from coldtune.readback import read_model, unreadable
 from coldtune.store.location import StoreLocation
+from coldtune.studies.spec.replicates import check_same_race
 from coldtune.studies.spec.study import SPEC_FILE, StudySpec, describe_conflict
 
 START_FILE = "start.json"
@@ -178,7 +179,9 @@ class StudyFolder:
             spec: The spec of the study that is about to run here. The message lists the differences.
             fingerprint: The fingerprint of its dataset.
         """
-        if differences := spec.differences(self.spec()):
+        stored = self.spec()
+        check_same_race(self.name, spec.race, stored.race, stored.replicates)
+        if differences := spec.differences(stored):
             raise ValueError(describe_conflict(self.name, str(self.path), differences))
         if (before := self.start()["fingerprint"]) != fingerprint:
             raise ValueError(

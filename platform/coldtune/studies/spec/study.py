@@ -23,7 +23,7 @@ from coldtune.studies.space.design import DesignRecord
 from coldtune.studies.spec.ablation import AblationRecord
 from coldtune.studies.spec.comparisons import Comparisons
 from coldtune.studies.spec.confirmation import Confirmation
-from coldtune.studies.spec.replicates import MOST_REPLICATES
+from coldtune.studies.spec.replicates import MOST_REPLICATES, Racing
 from coldtune.yaml_files import read_yaml
 
 SPEC_FILE = "spec.yaml"
@@ -59,7 +59,8 @@ class StudySpec(Config):
         threads: The CPU threads of every process that computes on the CPU. They decide the last bits of all results.
             None for a study that began when the number followed from the trials that ran at once.
         replicates: The trainings of each setting with which the study began. Each has another training seed.
-            `StudyRecord.replicates` has the number that holds now.
+            `StudyRecord.replicates` has the number that holds now. For a race, it is the most that a setting can get.
+        race: The ends of a race (`replicates: {first: 2, most: 10}`). None for a fixed number of trainings.
         comparisons: What the verdicts of a study with replicates compare, fixed before the first training.
     """
 
@@ -78,6 +79,7 @@ class StudySpec(Config):
     confirmation: Annotated[Confirmation | None, Neutral(None)] = None
     threads: Annotated[int | None, Neutral(None)] = Field(default=None, ge=1, le=MOST_THREADS)
     replicates: Annotated[int, Neutral(1)] = Field(default=1, ge=1, le=MOST_REPLICATES)
+    race: Annotated[Racing | None, Neutral(None)] = None
     comparisons: Annotated[Comparisons, Neutral(Comparisons())] = Comparisons()
 
     @model_validator(mode="after")
@@ -95,8 +97,9 @@ class StudySpec(Config):
     @property
     def name(self) -> str:
         """The study's default name: the job's name and six characters of the hash of the spec."""
-        default = ("imports",) * (not self.imports) + ("threads",) * (self.threads == 1)
-        named = {key: value for key, value in self.identity().items() if key not in default}
+        # A race has the name of the study with a fixed number of trainings, so that neither can become the other.
+        left_out = ("race", *("imports",) * (not self.imports), *("threads",) * (self.threads == 1))
+        named = {key: value for key, value in self.identity().items() if key not in left_out}
         return f"{self.job}-{digest(named)[:6]}"
 
     def identity(self) -> dict[str, Any]:
@@ -106,6 +109,12 @@ class StudySpec(Config):
         """
         told = {**identity(self), "base": identity_of_tree(self.base)}
         return {key: value for key, value in told.items() if key != "replicates"}
+
+    def with_replicates(self, replicates: int | Racing) -> StudySpec:
+        """Return this spec with a number of trainings of each setting, or with a race."""
+        race = replicates if isinstance(replicates, Racing) else None
+        most = replicates.most if isinstance(replicates, Racing) else replicates
+        return self.model_copy(update={"race": race, "replicates": most})
 
     def with_threads_of(self, stored: StudySpec) -> StudySpec:
         """Return this spec for the study that began with `stored`.

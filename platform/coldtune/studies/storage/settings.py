@@ -109,6 +109,11 @@ class Setting:
         return any(trial.state != TrialState.WAITING for trial in self.trials.values())
 
     @property
+    def failed(self) -> bool:
+        """True if a training failed and was not asked again."""
+        return any(trial.state == TrialState.FAIL for trial in self.trials.values())
+
+    @property
     def pruned(self) -> bool:
         """True if a training was pruned. The setting then has no mean, and the study trains it no further."""
         return any(trial.state == TrialState.PRUNED for trial in self.trials.values())
@@ -126,13 +131,23 @@ class Setting:
         waiting = self.in_state(TrialState.WAITING)
         return [replicate for replicate in range(replicates) if replicate not in self.trials or replicate in waiting]
 
+    def open_in_race(self, count: int, most: int) -> list[int]:
+        """Return the replicates that are still to be asked, so that `count` trainings finish.
+
+        A failed training is passed over, and the next seed takes its place.
+
+        Args:
+            most: The setting gets only replicates below this number.
+        """
+        if self.given_up:
+            return []
+        failed, waiting = self.in_state(TrialState.FAIL), self.in_state(TrialState.WAITING)
+        taken = [replicate for replicate in range(most) if replicate not in failed][:count]
+        return [replicate for replicate in taken if replicate not in self.trials or replicate in waiting]
+
     def running(self) -> list[FrozenTrial]:
         """Return the trials that run, or ran when their driver died."""
         return list(self.in_state(TrialState.RUNNING).values())
-
-    def has_ended(self, replicates: int) -> bool:
-        """Return True if the setting was asked, and no training of it is missing or running."""
-        return self.asked and not self.running() and not self.open(replicates)
 
     def values(self, objective: int = 0) -> list[float]:
         """Return the values of an objective in the finished trainings, by replicate."""

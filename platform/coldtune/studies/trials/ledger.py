@@ -46,6 +46,7 @@ from coldtune.studies.storage.record import (
     write_reason,
     write_setting,
 )
+from coldtune.studies.storage.settings import Setting
 from coldtune.studies.trials.reading import StudyReader
 from coldtune.studies.trials.replication import enqueue_replicates
 from coldtune.studies.trials.setup import Imports, open_study, set_up
@@ -123,14 +124,19 @@ class Ledger(StudyReader):
         """Return how many more trials this driver should ask until `trials` have ended.
 
         With replicates, `trials` counts settings, and every setting that was asked gets all its trainings. A replicate
-        that another driver is about to enqueue does not count, because nobody can ask it yet.
+        that another driver is about to enqueue does not count, because nobody can ask it yet. A race wants the
+        trainings before its next look.
         """
         if not self.replicated:
             return trials - self.finished() - len(self.ownership.running) - len(self.ownership.elsewhere())
         self._refresh()
+        self._check_race()
         asked = self._own_settings()
-        waiting = sum(number in setting.trials for setting in asked for number in setting.open(self.replicates))
-        new = max(0, trials - len(asked)) * self.replicates
+        enqueues = self.race is not None and self.lease.leads()
+        waiting = sum(
+            enqueues or number in setting.trials for setting in asked for number in self.open_replicates(setting)
+        )
+        new = max(0, trials - len(asked)) * self._first_replicates
         return new + waiting + len(self.ownership.interrupted)
 
     def is_done(self, trials: int) -> bool:
@@ -141,12 +147,43 @@ class Ledger(StudyReader):
         return self.finished() >= trials and self.wanted(trials) <= 0 and not running
 
     def trainings(self, trials: int) -> int:
-        """Return how many trials there are in all, if the study has `trials` settings and prunes no more of them."""
+        """Return how many trials there are in all, if the study has `trials` settings and prunes no more of them.
+
+        In a race, it is the most that there can be.
+        """
         if not self.replicated:
             return trials
         asked = self._own_settings()
-        missing = sum(len(setting.open(self.replicates)) + len(setting.running()) for setting in asked)
+        missing = sum(self._may_come(setting) for setting in asked)
         return self.ended() + missing + max(0, trials - len(asked)) * self.replicates
+
+    def _may_come(self, setting: Setting) -> int:
+        """Return how many trainings of a setting may still end."""
+        standing = self.standing()
+        if standing is None or standing.standing.over or standing.is_decided(setting.number):
+            return self.missing(setting)
+        return len(setting.open_in_race(self.replicates, self.replicates)) + len(setting.running())
+
+    @property
+    def _first_replicates(self) -> int:
+        """How many trainings of a setting are enqueued when it is asked."""
+        return self.replicates if self.race is None else self.race.ends.first
+
+    def _check_race(self) -> None:
+        """Raise ValueError if a training has no judgement in the store, because a race cannot go on without it."""
+        if self.race is None:
+            return
+        try:
+            self.race.standing(self._trials.settings())
+        except ValueError as error:
+            raise ValueError(
+                f"study {self.study.study_name}: its race cannot be judged: {error}. Restore the store, or run the "
+                "study under another name (--study NAME)."
+            ) from error
+
+    def goes_on(self, trials: int) -> bool:
+        """Return True if a race may still ask trainings, perhaps after those that other drivers run now."""
+        return self.race is not None and not self.is_done(trials)
 
     def max_trials(self) -> int | None:
         """Return how many trials there can be, including promoted ones. None if a search has no end."""
@@ -172,7 +209,7 @@ class Ledger(StudyReader):
             if self.replicates > 1 and not replicate:
                 write_setting(trial, setting)
                 known = next(each for each in self._trials.settings() if each.number == setting)
-                enqueue_replicates(self.study, known, point, self.replicates)
+                enqueue_replicates(self.study, known, point, range(1, self._first_replicates))
         self.ownership.running[trial.number] = trial
         config = with_replicate(self.space.resolve(point), replicate)
         continued, failed = promoted_from(trial), retry_of(trial)
@@ -182,6 +219,9 @@ class Ledger(StudyReader):
     def _new_trial(self, trials: int | None) -> Trial | None:
         """Return a waiting trial or a new one, or None if all of `trials` were asked."""
         self._refresh()
+        self._check_race()
+        if self.race is not None and self.lease.leads():
+            self._enqueue_missing()
         waiting = self._waiting(trials)
         first = [trial for trial in waiting if replicate_of(trial) is None]
         further = [trial for trial in waiting if replicate_of(trial) is not None]
@@ -208,7 +248,7 @@ class Ledger(StudyReader):
             setting, replicate = index.place(trial.number)
             if replicate_of(trial) is None:
                 return trials is None or self._place(trial.number) < trials
-            return replicate in by_number[setting].open(self.replicates)
+            return replicate in self.open_replicates(by_number[setting])
 
         def order(trial: FrozenTrial) -> tuple[int, int]:
             place = replicate_of(trial)
@@ -231,13 +271,19 @@ class Ledger(StudyReader):
         return self._trials.index.next_number - self._trials.index.repeated
 
     def add_replicates(self) -> None:
-        """Enqueue the trainings that settings of an earlier run still lack. Call this only in the driver that leads."""
-        if self.replicates == 1:
-            return
-        for setting in [each for each in self.settings() if each.asked and not each.imported and not each.given_up]:
-            if setting.point and any(replicate not in setting.trials for replicate in range(self.replicates)):
+        """Enqueue the trainings that settings of an earlier run still lack. Call this only in the driver that leads.
+
+        A race enqueues them when it asks the next trial.
+        """
+        if self.replicates > 1 and self.race is None:
+            self._enqueue_missing()
+
+    def _enqueue_missing(self) -> None:
+        for setting in [each for each in self.settings() if each.asked and not each.imported and each.point]:
+            if missing := [number for number in self.open_replicates(setting) if number not in setting.trials]:
                 with batch(self.study):
-                    enqueue_replicates(self.study, setting, setting.point, self.replicates)
+                    enqueue_replicates(self.study, setting, setting.point, missing)
+        self._refresh()
 
     def prunes(self, number: int, rung: Rung) -> bool:
         """Store the values of a running trial at a rung, and return whether it ends there.

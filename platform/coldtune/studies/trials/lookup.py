@@ -56,14 +56,8 @@ def find_run(name: str, home: Home) -> FinishedTrial:
     Raises:
         ValueError: If there is no such trial, or if it has not finished.
     """
-    study, _, number = name.partition("/")
-    if (
-        study
-        and not study.startswith(".")
-        and StudyFolder(home.path, study).exists
-        and re.fullmatch(r"(\d+(\.\d+)?)?", number)
-    ):
-        return _trial_of_study(StudyFolder(home.path, study), number, home)
+    if (of_study := split_name(name, home.path)) is not None:
+        return _trial_of_study(*of_study, home)
     if _RUN_ID.fullmatch(name):
         logged = tracking.logged_file(name, CONFIG_FILE, _tracking_uris(home))
         return _trial_of_config(parse_yaml(logged, f"{name}: {CONFIG_FILE}"), name, home)
@@ -75,6 +69,15 @@ def find_run(name: str, home: Home) -> FinishedTrial:
         f"{name}: no such run; allowed: STUDY/NUMBER or STUDY of {home.path} (there are: {there}), an MLflow run id of "
         f"32 digits, or the path of a trial's {CONFIG_FILE}"
     )
+
+
+def split_name(name: str, home: Path) -> tuple[StudyFolder, str] | None:
+    """Return the study that the name of a trial refers to, and the trial's name in it. None if it names no study."""
+    study, _, number = name.partition("/")
+    if not study or study.startswith(".") or not re.fullmatch(r"(\d+(\.\d+)?)?", number):
+        return None
+    folder = StudyFolder(home, study)
+    return (folder, number) if folder.exists else None
 
 
 def _trial_of_study(folder: StudyFolder, number: str, home: Home) -> FinishedTrial:

@@ -26,6 +26,7 @@ from coldtune.studies.storage.record import StudyRecord, is_imported
 from coldtune.studies.storage.settings import Setting, Spread, comparable
 from coldtune.studies.storage.trial_cache import TrialCache
 from coldtune.studies.trials.ownership import TrialOwnership
+from coldtune.studies.trials.race import RaceStanding, StudyRace
 from coldtune.studies.trials.replication import configure
 
 
@@ -35,7 +36,9 @@ class StudyReader:
     Imported trials are known to the search, but this study did not ask them and does not count them.
 
     Attributes:
-        replicates: How many trainings each setting has in the end. With one, a setting is a trial.
+        replicates: How many trainings each setting has in the end. With one, a setting is a trial. In a race, it is the
+            most that a setting can get.
+        race: The race of the study. None for a fixed number of trainings.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class StudyReader:
         self._best: FrozenTrial | None = None  # of a study of one replicate
         self._imported = 0
         self._read = False
+        self.race = None if spec.race is None else StudyRace(spec, space, self.local_folder)
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials in the order in which they were asked."""
@@ -114,12 +118,60 @@ class StudyReader:
         self._refresh()
         if not self.replicated:
             return self.ended()
-        return sum(setting.has_ended(self.replicates) for setting in self._own_settings())
+        return sum(not self.missing(each) for each in self._own_settings())
 
     def ended(self) -> int:
         """Return how many trials of this study have ended: every training, without those that were asked again."""
         self._refresh()
         return self._trials.ended - self._imported - len(self._trials.retried)
+
+    def open_replicates(self, setting: Setting) -> list[int]:
+        """Return the replicates of a setting that are still to be asked. In a race, those before its next look."""
+        if self.race is None:
+            return setting.open(self.replicates)
+        standing = self.standing()
+        return [] if standing is None else setting.open_in_race(standing.target(setting.number), self.replicates)
+
+    def missing(self, setting: Setting) -> int:
+        """Return how many trainings of a setting are still to be asked or are running."""
+        return len(self.open_replicates(setting)) + len(setting.running())
+
+    def standing(self) -> RaceStanding | None:
+        """Return the study's race after the trainings so far. None if it has no race, or its judgements are gone."""
+        if self.race is None:
+            return None
+        if not self._read:
+            self._refresh()
+        try:
+            return self.race.standing(self._trials.settings())
+        except (OSError, ValueError):
+            return None
+
+    def race_goes_on(self) -> bool:
+        """Return True if the study races, and a setting waits for a training before the next look."""
+        if self.race is None or (standing := self.standing()) is None:
+            return False
+        waiting = len(standing.judged.members) > len(standing.judged.names)  # settings that were not asked yet
+        return waiting or any(self.missing(setting) for setting in self._own_settings())
+
+    def comparable_settings(self) -> list[Setting]:
+        """Return the settings that may be called the best: in a race, those that are not worse than another."""
+        self._refresh()
+        settings = self._trials.settings()
+        if (standing := self.standing()) is None:
+            return comparable(settings)
+        enough = [each for each in settings if not each.pruned and len(each.finished) >= standing.first]
+        left = [each for each in enough if each.number in standing.rivals] or enough
+        return left or comparable(settings)
+
+    def ranked_settings(self) -> list[Setting]:
+        """Return the comparable settings from the best to the worst. In a race, those that are out follow."""
+        ranked = sorted(self.comparable_settings(), key=self.rank_setting)
+        if self.race is None:
+            return ranked
+        numbers = {setting.number for setting in ranked}
+        out = [each for each in self._trials.settings() if each.finished and each.number not in numbers]
+        return [*ranked, *sorted(out, key=self.rank_setting)]
 
     def _own_settings(self) -> list[Setting]:
         return [setting for setting in self._trials.settings() if setting.asked and not setting.imported]
@@ -182,7 +234,7 @@ class StudyReader:
         self._refresh()
         if not self.replicated:
             return self._best_of_single(but)
-        settings = comparable(self._trials.settings())
+        settings = self.comparable_settings()
         return min((each for each in settings if each.number != but), key=self.rank_setting, default=None)
 
     def _best_of_single(self, but: int | None) -> Setting | None:
@@ -198,7 +250,7 @@ class StudyReader:
             best = self.best_setting()
             return [best] if best else []
         if self.replicated:
-            settings = comparable(self.settings())
+            settings = self.comparable_settings()
         else:
             complete = (trial for trial in self.trials() if trial.state == TrialState.COMPLETE)
             settings = [Setting(trial.number, trial, {0: trial}) for trial in complete]

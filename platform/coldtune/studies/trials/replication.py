@@ -2,12 +2,12 @@
 
 Replicates 1, 2, ... of a setting are enqueued when replicate 0 is asked, by the driver that asks it. So no two drivers
 enqueue the same training. The leading driver adds what is missing when it opens the study, because the study may have
-been given more replicates.
+been given more replicates. In a race, the leading driver enqueues the trainings before the next look.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from optuna.study import Study
@@ -26,8 +26,8 @@ def configure(space: Space, trial: FrozenTrial | Trial) -> TrialConfig:
     return with_replicate(space.resolve(trial.params), 0 if place is None else place[1])
 
 
-def enqueue_replicates(study: Study, setting: Setting, point: Mapping[str, Any], replicates: int) -> None:
-    """Enqueue the replicates that a setting does not have yet."""
-    for replicate in range(1, replicates):
+def enqueue_replicates(study: Study, setting: Setting, point: Mapping[str, Any], replicates: Iterable[int]) -> None:
+    """Enqueue those of some replicates that a setting does not have yet."""
+    for replicate in replicates:
         if replicate not in setting.trials:
             study.enqueue_trial(dict(point), user_attrs=attributes_of_replicate(setting.number, replicate))

@@ -17,6 +17,7 @@ from coldtune.config import parse, plain
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import difference
 from coldtune.studies.space.space import Space
+from coldtune.studies.spec.replicates import check_same_race
 from coldtune.studies.spec.study import StudySpec, describe_conflict
 from coldtune.studies.storage.optuna_private import queued_point
 from coldtune.studies.storage.record import StudyRecord, TrialRecord, attributes_of_enqueued, imported, write_study
@@ -76,8 +77,12 @@ def set_up(study: Study, spec: StudySpec, space: Space, imports: Imports, finger
 
 def check_spec(study: Study, spec: StudySpec) -> None:
     """Raise ValueError with the differences if the storage holds another study of this name."""
-    stored = StudyRecord.of(study).spec
-    if stored is not None and (differences := spec.differences(parse(StudySpec, stored))):
+    written = StudyRecord.of(study).spec
+    if written is None:
+        return
+    stored = parse(StudySpec, written)
+    check_same_race(study.study_name, spec.race, stored.race, stored.replicates)
+    if differences := spec.differences(stored):
         raise ValueError(describe_conflict(study.study_name, "its storage", differences))
 
 

@@ -1,0 +1,134 @@
+"""The settings of a study as verdicts see them: names, trainings with the influences of their images, and the base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from coldtune.metrics import Judgement
+from coldtune.studies.search.sampler import listed_points
+from coldtune.studies.space.config import VARIANT
+from coldtune.studies.space.space import Space
+from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.storage.record import TrialRecord
+from coldtune.studies.storage.settings import Setting
+from coldtune.studies.trials.replication import configure
+from coldtune.verdicts import Family, Training
+from coldtune.verdicts import Setting as Judgeable
+
+
+@dataclass(frozen=True)
+class JudgeableSettings:
+    """The settings of a study that take part in its comparisons.
+
+    Attributes:
+        names: By number of a setting, its name in sentences.
+        settings: The settings with their finished trainings.
+        members: The names of all settings, also of points of a list that were not asked yet.
+        base: The name of the base, or of the first variant. None if it was not asked yet.
+    """
+
+    names: Mapping[int, str]
+    settings: tuple[Judgeable, ...]
+    members: tuple[str, ...]
+    base: str | None
+
+    def families(self, kinds: Sequence[str]) -> tuple[Family, ...]:
+        """Return the families of these kinds. There is no family "base" before the base was asked."""
+        families = [Family("base", self.members, self.base)] if "base" in kinds and self.base is not None else []
+        return (*families, *([Family("best", self.members)] if "best" in kinds else []))
+
+
+class SettingsJudge:
+    """Gathers the trainings of a study's settings. Each judgement is read from the store only once.
+
+    Args:
+        local_folder: Returns the local folder of an address in a trial's record.
+    """
+
+    def __init__(self, spec: StudySpec, space: Space, local_folder: Callable[[str], Path]) -> None:
+        self._spec, self._space, self._local_folder = spec, space, local_folder
+        self._trainings: dict[int, Training] = {}  # by trial number
+        self._points: list[dict[str, Any]] | None = None
+
+    def gather(self, settings: Sequence[Setting], replicates: int) -> JudgeableSettings:
+        """Return the settings of a study that take part in its comparisons.
+
+        Args:
+            settings: All settings of the study.
+            replicates: The trainings that each setting has in the end. An imported setting needs all of them.
+
+        Raises:
+            KeyError: If a trial was judged by a version that stored no judgement.
+            OSError: If a judgement cannot be read.
+            ValueError: If a judgement is no longer in the store, or the metric has no numbers for each image.
+        """
+        part = [each for each in settings if each.asked]
+        part = [each for each in part if not each.imported or len(each.finished) >= replicates]
+        names = {setting.number: name_of(setting) for setting in part}
+        base = self._base_point()
+        return JudgeableSettings(
+            names,
+            tuple(_alike([self._judgeable(each, names[each.number], replicates) for each in part])),
+            (*names.values(), *self._not_asked(part)),
+            next((names[setting.number] for setting in part if dict(setting.point) == base), None),
+        )
+
+    def _judgeable(self, setting: Setting, name: str, replicates: int) -> Judgeable:
+        missing = ""
+        for state, word in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed")):
+            if ended := setting.in_state(state):
+                missing = f"{word} ({len(ended)} of {replicates})"
+                break
+        if setting.finished and not setting.pruned:
+            missing = ""
+        trainings = [self._training(trial) for trial in setting.finished.values()]
+        return Judgeable(name, () if missing else tuple(trainings), missing)
+
+    def _training(self, trial: FrozenTrial) -> Training:
+        if trial.number not in self._trainings:
+            record = TrialRecord.of(trial)
+            self._trainings[trial.number] = Training.of(
+                Judgement.load(self._local_folder(record.measured["sampled"])),
+                self._spec.objective.metric,
+                configure(self._space, trial).training.seed,
+                str(record.checkpoint),
+            )
+        return self._trainings[trial.number]
+
+    def _base_point(self) -> dict[str, Any]:
+        variants = list(self._space.config.variants)
+        return {VARIANT: variants[0]} if self._space.size is not None else dict(self._space.first)
+
+    def _not_asked(self, settings: Sequence[Setting]) -> list[str]:
+        """Return names for the points of a list that were not asked yet. They belong to the family from the start."""
+        if self._points is None:
+            self._points = listed_points(self._space, self._spec.search, self._spec.seed) or []
+        asked = [dict(setting.point) for setting in settings]
+        missing = [point for point in self._points if point not in asked]
+        return [str(point.get(VARIANT, f"point {number}")) for number, point in enumerate(missing)]
+
+
+def name_of(setting: Setting) -> str:
+    """Return the name of a setting in sentences: that of its variant, if nothing else varies."""
+    point = setting.point
+    if list(point) == [VARIANT] and setting.promoted_from is None:
+        return str(point[VARIANT])
+    return f"setting {setting.number}"
+
+
+def _alike(settings: list[Judgeable]) -> list[Judgeable]:
+    """Take the reference as fixed for all trainings, if it is for some. Judgements of earlier versions took it so."""
+    if all(training.reference_influences is not None for setting in settings for training in setting.trainings):
+        return settings
+    return [
+        replace(
+            setting,
+            trainings=tuple(replace(each, reference_influences=None, pairs=None) for each in setting.trainings),
+        )
+        for setting in settings
+    ]
