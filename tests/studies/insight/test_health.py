@@ -226,3 +226,4 @@ def test_check_trainings_unequal_numbers_are_counted_at_the_end(make_space: Make
     assert "1 with 1 and 3 with 3" in finding.sentence
     assert "--replicates 3" in finding.advice
     assert list(check_trainings(dataclasses.replace(uneven, running=True))) == []
+    assert list(check_trainings(dataclasses.replace(uneven, race=True))) == []

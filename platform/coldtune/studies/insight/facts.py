@@ -68,6 +68,7 @@ class StudyFacts:
         distributions: The distribution of each short name that varies, whether or not it has a single value.
         searched: Whether the study chooses its points. A list of variants and a grid choose nothing.
         replicated: Whether settings have several trainings, so that numbers mean settings and not trials.
+        race: Whether settings get unequal numbers of trainings by plan.
         rung_metric: The metric at rungs.
         steps: The steps of the rungs.
         pruned: The numbers of the pruned trials or settings that were not promoted.
@@ -86,6 +87,7 @@ class StudyFacts:
     distributions: Mapping[str, BaseDistribution] = field(default_factory=dict)
     searched: bool = True
     replicated: bool = False
+    race: bool = False
     rung_metric: str = "kid"
     steps: tuple[int, ...] = ()
     pruned: tuple[int, ...] = ()
@@ -157,6 +159,7 @@ def observe(reader: StudyReader, home: Path) -> StudyFacts:
         distributions=dict(space.distributions),
         searched=space.size is None and spec.search.algorithm != "grid",
         replicated=reader.replicated,
+        race=spec.race is not None,
         rung_metric=str(rungs.get("metric", "kid")),
         steps=tuple(rungs.get("steps", ())),
         pruned=_pruned(reader),

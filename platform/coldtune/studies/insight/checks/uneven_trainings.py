@@ -10,9 +10,9 @@ from coldtune.studies.insight.facts import StudyFacts
 
 
 def check_trainings(facts: StudyFacts) -> Iterator[HealthCheck]:
-    """Find studies that have ended, and whose settings have unequal numbers of finished trainings."""
+    """Find studies that have ended, and whose settings have unequal numbers of trainings without being raced."""
     counts = Counter(len(setting.values) for setting in facts.settings)
-    if facts.running or not facts.replicated or len(counts) < 2:
+    if facts.running or facts.race or not facts.replicated or len(counts) < 2:
         return
     shown = listed([f"{number} with {count}" for count, number in sorted(counts.items())])
     most = max(counts)
