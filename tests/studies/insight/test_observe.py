@@ -34,7 +34,7 @@ def home(digits_home: Path, tmp_path: Path) -> Path:
     shutil.copytree(digits_home / "data", tmp_path / "data")
     (tmp_path / "space.yaml").write_text(f"{SPACE}search: {{algorithm: random}}\n")
     dataset = Dataset.open(prepared(tmp_path, "digits")[0])
-    spec = build_spec("made", tmp_path / "space.yaml", settings=["rungs.steps=[100]"])
+    spec = build_spec("made", tmp_path / "space.yaml", settings=["rungs.steps=[100]", "sampler.num_steps=10"])
     space, trial = Space(spec.space, spec.base, dataset.image_shape), parse_trial(spec.base)
     protocol = plain(resolve(trial.protocol, build_extractor("digits"), dataset, trial.task))
     folder = StudyFolder(tmp_path, "made")
