@@ -27,6 +27,7 @@ ROOMS = (
     "estimate",  # what a study would cost
     "preflight",  # options and checks
     "designs",  # ablation designs
+    "insight",  # importance and health checks
     "progress",  # what people see
     "execution",  # Ray
 )

@@ -37,6 +37,8 @@ def restore(name: str, file: str, content: Content, *says: str, **more: object) 
 
 
 ROWS: list[Row] = [
+    # --- importance
+    command("importance-unknown-study", "importance nosuch", ["study nosuch: not in {home} (there are: none)"]),
     # --- grid
     command("grid-unknown-study", "grid nosuch --rows T", says=["nosuch", "{home}"]),
     command("grid-no-key", "grid nosuch", says=["--rows KEY", "--columns KEY"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_cli_help_lists_every_command(capsys: pytest.CaptureFixture[str]):
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     for command in cli.COMMANDS:
-        assert f"\n    {command.__name__.rpartition('.')[2]} " in shown
+        assert re.search(rf"\n    {command.__name__.rpartition('.')[2]}\s", shown)
 
 
 def test_study_show_unknown_study_is_refused_with_the_known_studies(tmp_path, capsys: pytest.CaptureFixture[str]):

@@ -18,6 +18,7 @@ from coldtune.cli import (
     export,
     gallery,
     grid,
+    importance,
     presets,
     rerun,
     restore,
@@ -32,6 +33,7 @@ from coldtune.cli.entry import make_console, run
 COMMANDS = (
     study,
     ablate,
+    importance,
     watch,
     evaluate,
     grid,

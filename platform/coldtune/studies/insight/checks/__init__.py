@@ -1,0 +1,1 @@
+"""The health checks: a file for each check."""
