@@ -194,6 +194,7 @@ class Row:
         note: The reason why it failed or was pruned, and its relation to other trials.
         best: True if it is the best, or not beaten in all objectives by another.
         as_good_as_best: True if it is the best, or cannot be told apart from the best.
+        p_value: The p-value of its comparison, adjusted by Holm. A line below the table names the comparison.
         repeat: The commands that repeat its finished trials.
     """
 
@@ -208,6 +209,7 @@ class Row:
     note: str = ""
     best: bool = False
     as_good_as_best: bool = False
+    p_value: float | None = None
     repeat: tuple[str, ...] = ()
 
 

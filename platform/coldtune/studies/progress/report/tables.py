@@ -18,7 +18,7 @@ _DERIVED = ("fid_sampled", "fid_reach")  # columns of tables that repeat other m
 def results_table(content: StudyContent) -> Table:
     """Return the table of trials or settings, from the best on."""
     table = content.table
-    grid = build_grid(table.rows, table.best, table.columns, table.what, table.bold)
+    grid = build_grid(table.rows_with_p_values, table.best, table.columns, table.what, table.bold, table.notes)
     cells = {row.number: line for row, line in zip(grid.rows, grid.cells, strict=True)}
     bold = table.bold or table.best
     rows = tuple(TableRow(tuple(cells[row.number]), row.number in bold) for row in content.rows)
@@ -73,6 +73,7 @@ def _number_row(content: StudyContent, row: TrialRow) -> Row:
         note=row.note,
         best=row.number in table.best,
         as_good_as_best=row.number in (table.bold or table.best),
+        p_value=table.judged.p_values.get(row.number),
         repeat=tuple(repeat_command(content, reader.label(trial.number)) for trial in finished),
     )
 
