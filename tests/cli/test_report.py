@@ -229,13 +229,13 @@ def test_report_of_a_design_with_few_trainings_gives_no_verdict(study, report) -
 
 def test_report_of_replicates_has_the_verdicts_and_every_training(study, report, tmp_path: Path) -> None:
     folder, ledger = study(
-        "base: digits-quick\nvariants: {a: {}, <b>: {training.lr: 2.0e-3}}\n", replicates=3, trials=2
+        "base: digits-quick\nvariants: {a: {}, <i>: {training.lr: 2.0e-3}}\n", replicates=3, trials=2
     )
     protocol = made_up.protocol_of(folder.home)
     while ledger.wanted(2) > 0:
         asked = ledger.ask(2)
         assert asked is not None
-        fid = {"a": 1.0, "<b>": 5.0}[asked.point["variant"]] + 0.1 * asked.replicate
+        fid = {"a": 1.0, "<i>": 5.0}[asked.point["variant"]] + 0.1 * asked.replicate
         judged = tmp_path / "judged" / asked.label
         judged.mkdir(parents=True)
         influence = 1e-3 * torch.randn(300, generator=torch.Generator().manual_seed(asked.number), dtype=torch.float64)
@@ -244,10 +244,10 @@ def test_report_of_replicates_has_the_verdicts_and_every_training(study, report,
         told = made_up.outcome(folder.home, fid, measured={"sampled": str(judged)}, checkpoint=f"train/{asked.number}")
         ledger.complete(asked.number, told)
     tree = json.loads(report(folder, "json"))
-    assert any(sentence.startswith("<b> is worse than a: FID 4.0") for sentence in tree["answer"])
+    assert any(sentence.startswith("<i> is worse than a: FID 4.0") for sentence in tree["answer"])
     assert tree["headline"]["rows"][0]["label"] == "a (base)"
     assert tree["headline"]["rows"][0]["each"] == [pytest.approx(1.0 + 0.1 * r) for r in range(3)]
-    assert "<b>" not in report(folder).replace("<b>note", "")
+    assert "<i>" not in report(folder)
 
 
 def test_report_shows_the_measurement_on_test(study, report) -> None:
