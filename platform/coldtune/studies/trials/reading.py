@@ -194,24 +194,6 @@ class StudyReader:
     def _own_settings(self) -> list[Setting]:
         return [setting for setting in self._trials.settings() if setting.asked and not setting.imported]
 
-    def trainings(self, trials: int) -> int:
-        """Return how many trials there are in all, if the study has `trials` settings and prunes no more of them.
-
-        In a race, it is the most that there can be.
-        """
-        if not self.replicated:
-            return trials
-        asked = self._own_settings()
-        missing = sum(self._may_come(setting) for setting in asked)
-        return self.ended() + missing + max(0, trials - len(asked)) * self.replicates
-
-    def _may_come(self, setting: Setting) -> int:
-        """Return how many trainings of a setting may still end."""
-        standing = self.standing()
-        if standing is None or standing.standing.over or standing.is_decided(setting.number):
-            return self.missing(setting)
-        return len(setting.open_in_race(self.replicates, self.replicates)) + len(setting.running())
-
     def retried(self) -> dict[int, int]:
         """Return the failed trials that are asked again: the number of the new trial, by that of the failed trial."""
         self._refresh()
