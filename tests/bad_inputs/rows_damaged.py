@@ -59,6 +59,7 @@ DEEP = "[" * 100_000
 ROWS: list[Row] = [
     # --- spec.yaml
     on_study("spec-missing-show", remove("spec.yaml"), "study show {study}", [SPEC, "no such file", RESTORE]),
+    on_study("spec-missing-report", remove("spec.yaml"), "report {study} -o {dir}/r.html", [SPEC, "no such file"]),
     on_study("spec-missing-importance", remove("spec.yaml"), "importance {study}", [SPEC, "no such file", RESTORE]),
     on_study("spec-zeros-show", put("spec.yaml", bytes(300)), "study show {study}", [SPEC, "zero bytes", RESTORE]),
     on_study("spec-latin-show", put("spec.yaml", b"job: gr\xf6\xdfe\n"), "study show {study}", [SPEC, "UTF-8"]),

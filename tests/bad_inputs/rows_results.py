@@ -1,4 +1,4 @@
-"""Commands on finished trials: `coldtune grid`, `rerun`, `restore` and `export`."""
+"""Commands on finished trials: `coldtune grid`, `report`, `rerun`, `restore` and `export`."""
 
 from __future__ import annotations
 
@@ -56,6 +56,19 @@ ROWS: list[Row] = [
     command("grid-output-not-png", "grid x --rows T -o {dir}/g.jpg", says=["{dir}/g.jpg", ".png"]),
     command("grid-output-nowhere", "grid x --rows T -o {dir}/a/b.png", says="{dir}/a/b.png"),
     command("grid-output-proc", "grid x --rows T -o /proc/x.png", says="/proc/x.png"),
+    # --- report
+    command("report-nothing", "report", says="STUDY"),
+    command("report-unknown-study", "report nosuch -o {dir}/r.html", says=["nosuch", "{home}"]),
+    command("report-format", "report x --format pdf", says=["--format", "pdf", "html", "json"]),
+    command("report-ending", "report x -o {dir}/r.pdf", says=["{dir}/r.pdf", ".html", "--format"]),
+    command("report-no-ending", "report x -o {dir}/r", says=["{dir}/r", "--format"]),
+    command("report-output-exists", "report x -o {dir}/r.html", says=["{dir}/r.html", "--overwrite"],
+            files={"r.html": "mine"}),
+    command("report-output-folder", "report x -o {dir} --format md --overwrite", says=["--output", "{dir}"]),
+    command("report-output-nowhere", "report x -o {dir}/a/r.html", says="{dir}/a/r.html"),
+    command("report-output-proc", "report x -o /proc/r.html", says="/proc/r.html"),
+    command("report-live-json", "report x -o {dir}/r.json --live", says=["--live", "html"]),
+    on_trial("report-equal-within", "report {study} -o {dir}/r.html --equal-within -1", "--equal-within -1"),
     # --- rerun
     command("rerun-nothing", "rerun", says="RUN"),
     command("rerun-unknown", "rerun nosuch", says=["nosuch", "no such run"]),

@@ -20,6 +20,7 @@ from coldtune.cli import (
     grid,
     importance,
     presets,
+    report,
     rerun,
     restore,
     store,
@@ -32,6 +33,7 @@ from coldtune.cli.entry import make_console, run
 
 COMMANDS = (
     study,
+    report,
     ablate,
     importance,
     watch,

@@ -65,6 +65,7 @@ def _draw(options: argparse.Namespace, console: Console) -> int:
 
     from coldtune.cli import grid_cells as cells
     from coldtune.studies.trials.reading import find_dataset, read_study
+    from coldtune.studies.trials.stored_images import originals
 
     reader = read_study(folder)
     names = {flag: cells.find_key(reader.space, f"--{flag}", key) for flag, key in _keys(options).items()}
@@ -74,7 +75,7 @@ def _draw(options: argparse.Namespace, console: Console) -> int:
     choices = cells.choose(reader, groups["rows"], groups["columns"])
     protocol = cells.protocol_of(folder.name, (choice for row in choices for choice in row))
     dataset = find_dataset(folder, reader.spec, folder.start()["fingerprint"])
-    clean = cells.originals(dataset, protocol, options.images)
+    clean = originals(dataset, protocol, options.images)
     if options.difference and clean is None:
         raise ValueError(f"--difference: study {folder.name} generates images, so there are no originals")
     axes = tuple(cells.axis(names.get(flag), groups[flag]) for flag in ("rows", "columns"))
@@ -158,13 +159,13 @@ class _Drawing:
         return Matrix(rows, columns, cells, across, Text(self._title(animate), self._foot(animate), self.scale), lead)  # type: ignore[arg-type]
 
     def _images(self, choice: Choice) -> tuple[Tensor | None, str]:
-        from coldtune.cli.grid_cells import sampled_images
+        from coldtune.studies.trials.stored_images import sampled_images
 
         return (None if choice.trial is None else sampled_images(self.reader, choice.trial, self.count)), ""
 
     def _paths(self) -> list[list[list[tuple[Tensor | None, str]]]]:
         """Return by frame the iterates of each cell. Shorter paths stand still, so that all end together."""
-        from coldtune.cli.grid_cells import sampling_path
+        from coldtune.studies.trials.stored_images import sampling_path
 
         paths = [[sampling_path(self.reader, c.trial, self.count) if c.trial else [] for c in row]
                  for row in self.choices]  # fmt: skip

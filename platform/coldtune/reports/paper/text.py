@@ -39,8 +39,8 @@ def markdown(filled: FilledTable) -> str:
     """Return the table as GitHub's Markdown, with the lines below it as a list."""
     heads = ["Dataset", *(column.title for column in filled.table.columns)]
     lines = [_line(heads), _line([":--", *("--:" for _ in filled.table.columns)])]
-    lines += [_line([label, *map(str, cells)]) for label, cells in _rows(filled)]
-    foot = [f"- {head}: {text}" for head, text in _foot(filled)]
+    lines += [_line([label, *map(str, cells)]) for label, cells in rows_of(filled)]
+    foot = [f"- {head}: {text}" for head, text in foot_of(filled)]
     return "\n".join([f"**{filled.heading}**", "", *lines, "", *foot, ""])
 
 
@@ -60,13 +60,13 @@ def latex(filled: FilledTable) -> str:
             first += count
         heads = [latex_line(above), " ".join(rules), *heads]
     body: list[str] = []
-    for label, cells in _rows(filled):
+    for label, cells in rows_of(filled):
         body += [r"\midrule"] if label == next(iter(filled.papers())) else []
         body.append(latex_line([tex(label), *(tex(cell.value) for cell in cells)]))
         if any(cell.interval for cell in cells):
             small = [rf"{{\scriptsize {tex(cell.interval)}}}" if cell.interval else "" for cell in cells]
             body.append(latex_line(["", *small]))
-    notes = [rf"\emph{{{tex(head)}:}} {tex(text)}\par" for head, text in _foot(filled)]
+    notes = [rf"\emph{{{tex(head)}:}} {tex(text)}\par" for head, text in foot_of(filled)]
     tabular = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", *heads, r"\midrule", *body, r"\bottomrule"]
     return "\n".join(
         [
@@ -107,7 +107,7 @@ class TerminalTable:
         fitting = [x for x in layouts if console.measure(x, options=everything).maximum <= options.max_width]
         yield [*fitting, layouts[-1]][0]
         foot = Table.grid(padding=(0, 2))
-        for head, text in _foot(self.filled):
+        for head, text in foot_of(self.filled):
             foot.add_row(Text(head, style="dim"), Text(text, style="dim", overflow="fold"))
         yield foot
 
@@ -121,14 +121,14 @@ class TerminalTable:
             group = column.group
             head = f"{above}\n{column.short}" if grouped else column.short
             table.add_column(head, justify="right", no_wrap=True)
-        for label, cells in _rows(self.filled):
+        for label, cells in rows_of(self.filled):
             ours = label == self.filled.ours
             lines = [f"{cell.value}\n{cell.interval}".rstrip() for cell in cells]
             table.add_row(label, *lines, style="bold" if ours else "")
         return table
 
     def _turned(self) -> Table:
-        rows = list(_rows(self.filled))
+        rows = list(rows_of(self.filled))
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("")
         for label, _ in rows:
@@ -138,7 +138,8 @@ class TerminalTable:
         return table
 
 
-def _rows(filled: FilledTable) -> Iterator[tuple[str, list[Printed]]]:
+def rows_of(filled: FilledTable) -> Iterator[tuple[str, list[Printed]]]:
+    """Yield the label and the cells of each row: the measurements, then the numbers of the paper."""
     columns = filled.table.columns
     cells = zip(columns, filled.cells, strict=True)
     yield (
@@ -167,7 +168,7 @@ def _printed(column: PaperColumn, figure: float | None) -> Printed:
     return Printed(MISSING if figure is None else f"{figure:.{_DECIMALS[column.metric]}f}")
 
 
-def _foot(filled: FilledTable) -> list[tuple[str, str]]:
+def foot_of(filled: FilledTable) -> list[tuple[str, str]]:
     """Return the lines below: the given notes, the protocol, the origin of the paper's numbers, and missing values."""
     protocol = filled.protocol
     lines = list(filled.foot)

@@ -24,13 +24,14 @@ from coldtune.verdicts.estimate import Difference, Pair, contrast
 from coldtune.verdicts.levels import LEAST, Plan, per_comparison
 from coldtune.verdicts.trainings import Panel, Setting, Training
 
-_HEADS = {
+HEADS = {
     "effect": "effects",
     "step": "taken back one after the other",
     "alone": "alone on the base",
     "whole": "together",
     "interaction": "interactions",
 }
+"""The headings of the groups of effects."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,15 @@ class EstimatedEffect:
     difference: Difference | None = None
     interval: Interval | None = None
     problem: str = ""
+
+    def cells(self) -> tuple[str, str]:
+        """Return the difference and its interval as text, or why there is none."""
+        if self.difference is None:
+            return "", self.problem
+        if self.interval is None:
+            return f"{self.difference.value:.3g}", ""
+        value, low, high = rounded(self.interval)
+        return value, f"[{low}, {high}]"
 
 
 @dataclass(frozen=True)
@@ -68,23 +78,24 @@ class EffectReport:
         """Return the effects as a table for a terminal."""
         heads = (Column("effect", overflow="fold"), Column(label(self.metric), justify="right"), "95 % CI")
         table = Table(*heads, box=box.SIMPLE_HEAD)
-        for group, rows in self._groups().items():
-            table.add_row(Text(_HEADS[group], style="bold"))
+        for group, rows in self.groups().items():
+            table.add_row(Text(HEADS[group], style="bold"))
             for row in rows:
-                table.add_row(*(Text(cell) for cell in ("  " + row.effect.name, *_cells(row))))
+                table.add_row(*(Text(cell) for cell in ("  " + row.effect.name, *row.cells())))
         return table
 
     def markdown(self) -> str:
         """Return the effects as a table in Markdown, with the notes below it."""
         lines = [f"| effect | {label(self.metric)} | 95 % CI |", "|:--|--:|:--|"]
-        for group, rows in self._groups().items():
-            lines.append(f"| **{_HEADS[group]}** | | |")
+        for group, rows in self.groups().items():
+            lines.append(f"| **{HEADS[group]}** | | |")
             lines += [
-                "| " + " | ".join((_escaped(row.effect.name), *map(_escaped, _cells(row)))) + " |" for row in rows
+                "| " + " | ".join((_escaped(row.effect.name), *map(_escaped, row.cells()))) + " |" for row in rows
             ]
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
 
-    def _groups(self) -> dict[str, list[EstimatedEffect]]:
+    def groups(self) -> dict[str, list[EstimatedEffect]]:
+        """Return the effects by their group, a key of `HEADS`."""
         groups: dict[str, list[EstimatedEffect]] = {}
         for row in self.rows:
             groups.setdefault(row.effect.group, []).append(row)
@@ -238,15 +249,6 @@ def _notes_of_intervals(rows: Sequence[EstimatedEffect], family: int, looks: int
     adjusted = f"{family} effect{'s' * (family > 1)}{f' and {looks} looks' if looks > 1 else ''}"
     over = "trainings and images" if with_images else "trainings"
     return [*notes, f"Intervals are over {over}, with {least} trainings of each arm, adjusted for {adjusted}"]
-
-
-def _cells(row: EstimatedEffect) -> tuple[str, str]:
-    if row.difference is None:
-        return "", row.problem
-    if row.interval is None:
-        return f"{row.difference.value:.3g}", ""
-    value, low, high = rounded(row.interval)
-    return value, f"[{low}, {high}]"
 
 
 def _escaped(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -87,17 +87,27 @@ def _size(space: Space) -> str:
 
 
 def _space_table(space: Space) -> Table:
-    table = _folding_table("key", "in tables", "values", "only where")
+    table = _folding_table(*SPACE_HEADS)
+    for row in describe_space(space):
+        table.add_row(*row)
+    return table
+
+
+SPACE_HEADS = ("key", "in tables", "values", "only where")
+"""The headings of the rows of `describe_space`."""
+
+
+def describe_space(space: Space) -> Iterator[tuple[str, str, str, str]]:
+    """Yield for each key of a space its path, its name in tables, its values, and where it has an effect."""
     if space.config.variants:
-        table.add_row(VARIANT, VARIANT, ", ".join(space.config.variants), "")
+        yield VARIANT, VARIANT, ", ".join(space.config.variants), ""
     for path, vary in space.config.vary.items():
         where = ", ".join(f"{key} is {' or '.join(map(write_value, values))}" for key, values in vary.when.items())
-        table.add_row(path, short_name(path), _values(vary), where)
+        yield path, short_name(path), _values(vary), where
     for path, derive in space.config.derive.items():
-        table.add_row(path, short_name(path), f"derived: holds {derive.hold} at {space.targets[path]:.3g}", "")
+        yield path, short_name(path), f"derived: holds {derive.hold} at {space.targets[path]:.3g}", ""
     for name, bound in space.config.constrain.items():
-        table.add_row(name, "", f"kept {bound}", "")
-    return table
+        yield name, "", f"kept {bound}", ""
 
 
 def _values(vary: Vary) -> str:

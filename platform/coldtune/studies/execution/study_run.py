@@ -34,6 +34,7 @@ from coldtune.studies.progress.mlflow_runs import MlflowRuns
 from coldtune.studies.progress.opening import print_resources
 from coldtune.studies.progress.overhead import WallTime
 from coldtune.studies.progress.reconcile import is_wrapped_up
+from coldtune.studies.progress.report.log import log_report
 from coldtune.studies.progress.results import describe_results
 from coldtune.studies.progress.table import build_table
 from coldtune.studies.progress.terminal import View, find_best
@@ -167,6 +168,7 @@ class _StudyRun:
         table = build_table(ledger, equal_within=checked.options.equal_within)
         for path in table.write(checked.folder.path):
             self.runs.parent.artifact(path)
+        log_report(checked.folder, ledger, self.runs.parent, checked.options.equal_within)
         self.runs.finished(describe_results(ledger, table))
 
     def end_without_ray(self, own_cluster: bool, reason: str) -> None:

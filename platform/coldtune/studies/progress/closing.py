@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from rich.console import Console
 from rich.text import Text
 
@@ -16,19 +16,17 @@ from coldtune import tracking
 from coldtune.environment import coldtune_command
 from coldtune.faults import describe_error
 from coldtune.studies.preflight.checks import Checked
-from coldtune.studies.progress.results import print_results
+from coldtune.studies.progress.results import describe_ended, print_results
 from coldtune.studies.progress.table import StudyTable, build_table
-from coldtune.studies.progress.text import print_line
+from coldtune.studies.progress.text import describe_failed, print_line
 from coldtune.studies.storage.backends import dashboard_command
-from coldtune.studies.storage.record import StudyRecord, TrialRecord, promoted_from
+from coldtune.studies.storage.record import StudyRecord, promoted_from
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.tracking import Target, mlflow_name
 from coldtune.tracking.spool import STUDY, Spool
 
 _COLUMNS = ("sampled/fid", "direct/fid", "sampled/nfe", "seconds/saved")
 """The metrics that MLflow's list of trials shows beside the objectives. They are few, because the parameters follow."""
-
-_MAX_REASON = 300  # characters of a trial's reason
 
 _MORE_REPLICATES = 2  # how many further trainings the command for more trainings suggests
 
@@ -44,13 +42,15 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
     table = build_table(ledger, () if finished else ledger.running(), checked.options.equal_within)
     print_results(console, ledger, table)
     written = _write_table(console, table, checked, finished)
-    ended, done = ledger.ended(), describe_ended(checked, ledger)
+    ended, done = ledger.ended(), describe_ended(checked.trials, ledger)
     if others := ledger.lease.others():
         running = ", ".join(map(str, others))
         console.print(Text(f"{done}; goes on: {running}"), soft_wrap=True)
     if failed := ledger.failed():
         name = ledger.label(failed[-1].number)
-        _print_failed(console, failed, name, ended, ended_in_vain(checked, ledger))
+        in_vain = ended_in_vain(checked, ledger)
+        text = describe_failed(failed, name, ended, in_vain)
+        console.print(Text(text, style="red" if in_vain else "yellow"), soft_wrap=True)
     if not finished:
         console.print(Text(f"interrupted with {done}; nothing is lost", style="yellow"))
         print_resume(console, checked)
@@ -64,17 +64,6 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
         print_line(console, "more settings" if ledger.replicated else "more trials", more)
     if finished and ledger.best() is not None and ledger.race is None:
         print_line(console, "more trainings", _replicate_command(checked, ledger))
-
-
-def describe_ended(checked: Checked, ledger: Ledger) -> str:
-    """Return how many trials of a study have ended, or how many settings and trainings."""
-    if not ledger.replicated:
-        return f"{ledger.finished()} of {checked.trials} trials ended"
-    if ledger.race is not None:
-        most = checked.trials * ledger.replicates
-        return f"{ledger.ended()} of at most {most} trainings of a race between {checked.trials} settings ended"
-    trainings = ledger.trainings(checked.trials)
-    return f"{ledger.finished()} of {checked.trials} settings ended, {ledger.ended()} of {trainings} trainings"
 
 
 def ended_in_vain(checked: Checked, ledger: Ledger) -> bool:
@@ -92,15 +81,6 @@ def _write_table(console: Console, table: StudyTable, checked: Checked, finished
         text = f"the table was not written to {checked.folder.path}: {describe_error(error)}"
         console.print(Text(text, style="yellow"), soft_wrap=True)
         return []
-
-
-def _print_failed(console: Console, failed: Sequence[FrozenTrial], name: str, ended: int, none_finished: bool) -> None:
-    """Print how many trials failed, and why the last of them did, which people know by `name`."""
-    last = TrialRecord.of(failed[-1])
-    reason = (last.reason.splitlines() or ["no reason known"])[0][:_MAX_REASON]
-    none = "none finished, and " if none_finished else ""
-    text = f"{none}{len(failed)} of {ended} trials failed; the last one, trial {name}: {reason}"
-    console.print(Text(text, style="red" if none_finished else "yellow"), soft_wrap=True)
 
 
 def print_resume(console: Console, checked: Checked) -> None:

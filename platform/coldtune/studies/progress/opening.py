@@ -19,6 +19,7 @@ from coldtune.studies.preflight.checks import Checked
 from coldtune.studies.progress.text import metric_name, print_line
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.pruning_checks import describe_rungs
+from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.record import StudyRecord
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.studies.trials.promotion import queued_promotions
@@ -57,10 +58,11 @@ def _lines(checked: Checked, ledger: Ledger, uri: str) -> Iterator[tuple[str, st
     yield from describe_table(spec)
     yield from describe_design(spec)
     interrupted = [ledger.label(number) for number in ledger.interrupted()]
+    asks = describe_asked(spec, space, checked.trials, checked.replicates)
     if ledger.replicated:
-        yield "asks", f"{_asks(checked)}{_trained_before(checked, ledger, interrupted)}"
+        yield "asks", f"{asks}{_trained_before(checked, ledger, interrupted)}"
     else:
-        yield "asks", _asks(checked) + _asked_before(checked.trials, ledger.finished(), interrupted)
+        yield "asks", asks + _asked_before(checked.trials, ledger.finished(), interrupted)
     if (queued := queued_promotions(ledger)) and ledger.finished() + queued > checked.trials:
         more = f"--trials {ledger.finished() + queued}"
         yield "queued", f"{queued} promoted {'trial waits' if queued == 1 else 'trials wait'}; {more} runs what waits"
@@ -76,17 +78,22 @@ def _lines(checked: Checked, ledger: Ledger, uri: str) -> Iterator[tuple[str, st
     yield "writes", _writes(checked, uri)
 
 
-def _asks(checked: Checked) -> str:
-    spec, space = checked.spec, checked.space
+def describe_asked(spec: StudySpec, space: Space, trials: int, replicates: int) -> str:
+    """Return what a study asks: its variants, or the keys over which it searches.
+
+    Args:
+        trials: How many trials or settings the study shall have.
+        replicates: The trainings of each setting.
+    """
     if space.size is not None:
         listed = ", ".join(space.config.variants)
-        each = "" if checked.replicates > 1 else ", each once"
+        each = "" if replicates > 1 else ", each once"
         return f"{space.size} variants{each}: {listed}" if space.size > 1 else f"1 variant: {listed}"
     varied = ", ".join(short_name(path) for path in space.config.vary)
     base = space.config.base if isinstance(space.config.base, str) else "an inline base"
     search = f"{spec.search.algorithm.upper()}, seed {spec.seed}"
-    what = "settings" if checked.replicates > 1 else "trials"
-    return f"{checked.trials} {what} over {varied}, around {base} ({search})"
+    what = "settings" if replicates > 1 else "trials"
+    return f"{trials} {what} over {varied}, around {base} ({search})"
 
 
 def _trained_before(checked: Checked, ledger: Ledger, interrupted: Sequence[str]) -> str:

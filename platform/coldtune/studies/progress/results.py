@@ -44,26 +44,52 @@ def describe_results(reader: StudyReader, table: StudyTable) -> list[str]:
 
     There are none if no trial completed, or if the study fills a table of the paper.
     """
-    best = _chosen(reader)
-    if best is None or reader.spec.table is not None:
+    if _chosen(reader) is None or reader.spec.table is not None:
         return []
-    if reader.spec.confirmation is not None:
-        compared = describe_confirmed(reader, reader.spec.confirmation)
-    else:
-        compared = _describe_best(reader) if reader.replicated else _compare_with_second(reader, best)
-    sentences = [
-        describe_reuse(reader.trials()),
-        describe_untrained_steps(reader),
-        describe_unknown_threads(reader),
-        compared,
-        _describe_test(reader),
-    ]
-    return [*filter(None, sentences), *table.verdicts]
+    return [*describe_work(reader), *describe_leaders(reader), *table.verdicts]
 
 
 def _chosen(reader: StudyReader) -> FrozenTrial | None:
     """Return the best trial, or the winner that a confirmation confirms."""
     return reader.best() if reader.spec.confirmation is None else _winner(reader)
+
+
+def describe_ended(trials: int, reader: StudyReader) -> str:
+    """Return how many trials of a study have ended, or how many settings and trainings.
+
+    Args:
+        trials: How many trials or settings the study shall have.
+    """
+    if not reader.replicated:
+        return f"{reader.finished()} of {trials} trials ended"
+    if reader.race is not None:
+        most = trials * reader.replicates
+        return f"{reader.ended()} of at most {most} trainings of a race between {trials} settings ended"
+    trainings = reader.trainings(trials)
+    return f"{reader.finished()} of {trials} settings ended, {reader.ended()} of {trainings} trainings"
+
+
+def describe_work(reader: StudyReader) -> list[str]:
+    """Return sentences about the work of a study that was saved, and about work that cannot be shared."""
+    sentences = [
+        describe_reuse(reader.trials()),
+        describe_untrained_steps(reader),
+        describe_unknown_threads(reader),
+    ]
+    return list(filter(None, sentences))
+
+
+def describe_leaders(reader: StudyReader) -> list[str]:
+    """Return sentences about the best of a study and the next, and about the measurement on test."""
+    best = reader.best()
+    if reader.spec.confirmation is not None:
+        compared = describe_confirmed(reader, reader.spec.confirmation)
+    elif reader.replicated:
+        compared = _describe_best(reader)
+    else:
+        second = None if best is None else reader.best(but=best.number)
+        compared = "" if best is None or second is None else compare_trials(reader, best, second)
+    return list(filter(None, [compared, _describe_test(reader)]))
 
 
 def _winner(reader: StudyReader) -> FrozenTrial | None:
@@ -95,16 +121,15 @@ def describe_confirmed(reader: StudyReader, chosen: Confirmation) -> str:
     return f"{who}. On test, with trainings that chose nothing, it has {said}."
 
 
-def _compare_with_second(reader: StudyReader, best: FrozenTrial) -> str:
-    """Compare the best trial with the second-best trial on the same images. Return "" if that is not possible."""
-    second = reader.best(but=best.number)
-    if second is None or len(reader.spec.objectives) > 1 or second.params == best.params:
+def compare_trials(reader: StudyReader, best: FrozenTrial, other: FrozenTrial) -> str:
+    """Compare the best trial with another trial on the same images. Return "" if that is not possible."""
+    if len(reader.spec.objectives) > 1 or other.params == best.params:
         return ""
     try:
-        folders = [reader.local_folder(TrialRecord.of(trial).measured["sampled"]) for trial in (best, second)]
+        folders = [reader.local_folder(TrialRecord.of(trial).measured["sampled"]) for trial in (best, other)]
         a, b = (Judgement.load(folder) for folder in folders)
-        names = (f"Trial {best.number}", f"trial {second.number}")
-        networks = [TrialRecord.of(trial).checkpoint for trial in (best, second)]
+        names = (f"Trial {best.number}", f"trial {other.number}")
+        networks = [TrialRecord.of(trial).checkpoint for trial in (best, other)]
         about = describe_networks(same=networks[0] == networks[1])
         return f"{compare(a, b, reader.spec.objective.metric, names)}. {about}"
     except (KeyError, OSError, ValueError):  # measured by an older version, moved, or a metric without an interval

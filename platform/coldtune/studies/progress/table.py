@@ -52,6 +52,55 @@ class StudyTable:
         return [folder / name for name in self.files]
 
 
+@dataclass(frozen=True)
+class TableContent:
+    """The content of a study's table, for any output.
+
+    Attributes:
+        rows: The trials, or the settings of a study with replicates.
+        best: The numbers of the best rows.
+        columns: The columns of metrics.
+        what: What a row is: `trial` or `setting`.
+        bold: The numbers of the rows that cannot be told apart from the best, the best included.
+        judged: The verdicts on settings.
+        notes: Lines below the table that say what the study compares.
+    """
+
+    rows: Sequence[TrialRow]
+    best: Sequence[int]
+    columns: Sequence[Column]
+    what: str
+    bold: Sequence[int]
+    judged: StudyVerdicts
+    notes: Sequence[str]
+
+    @property
+    def verdicts(self) -> Sequence[str]:
+        """The verdicts on settings, as sentences."""
+        return self.judged.sentences
+
+    @property
+    def rows_with_p_values(self) -> Sequence[TrialRow]:
+        """The rows for files, with the p-values of settings."""
+        if self.what == "trial":
+            return self.rows
+        return [replace(row, p_value=self.judged.p_values.get(row.number)) for row in self.rows]
+
+
+def table_content(
+    reader: StudyReader, stopped: Collection[int] = (), equal_within: float | None = None
+) -> TableContent:
+    """Return the content of a study's table. Its arguments are those of `build_table`."""
+    best, columns = [setting.number for setting in reader.front()], _columns(reader)
+    what = "setting" if reader.replicated else "trial"
+    rows = setting_rows(reader, stopped) if reader.replicated else _rows(reader, stopped)
+    if reader.replicated:  # the interval of a single network says nothing about a setting
+        columns = [column for column in columns if column.key != "fid_reach"]
+    verdicts = judge_settings(reader, equal_within)
+    bold, notes = list(verdicts.rivals) or best, _notes(reader, rows, columns, verdicts)
+    return TableContent(rows, best, columns, what, bold, verdicts, notes)
+
+
 def build_table(reader: StudyReader, stopped: Collection[int] = (), equal_within: float | None = None) -> StudyTable:
     """Build the table of a study. A table of the paper is also written as LaTeX.
 
@@ -62,17 +111,12 @@ def build_table(reader: StudyReader, stopped: Collection[int] = (), equal_within
     if reader.spec.table is not None:
         filled = fill_table(reader)
         return StudyTable(TerminalTable(filled), {"table.md": markdown(filled), "table.tex": latex(filled)})
-    best, columns = [setting.number for setting in reader.front()], _columns(reader)
-    what = "setting" if reader.replicated else "trial"
-    rows = setting_rows(reader, stopped) if reader.replicated else _rows(reader, stopped)
-    if reader.replicated:  # the interval of a single network says nothing about a setting
-        columns = [column for column in columns if column.key != "fid_reach"]
-    verdicts = judge_settings(reader, equal_within)
-    bold, notes = list(verdicts.rivals) or best, _notes(reader, rows, columns, verdicts)
-    filed = [replace(row, p_value=verdicts.p_values.get(row.number)) for row in rows] if reader.replicated else rows
-    text = markdown_table(filed, best, columns, what, bold, notes)
+    content = table_content(reader, stopped, equal_within)
+    rows, best, columns, what, bold = content.rows, content.best, content.columns, content.what, content.bold
+    filed, verdicts = content.rows_with_p_values, content.judged
+    text = markdown_table(filed, best, columns, what, bold, content.notes)
     for sentence in filter(
-        None, (*verdicts.sentences, describe_reuse(reader.trials()), describe_unknown_threads(reader))
+        None, (*content.verdicts, describe_reuse(reader.trials()), describe_unknown_threads(reader))
     ):
         text += f"- {sentence}\n"
     if (effects := report_effects(reader)) is not None:
@@ -80,9 +124,9 @@ def build_table(reader: StudyReader, stopped: Collection[int] = (), equal_within
     files: dict[str, str | bytes] = {"table.md": text}
     if reader.replicated:
         frame = settings_frame(filed, best, verdicts.rivals, reader.spec.objective.metric, verdicts.family)
-        files["table.tex"] = settings_latex(filed, best, columns, bold, (*notes, *verdicts.sentences))
+        files["table.tex"] = settings_latex(filed, best, columns, bold, (*content.notes, *content.verdicts))
         files |= {"table.csv": as_csv(frame), "table.parquet": as_parquet(frame)}
-    return StudyTable(trial_table(rows, best, columns, what=what, bold=bold), files, verdicts.sentences)
+    return StudyTable(trial_table(rows, best, columns, what=what, bold=bold), files, content.verdicts)
 
 
 def _notes(

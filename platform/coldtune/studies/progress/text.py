@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.text import Text
 
+from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.storage.settings import Spread
+
+_MAX_REASON = 300  # characters of a trial's reason
 
 STATE_NAMES = {
     TrialState.RUNNING: "running",
@@ -51,6 +54,14 @@ def print_line(console: Console, head: str, text: str, width: int = 15) -> None:
 def print_warning(console: Console, text: str) -> None:
     """Print a warning in a single line. Its brackets are not markup."""
     console.print(Text.assemble(("warning: ", "bold yellow"), text), soft_wrap=True)
+
+
+def describe_failed(failed: Sequence[FrozenTrial], name: str, ended: int, none_finished: bool) -> str:
+    """Return how many trials failed, and why the last of them did, which people know by `name`."""
+    last = TrialRecord.of(failed[-1])
+    reason = (last.reason.splitlines() or ["no reason known"])[0][:_MAX_REASON]
+    none = "none finished, and " if none_finished else ""
+    return f"{none}{len(failed)} of {ended} trials failed; the last one, trial {name}: {reason}"
 
 
 def metric_name(metric: str) -> str:

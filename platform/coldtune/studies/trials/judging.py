@@ -70,7 +70,7 @@ class SettingsJudge:
         part = [each for each in settings if each.asked]
         part = [each for each in part if not each.imported or len(each.finished) >= replicates]
         names = {setting.number: name_of(setting) for setting in part}
-        base = self._base_point()
+        base = base_point(self._space)
         return JudgeableSettings(
             names,
             tuple(_alike([self._judgeable(each, names[each.number], replicates) for each in part])),
@@ -100,10 +100,6 @@ class SettingsJudge:
             )
         return self._trainings[trial.number]
 
-    def _base_point(self) -> dict[str, Any]:
-        variants = list(self._space.config.variants)
-        return {VARIANT: variants[0]} if self._space.size is not None else dict(self._space.first)
-
     def _not_asked(self, settings: Sequence[Setting]) -> list[str]:
         """Return names for the points of a list that were not asked yet. They belong to the family from the start."""
         if self._points is None:
@@ -132,3 +128,9 @@ def _alike(settings: list[Judgeable]) -> list[Judgeable]:
         )
         for setting in settings
     ]
+
+
+def base_point(space: Space) -> dict[str, Any]:
+    """Return the point of the base, or of the first variant if a space lists variants."""
+    variants = list(space.config.variants)
+    return {VARIANT: variants[0]} if space.size is not None else dict(space.first)

@@ -1,0 +1,182 @@
+"""The answer of a study in sentences. They follow from its numbers by rules."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from contextlib import suppress
+
+from coldtune.durations import format_estimate
+from coldtune.metrics.registry import label
+from coldtune.studies.designs.confirm import NEXT
+from coldtune.studies.designs.effect_report import EffectReport
+from coldtune.studies.designs.paper_table_report import fill_table
+from coldtune.studies.progress.report.content import StudyContent
+from coldtune.studies.progress.results import compare_trials, describe_leaders
+from coldtune.studies.progress.text import describe_failed, metric_name, metric_value
+from coldtune.studies.spec.confirmation import JOB
+from coldtune.studies.spec.folder import studies
+from coldtune.studies.storage.record import TrialRecord, is_imported
+from coldtune.verdicts.levels import LEAST
+
+_MOST_NAMED = 6  # effects or settings in a sentence
+_MOST_FRONT = 12  # settings of a front in a sentence
+_CONFIRM = 5  # trainings of each setting that would decide a search
+
+
+def describe_answer(content: StudyContent) -> Iterator[str]:
+    """Yield the answer, the most important sentence first."""
+    reader = content.reader
+    if not content.ranked:
+        yield from _describe_nothing(content)
+        return
+    if content.spec.table is not None:
+        yield from _describe_claims(content)
+    elif len(content.spec.objectives) > 1:
+        yield _describe_front(content)
+    elif content.effects is not None:
+        yield from describe_effects(content.effects)
+    elif not reader.replicated and content.spec.confirmation is None:
+        yield from _describe_best_trial(content)
+    yield from describe_leaders(reader)
+    yield from content.table.verdicts
+    if not content.complete:
+        yield f"The study has not ended ({content.state}), so this may change."
+    if (failed := reader.failed()) and len(failed) < reader.ended():
+        text = describe_failed(failed, reader.label(failed[-1].number), reader.ended(), False)
+        yield f"{text.rstrip('.')}."
+    for name in find_confirmations(content):
+        yield f"Its best settings were trained anew and judged on test by the study {name}, which has a report too."
+    if cost := _describe_cost(content):
+        yield cost
+
+
+def _describe_nothing(content: StudyContent) -> Iterator[str]:
+    reader, ended = content.reader, content.reader.ended()
+    if not ended:
+        yield "No trial has ended yet, so there is no answer."
+    elif failed := reader.failed():
+        text = describe_failed(failed, reader.label(failed[-1].number), ended, not reader.has_results())
+        yield f"There is no answer: {text.rstrip('.')}."
+    else:
+        yield "There is no answer, because no trial was trained to its end."
+    if not content.complete:
+        yield f"The study has not ended: {content.state}."
+
+
+def _describe_claims(content: StudyContent) -> Iterator[str]:
+    """Yield the comparisons of a table of the paper, as far as they are measured."""
+    said = [text for head, text in fill_table(content.reader).foot if head == "measured"]
+    yield from said
+    if not said:
+        yield "The comparisons that the paper makes are not measured yet."
+
+
+def _describe_front(content: StudyContent) -> str:
+    front, what = content.reader.front(), content.what
+    ends = []
+    for each in content.spec.objectives:
+        values = [value for setting in front if (value := content.value(setting, each.metric)) is not None]
+        if values:
+            ends.append(f"{metric_name(each.metric)} from {min(values):.4g} to {max(values):.4g}")
+    count, numbers = len(content.ranked), ", ".join(str(setting.number) for setting in front[:_MOST_FRONT])
+    more = f" and {len(front) - _MOST_FRONT} more" * (len(front) > _MOST_FRONT)
+    if len(front) == 1:
+        return f"{what.capitalize()} {front[0].number} is the best of {count} in every objective: {', '.join(ends)}."
+    return (
+        f"{len(front)} of {count} finished {what}s are not beaten in all objectives by another: {numbers}{more}. "
+        f"They have {' and '.join(ends)}."
+    )
+
+
+def _describe_best_trial(content: StudyContent) -> Iterator[str]:
+    """Yield the value of the best trial, and its comparison with the base."""
+    best, base, metric = content.ranked[0], content.base, content.objective
+    trial = content.first(best)
+    known = TrialRecord.of(trial).metrics
+    said = metric_value(metric, {**known, metric: trial.values[0]})
+    count = len(content.ranked)
+    among = f"the best {metric_name(metric)} of {count} finished trials" if count > 1 else "the only value"
+    interval = ", 95 % interval over images" * (f"{metric}_low" in known)
+    is_base = base is not None and base.number == best.number
+    yield f"Trial {best.number}{', the base,' * is_base} has {among}: {said}{interval}."
+    second = content.ranked[1] if count > 1 else None
+    if base is None or is_base or not base.finished or (second is not None and second.number == base.number):
+        return
+    if compared := compare_trials(content.reader, trial, content.first(base)):
+        yield f"The base is trial {base.number}. {compared}"
+    elif (value := content.value(base, metric)) is not None:
+        yield f"The base, trial {base.number}, has {metric_name(metric)} {value:.4g}."
+
+
+def describe_effects(report: EffectReport) -> Iterator[str]:
+    """Yield the effects of a design that differ from 0, then those that cannot be told apart from 0, then the notes.
+
+    With fewer trainings of an arm than a verdict needs, there are only the notes.
+    """
+    known = [
+        row
+        for row in report.rows
+        if row.interval is not None and row.difference is not None and row.difference.least >= LEAST
+    ]
+    certain = [row for row in known if row.interval is not None and row.interval.excludes_zero]
+    certain.sort(key=lambda row: -abs(row.difference.value) if row.difference else 0.0)
+    parts = [f"{row.effect.name} ({label(report.metric)} {' '.join(row.cells())})" for row in certain[:_MOST_NAMED]]
+    more = f", and {len(certain) - len(parts)} more" * (len(certain) > len(parts))
+    if certain:
+        yield f"{len(certain)} of {len(known)} effects differ from 0: {', '.join(parts)}{more}."
+    open_ones = [row.effect.name for row in known if row not in certain]
+    more = f", and {len(open_ones) - _MOST_NAMED} more" * (len(open_ones) > _MOST_NAMED)
+    if open_ones:
+        yield f"Not told apart from 0: {', '.join(open_ones[:_MOST_NAMED])}{more}."
+    yield from (f"{note}." for note in report.notes[1:])  # the first says which direction is better
+
+
+def find_confirmations(content: StudyContent) -> list[str]:
+    """Return the names of the studies of the home that confirm this search."""
+    prefix = JOB.format(search=content.name)
+    names = []
+    for other in studies(content.folder.home):
+        with suppress(ValueError, OSError):  # an unreadable study must not hide the others
+            if other.name.startswith(prefix) and (record := other.spec().confirmation) is not None:
+                names += [other.name] if record.study == content.name else []
+    return names
+
+
+def _describe_cost(content: StudyContent) -> str:
+    """Return the cost of deciding open comparisons. "" if nothing is open, or the cost is unknown."""
+    spec, reader = content.spec, content.reader
+    seconds = _seconds_of_training(content)
+    if seconds is None or not content.complete or len(spec.objectives) > 1 or len(content.ranked) < 2:
+        return ""
+    if not reader.replicated:
+        if spec.table is not None or find_confirmations(content):
+            return ""
+        listed = reader.space.size is not None  # such a study chooses nothing, so it needs no new seeds
+        settings = len(content.ranked) if listed else min(len(content.ranked), NEXT + 2)
+        more = settings * (_CONFIRM - 1 if listed else _CONFIRM)
+        what = f"all {settings} settings" if listed else f"the best settings and the base ({settings} in all)"
+        return (
+            f"Each setting was trained once. To decide whether settings differ, train {what} {_CONFIRM} times: "
+            f"{more} trainings, about {format_estimate(more * seconds)} of work."
+        )
+    undecided = len(content.table.bold) if len(content.table.bold) > 1 else 0
+    if not undecided:
+        return ""
+    return (
+        f"{undecided} settings are undecided. A further training of each takes about "
+        f"{format_estimate(undecided * seconds)} of work."
+    )
+
+
+def _seconds_of_training(content: StudyContent) -> float | None:
+    """Return the median wall time of the study's own trials that trained a network."""
+    efforts = [
+        TrialRecord.of(trial).effort
+        for setting in content.ranked
+        for trial in setting.finished.values()
+        if not is_imported(trial)
+    ]
+    seconds = [each.seconds for each in efforts if each.seconds is not None and each.trained is not None]
+    seconds = seconds or [each.seconds for each in efforts if each.seconds is not None]
+    return statistics.median(seconds) if seconds else None

@@ -1,0 +1,319 @@
+"""The figures of a study, as data."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from coldtune.metrics.registry import higher_is_better, label
+from coldtune.reports.page.document import (
+    BACKGROUND,
+    Axis,
+    Chart,
+    Estimate,
+    Figure,
+    Forest,
+    Line,
+    Parallel,
+    Path,
+    Point,
+)
+from coldtune.studies.designs.effect_report import EffectReport
+from coldtune.studies.progress.report.content import StudyContent, write
+from coldtune.studies.progress.text import metric_name, metric_value, spread_value
+from coldtune.studies.search.objective import NFE
+from coldtune.studies.space.config import VARIANT
+from coldtune.studies.spec.pruning_checks import rungs_of
+from coldtune.studies.storage.record import TrialRecord
+from coldtune.studies.storage.settings import Setting, Spread
+from coldtune.verdicts.levels import LEAST
+
+_MOST_ROWS = 12  # of a forest plot
+_MOST_EFFECTS = 24
+_MOST_KEYS = 16  # with a slice each
+_MOST_PATHS = 300  # of parallel coordinates
+_MOST_CURVES = 200
+_WIDE_RANGE = 20  # a larger ratio of the largest to the smallest value is shown on a logarithmic axis
+_BEST = "best tenth"
+
+
+def headline(content: StudyContent) -> Figure | None:
+    """Return the figure that shows the answer. None if nothing has finished."""
+    if not content.ranked:
+        return None
+    if len(content.spec.objectives) > 1:
+        return next(pareto_charts(content), None)
+    if content.effects is not None and any(row.difference is not None for row in content.effects.rows):
+        return effects_forest(content.effects)
+    return ranking(content)
+
+
+def search_figures(content: StudyContent) -> Iterator[Figure]:
+    """Yield the figures of the search, without those that would be empty."""
+    several = len(content.spec.objectives) > 1
+    if len(content.ranked) > 1 and content.reader.space.size is None:
+        yield _history(content)
+    if several:
+        yield from itertools.islice(pareto_charts(content), 1, None)  # the first is the headline
+    elif (chart := _quality_against_cost(content)) is not None:
+        yield chart
+    yield from _slices(content)
+    if (parallel := _parallel(content)) is not None:
+        yield parallel
+    if (curves := _learning_curves(content)) is not None:
+        yield curves
+
+
+def effects_forest(report: EffectReport) -> Forest:
+    """Return the effects of a design with their intervals."""
+    rows = []
+    for row in report.rows:
+        if row.difference is None:
+            continue
+        low, high = (None, None) if row.interval is None else (row.interval.low, row.interval.high)
+        enough = row.difference.least >= LEAST
+        certain = enough and row.interval is not None and row.interval.excludes_zero
+        group = "differs from 0" if certain else "not told apart from 0" if enough else "too few trainings"
+        rows.append(
+            Estimate(row.effect.name, row.difference.value, " ".join(filter(None, row.cells())), low, high, (), group)
+        )
+    shown, metric = rows[:_MOST_EFFECTS], label(report.metric)
+    known = sum(row.low is not None for row in rows)
+    certain_ones = sum(row.group == "differs from 0" for row in rows)
+    summary = f"{len(rows)} effects on mean {metric}."
+    summary += f" {certain_ones} of {known} differ from 0." if known else " There are no intervals yet."
+    more = f" {len(rows) - len(shown)} more effects are in the table." * (len(rows) > len(shown))
+    better = "larger" if higher_is_better(report.metric) else "smaller"
+    axis = Axis(f"difference of mean {metric} ({better} is better)")
+    return Forest("Effects", summary, axis, tuple(shown), zero=True, note=f"Lines are 95 % intervals.{more}")
+
+
+def ranking(content: StudyContent) -> Forest:
+    """Return the best settings and the base, with the spread of their trainings or their intervals over images."""
+    shown = content.ranked[:_MOST_ROWS]
+    if content.base is not None and content.base in content.ranked[_MOST_ROWS:]:
+        shown = [*shown[:-1], content.base]
+    metric, replicated = content.objective, content.reader.replicated
+    name, better = metric_name(metric), "larger" if higher_is_better(metric) else "smaller"
+    rivals = set(content.table.bold) if len(content.table.bold) > 1 else set()
+    rows = tuple(_ranked_row(content, setting, rivals) for setting in shown)
+    best = content.ranked[0]
+    summary = f"{len(shown)} of {len(content.ranked)} {content.what}s by {name}, the best first: {rows[0].label}, "
+    summary += f"{rows[0].text}."
+    if content.base is not None and content.base in shown and content.base.number != best.number:
+        summary += f" The base has {rows[shown.index(content.base)].text}."
+    note = (
+        "Filled marks are means, circles are single trainings, and lines reach a standard deviation to both sides."
+        if replicated
+        else "Lines are 95 % intervals over images. They say how well a network was measured, and nothing about other "
+        "trainings of the same setting."
+    )
+    values = [value for row in rows for value in (row.value, *row.each)]
+    return Forest(f"{content.what.capitalize()}s by {name}", summary,
+                  Axis(f"{name} ({better} is better)", _is_wide(values)), rows, note=note)  # fmt: skip
+
+
+def _ranked_row(content: StudyContent, setting: Setting, rivals: set[int]) -> Estimate:
+    metric = content.objective
+    spread = Spread.of(setting.values())
+    group = "" if not rivals else "not told apart from the best" if setting.number in rivals else "other settings"
+    name = content.label(setting)
+    if content.reader.replicated:
+        reach = spread.sd or 0.0
+        low, high = (spread.mean - reach, spread.mean + reach) if spread.sd is not None else (None, None)
+        return Estimate(name, spread.mean, spread_value(spread), low, high, tuple(setting.values()), group)
+    interval = content.interval(setting, metric)
+    low, high = interval or (None, None)
+    known = {metric: spread.mean, **({} if interval is None else {f"{metric}_low": low, f"{metric}_high": high})}
+    return Estimate(name, spread.mean, metric_value(metric, known), low, high, (), group)  # type: ignore[arg-type]
+
+
+def _history(content: StudyContent) -> Chart:
+    """Return the first objective of each setting in the order of the search."""
+    metric = content.objective
+    ordered = sorted(content.ranked, key=lambda setting: setting.number)
+    sign = -1 if higher_is_better(metric) else 1
+    points: list[Point] = []
+    steps: list[tuple[float, float]] = []
+    best = math.inf
+    for setting in ordered:
+        value = content.value(setting, metric)
+        if value is None:
+            continue
+        points.append(Point(setting.number, value, content.describe(setting), "finished"))
+        if sign * value < best:
+            steps += [(float(setting.number), sign * best)] if steps else []
+            best = sign * value
+            steps.append((float(setting.number), value))
+    last = max(setting.number for setting in ordered)
+    steps.append((float(last), sign * best))
+    values = [point.y for point in points]
+    name, what = metric_name(metric), content.what
+    missing = len(content.settings) - len(ordered)
+    summary = (
+        f"{len(points)} {what}s. The best {name} after the first {what} was {points[0].y:.4g}, "
+        f"and is {sign * best:.4g} now, reached by {what} {content.ranked[0].number}."
+    )
+    note = f"{missing} {what}s without a final {name} are left out." if missing else ""
+    line = Line("best so far", tuple(steps), "best so far")
+    return Chart(f"{name} in the order of the search", summary, Axis(what), Axis(name, _is_wide(values)),
+                 tuple(points), (line,), note)  # fmt: skip
+
+
+def pareto_charts(content: StudyContent) -> Iterator[Chart]:
+    """Yield a chart for each two objectives, with the settings that no other beats in all objectives."""
+    metrics = [objective.metric for objective in content.spec.objectives]
+    front = {setting.number for setting in content.reader.front()}
+    for first, second in itertools.combinations(metrics, 2):
+        yield _trade_off(content, second, first, front, f"{metric_name(first)} against {metric_name(second)}")
+
+
+def _quality_against_cost(content: StudyContent) -> Chart | None:
+    """Return the first objective against the network evaluations. None if all settings have the same."""
+    costs = {content.value(setting, NFE) for setting in content.ranked}
+    if len(costs - {None}) < 2 or content.objective == NFE:
+        return None
+    return _trade_off(content, NFE, content.objective, set(), f"{metric_name(content.objective)} against NFE")
+
+
+def _trade_off(content: StudyContent, across: str, up: str, front: set[int], title: str) -> Chart:
+    points = []
+    for setting in content.ranked:
+        x, y = content.value(setting, across), content.value(setting, up)
+        if x is None or y is None:
+            continue
+        low, high = content.interval(setting, up) or (None, None)
+        group = "not beaten by another" if setting.number in front else "finished" if front else _sampler(setting)
+        text = f"{content.describe(setting)}; {metric_name(across)} {x:.4g}"
+        points.append(Point(x, y, text, group, low, high))
+    best = sorted((point.x, point.y) for point in points if point.group == "not beaten by another")
+    lines = (Line("front", tuple(best), "not beaten by another"),) if len(best) > 1 and len(front) > 1 else ()
+    names = metric_name(across), metric_name(up)
+    xs, ys = [point.x for point in points], [point.y for point in points]
+    summary = f"{len(points)} {content.what}s."
+    if points:
+        summary += f" {names[1]} from {min(ys):.4g} to {max(ys):.4g}, {names[0]} from {min(xs):.4g} to {max(xs):.4g}."
+    if front:
+        summary += f" {len(front)} are not beaten in all objectives by another."
+    intervals = any(point.low is not None for point in points)
+    note = "Lines through points are 95 % intervals over images." if intervals else ""
+    axes = (Axis(names[0], _is_wide(xs)), Axis(names[1], _is_wide(ys)))
+    return Chart(title, summary, *axes, tuple(points), lines, note)
+
+
+def _sampler(setting: Setting) -> str:
+    """Return the sampler of a setting if it varies, because it decides the cost."""
+    return str(setting.point.get("sampler", "finished"))
+
+
+def _slices(content: StudyContent) -> Iterator[Chart]:
+    """Yield the first objective over each key that varies."""
+    space = content.reader.space
+    if space.size is not None or len(content.ranked) < 2:
+        return
+    for name in list(space.distributions)[:_MOST_KEYS]:
+        if (chart := _slice(content, name, space.distributions[name])) is not None:
+            yield chart
+
+
+def _slice(content: StudyContent, name: str, distribution: BaseDistribution) -> Chart | None:
+    axis, metric = _axis(name, distribution), content.objective
+    points = []
+    for setting in content.ranked:
+        value = content.value(setting, metric)
+        if name in setting.point and value is not None:
+            at = _place(setting.point[name], distribution)
+            points.append(Point(at, value, content.describe(setting, only=name), "finished"))
+    if len(points) < 2:
+        return None
+    missing = len(content.ranked) - len(points)
+    note = f"{missing} {content.what}s do not have this key." if missing else ""
+    ys = [point.y for point in points]
+    best = points[0]  # the settings are ranked
+    where = axis.choices[int(best.x)] if axis.choices else f"{best.x:.4g}"
+    summary = (
+        f"{len(points)} {content.what}s. The best of them has {name} {where} and {metric_name(metric)} {best.y:.4g}."
+    )
+    return Chart(f"{metric_name(metric)} over {name}", summary, axis, Axis(metric_name(metric), _is_wide(ys)),
+                 tuple(points), (), note)  # fmt: skip
+
+
+def _parallel(content: StudyContent) -> Parallel | None:
+    """Return all keys and the first objective side by side. None for a study that has fewer than two keys."""
+    space = content.reader.space
+    keys = {name: each for name, each in space.distributions.items() if name != VARIANT or space.config.vary}
+    if len(keys) < 2 or len(content.ranked) < 3 or space.size is not None:
+        return None
+    keys = dict(list(keys.items())[:_MOST_KEYS])
+    metric = content.objective
+    values = [value for setting in content.ranked if (value := content.value(setting, metric)) is not None]
+    count = max(1, round(len(content.ranked) / 10))
+    best, rest = content.ranked[:count], content.ranked[count:]
+    every = -(-len(rest) // _MOST_PATHS) or 1
+    paths = []
+    for group, members in ((_BEST, best[:_MOST_PATHS]), (BACKGROUND, rest[::every])):
+        for setting in members:
+            places = [
+                _place(setting.point[name], each) if name in setting.point else None for name, each in keys.items()
+            ]
+            paths.append(Path((*places, content.value(setting, metric)), content.describe(setting), group))
+    axes = (*(_axis(name, each) for name, each in keys.items()), Axis(metric_name(metric), _is_wide(values)))
+    summary = f"The keys of {len(paths)} of {len(content.ranked)} {content.what}s. In colour: the best {count}."
+    note = "A line below an axis has no value there, because the key has no effect."
+    return Parallel("Keys side by side", summary, axes, tuple(paths), note)
+
+
+def _learning_curves(content: StudyContent) -> Chart | None:
+    """Return the metric at the rungs of each training. None for a study without rungs."""
+    rungs = rungs_of(content.spec)
+    curves = []
+    for trial in content.reader.trials():
+        known = TrialRecord.of(trial).rungs
+        points = tuple(
+            (float(step), float(known[step][rungs.metric])) for step in sorted(known) if rungs.metric in known[step]
+        )
+        if points:
+            pruned = trial.state == TrialState.PRUNED
+            group = "pruned" if pruned else "finished" if trial.state == TrialState.COMPLETE else "not ended"
+            curves.append((points, group, f"trial {content.reader.label(trial.number)}"))
+    if not curves:
+        return None
+    every = -(-len(curves) // _MOST_CURVES)
+    shown = curves[::every]
+    lines = [Line(f"{name} ({group})", points, group) for points, group, name in shown if len(points) > 1]
+    marks = [
+        Point(x, y, f"{name} ({group}) at step {x:,.0f}: {rungs.metric.upper()} {y:.4g}", group)
+        for points, group, name in shown
+        for x, y in points
+    ]
+    name, ended = rungs.metric.upper(), sum(group == "pruned" for _, group, _ in curves)
+    summary = f"{name} at the rungs of {len(shown)} of {len(curves)} trainings, of which {ended} were pruned."
+    note = f"Rungs have fewer images than the end of a training. So {name} here is not the {name} of a table."
+    ys = [mark.y for mark in marks]
+    return Chart("Learning curves", summary, Axis("training step"), Axis(f"{name} at the rung", _is_wide(ys)),
+                 tuple(marks), tuple(lines), note)  # fmt: skip
+
+
+def _axis(name: str, distribution: BaseDistribution) -> Axis:
+    if isinstance(distribution, CategoricalDistribution):
+        return Axis(name, choices=tuple(write(choice) for choice in distribution.choices))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return Axis(name, log=distribution.log)
+
+
+def _place(value: Any, distribution: BaseDistribution) -> float:
+    """Return the coordinate of a value: itself, or its place among the choices."""
+    if isinstance(distribution, CategoricalDistribution):
+        return float(distribution.choices.index(value))
+    return float(value)
+
+
+def _is_wide(values: Sequence[float]) -> bool:
+    """Return True for positive values over such a range that only a logarithmic axis shows them all."""
+    finite = [value for value in values if math.isfinite(value)]
+    return bool(finite) and min(finite) > 0 and max(finite) > _WIDE_RANGE * min(finite)

@@ -1,0 +1,81 @@
+"""The importance of the keys and the health checks of a study, as parts of its report."""
+
+from __future__ import annotations
+
+from coldtune.metrics.registry import label
+from coldtune.reports.page.document import Axis, Check, Estimate, Forest, Importance
+from coldtune.studies.insight.health import health_checks
+from coldtune.studies.insight.importance import Importance as KeyImportance
+from coldtune.studies.insight.importance import ImportanceRow
+from coldtune.studies.progress.report.content import StudyContent
+
+_MOST_NAMED = 4  # keys in a sentence
+_QUICK = range(20, 201)  # settings: fewer cannot be ranked, and the importance of more takes too long at an end
+
+
+def find_importance(content: StudyContent, quick: bool = False) -> KeyImportance | None:
+    """Return the importance of the keys. None for a study that has not searched, or before anything has finished.
+
+    Args:
+        quick: True to leave it out if it would take long, or could not be known.
+    """
+    searched = content.reader.space.size is None
+    if not content.ranked or not searched or (quick and len(content.ranked) not in _QUICK):
+        return None
+    from coldtune.studies.insight.study_importance import study_importance  # scikit-learn takes long to import
+
+    return study_importance(content.reader, content.folder.home, content.folder.path)
+
+
+def describe_keys(made: KeyImportance | None) -> list[str]:
+    """Return a sentence about the keys that matter most, or none if they cannot be ranked."""
+    if made is None:
+        return []
+    certain = [f"{row.key} {_written(row)}" for row in made.rows if not row.by_chance][:_MOST_NAMED]
+    if not certain:
+        return []
+    return [f"Most important for {_objective(made)} by {made.evaluator}: {', '.join(certain)}."]
+
+
+def show_importance(made: KeyImportance | None) -> Importance | None:
+    """Return the importance of the keys for a page, or the reason why there is none."""
+    if made is None:
+        return None
+    return Importance(made.sentences(), (_forest(made),) if made.rows else ())
+
+
+def show_checks(content: StudyContent) -> tuple[Check, ...]:
+    """Return the findings of the health checks."""
+    found = health_checks(content.reader, content.folder.home)
+    checks = [Check(each.name, each.sentence, each.advice, "note") for each in found]
+    if not checks and content.ranked:
+        return (Check("health checks", "None of the health checks has found anything.", level="ok"),)
+    return tuple(checks)
+
+
+def _forest(made: KeyImportance) -> Forest:
+    """Return the shares of the keys, from the most important on."""
+    rows = tuple(
+        Estimate(
+            f"{row.key} ({row.stage})",
+            100 * row.share,
+            _written(row),
+            None if row.low is None else 100 * row.low,
+            None if row.high is None else 100 * row.high,
+            group="perhaps by chance" if row.by_chance else "more than by chance",
+        )
+        for row in made.rows
+    )
+    first = made.rows[0]
+    summary = f"{len(rows)} keys. The most important for {_objective(made)} is {first.key}: {_written(first)}."
+    note = "Lines are 90 % intervals." if first.low is not None else ""
+    return Forest(f"Importance by {made.evaluator}", summary, Axis("share in %"), rows, zero=True, note=note)
+
+
+def _written(row: ImportanceRow) -> str:
+    interval = "" if row.low is None or row.high is None else f" [{100 * row.low:.0f}, {100 * row.high:.0f}]"
+    return f"{100 * row.share:.0f} %{interval}"
+
+
+def _objective(made: KeyImportance) -> str:
+    return " and ".join(map(label, made.objective.split(" and ")))

@@ -1,0 +1,105 @@
+"""The origin and the cost of a study's numbers, and the commands that make them again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from coldtune.addresses import redact
+from coldtune.config import parse
+from coldtune.durations import format_work
+from coldtune.environment import coldtune_command
+from coldtune.reports.page.document import Fact
+from coldtune.stages.compute import Compute
+from coldtune.studies.progress.report.content import StudyContent
+from coldtune.studies.progress.report.tables import repeat_command
+from coldtune.studies.progress.results import describe_work
+from coldtune.studies.storage.record import TrialRecord, is_imported
+
+_MORE_REPLICATES = 5
+
+
+def describe_provenance(content: StudyContent) -> Iterator[Fact]:
+    """Yield the code, the versions, the machines, the work and the protocol of a study."""
+    trials = [trial for trial in content.reader.trials() if not is_imported(trial)]
+    records = [TrialRecord.of(trial) for trial in trials]
+    known = [record for record in records if record.environment]
+    if any(record.metrics for record in records) and not known:
+        yield Fact("commit", "not recorded, because an older version of coldtune ran the trials")
+    for head, write in _ENVIRONMENT.items():
+        for text, count in _counted(known, write):
+            yield Fact(head, text if count == len(known) else f"{text} ({count} of {len(known)} trials)")
+    computed = [record for record in records if record.computed]
+    for text, count in _counted(computed, lambda record: parse(Compute, record.computed or {}, "computed").describe()):
+        yield Fact("computed", text if count == len(computed) else f"{text} ({count} of {len(computed)} trials)")
+    yield from _describe_time(records)
+    for sentence in describe_work(content.reader):
+        yield Fact("saved", sentence)
+    yield Fact("dataset", f"{content.spec.base['data']['name']}, fingerprint {content.start['fingerprint']}")
+    if (protocol := find_protocol(records)) is not None:
+        yield Fact("protocol", protocol.describe())
+        yield Fact("protocol key", protocol.key)
+    yield Fact("seed of the search", str(content.spec.seed))
+
+
+def find_protocol(records: list[TrialRecord]) -> Any:
+    """Return the protocol of a study's values. None if nothing was measured."""
+    return next((record.judged_under for record in records if record.protocol), None)
+
+
+def _describe_time(records: list[TrialRecord]) -> Iterator[Fact]:
+    seconds = [record.effort.seconds or 0.0 for record in records]
+    if not any(seconds):
+        return
+    workers = [int(record.environment.get("workers") or 1) for record in records]
+    total = sum(seconds)
+    devices = sum(each * count for each, count in zip(seconds, workers, strict=True))
+    trained = sum(record.effort.trained or 0.0 for record in records)
+    text = f"{total / 3600:.2f} hours of trials ({format_work(total)}), of which {format_work(trained)} training"
+    if devices > total:
+        text += f"; {devices / 3600:.2f} device hours, because trainings had several workers"
+    yield Fact("spent", text)
+
+
+def _counted(records: list[TrialRecord], write: Callable[[TrialRecord], str]) -> list[tuple[str, int]]:
+    """Return the different texts of records with their numbers, the most frequent first."""
+    counts = Counter(text for record in records if (text := write(record)))
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _versions(record: TrialRecord) -> str:
+    names = ("coldtune", "torch", "python")
+    return ", ".join(f"{name} {record.environment[name]}" for name in names if record.environment.get(name))
+
+
+def _machine(record: TrialRecord) -> str:
+    environment = record.environment
+    parts = [str(environment.get("device") or ""), f"{environment['cpus']} CPUs" if environment.get("cpus") else ""]
+    host = f"host {environment['host']}" if environment.get("host") else ""
+    return ", ".join(filter(None, (*parts, str(environment.get("system") or ""), host)))
+
+
+_ENVIRONMENT: dict[str, Callable[[TrialRecord], str]] = {
+    "commit": lambda record: str(record.environment.get("commit") or ""),
+    "versions": _versions,
+    "hardware": _machine,
+}
+
+
+def list_commands(content: StudyContent) -> Iterator[Fact]:
+    """Yield the command that made the study, and those that repeat its rows and look closer."""
+    home, name, reader = content.folder.home, content.name, content.reader
+    if command := str(content.start.get("command") or ""):
+        yield Fact("made by", redact(command), command=True)
+    if content.ranked:
+        best = content.first(content.ranked[0])
+        yield Fact("repeat the best", repeat_command(content, reader.label(best.number)), command=True)
+        row = "N of the trial" if not reader.replicated else "N of the setting, or N.1, N.2 of its further trainings"
+        yield Fact("repeat a row", f"The same command with the number {row} behind the slash.")
+    yield Fact("this page", coldtune_command("report", home, name), command=True)
+    if not content.complete:
+        yield Fact("resume", coldtune_command("study resume", home, name), command=True)
+    elif content.ranked and not reader.replicated and len(content.spec.objectives) == 1:
+        flag = "--confirm" if reader.space.size is None else "--replicates"
+        yield Fact("decide", coldtune_command("study resume", home, name, flags=(flag, _MORE_REPLICATES)), command=True)

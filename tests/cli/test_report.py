@@ -1,0 +1,287 @@
+"""`coldtune report`: its numbers are the study's own, in every format and for every kind of study."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import synthetic_study as made_up
+from coldtune import cli
+from coldtune.cli import build_parser
+from coldtune.config import plain
+from coldtune.metrics import Judgement, Value
+from coldtune.studies.spec.folder import StudyFolder
+from coldtune.studies.storage.outcome import Rung, StoredStage
+from coldtune.studies.storage.record import TestResult, write_study
+from coldtune.studies.trials.ledger import Ledger
+from finished_study import Finished
+from page_checks import check_page
+
+FORMATS = ("html", "md", "tex", "json")
+
+
+@pytest.fixture
+def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that runs the command in an empty folder. It returns the file, or raises the error."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("UV", "UV_RUN_RECURSION_DEPTH"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(folder: StudyFolder, kind: str = "html", *arguments: object) -> str:
+        words = ["report", folder.name, "--home", str(folder.home), "--format", kind, "--overwrite"]
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*words, *map(str, arguments)])
+        printed = capsys.readouterr()
+        if ended.value.code:
+            raise ValueError(printed.err.removeprefix("error: ").strip())
+        text = (tmp_path / f"report.{kind}").read_text()
+        if kind == "html":
+            check_page(text)
+        return text
+
+    return run
+
+
+@pytest.fixture
+def study(tmp_path: Path, digits_home: Path) -> Callable[..., tuple[StudyFolder, Ledger]]:
+    """Return a function that creates an empty study in a home of its own."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "data").symlink_to(digits_home / "data")
+    return lambda *args, **more: made_up.open_study(home, digits_home, *args, **more)
+
+
+def tell(ledger: Ledger, home: Path, *fids: float | str) -> None:
+    """End the next trials with these FIDs, or let them fail with these reasons."""
+    for fid in fids:
+        asked = ledger.ask()
+        assert asked is not None
+        if isinstance(fid, str):
+            ledger.fail(asked.number, fid)
+        else:
+            ledger.complete(asked.number, made_up.outcome(home, fid))
+
+
+def test_report_of_a_real_study_has_its_numbers_and_images(finished: Finished, report, tmp_path: Path) -> None:
+    """The fixture keeps no addresses of images, so a study with them is made from its store."""
+    home = tmp_path / "with images"
+    shutil.copytree(finished.home / "data", home / "data")
+    folder, ledger = made_up.open_study(
+        home, finished.home, "base: digits-quick\nvary: {training.lr: {low: 0.001, high: 0.002}}\n"
+    )
+    for outcome in finished.outcomes:
+        asked = ledger.ask()
+        assert asked is not None
+        images = {name: str(path) for name, path in outcome.images.items()}
+        told = made_up.outcome(
+            home, outcome.metrics["fid"], images=images, measured={"sampled": str(outcome.measured["sampled"])}
+        )
+        ledger.complete(asked.number, told)
+    tree = json.loads(report(folder, "json"))
+    values = [outcome.metrics["fid"] for outcome in finished.outcomes]
+    assert [row["metrics"]["fid"] for row in tree["rows"]] == sorted(values)
+    roles = [strip["label"].partition(":")[0] for strip in tree["pictures"]["strips"]]
+    assert roles in (["originals", "base and best", "runner-up"], ["originals", "base and runner-up", "best"])
+    text = report(folder)
+    assert text.count("<img ") == 3
+    assert report(folder) == text
+
+
+def test_report_of_a_search_names_the_best_the_base_and_the_cost(study, report) -> None:
+    folder, ledger = study()
+    tell(ledger, folder.home, 3.0, 2.0, 4.0, 2.5, "RuntimeError: boom")
+    tree = json.loads(report(folder, "json"))
+    answer = " ".join(tree["answer"])
+    assert answer.startswith(
+        "Trial 1 has the best FID of 4 finished trials: FID 2 [1.6, 2.4], 95 % interval over images."
+    )
+    assert "The base, trial 0, has FID 3." in answer
+    assert "1 of 5 trials failed; the last one, trial 4: RuntimeError: boom." in answer
+    # 4 settings, 5 trainings each, of 20 s.
+    assert "20 trainings, about 7 min of work" in answer
+    assert tree["state"] == "5 of 5 trials ended."
+    assert [row["number"] for row in tree["rows"]] == [1, 3, 0, 2, 4]
+    assert tree["rows"][0]["best"]
+    facts = {fact["head"]: fact["text"] for fact in tree["provenance"]}
+    assert facts["commit"] == made_up.ENVIRONMENT["commit"]
+    assert facts["spent"].startswith("0.02 hours of trials (0:01:20)")
+
+
+def test_report_commands_are_accepted_by_the_command_line(study, report) -> None:
+    folder, ledger = study(command="python 'jobs/my job.py' --trials 5")
+    tell(ledger, folder.home, 3.0, 2.0, 4.0, 2.5, 2.6)
+    tree = json.loads(report(folder, "json"))
+    commands = [fact["text"] for fact in tree["commands"] if fact["command"]]
+    assert commands[0].startswith("python 'jobs/my job.py' --trials 5")
+    repeated = [row["repeat"] for row in tree["rows"]]
+    for command in [*commands[1:], *(line for lines in repeated for line in lines)]:
+        words = command.split()
+        assert words[0] == "coldtune"
+        build_parser().parse_args(words[1:])
+    assert [lines[0].split()[2] for lines in repeated] == [f"{folder.name}/{n}" for n in (1, 3, 4, 0, 2)]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_report_of_an_empty_study_says_that_there_is_no_answer(study, report, kind: str) -> None:
+    folder, _ = study()
+    assert "No trial has ended yet, so there is no answer." in report(folder, kind)
+
+
+def test_report_of_a_study_whose_trials_all_failed_says_why(study, report) -> None:
+    folder, ledger = study(trials=2)
+    tell(ledger, folder.home, "ValueError: <b>", "ValueError: <b>")
+    text = report(folder, "json")
+    assert "none finished, and 2 of 2 trials failed; the last one, trial 1: ValueError: <b>." in text
+    assert "&lt;b&gt;" in report(folder)
+    assert "<b>" not in report(folder, "md")
+
+
+def test_report_of_an_unfinished_study_says_that_it_may_change(study, report) -> None:
+    folder, ledger = study()
+    tell(ledger, folder.home, 3.0)
+    ledger.ask()
+    tree = json.loads(report(folder, "json"))
+    assert not tree["complete"]
+    assert "The study has not ended (1 of 5 trials ended), so this may change." in tree["answer"]
+    assert [row["state"] for row in tree["rows"]] == ["finished", "interrupted"]
+    assert any(fact["head"] == "resume" for fact in tree["commands"])
+
+
+def test_report_of_pruned_trials_has_their_learning_curves(study, report) -> None:
+    folder, ledger = study(settings=("rungs.steps=[50, 100]",))
+    tell(ledger, folder.home, 3.0)
+    asked = ledger.ask()
+    assert asked is not None
+    rung = Rung(50, 300, "kid", {"kid": 0.5})
+    ledger.prunes(asked.number, rung)
+    ledger.prune(asked.number, rung)
+    tree = json.loads(report(folder, "json"))
+    (curves,) = [figure for figure in tree["search"] if figure["title"] == "Learning curves"]
+    assert [(point["x"], point["y"], point["group"]) for point in curves["points"]] == [(50.0, 0.5, "pruned")]
+    assert tree["rows"][1]["state"] == "pruned"
+
+
+def test_report_of_several_objectives_shows_the_front(study, report) -> None:
+    folder, ledger = study(made_up.SPACE + "objective: [{metric: fid}, {metric: nfe}]\n", trials=4)
+    for fid, nfe in ((3.0, 20.0), (2.0, 30.0), (4.0, 1.0), (5.0, 10.0)):
+        asked = ledger.ask()
+        assert asked is not None
+        ledger.complete(asked.number, made_up.outcome(folder.home, fid, nfe))
+    tree = json.loads(report(folder, "json"))
+    assert tree["answer"][0].startswith("3 of 4 finished trials are not beaten in all objectives by another: 1, 0, 2.")
+    assert "FID from 2 to 4 and NFE from 1 to 30" in tree["answer"][0]
+    headline = tree["headline"]
+    assert {(p["x"], p["y"]) for p in headline["points"] if p["group"] != "finished"} == {(20, 3), (30, 2), (1, 4)}
+    assert headline["lines"][0]["points"] == [[1, 4], [20, 3], [30, 2]]
+    assert all(p["low"] == pytest.approx(0.8 * p["y"]) for p in headline["points"])
+    report(folder)
+
+
+DESIGN = """
+base: digits-quick
+design: {kind: factorial}
+factors: {training.loss: [l1, l2], sampler.algorithm: [tacos, naive]}
+"""
+
+
+def test_report_of_a_design_has_its_effects(study, report) -> None:
+    folder, ledger = study(DESIGN, replicates=3, trials=4)
+    fids: dict[str, list[float]] = {}
+    while ledger.wanted(4) > 0:
+        asked = ledger.ask(4)
+        assert asked is not None
+        noise = [0.0, 0.1, -0.1][asked.replicate]
+        naive = asked.config.sampler.algorithm == "naive"
+        fid = 1.0 + 2.0 * naive + noise
+        fids.setdefault("naive" if naive else "tacos", []).append(fid)
+        stage = StoredStage("train", f"{asked.config.training.trajectory()}/300", False, 1.0)
+        ledger.complete(asked.number, made_up.outcome(folder.home, fid, stages=(stage,)))
+    tree = json.loads(report(folder, "json"))
+    assert tree["headline"]["kind"] == "forest"
+    difference = statistics.fmean(fids["naive"]) - statistics.fmean(fids["tacos"])
+    shown = {row["label"]: row for row in tree["headline"]["rows"]}
+    assert shown["sampler=naive instead of tacos"]["value"] == pytest.approx(difference)
+    assert "sampler=naive instead of tacos" in tree["answer"][0]
+    assert tree["rows"][0]["spreads"]["fid"] == {"sd": pytest.approx(0.1), "n": 3}
+    assert len(tree["rows"][0]["repeat"]) == 3
+    report(folder)
+
+
+def test_report_of_a_design_with_few_trainings_gives_no_verdict(study, report) -> None:
+    folder, ledger = study(DESIGN, replicates=2, trials=4)
+    while ledger.wanted(4) > 0:
+        asked = ledger.ask(4)
+        assert asked is not None
+        stage = StoredStage("train", f"{asked.config.training.trajectory()}/300", False, 1.0)
+        fid = 1.0 + 9.0 * (asked.config.sampler.algorithm == "naive") + 0.01 * asked.replicate
+        ledger.complete(asked.number, made_up.outcome(folder.home, fid, stages=(stage,)))
+    tree = json.loads(report(folder, "json"))
+    assert tree["answer"][0] == "2 trainings of an arm are too few for a verdict about settings."
+    assert not any("differ from 0" in sentence for sentence in tree["answer"])
+    assert {row["group"] for row in tree["headline"]["rows"]} == {"too few trainings"}
+
+
+def test_report_of_replicates_has_the_verdicts_and_every_training(study, report, tmp_path: Path) -> None:
+    folder, ledger = study(
+        "base: digits-quick\nvariants: {a: {}, <i>: {training.lr: 2.0e-3}}\n", replicates=3, trials=2
+    )
+    protocol = made_up.protocol_of(folder.home)
+    while ledger.wanted(2) > 0:
+        asked = ledger.ask(2)
+        assert asked is not None
+        fid = {"a": 1.0, "<i>": 5.0}[asked.point["variant"]] + 0.1 * asked.replicate
+        judged = tmp_path / "judged" / asked.label
+        judged.mkdir(parents=True)
+        influence = 1e-3 * torch.randn(300, generator=torch.Generator().manual_seed(asked.number), dtype=torch.float64)
+        values = {"fid": Value("fid", fid, 300, protocol)}
+        Judgement(protocol, values, {"fid": influence - influence.mean()}).save(judged)
+        told = made_up.outcome(folder.home, fid, measured={"sampled": str(judged)}, checkpoint=f"train/{asked.number}")
+        ledger.complete(asked.number, told)
+    tree = json.loads(report(folder, "json"))
+    assert any(sentence.startswith("<i> is worse than a: FID 4.0") for sentence in tree["answer"])
+    assert tree["headline"]["rows"][0]["label"] == "a (base)"
+    assert tree["headline"]["rows"][0]["each"] == [pytest.approx(1.0 + 0.1 * r) for r in range(3)]
+    assert "<i>" not in report(folder)
+
+
+def test_report_shows_the_measurement_on_test(study, report) -> None:
+    folder, ledger = study(trials=1)
+    tell(ledger, folder.home, 3.0)
+    protocol = {**plain(made_up.protocol_of(folder.home)), "split": "test"}
+    write_study(ledger.study, test=TestResult(0, {"fid": 7.25}, protocol))
+    assert "measured once on test: FID 7.25" in report(folder, "json")
+
+
+def test_report_file_that_exists_is_kept(study, report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = study()
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["report", folder.name, "--home", str(folder.home)])
+    assert ended.value.code == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
+def test_report_format_follows_from_the_ending(study, report, tmp_path: Path) -> None:
+    folder, _ = study()
+    for ending in FORMATS:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["report", folder.name, "--home", str(folder.home), "-o", f"out.{ending}"])
+        assert ended.value.code == 0
+        assert (tmp_path / f"out.{ending}").read_text()[:200] == report(folder, ending)[:200]
+
+
+@pytest.mark.slow
+def test_report_of_a_thousand_trials_is_small_and_the_same_again(study, report) -> None:
+    folder, ledger = study(settings=("rungs.steps=[50, 100]",), trials=1000)
+    made_up.fill(ledger, folder.home, 1000)
+    text = report(folder)
+    assert len(text.encode()) < 5_000_000
+    assert text == report(folder)
+    assert "trial 999" in text
