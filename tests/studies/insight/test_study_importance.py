@@ -15,7 +15,7 @@ from made_up_facts import SPACE, facts_of
 
 from coldtune.stages.trial import short_name
 from coldtune.studies.insight import study_importance
-from coldtune.studies.insight.importance import FANOVA, PED_ANOVA, Importance
+from coldtune.studies.insight.importance import FANOVA, PED_ANOVA, Importance, ImportanceRow
 from coldtune.studies.insight.study_importance import LEAST_SETTINGS, importance_of, sample_of
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.space.space import Space
@@ -57,6 +57,12 @@ def test_importance_intervals_contain_their_shares(make_space: MakeSpace) -> Non
         assert row.low is not None
         assert row.high is not None
         assert 0 <= row.low <= row.share <= row.high <= 1
+
+
+@pytest.mark.parametrize(("low", "said"), [(0.5, "`a` is the most important key."), (0.3, "may not be the most")])
+def test_importance_overlapping_intervals_leave_the_order_open(low: float, said: str) -> None:
+    rows = (ImportanceRow("a", 0.6, low, 0.9, "training"), ImportanceRow("b", 0.2, 0.1, 0.4, "sampling"))
+    assert said in " ".join(Importance(FANOVA, "fid", rows, r2=0.8, settings=30).sentences())
 
 
 def test_importance_of_sampling_alone_says_that_nothing_needs_retraining(make_space: MakeSpace) -> None:

@@ -82,7 +82,17 @@ class Importance:
         said = [f"{self.evaluator} on {self.settings} settings: a share is {MEANINGS[self.evaluator]}."]
         if self.r2 is not None:
             said.append(f"The model explains {100 * self.r2:.0f} % of the variance of settings that it has not seen.")
-        return (*said, *self._about_stages(), *self.notes)
+        return (*said, *self._about_order(), *self._about_stages(), *self.notes)
+
+    def _about_order(self) -> list[str]:
+        if len(self.rows) < 2:
+            return []
+        first, second = self.rows[:2]
+        if first.low is None or second.high is None:
+            return []
+        if first.low > second.high:
+            return [f"`{first.key}` is the most important key."]
+        return [f"`{first.key}` may not be the most important key, because the interval of `{second.key}` overlaps."]
 
     def _about_stages(self) -> list[str]:
         if self.evaluator != FANOVA:
