@@ -43,7 +43,7 @@ ROWS: list[Row] = [
     flag("workers-text", "--workers=two", says=["--workers", "two"]),
     flag("gpus-text", "--gpus-per-trial=one", says=["--gpus-per-trial", "one"]),
     flag("resume-with-value", "--resume=yes", says=["--resume", "yes"]),
-    command("command-unknown", "studies list", says=["studies", "'study', 'ablate'"]),
+    command("command-unknown", "studies list", says=["studies", "'study', 'report'"]),
     command("verb-unknown", "study remove x", says=["remove", "list"]),
     command("evaluate-nothing", "evaluate", says=["RUNs", "--images"]),
     command("evaluate-num-images-text", "evaluate x --num-images few", says=["--num-images", "few", "all"]),

@@ -18,7 +18,7 @@ from rich.console import Console
 from store_places import OBJECT_SLOW, Place
 
 from coldtune.cli import main
-from coldtune.cli.store_format import make_table
+from coldtune.cli.tables import ListTable
 from coldtune.data import Dataset, prepared
 from coldtune.stages.chain import Chain, found_only
 from coldtune.stages.compute import Compute
@@ -343,7 +343,7 @@ def test_match_entry_finds_by_prefix() -> None:
 
 
 def test_store_table_wraps_long_names_without_cutting_them() -> None:
-    table = make_table("store", ("kind", "key"), ("size",), ("used by",))
+    table = ListTable("store", ("kind", "key"), ("size",), ("used by",))
     table.add_row("train", "c92f95f9c811/00000006", "2.56 MB", "a-study-with-a-long-name-0a29c6")
     console = Console(width=50, file=io.StringIO())
     console.print(table)

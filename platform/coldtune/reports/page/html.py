@@ -24,7 +24,9 @@ def as_html(report: Report, renew: int | None = None) -> str:
     Args:
         renew: Seconds until a browser loads the page again. None for a page that stays as it is.
     """
-    style, script = (resources.files(__package__).joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    style, script = (
+        resources.files(__package__).joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
+    )
     policy = (
         f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}; "
         "base-uri 'none'; form-action 'none'"
