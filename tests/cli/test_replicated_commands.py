@@ -57,6 +57,7 @@ def protocol_of(study: Replicated) -> Protocol:
     return protocol
 
 
+@pytest.mark.slow
 def test_rerun_of_a_replicate_agrees_bit_for_bit(run: Run, replicated: Replicated) -> None:
     said = run("rerun", "STUDY/1.1", "--output", "out")
     record = json.loads(Path("out/rerun.json").read_text())

@@ -310,6 +310,7 @@ def test_put_records_machine_and_versions(store: Store) -> None:
     assert made["device"]
 
 
+@pytest.mark.slow
 def test_put_in_distributed_training_records_its_workers(local_store: Store, tmp_path: Path) -> None:
     script = (
         "import sys, torch.distributed as dist; from coldtune.store.store import Store\n"

@@ -177,6 +177,7 @@ def test_drain_replaced_database_receives_the_whole_history(
     assert len(client.search_runs([target.experiment_id], clauses)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 @pytest.mark.timeout(1800)
 def test_drain_replaced_database_receives_runs_that_had_ended(
