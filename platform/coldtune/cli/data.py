@@ -252,7 +252,7 @@ def _describe_classes(dataset: Dataset) -> str:
 
 
 def _print_use(console: Console, options: argparse.Namespace, dataset: Dataset, card: JudgeCard) -> None:
-    """Print the command that uses a judge, and what its d allows."""
+    """Print the command that uses a judge. Warn if its d is too large for FID as an objective."""
     words = ["jobs/sweep_blur.py", "--dataset", dataset.name]
     place = _name_and_place(options)[1]
     words += ["--data-dir", str(place)] if place else []

@@ -76,7 +76,7 @@ def compare_settings(runs: Sequence[FinishedTrial], protocol: Protocol, home: Pa
 
 
 def describe_training(run: FinishedTrial, home: Path) -> str:
-    """Say of which setting a run is one of several trainings, and what all of them have. "" if it is the only one."""
+    """Name the setting of a run that was trained several times, and its mean. Return "" for a single training."""
     named = split_name(run.name, home)
     if named is None:
         return ""

@@ -1,4 +1,4 @@
-"""`coldtune study run`: search a space without a job of one's own."""
+"""`coldtune study run`: search a space without writing a job."""
 
 from __future__ import annotations
 
