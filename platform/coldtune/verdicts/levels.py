@@ -40,7 +40,7 @@ class Plan:
     In simulations, this decides earlier and more often than the confidence sequence of the t-test (Lai, 1976).
 
     Attributes:
-        looks: Numbers of trainings, ascending. Looks below 3 trainings give no verdict and cost nothing.
+        looks: Numbers of trainings, ascending. Looks below 3 trainings have no verdict and cost nothing.
         spending: How the error is spent. "fixed" spends 80 % at the first look, and half of the rest at each further
             look, since nobody knows how many will follow. "racing" has spent the share 0.75 (r / most)^2 after r
             trainings. "once" spends everything at a single look, after which nothing may be added.
@@ -96,7 +96,7 @@ class Plan:
     def alpha_at(self, look: int, alpha: float) -> float:
         """Return the level of a look, if all looks together may err with probability `alpha`.
 
-        A look below 3 trainings has the level `alpha`, because it gives no verdict.
+        A look below 3 trainings has the level `alpha`, because it has no verdict.
         """
         counted = self.counted
         if look not in counted:
