@@ -223,7 +223,7 @@ def _open_dataset(options: argparse.Namespace) -> Dataset:
 
 
 def _name_and_place(options: argparse.Namespace) -> tuple[str, Path | None]:
-    """Return the dataset's name and the folder of its files. A path stands for `folder` or `parquet`."""
+    """Return the dataset's name and the folder of its files. A path means `folder` or `parquet`."""
     from coldtune.data.file_collections import FolderFiles
     from coldtune.data.registry import names
 

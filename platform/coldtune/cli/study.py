@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from coldtune.studies.trials.reading import StudyReader
 
 _HEADS = ("study", "dataset", "ended", "of", "best", "last change", "states", "varies", "run now by")
-_CUT = 6  # of these columns stand in the first table, if the terminal is too narrow for a single table
+_CUT = 6  # of these columns are in the first table, if the terminal is too narrow for a single table
 
 if TYPE_CHECKING:
     from coldtune.studies.spec.replicates import Racing

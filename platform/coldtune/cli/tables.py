@@ -19,7 +19,7 @@ class ListTable:
     """A table whose columns `left`, `right` and `last` follow each other. Print it with rich.
 
     The columns `last` hold sentences, which are wrapped. The other columns are wrapped only if the table does not fit
-    otherwise. A word that is too long for its column goes on in the next line.
+    otherwise. A word that is too long for its column continues in the next line.
 
     Attributes:
         title: The line above the table, or "".
