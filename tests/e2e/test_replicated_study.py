@@ -70,6 +70,8 @@ def test_replicates_killed_resumed_and_extended_repeat_nothing(lab: Lab) -> None
     runs = Runs(home)
     tags = [run.data.tags for run in runs.trials.values()]
     assert sorted((tag["setting"], tag["replicate"]) for tag in tags) == [(s, r) for s in "01" for r in "0123"]
-    assert sorted(run.info.run_name for run in runs.trials.values())[:2] == ["trial 0", "trial 0.1"]
+    settings = {"0": "as in the preset", "1": "larger steps"}
+    labels = [(f"{number}{again}", setting) for number, setting in settings.items() for again in ("", ".1", ".2", ".3")]
+    assert {run.info.run_name for run in runs.trials.values()} == {f"{label}: {setting}" for label, setting in labels}
     (parent,) = runs.parents
     assert {"best/fid", "best/fid_se", "settings/fid_of_4_mean", "settings/fid_of_4_se"} <= set(parent.data.metrics)
