@@ -137,6 +137,7 @@ def _look_closer(checked: Checked, ledger: Ledger, target: Target) -> Iterator[t
         yield "its summary", tracking.run_page(target, run_id)
     yield "in Optuna", dashboard_command(folder.path, checked.options.storage)
     yield "look closer", coldtune_command("study show", folder.home, folder.name)
+    yield "on one page", coldtune_command("report", folder.home, folder.name)
     if ledger.best() is not None:
         yield "judge further", coldtune_command("evaluate", folder.home, folder.name)
     promoted = {promoted_from(trial) for trial in ledger.trials()}
