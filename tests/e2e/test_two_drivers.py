@@ -73,7 +73,7 @@ def test_joined_driver_takes_over_trials_of_killed_driver(lab: Lab) -> None:
     (parent,) = runs.parents
     assert sorted(runs.trials) == list(range(6))
     assert {run.info.status for run in [parent, *runs.trials.values()]} == {"FINISHED"}
-    assert parent.data.metrics["trials_ended"] == 6
+    assert parent.data.metrics["study/trials_ended"] == 6
     assert parent.data.metrics["best/fid"] == study.best_value
 
 
