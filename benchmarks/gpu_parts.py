@@ -461,7 +461,7 @@ def _killed_sweep(context: Context, found: dict[str, Any]) -> None:
     scratch.mkdir()
     trials, steps = (2, 60) if context.quick else (8, 800)
     settings = {"training.steps": steps, "training.report_every": 10, "training.checkpoint_every": max(20, steps // 10)}
-    flags = ["--trials", str(trials), "--set", *(f"{key}={value}" for key, value in settings.items())]
+    flags = ["--trials", str(trials), "--confirm", "0", "--set", *(f"{key}={value}" for key, value in settings.items())]
     command, log = _job(context, "sweep_blur.py", home, *flags), context.folder / "blur.txt"
     process = _start(command, scratch, log)
     # Kill it when trials train: some checkpoint exists, and the study has not ended.

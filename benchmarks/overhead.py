@@ -38,7 +38,7 @@ class Trial:
 
 def run(arguments: list[str], home: Path, scratch: str) -> tuple[float, float]:
     """Run the job, and return its start and its end in seconds since the epoch."""
-    command = [sys.executable, str(ROOT / "jobs" / "sweep_blur.py"), "--home", str(home), *arguments]
+    command = [sys.executable, str(ROOT / "jobs" / "sweep_blur.py"), "--home", str(home), "--confirm", "0", *arguments]
     print(f"    {shlex.join(command)}\n", file=sys.stderr, flush=True)
     began = time.time()
     subprocess.run(command, check=True, stdout=sys.stderr, env={**os.environ, "RAY_TMPDIR": scratch})

@@ -39,7 +39,7 @@ def sweep(reused: bool, arguments: list[str], scratch: str) -> tuple[list[overhe
     home = Path(tempfile.mkdtemp(dir=scratch))
     how = [str(JOB)] if reused else ["-c", ANEW, str(JOB)]
     began = time.time()
-    command = [sys.executable, *how, "--home", str(home), *arguments]
+    command = [sys.executable, *how, "--home", str(home), "--confirm", "0", *arguments]
     subprocess.run(command, check=True, stdout=sys.stderr, env={**os.environ, "RAY_TMPDIR": scratch})
     return overhead.trials(home, began), time.time() - began
 

@@ -58,7 +58,8 @@ def python_through_uv() -> list[str]:
 
 
 def flags(**settings: Any) -> list[str]:
-    return ["--set", *(f"{key}={value}" for key, value in (SETTINGS | settings).items())]
+    """Return the flags of a short study without a confirmation, with changed settings."""
+    return ["--confirm", "0", "--set", *(f"{key}={value}" for key, value in (SETTINGS | settings).items())]
 
 
 def wait_for(

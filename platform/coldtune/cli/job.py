@@ -100,6 +100,7 @@ def main(
     trials: int = DEFAULT_TRIALS,
     arguments: Sequence[str] | None = None,
     generate: Path | None = None,
+    confirm: int = 0,
 ) -> None:
     """Run the study of a job as the command line says, and exit.
 
@@ -115,6 +116,7 @@ def main(
         trials: The default of `--trials`.
         arguments: The command line. None means `sys.argv`.
         generate: The file of the space that `--generate` searches instead. None means that the job has no such flag.
+        confirm: The default of `--confirm`, for a study that can be confirmed.
     """
     options = parser((doc or "").strip(), trials, generate is not None).parse_args(arguments)
     space_file = generate if generate and options.generate else space
@@ -124,23 +126,29 @@ def main(
 
         return build_spec(job, space_file, dataset=options.dataset, seed=options.seed, settings=options.settings)
 
-    run_and_exit(build, options, trials)
+    run_and_exit(build, options, trials, confirm)
 
 
-def run_and_exit(build: Callable[[], StudySpec], options: argparse.Namespace, trials: int) -> NoReturn:
+def run_and_exit(
+    build: Callable[[], StudySpec], options: argparse.Namespace, trials: int, confirm: int = 0
+) -> NoReturn:
     """Run a study with the options of a command line, and exit with the codes of `main`.
 
     Args:
         build: Builds the spec of the study. Its ValueError is reported as an error of the user.
         options: The parsed command line.
         trials: The default of `--trials`.
+        confirm: The default of `--confirm`.
     """
     console = entry.make_console()
-    sys.exit(entry.run(lambda: _run(build, options, trials, console), "interrupted before anything was spent"))
+    sys.exit(entry.run(lambda: _run(build, options, trials, confirm, console), "interrupted before anything was spent"))
 
 
-def _run(build: Callable[[], StudySpec], options: argparse.Namespace, trials: int, console: Console) -> int:
+def _run(
+    build: Callable[[], StudySpec], options: argparse.Namespace, trials: int, confirm: int, console: Console
+) -> int:
     from coldtune.studies.run import run_study  # imports torch, which --help and a wrong flag must not wait for
+    from coldtune.studies.spec.confirmation_checks import can_confirm
 
     imports, threads = tuple(sorted(set(options.imports))), check_threads(options.threads)
     spec = build().model_copy(update={"imports": imports, "threads": threads})
@@ -150,6 +158,7 @@ def _run(build: Callable[[], StudySpec], options: argparse.Namespace, trials: in
         command=command_line(),
         trials=getattr(options, "trials", None),
         default_trials=trials,
+        confirm=confirm if can_confirm(spec) else 0,  # unless the command line says it
         begun=_BEGUN,
     )
     return run_study(spec, run_options, console)

@@ -7,6 +7,11 @@ from coldtune.studies.spec.study import StudySpec
 from coldtune.verdicts import LEAST
 
 
+def can_confirm(spec: StudySpec) -> bool:
+    """Return True if a study is a search with a winner, so that it can be confirmed."""
+    return bool(spec.space.vary) and len(spec.objectives) == 1
+
+
 def check_confirm(spec: StudySpec, confirm: int) -> None:
     """Raise ValueError if a study cannot be confirmed by `confirm` trainings of each setting. 0 is always allowed."""
     if confirm == 0:
