@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
 
 from coldtune.metrics import (
+    MemoryCache,
     Reference,
     distances,
+    estimates,
     fid_infinity,
     frechet_distance,
     kid,
@@ -30,6 +36,45 @@ def test_distances_equal_single_functions_under_one_seed() -> None:
     }  # fmt: skip
     assert distances(X, Y, reference, names=list(expected), seed=4) == expected
     assert distances(X, Y, names=list(expected), seed=4) == expected
+
+
+def test_estimates_what_the_reference_alone_determines_is_computed_once() -> None:
+    """A second set of images finds it in the cache, and its estimates are those without a cache."""
+    cache, second = _CountingCache(), X.flip(1)
+    reference = replace(Reference.of(Y), cache=cache, key="of Y")
+    first = estimates(X, Y, reference, resample_reference=True)
+    assert (built := cache.built.copy()) == {"reference_kid": 1, "reference_nearest_4": 1}
+    found = estimates(second, Y, reference, resample_reference=True)
+    assert cache.built == built
+    for kept, sets in ((first, X), (found, second)):
+        for name, alone in estimates(sets, Y, resample_reference=True).items():
+            assert kept[name].interval == alone.interval, name
+            assert torch.equal(kept[name].influences, alone.influences), name
+            of_reference = alone.reference_influences
+            assert of_reference is None or torch.equal(kept[name].reference_influences, of_reference), name
+
+
+def test_estimates_influences_of_both_sets_swap_with_the_sets() -> None:
+    """KID and MIND are symmetric, and precision of a set is recall of the other."""
+    one, other = (estimates(*sets, resample_reference=True) for sets in ((X, Y), (Y, X)))
+    for name, swapped in {"kid": "kid", "mind": "mind", "precision": "recall", "recall": "precision"}.items():
+        torch.testing.assert_close(one[name].reference_influences, other[swapped].influences)
+        assert one[name].interval.value == pytest.approx(other[swapped].interval.value)
+
+
+class _CountingCache(MemoryCache):
+    """Counts how often an entry was built, by kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.built: Counter[str] = Counter()
+
+    def get(self, kind: str, key: str, build: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        def count() -> dict[str, torch.Tensor]:
+            self.built[kind] += 1
+            return build()
+
+        return super().get(kind, key, count)
 
 
 def test_distances_only_requested_names_in_that_order() -> None:

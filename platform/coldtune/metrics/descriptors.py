@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from coldtune.metrics.intervals import Interval, normal_interval
+from coldtune.metrics.moments import feature_sets
 from coldtune.metrics.reference import Reference
 
 T = TypeVar("T")
@@ -37,6 +38,20 @@ class FeatureSets:
         """The features (M, d) of the reference's images. `check_distances` has made sure that they are given."""
         assert self.given_reference_features is not None, "a distance that uses them sets needs_reference_features"
         return self.given_reference_features
+
+    def of_reference(self, kind: str, compute: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return `compute(reference features)`, which all judgements under this reference share.
+
+        Args:
+            kind: Names the tensors and every constant that they depend on.
+            compute: Is given the features in float64, on the device of the judged features.
+
+        Returns:
+            The tensors, on the device of the judged features.
+        """
+        features, reference = feature_sets(self.features, self.reference_features)
+        kept = self.reference.keep(kind, lambda: compute(reference))
+        return {name: tensor.to(features.device) for name, tensor in kept.items()}
 
     def once(self, compute: Callable[[FeatureSets], T]) -> T:
         """Return `compute(self)`, computed at the first call only, so that distances can share expensive work."""

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from coldtune.metrics.descriptors import Distance
+from coldtune.metrics.descriptors import Distance, FeatureSets
 from coldtune.metrics.moments import feature_sets
 
 BLOCK = 2048  # rows and columns of the kernel in memory at a time: 32 MB
@@ -48,17 +48,13 @@ def kid_influences(features: Tensor, reference_features: Tensor, block: int = BL
 def kid_estimate(features: Tensor, reference_features: Tensor, block: int = BLOCK) -> tuple[float, Tensor]:
     """Return `kid` and `kid_influences`, which are both means over rows of the same kernels."""
     x, y = feature_sets(features, reference_features)
-    within, across = _row_means_within(x, block), _row_means(x, y, block)
-    value = within.mean() + _row_means_within(y, block).mean() - 2 * across.mean()
-    rows = 2 * (within - across)
-    return float(value), rows - rows.mean()
+    return _estimate(x, y, _row_means_within(y, block), block)
 
 
 def kid_reference_influences(features: Tensor, reference_features: Tensor, block: int = BLOCK) -> Tensor:
     """Return each reference image's influence on `kid`, float64 (M,), mean 0. KID is symmetric in its two sets."""
     x, y = feature_sets(features, reference_features)
-    rows = 2 * (_row_means_within(y, block) - _row_means(y, x, block))
-    return rows - rows.mean()
+    return _reference_influences(x, y, _row_means_within(y, block), block)
 
 
 def kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -79,9 +75,27 @@ def _row_means_within(x: Tensor, block: int) -> Tensor:
     return (_row_means(x, x, block) * len(x) - diagonal) / (len(x) - 1)
 
 
+def _estimate(x: Tensor, y: Tensor, within_y: Tensor, block: int) -> tuple[float, Tensor]:
+    within, across = _row_means_within(x, block), _row_means(x, y, block)
+    rows = 2 * (within - across)
+    return float(within.mean() + within_y.mean() - 2 * across.mean()), rows - rows.mean()
+
+
+def _reference_influences(x: Tensor, y: Tensor, within_y: Tensor, block: int) -> Tensor:
+    rows = 2 * (within_y - _row_means(y, x, block))
+    return rows - rows.mean()
+
+
+def _sets(sets: FeatureSets) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Return both sets, and the mean kernel within the reference, which takes longest and is computed once."""
+    x, y = feature_sets(sets.features, sets.reference_features)
+    kept = sets.of_reference("kid", lambda reference: {"row_means": _row_means_within(reference, BLOCK)})
+    return x, y, kept["row_means"], BLOCK
+
+
 KID = Distance(
-    value=lambda sets: kid(sets.features, sets.reference_features),
-    estimate=lambda sets: kid_estimate(sets.features, sets.reference_features),
-    reference_influences=lambda sets: kid_reference_influences(sets.features, sets.reference_features),
+    value=lambda sets: _estimate(*_sets(sets))[0],
+    estimate=lambda sets: _estimate(*_sets(sets)),
+    reference_influences=lambda sets: _reference_influences(*_sets(sets)),
     bounds=(-math.inf, math.inf),  # an unbiased estimate of 0 may be negative
 )

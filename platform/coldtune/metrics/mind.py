@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from coldtune.diffusion import draws
-from coldtune.metrics.descriptors import Distance
+from coldtune.metrics.descriptors import Distance, FeatureSets
 from coldtune.metrics.moments import feature_sets
 
 DIRECTIONS = 1000
@@ -61,16 +61,25 @@ def mind_estimate(
     features: Tensor, reference_features: Tensor, seed: int = 0, directions: int = DIRECTIONS
 ) -> tuple[float, Tensor]:
     """Return `mind` and `mind_influences`, from projections that are sorted once."""
-    x, y = feature_sets(features, reference_features)
-    total, influences = x.new_zeros(()), x.new_zeros(len(x))
+    return _estimate(*feature_sets(features, reference_features), seed, directions)[:2]
+
+
+def _estimate(x: Tensor, y: Tensor, seed: int, directions: int) -> tuple[float, Tensor, Tensor]:
+    """Return `mind`, and the influences of the vectors x (N, d) and y (M, d): MIND is symmetric in its two sets."""
+    total, of_x, of_y = x.new_zeros(()), x.new_zeros(len(x)), y.new_zeros(len(y))
     for units in _chunks(seed, directions, x):
-        ordered, rows = (x @ units.T).sort(0)
-        of_reference = (y @ units.T).sort(0).values
-        total = total + _sorted_squared_wasserstein(ordered, of_reference).sum()
-        potentials = torch.zeros_like(ordered).scatter(0, rows, _potentials(ordered, of_reference))
-        influences = influences + potentials.sum(1)
+        sorted_x, rows_x = (x @ units.T).sort(0)
+        sorted_y, rows_y = (y @ units.T).sort(0)
+        total = total + _sorted_squared_wasserstein(sorted_x, sorted_y).sum()
+        of_x = of_x + _in_order_of_rows(_potentials(sorted_x, sorted_y), rows_x).sum(1)
+        of_y = of_y + _in_order_of_rows(_potentials(sorted_y, sorted_x), rows_y).sum(1)
     scale = 3 * x.shape[1] / directions
-    return float(scale * total), scale * (influences - influences.mean())
+    return float(scale * total), scale * (of_x - of_x.mean()), scale * (of_y - of_y.mean())
+
+
+def _in_order_of_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Return sorted columns (N, K) in the order of the vectors, whose places in the sorted columns are `rows`."""
+    return torch.empty_like(values).scatter(0, rows, values)
 
 
 def _chunks(seed: int, directions: int, like: Tensor) -> tuple[Tensor, ...]:
@@ -118,9 +127,12 @@ def _quantile_pairs(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
     return starts // m, starts // n, (ends - starts).double() / (n * m)
 
 
+def _of_sets(sets: FeatureSets) -> tuple[float, Tensor, Tensor]:
+    return _estimate(*feature_sets(sets.features, sets.reference_features), sets.seed, DIRECTIONS)
+
+
 MIND = Distance(
     value=lambda sets: mind(sets.features, sets.reference_features, sets.seed),
-    estimate=lambda sets: mind_estimate(sets.features, sets.reference_features, sets.seed),
-    # MIND is symmetric in its two sets.
-    reference_influences=lambda sets: mind_influences(sets.reference_features, sets.features, sets.seed),
+    estimate=lambda sets: sets.once(_of_sets)[:2],
+    reference_influences=lambda sets: sets.once(_of_sets)[2],
 )

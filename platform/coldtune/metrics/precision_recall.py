@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,7 @@ def precision_recall(
     x, y = _sets(features, reference_features, neighbours, 1)
     precise = on_manifold(x, y, radii(y, neighbours, block), block)
     recalled = on_manifold(y, x, radii(x, neighbours, block), block)
-    return float(precise.double().mean()), float(recalled.double().mean())
+    return _mean(precise), _mean(recalled)
 
 
 def precision_recall_influences(
@@ -55,10 +57,17 @@ def precision_recall_influences(
             left out.
     """
     x, y = _sets(features, reference_features, neighbours, 2)
-    precise = on_manifold(x, y, radii(y, neighbours, block), block).double()
-    change = _left_out(y, x, neighbours, block)
-    recall = (len(x) - 1) / len(y) * (change.mean() - change)
-    return precise - precise.mean(), recall
+    precise = on_manifold(x, y, radii(y, neighbours, block), block)
+    return _influences(precise, y, x, nearest(x, neighbours + 1, block), block)
+
+
+def _influences(
+    precise: Tensor, y: Tensor, x: Tensor, nearest_of_x: tuple[Tensor, Tensor], block: int
+) -> tuple[Tensor, Tensor]:
+    """Return the influences of images x (N, d). `precise` (N,) says which lie on the manifold of y (M, d)."""
+    share = precise.double()
+    change = _left_out(y, x, nearest_of_x, block)
+    return share - share.mean(), (len(x) - 1) / len(y) * (change.mean() - change)
 
 
 def radii(x: Tensor, neighbours: int, block: int = BLOCK) -> Tensor:
@@ -95,19 +104,23 @@ def on_manifold(x: Tensor, centres: Tensor, squared_radii: Tensor, block: int = 
     return torch.cat(result)
 
 
-def _left_out(x: Tensor, centres: Tensor, neighbours: int, block: int) -> Tensor:
+def _left_out(x: Tensor, centres: Tensor, nearest_of_centres: tuple[Tensor, Tensor], block: int) -> Tensor:
     """Return how many more of the vectors x (M, d) lie on the manifold if a centre is left out, for each centre: (N,).
 
     A ball whose k nearest vectors include the left-out centre grows to its (k + 1)-th nearest vector.
+
+    Args:
+        nearest_of_centres: The k + 1 vectors `nearest` to each centre.
     """
-    distances, rows_of_nearest = nearest(centres, neighbours + 1, block)
+    distances, rows_of_nearest = nearest_of_centres
     squared_radii, grown, nearest_rows = distances[:, -2], distances[:, -1], rows_of_nearest[:, :-1]
     change = centres.new_zeros(len(centres))
     for rows in torch.split(x, block):
         count, only, larger = _balls_around(rows, centres, squared_radii, grown, block)
         row, ball = larger[:, count[larger[0]] <= 1]
         # Without `centre` the ball grows and contains the vector `row`. Several balls can, so each pair counts once.
-        pairs = torch.stack([row[:, None].expand(-1, neighbours), nearest_rows[ball]]).flatten(1)
+        near = nearest_rows[ball]
+        pairs = torch.stack([row[:, None].expand_as(near), near]).flatten(1)
         row, centre = torch.unique(pairs, dim=1)
         change += torch.bincount(centre[count[row] == 0], minlength=len(centres))
         kept = torch.zeros(len(rows), dtype=torch.bool, device=x.device)
@@ -154,23 +167,66 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return distances.masked_fill_(distances < squares.mul_(1e-13), 0.0)
 
 
+@dataclass(frozen=True)
+class _Manifolds:
+    """Both sets, the k + 1 vectors nearest to each vector of its own set, and which vectors lie on the other manifold.
+
+    A set of k + 1 vectors has only k others. Its last column of distances is then infinite, and nobody reads it.
+    """
+
+    x: Tensor
+    y: Tensor
+    nearest_of_x: tuple[Tensor, Tensor]
+    nearest_of_y: tuple[Tensor, Tensor]
+    precise: Tensor
+    recalled: Tensor
+
+    @classmethod
+    def of(cls, sets: FeatureSets) -> _Manifolds:
+        x, y = _sets(sets.features, sets.reference_features, NEIGHBOURS, 1)
+        # The pairs within the reference take longest by far, and are the same for all judged images.
+        kept = sets.of_reference(f"nearest_{NEIGHBOURS + 1}", _nearest_by_name)
+        of_x, of_y = nearest(x, NEIGHBOURS + 1), (kept["squared_distances"], kept["rows"])
+        last = NEIGHBOURS - 1
+        return cls(x, y, of_x, of_y, on_manifold(x, y, of_y[0][:, last]), on_manifold(y, x, of_x[0][:, last]))
+
+
+def _nearest_by_name(features: Tensor) -> dict[str, Tensor]:
+    squared, rows = nearest(features, NEIGHBOURS + 1)
+    return {"squared_distances": squared, "rows": rows}
+
+
 def _values(sets: FeatureSets) -> tuple[float, float]:
-    return precision_recall(sets.features, sets.reference_features)
+    found = sets.once(_Manifolds.of)
+    return _mean(found.precise), _mean(found.recalled)
 
 
-def _influences(sets: FeatureSets) -> tuple[Tensor, Tensor]:
-    return precision_recall_influences(sets.features, sets.reference_features)
+def _manifolds_to_leave_out_of(sets: FeatureSets) -> _Manifolds:
+    """Return the manifolds, after checking that a vector can be left out of each set."""
+    found = sets.once(_Manifolds.of)
+    _sets(found.x, found.y, NEIGHBOURS, 2)
+    return found
+
+
+def _set_influences(sets: FeatureSets) -> tuple[Tensor, Tensor]:
+    found = _manifolds_to_leave_out_of(sets)
+    return _influences(found.precise, found.y, found.x, found.nearest_of_x, BLOCK)
 
 
 def _reference_influences(sets: FeatureSets) -> tuple[Tensor, Tensor]:
     """Return each reference image's influence on precision and on recall. Swapping the sets swaps the two numbers."""
-    recall, precision = precision_recall_influences(sets.reference_features, sets.features)
+    found = _manifolds_to_leave_out_of(sets)
+    recall, precision = _influences(found.recalled, found.x, found.y, found.nearest_of_y, BLOCK)
     return precision, recall
+
+
+def _mean(share: Tensor) -> float:
+    return float(share.double().mean())
 
 
 PRECISION = Distance(
     value=lambda sets: sets.once(_values)[0],
-    estimate=lambda sets: (sets.once(_values)[0], sets.once(_influences)[0]),
+    estimate=lambda sets: (sets.once(_values)[0], sets.once(_set_influences)[0]),
     reference_influences=lambda sets: sets.once(_reference_influences)[0],
     interval=share_interval_of_error,  # precision is a share of independent images
     bounds=(0.0, 1.0),
@@ -178,7 +234,7 @@ PRECISION = Distance(
 )
 RECALL = Distance(
     value=lambda sets: sets.once(_values)[1],
-    estimate=lambda sets: (sets.once(_values)[1], sets.once(_influences)[1]),
+    estimate=lambda sets: (sets.once(_values)[1], sets.once(_set_influences)[1]),
     reference_influences=lambda sets: sets.once(_reference_influences)[1],
     bounds=(0.0, 1.0),
     higher_is_better=True,

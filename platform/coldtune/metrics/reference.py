@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from coldtune.metrics.cache import Cache
+from coldtune.metrics.cache import Cache, MemoryCache
 from coldtune.metrics.extractors import Extractor, extract_features, extract_moments
 from coldtune.metrics.moments import FeatureMoments
 from coldtune.metrics.protocol import Protocol
@@ -24,6 +25,7 @@ class Reference:
         n: The number of reference images.
         key: The hash of everything that determined the moments (`Protocol.reference_key`), or "" for moments that were
             made by hand.
+        cache: Keeps what distances compute from the reference alone.
     """
 
     mean: Tensor
@@ -31,6 +33,7 @@ class Reference:
     root: Tensor
     n: int
     key: str = ""
+    cache: Cache = field(default_factory=MemoryCache, repr=False)
 
     @classmethod
     def of(cls, features: Tensor | FeatureMoments, key: str = "") -> Reference:
@@ -43,6 +46,21 @@ class Reference:
     def dim(self) -> int:
         """The length of a feature vector."""
         return self.mean.numel()
+
+    def keep(self, kind: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return tensors that the reference alone determines, computed once and then found in the cache.
+
+        Comparing all pairs of 50,000 reference images takes a CPU a minute, much longer than judging 1,000 images.
+
+        Args:
+            kind: Names the tensors and every constant that they depend on.
+            build: Computes them. They are kept on the CPU.
+        """
+
+        def on_cpu() -> dict[str, Tensor]:
+            return {name: tensor.cpu() for name, tensor in build().items()}
+
+        return self.cache.get(f"reference_{kind}", self.key, on_cpu)
 
 
 def reference_statistics(
@@ -60,7 +78,8 @@ def reference_statistics(
         extractor: The extractor that the protocol names.
         images: All images of the split, uint8 (N, C, H, W).
         protocol: The protocol that names the reference.
-        cache: Stores the moments under the protocol's `reference_key`.
+        cache: Stores the moments under the protocol's `reference_key`, and later what distances compute from the
+            reference alone.
         batch_size: The number of images in a batch. It affects only the memory used.
         device: Runs the network. None uses the images' device.
         features: The features of the images (`reference_features`) if they are known. Nothing is extracted then.
@@ -78,7 +97,7 @@ def reference_statistics(
 
     key = protocol.reference_key
     tensors = cache.get("reference", key, build)
-    return Reference(tensors["mean"], tensors["covariance"], tensors["root"], len(images), key)
+    return Reference(tensors["mean"], tensors["covariance"], tensors["root"], len(images), key, cache)
 
 
 def reference_features(

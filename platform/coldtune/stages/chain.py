@@ -197,7 +197,9 @@ class Chain:
         measured: dict[str, Path] = {}
         sets: dict[str, SamplerConfig | None] = {DEGRADED: None, **BASELINES, SAMPLED: self.config.sampler}
         for number, (name, sampler) in enumerate(sets.items()):
-            entry = self.sample(name, sampler, checkpoint, _set_progress(progress, number, len(sets)))
+            advance = _set_progress(progress, number, len(sets))
+            advance(0.0)  # even if the images are found, because judging them may take long
+            entry = self.sample(name, sampler, checkpoint, advance)
             images[name], measured[name] = entry.path, self.measure(name, entry)
             judgements[name] = Judgement.load(measured[name])
         return Outcome(judgements, self.nfe, self.protocol, tuple(self.records), images, measured, checkpoint, rungs)

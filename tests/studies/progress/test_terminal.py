@@ -50,6 +50,21 @@ def test_view_pruned_trial_shows_its_value_at_the_rung() -> None:
     assert "trial   0  pruned at step 50 of 100: KID 0.3   T 20, rate 0.05" in printed(console)
 
 
+def test_view_wait_ends_shows_what_went_on_before() -> None:
+    waiting = {"stage": "waiting", "step": 0, "steps": 100, "for": "another trial's work"}
+    with make_view(Console(file=io.StringIO(), width=200)) as view:
+        view.asked(request(0))
+        view.progressed(0, training_report(50))
+        for _ in range(2):
+            view.progressed(0, waiting)
+            assert view.running[0].text == "waiting for another trial's work"
+        view.progressed(0, {"stage": "resumed", "step": 0, "steps": 100})
+        assert view.running[0].text.startswith("training     50 / 100")
+        view.progressed(0, waiting)
+        view.progressed(0, {"stage": "sample", "step": 100, "steps": 100, "share": 0.0})
+        assert view.running[0].text == "sampling and measuring"
+
+
 def test_view_log_has_a_line_for_each_event_and_for_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "_LOG_S", 0.0)
     console = Console(file=io.StringIO(), width=200)

@@ -34,6 +34,7 @@ class _Running:
     point: Mapping[str, Any]
     name: str
     text: str = "waiting for resources"
+    before_wait: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,12 @@ class View(Events):
         trial, progress = self.running[number], self.progress
         stage, _, at_rung = result["stage"].partition("_")
         step, steps = result["step"], result["steps"]
+        before = trial.before_wait or trial.text
+        trial.before_wait = before if stage == "waiting" else None
         if stage == "waiting":
             trial.text = f"waiting for {result['for']}"
+        elif stage == "resumed":
+            trial.text = before
         elif stage == RUNG:
             progress.trained(number, step / steps)
             trial.text = str(Rung.from_json(result["rung"]))

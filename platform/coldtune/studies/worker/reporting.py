@@ -47,7 +47,7 @@ class TrialReporter:
             started: When the trial began or resumed, in seconds since the epoch.
         """
         self._job, self._report, self._timeout, self._tracker = job, report, timeout, tracker
-        self._started, self._steps = started, job.trial.training.steps
+        self._started, self._steps, self._waiting = started, job.trial.training.steps, False
         self._gauges = TrialMetrics(job.study, job.label)
         self._waits_for_cluster = throttled(5.0, partial(self.waits, "room on the cluster"))
 
@@ -65,14 +65,22 @@ class TrialReporter:
     def waits(self, reason: str) -> None:
         """Stop the trial's clock, and report the reason for which the trial waits."""
         self._timeout.pause()
+        self._waiting = True
         self._report({"state": RUNNING, "stage": "waiting", "step": 0, "steps": self._steps, "for": reason})
+
+    def resumes(self) -> None:
+        """Start the trial's clock again, and report the end of a wait if there was one."""
+        self._timeout.resume()
+        if self._waiting:
+            self._waiting = False
+            self._report({"state": RUNNING, "stage": "resumed", "step": 0, "steps": self._steps})
 
     def check_in(self, waiting: bool) -> None:
         """Handle the regular call of a training by several workers, which may be waiting for room on the cluster."""
         if waiting:
             self._waits_for_cluster()
         else:
-            self._timeout.resume()
+            self.resumes()
             self._timeout.check()
 
     def trained(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -86,7 +86,7 @@ def _run(
     with Tracker(Path(job.spool), job.study, job.number, name=name, tags=job.tags) as tracker:
         reporter = TrialReporter(job, report, timeout, tracker, started)
         device = _device(job)
-        chain = _chain(job, job.trial, device, partial(reporter.waits, "another trial's work"), timeout)
+        chain = _chain(job, job.trial, device, partial(reporter.waits, "another trial's work"), reporter.resumes)
         check_same([job.protocol or chain.protocol, chain.protocol])
         reporter.begins(chain)
         outcome = chain.run(
@@ -110,7 +110,7 @@ def _chain(
     trial: TrialConfig,
     device: str,
     waits: Callable[[], None] = lambda: None,
-    timeout: TrialTimeout | None = None,
+    resumes: Callable[[], None] = lambda: None,
 ) -> Chain:
     from coldtune.data import Dataset
     from coldtune.stages.chain import Chain
@@ -124,9 +124,8 @@ def _chain(
         print(f"store: {text}", flush=True)
         waits()
 
-    resume = timeout.resume if timeout else lambda: None
     place = StoreLocation.in_home(Path(job.home), job.store)
-    store = Store(place, by=f"{job.study}/{job.number}", on_wait=waiting, on_resume=resume)
+    store = Store(place, by=f"{job.study}/{job.number}", on_wait=waiting, on_resume=resumes)
     if device == "cpu":
         use_threads(job.threads)
     found = (None,) if job.unknown_threads else ()
