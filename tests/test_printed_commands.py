@@ -84,3 +84,5 @@ def test_command_line_of_the_installed_command_has_no_path(shell: Path, monkeypa
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/coldtune", "study", "run", "blur"])
     assert command_line() == "coldtune study run blur"
+    monkeypatch.setattr(sys, "argv", ["/somewhere/coldtune/__main__.py", "study", "run", "blur"])
+    assert command_line() == "python -m coldtune study run blur"

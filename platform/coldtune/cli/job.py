@@ -170,6 +170,8 @@ def command_line() -> str:
     program = [] if environment.runner() else ["python"]
     if Path(script).name == "coldtune" and not script.endswith(".py"):
         program, script = [], "coldtune"  # the command of the package, which is no file in the current folder
+    elif Path(script).parts[-2:] == ("coldtune", "__main__.py"):
+        program, script, flags = ["python"], "-m", ["coldtune", *flags]
     line = environment.shell_command(*program, script, *flags)
     if not environment.submitted():
         return line
