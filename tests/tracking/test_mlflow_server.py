@@ -150,6 +150,7 @@ def test_drainer_outage_loses_and_doubles_nothing(
     assert "View run" not in capfd.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 @pytest.mark.timeout(1800)
 def test_drain_replaced_database_receives_the_whole_history(
