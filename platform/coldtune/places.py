@@ -12,7 +12,7 @@ from coldtune.errors import describe_os_error, file_above
 from coldtune.files import naming, write_file
 
 _BLOCK = b"\0" * 4096  # a file system that is full refuses a block of this size
-_STREAMS = {"/dev/stdout", "/dev/stderr", "/dev/null"}
+STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/null")
 
 
 def check_folder(folder: Path, name: str, write: bool = True) -> None:
@@ -48,7 +48,7 @@ def check_output(path: Path, name: str) -> None:
         ValueError: If the file cannot be written. The message says why, and what to do.
     """
     try:
-        if str(path) in _STREAMS:
+        if str(path) in STREAMS:
             return
         if not path.parent.is_dir():
             raise ValueError(f"{name} {path}: must be a file in an existing folder")
@@ -63,7 +63,7 @@ def check_output(path: Path, name: str) -> None:
 
 def write_output(path: Path, text: str) -> None:
     """Write a file that `check_output` allowed."""
-    if str(path) in _STREAMS:
+    if str(path) in STREAMS:
         with path.open("w", encoding="utf-8") as file:
             file.write(text)
     else:

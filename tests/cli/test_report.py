@@ -277,6 +277,15 @@ def test_report_format_follows_from_the_ending(study, report, tmp_path: Path) ->
         assert (tmp_path / f"out.{ending}").read_text()[:200] == report(folder, ending)[:200]
 
 
+def test_report_to_a_dash_is_printed(study, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder, _ = study()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["report", folder.name, "--home", str(folder.home), "-o", "-", "--format", "json"])
+    assert ended.value.code == 0
+    assert json.loads(capfd.readouterr().out)["study"] == folder.name
+    assert not (tmp_path / "-").exists()
+
+
 @pytest.mark.slow
 def test_report_of_a_thousand_trials_is_small_and_the_same_again(study, report) -> None:
     folder, ledger = study(settings=("rungs.steps=[50, 100]",), trials=1000)

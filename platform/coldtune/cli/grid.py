@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
-from coldtune.cli.outputs import STREAMS, add_overwrite_flag, new_file, write_bytes
+from coldtune.cli.outputs import add_overwrite_flag, new_file, write_bytes
+from coldtune.places import STREAMS
 
 if TYPE_CHECKING:
     from torch import Tensor

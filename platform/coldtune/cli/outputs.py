@@ -7,9 +7,9 @@ from pathlib import Path
 
 from coldtune.environment import expand_path
 from coldtune.files import write_file
-from coldtune.places import check_folder, check_output
+from coldtune.places import STREAMS, check_folder, check_output
 
-STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/null")
+_STDOUT = "-"  # as other commands spell it
 
 
 def add_overwrite_flag(parser: argparse.ArgumentParser, what: str = "the output file") -> None:
@@ -18,7 +18,7 @@ def add_overwrite_flag(parser: argparse.ArgumentParser, what: str = "the output 
 
 
 def new_file(path: Path, name: str, overwrite: bool) -> Path:
-    """Return the absolute path of a file that a command will write.
+    """Return the absolute path of a file that a command will write. `-` is the standard output.
 
     Args:
         name: The flag of the path. Messages begin with it.
@@ -27,7 +27,7 @@ def new_file(path: Path, name: str, overwrite: bool) -> Path:
     Raises:
         ValueError: If the file exists already, or cannot be written.
     """
-    place = expand_path(path, name)
+    place = Path(STREAMS[0]) if str(path) == _STDOUT else expand_path(path, name)
     check_output(place, name)
     if place.exists() and not overwrite and str(place) not in STREAMS:
         raise ValueError(f"{name} {path}: exists already. Name another file, or replace it with --overwrite.")

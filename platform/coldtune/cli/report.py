@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
-from coldtune.cli.outputs import STREAMS, add_overwrite_flag, new_file, write_bytes
+from coldtune.cli.outputs import add_overwrite_flag, new_file, write_bytes
+from coldtune.places import STREAMS
 
 if TYPE_CHECKING:
     from coldtune.reports.page.document import Report
@@ -40,7 +41,11 @@ def add(commands: Commands) -> None:
     add_home_flag(parser)
     parser.add_argument("study", metavar="STUDY", help="name of the study")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="the file (default: report.html, or with the format's ending)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the file, or - for the standard output (default: report.html, or with the format's ending)",
     )
     add_overwrite_flag(parser)
     parser.add_argument("--format", choices=FORMATS, help="the format (default: that of the file's ending, else html)")
@@ -105,7 +110,7 @@ def _format(options: argparse.Namespace) -> str:
     """Return the format of the report. Raise ValueError if neither the flag nor the file's ending says it."""
     if options.format is not None:
         return str(options.format)
-    if options.output is None or str(options.output) in STREAMS:
+    if options.output is None or str(options.output) in ("-", *STREAMS):
         return FORMATS[0]
     ending = options.output.suffix.lower().removeprefix(".")
     kind: str = {"htm": "html", "markdown": "md"}.get(ending, ending)
