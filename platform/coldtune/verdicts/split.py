@@ -23,10 +23,12 @@ class Split:
     Attributes:
         training: The variance between trainings, without the images' part. None if no setting has two trainings.
         images: The variance over images. It contains the draws, unless `draws` is known.
-        draws: The variance over the draws of degradation and sampling. None unless settings were judged under at least
-            two protocol seeds.
+        draws: The variance over the draws of degradation, sampling and judging. None unless networks were judged
+            under at least two protocol seeds.
         trainings: The number of trainings behind it.
         settings: The number of settings with two or more trainings. Their variances are averaged.
+        seeds: The number of protocol seeds behind `draws`. All networks share the draws of a seed, so more networks
+            make `draws` hardly more certain.
     """
 
     training: float | None
@@ -34,6 +36,7 @@ class Split:
     draws: float | None
     trainings: int
     settings: int
+    seeds: int = 1
 
     def sentence(self, metric: str) -> str:
         """Return the split in plain English, for example "FID varies by ±0.21 (sd) between trainings, ..."."""
@@ -41,18 +44,21 @@ class Split:
         parts = [] if self.training is None else [f"{self.training**0.5:.2g} between trainings"]
         parts.append(f"{self.images**0.5:.2g} over images{'' if self.draws is not None else ' and their draws'}")
         parts += [] if self.draws is None else [f"{self.draws**0.5:.2g} over draws"]
-        return f"{name} of a trained network varies (sd) by {', by '.join(parts)} ({self.trainings} trainings)."
+        seeds = "" if self.draws is None else f", {self.seeds} protocol seeds"
+        return f"{name} of a trained network varies (sd) by {', by '.join(parts)} ({self.trainings} trainings{seeds})."
 
 
-def split_variance(settings: Iterable[Setting], again: Iterable[Iterable[Setting]] = ()) -> Split:
+def split_variance(settings: Iterable[Setting]) -> Split:
     """Split the variance of a metric into training, images and draws.
+
+    Each image has draws of its own, so the variance over images that one judgement shows contains that over draws. The
+    draws' part is what varies between protocol seeds if the network and the images stay the same.
 
     Args:
         settings: The settings, all under the same protocol.
-        again: The same settings and networks under other protocol seeds, an iterable for each seed.
 
     Raises:
-        ValueError: If there is no training, or no network was judged under every protocol seed.
+        ValueError: If there is no training.
     """
     panel = Panel.of(settings)
     if not len(panel.values):
@@ -65,29 +71,20 @@ def split_variance(settings: Iterable[Setting], again: Iterable[Iterable[Setting
             between.append(float(panel.values[chosen].var(ddof=1)) - own)
     training = max(float(np.mean(between)), 0.0) if between else None
     images = float(np.diag(panel.covariance).mean())
-    draws = _draws(panel, [Panel.of(others) for others in again])
+    draws, seeds = _draws(panel)
     if draws is not None:
         images = max(images - draws, 0.0)
-    return Split(training, images, draws, len(panel.values), len(between))
+    return Split(training, images, draws, len(panel.values), len(between), seeds)
 
 
-def _draws(panel: Panel, others: list[Panel]) -> float | None:
-    """Return the variance of a network's values between protocol seeds, averaged over networks."""
-    if not others:
-        return None
-    by_place = [
-        {
-            (name, training.network): training.value
-            for name, setting in one.settings.items()
-            for training in setting.trainings
-        }
-        for one in (panel, *others)
-    ]
-    common = [place for place in by_place[0] if all(place in values for values in by_place)]
-    if not common:
-        raise ValueError("no network was judged under every protocol seed: the draws' variance is unknown")
-    values = np.array([[values[place] for values in by_place] for place in common])
-    return float(values.var(axis=1, ddof=1).mean())
+def _draws(panel: Panel) -> tuple[float | None, int]:
+    """Return the variance of a network's values between protocol seeds, averaged over networks, and their number."""
+    trainings = [training for setting in panel.settings.values() for training in setting.trainings]
+    seeds = 1 + max((len(training.again) for training in trainings), default=0)
+    if seeds == 1:
+        return None, 1
+    values = np.array([(each.value, *each.again) for each in trainings if len(each.again) == seeds - 1])
+    return float(values.var(axis=1, ddof=1).mean()), seeds
 
 
 def narrowing_by_trainings(difference: Difference, more: int, alpha: float = 0.05) -> float:

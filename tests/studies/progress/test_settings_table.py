@@ -6,6 +6,7 @@ import csv
 import shutil
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -114,6 +115,18 @@ def test_two_trainings_give_no_verdict_on_settings(open_study: Callable[..., Led
     sentences = judge_settings(made).sentences
     assert any("too few trainings for a verdict" in sentence for sentence in sentences)
     assert not any("is better than" in sentence or "is worse than" in sentence for sentence in sentences)
+
+
+def test_declared_draws_are_a_source_of_the_split(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    """By hand: each FID differs by 0.2 between the two protocol seeds, so its variance is 0.02 and its sd 0.14."""
+    made = open_study(3)
+    while made.wanted(3) > 0:
+        asked = made.ask(3)
+        told = outcome(fid_of(asked), tmp_path / asked.label, asked.number)
+        made.complete(asked.number, replace(told, draws={1: {"fid": fid_of(asked) + 0.2, "ssim": 0.9}}))
+    said = [sentence for sentence in judge_settings(made).sentences if "varies (sd)" in sentence]
+    assert len(said) == 1
+    assert said[0].endswith("over images, by 0.14 over draws (9 trainings, 2 protocol seeds).")
 
 
 def test_judge_two_planned_and_other_comparisons(open_study: Callable[..., Ledger], tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ class _Judging:
         """Return what would narrow the interval of a comparison, or "" if it needs nothing."""
         records = (TrialRecord.of(trial) for trial in self.reader.trials())
         protocol = next((record.judged_under for record in records if record.protocol), None)
-        said = "" if protocol is None else advise(verdict, protocol.num_images, protocol.num_images)
+        said = "" if protocol is None else advise(verdict, protocol.num_images, protocol.most_images)
         return f"Of {verdict.a} and {verdict.b}: {said}" if said else ""
 
 

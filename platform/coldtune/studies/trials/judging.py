@@ -91,13 +91,12 @@ class SettingsJudge:
 
     def _training(self, trial: FrozenTrial) -> Training:
         if trial.number not in self._trainings:
-            record = TrialRecord.of(trial)
-            self._trainings[trial.number] = Training.of(
-                Judgement.load(self._local_folder(record.measured["sampled"])),
-                self._spec.objective.metric,
-                configure(self._space, trial).training.seed,
-                str(record.checkpoint),
-            )
+            record, metric = TrialRecord.of(trial), self._spec.objective.metric
+            judged = Judgement.load(self._local_folder(record.measured["sampled"]))
+            seed = configure(self._space, trial).training.seed
+            again = tuple(values[metric] for _, values in sorted(record.draws.items()) if metric in values)
+            training = Training.of(judged, metric, seed, str(record.checkpoint))
+            self._trainings[trial.number] = replace(training, again=again)
         return self._trainings[trial.number]
 
     def _not_asked(self, settings: Sequence[Setting]) -> list[str]:
