@@ -106,7 +106,8 @@ def report_effects(reader: StudyReader) -> EffectReport | None:
     """Return the effects of a study's design or ablation. None if the study has neither, or no arm was measured.
 
     Intervals are given when no training is missing any more, so that looking earlier costs nothing. A race has none,
-    because it stops by the comparisons of arms and not by the effects.
+    because it stops by the comparisons of arms and not by the effects. All intervals together miss in at most 5 % of
+    studies. An effect that the table shows twice, such as the only step of an ablation and the whole, counts once.
     """
     spec = reader.spec
     if spec.design is not None:
@@ -121,7 +122,7 @@ def report_effects(reader: StudyReader) -> EffectReport | None:
         return None
     missing = count_missing(reader)
     settings, with_images = _settings(reader, trials, metric)
-    family = [effect for effect in effects if effect.weights]
+    family = {effect.question for effect in effects if effect.weights}
     plan = _plan(reader)
     alpha = (
         None
@@ -246,7 +247,8 @@ def _notes_of_intervals(rows: Sequence[EstimatedEffect], family: int, looks: int
         return []
     least = min(counts)
     notes = [] if least >= LEAST else [f"{least} trainings of an arm are too few for a verdict about settings"]
-    adjusted = f"{family} effect{'s' * (family > 1)}{f' and {looks} looks' if looks > 1 else ''}"
+    different = "different " if family < len(counts) else ""
+    adjusted = f"{family} {different}effect{'s' * (family > 1)}{f' and {looks} looks' if looks > 1 else ''}"
     over = "trainings and images" if with_images else "trainings"
     return [*notes, f"Intervals are over {over}, with {least} trainings of each arm, adjusted for {adjusted}"]
 
