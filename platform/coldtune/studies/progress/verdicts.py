@@ -9,15 +9,13 @@ from coldtune.metrics.registry import label
 from coldtune.studies.progress.racing import describe_out, describe_race, describe_undecided
 from coldtune.studies.spec.race_checks import MOST_TRAININGS
 from coldtune.studies.spec.study import StudySpec
-from coldtune.studies.storage.record import StudyRecord, TrialRecord
+from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.trials.judging import JudgeableSettings, SettingsJudge
-from coldtune.studies.trials.race import race_plan
 from coldtune.studies.trials.reading import StudyReader
 from coldtune.verdicts import (
     Family,
     Judged,
     Outcome,
-    Plan,
     Verdict,
     adjusted_p_values,
     advise,
@@ -182,7 +180,7 @@ class _Judging:
         if self.goes_on:
             return {}
         pair = self.reader.spec.comparisons.pair
-        return adjusted_p_values(self.judged.settings, family, _plan(self.reader), best, pair=pair)
+        return adjusted_p_values(self.judged.settings, family, self.reader.plan(), best, pair=pair)
 
     def with_first(self, family: Family) -> Family:
         """Return the family, with the winner of a confirmed search as the setting that is tested first."""
@@ -196,7 +194,7 @@ class _Judging:
         return judge(
             self.judged.settings,
             family,
-            _plan(self.reader),
+            self.reader.plan(),
             spec.objective.metric,
             pair=spec.comparisons.pair,
             equal_within=self.equal_within,
@@ -261,17 +259,6 @@ def _describe_family(spec: StudySpec, family: Sequence[str]) -> str:
 def _capital(sentence: str) -> str:
     """Begin a sentence about a numbered setting with a capital letter. Names of variants stay as they are."""
     return sentence[:1].upper() + sentence[1:] if sentence.startswith("setting ") else sentence
-
-
-def _plan(reader: StudyReader) -> Plan:
-    """Return the plan of looks: of a race, or the number of replicates with which the study began and later numbers."""
-    if reader.race is not None:
-        return race_plan(reader.race.ends)
-    looks: list[int] = []
-    for planned in StudyRecord.of(reader.study).replicates or (reader.replicates,):
-        if not looks or planned > looks[-1]:
-            looks.append(planned)
-    return Plan(tuple(looks))
 
 
 def _incomplete(reader: StudyReader) -> str:

@@ -91,12 +91,9 @@ class SettingsJudge:
 
     def _training(self, trial: FrozenTrial) -> Training:
         if trial.number not in self._trainings:
-            record, metric = TrialRecord.of(trial), self._spec.objective.metric
-            judged = Judgement.load(self._local_folder(record.measured["sampled"]))
             seed = configure(self._space, trial).training.seed
-            again = tuple(values[metric] for _, values in sorted(record.draws.items()) if metric in values)
-            training = Training.of(judged, metric, seed, str(record.checkpoint))
-            self._trainings[trial.number] = replace(training, again=again)
+            metric = self._spec.objective.metric
+            self._trainings[trial.number] = read_training(trial, metric, seed, self._local_folder)
         return self._trainings[trial.number]
 
     def _not_asked(self, settings: Sequence[Setting]) -> list[str]:
@@ -106,6 +103,36 @@ class SettingsJudge:
         asked = [dict(setting.point) for setting in settings]
         missing = [point for point in self._points if point not in asked]
         return [str(point.get(VARIANT, f"point {number}")) for number, point in enumerate(missing)]
+
+
+def read_training(
+    trial: FrozenTrial, metric: str, seed: int, local_folder: Callable[[str], Path], images: str = "sampled"
+) -> Training:
+    """Return a finished training with its judgement from the store.
+
+    Args:
+        seed: The seed of the training.
+        local_folder: Returns the local folder of an address in a trial's record.
+        images: The set of images that is judged. Only the trial's own sampler (`sampled`) has values of further draws.
+
+    Raises:
+        KeyError: If the trial was judged by a version that stored no judgement.
+        OSError: If the judgement cannot be read.
+        ValueError: If the judgement is no longer in the store, or the metric has no numbers for each image.
+    """
+    record = TrialRecord.of(trial)
+    training = Training.of(Judgement.load(local_folder(record.measured[images])), metric, seed, network_of(trial))
+    if images != "sampled":
+        return training
+    again = tuple(values[metric] for _, values in sorted(record.draws.items()) if metric in values)
+    return replace(training, again=again)
+
+
+def network_of(trial: FrozenTrial) -> str:
+    """Return what names the trained network of a trial. It is equal for trials that differ in the sampler only."""
+    record = TrialRecord.of(trial)
+    trained = next((stage.key for stage in record.stages if stage.stage == "train"), None)
+    return record.checkpoint or trained or f"trial {trial.number}"
 
 
 def name_of(setting: Setting) -> str:
