@@ -13,9 +13,13 @@ from scipy import stats
 from coldtune.verdicts import (
     Plan,
     Setting,
+    SettingVariance,
+    Split,
     Training,
     advise,
+    combine_variances,
     compare,
+    describe_others,
     detectable_difference,
     holm,
     narrowing_by_images,
@@ -168,6 +172,20 @@ def test_split_variance_with_draws_equals_the_components_of_a_crossed_design():
             each.append(getattr(split, source))
     for source, each in found.items():
         assert np.mean(each) == pytest.approx(truth[source], abs=4 * np.std(each) / 1000**0.5), source
+
+
+def test_split_variance_in_parts_equals_the_whole(setting):
+    """Settings can be read one after the other, because sources are averaged and settings are not compared."""
+    given = [setting("a", [1.0, 2.0, 4.0], images=0.5), setting("b", [3.0, 1.0], images=0.2), setting("c", [1.0])]
+    assert combine_variances([SettingVariance.of(each) for each in given]) == split_variance(given)
+
+
+def test_describe_others_names_the_sources_of_all_metrics():
+    ssim, psnr = Split(0.04, 0.01, 0.0025, 9, 3, 2), Split(None, 4.0, 1.0, 9, 0, 2)
+    assert describe_others({"ssim": ssim, "psnr": psnr}) == (
+        "The other metrics vary (sd) by training, by images and by draws: SSIM 0.2, 0.1, 0.05; PSNR unknown, 2, 1."
+    )
+    assert describe_others({}) == ""
 
 
 def test_split_variance_of_single_trainings_has_no_training_part(setting):

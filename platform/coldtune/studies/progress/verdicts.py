@@ -16,9 +16,11 @@ from coldtune.verdicts import (
     Family,
     Judged,
     Outcome,
+    Split,
     Verdict,
     adjusted_p_values,
     advise,
+    describe_others,
     judge,
     split_variance,
 )
@@ -158,10 +160,17 @@ class _Judging:
                 reference, p_values = "best", self.p_values(family, best.best)
         if sentences and not self.goes_on:
             sentences.append(split_variance(self.judged.settings).sentence(spec.objective.metric))
+            sentences += filter(None, [describe_others(self.others())])
         if self.race is not None:
             sentences.append(self.race)
         numbers = {number: p_values[name] for number, name in names.items() if name in p_values}
         return StudyVerdicts(sentences, rivals, _describe_family(spec, described), numbers, reference)
+
+    def others(self) -> dict[str, Split]:
+        """Return the variance by source of every metric but the first objective."""
+        reader = self.reader
+        judge = SettingsJudge(reader.spec, reader.space, reader.local_folder)
+        return judge.split_others(reader.settings(), reader.replicates)
 
     def judge_two(self, a: int, b: int) -> Verdict:
         """Return the verdict of the family that has the comparison of two settings, or else a secondary verdict."""
