@@ -131,6 +131,20 @@ def test_declared_draws_are_a_source_of_the_split(open_study: Callable[..., Ledg
     assert said[0].endswith("over images, by 0.14 over draws (9 trainings, 2 protocol seeds).")
 
 
+def test_advice_names_the_images_of_the_split_that_were_not_judged(
+    open_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    made = open_study(4)
+    larger = plain(PROTOCOL.model_copy(update={"reference_images": 5000}))
+    while made.wanted(3) > 0:
+        asked = made.ask(3)
+        told = outcome(fid_of(asked), tmp_path / asked.label, asked.number)
+        made.complete(asked.number, replace(told, protocol=larger))
+    said = [sentence for sentence in judge_settings(made).sentences if "more trainings of each" in sentence]
+    assert len(said) == 1
+    assert "Judging all 5,000 images of the split instead of 50 would narrow it by about" in said[0]
+
+
 def test_variance_of_every_metric_is_split(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
     """KID is here 2 FID for every set of images. So each part of its standard deviation is twice that of FID."""
     made = open_study(3)
@@ -138,7 +152,7 @@ def test_variance_of_every_metric_is_split(open_study: Callable[..., Ledger], tm
         asked = made.ask(3)
         told = outcome(fid_of(asked), tmp_path / asked.label, asked.number)
         judged = Judgement.load(tmp_path / asked.label)
-        values = {**judged.values, "kid": replace(judged.values["fid"], name="kid", value=2 * fid_of(asked))}
+        values = {**judged.values, "kid": replace(judged.values["fid"], metric="kid", value=2 * fid_of(asked))}
         influences = {"fid": judged.influences["fid"], "kid": 2 * judged.influences["fid"]}
         shutil.rmtree(tmp_path / asked.label)
         (tmp_path / asked.label).mkdir()
