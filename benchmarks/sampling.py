@@ -12,12 +12,9 @@ evaluations of the network. A row with a star is extrapolated from five of its T
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +31,7 @@ from coldtune.stages.trial import parse_trial
 from coldtune.store.store import Store
 from coldtune.training import TrainingConfig, load_restorer
 from coldtune.training.state import TrainingState
-from training import attempt, rates, spread
+from training import COMPARED, attempt, markdown, parser_of, print_cases, spread
 
 CASES = {"cuda": ("base-32", "micro-16", "small-32"), "cpu": ("micro-16",)}
 IMAGES = {16: 512, 32: 128, 128: 16}
@@ -176,56 +173,31 @@ def _round(row: dict[str, Any], run: Callable[[], None], device: torch.device) -
 
 def table(case: Case, rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a case's rows as Markdown."""
-    lines = [
-        f"### {case}: {case.describe().rpartition(', batch')[0]}, {rows[0]['images']} images\n",
-        "| way | images/s | NFE/s | x plain | MFU | peak memory | first sampling, s |",
-        "|:--|--:|--:|--:|--:|--:|--:|",
-    ]
-    base = next((row["images_per_s"] for row in rows if row["way"] == ways.PLAIN and "images_per_s" in row), None)
-    for row in rows:
-        if "skipped" in row or "images_per_s" not in row:
-            lines.append(f"| {row['way']} | not measured: {row.get('skipped', 'stopped')} | | | | | |")
-            continue
+
+    def cells(row: Mapping[str, Any], compared: Sequence[str]) -> list[str]:
         runs = row["images"] * row["runs"] * row["share"]
-        cells = [
-            row["way"],
-            f"{ways.rate_text(row['images_per_s'])} ({spread(runs, row['spans'])})"
-            + (" *" if row["share"] < 1 else ""),
-            ways.rate_text(row["nfe_per_s"]),
-            f"{row['images_per_s'] / base:.2f}" if base else "-",
-            "-" if row["mfu"] is None else f"{row['mfu']:.1%}",
-            ways.bytes_text(row.get("peak_bytes")),
-            f"{row['first_s']:.2f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, *ways.notes(rows), ""])
+        rate = f"{ways.rate_text(row['images_per_s'])} ({spread(runs, row['spans'])})"
+        star = " *" if row["share"] < 1 else ""
+        return [f"{rate}{star}", ways.rate_text(row["nfe_per_s"]), *compared, f"{row['first_s']:.2f}"]
+
+    title = f"{case}: {case.describe().rpartition(', batch')[0]}, {rows[0]['images']} images"
+    return markdown(title, ("images/s", "NFE/s", *COMPARED, "first sampling, s"), rows, cells)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", metavar="SIZE-PIXELS", help="default: some that suit the device")
-    parser.add_argument("--ways", nargs="+", help="names of ways, or parts of names (default: all)")
-    parser.add_argument("--device", help="default: the GPU if there is a GPU")
+    parser = parser_of(__doc__, "a span")
     parser.add_argument("--images", type=int, help="images of a sampling (default: 512, 128, 16 at 16, 32, 128 px)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each way, of a span each (default 3)")
-    parser.add_argument("--seconds", type=float, default=0.5, help="least length of a span (default 0.5)")
-    parser.add_argument("--json", type=Path, help="also write all rows into this file")
     options = parser.parse_args()
-    device, rows = ways.pick_device(options.device), list[dict[str, Any]]()
+    device = ways.pick_device(options.device)
     print(ways.heading("Ways to sample", "sampling.py", device))
     print(f"- Median of {options.rounds} spans of at least {options.seconds:g} s (lowest to highest), in turn\n")
-    ways.warm_up(device)
-    with tempfile.TemporaryDirectory() as folder:
-        for case in map(Case.parse, options.cases or CASES[device.type]):
-            images = options.images or IMAGES[case.pixels]
-            found = measure_case(
-                case, ways.chosen(options.ways), device, Path(folder), options.rounds, options.seconds, images=images
-            )
-            print(table(case, found), flush=True)
-            rows += found
-            if options.json:
-                options.json.write_text(json.dumps(rows, indent=1))
-    print(rates(rows, device))
+
+    def measure(case: Case, folder: Path) -> list[dict[str, Any]]:
+        images = options.images or IMAGES[case.pixels]
+        chosen = ways.chosen(options.ways)
+        return measure_case(case, chosen, device, folder, options.rounds, options.seconds, images=images)
+
+    print_cases(options.cases or CASES[device.type], device, options.json, measure, table)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ CASES = {
     ),
     "cpu": ("micro-16",),
 }
+COMPARED = ("x plain", "MFU", "peak memory")
+"""The headings of a table that the scripts share (`markdown`)."""
 LR, EMA_DECAY = 1e-4, 0.995
 _LEAST_STEPS, _MOST_STEPS = 5, 2000  # of a span. In the first span, a way may capture its graph at the fourth step.
 
@@ -205,26 +207,40 @@ def spread(images: float, spans: Sequence[float]) -> str:
 
 def table(case: Case, rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a case's rows as Markdown."""
-    lines = [
-        f"### {case}: {case.describe()}\n",
-        "| way | images/s | x plain | MFU | peak memory | first step, s | first step again, s |",
-        "|:--|--:|--:|--:|--:|--:|--:|",
-    ]
+
+    def cells(row: Mapping[str, Any], compared: Sequence[str]) -> list[str]:
+        rate = f"{ways.rate_text(row['images_per_s'])} ({spread(case.batch * row['steps'], row['spans'])})"
+        return [rate, *compared, f"{row['first_s']:.2f}", f"{row['again_s']:.2f}"]
+
+    heads = ("images/s", *COMPARED, "first step, s", "first step again, s")
+    return markdown(f"{case}: {case.describe()}", heads, rows, cells)
+
+
+def markdown(
+    title: str,
+    heads: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    cells: Callable[[Mapping[str, Any], Sequence[str]], Sequence[str]],
+) -> str:
+    """Return a table with a row for each way. A way that was not measured says why.
+
+    Args:
+        heads: The headings after `way`.
+        cells: Returns the cells of a row, from the row and its cells under `COMPARED`.
+    """
+    lines = [f"### {title}\n", f"| way | {' | '.join(heads)} |", f"|:--|{'--:|' * len(heads)}"]
     base = next((row["images_per_s"] for row in rows if row["way"] == ways.PLAIN and "images_per_s" in row), None)
     for row in rows:
         if "skipped" in row or "images_per_s" not in row:
-            lines.append(f"| {row['way']} | not measured: {row.get('skipped', 'stopped')} | | | | | |")
+            reason = f"not measured: {row.get('skipped', 'stopped')}"
+            lines.append(f"| {row['way']} | {reason} |{' |' * (len(heads) - 1)}")
             continue
-        cells = [
-            row["way"],
-            f"{ways.rate_text(row['images_per_s'])} ({spread(case.batch * row['steps'], row['spans'])})",
+        compared = [
             f"{row['images_per_s'] / base:.2f}" if base else "-",
             "-" if row["mfu"] is None else f"{row['mfu']:.1%}",
             ways.bytes_text(row.get("peak_bytes")),
-            f"{row['first_s']:.2f}",
-            f"{row['again_s']:.2f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join([row['way'], *cells(row, compared)])} |")
     return "\n".join([*lines, *ways.notes(rows), ""])
 
 
@@ -235,27 +251,54 @@ def rates(rows: Sequence[Mapping[str, Any]], device: torch.device) -> str:
     return f"Measured matrix products: {shown}."
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", metavar="SIZE-PIXELS[-bBATCH]", help="default: all that suit the device")
+def parser_of(description: str | None, spans: str) -> argparse.ArgumentParser:
+    """Return the parser of a script that compares ways. `spans` says what a way does in a round."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", metavar="SIZE-PIXELS[-bBATCH]", help="default: those of the device")
     parser.add_argument("--ways", nargs="+", help="names of ways, or parts of names (default: all)")
     parser.add_argument("--device", help="default: the GPU if there is a GPU")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each way, of two spans each (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help=f"turns of each way, of {spans} each (default 3)")
     parser.add_argument("--seconds", type=float, default=0.5, help="length of a span (default 0.5)")
     parser.add_argument("--json", type=Path, help="also write all rows into this file")
-    options = parser.parse_args()
-    device, rows = ways.pick_device(options.device), list[dict[str, Any]]()
-    print(ways.heading("Ways to train", "training.py", device))
-    print(f"- Median of {2 * options.rounds} spans of about {options.seconds:g} s (lowest to highest), in turn\n")
+    return parser
+
+
+def print_cases(
+    cases: Sequence[str],
+    device: torch.device,
+    file: Path | None,
+    measure: Callable[[Case, Path], list[dict[str, Any]]],
+    show: Callable[[Case, Sequence[Mapping[str, Any]]], str],
+) -> None:
+    """Measure cases one after another, and print a table of each.
+
+    Args:
+        file: Gets all rows as JSON after each case.
+        measure: Returns the rows of a case. Its second argument is a scratch folder.
+        show: Returns the table of a case.
+    """
+    rows: list[dict[str, Any]] = []
     ways.warm_up(device)
     with tempfile.TemporaryDirectory() as folder:
-        for case in map(Case.parse, options.cases or CASES[device.type]):
-            found = measure_case(case, ways.chosen(options.ways), device, Path(folder), options.rounds, options.seconds)
-            print(table(case, found), flush=True)
+        for case in map(Case.parse, cases):
+            found = measure(case, Path(folder))
+            print(show(case, found), flush=True)
             rows += found
-            if options.json:
-                options.json.write_text(json.dumps(rows, indent=1))
+            if file:
+                file.write_text(json.dumps(rows, indent=1))
     print(rates(rows, device))
+
+
+def main() -> None:
+    options = parser_of(__doc__, "two spans").parse_args()
+    device = ways.pick_device(options.device)
+    print(ways.heading("Ways to train", "training.py", device))
+    print(f"- Median of {2 * options.rounds} spans of about {options.seconds:g} s (lowest to highest), in turn\n")
+
+    def measure(case: Case, folder: Path) -> list[dict[str, Any]]:
+        return measure_case(case, ways.chosen(options.ways), device, folder, options.rounds, options.seconds)
+
+    print_cases(options.cases or CASES[device.type], device, options.json, measure, table)
 
 
 if __name__ == "__main__":

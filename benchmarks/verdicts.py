@@ -14,7 +14,7 @@ import inspect
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -287,13 +287,14 @@ def run_race(panel: Panel, race: Race, first: int) -> tuple[dict[str, int], Stan
     return counts, standing
 
 
-def print_races(total: int) -> None:
+def print_races(total: int, only: Sequence[str] = (), part: tuple[int, int] = (1, 1)) -> None:
     """Print the false verdicts of races from 2 trainings on, driven training by training by the rule of a study.
 
     A study judges both families, and a setting gets a training if any family wants it. Each family has its own error of
     5 %. A training that a family does not want does not change its verdicts, so the columns of a family are those of
     the tables above, for other studies.
     """
+    number, parts = part
     print("| studies | settings | most | base | best | trainings, most of each = 100 % |")
     print("|:--|--:|--:|--:|--:|--:|")
     sources = {
@@ -304,18 +305,25 @@ def print_races(total: int) -> None:
     for (name, source), settings, most in itertools.product(sources.items(), (2, 4), (5, 10)):
         if name == "half far worse" and settings == 2:
             continue  # no two settings are equal
+        if only and name not in only:
+            continue
         names = tuple(f"s{s}" for s in range(settings))
         race = Race((Family("base", names, "s0"), Family("best", names)), Plan.racing(2, most))
-        wrong, used = np.zeros(2, int), 0
+        wrong, used, judged = np.zeros(2, int), 0, 0
         equal = set(names[: settings // 2] if name == "half far worse" else names)
         for studies in chunks(source, 700, settings, most, total):
-            for r in range(len(studies.values)):
+            for r in range(number - 1, len(studies.values), parts):
+                judged += 1
                 counts, end = run_race(panel_of(studies, r, names), race, 2)
                 assert all(2 <= count <= most for count in counts.values())
                 used += sum(counts.values())
                 wrong += [any(v.outcome.decided and {v.a, v.b} <= equal for v in each.verdicts) for each in end.judged]
-        shares = " | ".join(share(int(count), total) for count in wrong)
-        spent = 100 * used / (total * settings * most)
+        if parts > 1:  # the numbers of all parts are summed by the reader
+            wrong_of = " | ".join(f"{count} of {judged}" for count in wrong)
+            print(f"| {name} | {settings} | {most} | {wrong_of} | {used} of {judged * settings * most} |", flush=True)
+            continue
+        shares = " | ".join(share(int(count), judged) for count in wrong)
+        spent = 100 * used / (judged * settings * most)
         print(f"| {name} | {settings} | {most} | {shares} | {spent:.0f} % |", flush=True)
 
 
@@ -531,6 +539,10 @@ def main() -> None:
     parser.add_argument("--home", type=Path, help="holds the twelve trainings, or gets them")
     parser.add_argument("--studies", type=int, default=STUDIES, help="simulated studies in each cell")
     parser.add_argument("--only", nargs="+", default=[], help="parts to compute: nulls, races, real, other")
+    parser.add_argument("--races", nargs="+", default=[], metavar="STUDIES", help='rows of the races, such as "equal"')
+    parser.add_argument(
+        "--part", default="1/1", metavar="I/N", help="judge every N-th study of the races, and print counts to sum"
+    )
     parser.add_argument("--seed", type=int, default=0, help="other studies, to test the method on fresh ones")
     options = parser.parse_args()
     global _SEED
@@ -551,7 +563,8 @@ def main() -> None:
         )
     if "races" in parts:
         print(f"\n{inspect.cleandoc(print_races.__doc__ or '')}\n")
-        print_races(total)
+        first, _, of = options.part.partition("/")
+        print_races(total, options.races, (int(first), int(of)))
     if "real" in parts and options.home:
         judged = train_replicates(options.home)
         print_nulls(

@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,6 +27,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from filelock import lock_descriptor
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
 
 # Most locks are free again after milliseconds. The pause grows for the others, because on NFS every attempt is a
 # request to the server.
@@ -87,6 +96,41 @@ def lock_open_file(descriptor: int, timeout: float | None = None) -> bool:
         time.sleep(min(pause, left))
         pause = min(2 * pause, _LONGEST_PAUSE_S)
     return True
+
+
+class IrregularFileError(OSError):
+    """A path is not a regular file.
+
+    Attributes:
+        kind: What the path is instead, for example "a named pipe".
+    """
+
+    def __init__(self, path: Path, mode: int) -> None:
+        self.kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "a special file")
+        super().__init__(f"{path} is {self.kind}, but a regular file is needed")
+
+
+def open_for_reading(path: Path) -> BinaryIO:
+    """Open a regular file for reading. A pipe or a device could otherwise be read for ever.
+
+    Raises:
+        IrregularFileError: If the path is no regular file.
+        OSError: If the file is missing or unreadable.
+    """
+    _check_regular(path, os.stat(path).st_mode)  # before it is opened, because opening a device may do something
+    # Without O_NONBLOCK, opening a pipe that replaced the file in between would wait for a writer.
+    file = open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")  # noqa: SIM115  (the caller closes it)
+    try:
+        _check_regular(path, os.fstat(file.fileno()).st_mode)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise IrregularFileError(path, mode)
 
 
 def write_file(path: Path, content: str | bytes, *, durable: bool = False, private: bool = False) -> None:

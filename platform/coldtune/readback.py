@@ -7,8 +7,6 @@ names the file, says what is wrong with it, and says what to do.
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from coldtune.errors import describe_os_error
+from coldtune.files import IrregularFileError, open_for_reading
 
 LIMIT = 16 * 2**20
 """The largest file in bytes that is read as a whole, unless a caller names another limit. Ours have kilobytes."""
@@ -46,18 +45,13 @@ def read_bytes(path: Path, *, limit: int = LIMIT, hint: str = "") -> bytes:
         UnreadableError: If it is no regular file, is larger than `limit`, or cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait for its writer
-        try:
-            kind = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(kind):
-                what = "a folder is where a file must be" if stat.S_ISDIR(kind) else "is not a regular file"
-                raise unreadable(path, what, hint)
-            with open(descriptor, "rb", closefd=False) as file:
-                content = file.read(limit + 1)
-        finally:
-            os.close(descriptor)
+        with open_for_reading(path) as file:
+            content = file.read(limit + 1)
     except FileNotFoundError:
         raise
+    except IrregularFileError as error:
+        what = "a folder is where a file must be" if error.kind == "a folder" else "is not a regular file"
+        raise unreadable(path, what, hint) from None
     except OSError as error:
         raise UnreadableError(_with_hint(describe_os_error(error, path), hint)) from None
     if len(content) > limit:

@@ -73,6 +73,13 @@ ROWS: list[Row] = [
     factors("factor-mapping-without-levels", "{training.loss: {when: {sampler.clamp: true}}}",
             "factors.training.loss.levels", "required"),
     factors("factor-one-level", "{training.loss: [l1]}", "factors.training.loss", "a single level"),
+    factors("factors-all-set", "{training.loss: {levels: [l2], when: {sampler.clamp: false}}}", "factors",
+            "single level", "nothing is compared"),
+    factors("factor-set-to-another-value-than-the-base", "{degradation.sigma.schedule: [exponential, constant], "
+            "degradation.sigma.rate: {levels: [0.04], when: {degradation.sigma.schedule: exponential}}}",
+            "factors.degradation.sigma.rate", "[0.04]", "0.05", "--set degradation.sigma.rate=0.04"),
+    factors("factor-set-without-effect", "{sampler.algorithm: [tacos, direct], sampler.num_steps: "
+            "{levels: [99], when: {sampler.algorithm: tacos}}}", "sampler.num_steps", "99"),
     factors("factor-level-twice", "{training.loss: [l1, l2, l1]}", "factors.training.loss", "'l1' is there twice"),
     factors("factor-level-twice-as-text", "{training.lr: [1e-3, 0.001]}", "factors.training.lr",
             "0.001 is there twice"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bad_row import Row, command, flag, setting
+from bad_row import Row, command, flag, row, setting
 
 TIME = "such as 90s, 30m, 2h, 1h30m"
 HUGE = "9" * 23
@@ -120,6 +120,16 @@ ROWS: list[Row] = [
     setting("train-seed-negative", "training.seed=-1", says=["training.seed = -1"]),
     setting("train-seed-huge", f"training.seed={2**63}", says=["training.seed", str(2**63)]),
     setting("protocol-seed-huge", f"protocol.seed={2**63}", says=["protocol.seed", str(2**63)]),
+    setting("draws-zero", "protocol.draws=0", says=["protocol.draws = 0", "1"]),
+    setting("draws-huge", f"protocol.draws={HUGE}", says=["protocol.draws", "less than or equal to"]),
+    setting("draws-past-the-last-seed", f"protocol.seed={2**63 - 1}", ["draws = 2", "seed", "at most 1"],
+            "--set", "protocol.draws=2"),
+    setting("draws-of-other-images", "protocol.draws=2",
+            ["protocol.draws = 2", "other images", "300 of 363", "protocol.num_images = null"],
+            "--set", "protocol.num_images=300", home="digits", data=True),
+    row("draws-of-generated-images", "space", ("--set", "protocol.draws=2"),
+        ["protocol.draws = 2", "generated image", "Leave it out"], home="digits", data=True,
+        files={"space.yaml": "base: quick/digits-blur-generation\nvary: {training.lr: {low: 1.0e-4, high: 1.0e-3}}\n"}),
     setting("num-images-few", "protocol.num_images=4", says=["protocol.num_images = 4", "5"]),
     setting("num-images-bool", "protocol.num_images=true", says=["protocol.num_images = True", "integer"]),
     setting("num-images-huge", f"protocol.num_images={HUGE}", says=["protocol.num_images", "less than or equal to"]),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from coldtune.config import parse
+from coldtune.config import identity, parse
 from coldtune.data import Dataset
 from coldtune.metrics import (
     Extractor,
@@ -112,17 +112,28 @@ def test_resolve_records_extractor_and_data(digits: Dataset) -> None:
     [
         (
             {"extractr": "digits"},
-            "protocol.extractr = 'digits': unknown key; allowed: extractor, num_images, reference, seed, split",
+            "protocol.extractr = 'digits': unknown key; allowed: draws, extractor, num_images, reference, seed, split",
         ),
         ({"split": "valid"}, "protocol.split = 'valid'"),
         ({"num_images": 1}, "protocol.num_images = 1"),
         ({"seed": -1}, "protocol.seed = -1"),
+        ({"draws": 0}, "protocol.draws = 0"),
+        ({"draws": 2, "seed": 2**63 - 1}, "draws = 2: with seed = 9223372036854775807, allowed: at most 1"),
         ({"extractor": "a b"}, "protocol.extractor = 'a b'"),
     ],
 )
 def test_protocol_config_wrong_value_names_key(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message.replace(".", r"\.")):
         parse(ProtocolConfig, given, "protocol")
+
+
+def test_protocol_draws_are_no_part_of_the_protocol(digits: Dataset) -> None:
+    """All values are those of the first seed, so they compare with values of a study without further draws."""
+    one, three = (resolve(ProtocolConfig(draws=draws), build_extractor("digits"), digits) for draws in (1, 3))
+    assert one == three
+    assert "draws" not in identity(ProtocolConfig()), "the names of earlier studies stay"
+    assert list(ProtocolConfig(seed=5, draws=3).further_seeds) == [6, 7]
+    assert list(ProtocolConfig(seed=5).further_seeds) == []
 
 
 def test_image_indices_fewer_images_are_subset_of_more() -> None:

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from coldtune.metrics.protocol import Protocol
+from coldtune.reports.latex import tex
 from coldtune.reports.paper.tables import FilledTable, tables
-from coldtune.reports.paper.text import latex, tex
+from coldtune.reports.paper.text import latex
 from coldtune.reports.settings import as_csv, as_parquet, settings_frame, settings_latex
 from coldtune.reports.tables import MISSING, TrialRow, markdown_table
 from latex_checks import check_structure, compile_document

@@ -23,6 +23,7 @@ from coldtune.metrics import (
     Judgement,
     Reference,
     compare,
+    difference,
     extract_features,
     frechet_distance,
     rmse,
@@ -85,6 +86,26 @@ def test_chain_same_trial_again_finds_every_stage_and_equal_metrics(first, datas
     outcome, found = run(config(), dataset, store)
     assert all(found.values())
     assert outcome.metrics == first[1].metrics
+
+
+def test_chain_judge_draws_changes_only_the_draws(dataset: Dataset, store: Store) -> None:
+    """The noise of x_T differs between protocol seeds. The network, the images and the first values do not."""
+    noisy = {
+        **plain(config(protocol__num_images=None, protocol__draws=2)),
+        "prior": {"kind": "data", "noise_scale": 1.0},
+    }
+    chain = Chain(parse_trial(noisy), dataset, store)
+    checkpoint = chain.train(found_only, lambda *_: None)
+    first = Judgement.load(chain.measure("sampled", chain.sample("sampled", chain.config.sampler, checkpoint)))
+    outcome = chain.judge_draws(Outcome({"sampled": first}, chain.nfe, chain.protocol, (), checkpoint=checkpoint))
+    assert list(outcome.draws) == [1]
+    again = outcome.draws[1]
+    assert first.values["rmse"].value != again.values["rmse"].value
+    assert difference(first.protocol, again.protocol) == {"seed": (0, 1)}
+    assert torch.equal(first.protocol.image_indices(), again.protocol.image_indices())
+    assert [record.stage for record in outcome.stages][-2:] == ["sample_seed_1", "measure_seed_1"]
+    other = Chain(parse_trial({**noisy, "protocol": {**noisy["protocol"], "seed": 1, "draws": 1}}), dataset, store)
+    assert other.is_measured(other.sample_key(other.config.sampler)), "a study with that protocol seed finds the values"
 
 
 def test_chain_other_reporting_intervals_find_every_stage(dataset: Dataset, store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,13 @@ from scipy import stats
 from coldtune.verdicts import (
     Plan,
     Setting,
+    SettingVariance,
+    Split,
     Training,
     advise,
+    combine_variances,
     compare,
+    describe_others,
     detectable_difference,
     holm,
     narrowing_by_images,
@@ -123,12 +128,64 @@ def test_split_variance_finds_the_simulated_parts():
 
 
 def test_split_variance_knows_draws_only_with_two_protocol_seeds(setting):
-    first, second = setting("a", [1.0, 2.0, 3.0], images=5.0), setting("a", [1.2, 1.8, 3.2], images=5.0)
-    split = split_variance([first], again=[[second]])
+    first = setting("a", [1.0, 2.0, 3.0], images=5.0)
+    again = [(1.2,), (1.8,), (3.2,)]
+    second = replace(first, trainings=tuple(map(lambda t, x: replace(t, again=x), first.trainings, again)))
+    split = split_variance([second])
     assert split.draws == pytest.approx(0.02)
     assert split.images == pytest.approx(split_variance([first]).images - 0.02)
-    with pytest.raises(ValueError, match="no network was judged under every protocol seed"):
-        split_variance([first], again=[[setting("b", [1.0])]])
+    assert split_variance([first]).draws is None
+    assert split.sentence("fid").endswith("by 0.14 over draws (3 trainings, 2 protocol seeds).")
+
+
+def test_split_variance_leaves_out_networks_with_fewer_protocol_seeds(setting):
+    """An imported training has no further draws. Its value still counts for the other sources."""
+    first = setting("a", [1.0, 2.0, 3.0])
+    trainings = (replace(first.trainings[0], again=(1.0, 4.0)), *first.trainings[1:])
+    split = split_variance([replace(first, trainings=trainings)])
+    assert (split.draws, split.seeds) == (pytest.approx(3.0), 3)
+    assert split.training == pytest.approx(1.0)
+
+
+def test_split_variance_with_draws_equals_the_components_of_a_crossed_design():
+    """Training r, image i and the draw d of image i add up: T_r + (I_i + D_id) / n, crossed with 3 protocol seeds.
+
+    The expected mean squares are those of the analysis of variance of this design. Each component is unbiased, so its
+    mean over 1,000 studies is within 4 standard errors of the truth.
+    """
+    rng, n, seeds, trainings = np.random.default_rng(1), 20, 3, 4
+    truth = {"training": 0.25, "images": 0.09, "draws": 0.04}
+    found = {source: [] for source in truth}
+    for _ in range(1000):
+        luck = rng.standard_normal(trainings) * truth["training"] ** 0.5
+        image = rng.standard_normal(n) * (n * truth["images"]) ** 0.5
+        drawn = rng.standard_normal((seeds, n)) * (n * truth["draws"]) ** 0.5
+        per_image = image + drawn  # (seeds, n), the same for all networks
+        influences = torch.from_numpy(per_image[0] - per_image[0].mean())
+        values = luck[:, None] + per_image.mean(axis=1)
+        networks = [
+            Training(float(row[0]), influences, r, str(r), again=tuple(map(float, row[1:])))
+            for r, row in enumerate(values)
+        ]
+        split = split_variance([Setting("a", tuple(networks))])
+        for source, each in found.items():
+            each.append(getattr(split, source))
+    for source, each in found.items():
+        assert np.mean(each) == pytest.approx(truth[source], abs=4 * np.std(each) / 1000**0.5), source
+
+
+def test_split_variance_in_parts_equals_the_whole(setting):
+    """Settings can be read one after the other, because sources are averaged and settings are not compared."""
+    given = [setting("a", [1.0, 2.0, 4.0], images=0.5), setting("b", [3.0, 1.0], images=0.2), setting("c", [1.0])]
+    assert combine_variances([SettingVariance.of(each) for each in given]) == split_variance(given)
+
+
+def test_describe_others_names_the_sources_of_all_metrics():
+    ssim, psnr = Split(0.04, 0.01, 0.0025, 9, 3, 2), Split(None, 4.0, 1.0, 9, 0, 2)
+    assert describe_others({"ssim": ssim, "psnr": psnr}) == (
+        "The other metrics vary (sd) by training, by images and by draws: SSIM 0.2, 0.1, 0.05; PSNR unknown, 2, 1."
+    )
+    assert describe_others({}) == ""
 
 
 def test_split_variance_of_single_trainings_has_no_training_part(setting):

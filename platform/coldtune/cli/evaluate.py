@@ -48,6 +48,32 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--baseline", metavar="RUN", help="the run with which the others are compared (default: the first)"
     )
+    _add_picture_flags(parser)
+    _add_protocol_flags(parser)
+    parser.add_argument("--data-dir", type=Path, metavar="PATH", help="folder with the dataset's published files")
+    parser.add_argument(
+        "--tracking-uri", metavar="URI", help="MLflow server on which run ids are looked up (default: the home's)"
+    )
+    parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="CPU threads of new samplings and judgements, which decide their last bits (default 1)",
+    )
+    parser.add_argument(
+        "--output",
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write everything as JSON (-: to stdout, and the tables to stderr)",
+    )
+    parser.add_argument("--markdown", action="store_true", help="print Markdown instead of a table for the terminal")
+    add_store_flag(parser).set_defaults(call=_evaluate)
+
+
+def _add_picture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         type=Path,
@@ -55,6 +81,18 @@ def add(commands: Commands) -> None:
         help="a folder of pictures, or an array file (.npz, .npy, .safetensors), instead of RUNs",
     )
     parser.add_argument("--reference", metavar="NAME", help="the dataset that the pictures are compared with")
+    parser.add_argument(
+        "--image-size", type=int, metavar="PX", help="image size of the reference (default: that of the pictures)"
+    )
+    parser.add_argument(
+        "--resize",
+        choices=("bilinear", "bicubic", "nearest"),
+        help="resize pictures and reference to the image size with this filter (default: bilinear for the reference, "
+        "and pictures must have the size)",
+    )
+
+
+def _add_protocol_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         choices=("train", "validation", "test"),
@@ -80,36 +118,6 @@ def add(commands: Commands) -> None:
         help="judge a RUN against the same images of the split, its other half, or the training split (default: the "
         "trial's protocol.reference)",
     )
-    parser.add_argument(
-        "--image-size", type=int, metavar="PX", help="image size of the reference (default: that of the pictures)"
-    )
-    parser.add_argument(
-        "--resize",
-        choices=("bilinear", "bicubic", "nearest"),
-        help="resize pictures and reference to the image size with this filter (default: bilinear for the reference, "
-        "and pictures must have the size)",
-    )
-    parser.add_argument("--data-dir", type=Path, metavar="PATH", help="folder with the dataset's published files")
-    parser.add_argument(
-        "--tracking-uri", metavar="URI", help="MLflow server on which run ids are looked up (default: the home's)"
-    )
-    parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=1,
-        metavar="N",
-        help="CPU threads of new samplings and judgements, which decide their last bits (default 1)",
-    )
-    parser.add_argument(
-        "--output",
-        "--json",
-        type=Path,
-        metavar="FILE",
-        help="also write everything as JSON (-: to stdout, and the tables to stderr)",
-    )
-    parser.add_argument("--markdown", action="store_true", help="print Markdown instead of a table for the terminal")
-    add_store_flag(parser).set_defaults(call=_evaluate)
 
 
 def _parse_count(text: str) -> int | Literal["all"]:

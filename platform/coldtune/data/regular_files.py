@@ -5,18 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import stat
 import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-    (stat.S_ISSOCK, "a socket"),
-)
+from coldtune.files import IrregularFileError, open_for_reading
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -27,19 +21,11 @@ def open_regular(path: Path) -> BinaryIO:
         ValueError: If the file is missing, unreadable or not a regular file. The message names it.
     """
     try:
-        _check_regular(path, os.stat(path).st_mode)
-        # Without O_NONBLOCK, opening a pipe that replaced the file in between would wait for a writer.
-        file = open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")  # noqa: SIM115  (the caller closes it)
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError):
-            raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-        raise
-    try:
-        _check_regular(path, os.fstat(file.fileno()).st_mode)
-    except ValueError:
-        file.close()
-        raise
-    return file
+        return open_for_reading(path)
+    except IrregularFileError as error:
+        raise ValueError(str(error)) from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def read_file(path: Path, at_most: int) -> bytes:
@@ -95,9 +81,3 @@ def hash_file(path: Path) -> str:
             return digest.hexdigest()
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _check_regular(path: Path, mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "a special file")
-        raise ValueError(f"{path} is {kind}, but a regular file is needed")

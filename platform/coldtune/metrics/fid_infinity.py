@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from coldtune.diffusion import draws
-from coldtune.metrics.descriptors import Distance, FeatureSets
-from coldtune.metrics.frechet import FrechetDerivatives, differentiate, frechet_distance, influences_on_reference
+from coldtune.metrics.frechet import FrechetDerivatives, describe_frechet, differentiate, frechet_distance
 from coldtune.metrics.moments import check_features
 from coldtune.metrics.reference import Reference
 
@@ -114,25 +113,8 @@ def intercept_weights(x: Tensor) -> Tensor:
     return 1 / len(x) - x.mean() * centred / (centred @ centred)
 
 
-def _derivatives(sets: FeatureSets) -> FrechetDerivatives:
-    return differentiate_infinity(sets.features, sets.reference, sets.seed)
-
-
-def _estimate(sets: FeatureSets) -> tuple[float, Tensor]:
-    derivatives = sets.once(_derivatives)
-    return derivatives.distance, derivatives.influences
-
-
-def _reference_influences(sets: FeatureSets) -> Tensor:
-    derivatives = sets.once(_derivatives)
-    return influences_on_reference(sets.reference, sets.reference_features, derivatives.shift, derivatives.gradient)
-
-
-FID_INFINITY = Distance(
-    value=lambda sets: fid_infinity(sets.features, sets.reference, sets.seed),
-    estimate=_estimate,
-    reference_influences=_reference_influences,
+FID_INFINITY = describe_frechet(
+    lambda sets: fid_infinity(sets.features, sets.reference, sets.seed),
+    lambda sets: differentiate_infinity(sets.features, sets.reference, sets.seed),
     bounds=(-math.inf, math.inf),  # the extrapolated value may be negative
-    needs_reference_features=False,
-    images_per_dim=4,
 )

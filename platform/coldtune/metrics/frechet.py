@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -178,24 +180,36 @@ def _transport(half: Tensor, values: Tensor) -> Tensor:
     return transport
 
 
-def _derivatives(sets: FeatureSets) -> FrechetDerivatives:
-    return differentiate(sets.reference, sets.features)
+def describe_frechet(
+    value: Callable[[FeatureSets], float], derivatives: Callable[[FeatureSets], FrechetDerivatives], **more: Any
+) -> Distance:
+    """Return the descriptor of a distance that follows from the moments of features.
+
+    Args:
+        value: Returns the distance.
+        derivatives: Returns the distance with its derivatives. They are computed once for each pair of sets.
+        more: Further fields of the descriptor.
+    """
+
+    def estimate(sets: FeatureSets) -> tuple[float, Tensor]:
+        found = sets.once(derivatives)
+        return found.distance, found.influences
+
+    def reference_influences(sets: FeatureSets) -> Tensor:
+        found = sets.once(derivatives)
+        return influences_on_reference(sets.reference, sets.reference_features, found.shift, found.gradient)
+
+    return Distance(
+        value=value,
+        estimate=estimate,
+        reference_influences=reference_influences,
+        needs_reference_features=False,
+        images_per_dim=4,
+        **more,
+    )
 
 
-def _estimate(sets: FeatureSets) -> tuple[float, Tensor]:
-    derivatives = sets.once(_derivatives)
-    return derivatives.distance, derivatives.influences
-
-
-def _reference_influences(sets: FeatureSets) -> Tensor:
-    derivatives = sets.once(_derivatives)
-    return influences_on_reference(sets.reference, sets.reference_features, derivatives.shift, derivatives.gradient)
-
-
-FID = Distance(
-    value=lambda sets: frechet_distance(sets.reference, sets.features),
-    estimate=_estimate,
-    reference_influences=_reference_influences,
-    needs_reference_features=False,
-    images_per_dim=4,
+FID = describe_frechet(
+    lambda sets: frechet_distance(sets.reference, sets.features),
+    lambda sets: differentiate(sets.reference, sets.features),
 )

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from coldtune.config import Config, Neutral, digest
@@ -19,6 +19,8 @@ VERSION = 1  # increase it if a change of the code changes any value under the s
 
 Task = Literal["restored", "generated"]
 ReferenceName = Literal["same", "other", "train"]
+MOST_DRAWS = 100
+_SEEDS = 2**63  # seeds are below this number
 LEAST_IMAGES = 5  # enough for every metric: recall leaves an image out and needs 3 neighbours of another image
 
 _REFERENCE_PARTS = (
@@ -47,13 +49,32 @@ class ProtocolConfig(Config):
             needs N >= 4 d, see `check_objective`).
         seed: Chooses the images, and seeds every draw made while judging. It is the same for all trials, so that they
             are paired.
+        draws: The number of protocol seeds under which a study judges each trained network: `seed`, `seed` + 1, and so
+            on. All values are those of `seed`. The others only tell the variance over draws from that over images, and
+            each costs another sampling. They need the whole split, because a seed also chooses the images.
     """
 
     extractor: str = Field("digits", pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$")
     split: Literal["train", "validation", "test"] = "validation"
     num_images: int | None = Field(None, ge=LEAST_IMAGES, le=100_000_000)
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, lt=_SEEDS)
     reference: Annotated[ReferenceName, Neutral("same")] = "same"
+    draws: Annotated[int, Neutral(1)] = Field(1, ge=1, le=MOST_DRAWS)
+
+    @property
+    def further_seeds(self) -> range:
+        """The seeds of the further draws, beside `seed`."""
+        return range(self.seed + 1, self.seed + self.draws)
+
+    @model_validator(mode="after")
+    def _check_seeds(self) -> ProtocolConfig:
+        if self.seed + self.draws > _SEEDS:
+            raise ValueError(f"draws = {self.draws}: with seed = {self.seed}, allowed: at most {_SEEDS - self.seed}")
+        return self
+
+    def without_further_draws(self) -> ProtocolConfig:
+        """Return the section for a judgement under `seed` alone."""
+        return self.model_copy(update={"draws": 1})
 
 
 class Protocol(Config):
@@ -115,6 +136,13 @@ class Protocol(Config):
             f"({self.reference}), evaluation seed {self.seed}, 8 bit, {self.moments}, protocol {self.key[:12]}"
         )
 
+    @property
+    def most_images(self) -> int:
+        """The number of images that can be judged: those of the split or its first half, or all generated images."""
+        if self.task == "generated":
+            return self.num_images
+        return self.reference_images if self.eligible_images is None else self.eligible_images
+
     def image_indices(self) -> Tensor:
         """Return the number of each judged image, int64 (num_images,), ascending. It seeds the image's draws.
 
@@ -122,10 +150,9 @@ class Protocol(Config):
         judges the num_images positions of smallest SHA-256 of (seed, position), so a smaller N judges a subset of a
         larger N.
         """
-        size = self.reference_images if self.eligible_images is None else self.eligible_images
-        if self.num_images == size or self.task == "generated":
+        if self.num_images == self.most_images:
             return torch.arange(self.num_images)
-        ranks = sorted(range(size), key=lambda i: hashlib.sha256(f"{self.seed}:{i}".encode()).digest())
+        ranks = sorted(range(self.most_images), key=lambda i: hashlib.sha256(f"{self.seed}:{i}".encode()).digest())
         return torch.tensor(sorted(ranks[: self.num_images]))
 
     def pairs(self) -> Tensor | None:
@@ -176,6 +203,22 @@ def resolve(config: ProtocolConfig, extractor: Extractor, dataset: Dataset, task
         reference=config.reference,
         eligible_images=None if config.reference == "same" else eligible,
     )
+
+
+def check_draws(config: ProtocolConfig, protocol: Protocol) -> None:
+    """Raise ValueError if the draws of further seeds could not be told from the images."""
+    if config.draws == 1:
+        return
+    if protocol.task == "generated":
+        raise ValueError(
+            f"protocol.draws = {config.draws}: each generated image begins at a draw of the prior, so images and draws "
+            "are the same source of variance. Leave it out."
+        )
+    if protocol.num_images < (most := protocol.most_images):
+        raise ValueError(
+            f"protocol.draws = {config.draws}: another seed would also choose other images, because "
+            f"{protocol.num_images} of {most} are judged. Judge all of them with protocol.num_images = null."
+        )
 
 
 def count_eligible(config: ProtocolConfig, dataset: Dataset) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from coldtune.config import plain
 from coldtune.data import Dataset, to_float, to_uint8
+from coldtune.data.dataset import Split
 from coldtune.data.manifest import content_hash
 from coldtune.data.progress import Advance
 from coldtune.metrics.classifiers import Classifier, ClassifierConfig, accuracy
@@ -100,11 +102,7 @@ def train_judge(
     """
     split = dataset.split("train")
     recipe = _recipe(dataset, classify, dim, epochs)
-    training = {
-        "version": _VERSION, "epochs": epochs, "batch_size": BATCH if classify else VIEWS_BATCH, "seed": seed,
-        "lr": recipe.lr, "weight_decay": recipe.weight_decay, "shift": recipe.shift if classify else 0,
-        "reflect": recipe.reflect if classify else False, "torch": torch.__version__,
-    }  # fmt: skip
+    training = plain(_describe_training(recipe, classify, epochs, seed))
     images, labels = _held_out(dataset)
     data = JudgedData(
         name=dataset.name,
@@ -117,17 +115,10 @@ def train_judge(
         held_out=len(images),
     )
     for card in stored_cards(dataset.home, dataset.fingerprint):
-        if (card.network, card.data, card.training) == (recipe.network, data, plain(training)):
+        if (card.network, card.data, card.training) == (recipe.network, data, training):
             return card, True
     with _one_thread():
-        if classify:
-            advance = start("train a classifier", epochs * math.ceil(len(split) / BATCH), "steps")
-            classifier = train(recipe, split.images, split.labels, seed, advance)
-        else:
-            advance = start("train without labels", count_steps(len(split), epochs), "steps")
-            classifier = train_self_supervised(
-                recipe.network, split.images, epochs, seed, recipe.lr, recipe.weight_decay, advance
-            )
+        classifier = _train(recipe, split, start, classify, epochs, seed)
         scores = score(classifier, images, labels if classify else None, split.labels if classify else None)
     dataset.recheck()
     weights, sha256 = hash_weights(classifier)
@@ -137,10 +128,30 @@ def train_judge(
         network=recipe.network,
         data=data,
         scores=scores,
-        training=plain(training),
+        training=training,
     )
     write_judge(dataset.home, weights, card)
     return card, False
+
+
+def _describe_training(recipe: Recipe, classify: bool, epochs: int, seed: int) -> dict[str, Any]:
+    """Return everything that determines the judge of given data."""
+    return {
+        "version": _VERSION, "epochs": epochs, "batch_size": BATCH if classify else VIEWS_BATCH, "seed": seed,
+        "lr": recipe.lr, "weight_decay": recipe.weight_decay, "shift": recipe.shift if classify else 0,
+        "reflect": recipe.reflect if classify else False, "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def _train(
+    recipe: Recipe, split: Split, start: Callable[[str, float | None, str], Advance], classify: bool, epochs: int,
+    seed: int,
+) -> Classifier:  # fmt: skip
+    if classify:
+        advance = start("train a classifier", epochs * math.ceil(len(split) / BATCH), "steps")
+        return train(recipe, split.images, split.labels, seed, advance)
+    advance = start("train without labels", count_steps(len(split), epochs), "steps")
+    return train_self_supervised(recipe.network, split.images, epochs, seed, recipe.lr, recipe.weight_decay, advance)
 
 
 def score(

@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from coldtune.metrics.registry import DISTANCES, IMAGE_SCORES
-from coldtune.reports.paper.text import latex_line, tex
+from coldtune.reports.latex import NEEDS, latex_line, latex_table, tex
 from coldtune.reports.tables import COLUMNS, Column, TrialRow, build_grid
 
 _TIMES = ("train", "saved", "seconds")
@@ -44,28 +44,7 @@ def settings_latex(
         body.append(latex_line([rf"\textbf{{{text}}}" if is_bold else text for text in texts]))
     lines = [tex(line) for line in grid.foot]
     layout = "".join("r" if grid.numeric[place] else "l" for place in kept)
-    return "\n".join(
-        [
-            r"% Needs \usepackage{booktabs}.",
-            r"\begin{table}",
-            r"\centering",
-            r"\small",
-            rf"\begin{{tabular}}{{{layout}}}",
-            r"\toprule",
-            latex_line(heads),
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\par\smallskip",
-            r"\begin{minipage}{\linewidth}",
-            r"\footnotesize",
-            *(rf"{line}\par" for line in lines),
-            r"\end{minipage}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    return "\n".join([NEEDS, *latex_table(layout, [latex_line(heads)], body, lines), ""])
 
 
 def secondary_metrics(metrics: Iterable[str], objective: str) -> list[str]:

@@ -36,7 +36,7 @@ from coldtune.stages.compute import Compute, cache_key
 from coldtune.stages.keys import DEGRADED, PLAIN, completion_key, measure_key, prior_key, sample_key, train_key
 from coldtune.stages.reuse import StageRecord
 from coldtune.stages.rungs import trials_at_rungs
-from coldtune.stages.trial import TrialConfig
+from coldtune.stages.trial import RungConfig, TrialConfig
 from coldtune.store.cache import StoreCache
 from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.store import Entry, Store
@@ -67,6 +67,7 @@ class Outcome:
         nfe: Network evaluations for each sampled image.
         images, measured: The folders of the sets and of their judgements in the store.
         rungs: By step, the judgement of the trial's own sampler at each rung.
+        draws: By further protocol seed, the judgement of the trial's own sampler (`Chain.judge_draws`).
     """
 
     judgements: Mapping[str, Judgement]
@@ -77,6 +78,7 @@ class Outcome:
     measured: Mapping[str, Path] = field(default_factory=dict)
     checkpoint: Path = Path()
     rungs: Mapping[int, Judgement] = field(default_factory=dict)
+    draws: Mapping[int, Judgement] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -216,9 +218,7 @@ class Chain:
         judged: dict[int, Judgement] = {}
         for shorter in trials_at_rungs(self.config, self.protocol.num_images):
             step = shorter.training.steps
-            part = Chain(shorter, self.dataset, self.store, self.device, self.source, self._found, self._workers)
-            part._choose(self.way)
-            part._trained = self.train_key()
+            part = self._part(shorter)
             reached = max(judged, default=0)
             checkpoint = part.train(train, report, _replay_after(reached, replay), self._training_seconds(reached))
             self._follow(part)
@@ -227,6 +227,30 @@ class Chain:
             self.records += [replace(record, stage=f"{record.stage}_{step}") for record in part.records]
             on_rung(step, judged[step])
         return judged
+
+    def judge_draws(self, outcome: Outcome, progress: Callable[[str, float], None] = lambda *_: None) -> Outcome:
+        """Judge the trial's own sampler again under each further protocol seed, and return the outcome with these.
+
+        The network and the judged images stay the same (`check_draws`), so only the draws differ.
+
+        Args:
+            progress: As in `run`.
+        """
+        config, judged = self.config, {}
+        for seed in config.protocol.further_seeds:
+            protocol = config.protocol.without_further_draws().model_copy(update={"seed": seed})
+            part = self._part(config.model_copy(update={"protocol": protocol, "rungs": RungConfig()}))
+            entry = part.sample(SAMPLED, config.sampler, outcome.checkpoint, partial(progress, "sample"))
+            judged[seed] = Judgement.load(part.measure(SAMPLED, entry))
+            self.records += [replace(record, stage=f"{record.stage}_seed_{seed}") for record in part.records]
+        return replace(outcome, stages=tuple(self.records), draws=judged)
+
+    def _part(self, config: TrialConfig) -> Chain:
+        """Return the chain of another judgement of this trial's training, in the same way."""
+        part = Chain(config, self.dataset, self.store, self.device, self.source, self._found, self._workers)
+        part._choose(self.way)
+        part._trained = self.train_key()
+        return part
 
     def _follow(self, part: Chain) -> None:
         """Go on in the way of the shorter trial, which gives up its way if it cannot be compiled."""

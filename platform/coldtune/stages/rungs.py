@@ -31,7 +31,7 @@ def trials_at_rungs(config: TrialConfig, available: int) -> Iterator[TrialConfig
         yield config.model_copy(
             update={
                 "training": config.training.model_copy(update={"steps": step}),
-                "protocol": config.protocol.model_copy(update={"num_images": count}),
+                "protocol": config.protocol.model_copy(update={"num_images": count, "draws": 1}),
                 "rungs": RungConfig(),
             }
         )

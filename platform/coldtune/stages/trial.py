@@ -186,6 +186,7 @@ SHORT_NAMES = {
     "prior.kind": "prior",
     "protocol.seed": "protocol_seed",
     "protocol.num_images": "N",
+    "protocol.draws": "protocol_draws",
     "rungs.steps": "rungs",
     "rungs.metric": "rung_metric",
     "rungs.num_images": "rung_N",

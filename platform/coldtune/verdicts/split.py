@@ -23,10 +23,12 @@ class Split:
     Attributes:
         training: The variance between trainings, without the images' part. None if no setting has two trainings.
         images: The variance over images. It contains the draws, unless `draws` is known.
-        draws: The variance over the draws of degradation and sampling. None unless settings were judged under at least
-            two protocol seeds.
+        draws: The variance over the draws of degradation, sampling and judging. None unless networks were judged
+            under at least two protocol seeds.
         trainings: The number of trainings behind it.
         settings: The number of settings with two or more trainings. Their variances are averaged.
+        seeds: The number of protocol seeds behind `draws`. All networks share the draws of a seed, so more networks
+            make `draws` hardly more certain.
     """
 
     training: float | None
@@ -34,6 +36,7 @@ class Split:
     draws: float | None
     trainings: int
     settings: int
+    seeds: int = 1
 
     def sentence(self, metric: str) -> str:
         """Return the split in plain English, for example "FID varies by ±0.21 (sd) between trainings, ..."."""
@@ -41,53 +44,92 @@ class Split:
         parts = [] if self.training is None else [f"{self.training**0.5:.2g} between trainings"]
         parts.append(f"{self.images**0.5:.2g} over images{'' if self.draws is not None else ' and their draws'}")
         parts += [] if self.draws is None else [f"{self.draws**0.5:.2g} over draws"]
-        return f"{name} of a trained network varies (sd) by {', by '.join(parts)} ({self.trainings} trainings)."
+        seeds = "" if self.draws is None else f", {self.seeds} protocol seeds"
+        return f"{name} of a trained network varies (sd) by {', by '.join(parts)} ({self.trainings} trainings{seeds})."
 
 
-def split_variance(settings: Iterable[Setting], again: Iterable[Iterable[Setting]] = ()) -> Split:
+@dataclass(frozen=True)
+class SettingVariance:
+    """The contribution of a setting to the split of a metric's variance.
+
+    Attributes:
+        training: The variance between its trainings, without the images' part. It may be negative by chance. None with
+            fewer than two trainings.
+        images: The variance over images of each training.
+        values: The value of each training under every protocol seed.
+    """
+
+    training: float | None
+    images: tuple[float, ...]
+    values: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, setting: Setting) -> SettingVariance:
+        """Return the contribution of a setting."""
+        panel = Panel.of([setting])
+        several = len(panel.values) > 1
+        training = float(panel.values.var(ddof=1)) - own_image_variance(panel.covariance) if several else None
+        values = tuple((each.value, *each.again) for each in setting.trainings)
+        return cls(training, tuple(map(float, np.diag(panel.covariance))), values)
+
+
+def split_variance(settings: Iterable[Setting]) -> Split:
     """Split the variance of a metric into training, images and draws.
 
     Args:
         settings: The settings, all under the same protocol.
-        again: The same settings and networks under other protocol seeds, an iterable for each seed.
 
     Raises:
-        ValueError: If there is no training, or no network was judged under every protocol seed.
+        ValueError: If there is no training.
     """
-    panel = Panel.of(settings)
-    if not len(panel.values):
+    return combine_variances(map(SettingVariance.of, settings))
+
+
+def combine_variances(found: Iterable[SettingVariance]) -> Split:
+    """Combine the contributions of settings to a split.
+
+    Each image has draws of its own, so the variance over images that one judgement shows contains that over draws. The
+    draws' part is what varies between protocol seeds if the network and the images stay the same.
+
+    Raises:
+        ValueError: If there is no training.
+    """
+    parts = tuple(found)
+    images = [variance for part in parts for variance in part.images]
+    if not images:
         raise ValueError("no training: a variance needs at least one judged training")
-    between = []
-    for rows in panel.rows.values():
-        if len(rows) > 1:
-            chosen = np.array(rows)
-            own = own_image_variance(panel.covariance[np.ix_(chosen, chosen)])
-            between.append(float(panel.values[chosen].var(ddof=1)) - own)
-    training = max(float(np.mean(between)), 0.0) if between else None
-    images = float(np.diag(panel.covariance).mean())
-    draws = _draws(panel, [Panel.of(others) for others in again])
-    if draws is not None:
-        images = max(images - draws, 0.0)
-    return Split(training, images, draws, len(panel.values), len(between))
+    between = [part.training for part in parts if part.training is not None]
+    values = [under for part in parts for under in part.values]
+    seeds = max(map(len, values))
+    # An imported training may have fewer values than the others.
+    drawn = np.array([under for under in values if len(under) == seeds])
+    draws = float(drawn.var(axis=1, ddof=1).mean()) if seeds > 1 else None
+    return Split(
+        training=max(float(np.mean(between)), 0.0) if between else None,
+        images=max(float(np.mean(images)) - (draws or 0.0), 0.0),
+        draws=draws,
+        trainings=len(images),
+        settings=len(between),
+        seeds=seeds,
+    )
 
 
-def _draws(panel: Panel, others: list[Panel]) -> float | None:
-    """Return the variance of a network's values between protocol seeds, averaged over networks."""
-    if not others:
-        return None
-    by_place = [
-        {
-            (name, training.network): training.value
-            for name, setting in one.settings.items()
-            for training in setting.trainings
-        }
-        for one in (panel, *others)
-    ]
-    common = [place for place in by_place[0] if all(place in values for values in by_place)]
-    if not common:
-        raise ValueError("no network was judged under every protocol seed: the draws' variance is unknown")
-    values = np.array([[values[place] for values in by_place] for place in common])
-    return float(values.var(axis=1, ddof=1).mean())
+def describe_others(splits: Mapping[str, Split]) -> str:
+    """Return the splits of further metrics in a sentence, "" if there are none.
+
+    Args:
+        splits: By metric. All of them come from the same trainings, so they have the same sources.
+    """
+    if not splits:
+        return ""
+    drawn = any(split.draws is not None for split in splits.values())
+    sources = "by training, by images and by draws" if drawn else "by training, and by images with their draws"
+    shown = []
+    for metric, split in splits.items():
+        parts = (split.training, split.images, *((split.draws,) if drawn else ()))
+        numbers = ", ".join("unknown" if part is None else f"{part**0.5:.2g}" for part in parts)
+        shown.append(f"{label(metric)} {numbers}")
+    return f"The other metrics vary (sd) {sources}: {'; '.join(shown)}."
 
 
 def narrowing_by_trainings(difference: Difference, more: int, alpha: float = 0.05) -> float:

@@ -30,6 +30,7 @@ class Training:
             the sampler differs. Such trainings are always paired.
         reference_influences: Each reference image's influence (M,), sum 0. None takes the reference as fixed.
         pairs: The place in the reference of each image's original (N,), or None if the two sets are independent.
+        again: The network's values on the same images with other draws, one for each further protocol seed.
     """
 
     value: float
@@ -38,6 +39,7 @@ class Training:
     network: str
     reference_influences: Tensor | None = None
     pairs: Tensor | None = None
+    again: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, judgement: Judgement, metric: str, seed: int, network: str) -> Training:

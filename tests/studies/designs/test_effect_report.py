@@ -14,6 +14,7 @@ from scipy import stats
 from coldtune import presets
 from coldtune.studies.designs.effect_report import EffectReport, report_effects
 from coldtune.studies.space.validate import build_space
+from coldtune.studies.spec.ablation import AblationRecord, Change, Step
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import StoredStage, TrialOutcome
@@ -23,9 +24,9 @@ LOSS = "base: digits-quick\ndesign: {kind: one_factor}\nfactors: {training.loss:
 SAMPLER = "base: digits-quick\ndesign: {kind: one_factor}\nfactors: {sampler.algorithm: [tacos, naive]}\n"
 
 
-def study(folder: Path, space: str, replicates: int) -> Ledger:
+def study(folder: Path, space: str, replicates: int, ablation: AblationRecord | None = None) -> Ledger:
     (folder / "space.yaml").write_text(space)
-    spec = build_spec("design", folder / "space.yaml")
+    spec = build_spec("design", folder / "space.yaml").model_copy(update={"ablation": ablation})
     built = build_space(spec.space, spec.base, presets.image_shape(spec.base))
     return open_ledger("design", spec, built, open_storage(folder), replicates=replicates)
 
@@ -128,3 +129,26 @@ def test_effects_in_markdown_are_a_table_with_notes(tmp_path):
 def test_study_without_a_design_has_no_effects(tmp_path):
     made = study(tmp_path, "base: digits-quick\nvariants: {a: {}, b: {training.loss: l2}}\n", 1)
     assert report_effects(made) is None
+
+
+def test_effects_with_equal_contrasts_count_once(tmp_path):
+    """The only step of an ablation is also the change alone and the whole. Its interval is that of a single effect."""
+
+    def fid(asked: TrialRequest) -> float:
+        return 2.0 * (asked.config.training.loss == "l2") + [0.0, 0.4, 0.1, 0.5, 0.2][asked.config.training.seed]
+
+    (tmp_path / "design").mkdir()
+    (alone,) = run(study(tmp_path / "design", LOSS, 5), fid).rows
+    change = Change(
+        keys=("training.loss",), before={"training.loss": "l1"}, after={"training.loss": "l2"}, alone="best"
+    )
+    record = AblationRecord(
+        study="s", trial=1, changes={"loss": change}, base="base", best="best",
+        path=(Step(changes=("loss",), arm="base"),),
+    )  # fmt: skip
+    variants = "base: digits-quick\nvariants: {base: {}, best: {training.loss: l2}}\n"
+    report = run(study(tmp_path, variants, 5, record), fid)
+    known = [row for row in report.rows if row.difference is not None]
+    assert [row.effect.group for row in known] == ["step", "alone", "whole"]
+    assert {row.interval for row in known} == {alone.interval}
+    assert "adjusted for 1 different effect" in text(report)

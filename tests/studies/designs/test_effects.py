@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coldtune.config import plain
-from coldtune.studies.designs.effects import effects_of_ablation, effects_of_design
+from coldtune.studies.designs.effects import Effect, effects_of_ablation, effects_of_design
 from coldtune.studies.space.design import DesignRecord, FactorConfig
 from coldtune.studies.space.design_kinds.registry import build_kind
 from coldtune.studies.spec.ablation import AblationRecord, Change, Step
@@ -30,6 +30,13 @@ def random_means(made: DesignRecord) -> dict[str, float]:
 
 def mean_where(made: DesignRecord, means: dict[str, float], **levels: object) -> float:
     return float(np.mean([means[n] for n, arm in made.arms.items() if all(arm[k] == v for k, v in levels.items())]))
+
+
+def test_effect_question_ignores_a_common_factor_and_the_order():
+    one = Effect("a", "effect", {"x": 1.0, "y": -1.0})
+    assert one.question == Effect("b", "alone", {"y": 0.5, "x": -0.5}).question
+    assert one.question != Effect("c", "effect", {"x": 1.0, "z": -1.0}).question
+    assert one.question != Effect("d", "interaction", {"x": 1.0, "y": -0.5, "z": -0.5}).question
 
 
 def test_factorial_effect_equals_difference_of_marginal_means():

@@ -40,6 +40,19 @@ def test_describe_variants_shared_training_is_counted_once(digits: Dataset, tmp_
     )
 
 
+def test_describe_variants_counts_the_samplings_of_further_draws(digits: Dataset, tmp_path: Path) -> None:
+    """Only the trial's own sampler, with its 50 or 60 evaluations, samples again under two further protocol seeds."""
+    one, three = (
+        describe_variants(
+            space_of("4", digits, "training.steps=100", "protocol.num_images=300", f"protocol.draws={draws}"),
+            digits, {}, tmp_path, [None],
+        )
+        for draws in (1, 3)
+    )  # fmt: skip
+    counts = [int(said.rpartition(" with ")[2].split()[0].replace(",", "")) for said in (one, three)]
+    assert counts[1] - counts[0] == 300 * 2 * (2 * 50 + 2 * 60)
+
+
 @pytest.mark.parametrize("compute", [Compute(device="cpu", threads=1), None])
 def test_describe_variants_names_steps_in_the_store(digits: Dataset, tmp_path: Path, compute: Compute | None) -> None:
     space = space_of("6", digits, "training.steps=100")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from coldtune.config import plain
+from coldtune.metrics import Judgement
 from coldtune.studies.progress.results import print_results
 from coldtune.studies.progress.table import build_table, setting_rows
 from coldtune.studies.progress.verdicts import judge_settings, judge_two
@@ -114,6 +117,53 @@ def test_two_trainings_give_no_verdict_on_settings(open_study: Callable[..., Led
     sentences = judge_settings(made).sentences
     assert any("too few trainings for a verdict" in sentence for sentence in sentences)
     assert not any("is better than" in sentence or "is worse than" in sentence for sentence in sentences)
+
+
+def test_declared_draws_are_a_source_of_the_split(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    """By hand: each FID differs by 0.2 between the two protocol seeds, so its variance is 0.02 and its sd 0.14."""
+    made = open_study(3)
+    while made.wanted(3) > 0:
+        asked = made.ask(3)
+        told = outcome(fid_of(asked), tmp_path / asked.label, asked.number)
+        made.complete(asked.number, replace(told, draws={1: {"fid": fid_of(asked) + 0.2, "ssim": 0.9}}))
+    said = [sentence for sentence in judge_settings(made).sentences if "varies (sd)" in sentence]
+    assert len(said) == 1
+    assert said[0].endswith("over images, by 0.14 over draws (9 trainings, 2 protocol seeds).")
+
+
+def test_advice_names_the_images_of_the_split_that_were_not_judged(
+    open_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    made = open_study(4)
+    larger = plain(PROTOCOL.model_copy(update={"reference_images": 5000}))
+    while made.wanted(3) > 0:
+        asked = made.ask(3)
+        told = outcome(fid_of(asked), tmp_path / asked.label, asked.number)
+        made.complete(asked.number, replace(told, protocol=larger))
+    said = [sentence for sentence in judge_settings(made).sentences if "more trainings of each" in sentence]
+    assert len(said) == 1
+    assert "Judging all 5,000 images of the split instead of 50 would narrow it by about" in said[0]
+
+
+def test_variance_of_every_metric_is_split(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    """KID is here 2 FID for every set of images. So each part of its standard deviation is twice that of FID."""
+    made = open_study(3)
+    while made.wanted(3) > 0:
+        asked = made.ask(3)
+        told = outcome(fid_of(asked), tmp_path / asked.label, asked.number)
+        judged = Judgement.load(tmp_path / asked.label)
+        values = {**judged.values, "kid": replace(judged.values["fid"], metric="kid", value=2 * fid_of(asked))}
+        influences = {"fid": judged.influences["fid"], "kid": 2 * judged.influences["fid"]}
+        shutil.rmtree(tmp_path / asked.label)
+        (tmp_path / asked.label).mkdir()
+        replace(judged, values=values, influences=influences).save(tmp_path / asked.label)
+        made.complete(asked.number, told)
+    fid, others = judge_settings(made).sentences[-2:]
+    training, images = map(float, re.search(r"by (\S+) between trainings, by (\S+) over images", fid).groups())
+    doubled = re.fullmatch(
+        r"The other metrics vary \(sd\) by training, and by images with their draws: KID (\S+), (\S+)\.", others
+    )
+    assert list(map(float, doubled.groups())) == pytest.approx([2 * training, 2 * images], rel=0.1)
 
 
 def test_judge_two_planned_and_other_comparisons(open_study: Callable[..., Ledger], tmp_path: Path) -> None:

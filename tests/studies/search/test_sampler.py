@@ -178,6 +178,21 @@ def test_grid_of_range_without_step_is_refused(space: Space) -> None:
         study(space, search=SearchConfig(algorithm="grid"))
 
 
+@pytest.mark.parametrize("written", [{"choices": [0.05]}, {"low": 0.05, "high": 0.05}], ids=["choice", "range"])
+@pytest.mark.parametrize("algorithm", ["tpe", "random", "qmc", "nsga2", "nsga3", "gp"])
+def test_sampler_single_value_under_when_is_set(algorithm: str, written: dict) -> None:
+    """TPE models the range after its random points, and would then draw NaN."""
+    schedule, rate = "degradation.sigma.schedule", "degradation.sigma.rate"
+    tree = {
+        schedule: {"choices": ["exponential", "constant"]},
+        rate: {**written, "when": {schedule: "exponential"}},
+        "degradation.steps": {"low": 10, "high": 40},
+    }
+    space = Space(parse(SpaceConfig, {"base": "x", "vary": tree}), presets.load("digits-quick"), (1, 16, 16))
+    points = run(study(space, search=SearchConfig(algorithm=algorithm, startup=3, population=4)), space, 8)
+    assert {point["schedule"]: point.get("rate") for point in points} == {"exponential": 0.05, "constant": None}
+
+
 @pytest.mark.parametrize("algorithm", ["tpe", "nsga2", "random", "qmc"])
 def test_sampler_repeats_points_only_after_all_were_asked(algorithm: str) -> None:
     """The space has six points. The first six trials are all of them, and later trials repeat them."""

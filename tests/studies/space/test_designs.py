@@ -13,6 +13,7 @@ from coldtune.cli.run import find_space, shipped_spaces
 from coldtune.config import parse, plain
 from coldtune.diffusion import leftover_of
 from coldtune.studies.designs.describe import describe_design
+from coldtune.studies.designs.effects import effects_of_design
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.space import Space
 from coldtune.studies.space.validate import build_space
@@ -104,6 +105,57 @@ def test_key_under_when_is_left_out_of_arms_in_which_it_has_no_effect(tmp_path):
         "sampler=direct num_steps=10": "sampler=direct", "sampler=direct num_steps=5": "sampler=direct"
     }  # fmt: skip
     assert space.resolve({"variant": "sampler=direct"}).sampler.num_steps is None
+
+
+SET_RATE = (
+    "  degradation.sigma.schedule: [exponential, {linear}constant]\n"
+    "  degradation.sigma.rate: {{levels: [0.05], when: {{degradation.sigma.schedule: [{linear}exponential]}}}}\n"
+    "  training.loss: [l1, l2]\n  sampler.clamp: [false, true]\n"
+)
+
+
+@pytest.mark.parametrize("kind", ["one_factor", "factorial", "leave_one_out", "add_one_in"])
+def test_single_level_under_when_is_set_and_not_compared(tmp_path, kind):
+    """`constant` has no rate. The other schedules have the one rate, and the arms are those without the key."""
+    linear = "linear, " if kind in ("one_factor", "factorial") else ""
+    spec, space = build(tmp_path, f"design: {{kind: {kind}}}\nfactors:\n{SET_RATE.format(linear=linear)}")
+    assert spec.design is not None
+    assert [factor.name for factor in spec.design.described_factors()] == ["schedule", "loss", "clamp"]
+    for name in spec.space.variants:
+        sigma = space.resolve({"variant": name}).degradation["sigma"]
+        assert sigma.get("rate") == (None if sigma["schedule"] == "constant" else 0.05)
+        assert ("degradation.sigma.rate" in arms(spec)[name]) == (sigma["schedule"] != "constant")
+        assert "rate" not in name
+    effects = effects_of_design(spec.design)
+    assert not any("rate" in effect.name for effect in effects)
+    assert not any(effect.problem for effect in effects if effect.group == "effect")
+    where = "linear or exponential" if linear else "exponential"
+    assert ("sets", f"rate=0.05 if schedule is {where}") in list(describe_design(spec))
+
+
+def test_single_level_under_when_goes_with_a_fractional_design(tmp_path):
+    spec, space = build(
+        tmp_path, f"design: {{kind: fractional, resolution: 3}}\nfactors:\n{SET_RATE.format(linear='')}"
+    )
+    rates = [space.resolve({"variant": name}).degradation["sigma"].get("rate") for name in spec.space.variants]
+    assert len(rates) == 4
+    assert rates.count(0.05) == rates.count(None) == 2
+
+
+@pytest.mark.parametrize("written", ["choices: [0.05]", "low: 0.05, high: 0.05", "low: 0.05, high: 0.05, log: true"])
+def test_single_value_under_when_is_set_in_a_grid(tmp_path, written):
+    schedules = "[exponential, linear, constant]"
+    spec, space = build(
+        tmp_path,
+        f"vary:\n  degradation.sigma.schedule: {{choices: {schedules}}}\n"
+        f"  degradation.sigma.rate: {{{written}, when: {{degradation.sigma.schedule: [exponential, linear]}}}}\n"
+        "derive: {degradation.sigma.start: {hold: leftover, at: base}}\nsearch: {algorithm: grid}\n",
+    )
+    points = listed_points(space, spec.search, spec.seed)
+    assert points is not None
+    assert sorted(points, key=str) == [
+        {"schedule": "constant"}, {"schedule": "exponential", "rate": 0.05}, {"schedule": "linear", "rate": 0.05}
+    ]  # fmt: skip
 
 
 def test_arms_that_mean_the_same_trial_are_merged(tmp_path):

@@ -105,6 +105,13 @@ def test_trial_outcome_returns_from_json_unchanged() -> None:
     assert TrialOutcome.from_json(OUTCOME.to_json()) == OUTCOME
 
 
+def test_trial_outcome_with_further_draws_returns_from_json_and_from_the_storage(study: optuna.Study) -> None:
+    drawn = replace(OUTCOME, draws={1: {"fid": 0.7}, 2: {"fid": 0.75}})
+    assert TrialOutcome.from_json(drawn.to_json()) == drawn
+    write_outcome(study.ask(), drawn)
+    assert TrialRecord.of(study.trials[0]).draws == drawn.draws
+
+
 def test_rung_returns_from_json_unchanged() -> None:
     assert Rung.from_json(RUNG.to_json()) == RUNG
 

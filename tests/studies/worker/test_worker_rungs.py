@@ -130,3 +130,18 @@ def test_trial_with_another_judge_trains_nothing(job: TrialJob) -> None:
         _run(asked, lambda _: None, unlimited())
     assert not (Path(job.home) / "store" / "train").exists()
     stopped_at(job.model_copy(update={"protocol": protocol}), 2)
+
+
+@pytest.mark.slow
+def test_trial_with_further_draws_reports_values_of_every_seed(job: TrialJob) -> None:
+    """The blur is deterministic, so the other seeds have the same images and values. Rungs have no further draws."""
+    protocol = job.trial.protocol.model_copy(update={"num_images": None, "draws": 3})
+    drawn = job.model_copy(update={"trial": job.trial.model_copy(update={"protocol": protocol})})
+    outcome = _run(drawn, lambda _: None, unlimited())
+    assert {seed: values["fid"] for seed, values in outcome.draws.items()} == dict.fromkeys(
+        (1, 2), outcome.metrics["fid"]
+    )
+    assert TrialOutcome.from_json(outcome.to_json()) == outcome
+    sampled = [stage.stage for stage in outcome.stages if stage.stage.startswith("sample")]
+    assert sampled[-2:] == ["sample_seed_1", "sample_seed_2"]
+    assert not any("_2_seed" in name or "_4_seed" in name for name in sampled)

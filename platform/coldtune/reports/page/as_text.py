@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from coldtune.reports.latex import NEEDS, latex_line, latex_table, tex
 from coldtune.reports.page.document import Fact, Report, Table
 from coldtune.reports.page.escape import FORBIDDEN
-from coldtune.reports.paper.text import latex_line, tex
 
 _MOST_ROWS = 40  # of a table in LaTeX, because a longer table does not fit on a page
 
@@ -24,7 +24,7 @@ def as_markdown(report: Report) -> str:
 
 def as_latex(report: Report) -> str:
     r"""Return the report as LaTeX for a document. The document needs `\usepackage{booktabs}`."""
-    lines = [r"% Needs \usepackage{booktabs}.", rf"\section*{{{_tex(report.study)}}}", _tex(report.state), ""]
+    lines = [NEEDS, rf"\section*{{{_tex(report.study)}}}", _tex(report.state), ""]
     for title, parts in _sections(report):
         lines += [rf"\subsection*{{{_tex(title)}}}"]
         for part in parts:
@@ -99,23 +99,8 @@ def _latex_table(table: Table) -> list[str]:
     more = len(table.rows) - _MOST_ROWS
     foot = [*table.foot, *([f"{more:,} more rows are not shown."] if more > 0 else [])]
     layout = "".join("r" if numeric else "l" for numeric in table.numeric)
-    return [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_tex(table.caption)}}}",
-        r"\small",
-        rf"\begin{{tabular}}{{{layout}}}",
-        r"\toprule",
-        latex_line([_tex(head) for head in table.heads]),
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-        *([r"\par\smallskip", r"\begin{minipage}{\linewidth}", r"\footnotesize"] if foot else []),
-        *(rf"{_tex(line)}\par" for line in foot),
-        *([r"\end{minipage}"] if foot else []),
-        r"\end{table}",
-    ]
+    heads = [latex_line([_tex(head) for head in table.heads])]
+    return latex_table(layout, heads, body, list(map(_tex, foot)), caption=_tex(table.caption))
 
 
 def _row(cells: Iterator[str] | Sequence[str] | map[str]) -> str:
@@ -141,4 +126,4 @@ def _code(text: str) -> str:
 
 
 def _tex(text: str) -> str:
-    return tex(_clean(text)).replace("★", r"$\star$").replace("±", r"$\pm$")
+    return tex(_clean(text))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,24 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from coldtune.metrics.values import Value
+from coldtune.reports.latex import NEEDS, latex_line, latex_table, tex
 from coldtune.reports.paper.tables import FilledTable, PaperColumn
 from coldtune.reports.tables import ANY_WIDTH, MISSING, Printed
 
 _DECIMALS = {"fid": 2, "ssim": 3, "rmse": 3}  # as in the paper
-_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-# LaTeX's default font shows other signs for these.
-_SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
-_MINUS = re.compile(r"(?<=[\s\[])-(?=\d)|^-(?=\d)")
-_SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
-_SPECIAL |= {"—": r"\textemdash{}", "…": r"\ldots{}", "‘": "`", "’": "'", "“": "``", "”": "''"}  # noqa: RUF001
-_SPECIAL |= {"±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\le$", "≥": r"$\ge$", "≈": r"$\approx$"}  # noqa: RUF001
-_SPECIAL |= {"∞": r"$\infty$", "→": r"$\to$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "°": r"$^\circ$", "ß": r"\ss{}"}
-_SPECIAL |= {"★": r"$\star$", "−": "$-$", "²": "$^2$", "³": "$^3$", "µ": r"$\mu$", MISSING: MISSING}  # noqa: RUF001
-_GREEK = {"alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu"}
-_GREEK |= {"xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta"}
-_GREEK |= {"Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega"}
-_ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": "."}
-_ACCENTS |= {"\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c"}
 
 
 def markdown(filled: FilledTable) -> str:
@@ -66,28 +51,20 @@ def latex(filled: FilledTable) -> str:
         if any(cell.interval for cell in cells):
             small = [rf"{{\scriptsize {tex(cell.interval)}}}" if cell.interval else "" for cell in cells]
             body.append(latex_line(["", *small]))
-    notes = [rf"\emph{{{tex(head)}:}} {tex(text)}\par" for head, text in foot_of(filled)]
-    tabular = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", *heads, r"\midrule", *body, r"\bottomrule"]
-    return "\n".join(
-        [
-            r"% Needs \usepackage{booktabs}.",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{tex(filled.heading)}.}}",
+    notes = [rf"\emph{{{tex(head)}:}} {tex(text)}" for head, text in foot_of(filled)]
+    lines = latex_table(
+        f"l{'r' * len(columns)}",
+        heads,
+        body,
+        notes,
+        caption=f"{tex(filled.heading)}.",
+        settings=[
             rf"\label{{tab:cold-diffusion-{filled.number.lower().replace('.', '-')}-{filled.dataset}}}",
             r"\small",
             r"\setlength{\tabcolsep}{4pt}",
-            *tabular,
-            r"\end{tabular}",
-            r"\par\smallskip",
-            r"\begin{minipage}{\linewidth}",
-            r"\footnotesize",
-            *notes,
-            r"\end{minipage}",
-            r"\end{table}",
-            "",
-        ]
+        ],
     )
+    return "\n".join([NEEDS, *lines, ""])
 
 
 @dataclass(frozen=True)
@@ -199,34 +176,3 @@ def foot_of(filled: FilledTable) -> list[tuple[str, str]]:
 def _line(cells: Sequence[str]) -> str:
     escaped = (cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells)
     return f"| {' | '.join(escaped)} |"
-
-
-def latex_line(cells: Sequence[str]) -> str:
-    """Return a row of a LaTeX table. The cells are LaTeX already."""
-    return f"{' & '.join(cells)} \\\\"
-
-
-def tex(text: str) -> str:
-    """Return a text for LaTeX in ASCII, with its special characters escaped."""
-    escaped = "".join(map(_tex_character, " ".join(text.split())))
-    # LaTeX would print two hyphens, as in `--trials`, as a dash.
-    return _MINUS.sub("$-$", escaped).replace("--", "-{}-").replace(MISSING, "--")
-
-
-def _tex_character(character: str) -> str:
-    """Return a character for any LaTeX engine. A character that LaTeX has no command for becomes its code."""
-    if character in _SPECIAL:
-        return _SPECIAL[character]
-    if character.isascii() and character.isprintable():
-        return character
-    words = unicodedata.name(character, "").replace("LAMDA", "LAMBDA").split()
-    if words[:1] == ["GREEK"] and words[2:3] == ["LETTER"] and len(words) == 4:
-        name = words[3].lower() if words[1] == "SMALL" else words[3].capitalize()
-        if name in _GREEK:
-            return rf"$\{name}$"
-    base, *accents = list(unicodedata.normalize("NFD", character))
-    if base.isascii() and accents and all(accent in _ACCENTS for accent in accents):
-        for accent in accents:
-            base = rf"\{_ACCENTS[accent]}{{{base}}}"
-        return base
-    return f"(U+{ord(character):04X})"

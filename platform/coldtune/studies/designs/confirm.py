@@ -128,5 +128,5 @@ def describe_chosen(record: Confirmation) -> str:
 def _as_confirmed(trial: TrialConfig, seed: int) -> TrialConfig:
     """Return a trial of a search with another training seed, on the test split and without rungs."""
     training = trial.training.model_copy(update={"seed": seed})
-    protocol = trial.protocol.model_copy(update={"split": "test"})
+    protocol = trial.protocol.without_further_draws().model_copy(update={"split": "test"})
     return trial.model_copy(update={"training": training, "protocol": protocol, "rungs": RungConfig()})

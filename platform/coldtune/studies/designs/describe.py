@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from coldtune.stages.trial import short_name
 from coldtune.studies.designs.confirm import describe_chosen
 from coldtune.studies.designs.effects import label_of_change
 from coldtune.studies.space.design import DesignRecord
+from coldtune.studies.space.distributions import write_value
 from coldtune.studies.spec.ablation import AblationRecord
 from coldtune.studies.spec.study import StudySpec
 
@@ -28,6 +30,12 @@ def describe_design(spec: StudySpec) -> Iterator[tuple[str, str]]:
 def _describe_arms(record: DesignRecord) -> Iterator[tuple[str, str]]:
     kind, factors = record.kind, record.described_factors()
     yield "design", f"{kind.describe(factors)}: {len(record.arms)} arms over {', '.join(f.name for f in factors)}"
+    for path, factor in record.factors.items():
+        if not factor.compared:
+            where = " and ".join(
+                f"{short_name(k)} is {' or '.join(map(write_value, v))}" for k, v in factor.when.items()
+            )
+            yield "sets", f"{short_name(path)}={write_value(factor.levels[0])} if {where}"
     for sentence in kind.aliases(factors):
         yield "aliases", sentence
     for arm, reason in record.skipped.items():

@@ -11,17 +11,17 @@ from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
-from coldtune.metrics import Judgement
 from coldtune.metrics.intervals import LEVEL, Interval
 from coldtune.metrics.paired import rounded
 from coldtune.metrics.registry import higher_is_better, label
 from coldtune.studies.designs.effects import Effect, effects_of_ablation, effects_of_design
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.spec.replicates import Racing
-from coldtune.studies.storage.record import StudyRecord, TrialRecord
+from coldtune.studies.storage.record import TrialRecord
+from coldtune.studies.trials.judging import network_of, read_training
 from coldtune.studies.trials.reading import StudyReader
 from coldtune.verdicts.estimate import Difference, Pair, contrast
-from coldtune.verdicts.levels import LEAST, Plan, per_comparison
+from coldtune.verdicts.levels import LEAST, per_comparison
 from coldtune.verdicts.trainings import Panel, Setting, Training
 
 HEADS = {
@@ -106,7 +106,8 @@ def report_effects(reader: StudyReader) -> EffectReport | None:
     """Return the effects of a study's design or ablation. None if the study has neither, or no arm was measured.
 
     Intervals are given when no training is missing any more, so that looking earlier costs nothing. A race has none,
-    because it stops by the comparisons of arms and not by the effects.
+    because it stops by the comparisons of arms and not by the effects. All intervals together miss in at most 5 % of
+    studies. An effect that the table shows twice, such as the only step of an ablation and the whole, counts once.
     """
     spec = reader.spec
     if spec.design is not None:
@@ -121,13 +122,10 @@ def report_effects(reader: StudyReader) -> EffectReport | None:
         return None
     missing = count_missing(reader)
     settings, with_images = _settings(reader, trials, metric)
-    family = [effect for effect in effects if effect.weights]
-    plan = _plan(reader)
-    alpha = (
-        None
-        if missing or spec.race is not None
-        else plan.alpha_at(plan.looks[-1], per_comparison(1 - LEVEL, len(family)))
-    )
+    family = {effect.question for effect in effects if effect.weights}
+    plan = reader.plan()
+    look = plan.due(reader.replicates) or plan.looks[-1]
+    alpha = None if missing or spec.race is not None else plan.alpha_at(look, per_comparison(1 - LEVEL, len(family)))
     panel = Panel.of(settings)
     rows = tuple(_estimate(effect, panel, spec.comparisons.pair, alpha) for effect in effects)
     if spec.race is not None:
@@ -179,31 +177,18 @@ def _settings(
 def _training(reader: StudyReader, trial: FrozenTrial, metric: str) -> Training | None:
     """Return the training of a trial. None without a judgement in the store, or without influences of the metric."""
     try:
-        folder = reader.local_folder(TrialRecord.of(trial).measured["sampled"])
-        return Training.of(Judgement.load(folder), metric, _seed(reader, trial), _network(trial))
+        return read_training(trial, metric, _seed(reader, trial), reader.local_folder)
     except (KeyError, OSError, ValueError):
         return None
 
 
 def _value(reader: StudyReader, trial: FrozenTrial, metric: str) -> Training | None:
     value = TrialRecord.of(trial).metrics.get(metric)
-    return None if value is None else Training(value, torch.zeros(2), _seed(reader, trial), _network(trial))
+    return None if value is None else Training(value, torch.zeros(2), _seed(reader, trial), network_of(trial))
 
 
 def _seed(reader: StudyReader, trial: FrozenTrial) -> int:
     return reader.config(trial).training.seed
-
-
-def _network(trial: FrozenTrial) -> str:
-    """Return the key of a trial's network, which is equal for trials that differ in the sampler only."""
-    stages = TrialRecord.of(trial).stages
-    return next((stage.key for stage in stages if stage.stage == "train"), f"trial {trial.number}")
-
-
-def _plan(reader: StudyReader) -> Plan:
-    """Return the looks at the study: the trainings with which it began, and each larger number that was asked for."""
-    looks = {*StudyRecord.of(reader.study).replicates, reader.replicates}
-    return Plan(tuple(sorted(look for look in looks if look <= reader.replicates)))
 
 
 def _estimate(effect: Effect, panel: Panel, pair: Pair, alpha: float | None) -> EstimatedEffect:
@@ -246,7 +231,8 @@ def _notes_of_intervals(rows: Sequence[EstimatedEffect], family: int, looks: int
         return []
     least = min(counts)
     notes = [] if least >= LEAST else [f"{least} trainings of an arm are too few for a verdict about settings"]
-    adjusted = f"{family} effect{'s' * (family > 1)}{f' and {looks} looks' if looks > 1 else ''}"
+    different = "different " if family < len(counts) else ""
+    adjusted = f"{family} {different}effect{'s' * (family > 1)}{f' and {looks} looks' if looks > 1 else ''}"
     over = "trainings and images" if with_images else "trainings"
     return [*notes, f"Intervals are over {over}, with {least} trainings of each arm, adjusted for {adjusted}"]
 

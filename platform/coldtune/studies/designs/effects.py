@@ -44,6 +44,16 @@ class Effect:
     weights: Mapping[str, float]
     problem: str = ""
 
+    @property
+    def question(self) -> frozenset[tuple[str, float]]:
+        """The weights of the arms, up to a common factor.
+
+        The intervals of two effects with equal questions are the same up to that factor. So both contain the truth, or
+        neither does.
+        """
+        scale = self.weights[min(self.weights)] if self.weights else 1.0
+        return frozenset((arm, round(weight / scale, 9)) for arm, weight in self.weights.items())
+
 
 def effects_of_design(record: DesignRecord) -> list[Effect]:
     """Return the effect of each level, then the interactions of each two factors if the design shows them.

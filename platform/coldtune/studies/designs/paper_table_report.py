@@ -19,10 +19,10 @@ from coldtune.studies.designs.paper_table import SPLIT, TablePlan, plan_of
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.storage.settings import Setting, Spread
+from coldtune.studies.trials.judging import read_training
 from coldtune.studies.trials.reading import StudyReader
 from coldtune.training.config import TrainingConfig
 from coldtune.verdicts import Setting as Judgeable
-from coldtune.verdicts import Training
 from coldtune.verdicts import compare as compare_settings
 from coldtune.verdicts.families import ALPHA
 from coldtune.verdicts.levels import per_comparison
@@ -184,12 +184,9 @@ def _side(reader: StudyReader, column: PaperColumn, setting: Setting | None) -> 
         return None
     trainings = []
     for trial in setting.finished.values():
-        judged = _judgement(reader, trial, column.of)
-        if judged is None:
-            return None
-        network, seed = str(TrialRecord.of(trial).checkpoint), reader.config(trial).training.seed
+        seed = reader.config(trial).training.seed
         try:
-            trainings.append(Training.of(judged, column.metric, seed, network))
-        except ValueError:  # a metric without numbers for each image
+            trainings.append(read_training(trial, column.metric, seed, reader.local_folder, column.of))
+        except (KeyError, OSError, ValueError):  # no longer in the store, or a metric without numbers for each image
             return None
     return Judgeable(column.title, tuple(trainings))

@@ -105,6 +105,10 @@ def estimate_cost(
         for sampler in (trial.sampler, *BASELINES.values()):
             evaluations = images * nfe(sampler, int(trial.degradation["steps"]))
             samplings[sample_key(trial, dataset, sampler, _source(trial, sources))] = evaluations
+        for seed in trial.protocol.further_seeds:
+            other = trial.model_copy(update={"protocol": trial.protocol.model_copy(update={"seed": seed})})
+            key = sample_key(other, dataset, trial.sampler, _source(trial, sources))
+            samplings[key] = images * nfe(trial.sampler, int(trial.degradation["steps"]))
     each = [timing.training_s(trial) for trial in _distinct_trainings(trials, dataset, sources).values()]
     sampling_s = sum(samplings.values()) / timing.evaluations_per_s
     return CostEstimate(len(points), len(each), len(samplings), sum(each), sampling_s, max(each), replicates=replicates)
@@ -217,7 +221,8 @@ def _evaluations(trial: TrialConfig, dataset: Dataset) -> int:
     """Return the network evaluations of a trial's sampler and the baselines; shared samplings count twice."""
     steps = build_degradation(trial.degradation, dataset.image_shape).steps
     protocol = resolve(trial.protocol, build_extractor(trial.protocol.extractor, dataset.home), dataset, trial.task)
-    return protocol.num_images * sum(nfe(sampler, steps) for sampler in [trial.sampler, *BASELINES.values()])
+    samplers = [*BASELINES.values(), *[trial.sampler] * trial.protocol.draws]
+    return protocol.num_images * sum(nfe(sampler, steps) for sampler in samplers)
 
 
 def _counted(count: int, word: str) -> str:

@@ -21,7 +21,7 @@ from coldtune.metrics import DISTANCES, IMAGE_SCORES, build_extractor, check_obj
 from coldtune.metrics.extractors import check_name
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
 from coldtune.metrics.judges import advise
-from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task
+from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task, check_draws
 from coldtune.places import check_folder
 from coldtune.stages.compute import Compute
 from coldtune.stages.trial import parse_trial
@@ -253,6 +253,7 @@ def check_judge(config: ProtocolConfig, dataset: Dataset, task: Task, objectives
         if config.extractor != _INCEPTION and ":" not in config.extractor:
             extractor(dataset.split(config.split).images[:2])
         protocol = resolve(config, extractor, dataset, task)
+        check_draws(config, protocol)
         for metric in objectives:
             _check_objective(metric, protocol, task)
     except ValueError as error:

@@ -62,10 +62,11 @@ def _option(default: Any, *flag: Any, **more: Any) -> Any:
     return field(default=default, metadata={"flag": Flag(*flag, **more)})
 
 
-def _read_replicates(flag: str, text: str) -> int | Racing:
+def read_replicates(flag: str, text: str | None) -> int | Racing | None:
+    """Return the number of trainings of each setting, or the race, that a flag says. None without the flag."""
     from coldtune.studies.spec.replicates import parse_replicates  # imported late, so that `--help` answers at once
 
-    return parse_replicates(flag, text)
+    return None if text is None else parse_replicates(flag, text)
 
 
 def _options(cls: Any) -> Iterator[tuple[Field[Any], Flag]]:
@@ -160,7 +161,7 @@ class RunOptions:
         "trainings of each setting, with seeds one after the other; a larger number adds to a study. 2..10 races: all "
         "get 2, and undecided ones up to 10 (default: as in its last start, else as the space says, else 1)",
         "K",
-        read=_read_replicates,
+        read=read_replicates,
     )
     confirm: int = _option(
         0,

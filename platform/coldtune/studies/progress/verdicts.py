@@ -9,18 +9,18 @@ from coldtune.metrics.registry import label
 from coldtune.studies.progress.racing import describe_out, describe_race, describe_undecided
 from coldtune.studies.spec.race_checks import MOST_TRAININGS
 from coldtune.studies.spec.study import StudySpec
-from coldtune.studies.storage.record import StudyRecord, TrialRecord
+from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.trials.judging import JudgeableSettings, SettingsJudge
-from coldtune.studies.trials.race import race_plan
 from coldtune.studies.trials.reading import StudyReader
 from coldtune.verdicts import (
     Family,
     Judged,
     Outcome,
-    Plan,
+    Split,
     Verdict,
     adjusted_p_values,
     advise,
+    describe_others,
     judge,
     split_variance,
 )
@@ -160,10 +160,17 @@ class _Judging:
                 reference, p_values = "best", self.p_values(family, best.best)
         if sentences and not self.goes_on:
             sentences.append(split_variance(self.judged.settings).sentence(spec.objective.metric))
+            sentences += filter(None, [describe_others(self.others())])
         if self.race is not None:
             sentences.append(self.race)
         numbers = {number: p_values[name] for number, name in names.items() if name in p_values}
         return StudyVerdicts(sentences, rivals, _describe_family(spec, described), numbers, reference)
+
+    def others(self) -> dict[str, Split]:
+        """Return the variance by source of every metric but the first objective."""
+        reader = self.reader
+        judge = SettingsJudge(reader.spec, reader.space, reader.local_folder)
+        return judge.split_others(reader.settings(), reader.replicates)
 
     def judge_two(self, a: int, b: int) -> Verdict:
         """Return the verdict of the family that has the comparison of two settings, or else a secondary verdict."""
@@ -182,7 +189,7 @@ class _Judging:
         if self.goes_on:
             return {}
         pair = self.reader.spec.comparisons.pair
-        return adjusted_p_values(self.judged.settings, family, _plan(self.reader), best, pair=pair)
+        return adjusted_p_values(self.judged.settings, family, self.reader.plan(), best, pair=pair)
 
     def with_first(self, family: Family) -> Family:
         """Return the family, with the winner of a confirmed search as the setting that is tested first."""
@@ -196,7 +203,7 @@ class _Judging:
         return judge(
             self.judged.settings,
             family,
-            _plan(self.reader),
+            self.reader.plan(),
             spec.objective.metric,
             pair=spec.comparisons.pair,
             equal_within=self.equal_within,
@@ -243,7 +250,7 @@ class _Judging:
         """Return what would narrow the interval of a comparison, or "" if it needs nothing."""
         records = (TrialRecord.of(trial) for trial in self.reader.trials())
         protocol = next((record.judged_under for record in records if record.protocol), None)
-        said = "" if protocol is None else advise(verdict, protocol.num_images, protocol.num_images)
+        said = "" if protocol is None else advise(verdict, protocol.num_images, protocol.most_images)
         return f"Of {verdict.a} and {verdict.b}: {said}" if said else ""
 
 
@@ -261,17 +268,6 @@ def _describe_family(spec: StudySpec, family: Sequence[str]) -> str:
 def _capital(sentence: str) -> str:
     """Begin a sentence about a numbered setting with a capital letter. Names of variants stay as they are."""
     return sentence[:1].upper() + sentence[1:] if sentence.startswith("setting ") else sentence
-
-
-def _plan(reader: StudyReader) -> Plan:
-    """Return the plan of looks: of a race, or the number of replicates with which the study began and later numbers."""
-    if reader.race is not None:
-        return race_plan(reader.race.ends)
-    looks: list[int] = []
-    for planned in StudyRecord.of(reader.study).replicates or (reader.replicates,):
-        if not looks or planned > looks[-1]:
-            looks.append(planned)
-    return Plan(tuple(looks))
 
 
 def _incomplete(reader: StudyReader) -> str:

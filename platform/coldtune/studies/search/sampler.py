@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.studies.search.config import SearchConfig, trial_seed
 from coldtune.studies.space.config import VARIANT
+from coldtune.studies.space.distributions import grid_values
 from coldtune.studies.space.space import Space
 from coldtune.studies.storage.optuna_private import filter_for, queued_point, show_trials, unfiltered
 from coldtune.studies.storage.record import is_beyond_list
@@ -91,6 +92,8 @@ class FeasibleSampler(BaseSampler):
             def pick(name: str, distribution: BaseDistribution) -> Any:
                 if name in known:
                     return known[name]
+                if distribution.single():  # a key that is set. TPE draws NaN from a range of a single number
+                    return grid_values(distribution)[0]
                 if name in joint:
                     return joint[name]
                 return inner.sample_independent(seen, trial, name, distribution)

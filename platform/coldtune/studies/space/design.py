@@ -26,6 +26,7 @@ from coldtune.stages.trial import VARIANT, TrialConfig, parse_trial, short_name
 from coldtune.studies.space.config import Bound, Conditions, Derive, InfeasibleError, SpaceConfig, Vary
 from coldtune.studies.space.design_kinds.kind import Arm, DesignKind, Factor
 from coldtune.studies.space.design_kinds.registry import build_kind
+from coldtune.studies.space.distributions import write_value
 from coldtune.studies.space.space import Space
 from coldtune.studies.space.validate import JUDGING_KEYS, MAX_LEFTOVER, check_keys
 from coldtune.studies.space.written import normalize_levels
@@ -43,7 +44,7 @@ class FactorConfig(Config):
     """A factor of a design, as a file writes it. A list alone means its levels.
 
     Attributes:
-        levels: The values that are compared, at least two.
+        levels: The values that are compared, at least two. A single value under `when` is not compared but set.
         when: Conditions as under `vary`. In an arm that does not meet them, the key has no effect and is left out.
     """
 
@@ -54,14 +55,19 @@ class FactorConfig(Config):
     def _check_levels(self) -> FactorConfig:
         if not self.levels:
             raise ValueError("there are no levels. List at least two values.")
-        if len(self.levels) == 1:
+        if len(self.levels) == 1 and not self.when:
             raise ValueError(
-                f"levels = [{shorten(self.levels[0])}]: a single level compares nothing. List at least two values, or "
-                "set the key in the base."
+                f"levels = [{shorten(self.levels[0])}]: a single level compares nothing. List at least two values, set "
+                "the key in the base, or add `when` if only some arms have the key."
             )
         if twice := [value for value, count in Counter(self.levels).items() if count > 1]:
             raise ValueError(f"levels must be different from each other, and {shorten(twice[0])} is there twice")
         return self
+
+    @property
+    def compared(self) -> bool:
+        """True if the factor has several levels. A single level is set in the arms that meet `when`."""
+        return len(self.levels) > 1
 
 
 class DesignRecord(Config):
@@ -69,7 +75,7 @@ class DesignRecord(Config):
 
     Attributes:
         design: The kind of design and its keys, as `design` in the space.
-        factors: The levels of each factor, by dotted key, in the type of the key.
+        factors: The levels of each factor, by dotted key, in the type of the key. Keys that are set are among them.
         references: By dotted key, the level with which the other levels are compared.
         arms: By the name of an arm, its level of each factor that has an effect in it. The reference arm is the first.
         skipped: By the name of an arm that cannot exist, the reason.
@@ -89,10 +95,11 @@ class DesignRecord(Config):
         return build_kind(self.design)
 
     def described_factors(self) -> list[Factor]:
-        """Return the factors for the methods of the kind."""
+        """Return the factors that are compared, for the methods of the kind."""
         return [
             Factor(path, short_name(path), factor.levels, self.references[path], bool(factor.when))
             for path, factor in self.factors.items()
+            if factor.compared
         ]
 
 
@@ -129,13 +136,16 @@ def build_design(
     factors = _read_factors(sections["factors"], base)
     space = _factor_space(sections, factors, base, image_shape, where)
     described = _describe_factors(factors, space)
-    kind.check(described)
-    if (count := kind.count(described)) > MOST_ARMS:
+    compared = [factor for factor in described if factors[factor.path].compared]
+    if not compared:
+        raise ValueError("factors: each has a single level, so nothing is compared. List at least two values of one.")
+    kind.check(compared)
+    if (count := kind.count(compared)) > MOST_ARMS:
         raise ValueError(
             f"factors: make {count:,} arms, but at most {MOST_ARMS:,} are allowed. Take fewer levels, or a design of "
             "fewer arms such as fractional or one_factor."
         )
-    arms = _collect(kind, described, space)
+    arms = _collect(kind, compared, {path: f.levels[0] for path, f in factors.items() if not f.compared}, space)
     record = DesignRecord(
         design=plain(kind),
         factors=factors,
@@ -259,22 +269,29 @@ def _describe_factors(factors: Mapping[str, FactorConfig], space: Space) -> list
     return described
 
 
-def _collect(kind: DesignKind, factors: Sequence[Factor], space: Space) -> _Arms:
-    """Resolve the arms of a design, leave out those that cannot exist, and merge those that mean the same trial."""
+def _collect(kind: DesignKind, factors: Sequence[Factor], fixed: Mapping[str, Any], space: Space) -> _Arms:
+    """Resolve the arms of a design, leave out those that cannot exist, and merge those that mean the same trial.
+
+    Args:
+        fixed: By dotted key, the values that are set in every arm that meets their conditions.
+    """
     arms = _Arms()
     seen: dict[str, str] = {}
     refused: list[tuple[Mapping[str, Any], str]] = []
     for number, arm in enumerate(kind.arms(factors)):
-        point = space.walk(lambda name, _, arm=arm: arm.levels[space.paths[name]])  # type: ignore[misc]
+        levels = {**arm.levels, **fixed}
+        point = space.walk(lambda name, _, levels=levels: levels[space.paths[name]])  # type: ignore[misc]
         active = {path for name, path in space.paths.items() if name in point}
         name = _name(arm, factors, active, number)
+        if not number and arm.role == "base":
+            _check_base_keeps({path: value for path, value in fixed.items() if path in active}, space)
         try:
             trial = space.resolve(point)
         except InfeasibleError as error:
             reason = str(error)
         except ValueError as error:
             reason = str(error)
-            refused.append((arm.levels, reason))
+            refused.append((levels, reason))
         else:
             _check_judging(space, trial, name)
             key = meaning(trial)
@@ -282,17 +299,30 @@ def _collect(kind: DesignKind, factors: Sequence[Factor], space: Space) -> _Arms
                 arms.merged[_name(arm, factors, set(arm.levels), number)] = seen[key]
             else:
                 seen[key] = name
-                arms.levels[name] = {path: arm.levels[path] for path in arm.levels if path in active}
+                arms.levels[name] = {path: levels[path] for path in levels if path in active}
                 arms.trials[name] = trial
             continue
         if not number:
             raise ValueError(f"design: its reference, the arm {name!r}, cannot exist: {reason}")
         arms.skipped[name] = reason
-    _check_levels(factors, arms, refused)
+    _check_levels(
+        {**{factor.path: factor.levels for factor in factors}, **{p: (v,) for p, v in fixed.items()}}, arms, refused
+    )
     if len(arms.levels) < 2:
         why = next((f" The arm {name!r} is skipped: {reason}" for name, reason in arms.skipped.items()), "")
         raise ValueError(f"factors: leave a single arm, so nothing is compared. Take other levels.{why}")
     return arms
+
+
+def _check_base_keeps(fixed: Mapping[str, Any], space: Space) -> None:
+    """Raise ValueError if the base has another value of a key that is set in it, because it would not be the base."""
+    tree = space.with_defaults(space.base)
+    for path, value in fixed.items():
+        if (own := get_key(tree, path)) != value:
+            raise ValueError(
+                f"factors.{path}: levels = [{write_value(value)}]: the base meets `when`, and has {write_value(own)}. "
+                f"Change the base with --set {path}={write_value(value)}, or list both values."
+            )
 
 
 def _check_judging(space: Space, trial: TrialConfig, name: str) -> None:
@@ -314,17 +344,20 @@ def _check_judging(space: Space, trial: TrialConfig, name: str) -> None:
         )
 
 
-def _check_levels(factors: Sequence[Factor], arms: _Arms, refused: Sequence[tuple[Mapping[str, Any], str]]) -> None:
+def _check_levels(
+    tried: Mapping[str, Sequence[Any]], arms: _Arms, refused: Sequence[tuple[Mapping[str, Any], str]]
+) -> None:
     """Raise ValueError if a level is refused in every arm that has it, because then it is a mistake.
 
     Args:
+        tried: The levels of each factor, by dotted key.
         refused: The levels of the arms that are not valid, each with the reason.
     """
-    for factor in factors:
-        for level in factor.levels:
-            reasons = [reason for levels, reason in refused if levels[factor.path] == level]
-            if reasons and not any(levels.get(factor.path) == level for levels in arms.levels.values()):
-                raise ValueError(f"factors.{factor.path}: no arm can have the level {shorten(level)}. {reasons[0]}")
+    for path, all_levels in tried.items():
+        for level in all_levels:
+            reasons = [reason for levels, reason in refused if levels[path] == level]
+            if reasons and not any(levels.get(path) == level for levels in arms.levels.values()):
+                raise ValueError(f"factors.{path}: no arm can have the level {shorten(level)}. {reasons[0]}")
 
 
 def meaning(trial: TrialConfig) -> str:

@@ -21,6 +21,8 @@ def grid_size(path: str, distribution: BaseDistribution) -> int:
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if distribution.single():
+        return 1
     if distribution.step is None or distribution.log:
         raise ValueError(
             f"vary.{path}: search.algorithm = 'grid' needs choices or a step, because it tries every value"
@@ -33,6 +35,8 @@ def grid_values(distribution: BaseDistribution) -> Sequence[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if distribution.single():
+        return [distribution.low]
     assert distribution.step is not None
     count = round((distribution.high - distribution.low) / distribution.step) + 1
     return [distribution.low + distribution.step * i for i in range(count)]

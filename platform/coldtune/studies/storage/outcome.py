@@ -55,6 +55,7 @@ class TrialOutcome:
         images, measured: Addresses of the sampled images and of their judgements in the store, by set of images.
         checkpoint: Address of the restorer in the store.
         rungs: By step, the metrics at that rung.
+        draws: By further protocol seed, the metrics of the trial's own sampler with its draws.
         computed: The plain values of how the trial computed (`coldtune.stages.compute.Compute`). None if nobody
             recorded it: then its number of threads is unknown.
         environment: The machine and the software (`coldtune.store.provenance.keep_environment`).
@@ -67,6 +68,7 @@ class TrialOutcome:
     measured: Mapping[str, str] = field(default_factory=dict)
     checkpoint: str | None = None
     rungs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    draws: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     effort: Effort = field(default_factory=Effort)
     computed: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -86,10 +88,12 @@ class TrialOutcome:
             "measured": dict(self.measured),
             "checkpoint": self.checkpoint,
             "rungs": {str(step): dict(values) for step, values in self.rungs.items()},
+            "draws": {str(seed): dict(values) for seed, values in self.draws.items()},
             "computed": self.computed,
             "environment": dict(self.environment),
         }
-        unknown = [key for key in ("protocol", "checkpoint", "computed", "environment") if not written[key]]
+        absent = ("protocol", "checkpoint", "draws", "computed", "environment")
+        unknown = [key for key in absent if not written[key]]
         return {**{key: value for key, value in written.items() if key not in unknown}, **asdict(self.effort)}
 
     def to_json(self) -> str:
@@ -144,13 +148,15 @@ def outcome_fields(stored: Mapping[str, Any]) -> dict[str, Any]:
     fields = {key: stored[key] for key in names if key in stored}
     effort = {key: stored[key] for key in ("found", "trained", "saved", "seconds") if key in stored}
     rungs = {int(step): dict(values) for step, values in stored.get("rungs", {}).items()}
+    draws = {int(seed): dict(values) for seed, values in stored.get("draws", {}).items()}
     for name, value in [
         *fields.get("metrics", {}).items(),
-        *(item for values in rungs.values() for item in values.items()),
+        *(item for values in (*rungs.values(), *draws.values()) for item in values.items()),
     ]:
         if not isinstance(value, int | float | None):
             raise TypeError(f"{name} = {value!r} is not a number")
-    return {**fields, "stages": _stages(stored.get("stages", ())), "rungs": rungs, "effort": Effort(**effort)}
+    stages = _stages(stored.get("stages", ()))
+    return {**fields, "stages": stages, "rungs": rungs, "draws": draws, "effort": Effort(**effort)}
 
 
 def _stages(rows: Iterable[Iterable[Any]]) -> tuple[StoredStage, ...]:

@@ -101,8 +101,8 @@ class TrialRecord(TrialOutcome):
 
 
 _IMPORTED_KEYS = (
-    "metrics", "protocol", "stages", "images", "measured", "checkpoint", "rungs", "seconds", "trained", "training",
-    "reason", "computed", "environment",
+    "metrics", "protocol", "stages", "images", "measured", "checkpoint", "rungs", "draws", "seconds", "trained",
+    "training", "reason", "computed", "environment",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.metrics import Judgement
+from coldtune.metrics.registry import DISTANCES, IMAGE_SCORES
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.space.space import Space
@@ -17,7 +19,7 @@ from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.storage.settings import Setting
 from coldtune.studies.trials.replication import configure
-from coldtune.verdicts import Family, Training
+from coldtune.verdicts import Family, SettingVariance, Split, Training, combine_variances
 from coldtune.verdicts import Setting as Judgeable
 
 
@@ -48,10 +50,20 @@ class SettingsJudge:
 
     Args:
         local_folder: Returns the local folder of an address in a trial's record.
+        metric: The metric of the trainings. None takes the study's first objective.
+        load: Reads a judgement from its folder.
     """
 
-    def __init__(self, spec: StudySpec, space: Space, local_folder: Callable[[str], Path]) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        space: Space,
+        local_folder: Callable[[str], Path],
+        metric: str | None = None,
+        load: Callable[[Path], Judgement] = Judgement.load,
+    ) -> None:
         self._spec, self._space, self._local_folder = spec, space, local_folder
+        self._metric, self._load = metric or spec.objective.metric, load
         self._trainings: dict[int, Training] = {}  # by trial number
         self._points: list[dict[str, Any]] | None = None
 
@@ -67,8 +79,7 @@ class SettingsJudge:
             OSError: If a judgement cannot be read.
             ValueError: If a judgement is no longer in the store, or the metric has no numbers for each image.
         """
-        part = [each for each in settings if each.asked]
-        part = [each for each in part if not each.imported or len(each.finished) >= replicates]
+        part = _compared(settings, replicates)
         names = {setting.number: name_of(setting) for setting in part}
         base = base_point(self._space)
         return JudgeableSettings(
@@ -77,6 +88,29 @@ class SettingsJudge:
             (*names.values(), *self._not_asked(part)),
             next((names[setting.number] for setting in part if dict(setting.point) == base), None),
         )
+
+    def split_others(self, settings: Sequence[Setting], replicates: int) -> dict[str, Split]:
+        """Return the variance by source of every metric but the first objective, for the settings that are compared.
+
+        A metric without numbers for each image is left out. One setting is read after the other, because the numbers of
+        all metrics may need much memory.
+
+        Args:
+            settings, replicates: As in `gather`.
+        """
+        wanted = [metric for metric in (*DISTANCES, *IMAGE_SCORES) if metric != self._spec.objective.metric]
+        parts: dict[str, list[SettingVariance]] = {metric: [] for metric in wanted}
+        for setting in _compared(settings, replicates):
+            load = functools.cache(Judgement.load)
+            for metric in list(parts):
+                judge = SettingsJudge(self._spec, self._space, self._local_folder, metric, load)
+                try:
+                    (judgeable,) = _alike([judge._judgeable(setting, "", replicates)])
+                except (KeyError, OSError, ValueError):
+                    del parts[metric]
+                else:
+                    parts[metric].append(SettingVariance.of(judgeable))
+        return {metric: combine_variances(found) for metric, found in parts.items() if any(p.images for p in found)}
 
     def _judgeable(self, setting: Setting, name: str, replicates: int) -> Judgeable:
         missing = ""
@@ -91,13 +125,9 @@ class SettingsJudge:
 
     def _training(self, trial: FrozenTrial) -> Training:
         if trial.number not in self._trainings:
-            record = TrialRecord.of(trial)
-            self._trainings[trial.number] = Training.of(
-                Judgement.load(self._local_folder(record.measured["sampled"])),
-                self._spec.objective.metric,
-                configure(self._space, trial).training.seed,
-                str(record.checkpoint),
-            )
+            seed = configure(self._space, trial).training.seed
+            read = read_training(trial, self._metric, seed, self._local_folder, load=self._load)
+            self._trainings[trial.number] = read
         return self._trainings[trial.number]
 
     def _not_asked(self, settings: Sequence[Setting]) -> list[str]:
@@ -107,6 +137,47 @@ class SettingsJudge:
         asked = [dict(setting.point) for setting in settings]
         missing = [point for point in self._points if point not in asked]
         return [str(point.get(VARIANT, f"point {number}")) for number, point in enumerate(missing)]
+
+
+def _compared(settings: Sequence[Setting], replicates: int) -> list[Setting]:
+    """Return the settings that take part in the comparisons of a study."""
+    return [each for each in settings if each.asked and (not each.imported or len(each.finished) >= replicates)]
+
+
+def read_training(
+    trial: FrozenTrial,
+    metric: str,
+    seed: int,
+    local_folder: Callable[[str], Path],
+    images: str = "sampled",
+    load: Callable[[Path], Judgement] = Judgement.load,
+) -> Training:
+    """Return a finished training with its judgement from the store.
+
+    Args:
+        seed: The seed of the training.
+        local_folder: Returns the local folder of an address in a trial's record.
+        images: The set of images that is judged. Only the trial's own sampler (`sampled`) has values of further draws.
+        load: Reads a judgement from its folder.
+
+    Raises:
+        KeyError: If the trial was judged by a version that stored no judgement.
+        OSError: If the judgement cannot be read.
+        ValueError: If the judgement is no longer in the store, or the metric has no numbers for each image.
+    """
+    record = TrialRecord.of(trial)
+    training = Training.of(load(local_folder(record.measured[images])), metric, seed, network_of(trial))
+    if images != "sampled":
+        return training
+    again = tuple(values[metric] for _, values in sorted(record.draws.items()) if metric in values)
+    return replace(training, again=again)
+
+
+def network_of(trial: FrozenTrial) -> str:
+    """Return what names the trained network of a trial. It is equal for trials that differ in the sampler only."""
+    record = TrialRecord.of(trial)
+    trained = next((stage.key for stage in record.stages if stage.stage == "train"), None)
+    return record.checkpoint or trained or f"trial {trial.number}"
 
 
 def name_of(setting: Setting) -> str:

@@ -115,7 +115,9 @@ def finished_config(trial: FrozenTrial, source: SourceStudy, target: Importer) -
 def comparable_rungs(config: TrialConfig, source: SourceStudy, target: Importer) -> bool:
     """Return whether the values of a trial at its rungs can be compared with those of the target's trials."""
     here = target.space.resolve(target.space.first)
-    same_rungs = config.rungs == here.rungs and config.protocol == here.protocol
+    same_rungs = config.rungs == here.rungs and (
+        config.protocol.without_further_draws() == here.protocol.without_further_draws()
+    )
     return same_rungs and source.spec.objectives == target.spec.objectives
 
 

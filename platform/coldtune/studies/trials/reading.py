@@ -26,8 +26,9 @@ from coldtune.studies.storage.record import StudyRecord, is_imported
 from coldtune.studies.storage.settings import Setting, Spread, comparable
 from coldtune.studies.storage.trial_cache import TrialCache
 from coldtune.studies.trials.ownership import TrialOwnership
-from coldtune.studies.trials.race import RaceStanding, StudyRace
+from coldtune.studies.trials.race import RaceStanding, StudyRace, race_plan
 from coldtune.studies.trials.replication import configure
+from coldtune.verdicts import Plan
 
 
 class StudyReader:
@@ -65,6 +66,19 @@ class StudyReader:
         self._imported = 0
         self._read = False
         self.race = None if spec.race is None else StudyRace(spec, space, self.local_folder)
+
+    def plan(self) -> Plan:
+        """Return the looks at the settings: those of a race, or the trainings with which the study began.
+
+        Each larger number of trainings that was asked for later is a further look.
+        """
+        if self.race is not None:
+            return race_plan(self.race.ends)
+        looks: list[int] = []
+        for planned in StudyRecord.of(self.study).replicates or (self.replicates,):
+            if not looks or planned > looks[-1]:
+                looks.append(planned)
+        return Plan(tuple(looks))
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials in the order in which they were asked."""

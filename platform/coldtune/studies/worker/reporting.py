@@ -133,6 +133,10 @@ class TrialReporter:
             measured={name: address(path) for name, path in outcome.measured.items()},
             checkpoint=address(outcome.checkpoint),
             rungs={step: self._rung_values(judged, outcome.nfe) for step, judged in outcome.rungs.items()},
+            draws={
+                seed: {name: value.value for name, value in judged.values.items()}
+                for seed, judged in outcome.draws.items()
+            },
             effort=effort,
             computed=plain(chain.compute),
             environment=self._environment(),

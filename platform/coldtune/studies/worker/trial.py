@@ -89,14 +89,15 @@ def _run(
         chain = _chain(job, job.trial, device, partial(reporter.waits, "another trial's work"), reporter.resumes)
         check_same([job.protocol or chain.protocol, chain.protocol])
         reporter.begins(chain)
+        sampled = throttled(1.0, reporter.sampled)
         outcome = chain.run(
             _trainer(job, device, reporter.check_in),
             reporter.trained,
-            throttled(1.0, reporter.sampled),
+            sampled,
             reporter.replayed,
             partial(reporter.reached_rung, chain),
         )
-        return reporter.completed(chain, outcome)
+        return reporter.completed(chain, chain.judge_draws(outcome, sampled))
 
 
 def _device(job: TrialJob) -> str:
