@@ -136,14 +136,14 @@ def trivial_trial(config: Mapping[str, Any]) -> None:
     from coldtune.stages.trial import flat
     from coldtune.studies.storage.outcome import Effort, StoredStage, TrialOutcome
     from coldtune.studies.worker.job import TrialJob
-    from coldtune.tracking import Tracker
+    from coldtune.tracking import Tracker, trial_metrics
 
     job = parse(TrialJob, json.loads(config["job"]))
     metrics = {"fid": value(job.number), "ssim": 0.5, "rmse": 0.1, "nfe": 20.0}
     if job.spool:
         with Tracker(Path(job.spool), job.study, job.number, tags=job.tags) as tracker:
             tracker.params(flat(job.trial))
-            tracker.metrics(metrics, 1)
+            tracker.metrics(trial_metrics(metrics))
             tracker.tags({"protocol": "0" * 64})
     stages = tuple(StoredStage(stage, "0" * 64, False, 0.0) for stage in ("train", "sample", "measure"))
     paths = dict.fromkeys(("degraded", "direct", "sampled"), "/" + "0" * 100)
@@ -187,7 +187,7 @@ def run_ours(
         spool = str(folder / "spool") if tracked else ""
         return TrialJob(
             study=NAME, number=asked.number, again=asked.again, trial=asked.config, leftover=leftover,
-            home=str(folder), dataset_path=str(folder), source_path=None, spool=spool,
+            home=str(folder), dataset_path=str(folder), source_path=None, spool=spool, environments=str(folder),
             tags={"git_commit": "0" * 40, "job": "bookkeeping"}, workers=1, cpus=1, gpus=0.0,
         )  # fmt: skip
 
@@ -201,10 +201,9 @@ def run_ours(
         clock.ended()
 
     events.completed = ended
-    with cluster.connect(NAME):
-        assert ray.cluster_resources()["CPU"] >= AT_ONCE
-        room = Capacity(TrialResources(count=AT_ONCE, workers=1, cpus=1, gpus=0.0), AT_ONCE, cluster.nodes)
-        execute(ledger, events, job, room, trials, folder / "tune", trivial_trial)
+    assert ray.cluster_resources()["CPU"] >= AT_ONCE
+    room = Capacity(TrialResources(count=AT_ONCE, workers=1, cpus=1, gpus=0.0), AT_ONCE, cluster.nodes)
+    execute(ledger, events, job, room, trials, folder / "tune", trivial_trial)
     clock.stop()
     started = time.perf_counter()
     left = records.close(600.0) if records else 0
@@ -245,8 +244,6 @@ def run_stock(algorithm: str, tracked: bool, trials: int, folder: Path, clock: C
     from ray.air.integrations.mlflow import MLflowLoggerCallback
     from ray.tune.search.optuna import OptunaSearch
 
-    from coldtune.studies.execution import cluster
-
     sampler: Any = RandomSampler(seed=0)
     if algorithm == "tpe":
         startup = make_spec(algorithm).search.startup
@@ -265,17 +262,16 @@ def run_stock(algorithm: str, tracked: bool, trials: int, folder: Path, clock: C
         storage=JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
     )  # fmt: skip
     callbacks = [MLflowLoggerCallback(tracking_uri=uri, experiment_name="stock")] if tracked else []
-    with cluster.connect(NAME):
-        del os.environ["TUNE_GLOBAL_CHECKPOINT_S"]  # the default of plain Ray Tune
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        tune.Tuner(
-            stock_trial,
-            tune_config=tune.TuneConfig(search_alg=search, num_samples=trials, reuse_actors=True),
-            run_config=tune.RunConfig(
-                name="stock", storage_path=str(folder / "tune"), verbose=0, callbacks=[*callbacks, _closing(Ended)]
-            ),
-        ).fit()
+    del os.environ["TUNE_GLOBAL_CHECKPOINT_S"]  # the default of plain Ray Tune
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    tune.Tuner(
+        stock_trial,
+        tune_config=tune.TuneConfig(search_alg=search, num_samples=trials, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="stock", storage_path=str(folder / "tune"), verbose=0, callbacks=[*callbacks, _closing(Ended)]
+        ),
+    ).fit()
     clock.stop()
     return {"delivered_after": 0.0}
 
@@ -290,10 +286,13 @@ def one(row: str, trials: int, folder: Path) -> None:
     who, what = row.split()
     clock = Clock(trials, row, folder / "rows.jsonl")
     algorithm, tracked = ("tpe" if what == "tpe" else "random"), what == "tracked"
-    if who == "ours":
-        more = run_ours(algorithm, tracked, trials, folder, clock, LATE if what == "late" else 0)
-    else:
-        more = run_stock(algorithm, tracked, trials, folder, clock)
+    from coldtune.studies.execution import cluster
+
+    with cluster.connect(NAME):  # before Ray is imported, because Ray reads then how to authenticate
+        if who == "ours":
+            more = run_ours(algorithm, tracked, trials, folder, clock, LATE if what == "late" else 0)
+        else:
+            more = run_stock(algorithm, tracked, trials, folder, clock)
     (folder / "more.json").write_text(json.dumps(more))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pickle
+import random
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +15,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d, pad
 
-from coldtune.diffusion import build_degradation, leftover, start_for_leftover
+from coldtune.diffusion import OutOfReachError, build_degradation, leftover, start_for_leftover
+from coldtune.diffusion.degradations import endpoint
 from coldtune.testing import DegradationSuite
 
 
@@ -203,6 +206,31 @@ def test_blur_start_for_leftover_reaches_leftover(case):
     reached = leftover({**config, "sigma": {**config["sigma"], "start": start}}, shape)
     assert reached == pytest.approx(target, rel=1e-4)
     assert start == float(f"{start:.6g}")
+
+
+def test_blur_start_for_leftover_equals_plain_bisection_in_every_digit(monkeypatch):
+    rng = random.Random(0)
+    configs = [
+        blur(
+            steps=rng.choice([1, 10, 40]),
+            kernel_size=rng.choice([3, 5, 11]),
+            padding=rng.choice(["circular", "reflect"]),
+            schedule=rng.choice(["constant", "linear", "exponential"]),
+            rate=rng.uniform(-0.01, 0.2),
+        )
+        for _ in range(40)
+    ]
+    targets = [rng.choice([0.01, 0.3, 0.9, 1 - 1e-9]) for _ in configs]
+
+    def starts():
+        for config, target in zip(configs, targets, strict=True):
+            with contextlib.suppress(OutOfReachError):
+                yield start_for_leftover(config, (1, 16, 12), target)
+
+    fast = list(starts())
+    monkeypatch.setattr(endpoint, "_certain_width", lambda *_: math.inf)  # then each step of the bisection evaluates
+    assert fast == list(starts())
+    assert len(fast) > 20
 
 
 def test_blur_start_for_leftover_inverts_leftover():

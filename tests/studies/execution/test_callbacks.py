@@ -12,7 +12,8 @@ from coldtune.studies.execution.callbacks import _drop_statistics
 
 def make_trial(reports: int, length: int) -> Any:
     """Make a trial of Tune that sent `reports` reports, with texts of `length` characters."""
-    trial = Trial("coldtune_trial", stub=True, config={"number": 3, "job": "j" * length}, trial_id="a1")
+    job, tag = "j" * length, f"3_job={'j' * length}"  # Tune's tag names all values of the configuration
+    trial = Trial("coldtune_trial", stub=True, config={"number": 3, "job": job}, experiment_tag=tag, trial_id="a1")
     for step in range(reports):
         numbers = {f"metric{i}": float(step) for i in range(20)}
         trial.update_last_result({"outcome": "o" * length, "config": trial.config, "time": 1.0, **numbers})

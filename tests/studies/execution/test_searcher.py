@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from ray import exceptions as ray_errors
+from ray.air.execution import FixedResourceManager, ResourceRequest
 from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from coldtune.faults import MachineFaultError
 from coldtune.studies.execution.lost_workers import report_lost_workers
-from coldtune.studies.execution.searcher import StudySearcher
+from coldtune.studies.execution.ray_private import drop_tasks_of_removed_actors
+from coldtune.studies.execution.searcher import RungScheduler, StudySearcher
 from coldtune.studies.preflight.capacity import Capacity, plan_resources
 from coldtune.studies.progress.events import Events
 from coldtune.studies.space.space import Space
@@ -116,3 +122,35 @@ def test_report_lost_workers_memory_kill_ends_the_actor_for_tune() -> None:
     assert all(isinstance(error, ray_errors.RayActorError) and "low on memory" in str(error) for error in ended)
     with pytest.raises(RuntimeError):
         manager._actor_task_failed(tracked_actor_task=Task, exception=OUT_OF_MEMORY)
+
+
+def test_rung_scheduler_chooses_as_tune_does_from_all_trials() -> None:
+    trials: list[Any] = []
+    controller: Any = SimpleNamespace(get_trials=lambda: trials)
+    ours, theirs, rng, chosen = RungScheduler(search=None), FIFOScheduler(), random.Random(0), 0  # type: ignore[arg-type]
+    for step in range(300):
+        if rng.random() < 0.3:
+            trials.append(Trial("coldtune_trial", stub=True, trial_id=str(step)))
+            ours.on_trial_add(controller, trials[-1])
+        open_ones = [trial for trial in trials if not trial.is_finished()]
+        if open_ones:
+            states = [Trial.PENDING, Trial.RUNNING, Trial.PAUSED, Trial.ERROR, Trial.TERMINATED]
+            rng.choice(open_ones).set_status(rng.choice(states))
+        expected = theirs.choose_trial_to_run(controller)
+        assert ours.choose_trial_to_run(controller) is expected
+        chosen += expected is not None
+    assert chosen > 20
+
+
+def test_drop_tasks_of_removed_actors_leaves_nothing_of_an_actor_that_never_started() -> None:
+    def kept() -> int:
+        manager = RayActorManager(resource_manager=FixedResourceManager(total_resources={"CPU": 1}))
+        actor = manager.add_actor(object, {}, ResourceRequest([{"CPU": 1}]))
+        manager.schedule_actor_task(actor, "train")
+        manager.remove_actor(actor)
+        return len(manager._pending_actors_to_enqueued_actor_tasks)
+
+    assert kept() == 1, "Ray itself forgets them now"
+    with drop_tasks_of_removed_actors():
+        assert kept() == 0
+    assert kept() == 1

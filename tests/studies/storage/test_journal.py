@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from coldtune.readback import UnreadableError
 from coldtune.studies.storage.backends import JOURNAL, open_storage
 from coldtune.studies.storage.journal import Journal, batch
+from coldtune.studies.storage.trial_cache import TrialCache
 
 
 def open_study(storage: Any) -> optuna.Study:
@@ -210,3 +211,21 @@ def test_journal_that_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / JOURNAL)
     with pytest.raises(UnreadableError, match="is not a regular file"):
         open_storage(tmp_path)
+
+
+def test_journal_equal_values_are_kept_once_with_their_types(tmp_path: Path) -> None:
+    study = open_study(open_storage(tmp_path))
+    protocols: list[dict[str, Any]] = [{"n": 100}, {"n": 100}, {"n": 100.0}, {"n": True}]
+    for number, protocol in enumerate(protocols):
+        trial = study.ask()
+        trial.set_user_attr("protocol", protocol)
+        trial.set_user_attr("metrics", {"fid": number / 8})
+        study.tell(trial, trial.suggest_float("x", 0, 1))
+    there = TrialCache(open_study(open_storage(tmp_path)))
+    there.refresh()
+    read = [trial.user_attrs["protocol"] for trial in there.all()]
+    assert [(value, type(value["n"])) for value in read] == [(value, type(value["n"])) for value in protocols]
+    assert [trial.user_attrs["metrics"] for trial in there.all()] == [{"fid": number / 8} for number in range(4)]
+    assert read[0] is read[1]
+    assert len({id(trial.distributions["x"]) for trial in there.all()}) == 1
+    assert len({id(name) for trial in there.all() for name in trial.user_attrs["metrics"]}) == 1

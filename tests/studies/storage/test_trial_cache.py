@@ -13,6 +13,7 @@ from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
+from coldtune.studies.storage.settings import index_of
 from coldtune.studies.storage.trial_cache import AskedPoints, TrialCache, point_name
 from coldtune.studies.trials.ledger import Ledger, open_ledger
 
@@ -46,6 +47,7 @@ def agrees(ledger: Ledger) -> None:
     complete = [trial for trial in scan if trial.state == TrialState.COMPLETE]
     best = min(complete, key=lambda trial: (trial.values[0], trial.number), default=None)
     assert ledger.trials() == scan
+    assert ledger.settings() == index_of(scan).settings(scan)
     assert ledger.finished() == sum(trial.state.is_finished() for trial in scan)
     assert {state: ledger.states().get(state, 0) for state in TrialState} == {
         state: sum(trial.state == state for trial in scan) for state in TrialState

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,7 +12,15 @@ from torch import Tensor
 
 from coldtune.config import parse
 from coldtune.diffusion.degradations.base import DegradationConfig, Draw, check_image_shape
-from coldtune.diffusion.degradations.gaussian import Padding, eigenbasis, frequencies, largest_size, response
+from coldtune.diffusion.degradations.gaussian import (
+    Padding,
+    eigenbasis,
+    frequencies,
+    largest_size,
+    response,
+    response_to,
+    waves,
+)
 from coldtune.diffusion.degradations.separable import Separable
 from coldtune.diffusion.schedules import SigmaConfig
 
@@ -113,18 +121,24 @@ def leftover(config: BlurConfig | Mapping[str, Any], image_shape: Sequence[int])
 
 def log_leftover(config: BlurConfig, image_shape: tuple[int, int, int]) -> float:
     """Return the natural logarithm of the leftover of the single steps. `collapse_final` is ignored."""
+    return log_leftover_by_start(config, image_shape)(config.sigma.start)
+
+
+def log_leftover_by_start(config: BlurConfig, image_shape: tuple[int, int, int]) -> Callable[[float], float]:
+    """Return `log_leftover` as a function of `sigma.start`, for a search that changes nothing else."""
     _check_kernel_fits(config, image_shape)
-    return max(_log_survival(config, n) for n in set(image_shape[1:]))
-
-
-def _log_survival(config: BlurConfig, n: int) -> float:
-    """Return the logarithm for one axis of n pixels."""
-    if n == 1:
-        return -math.inf
-    sigma = config.sigma.values(config.steps)
     # The first frequency belongs to the constant image, which survives as a whole.
-    steps = response(sigma, config.kernel_size, frequencies(n, config.padding)[1:])
-    return float(steps.abs().log().sum(dim=0).max())
+    seen = [
+        waves(config.kernel_size, frequencies(n, config.padding)[1:]) if n > 1 else None for n in set(image_shape[1:])
+    ]
+
+    def log_left(start: float) -> float:
+        sigma = config.sigma.model_copy(update={"start": start}).values(config.steps)
+        steps = [None if each is None else response_to(sigma, config.kernel_size, each) for each in seen]
+        # An axis of a single pixel has no other frequency, so nothing of it is left.
+        return max(-math.inf if each is None else float(each.abs().log().sum(dim=0).max()) for each in steps)
+
+    return log_left
 
 
 def _check_kernel_fits(config: BlurConfig, image_shape: tuple[int, int, int]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from coldtune.diffusion.degradations.base import DegradationConfig, check_image_shape
-from coldtune.diffusion.degradations.blur import BlurConfig, log_leftover
+from coldtune.diffusion.degradations.blur import BlurConfig, log_leftover_by_start
 from coldtune.diffusion.degradations.mask import Mask, MaskConfig
 from coldtune.diffusion.degradations.registry import build_degradation, degradation_config
 
@@ -31,6 +31,11 @@ _LARGEST_BETA_IN_IMAGES = 1e2
 _STARTS_TRIED = 200
 # Bisection stops here, well below the 6 significant digits of the result.
 _RELATIVE_WIDTH = 1e-8
+# Brent's method finds the crossing as exactly as this. A start that lies farther from it than the certain width is on a
+# known side.
+_EXACT_WIDTH = 1e-13
+_CERTAIN_WIDTH = 1e-10
+_FARTHEST = 1e4  # below the target, so that Brent's method meets no infinite logarithm
 
 
 class OutOfReachError(ValueError):
@@ -102,11 +107,7 @@ def _blur_start(config: BlurConfig, image_shape: ImageShape, leftover: float) ->
         f"at {image_shape[1]}x{image_shape[2]} px"
     )
 
-    def log_left(start: float) -> float:
-        sigma = config.sigma.model_copy(update={"start": start})
-        return log_leftover(config.model_copy(update={"sigma": sigma}), image_shape)
-
-    return _solve(log_left, _sigma_bracket(config), leftover, setting)
+    return _solve(log_leftover_by_start(config, image_shape), _sigma_bracket(config), leftover, setting)
 
 
 def _sigma_bracket(config: BlurConfig) -> tuple[float, float]:
@@ -177,13 +178,46 @@ def _solve(log_left: Callable[[float], float], bracket: tuple[float, float], lef
             f"leftover = {leftover:g}: out of reach of {setting}, whose reachable range is {math.exp(least):.3g} to "
             f"{math.exp(most):.3g}"
         )
+    # The steps of the bisection decide the last digit, so they stay. Most of them need no evaluation.
+    crossing = _crossing(log_left, low, high, target)
+    certain = _certain_width(log_left, (low, high), crossing, target)
     while high / low > 1 + _RELATIVE_WIDTH:
         middle = math.sqrt(low * high)
-        if log_left(middle) > target:
+        known = abs(middle / crossing - 1) > certain
+        if middle < crossing if known else log_left(middle) > target:
             low = middle
         else:
             high = middle
     return float(f"{math.sqrt(low * high):.6g}")
+
+
+def _crossing(log_left: Callable[[float], float], low: float, high: float, target: float) -> float:
+    """Return the start between `low` and `high` at which `log_left` crosses `target`."""
+    from scipy import optimize  # slow to import, and needed only here
+
+    def above(log_start: float) -> float:
+        return max(log_left(math.exp(log_start)) - target, -_FARTHEST)
+
+    ends = math.log(low), math.log(high)
+    if above(ends[0]) <= 0:  # the logarithm may round the end to the other side
+        return low
+    if above(ends[1]) >= 0:
+        return high
+    return math.exp(optimize.brentq(above, *ends, xtol=_EXACT_WIDTH))
+
+
+def _certain_width(
+    log_left: Callable[[float], float], bracket: tuple[float, float], crossing: float, target: float
+) -> float:
+    """Return how far from the crossing rounding errors of `log_left` no longer decide on which side a start lies."""
+    low, high = bracket
+    width = _CERTAIN_WIDTH
+    while width < 1:
+        before, behind = max(low, crossing * (1 - width)), min(high, crossing * (1 + width))
+        if log_left(before) > target >= log_left(behind):
+            return width
+        width *= 100
+    return math.inf
 
 
 def _lowest(log_left: Callable[[float], float], low: float, high: float) -> float:

@@ -41,7 +41,17 @@ def response(sigma: Tensor, size: int, frequency: Tensor) -> Tensor:
     Returns:
         float64 (T, F).
     """
-    return kernel_1d(sigma, size) @ torch.cos(_offsets(size)[:, None] * frequency)
+    return response_to(sigma, size, waves(size, frequency))
+
+
+def waves(size: int, frequency: Tensor) -> Tensor:
+    """Return cos(i w) for the taps i of a kernel and the frequencies w, (F,): float64 (size, F)."""
+    return torch.cos(_offsets(size)[:, None] * frequency)
+
+
+def response_to(sigma: Tensor, size: int, seen: Tensor) -> Tensor:
+    """Return the kernels' `response` to `waves`, which many sigmas can share."""
+    return kernel_1d(sigma, size) @ seen
 
 
 def frequencies(n: int, padding: Padding) -> Tensor:

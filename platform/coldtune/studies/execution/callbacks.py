@@ -60,6 +60,7 @@ def _drop_statistics(trial: Any) -> None:
     metadata.metric_analysis, metadata.metric_n_steps, metadata.last_result = {}, {}, {}
     trial.config.clear()  # Tune has a second reference to this mapping
     trial.evaluated_params.clear()
+    trial.experiment_tag = ""  # it has the text of the job
     trial.invalidate_json_state()
 
 

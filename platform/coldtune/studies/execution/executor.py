@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -49,6 +50,7 @@ def execute(
 
     from coldtune.studies.execution.callbacks import EventCallback, NoReporter
     from coldtune.studies.execution.lost_workers import report_lost_workers
+    from coldtune.studies.execution.ray_private import drop_tasks_of_removed_actors
     from coldtune.studies.execution.searcher import RungScheduler, StudySearcher
 
     stop = threading.Event()
@@ -75,7 +77,7 @@ def execute(
             failure_config=tune.FailureConfig(max_failures=retries),
         ),
     )
-    with _on_sigint(stop), report_lost_workers(search.note_lost_process):
+    with _on_sigint(stop), report_lost_workers(search.note_lost_process), drop_tasks_of_removed_actors():
         try:
             tuner.fit()
         except (Exception, KeyboardInterrupt):  # after a failure, Tune may also fail to write its own state
@@ -104,6 +106,7 @@ def _trainable(trial: Callable[[Mapping[str, Any]], None], resources: TrialResou
     return wrapped
 
 
+@functools.cache  # Tune unpickles the trainable for every trial, and keeps the placement of every trial
 def _placement(resources: TrialResources) -> Any:
     from ray import tune
 

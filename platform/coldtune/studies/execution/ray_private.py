@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 _CREDENTIAL = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY")
 
@@ -53,3 +54,28 @@ def keep_credentials_out() -> None:
 
     names = class_cache.ENV_VARS_TO_PROPAGATE
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not _CREDENTIAL.search(name)}
+
+
+@contextmanager
+def drop_tasks_of_removed_actors() -> Iterator[None]:
+    """Let Tune forget the tasks of an actor that it removes before the actor has started, while the block runs.
+
+    Tune requests an actor for every trial, and removes it when the trial takes the actor of an ended trial. The tasks
+    that waited for it can never run, and would stay in memory (ray#64231).
+    """
+    from ray.air.execution._internal.actor_manager import RayActorManager
+
+    original = RayActorManager.remove_actor
+
+    def remove_actor(self: Any, tracked_actor: Any, *arguments: Any, **options: Any) -> bool:
+        pending = tracked_actor in self._pending_actors_to_attrs
+        removed: bool = original(self, tracked_actor, *arguments, **options)
+        if pending:
+            self._pending_actors_to_enqueued_actor_tasks.pop(tracked_actor, None)
+        return removed
+
+    RayActorManager.remove_actor = remove_actor
+    try:
+        yield
+    finally:
+        RayActorManager.remove_actor = original

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -171,11 +172,28 @@ class StudySearcher(NotPickled, Searcher):  # type: ignore[misc]
 
 
 class RungScheduler(NotPickled, FIFOScheduler):  # type: ignore[misc]
-    """A scheduler that stops trials at the rungs at which the ledger prunes them."""
+    """A scheduler that stops trials at the rungs at which the ledger prunes them. Otherwise it is first in, first out.
+
+    Tune's own scheduler of that kind looks at all trials of the study at every step.
+    """
 
     def __init__(self, search: StudySearcher) -> None:
         super().__init__()
         self._search = search
+        self._open: list[Any] = []  # trials that may not have ended, in the order in which they came
+
+    def on_trial_add(self, controller: Any, trial: Any) -> None:
+        """Remember a new trial."""
+        self._open.append(trial)
+
+    def choose_trial_to_run(self, controller: Any) -> Any:
+        """Return the oldest trial that waits, or that is paused if none waits. None if there is neither."""
+        self._open = [trial for trial in self._open if not trial.is_finished()]
+        for status in (Trial.PENDING, Trial.PAUSED):
+            for trial in self._open:
+                if trial.status == status:
+                    return trial
+        return None
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Return STOP if the trial ends with its report, otherwise CONTINUE."""

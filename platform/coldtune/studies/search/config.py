@@ -16,22 +16,15 @@ from optuna.samplers import (
     NSGAIISampler,
     QMCSampler,
     RandomSampler,
-    TPESampler,
 )
 from pydantic import Field
 
 from coldtune.config import Config
-from coldtune.studies.storage.optuna_private import first_generation
+from coldtune.studies.storage.optuna_private import ReusingTPESampler, first_generation
 
 
 def _tpe(config: SearchConfig, study_seed: int, number: int) -> BaseSampler:
-    return TPESampler(
-        seed=trial_seed(study_seed, number),
-        n_startup_trials=config.startup,
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-    )
+    return ReusingTPESampler(seed=trial_seed(study_seed, number), startup=config.startup)
 
 
 def _gp(config: SearchConfig, study_seed: int, number: int) -> BaseSampler:

@@ -19,10 +19,17 @@ from coldtune.studies.search.config import SearchConfig, trial_seed
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.space.distributions import grid_values
 from coldtune.studies.space.space import Space
-from coldtune.studies.storage.optuna_private import filter_for, queued_point, show_trials, unfiltered
+from coldtune.studies.storage.optuna_private import (
+    ReusingTPESampler,
+    TPEHistory,
+    filter_for,
+    queued_point,
+    show_trials,
+    unfiltered,
+)
 from coldtune.studies.storage.record import is_beyond_list
-from coldtune.studies.storage.settings import index_of
-from coldtune.studies.storage.trial_cache import AskedPoints, point_name
+from coldtune.studies.storage.settings import Setting
+from coldtune.studies.storage.trial_cache import AskedPoints, TrialCache, point_name
 
 _TRIES = 200  # draws from the chosen algorithm; after them, uniform draws reach any feasible part of the space
 _UNIFORM_TRIES = 20_000
@@ -51,6 +58,8 @@ class FeasibleSampler(BaseSampler):
         self.space, self.search, self.seed = space, search, seed
         self.listed = listed_points(space, search, seed)
         self._asked: AskedPoints | None = None
+        self._history = TPEHistory()
+        self._shown: dict[int, tuple[Setting, FrozenTrial]] = {}  # by number: a setting, and the trial that shows it
         self._left_out = 0
 
     def leave_out(self, points: Sequence[Mapping[str, Any]]) -> None:
@@ -78,8 +87,13 @@ class FeasibleSampler(BaseSampler):
             place = trial.number - self._left_out - _repeated_before(study, trial.number)
             assert place < len(self.listed), f"place {place} of {len(self.listed)} points"
             return self.listed[place]
-        seen, number = _settings_as_trials(study, trial)
+        asked_points = self._asked_points(study)
+        seen, number = self._settings_as_trials(study, trial, asked_points.trials)
         inner = self.search.build_sampler(self.seed, number)
+        if isinstance(inner, ReusingTPESampler):
+            inner.history = self._history
+            if seen is unfiltered(study):
+                inner.trials = asked_points.trials.all()
         # A Sobol sequence must span the whole space from the first trial on. The other samplers know themselves which
         # part of the space they can model.
         whole = isinstance(inner, QMCSampler)
@@ -100,9 +114,12 @@ class FeasibleSampler(BaseSampler):
 
             return self.space.walk(pick)
 
-        asked = self._asked_before(study, trial)
+        asked = asked_points.before(trial.number)
+        modelled_point = self._first_feasible(draw, _TRIES, asked)
+        if isinstance(inner, ReusingTPESampler):
+            inner.keep(seen, trial)
         return (
-            self._first_feasible(draw, _TRIES, asked)
+            modelled_point
             or self._draw_uniform(study, trial, number, known, asked)
             or self._draw_uniform(study, trial, number, known, frozenset())
             or _refuse_narrow_space()
@@ -128,11 +145,27 @@ class FeasibleSampler(BaseSampler):
         points = (draw() for _ in range(tries))
         return next((p for p in points if point_name(p) not in asked and self.space.feasible(p)), None)
 
-    def _asked_before(self, study: Study, trial: FrozenTrial) -> Container[str]:
+    def _asked_points(self, study: Study) -> AskedPoints:
+        """Return the points of the study, read up to now."""
         whole = unfiltered(study)
         if self._asked is None or self._asked.study is not whole:
-            self._asked = AskedPoints(whole)
-        return self._asked.before(trial.number)
+            self._asked, self._history, self._shown = AskedPoints(whole), TPEHistory(), {}
+        self._asked.refresh()
+        return self._asked
+
+    def _settings_as_trials(self, study: Study, trial: FrozenTrial, trials: TrialCache) -> tuple[Study, int]:
+        """Return a view of the study with a trial for each setting, and the number of the trial's own setting.
+
+        A study without replicates is returned as it is.
+        """
+        if not trials.index.replicated:
+            return study, trial.number
+        for setting in trials.settings():
+            known = self._shown.get(setting.number)
+            if known is None or known[0] is not setting:
+                self._shown[setting.number] = (setting, setting.as_trial())
+        shown = show_trials(unfiltered(study), [as_trial for _, (_, as_trial) in sorted(self._shown.items())])
+        return filter_for(shown, trial), trials.index.place(trial.number)[0]
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -142,20 +175,6 @@ class FeasibleSampler(BaseSampler):
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Do nothing, because the sampler keeps no state between trials."""
-
-
-def _settings_as_trials(study: Study, trial: FrozenTrial) -> tuple[Study, int]:
-    """Return a view of the study with a trial for each setting, and the number of the trial's own setting.
-
-    A study without replicates is returned as it is.
-    """
-    whole = unfiltered(study)
-    trials = whole.get_trials(deepcopy=False)
-    index = index_of(trials)
-    if not index.replicated:
-        return study, trial.number
-    seen = show_trials(whole, [setting.as_trial() for setting in index.settings(trials)])
-    return filter_for(seen, trial), index.place(trial.number)[0]
 
 
 def _repeated_before(study: Study, number: int) -> int:

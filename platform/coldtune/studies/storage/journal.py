@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -45,6 +46,7 @@ class Journal(JournalFileBackend):
         self._path = path
         self._next = (0, 0)  # the number of the first record that was not read yet, and its offset in bytes
         self._in_batch = False
+        self._last_values: dict[str, Any] = {}  # of user attributes that are mappings
         self._lock_of_tools = JournalFileSymlinkLock(str(path), _STALE_LOCK_S)  # optuna-dashboard takes it
 
     @property
@@ -105,7 +107,29 @@ class Journal(JournalFileBackend):
         values = [record.get("value"), *(record.get("values") or ())]
         if not all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in values):
             raise damaged_line(self._path, number, f"has values {values[1:]} that are not finite numbers")
+        self._share(record)
         return record
+
+    def _share(self, record: dict[str, Any]) -> None:
+        """Let a record use the names of earlier records, and equal values. Optuna keeps all of them in memory.
+
+        Most of a trial's memory would be names of metrics, and its protocol is that of the trial before.
+        """
+        if isinstance(name := record.get("param_name"), str):
+            record["param_name"] = sys.intern(name)
+        if isinstance(attributes := record.get("user_attr"), dict):
+            record["user_attr"] = {
+                sys.intern(name): self._shared_value(name, each) for name, each in attributes.items()
+            }
+
+    def _shared_value(self, name: str, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        last = self._last_values.get(name)
+        # Equal is not enough: 1, 1.0 and true are equal in Python.
+        if last != value or json.dumps(last) != json.dumps(value):
+            self._last_values[name] = _with_shared_names(value)
+        return self._last_values[name]
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -165,6 +189,13 @@ def damaged_line(path: Path, number: int, what: str) -> UnreadableError:
         f"Restore the journal from a copy{before}. Trials that are then missing are asked again, and their finished "
         "work is found in the store.",
     )
+
+
+def _with_shared_names(value: Any) -> Any:
+    """Return a value of JSON in which equal names of mappings are the same string in all values."""
+    if not isinstance(value, dict):
+        return value
+    return {sys.intern(name): _with_shared_names(each) for name, each in value.items()}
 
 
 def _complete_bytes(file: int) -> int:

@@ -250,10 +250,11 @@ class SettingIndex:
 
     def settings(self, trials: Sequence[FrozenTrial]) -> list[Setting]:
         """Return the settings by number. `trials` are all trials of the study by number."""
-        return [
-            Setting(number, trials[self.firsts[number]], {r: trials[n] for r, n in self.groups[number].items()})
-            for number in sorted(self.firsts)
-        ]
+        return [self.setting(number, trials) for number in sorted(self.firsts)]
+
+    def setting(self, number: int, trials: Sequence[FrozenTrial]) -> Setting:
+        """Return the setting of a number. `trials` are all trials of the study by number."""
+        return Setting(number, trials[self.firsts[number]], {r: trials[n] for r, n in self.groups[number].items()})
 
 
 def index_of(trials: Iterable[FrozenTrial]) -> SettingIndex:

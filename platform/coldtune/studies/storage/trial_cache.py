@@ -6,11 +6,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from coldtune.studies.storage.optuna_private import read_numbered_trial, read_trial, storage_of
+from coldtune.studies.storage.optuna_private import (
+    read_numbered_trial,
+    read_trial,
+    share_distributions,
+    storage_of,
+)
 from coldtune.studies.storage.record import retry_of
 from coldtune.studies.storage.settings import Setting, SettingIndex
 
@@ -34,6 +40,8 @@ class TrialCache:
         self._all: list[FrozenTrial] = []
         self._unfinished: set[int] = set()
         self._states: Counter[TrialState] = Counter()
+        self._distributions: dict[str, BaseDistribution] = {}  # by parameter: that of the last trial
+        self._settings: dict[int, Setting] = {}  # by number, as they were when they were last asked for
         self.retried: dict[int, int] = {}
         self.index = SettingIndex()
 
@@ -65,8 +73,10 @@ class TrialCache:
         return [self._all[number] for number in sorted(self._unfinished)]
 
     def settings(self) -> list[Setting]:
-        """Return the settings of the study by number."""
-        return self.index.settings(self._all)
+        """Return the settings of the study by number. A setting whose trials have not changed is the same object."""
+        for number in self.index.firsts.keys() - self._settings.keys():
+            self._settings[number] = self.index.setting(number, self._all)
+        return [self._settings[number] for number in sorted(self._settings)]
 
     def _replace(self, trial: FrozenTrial) -> None:
         if trial.number == len(self._all):
@@ -78,9 +88,11 @@ class TrialCache:
         else:
             self._states[self._all[trial.number].state] -= 1
             self._all[trial.number] = trial
+        self._settings.pop(self.index.place(trial.number)[0], None)
         self._states[trial.state] += 1
         if trial.state.is_finished():
             self._unfinished.discard(trial.number)
+            share_distributions(trial, self._distributions)
 
     def _changed(self) -> Iterable[FrozenTrial]:
         """Return the trials that had not ended, and the new trials."""
@@ -104,18 +116,22 @@ class AskedPoints:
     """The points that a study has asked. The point of a failed trial does not count, and may be asked again."""
 
     def __init__(self, study: Study) -> None:
-        """Create a view of the points of `study`."""
+        """Create a view of the points of `study`, which is empty before the first `refresh`."""
         self.study = study
-        self._trials = TrialCache(study)
+        self.trials = TrialCache(study)
         self._first_number: dict[str, int] = {}
 
-    def before(self, number: int) -> PointsBefore:
-        """Return the points that were asked by trials before `number`."""
-        for trial in self._trials.refresh():
+    def refresh(self) -> None:
+        """Read the trials that may have changed."""
+        for trial in self.trials.refresh():
             if trial.state in _WITH_VALUES:
                 point = point_name(trial.params)
                 self._first_number[point] = min(trial.number, self._first_number.get(point, trial.number))
-        unfinished = self._trials.unfinished()
+
+    def before(self, number: int) -> PointsBefore:
+        """Return the points that were asked by trials before `number`."""
+        self.refresh()
+        unfinished = self.trials.unfinished()
         running = {point_name(t.params) for t in unfinished if t.state == TrialState.RUNNING and t.number < number}
         return PointsBefore(self._first_number, running, number)
 

@@ -1,0 +1,121 @@
+"""Judge many settings of a sampler from one training, in one study and one store, and time the parts of a setting.
+
+    uv run benchmarks/many_settings.py --settings 2000 [--images 16] [--dir DIR]
+
+The restorer is trained once for a few steps, and each setting samples and judges a few images, so that bookkeeping is a
+visible part. Ray has no part in it: this process asks the study, runs the stages and tells the outcome. The rows are
+windows of equally many settings. If the time of a setting and the memory grow, they show it.
+
+- ask, tell: the study in its journal file, with the search "random".
+- stages: finding the training, sampling, judging, and writing to the store, all in this process.
+- store: the files and bytes in the store at the end of the window.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+import yaml
+from bookkeeping import resident_mb
+
+from coldtune.config import plain
+from coldtune.data import prepare
+from coldtune.stages.chain import Chain
+from coldtune.store.provenance import git_commit, made
+from coldtune.store.store import Store
+from coldtune.studies.space.validate import build_space
+from coldtune.studies.spec.build import build_spec
+from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.outcome import TrialOutcome
+from coldtune.studies.trials.ledger import open_ledger
+from coldtune.training.loop import train
+
+WINDOWS = 10
+SPACE = {
+    "base": "digits-quick",
+    "vary": {
+        "sampler.rho": {"low": 1.0, "high": 100.0, "log": True},
+        "sampler.num_steps": {"low": 2, "high": 4},
+        "sampler.clamp": {"choices": [False, True]},
+    },
+    "objective": {"metric": "kid", "direction": "minimize"},
+    "search": {"algorithm": "random"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--settings", type=int, default=2_000, help="how many settings (default 2,000)")
+    parser.add_argument("--images", type=int, default=16, help="images that judge a setting (default 16)")
+    parser.add_argument("--dir", type=Path, help="where the study and the store are written (default: a temporary one)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    machine = made()
+    print(
+        f"Commit {git_commit()}; {machine['cpus']} CPUs ({machine['device']}), torch {machine['torch']}.\n", flush=True
+    )
+    with tempfile.TemporaryDirectory(prefix="settings", dir=options.dir) as scratch:
+        judge(options.settings, options.images, Path(scratch))
+
+
+def judge(count: int, images: int, home: Path) -> None:
+    """Judge `count` settings and print a row for each window."""
+    file = home / "space.yaml"
+    file.write_text(yaml.safe_dump(SPACE))
+    small = ["training.steps=10", f"protocol.num_images={images}", "sampler.schedule=rho", "sampler.num_steps=3"]
+    spec = build_spec("many-settings", file, settings=small)
+    dataset = prepare(spec.base["data"], home, progress=False)
+    space = build_space(spec.space, spec.base, dataset.image_shape)
+    store = Store(home / "store")
+    (home / "study").mkdir()
+    ledger = open_ledger("many-settings", spec, space, open_storage(home / "study"))
+    print("| settings | a setting, ms | ask | stages | tell | memory, MB | files | store, MB |")
+    print("| --: " * 8 + "|", flush=True)
+    done = 0
+    for window in range(WINDOWS):
+        until = count * (window + 1) // WINDOWS
+        spent: Counter[str] = Counter()
+        first, started = done, time.perf_counter()
+        while done < until:
+            at = [time.perf_counter()]
+            request = ledger.ask()
+            assert request is not None
+            at.append(time.perf_counter())
+            outcome = Chain(request.config, dataset, store).run(train, lambda *_: None)
+            at.append(time.perf_counter())
+            ledger.complete(
+                request.number,
+                TrialOutcome(
+                    metrics=dict(outcome.metrics),
+                    protocol=plain(outcome.protocol),
+                    images={name: str(path) for name, path in outcome.images.items()},
+                    measured={name: str(path) for name, path in outcome.measured.items()},
+                    checkpoint=str(outcome.checkpoint),
+                ),
+            )
+            at.append(time.perf_counter())
+            for part, a, b in zip(("ask", "stages", "tell"), at, at[1:], strict=False):
+                spent[part] += b - a
+            done += 1
+        each = 1000 / max(done - first, 1)
+        parts = " | ".join(f"{each * spent[part]:.1f}" for part in ("ask", "stages", "tell"))
+        files, size = measure(store.root)
+        whole = each * (time.perf_counter() - started)
+        row = f"{first:,} to {done:,} | {whole:.1f} | {parts} | {resident_mb():.0f} | {files:,} | {size / 2**20:.0f}"
+        print(f"| {row} |", flush=True)
+
+
+def measure(folder: Path) -> tuple[int, int]:
+    """Return the number of files under a folder, and their bytes."""
+    sizes = [(Path(place) / name).stat().st_size for place, _, names in os.walk(folder) for name in names]
+    return len(sizes), sum(sizes)
+
+
+if __name__ == "__main__":
+    main()
