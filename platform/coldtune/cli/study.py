@@ -112,6 +112,7 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.designs.describe import describe_design
     from coldtune.studies.designs.pilot import describe_detectable, find_pilot
     from coldtune.studies.estimate.cost import count_trainings, estimate_confirmation, estimate_cost
+    from coldtune.studies.estimate.disk import describe_snapshots
     from coldtune.studies.estimate.preview import MOST_DRAWN, likely, preview
     from coldtune.studies.estimate.timing import time_base
     from coldtune.studies.preflight.capacity import plan_resources
@@ -147,6 +148,8 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
             shared = count_trainings(space, checked.dataset, checked.sources) is not None
             estimate = estimate.scale_to(checked.trials, shared=shared)
         costs = [estimate.describe(resources.count)]
+        if kept := describe_snapshots(base, estimate.trainings, checked.dataset.image_shape):
+            costs.insert(0, kept)
         if options.confirm:
             study = (space, checked.dataset, checked.sources)
             confirmation = estimate_confirmation(points, *study, timing, options.confirm, MOST_CONFIRMED)
