@@ -20,7 +20,8 @@ from coldtune.studies.spec.study import StudySpec
 
 SHAPE = (1, 16, 16)
 HEADS = (
-    "Base, ranges, choices", "Base, ranges, choices", "Conditions: `when`", "Variants", "Replicates", "Derived values",
+    "Base, ranges, choices", "Base, ranges, choices", "Conditions: `when`",
+    "Choices after the training", "Choices after the training", "Variants", "Replicates", "Derived values",
     "Constraints", "Points to try first", "Generation", "Rungs and pruning", "A worked example",
     "Designs", "Designs",
 )  # fmt: skip
