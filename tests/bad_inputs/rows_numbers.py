@@ -131,7 +131,7 @@ ROWS: list[Row] = [
     setting("sampler-steps-bool", "sampler.num_steps=true", says=["sampler.num_steps = True", "integer"]),
     setting("sampler-steps-above-T", "sampler.num_steps=1000", says=["num_steps = 1000"]),
     setting("schedule-rises", "sampler.schedule=[20,5,8]", says=["schedule = [20, 5, 8]", "fall from T"]),
-    setting("schedule-not-from-T", "sampler.schedule=[10,5]", says=["sampler.schedule = [10, 5]", "T = 20"]),
+    setting("schedule-of-direct", "sampler.schedule=[10,5]", says=["schedule = [10, 5]", "direct", "one step"]),
     setting("at-step-after-the-end", "sampler.at_step=1000", says=["sampler.at_step = 1000", "training.steps = 300"]),
     setting("at-step-not-kept", "sampler.at_step=100",
             says=["sampler.at_step = 100", "keeps 300", "training.snapshot_every = 0"]),

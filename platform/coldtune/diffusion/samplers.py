@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from coldtune.config import Config, Neutral, parse
+from coldtune.config import Config, Neutral, parse, plain
 from coldtune.diffusion import draws
 from coldtune.diffusion.degradations.base import Degradation, Draw
 
@@ -91,7 +91,7 @@ class SamplerConfig(Config):
                     f"num_steps = {self.num_steps}: must be left out, because direct restoration is one evaluation"
                 )
             if self.schedule != "uniform":
-                raise ValueError(f"schedule = {self.schedule!r}: must be left out, as direct restoration has one step")
+                raise ValueError(f"schedule = {plain(self.schedule)!r}: must be left out, as direct has one step")
             if self.draw != "fixed" or self.off_by_one:
                 raise ValueError("draw, off_by_one: must be left out, because direct restoration degrades nothing")
         if isinstance(self.schedule, tuple):
