@@ -16,7 +16,12 @@ from coldtune.data import Dataset, prepared, to_float, to_uint8
 from coldtune.diffusion import nfe, sample
 from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.stages.chain import BASELINES, SAMPLED, Chain, found_only
+from coldtune.stages.evaluate import FinishedTrial
+from coldtune.stages.export import export
+from coldtune.stages.finished_restorer import find_checkpoints, find_restorer
 from coldtune.stages.keys import sample_key, train_key
+from coldtune.stages.mlflow_model import write_model
+from coldtune.stages.restore import Restoration
 from coldtune.stages.rungs import trials_at_rungs
 from coldtune.stages.trial import TrialConfig, parse_trial
 from coldtune.store.checkpoints import StoreCheckpoints
@@ -162,6 +167,40 @@ def test_chain_progress_of_guided_sampling_ends_at_1(dataset: Dataset, trained) 
     chain.train_earlier(found_only, lambda *_: None)
     chain._sample(chain.config.sampler, checkpoint, shares.append)
     assert shares == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_export_restore_and_model_have_the_weights_of_the_sampler(trained, dataset: Dataset, tmp_path: Path) -> None:
+    store, trial = trained[0], config(KEPT, ema_std=0.1, at_step=4)
+    run, averaged = FinishedTrial("x", trial, dataset), network(trained[0], dataset, 4, 1)
+    export(run, store, tmp_path / "exported")
+    assert "the average of length 0.1 after 4 steps" in (tmp_path / "exported" / "README.md").read_text()
+    checkpoints = find_checkpoints(run, store, find_restorer(run, store))
+    write_model(tmp_path / "model", checkpoints, trial, dataset.image_shape)
+    exported = load_file(tmp_path / "exported" / "diffusion_pytorch_model.safetensors")
+    logged = load_file(tmp_path / "model" / "data" / "ema.safetensors")
+    for name, weight in averaged.state_dict().items():
+        torch.testing.assert_close(exported[name.removeprefix("net.")], weight, rtol=0, atol=1e-6)
+        torch.testing.assert_close(logged[name], weight, rtol=0, atol=1e-6)
+    pictures = dataset.split("validation").images[:2]
+    restored = Restoration(run, store).run_on(pictures, progress=False)
+    d = Chain(trial, dataset, store).degradation
+    expected = to_uint8(sample(averaged, d, d(to_float(pictures), 3), {"algorithm": "tacos"}))
+    assert restored.sampled is not None
+    assert (restored.sampled.int() - expected.int()).abs().max() <= 1
+
+
+def test_export_of_a_guided_sampler_lists_no_values(trained, dataset: Dataset, tmp_path: Path) -> None:
+    run = FinishedTrial("x", config(KEPT, guidance=2, guidance_step=2), dataset)
+    assert "guided by an earlier step" in export(run, trained[0], tmp_path / "exported")
+
+
+def test_restoration_without_the_step_of_its_sampler_names_it(dataset: Dataset, tmp_path: Path) -> None:
+    trial, store = config({"snapshot_every": 2}, at_step=2), Store(tmp_path)
+    chain = Chain(trial, dataset, store)
+    chain.train(train, lambda *_: None)
+    store.remove("train", f"{chain.train_key()}/{2:08d}")
+    with pytest.raises(ValueError, match=r"x: its sampler needs step 2 of the training, which is not in"):
+        Restoration(FinishedTrial("x", trial, dataset), store)
 
 
 def test_sample_key_of_a_step_is_that_of_a_shorter_training(dataset: Dataset) -> None:
