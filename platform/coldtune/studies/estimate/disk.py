@@ -13,7 +13,7 @@ _COPIES = 4  # of the weights in a checkpoint: the weights, their average, and A
 
 
 def describe_snapshots(trial: TrialConfig, trainings: int, image_shape: tuple[int, int, int]) -> str:
-    """Return a line about the space of the snapshots, or "" if a training keeps none besides its end.
+    """Return a line about the space of the snapshots, or "" if a training keeps its last step only.
 
     Args:
         trial: A trial of the study, such as its base.
