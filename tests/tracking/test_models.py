@@ -50,7 +50,7 @@ def checkpoint(folder: Path) -> torch.nn.Module:
 
 def test_model_predicts_as_its_restorer(tmp_path: Path) -> None:
     network = checkpoint(tmp_path / "checkpoint")
-    write_model(tmp_path / "model", tmp_path / "checkpoint", config(), SHAPE)
+    write_model(tmp_path / "model", {300: tmp_path / "checkpoint"}, config(), SHAPE)
     loaded = _load_pyfunc(str(tmp_path / "model" / "data"))
     x = torch.rand(2, *SHAPE) * 2 - 1
     for t, params in ((4, None), (4, {}), (1, {"t": 1})):
@@ -96,7 +96,7 @@ def test_drain_model_sent_again_is_one_model(target: Target, study: str, spool_d
 @pytest.mark.slow
 def test_registered_model_of_a_moved_home_loads_in_a_fresh_process(tmp_path: Path) -> None:
     network = checkpoint(tmp_path / "checkpoint")
-    write_model(tmp_path / "model", tmp_path / "checkpoint", config(), SHAPE)
+    write_model(tmp_path / "model", {300: tmp_path / "checkpoint"}, config(), SHAPE)
     old, home = tmp_path / "old", tmp_path / "home"
     target = prepare(default_uri(old), "coldtune", old / "artifacts")
     recorded(old / "spool", "s", tmp_path / "model", 0)

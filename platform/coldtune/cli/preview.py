@@ -92,6 +92,7 @@ def _describe_costs(checked: Checked, timing: Timing, confirm: int) -> Iterator[
 
     from coldtune.studies.designs.confirm import MOST_CONFIRMED
     from coldtune.studies.estimate.cost import count_trainings, estimate_confirmation, estimate_cost
+    from coldtune.studies.estimate.disk import describe_snapshots
     from coldtune.studies.estimate.preview import MOST_DRAWN, likely
     from coldtune.studies.preflight.capacity import plan_resources
 
@@ -103,6 +104,9 @@ def _describe_costs(checked: Checked, timing: Timing, confirm: int) -> Iterator[
     estimate = estimate_cost(points, *study, timing, replicates=checked.replicates)
     if len(points) == MOST_DRAWN:  # fewer points are all that there are
         estimate = estimate.scale_to(checked.trials, shared=count_trainings(*study) is not None)
+    base = checked.space.resolve(checked.space.first)
+    if kept := describe_snapshots(base, estimate.trainings, checked.dataset.image_shape):
+        yield kept
     yield estimate.describe(slots)
     if confirm:
         confirmation = estimate_confirmation(points, *study, timing, confirm, MOST_CONFIRMED)

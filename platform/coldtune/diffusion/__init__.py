@@ -34,7 +34,7 @@ from coldtune.diffusion.degradations import (
 )
 from coldtune.diffusion.priors import Prior, PriorConfig, build_prior, prior_config
 from coldtune.diffusion.restorer import Restorer, RestorerConfig, build_restorer
-from coldtune.diffusion.samplers import SamplerConfig, nfe, sample
+from coldtune.diffusion.samplers import SamplerConfig, guide, nfe, sample
 from coldtune.diffusion.schedules import BetaConfig, SigmaConfig
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "build_prior",
     "build_restorer",
     "degradation_config",
+    "guide",
     "leftover",
     "leftover_of",
     "nfe",

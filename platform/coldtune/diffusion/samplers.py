@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from coldtune.config import Config, Neutral, parse
+from coldtune.config import Config, Neutral, parse, plain
 from coldtune.diffusion import draws
 from coldtune.diffusion.degradations.base import Degradation, Draw
 
@@ -21,6 +21,7 @@ Restore = Callable[[Tensor, Tensor], Tensor]
 StepCallback = Callable[[dict[str, Any]], object]
 
 _RHO = 7.0  # of Karras et al.
+_UNIFORM_STD = 12**-0.5  # relative standard deviation of an average over all steps with equal weights
 _NEW_DRAW = draws.stream("sampler/new draw")
 
 
@@ -50,7 +51,20 @@ class SamplerConfig(Config):
             but then Algorithm 2 is no longer exact for every R.
         off_by_one: Step with D(., s-1) and D(., s-2), like the authors' loop for snow and desaturation. Even a perfect
             restorer then ends at x_0 + D(x_0, T) - D(x_0, T-1). Use it only to reproduce their numbers.
+        at_step: Sample with the restorer of an earlier step of the training. None takes the last step. The training
+            must keep that step (`training.snapshot_every`).
+        ema_std: The length of the average of the weights, relative to the training up to that step. It is the standard
+            deviation of the steps in the average, and replaces the average of `training.ema_decay` (see
+            `coldtune.training.power_averages`). Larger values average over more steps. None keeps the training's own
+            average. It needs `training.ema_stds`.
+        guidance: The weight w of R against an earlier step G of the same training. The estimate of x_0 is
+            G + w (R - G), as in autoguidance (Karras et al., 2406.02507). 1 is R itself, without evaluating
+            G. Values above 1 move the estimate away from G, and each step costs two evaluations. None: no guidance.
+        guidance_step: The step of the training that guides.
     """
+
+    AFTER_TRAINING: ClassVar[tuple[str, ...]] = ("at_step", "ema_std", "guidance", "guidance_step")
+    """The settings that choose the weights of R. They need no training of their own, but `sample` is given its R."""
 
     algorithm: Literal["direct", "naive", "tacos"] = "tacos"
     draw: Literal["fixed", "estimated", "resampled"] = "fixed"
@@ -64,6 +78,10 @@ class SamplerConfig(Config):
     returns: Literal["x0", "estimate"] = "x0"
     clamp: bool = False
     off_by_one: bool = False
+    at_step: Annotated[Annotated[int, Field(ge=1)] | None, Neutral(None)] = None
+    ema_std: Annotated[Annotated[float, Field(gt=0, lt=_UNIFORM_STD)] | None, Neutral(None)] = None
+    guidance: Annotated[Annotated[float, Field(ge=0, le=100)] | None, Neutral(None)] = None
+    guidance_step: Annotated[Annotated[int, Field(ge=1)] | None, Neutral(None)] = None
 
     @model_validator(mode="after")
     def _no_setting_is_ignored(self) -> Self:
@@ -73,7 +91,7 @@ class SamplerConfig(Config):
                     f"num_steps = {self.num_steps}: must be left out, because direct restoration is one evaluation"
                 )
             if self.schedule != "uniform":
-                raise ValueError(f"schedule = {self.schedule!r}: must be left out, as direct restoration has one step")
+                raise ValueError(f"schedule = {plain(self.schedule)!r}: must be left out, as direct has one step")
             if self.draw != "fixed" or self.off_by_one:
                 raise ValueError("draw, off_by_one: must be left out, because direct restoration degrades nothing")
         if isinstance(self.schedule, tuple):
@@ -93,7 +111,28 @@ class SamplerConfig(Config):
             )
         if self.off_by_one and self.draw == "estimated":
             raise ValueError("off_by_one = True: an estimated draw belongs to s, not to s - 1")
+        if (self.guidance is None) != (self.guidance_step is None):
+            raise ValueError(
+                f"guidance = {self.guidance}, guidance_step = {self.guidance_step}: must be given together, the weight "
+                "and the step of the training that guides, or both left out"
+            )
+        if self.guidance_step is not None and self.at_step is not None and self.guidance_step >= self.at_step:
+            raise ValueError(f"guidance_step = {self.guidance_step}: must be below at_step = {self.at_step}")
         return self
+
+    @property
+    def guided(self) -> bool:
+        """True if each step evaluates two networks."""
+        return self.guidance not in (None, 1.0)
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """The number of networks that each step evaluates."""
+        return 2 if self.guided else 1
+
+    def without_weights(self) -> Self:
+        """Return these settings without those that choose the weights of R, as `sample` takes them."""
+        return self.model_copy(update=dict.fromkeys(self.AFTER_TRAINING))
 
     @property
     def needs_seeds(self) -> bool:
@@ -160,7 +199,21 @@ def _distinct(wanted: list[float]) -> list[int]:
 
 def nfe(sampler: SamplerConfig | Mapping[str, Any], steps: int) -> int:
     """Return how many times `sample` evaluates the network for each image (NFE), if the degradation has T = steps."""
-    return len(parse(SamplerConfig, sampler, where="sampler").severities(steps)) - 1
+    config = parse(SamplerConfig, sampler, where="sampler")
+    return (len(config.severities(steps)) - 1) * config.evaluations_per_step
+
+
+def guide(restorer: Restore, weaker: Restore, weight: float) -> Restore:
+    """Return the restorer whose estimate is G + w (R - G), for `sample` (autoguidance, 2406.02507).
+
+    Args:
+        restorer: R.
+        weaker: G, a weaker restorer of the same kind, such as an earlier step of the same training.
+        weight: w. 1 returns R itself. Larger values move the estimate away from that of G.
+    """
+    if weight == 1:
+        return restorer
+    return lambda x, t: torch.lerp(weaker(x, t), restorer(x, t), weight)
 
 
 @torch.no_grad()
@@ -220,6 +273,13 @@ def sample(
     """
     config = parse(SamplerConfig, {} if sampler is None else sampler, where="sampler")
     config.check(d)
+    if chosen := [
+        f"{name} = {value}" for name in config.AFTER_TRAINING if (value := getattr(config, name)) is not None
+    ]:
+        raise ValueError(
+            f"sampler.{chosen[0]}: must be left out, because `sample` is given its restorer. Load the weights of that "
+            "setting, or combine two restorers by `guide`."
+        )
     d.check_images("x_T", x_T)
     _check_seeds(config, x_T, seeds)
     x = x0_hat = x_T

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from coldtune.config import plain
 from coldtune.data import Dataset, to_uint8
@@ -37,12 +37,13 @@ from coldtune.stages.keys import DEGRADED, PLAIN, completion_key, measure_key, p
 from coldtune.stages.reuse import StageRecord
 from coldtune.stages.rungs import trials_at_rungs
 from coldtune.stages.trial import RungConfig, TrialConfig
+from coldtune.stages.weights import Weights
 from coldtune.store.cache import StoreCache
 from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.store import Entry, Store
 from coldtune.training import read_history
 from coldtune.training.device import arithmetic
-from coldtune.training.loop import Report, TrainingTask, TrainResult, load_restorer
+from coldtune.training.loop import Report, TrainingTask, TrainResult
 from coldtune.training.step import StaticRestorer
 from coldtune.training.way import EAGER, CompileError, Way, choose_way, record_failure, use_compile_cache
 
@@ -51,7 +52,8 @@ Train = Callable[[TrainingTask, StoreCheckpoints, Report], TrainResult]
 
 DRAWS = 1  # the random stream of the protocol's draws: one draw per image index, the same for every trial
 
-# Besides its own sampler, every trial shows the paper's two baselines on the same restorer.
+# Besides its own sampler, every trial shows the paper's two baselines, with the restorer at the end of its training. So
+# all trials of a training share them, whatever weights their own samplers take.
 BASELINES = {"direct": SamplerConfig(algorithm="direct"), "naive": SamplerConfig(algorithm="naive")}
 SAMPLED = "sampled"
 STRIP_IMAGES, STRIP_STEPS = 8, 10
@@ -156,6 +158,7 @@ class Chain:
         # Of judging. It never uses the way of the network, so trials of all ways share its references.
         self._computes = tuple(dict.fromkeys((self.compute, *self._found)))
         self._trained: str | None = None
+        self._earlier: dict[int, Path] = {}
         self._choose(choose_way(config.training.compile, self.device, workers))
         self.records: list[StageRecord] = []
 
@@ -194,6 +197,7 @@ class Chain:
         rungs = self._run_rungs(train, report, progress, replay, on_rung)
         reached = max(rungs, default=0)
         checkpoint = self.train(train, report, _replay_after(reached, replay), self._training_seconds(reached))
+        self.train_earlier(train, report)
         judgements: dict[str, Judgement] = {}
         images: dict[str, Path] = {}
         measured: dict[str, Path] = {}
@@ -307,10 +311,28 @@ class Chain:
         Raises:
             ValueError: If the step cannot be compiled as in the part of the training that exists.
         """
+        return self._train_to(self.config.training.steps, train, report, replay, recorded)
+
+    def train_earlier(self, train: Train, report: Report) -> None:
+        """Ensure that the earlier steps of the training exist that the trial's own sampler needs.
+
+        The training keeps them. They are trained again if they are gone, or if the training had ended before it was
+        told to keep them.
+        """
+        if self.store.find("sample", self.sample_key(self.config.sampler)) is not None:
+            return
+        end = self.config.training.steps
+        for step in Weights.of(self.config.training, self.config.sampler).steps:
+            if step < end:
+                self._earlier[step] = self._train_to(step, train, report)
+
+    def _train_to(
+        self, steps: int, train: Train, report: Report, replay: Report = lambda *_: None, recorded: float = 0.0
+    ) -> Path:
+        """Return the checkpoint of the step `steps`."""
         try:
-            return self._train_leased(train, report, replay, recorded)
+            return self._train_leased(steps, train, report, replay, recorded)
         except CompileError as error:
-            steps = self.config.training.steps
             if last := StoreCheckpoints(self.store.at, self.train_key(), final=steps).latest(steps):
                 raise ValueError(
                     f"training.compile = 'auto': {error}. Step {last[0]:,} of this training was reached in the way: "
@@ -318,7 +340,7 @@ class Chain:
                 ) from error
             self._give_up_way(error)
             self._trained = None
-            return self._train_leased(train, report, replay, recorded)
+            return self._train_leased(steps, train, report, replay, recorded)
 
     def _give_up_way(self, error: CompileError) -> None:
         """Compute everything that is still to come eagerly."""
@@ -326,9 +348,9 @@ class Chain:
         record_failure(error)
         self._choose(EAGER)
 
-    def _train_leased(self, train: Train, report: Report, replay: Report, recorded: float) -> Path:
-        key, steps = self.train_key(), self.config.training.steps
-        checkpoints = StoreCheckpoints(self.store.at, key, final=steps, by=self.store.by)
+    def _train_leased(self, steps: int, train: Train, report: Report, replay: Report, recorded: float) -> Path:
+        key, snapshots = self.train_key(), self.config.training.snapshot_every
+        checkpoints = StoreCheckpoints(self.store.at, key, final=steps, by=self.store.by, snapshot_every=snapshots)
         with self.store.lease("train", key, done=lambda: checkpoints.has(steps)):
             path = self._train(key, checkpoints, train, report, replay, recorded)
         self.store.record_use(f"train/{key}/{path.name}")
@@ -343,19 +365,22 @@ class Chain:
         replay: Report,
         recorded: float,
     ) -> Path:
-        steps = self.config.training.steps
+        steps = checkpoints.final
+        at_end = steps == self.config.training.steps
         last = checkpoints.latest(steps)
         earlier = max(checkpoints.seconds(last[0]) - recorded, 0.0) if last else 0.0
         by = checkpoints.maker(last[0]) if last else None
         for past in read_history(last[1]) if last else ():
             replay(int(past["step"]), {name: value for name, value in past.items() if name != "step"})
         found = last is not None and last[0] == steps
-        if found:
+        # The time up to an earlier step that is found is a part of the time of the whole training.
+        if found and at_end:
             self.records.append(StageRecord("train", f"{key}/{steps}", True, earlier, by=by))
-        else:
-            result = train(self._task(), checkpoints, report)
+        elif not found:
+            result = train(self._task(steps), checkpoints, report)
             last = checkpoints.latest(steps)
-            self.records.append(StageRecord("train", f"{key}/{steps}", False, result.seconds, earlier, by))
+            stage = "train" if at_end else f"train_{steps}"
+            self.records.append(StageRecord(stage, f"{key}/{steps}", False, result.seconds, earlier, by))
         assert last is not None
         assert last[0] == steps, f"the training ended at step {last[0]} of {steps}"
         return last[1]
@@ -477,13 +502,13 @@ class Chain:
         """Return the cache of the tensors that this process's way of computing decides."""
         return StoreCache(self.store, partial(cache_key, compute=self.compute))
 
-    def _task(self) -> TrainingTask:
+    def _task(self, steps: int) -> TrainingTask:
         return TrainingTask(
             data=self.config.data,
             dataset_path=str(self.dataset.path),
             degradation=self.config.degradation,
             restorer=self.config.restorer,
-            training=self.config.training,
+            training=self.config.training.model_copy(update={"steps": steps}),
             source_path=str(self.source.path) if self.source else None,
             way=self.way,
         )
@@ -503,7 +528,7 @@ class Chain:
         """Return uint8 images (N, C, H, W), and by s the iterates x_s of the first few (empty without a sampler)."""
         config, degradation, indices = self.config, self.degradation, self.protocol.image_indices()
         steps = degradation.steps
-        restorer = self._restorer(checkpoint) if sampler is not None else None
+        restorer = self._restorer(sampler, checkpoint) if sampler is not None else None
         state = self._prior_state()
         total = len(indices) * (nfe(sampler, steps) if sampler else 1)
         finished = 0
@@ -521,12 +546,13 @@ class Chain:
 
             def on_step(step: Mapping[str, Any]) -> None:
                 nonlocal done
-                done += len(chunk)
+                done += len(chunk) * sampler.evaluations_per_step
                 progress(done / total)
                 if first:
                     strip[int(step["s"])] = to_uint8(step["x_s"][:STRIP_IMAGES]).cpu()
 
-            out = sample(restorer, degradation, x, sampler=sampler, draw=draw, callback=on_step, seeds=seeds)
+            rule = sampler.without_weights()
+            out = sample(restorer, degradation, x, sampler=rule, draw=draw, callback=on_step, seeds=seeds)
             if first:
                 strip[0] = to_uint8(out[:STRIP_IMAGES]).cpu()
             finished = done
@@ -538,11 +564,20 @@ class Chain:
             parts = Batches(batch_size, "sampling").run(indices, make)
         return torch.cat(parts), _spread(strip)
 
-    def _restorer(self, checkpoint: Path) -> Restore:
-        """Return the averaged restorer of a checkpoint, computed in this trial's way."""
-        config, steps = self.config, self.degradation.steps
-        network = load_restorer(checkpoint, config.restorer, self.dataset.image_shape, steps, device=self.device)
-        return network if self.way == EAGER else StaticRestorer(network, self.way, config.training.dtype)
+    def _restorer(self, sampler: SamplerConfig, checkpoint: Path) -> Restore:
+        """Return the restorer with the weights of a sampler, computed in this trial's way.
+
+        Args:
+            checkpoint: The end of the training.
+        """
+        config = self.config
+
+        def prepare(network: nn.Module) -> Restore:
+            return network if self.way == EAGER else StaticRestorer(network, self.way, config.training.dtype)
+
+        checkpoints = {**self._earlier, config.training.steps: checkpoint}
+        of_network = (config.restorer, self.dataset.image_shape, self.degradation.steps, self.device)
+        return Weights.of(config.training, sampler).load(checkpoints, *of_network, prepare=prepare)
 
 
 def _check_source(config: TrialConfig, source: Dataset | None) -> Dataset | None:

@@ -232,6 +232,7 @@ def _chain(run: FinishedTrial, store: Store, device: torch.device | str) -> Chai
         warnings.filterwarnings("ignore", message=r"store entry train/.* is damaged")  # the error says so
         chain = Chain(config, run.dataset, store, device, run.source, run.computed)
         chain.train(found_only, lambda *_: None)
+        chain.train_earlier(found_only, lambda *_: None)
         chain.extractor(run.dataset.split(config.protocol.split).images[:2].to(device))
     return chain
 

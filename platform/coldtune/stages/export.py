@@ -21,18 +21,21 @@ from coldtune.metrics.registry import label
 from coldtune.stages.chain import SAMPLED, Chain
 from coldtune.stages.compute import Compute
 from coldtune.stages.evaluate import FinishedTrial
-from coldtune.stages.finished_restorer import find_restorer
+from coldtune.stages.finished_restorer import find_checkpoints, find_restorer
 from coldtune.stages.keys import PLAIN
-from coldtune.stages.trial import RungConfig
+from coldtune.stages.trial import RungConfig, TrialConfig
+from coldtune.stages.weights import Weights
 from coldtune.store.store import Entry, Store
-from coldtune.training import load_restorer
 
 CARD, CONFIG, PRIOR = "README.md", "config.yaml", "prior.safetensors"
 _MADE = ("commit", "coldtune", "python", "torch", "device", "threads", "workers")
 
 
 def export(run: FinishedTrial, store: Store, folder: Path) -> str:
-    """Write the averaged weights of a trial's restorer into an empty folder.
+    """Write the averaged weights with which a trial samples into an empty folder.
+
+    The folder has one network. If the trial's sampler is guided, the step that guides is left out, and the model card
+    has no values.
 
     `diffusers.UNet2DModel.from_pretrained(folder)` loads them. No file is a pickle. If anything fails, the folder is
     empty again.
@@ -49,7 +52,8 @@ def export(run: FinishedTrial, store: Store, folder: Path) -> str:
     d = build_degradation(config.degradation, shape, source)
     prior = build_prior(config.prior or PLAIN, d)
     state = prior.fit(run.dataset.split("train").images, seed=config.protocol.seed) if prior.learns else {}
-    network = load_restorer(entry.path, config.restorer, shape, d.steps)
+    weights, checkpoints = Weights.of(config.training, config.sampler), find_checkpoints(run, store, entry)
+    network = weights.network(checkpoints, config.restorer, shape, d.steps)
     assert isinstance(network, Restorer)
     judgement, missing = _find_values(run, store, entry)
     new = not folder.exists()
@@ -93,7 +97,7 @@ def model_card(
         f"- Images: float32 (B, {', '.join(map(str, shape))}) in [-1, 1], from {run.dataset.name}.",
         f"- Severity: t = 1..{steps}, with D(x, 0) = x. **The network is told {told}**, as int64 (B,).",
         "- Output: the estimate of x_0 itself, not of noise. It may lie slightly outside [-1, 1].",
-        f"- Weights: the exponential moving average after {config.training.steps:,} steps, in safetensors.",
+        f"- Weights: {_weights(config)}, in safetensors.",
         f"- `{CONFIG}`: the whole configuration of the trial, for `coldtune rerun`, `restore` and `evaluate`.",
         *([f"- `{PRIOR}`: what the prior of x_T has learned."] if learned else []),
         "",
@@ -117,6 +121,8 @@ def model_card(
 
 def _find_values(run: FinishedTrial, store: Store, entry: Entry) -> tuple[Judgement | None, str]:
     """Return the stored values of the trial's own sampler, or why they cannot be had."""
+    if run.config.sampler.guided:
+        return None, "the trial's sampler is guided by an earlier step of the training, which this folder does not have"
     extractor = run.config.protocol.extractor
     if ":" in extractor and not environment.allows_code():
         return None, f"the extractor {extractor} is code, which runs only if {environment.ALLOW_CODE}=1 is set"
@@ -183,9 +189,16 @@ def _example(run: FinishedTrial, learned: bool) -> Iterator[str]:
         yield f"x_0 = torch.zeros(4, {', '.join(map(str, shape))})  # replace the zeros by your images in [-1, 1]"
         yield "draw = d.draw(seeds)"
         yield "x_T = d(x_0, d.steps, draw)"
-    chosen = config.sampler.model_dump(exclude_defaults=True)
+    chosen = config.sampler.without_weights().model_dump(exclude_defaults=True)
     yield f"sampler = {_literal({'algorithm': config.sampler.algorithm, **chosen})}"
     yield "images = coldtune.sample(restorer, d, x_T, sampler, draw=draw, seeds=seeds)"
+
+
+def _weights(config: TrialConfig) -> str:
+    """Return a text about the weights that are exported."""
+    weights = Weights.of(config.training, config.sampler)
+    kind = "the exponential moving average" if weights.ema_std is None else f"the average of length {weights.ema_std}"
+    return f"{kind} after {weights.step:,} steps"
 
 
 def _literal(tree: Mapping[str, Any]) -> str:

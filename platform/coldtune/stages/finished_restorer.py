@@ -1,13 +1,15 @@
-"""The restorer of a finished trial, found in the store. Its extractor is not needed, because nothing is judged."""
+"""The restorers of a finished trial, found in the store. Its extractor is not needed, because nothing is judged."""
 
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 from coldtune.stages.chain import found_only
 from coldtune.stages.compute import Compute
 from coldtune.stages.evaluate import FinishedTrial
 from coldtune.stages.keys import train_key
+from coldtune.stages.weights import Weights
 from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.store import Entry, Store
 from coldtune.training.loop import TrainingTask
@@ -38,6 +40,32 @@ def find_restorer(run: FinishedTrial, store: Store) -> Entry:
         except ValueError as error:
             raise ValueError(f"{run.name}: {error}") from None
     raise AssertionError("found_only always raises")
+
+
+def find_checkpoints(run: FinishedTrial, store: Store, end: Entry) -> dict[int, Path]:
+    """Return the checkpoints that the trial's own sampler needs, and the end of the training, by their steps.
+
+    Args:
+        run: The trial.
+        store: The store.
+        end: The end of its training, from `find_restorer`.
+
+    Raises:
+        ValueError: If the store does not hold a checkpoint. The message names the run and the step.
+    """
+    config, key = run.config, end.key.rpartition("/")[0]
+    found = {config.training.steps: end.path}
+    for step in Weights.of(config.training, config.sampler).steps:
+        if step == config.training.steps:
+            continue
+        entry = store.find("train", f"{key}/{step:08d}")
+        if entry is None:
+            raise ValueError(
+                f"{run.name}: its sampler needs step {step:,} of the training, which is not in {store.at.shown}. "
+                "Restore it from a copy, or run the study in an empty home"
+            )
+        found[step] = entry.path
+    return found
 
 
 def _computes(run: FinishedTrial) -> list[Compute | None]:

@@ -17,6 +17,7 @@ from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.compute import Compute, part_of_key
 from coldtune.stages.trial import TrialConfig
+from coldtune.stages.weights import Weights
 
 # Increase a version when the same configuration starts to have another result. Entries of the old version are then no
 # longer found.
@@ -69,6 +70,7 @@ def sample_key(
         compute: How the sampling computes. None for work of an unknown number of threads.
         trained: The key of the restorer's training. None for the training that computes as the sampling does.
     """
+    weights = Weights.of(config.training, sampler) if sampler else None
     parts = {
         "stage": "sample",
         "version": SAMPLE_VERSION,
@@ -77,11 +79,11 @@ def sample_key(
         "num_images": config.protocol.num_images,
         "seed": config.protocol.seed,
         "degradation": _degradation(config, dataset),
-        "sampler": identity(sampler) if sampler else DEGRADED,
+        # The same weights have the same key, whether they are those of a step or of the end of a shorter training.
+        "sampler": identity(sampler.without_weights()) if sampler else DEGRADED,
         # The degraded images need no restorer, so all trials with the same end severity share them.
-        "checkpoint": [trained or train_key(config, dataset, source, compute), config.training.steps]
-        if sampler
-        else None,
+        "checkpoint": [trained or train_key(config, dataset, source, compute), weights.step] if weights else None,
+        **(weights.part_of_key() if weights else {}),
     }
     if config.protocol.reference == "other":
         parts["judged"] = "first half"

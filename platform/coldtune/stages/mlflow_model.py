@@ -12,24 +12,39 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import yaml
+from safetensors.torch import save
 
 from coldtune.config import plain
 from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.stages.trial import TrialConfig
+from coldtune.stages.weights import Weights
 from coldtune.training.state import EMA, load_restorer
 
 _DATA, _ABOUT = "data", "restorer.json"
 
 
-def write_model(folder: Path, checkpoint: Path, config: TrialConfig, image_shape: tuple[int, int, int]) -> None:
-    """Write the averaged weights of a checkpoint into an empty folder as an MLflow model.
+def write_model(
+    folder: Path, checkpoints: Mapping[int, Path], config: TrialConfig, image_shape: tuple[int, int, int]
+) -> None:
+    """Write the averaged weights with which a trial samples into an empty folder as an MLflow model.
 
     The model takes images x_t, float32 (B, C, H, W) in [-1, 1], and the parameter `t` (by default T). It returns the
-    estimates of x_0. Whoever loads it needs coldtune.
+    estimates of x_0, without guidance. Whoever loads it needs coldtune.
+
+    Args:
+        folder: The folder.
+        checkpoints: The checkpoints that the trial's sampler needs, by step (`Weights.steps`).
+        config: The trial.
+        image_shape: (C, H, W).
     """
     data, steps = folder / _DATA, int(config.degradation["steps"])
     data.mkdir(parents=True)
-    shutil.copyfile(checkpoint / EMA, data / EMA)
+    weights = Weights.of(config.training, config.sampler)
+    if weights.ema_std is None:
+        shutil.copyfile(checkpoints[weights.step] / EMA, data / EMA)
+    else:
+        network = weights.network(checkpoints, config.restorer, image_shape, steps)
+        (data / EMA).write_bytes(save({name: value.contiguous() for name, value in network.state_dict().items()}))
     about = {"restorer": plain(config.restorer), "image_shape": list(image_shape), "steps": steps}
     (data / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
     (data / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")

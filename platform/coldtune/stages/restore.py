@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,10 +19,10 @@ from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.memory import Batches
 from coldtune.stages.chain import BASELINES, DRAWS
 from coldtune.stages.evaluate import FinishedTrial
-from coldtune.stages.finished_restorer import find_restorer
+from coldtune.stages.finished_restorer import find_checkpoints, find_restorer
 from coldtune.stages.keys import PLAIN
+from coldtune.stages.weights import Weights
 from coldtune.store.store import Store
-from coldtune.training import load_restorer
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class Restored:
 
     Attributes:
         degraded: The start x_T.
-        direct: The estimate R(x_T, T).
+        direct: The estimate R(x_T, T) of the restorer at the end of the training.
         sampled: The images of the trial's own sampler. None if that sampler needs a draw which is not known.
         notices: What was done otherwise than in the trial, a sentence each.
     """
@@ -56,7 +57,7 @@ class Restoration:
         self, run: FinishedTrial, store: Store, device: torch.device | str = "cpu", degraded: bool = False
     ) -> None:
         self.run, self.device, self.degraded = run, torch.device(device), degraded
-        self.checkpoint = find_restorer(run, store).path
+        self.checkpoints = find_checkpoints(run, store, find_restorer(run, store))
         source = run.source.split("train").images if run.source else None
         self.d = build_degradation(run.config.degradation, run.dataset.image_shape, source)
         self.notices: list[str] = []
@@ -77,21 +78,27 @@ class Restoration:
             progress: Show a progress bar on standard error, if that is a terminal.
         """
         config, steps = self.run.config, self.d.steps
-        network = load_restorer(
-            self.checkpoint, config.restorer, self.run.dataset.image_shape, steps, device=self.device
-        )
         seed = config.protocol.seed if seed is None else seed
         samplers = {"direct": BASELINES["direct"], **({"sampled": self.sampler} if self.sampler else {})}
+        of_network = (self.checkpoints, config.restorer, self.run.dataset.image_shape, steps, self.device)
+        restorers = {name: Weights.of(config.training, each).load(*of_network) for name, each in samplers.items()}
         work = sum(nfe(sampler, steps) for sampler in samplers.values()) * len(pictures)
         with show(progress) as bars:
             advance = bars.start("restore", work, "NFE")
+
+            def advance_by(evaluations: int, _: object) -> None:
+                advance(evaluations)
 
             def restore(chunk: Tensor) -> list[Tensor]:
                 seeds = draws.derive(seed, DRAWS, chunk).to(self.device)
                 x, draw = self._start(pictures[chunk], seeds)
                 out = [to_uint8(x).cpu()]
-                for sampler in samplers.values():
-                    images = sample(network, self.d, x, sampler, draw, lambda _: advance(len(chunk)), seeds)
+                for name, sampler in samplers.items():
+                    rule, on_step = (
+                        sampler.without_weights(),
+                        partial(advance_by, sampler.evaluations_per_step * len(x)),
+                    )
+                    images = sample(restorers[name], self.d, x, rule, draw, on_step, seeds)
                     out.append(to_uint8(images).cpu())
                 return out
 

@@ -21,7 +21,8 @@ def trials_at_rungs(config: TrialConfig, available: int) -> Iterator[TrialConfig
     """Yield the trial cut short at each rung: trained up to that step and judged on the rung's images.
 
     The first steps of a training equal those of a shorter training. So a rung is a shorter trial, and both share their
-    checkpoints.
+    checkpoints. A rung is judged with the training's own average at that step, without `sampler.at_step`, `ema_std` and
+    guidance, because the steps that these need may come later.
 
     Args:
         available: How many images the trial itself is judged on. A rung cannot use more.
@@ -32,6 +33,7 @@ def trials_at_rungs(config: TrialConfig, available: int) -> Iterator[TrialConfig
             update={
                 "training": config.training.model_copy(update={"steps": step}),
                 "protocol": config.protocol.model_copy(update={"num_images": count, "draws": 1}),
+                "sampler": config.sampler.without_weights(),
                 "rungs": RungConfig(),
             }
         )

@@ -16,6 +16,7 @@ from coldtune.diffusion.restorer import RestorerConfig, check_restorer
 from coldtune.diffusion.samplers import SamplerConfig
 from coldtune.dotted import leaves
 from coldtune.metrics.protocol import LEAST_IMAGES, ProtocolConfig, Task
+from coldtune.stages.weights import check_weights
 from coldtune.training.config import TrainingConfig
 
 _MOST_RUNGS = 1000
@@ -100,6 +101,7 @@ class TrialConfig(Config):
                 f"rungs.steps = {self.rungs.steps}: all must be below training.steps = {self.training.steps}, at which "
                 "the trial itself is judged"
             )
+        check_weights(self.training, self.sampler, self.rungs.steps)
 
 
 def identity_of_tree(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,19 +17,23 @@ _KEPT_INTERMEDIATE = 2  # two, because a training resumes from the older if the 
 class StoreCheckpoints:
     """The checkpoints of one training as store entries `train/<key>/<step>`. Picklable, for training workers.
 
-    Checkpoints at a final step stay, because later stages and longer trainings build on them. So do checkpoints with
-    recorded users. Of all others only the newest two are kept.
+    Checkpoints at a final step stay, because later stages and longer trainings build on them. So do snapshots, and
+    checkpoints with recorded users. Of all others only the newest two are kept.
 
     Args:
         key: The training's key (`coldtune.stages.keys.train_key`).
         final: The step at which this training ends.
         by: The user, as in `Store`.
+        snapshot_every: Steps between snapshots (`training.snapshot_every`).
     """
 
     KIND = "train"
 
-    def __init__(self, at: StoreLocation | Path | str, key: str, final: int, by: str | None = None) -> None:
+    def __init__(
+        self, at: StoreLocation | Path | str, key: str, final: int, by: str | None = None, snapshot_every: int = 0
+    ) -> None:
         self.at, self.key, self.final, self.by = StoreLocation.of(at), key, final, by
+        self.snapshot_every = snapshot_every
         self._started, self._before = time.time(), 0.0
 
     def latest(self, at_most: int) -> tuple[int, Path] | None:
@@ -64,7 +68,8 @@ class StoreCheckpoints:
 
         def fill(directory: Path) -> dict[str, Any]:
             write(directory)
-            return {"step": step, "final": step == self.final, "seconds": self._before + time.time() - self._started}
+            kept = step == self.final or bool(self.snapshot_every and step % self.snapshot_every == 0)
+            return {"step": step, "final": kept, "seconds": self._before + time.time() - self._started}
 
         store.put(self.KIND, self._name(step), fill)
         intermediate = [s for s in sorted(self._steps(store)) if not self._stays(store, s)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from coldtune.config import Config, Neutral, identity
 
@@ -48,6 +49,13 @@ class TrainingConfig(Config):
     """True: the decay is min(ema_decay, (1 + k) / (10 + k)) at the k-th update, k = 0, 1, .. The average of a short
     training then does not contain its random start. False, as in the paper: the decay is `ema_decay` from the first
     update. That suits trainings that are many times longer than ema_every / (1 - ema_decay) steps."""
+    ema_stds: Annotated[
+        Annotated[tuple[Annotated[float, Field(gt=0, lt=12**-0.5)], ...], Field(max_length=8)], Neutral(())
+    ] = ()
+    """The lengths of further averages, which are kept so that `sampler.ema_std` can have any length after the training
+    (Karras et al., 2312.02696). A length is the standard deviation of the averaged steps, relative to the training up
+    to then. The paper keeps [0.05, 0.1]. Each average costs the memory of the weights, and its update at each step.
+    (): none. It needs `snapshot_every`, unless only these lengths are sampled."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Fixes the initial weights, the order of the images, and every t, augmentation and degradation draw."""
     dtype: Literal["float32", "tf32", "bfloat16"] = "float32"
@@ -71,10 +79,25 @@ class TrainingConfig(Config):
     """Steps between checkpoints, hence the most work that an interruption can lose. 0: only at the end. The last step
     always gets a checkpoint."""
 
+    snapshot_every: Annotated[int, Field(ge=0, le=MOST_STEPS), Neutral(0)] = 0
+    """Steps between checkpoints that stay, for `sampler.at_step`, `guidance_step` and `ema_std`. 0: only the last step
+    and the rungs stay. A checkpoint has four times the size of the weights, and once more for each of `ema_stds`."""
+
     # What `compile` led to shapes the trajectory too. The keys of stages contain that instead (`stages.compute`).
     BOOKKEEPING: ClassVar[frozenset[str]] = frozenset(
-        {"steps", "compile", "validate_every", "validate_images", "report_every", "checkpoint_every"}
+        {"steps", "compile", "validate_every", "validate_images", "report_every", "checkpoint_every", "snapshot_every"}
     )
+
+    @field_validator("ema_stds")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(later <= earlier for earlier, later in pairwise(value)):
+            raise ValueError("must be ascending, each length once")
+        return value
+
+    def snapshots(self, step: int) -> tuple[int, ...]:
+        """Return the steps up to `step` whose checkpoints stay by `snapshot_every`, ascending."""
+        return tuple(range(self.snapshot_every, step + 1, self.snapshot_every)) if self.snapshot_every else ()
 
     def trajectory(self) -> dict[str, Any]:
         """Return the fields that shape the trajectory. Trainings that agree in them share their checkpoints."""

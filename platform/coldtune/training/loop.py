@@ -201,7 +201,7 @@ class _Training:
     def _span(self) -> int:
         """Return the number of steps until the next report, validation, checkpoint or read of the losses."""
         config, step = self.config, self.state.step
-        periods = (config.report_every, config.validate_every, config.checkpoint_every)
+        periods = (config.report_every, config.validate_every, config.checkpoint_every, config.snapshot_every)
         return min(_LONGEST_SPAN, config.steps - step, *(period - step % period for period in periods if period))
 
     def _step(self) -> None:
@@ -311,7 +311,7 @@ class _Training:
         if metrics:
             self.state.history.append({"step": step, **metrics})
             self.world.on_first(lambda: report(step, metrics))
-        if last or (config.checkpoint_every and step % config.checkpoint_every == 0):
+        if last or any(every and step % every == 0 for every in (config.checkpoint_every, config.snapshot_every)):
             self.world.on_first(partial(self._save, checkpoints, step))
 
     def _save(self, checkpoints: Checkpoints, step: int) -> None:

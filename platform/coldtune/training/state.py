@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from coldtune.diffusion import build_restorer, draws
 from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.training.config import TrainingConfig
+from coldtune.training.power_averages import TRACKS, Tracks
 from coldtune.training.way import EAGER, Way
 
 WEIGHTS, EMA, OPTIMIZER, STATE, HISTORY = (
@@ -29,7 +30,7 @@ _INIT = draws.stream("training/initial weights")
 
 
 class TrainingState:
-    """The network, its average (EMA), Adam's moments, the number of optimiser steps taken, and the reports so far.
+    """The network, its averages, Adam's moments, the number of optimiser steps taken, and the reports so far.
 
     An exact resume needs nothing else. The data position is `step * batch_size * accumulate`, and all randomness is a
     function of (seed, position).
@@ -42,6 +43,8 @@ class TrainingState:
         # Kept in lists, because a walk over the modules at every step would cost as much as the update itself.
         self._raw: list[Tensor] = list(self.network.parameters())
         self._averaged: list[Tensor] = list(self.average.parameters())
+        self.tracks = Tracks(config.ema_stds, self._raw)
+        self._names = [name for name, _ in self.network.named_parameters()]
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         fused = device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.lr, fused=fused, capturable=way.captured)
@@ -81,13 +84,14 @@ class TrainingState:
         return int(sizes[-1]) if sizes else None
 
     def update(self) -> None:
-        """Take an optimiser step on the current gradients, then update the average if that is due."""
+        """Take an optimiser step on the current gradients, then update the averages that are due."""
         self.optimizer.step()
         self.count_step()
 
     def count_step(self) -> None:
-        """Count an optimiser step that was taken, and update the average if that is due."""
+        """Count an optimiser step that was taken, and update the averages that are due."""
         self.step += 1
+        self.tracks.update(self.step)
         if self.step % self.config.ema_every == 0:
             self._update_average(self.step // self.config.ema_every - 1)
 
@@ -112,6 +116,8 @@ class TrainingState:
             },
             directory / OPTIMIZER,
         )
+        if self.config.ema_stds:
+            _save(self.tracks.state(self._names), directory / TRACKS)
         position = self.step * self.config.batch_size * self.config.accumulate
         state = {"format": _FORMAT, "step": self.step, "position": position, "torch": str(torch.__version__)}
         if self.way != EAGER:
@@ -141,6 +147,8 @@ class TrainingState:
             )
         self.network.load_state_dict(load_file(directory / WEIGHTS))
         self.average.load_state_dict(load_file(directory / EMA))
+        if self.config.ema_stds:
+            self.tracks.load(self._names, load_file(directory / TRACKS))
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in load_file(directory / OPTIMIZER).items():
             index, key = name.split(".", 1)

@@ -57,7 +57,13 @@ class _NoCheckpoints:
 def time_base(trial: TrialConfig, dataset: Dataset, source: Dataset | None = None, device: str = "cpu") -> Timing:
     """Time a few steps of training and a few evaluations of the trial's network, whose weights are random."""
     once = trial.training.model_copy(
-        update={"steps": _STEPS, "validate_every": 0, "checkpoint_every": 0, "report_every": _STEPS}
+        update={
+            "steps": _STEPS,
+            "validate_every": 0,
+            "checkpoint_every": 0,
+            "snapshot_every": 0,
+            "report_every": _STEPS,
+        }
     )
     task = TrainingTask(
         data=trial.data, dataset_path=str(dataset.path), degradation=trial.degradation, restorer=trial.restorer,

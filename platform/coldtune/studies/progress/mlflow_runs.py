@@ -156,13 +156,16 @@ class MlflowRuns(Events):
     def _log_model(self, tracker: Tracker, best: FrozenTrial) -> None:
         """Log the restorer of the best trial as a model, unless it is no longer in the store."""
         from coldtune.stages.mlflow_model import write_model
+        from coldtune.stages.weights import Weights
 
         record, config = TrialRecord.of(best), self.ledger.config(best)
         if tracker.has_model(MODEL) or record.checkpoint is None or (protocol := record.judged_under) is None:
             return
         with tempfile.TemporaryDirectory() as scratch, suppress(OSError, ValueError):
-            checkpoint = self.ledger.local_folder(str(record.checkpoint))
-            write_model(Path(scratch) / MODEL, checkpoint, config, protocol.image_shape)
+            training = str(record.checkpoint).rpartition("/")[0]  # the end of an address is its step
+            steps = Weights.of(config.training, config.sampler).steps
+            checkpoints = {step: self.ledger.local_folder(f"{training}/{step:08d}") for step in steps}
+            write_model(Path(scratch) / MODEL, checkpoints, config, protocol.image_shape)
             tracker.model(Path(scratch) / MODEL, MODEL)
 
     def close(self, timeout: float = 20.0) -> int:

@@ -1,0 +1,23 @@
+"""Does guidance by an earlier step of the same training help? Five weights with one training.
+
+    uv run jobs/ablate_guidance.py                                    # scikit-learn's digits on this machine
+    uv run jobs/ablate_guidance.py --replicates 10                    # more trainings of each
+    uv run jobs/ablate_guidance.py --dataset mnist --data-dir DATA \\
+        --set data.image_size=32 degradation.sigma.start=1.49618
+    ray job submit --working-dir . -- python jobs/ablate_guidance.py  # the same on a cluster
+
+The same command resumes the study. Its arms are in search_spaces/ablations/guidance.yaml.
+docs/ablations.md says how to read the result.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# A copy that was submitted to a cluster runs its own code, whether coldtune is installed there or not.
+sys.path.insert(0, str(ROOT / "platform"))
+
+from coldtune.cli.job import main  # noqa: E402
+
+if __name__ == "__main__":
+    main("ablate_guidance", ROOT / "search_spaces" / "ablations" / "guidance.yaml", __doc__)
