@@ -40,6 +40,8 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
     print_results(console, ledger, table)
     written = _write_table(console, table, checked, finished)
     ended, done = ledger.ended(), describe_ended(checked.trials, ledger)
+    if finished and (settled := ledger.settled_early(checked.trials)) is not None:
+        console.print(f"stopped as settled, with {done}: {settled}", highlight=False, soft_wrap=True)
     if others := ledger.lease.others():
         running = ", ".join(map(str, others))
         console.print(Text(f"{done}; goes on: {running}"), soft_wrap=True)
@@ -167,9 +169,12 @@ def _extend_command(checked: Checked, ledger: Ledger) -> str:
     if trials >= most:
         return ""
     wanted = min(trials + _MORE_TRIALS, most)
+    stops = checked.options.stop_when_settled  # the larger study would stop at once, too
     if checked.options.by_name:
-        return coldtune_command("study resume", checked.folder.home, checked.folder.name, flags=("--trials", wanted))
-    return f"{_without(checked.options.command, '--trials')} --trials {wanted}"
+        flags = ("--trials", wanted, *("--no-stop-when-settled",) * stops)
+        return coldtune_command("study resume", checked.folder.home, checked.folder.name, flags=flags)
+    command = _without_switch(checked.options.command, "--stop-when-settled")
+    return f"{_without(command, '--trials')} --trials {wanted}"
 
 
 def _replicate_command(checked: Checked, ledger: Ledger) -> str:
