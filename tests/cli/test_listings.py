@@ -172,7 +172,8 @@ def test_study_show_prints_mlflows_pages_of_a_study_with_an_experiment(
     home: Path, finished: Finished, command: Command, tmp_path: Path
 ) -> None:
     folder = tmp_path / "studies" / finished.study
-    shutil.copytree(home / "studies" / finished.study, folder)
+    for name in ("data", f"studies/{finished.study}"):
+        shutil.copytree(home / name, tmp_path / name)
     start = json.loads((folder / "start.json").read_text())
     for view, part in ((True, "viewStateShareKey="), (False, "searchFilter=")):
         experiment = {"id": "7", "born": 0, "view": view}
