@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -140,9 +140,11 @@ def is_covered(estimate: Estimate, function: Function) -> list[bool]:
     ]
 
 
-def fanova_rows(function: Function, studies: int, seed: int) -> Iterator[list[str]]:
-    for sampler in SAMPLERS:
-        for noise in NOISES:
+def fanova_rows(
+    function: Function, studies: int, seed: int, samplers: Sequence[str], noises: Sequence[float]
+) -> Iterator[list[str]]:
+    for sampler in samplers:
+        for noise in noises:
             estimates = [evaluate_fanova(draw(function, sampler, noise, seed + number)) for number in range(studies)]
             kept = [each for each in estimates if each.r2 is not None and each.r2 >= LEAST_R2]
             yield [
@@ -167,9 +169,9 @@ def _describe(kept: list[Estimate], function: Function) -> list[str]:
     ]  # fmt: skip
 
 
-def refused_rows(studies: int, seed: int) -> Iterator[list[str]]:
+def refused_rows(studies: int, seed: int, samplers: Sequence[str]) -> Iterator[list[str]]:
     """Yield how often each evaluator refuses a study in which no key matters."""
-    for sampler in SAMPLERS:
+    for sampler in samplers:
         samples = [draw(constant(), sampler, 1.0, seed + number) for number in range(studies)]
         r2 = [evaluate_fanova(sample).r2 or 0.0 for sample in samples]
         null = [list(evaluate_ped_anova(sample).by_chance.values()) for sample in samples]
@@ -232,9 +234,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=10, help="studies of each row (default 10)")
     parser.add_argument("--seed", type=int, default=1000, help="seed of the first study (default 1000)")
+    parser.add_argument("--samplers", choices=SAMPLERS, nargs="+", default=SAMPLERS, help="of fANOVA (default all)")
+    parser.add_argument("--noises", type=float, nargs="+", default=NOISES, help="of fANOVA (default 0 and 0.5)")
     parser.add_argument("--only", choices=parts, nargs="+", default=parts, help="the parts to run (default all)")
     options = parser.parse_args()
-    began = time.time()
+    began, about = time.time(), (options.studies, options.seed)
     print(f"commit {git_commit()}, {SETTINGS} settings a study, {options.studies} studies a row, seed {options.seed}")
     heads = [
         "function", "sampler", "noise", "refused", "covered", "by resamples alone", "width", "error of shares",
@@ -242,13 +246,13 @@ def main() -> None:
     ]  # fmt: skip
     for name, function in functions.items():
         if name in options.only:
-            show(f"fANOVA, {name}", heads, fanova_rows(function, options.studies, options.seed))
+            show(f"fANOVA, {name}", heads, fanova_rows(function, *about, options.samplers, options.noises))
     heads = ["sampler", "fANOVA refused", "R2: median (largest)", "PED-ANOVA refused", "PED-ANOVA: key above chance"]
     if "null" in options.only:
-        show("No key matters", heads, refused_rows(options.studies, options.seed))
+        show("No key matters", heads, refused_rows(*about, options.samplers))
     heads = ["study", "sampler", "refused", "most important key first", "rank correlation", "null key above chance"]
     if "ped-anova" in options.only:
-        show("PED-ANOVA", heads, ped_anova_rows(options.studies, options.seed))
+        show("PED-ANOVA", heads, ped_anova_rows(*about))
     print(f"\n{time.time() - began:.0f} s")
 
 

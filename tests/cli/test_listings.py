@@ -165,6 +165,25 @@ def test_study_show_prints_the_addresses_again(home: Path, finished: Finished, c
     assert f"--backend-store-uri sqlite:///{home}/mlflow.db" in lines["runs in MLflow"]
     assert lines["in Optuna"].endswith(f"{home}/studies/{finished.study}/journal.log")
     assert "Ray dashboard" not in lines
+    assert "its trials" not in lines  # its start.json is that of an older version
+
+
+def test_study_show_prints_mlflows_pages_of_a_study_with_an_experiment(
+    home: Path, finished: Finished, command: Command, tmp_path: Path
+) -> None:
+    folder = tmp_path / "studies" / finished.study
+    for name in ("data", f"studies/{finished.study}"):
+        shutil.copytree(home / name, tmp_path / name)
+    start = json.loads((folder / "start.json").read_text())
+    for view, part in ((True, "viewStateShareKey="), (False, "searchFilter=")):
+        experiment = {"id": "7", "born": 0, "view": view}
+        (folder / "start.json").write_text(json.dumps({**start, "home": str(tmp_path), "experiment": experiment}))
+        _, out, _ = command(f"study show {finished.study}", tmp_path)
+        lines = {line[2:17].strip(): line[17:] for line in out.splitlines() if line.startswith("  ")}
+        assert "/#/experiments/7/runs?" in lines["its trials"]
+        assert part in lines["its trials"]
+        assert lines["its charts"] == f"{lines['its trials']}&compareRunsMode=CHART"
+        assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_study_show_names_the_dashboard_that_answers(home: Path, finished: Finished, command: Command) -> None:

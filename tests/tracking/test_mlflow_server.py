@@ -32,13 +32,13 @@ from coldtune.tracking import (
     Drainer,
     Target,
     Tracker,
+    TrialsPage,
     charts_page,
     default_uri,
     drain,
     pending,
     prepare,
     run_page,
-    trials_page,
     ui_command,
 )
 from coldtune.tracking.drain import Drained
@@ -301,12 +301,16 @@ def test_ui_command_of_a_used_port_names_a_free_one(tmp_path: Path, monkeypatch:
     assert "--port" not in ui_command(default_uri(tmp_path))
 
 
+def saved(page: TrialsPage, target: Target) -> str:
+    return page.address(target, view=page.save(target))
+
+
 def test_trials_page_view_finds_and_sorts_the_trials(target: Target, study: str, spool_dir: Path) -> None:
     Tracker(spool_dir, study)
     for number, fid in enumerate((3.0, 1.0, 2.0)):
         Tracker(spool_dir, study, number).metrics({"fid": fid})
     drain(spool_dir, target)
-    page, _, query = trials_page(target, study, ["T"], ["fid", "nfe"]).partition("?")
+    page, _, query = saved(TrialsPage(study, ["T"], ["fid", "nfe"]), target).partition("?")
     assert page == f"http://127.0.0.1:{ui_port()}/#/experiments/{target.experiment_id}/runs"
     client = MlflowClient(target.uri)
     tags = client.get_experiment(target.experiment_id).tags
@@ -316,7 +320,7 @@ def test_trials_page_view_finds_and_sorts_the_trials(target: Target, study: str,
 
 
 def test_trials_page_charts_begin_with_the_objective(target: Target, study: str) -> None:
-    page = trials_page(target, study, ["T", "sampler"], ["sampled/ssim", "sampled/fid"], minimize=False)
+    page = saved(TrialsPage(study, ["T", "sampler"], ["sampled/ssim", "sampled/fid"], minimize=False), target)
     (view,) = urllib.parse.parse_qs(page.partition("?")[2])["viewStateShareKey"]
     text = MlflowClient(target.uri).get_experiment(target.experiment_id).tags[f"mlflow.sharedViewState.{view}"]
     state = json.loads(text)
@@ -332,7 +336,7 @@ def test_trials_page_charts_begin_with_the_objective(target: Target, study: str)
 
 def test_trials_page_long_view_is_compressed_as_mlflow_does(target: Target, study: str) -> None:
     columns = [f"parameter_{i}" for i in range(200)]
-    page = trials_page(target, study, columns)
+    page = saved(TrialsPage(study, columns), target)
     (view,) = urllib.parse.parse_qs(page.partition("?")[2])["viewStateShareKey"]
     text = MlflowClient(target.uri).get_experiment(target.experiment_id).tags[f"mlflow.sharedViewState.{view}"]
     head, _, rest = text.partition(";")
@@ -392,7 +396,7 @@ def test_trials_page_without_view_has_filter_and_order(target: Target, study: st
         Tracker(spool_dir, study, number).metrics({"fid": fid})
     drain(spool_dir, target)
     too_many = [secrets.token_hex(10) for _ in range(500)]  # for the length of a tag, compressed or not
-    query = dict(urllib.parse.parse_qsl(trials_page(target, study, too_many).partition("?")[2]))
+    query = dict(urllib.parse.parse_qsl(saved(TrialsPage(study, too_many), target).partition("?")[2]))
     assert query["orderByAsc"] == "true"
     check_filter(MlflowClient(target.uri), target, query["searchFilter"], query["orderByKey"])
 

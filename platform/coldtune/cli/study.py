@@ -72,6 +72,11 @@ def _add_resume(verbs: Commands) -> None:
     resume.add_argument(
         "--join", action="store_true", help="if another driver already runs the study, run trials beside it"
     )
+    resume.add_argument(
+        "--stop-when-settled",
+        action=argparse.BooleanOptionalAction,
+        help="ask no more settings as soon as the search gains no more than its noise (default: as in the last start)",
+    )
     resume.add_argument("--retry-failed", action="store_true", help="ask every failed trial of the study again, once")
     resume.add_argument(
         "--password-file",
@@ -173,6 +178,8 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
         start["password_file"] = str(file.expanduser().absolute())
     if options.confirm is not None:
         start["confirm"] = options.confirm
+    if options.stop_when_settled is not None:
+        start["stop_when_settled"] = options.stop_when_settled
     given = {
         "name": folder.name,
         "resume": True,

@@ -16,6 +16,7 @@ value. Only the study's home and storage are read, so watching changes nothing. 
 line. The command ends with the study and prints its table. Ctrl-C ends the watching and not the study.
 """
 STOPPED = 3  # as for a job whose study stopped before its last trial
+INTERRUPTED = 130
 
 
 def add(commands: Commands) -> None:
@@ -45,6 +46,9 @@ def _watch(options: argparse.Namespace, console: Console) -> int:
     reader = read_study(folder)
     try:
         done = watch_study(reader, folder, console, every)
+    except KeyboardInterrupt:
+        console.print(Text(f"\nstopped watching; {folder.name} goes on"), soft_wrap=True)
+        return INTERRUPTED
     except StorageGoneError as error:
         raise ValueError(f"study {folder.name}: {error}. Watch it again when its storage answers.") from None
     show_study(reader, folder, console)

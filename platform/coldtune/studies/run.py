@@ -65,6 +65,7 @@ def _options_of_confirmation(spec: StudySpec, options: RunOptions) -> RunOptions
         trials=None,
         resume=False,
         confirm=0,
+        stop_when_settled=False,
         replicates=options.confirm,
         retry_failed=options.retry_failed and started,
         begun=time.monotonic(),

@@ -6,7 +6,7 @@ MLflow is imported only when a record is delivered or a tracking URI is checked.
 from coldtune.tracking.drain import Drained, Drainer, drain, pending
 from coldtune.tracking.logged import logged_file
 from coldtune.tracking.names import chosen_metrics, mlflow_name, trial_metrics
-from coldtune.tracking.pages import SAMPLES, charts_page, run_page, trials_page
+from coldtune.tracking.pages import SAMPLES, TrialsPage, charts_page, run_page
 from coldtune.tracking.registry import register_model
 from coldtune.tracking.runs import NOTE, TAG_STUDY_ID
 from coldtune.tracking.server import Target, check_server, default_uri, prepare, ui_command
@@ -21,6 +21,7 @@ __all__ = [
     "Status",
     "Target",
     "Tracker",
+    "TrialsPage",
     "charts_page",
     "check_server",
     "chosen_metrics",
@@ -33,6 +34,5 @@ __all__ = [
     "register_model",
     "run_page",
     "trial_metrics",
-    "trials_page",
     "ui_command",
 ]

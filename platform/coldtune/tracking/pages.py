@@ -6,6 +6,7 @@ import base64
 import json
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -30,45 +31,61 @@ SAMPLES = {"sampled": "samples/sampled", "path": "samples/path"}
 """The keys of a trial's pictures: its sampled images, and their path from x_T."""
 
 
-def trials_page(
-    target: Target,
-    study: str,
-    params: Sequence[str] = (),
-    metrics: Sequence[str] = ("fid",),
-    *,
-    minimize: bool = True,
-    study_id: str = "",
-    group_by: str | None = None,
-) -> str:
-    """Return the address of a study's trials in MLflow's pages, sorted by the first metric with the best on top.
+@dataclass(frozen=True)
+class TrialsPage:
+    """The page of a study's trials in MLflow, sorted by the first metric with the best on top.
 
-    The columns and the charts are saved as a shared view, a tag of the experiment that the address names. If the view
-    cannot be saved, for example in an outage, the address contains the filter and the order only. The address works
-    while the server (or `ui_command`) runs.
-
-    Args:
+    Attributes:
+        study: The name of the study.
         params: The parameters to show as columns.
         metrics: The metrics to show as columns.
         minimize: Whether small values of the first metric are good.
         study_id: The identity of the study, if it has one. Another study of the same name is then left out.
         group_by: A tag. The page shows the runs with an equal tag as a group, with the means of their metrics.
     """
-    own = f" and tags.`{TAG_STUDY_ID}` = '{study_id}'" if study_id else ""
-    view = f"{study} {study_id[:8]}" if study_id else study
-    state: dict[str, Any] = {
-        "searchFilter": f"tags.`{TAG_STUDY}` = '{study}'{own} and tags.`{TAG_KIND}` = 'trial'",
-        "orderByKey": f"metrics.`{metrics[0]}`",
-        "orderByAsc": minimize,
-    }
-    groups: dict[str, Any] = {}
-    if group_by is not None:
-        keys = [{"mode": "tag", "groupByData": group_by}]
-        groups = {"groupBy": {"aggregateFunction": "average", "groupByKeys": keys}}
-    columns = [*(f"params.`{name}`" for name in params), *(f"metrics.`{name}`" for name in metrics)]
-    query = {"viewStateShareKey": view}
-    if not _save_view(target, view, {**state, **groups, "selectedColumns": columns, **_charts(params, metrics[0])}):
-        query = {**state, "orderByAsc": str(minimize).lower()}
-    return f"{_runs_address(target)}?{urlencode({**_TRAINING_VIEW, **query}, quote_via=quote)}"
+
+    study: str
+    params: Sequence[str] = ()
+    metrics: Sequence[str] = ("fid",)
+    minimize: bool = True
+    study_id: str = ""
+    group_by: str | None = None
+
+    def save(self, target: Target) -> bool:
+        """Save the columns and the charts as a shared view, which is a tag of the experiment.
+
+        Returns:
+            False if that fails for any reason, for example in an outage.
+        """
+        groups: dict[str, Any] = {}
+        if self.group_by is not None:
+            keys = [{"mode": "tag", "groupByData": self.group_by}]
+            groups = {"groupBy": {"aggregateFunction": "average", "groupByKeys": keys}}
+        columns = [*(f"params.`{name}`" for name in self.params), *(f"metrics.`{name}`" for name in self.metrics)]
+        state = {**self._filter(), **groups, "selectedColumns": columns, **_charts(self.params, self.metrics[0])}
+        return _save_view(target, self._view(), state)
+
+    def address(self, target: Target, view: bool) -> str:
+        """Return the address of the page. It works while the server (or `ui_command`) runs.
+
+        Args:
+            view: Whether the view was saved. Otherwise the address has the filter and the order only.
+        """
+        query = {"viewStateShareKey": self._view()}
+        if not view:
+            query = {**self._filter(), "orderByAsc": str(self.minimize).lower()}
+        return f"{_runs_address(target)}?{urlencode({**_TRAINING_VIEW, **query}, quote_via=quote)}"
+
+    def _view(self) -> str:
+        return f"{self.study} {self.study_id[:8]}" if self.study_id else self.study
+
+    def _filter(self) -> dict[str, Any]:
+        own = f" and tags.`{TAG_STUDY_ID}` = '{self.study_id}'" if self.study_id else ""
+        return {
+            "searchFilter": f"tags.`{TAG_STUDY}` = '{self.study}'{own} and tags.`{TAG_KIND}` = 'trial'",
+            "orderByKey": f"metrics.`{self.metrics[0]}`",
+            "orderByAsc": self.minimize,
+        }
 
 
 def charts_page(trials: str) -> str:

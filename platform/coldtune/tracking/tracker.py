@@ -116,6 +116,10 @@ class Tracker:
         """Return True if the run has a metric of this name at any step."""
         return name in self._steps
 
+    def next_step(self, name: str) -> int:
+        """Return the step after the last one that an earlier process recorded for a metric. 0 if it recorded none."""
+        return max(self._steps.get(name, ()), default=-1) + 1
+
     def tags(self, values: Mapping[str, object]) -> None:
         """Set tags. A later value replaces an earlier value."""
         texts = {_check_name(key): _text(value)[:_MAX_TAG] for key, value in values.items()}

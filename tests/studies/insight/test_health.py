@@ -144,18 +144,22 @@ def test_rank_correlation_equals_spearmans() -> None:
 
 
 def test_check_settled_no_gain_beyond_noise_is_reported(healthy: StudyFacts) -> None:
-    flat = in_order(healthy, [9.0] * 5 + [1.0] + [5.0] * 24)
+    flat = in_order(healthy, [9.0] * 5 + [1.0] * 12 + [5.0] * 13)
     [finding] = check_settled(flat)
     assert "did not improve the best FID" in finding.sentence
     assert "--confirm 5" in finding.advice
     assert list(check_settled(in_order(healthy, [9.0 - 0.1 * i for i in range(30)]))) == []
 
 
+def test_check_settled_single_lucky_value_is_no_finding(healthy: StudyFacts) -> None:
+    assert list(check_settled(in_order(healthy, [9.0] * 5 + [1.0] + [5.0] * 24))) == []
+
+
 def test_check_settled_needs_a_search_and_enough_settings(healthy: StudyFacts) -> None:
     flat = in_order(healthy, [1.0] * 30)
     assert list(check_settled(flat))
     assert list(check_settled(dataclasses.replace(flat, searched=False))) == []
-    assert list(check_settled(dataclasses.replace(flat, settings=flat.settings[:19]))) == []
+    assert list(check_settled(dataclasses.replace(flat, settings=flat.settings[:29]))) == []
 
 
 def test_noise_of_trainings_is_the_pooled_sd_of_a_mean(make_space: MakeSpace) -> None:

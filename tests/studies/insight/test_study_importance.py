@@ -113,6 +113,9 @@ def test_importance_of_conditional_keys_is_ped_anovas(make_space: MakeSpace) -> 
     assert sum(row.share for row in found.rows) == pytest.approx(1)
     assert found.r2 is None
     assert "no share of variance" in " ".join(found.sentences())
+    assert "hint" not in " ".join(found.sentences())  # the points are random
+    searched = importance_of(facts_of(space, additive, 60, adaptive=True), space)
+    assert "the order as a hint" in " ".join(searched.sentences())
 
 
 def test_importance_of_several_objectives_is_ped_anovas(make_space: MakeSpace) -> None:

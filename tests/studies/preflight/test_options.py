@@ -46,6 +46,7 @@ def test_options_from_start_restore_what_to_start_kept(tmp_path: Path) -> None:
         "--data-dir", "data", "--tracking-uri", "u", "--storage", "s", "--store", "p", "--workers", "2",
         "--gpus-per-trial", "0.5", "--retries", "7", "--trial-timeout", "1h", "--wait-for-nodes", "2m",
         "--resume", "--join", "--study", "not kept", "--confirm", "3",
+        "--stop-when-settled",
     )  # fmt: skip
     made = RunOptions.from_flags(flags, home=tmp_path, command="x", begun=0.0)
     start = json.loads(json.dumps({**made.to_start(), "command": "x"}))
@@ -57,6 +58,11 @@ def test_options_from_start_restore_what_to_start_kept(tmp_path: Path) -> None:
 def test_options_from_start_of_an_older_version_have_defaults(tmp_path: Path) -> None:
     old = {"command": "x", "data_dir": None, "tracking_uri": None, "storage": None, "workers": 1, "gpus_per_trial": 0.0}
     assert RunOptions.from_start(tmp_path, old, begun=0.0) == RunOptions(home=tmp_path, command="x", begun=0.0)
+
+
+def test_options_from_start_stop_when_settled_must_be_true_or_false(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'yes' is neither true nor false"):
+        RunOptions.from_start(tmp_path, {"command": "x", "stop_when_settled": "yes"})
 
 
 def test_options_help_shows_the_real_defaults() -> None:

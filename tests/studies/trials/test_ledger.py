@@ -18,6 +18,7 @@ from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
+from coldtune.studies.storage.record import attributes_of_promoted
 from coldtune.studies.trials.ledger import Ledger, open_ledger
 
 
@@ -67,6 +68,38 @@ def test_ledger_told_trials_are_seen_by_the_next_process(spec: StudySpec, place:
     assert again.best().user_attrs["metrics"] == {"fid": 1.0, "ssim": 0.5}
     assert again.trials()[3].user_attrs["reason"] == "RuntimeError: boom"
     assert again.wanted(6) == 2
+
+
+def test_ledger_settled_search_ends_with_the_trials_that_were_asked(spec: StudySpec, place: Place) -> None:
+    reasons: list[str] = []
+    made = ledger(spec, place)
+    made.stop_when(lambda: reasons[0] if reasons else None)
+    asked = [made.ask(9) for _ in range(4)]
+    made.complete(0, outcome(2.0))
+    made.complete(1, outcome(1.0))
+    assert made.wanted(9) == 5
+    reasons.append("it gains nothing")
+    assert (made.wanted(9), made.is_done(9), made.settled_early(9)) == (0, False, "it gains nothing")
+    assert made.settled_early(4) is None  # it has all its trials
+    made.complete(2, outcome(3.0))
+    again = ledger(spec, place)  # the driver died while trial 3 ran
+    again.stop_when(lambda: "it gains nothing")
+    assert again.wanted(9) == 1
+    assert again.ask(9).number == asked[3].number
+    again.complete(3, outcome(4.0))
+    assert (again.wanted(9), again.is_done(9)) == (0, True)
+    again.study.enqueue_trial(again.trials()[2].params, user_attrs=attributes_of_promoted(2))
+    assert (again.wanted(9), again.is_done(9)) == (1, False)  # a person asked for it
+    assert again.ask(9).promoted_from == 2
+
+
+def test_ledger_search_that_gains_again_goes_on(spec: StudySpec, tmp_path: Path) -> None:
+    made, reasons = ledger(spec, tmp_path), ["it gains nothing"]
+    made.complete(made.ask(9).number, outcome(2.0))  # the base, which is asked in any case
+    made.stop_when(lambda: reasons[0] if reasons else None)
+    assert (made.wanted(9), made.is_done(9)) == (0, True)
+    reasons.clear()
+    assert (made.wanted(9), made.is_done(9)) == (8, False)
 
 
 def test_ledger_asks_interrupted_trials_first_under_their_numbers(spec: StudySpec, place: Place) -> None:

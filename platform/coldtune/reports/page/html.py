@@ -34,6 +34,7 @@ def as_html(report: Report, renew: int | None = None) -> str:
     sections = [(name, title, body) for name, title, body in _sections(report) if body]
     links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in sections)
     renewed = "" if renew is None else f'<meta http-equiv="refresh" content="{renew}">\n'
+    live = "" if renew is None else f"<p>The study runs. This page loads itself again every {renew} s.</p>"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n{renewed}'
@@ -41,7 +42,7 @@ def as_html(report: Report, renew: int | None = None) -> str:
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
         f"<title>{escape(report.study)}: report</title>\n<style>{style}</style>\n</head>\n<body>\n"
         '<a class="skip" href="#content">Skip to the report</a>\n'
-        f"<header><h1>{escape(report.study)}</h1><p>{escape(report.state)}</p></header>\n"
+        f"<header><h1>{escape(report.study)}</h1><p>{escape(report.state)}</p>{live}</header>\n"
         f'<div class="page">\n<nav aria-label="Sections"><ol>{links}</ol></nav>\n<main id="content" tabindex="-1">\n'
         f"{''.join(_section(*section) for section in sections)}</main>\n</div>\n"
         f'<div id="tip" role="status" aria-live="polite"></div>\n<script>{script}</script>\n</body>\n</html>\n'

@@ -66,6 +66,7 @@ def jobs(checked: Checked, resources: TrialResources, tags: Mapping[str, object]
             name=request.label,
             title=run_name(request.label, request.point),
             objectives=tuple(objective.metric for objective in checked.spec.objectives),
+            system_metrics=not checked.options.no_system_metrics,
         )
 
     return job

@@ -16,7 +16,9 @@ from coldtune.store.store import Store
 from coldtune.studies.drivers.election import DriverLease, driver_lease
 from coldtune.studies.drivers.registry import registry_of
 from coldtune.studies.execution.joined import set_up_by_others
+from coldtune.studies.insight.settling import WatchedSearch
 from coldtune.studies.preflight.checks import Checked
+from coldtune.studies.progress.addresses import trials_page
 from coldtune.studies.search.paired_test import judgements_of
 from coldtune.studies.storage.backends import JOURNAL, load_started_study, open_storage, stored_study
 from coldtune.studies.storage.record import StudyRecord, write_study
@@ -91,12 +93,16 @@ def _open(checked: Checked, target: tracking.Target, stack: ExitStack, console: 
 
     registry = registry_of(study, folder.path, options.storage)
     lease = stack.enter_context(driver_lease(registry, study.study_name, options.join, say))
-    trials, replicates = _numbers_of_others(checked, study, lease) or (checked.trials, checked.replicates)
+    of_others = _numbers_of_others(checked, study, lease)
+    trials, replicates = of_others or (checked.trials, checked.replicates)
+    stops = options.stop_when_settled if of_others is None else StudyRecord.of(study).stop_when_settled
     ledger = open_ledger(
         folder.name, spec, checked.space, storage, judgements_of(Store(checked.store)),
         lease=lease, imports=checked.imports, fingerprint=checked.dataset.fingerprint, store=checked.store,
         replicates=replicates,
     )  # fmt: skip
+    if stops:
+        ledger.stop_when(WatchedSearch(ledger, folder.home).why_settled)
     if lease.leads():
         _retry_failed(ledger, options.retry_failed, say)
     elif options.retry_failed:
@@ -104,7 +110,7 @@ def _open(checked: Checked, target: tracking.Target, stack: ExitStack, console: 
     checked = replace(checked, trials=min(trials, ledger.max_trials() or trials), replicates=replicates)
     if not ledger.is_done(checked.trials):
         check_judge(folder.name, ledger.trials(), checked.protocol)
-    _save_start(checked, ledger, lease.leads())
+    _save_start(checked, ledger, target, lease.leads())
     return Session(checked, ledger, target)
 
 
@@ -139,6 +145,8 @@ def _numbers_of_others(checked: Checked, study: optuna.Study, lease: DriverLease
             f"--replicates {options.replicates}: joins a study of {replicates} trainings of each setting; extend it "
             "once it has them"
         )
+    if options.stop_when_settled and not record.stop_when_settled:
+        raise ValueError("--stop-when-settled: joins a study whose leading driver does not stop so. Leave it out.")
     return trials, replicates
 
 
@@ -150,11 +158,13 @@ def _planned(ledger: Ledger) -> list[int]:
     return before if before and before[-1] == ledger.replicates else [*before, ledger.replicates]
 
 
-def _save_start(checked: Checked, ledger: Ledger, leads: bool) -> None:
+def _save_start(checked: Checked, ledger: Ledger, target: tracking.Target, leads: bool) -> None:
     """Write start.json, from which the study is resumed. A driver that joins writes it only into a new home."""
     options, folder = checked.options, checked.folder
     if leads:
         write_study(ledger.study, replicates=_planned(ledger), trials=checked.trials)
+        if options.stop_when_settled != StudyRecord.of(ledger.study).stop_when_settled:
+            write_study(ledger.study, stop_when_settled=options.stop_when_settled)
     elif folder.exists:
         return
     in_home = checked.store == StoreLocation.in_home(options.home, None)
@@ -165,5 +175,10 @@ def _save_start(checked: Checked, ledger: Ledger, leads: bool) -> None:
         "command": options.command,
         **options.to_start(),
         "store": None if in_home else checked.store.where,
+        "experiment": {
+            "id": target.experiment_id,
+            "born": target.born,
+            "view": trials_page(ledger).save(target),
+        },
     }
     folder.save(checked.spec, start)

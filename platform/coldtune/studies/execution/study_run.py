@@ -39,7 +39,7 @@ from coldtune.studies.progress.results import describe_results
 from coldtune.studies.progress.table import build_table
 from coldtune.studies.progress.terminal import View, find_best
 from coldtune.studies.progress.text import print_warning
-from coldtune.studies.storage.record import StudyRecord, TrialRecord, imported
+from coldtune.studies.storage.record import StudyRecord, TrialRecord, imported, write_study
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.studies.worker.datasets import link_dataset
 
@@ -169,7 +169,10 @@ class _StudyRun:
         for path in table.write(checked.folder.path):
             self.runs.parent.artifact(path)
         log_report(checked.folder, ledger, self.runs.parent, checked.options.equal_within)
-        self.runs.finished(describe_results(ledger, table))
+        early = ledger.settled_early(checked.trials)
+        if early is not None:
+            write_study(ledger.study, settled=ledger.finished())
+        self.runs.finished([*filter(None, [early]), *describe_results(ledger, table)])
 
     def end_without_ray(self, own_cluster: bool, reason: str) -> None:
         """Mark the runs as interrupted and print how to resume, after Ray died.

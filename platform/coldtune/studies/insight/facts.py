@@ -21,6 +21,8 @@ from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.storage.settings import Setting, Spread
 from coldtune.studies.trials.reading import StudyReader
 
+_NOT_ADAPTIVE = ("grid", "random", "qmc")  # algorithms of `search.algorithm`
+
 
 @dataclass(frozen=True)
 class SettingFacts:
@@ -67,6 +69,7 @@ class StudyFacts:
         paths: The dotted key of each short name.
         distributions: The distribution of each short name that varies, whether or not it has a single value.
         searched: Whether the study chooses its points. A list of variants and a grid choose nothing.
+        adaptive: Whether the study chooses points by the values of earlier points, as TPE does.
         replicated: Whether settings have several trainings, so that numbers mean settings and not trials.
         race: Whether settings get unequal numbers of trainings by plan.
         rung_metric: The metric at rungs.
@@ -86,6 +89,7 @@ class StudyFacts:
     paths: Mapping[str, str] = field(default_factory=dict)
     distributions: Mapping[str, BaseDistribution] = field(default_factory=dict)
     searched: bool = True
+    adaptive: bool = False
     replicated: bool = False
     race: bool = False
     rung_metric: str = "kid"
@@ -158,6 +162,7 @@ def observe(reader: StudyReader, home: Path) -> StudyFacts:
         paths=dict(space.paths),
         distributions=dict(space.distributions),
         searched=space.size is None and spec.search.algorithm != "grid",
+        adaptive=space.size is None and spec.search.algorithm not in _NOT_ADAPTIVE,
         replicated=reader.replicated,
         race=spec.race is not None,
         rung_metric=str(rungs.get("metric", "kid")),

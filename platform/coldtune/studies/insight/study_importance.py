@@ -30,6 +30,12 @@ LEAST_SETTINGS = 20
 LEAST_R2 = 0.25
 """If the forest of fANOVA explains less of the variance of settings that it has not seen, nothing is ranked."""
 
+PED_ANOVA_HINT = (
+    "Take the order as a hint, because the search chose the settings: in simulated searches, the first key of "
+    "PED-ANOVA was the right one in about half of the studies. Random points (`search.algorithm=random`) are better."
+)
+"""What a ranking by PED-ANOVA means after a search (benchmarks/2026-11-28-importance.md)."""
+
 _SEED = short_name("training.seed")
 
 
@@ -63,7 +69,10 @@ def importance_of(facts: StudyFacts, space: Space, folder: Path | None = None) -
         known = _estimate(made, sample, stages)
         if folder is not None:
             write_importance(folder, digest, known)
-    return dataclasses.replace(known, notes=_notes(facts))
+    notes = _notes(facts)
+    if known.evaluator == PED_ANOVA and known.refusal is None and facts.adaptive:
+        notes = (PED_ANOVA_HINT, *notes)
+    return dataclasses.replace(known, notes=notes)
 
 
 def sample_of(facts: StudyFacts) -> Sample:

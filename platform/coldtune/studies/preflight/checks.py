@@ -39,6 +39,7 @@ from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.pruning_checks import check_pruning
 from coldtune.studies.spec.race_checks import check_race
 from coldtune.studies.spec.replicates import MOST_REPLICATES, check_same_race
+from coldtune.studies.spec.settled_checks import check_stop_when_settled
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import check_kind, open_storage
 from coldtune.studies.storage.record import is_promoted
@@ -130,6 +131,8 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
         check_same_race(folder.name, spec.race, stored.race, stored.replicates)
     points = listed_points(space, spec.search, spec.seed)
     check_race(spec, None if points is None else len(points), trials, options.fixed_replicates)
+    if options.stop_when_settled:
+        check_stop_when_settled(spec, points is not None, trials)
     if replicates > 1:
         check_seeds(space, replicates)
     imports = spec.imports and not is_ready(folder, options.storage)

@@ -69,6 +69,12 @@ def read_replicates(flag: str, text: str | None) -> int | Racing | None:
     return None if text is None else parse_replicates(flag, text)
 
 
+def _read_switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
+
+
 def _options(cls: Any) -> Iterator[tuple[Field[Any], Flag]]:
     for option in fields(cls):
         if (flag := option.metadata.get("flag")) is not None:
@@ -139,6 +145,9 @@ class RunOptions:
         storage: Optuna's database. None means a journal in the home.
         password_file: The file with the passwords of `storage` and `tracking_uri`.
         equal_within: A difference of the objective that does not matter in verdicts. None means that of the spec.
+        stop_when_settled: True to ask no further setting as soon as the search gains no more than its noise
+            (`coldtune.studies.search.settled`).
+        no_system_metrics: True to record no use of CPU, memory and GPU with a trial's run.
         workers: The processes that train a trial together.
         gpus_per_trial: The GPUs of a trial. A fraction lets several trials share a GPU.
         limits: The limits at which the study stops by itself.
@@ -214,6 +223,20 @@ class RunOptions:
         "comparisons.equal_within of the space)",
         "D",
         float,
+        kept=True,
+    )
+    stop_when_settled: bool = _option(
+        False,
+        "--stop-when-settled",
+        "ask no more settings as soon as the search gains no more than its noise, before --trials are reached",
+        type=_read_switch,
+        kept=True,
+    )
+    no_system_metrics: bool = _option(
+        False,
+        "--no-system-metrics",
+        "do not record the use of CPU, memory and GPU in MLflow every 10 s",
+        type=_read_switch,
         kept=True,
     )
     workers: int = _option(1, "--workers", "processes that train a trial together (default 1)", "N", int, kept=True)

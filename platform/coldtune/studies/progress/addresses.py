@@ -11,7 +11,12 @@ from coldtune.processes import here
 from coldtune.studies.drivers.election import Driver
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.backends import dashboard_command
+from coldtune.studies.storage.record import StudyRecord
 from coldtune.studies.trials.reading import StudyReader
+from coldtune.tracking.spool import STUDY, Spool
+
+_COLUMNS = ("sampled/fid", "direct/fid", "sampled/nfe", "seconds/saved")
+"""The metrics that MLflow's list of trials shows beside the objectives. They are few, because the parameters follow."""
 
 _ANSWER_S = 0.5
 _THIS_MACHINE = ("localhost", "127.0.0.1", "0.0.0.0")
@@ -25,11 +30,43 @@ def list_addresses(reader: StudyReader, folder: StudyFolder) -> Iterator[tuple[s
     try:
         uri = folder.tracking_uri() or tracking.default_uri(folder.home)
         yield "runs in MLflow", tracking.ui_command(uri)
+        experiment = folder.start()["experiment"]
+        if experiment is not None:
+            target = tracking.Target(uri, experiment["id"], experiment["born"])
+            yield from mlflow_pages(reader, folder, target, view=experiment["view"])
     except (ValueError, OSError) as error:  # the study can be shown without its MLflow server
         yield "runs in MLflow", redact(f"not known ({error})")
     for address in dict.fromkeys(filter(None, map(_live_dashboard, reader.lease.others()))):
         yield "Ray dashboard", address
     yield "in Optuna", dashboard_command(folder.path, folder.storage())
+
+
+def mlflow_pages(
+    reader: StudyReader, folder: StudyFolder, target: tracking.Target, view: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield the addresses of a study's pages in MLflow, each with its heading.
+
+    Args:
+        view: Whether the view of its trials was saved on the server.
+    """
+    trials = trials_page(reader).address(target, view)
+    yield "its trials", trials
+    yield "its charts", tracking.charts_page(trials)
+    if (run_id := Spool(folder.spool, STUDY).state(target.key, target.born).run_id) is not None:
+        yield "its summary", tracking.run_page(target, run_id)
+
+
+def trials_page(reader: StudyReader) -> tracking.TrialsPage:
+    """Return the page of a study's trials, with columns for the keys that vary and for its objectives."""
+    objectives = [tracking.mlflow_name(objective.metric) for objective in reader.spec.objectives]
+    return tracking.TrialsPage(
+        reader.study.study_name,
+        list(reader.space.distributions),
+        list(dict.fromkeys([*objectives, *_COLUMNS])),
+        minimize=reader.spec.objective.direction == "minimize",
+        study_id=StudyRecord.of(reader.study).identity,
+        group_by="setting" if reader.replicated else None,
+    )
 
 
 def _live_dashboard(driver: Driver) -> str:

@@ -16,17 +16,14 @@ from coldtune import tracking
 from coldtune.environment import coldtune_command
 from coldtune.faults import describe_error
 from coldtune.studies.preflight.checks import Checked
+from coldtune.studies.progress.addresses import mlflow_pages, trials_page
 from coldtune.studies.progress.results import describe_ended, print_results
 from coldtune.studies.progress.table import StudyTable, build_table
 from coldtune.studies.progress.text import describe_failed, print_line
 from coldtune.studies.storage.backends import dashboard_command
-from coldtune.studies.storage.record import StudyRecord, promoted_from
+from coldtune.studies.storage.record import promoted_from
 from coldtune.studies.trials.ledger import Ledger
-from coldtune.tracking import Target, mlflow_name
-from coldtune.tracking.spool import STUDY, Spool
-
-_COLUMNS = ("sampled/fid", "direct/fid", "sampled/nfe", "seconds/saved")
-"""The metrics that MLflow's list of trials shows beside the objectives. They are few, because the parameters follow."""
+from coldtune.tracking import Target
 
 _MORE_REPLICATES = 2  # how many further trainings the command for more trainings suggests
 
@@ -43,6 +40,8 @@ def print_closing(console: Console, checked: Checked, ledger: Ledger, target: Ta
     print_results(console, ledger, table)
     written = _write_table(console, table, checked, finished)
     ended, done = ledger.ended(), describe_ended(checked.trials, ledger)
+    if finished and (settled := ledger.settled_early(checked.trials)) is not None:
+        console.print(f"stopped as settled, with {done}: {settled}", highlight=False, soft_wrap=True)
     if others := ledger.lease.others():
         running = ", ".join(map(str, others))
         console.print(Text(f"{done}; goes on: {running}"), soft_wrap=True)
@@ -130,11 +129,7 @@ def _look_closer(checked: Checked, ledger: Ledger, target: Target) -> Iterator[t
     """Yield the commands that show more of a study, each with its heading."""
     folder = checked.folder
     yield "runs in MLflow", tracking.ui_command(target.uri)
-    trials = _trials_page(target, folder.name, ledger)
-    yield "its trials", trials
-    yield "its charts", tracking.charts_page(trials)
-    if (run_id := Spool(folder.spool, STUDY).state(target.key, target.born).run_id) is not None:
-        yield "its summary", tracking.run_page(target, run_id)
+    yield from mlflow_pages(ledger, folder, target, view=trials_page(ledger).save(target))
     yield "in Optuna", dashboard_command(folder.path, checked.options.storage)
     yield "look closer", coldtune_command("study show", folder.home, folder.name)
     yield "on one page", coldtune_command("report", folder.home, folder.name)
@@ -148,21 +143,6 @@ def _look_closer(checked: Checked, ledger: Ledger, target: Target) -> Iterator[t
         pruned = [each.number for each in settings if each.pruned]
     if candidates := [number for number in pruned if number not in promoted]:
         yield "take further", coldtune_command("study promote", folder.home, folder.name, candidates[-1])
-
-
-def _trials_page(target: Target, study: str, ledger: Ledger) -> str:
-    objectives = [mlflow_name(objective.metric) for objective in ledger.spec.objectives]
-    metrics = dict.fromkeys([*objectives, *_COLUMNS])
-    minimize = ledger.spec.objective.direction == "minimize"
-    return tracking.trials_page(
-        target,
-        study,
-        list(ledger.space.distributions),
-        list(metrics),
-        minimize=minimize,
-        study_id=StudyRecord.of(ledger.study).identity,
-        group_by="setting" if ledger.replicated else None,
-    )
 
 
 def resume_command(checked: Checked, *flags: str) -> str:
@@ -189,9 +169,12 @@ def _extend_command(checked: Checked, ledger: Ledger) -> str:
     if trials >= most:
         return ""
     wanted = min(trials + _MORE_TRIALS, most)
+    stops = checked.options.stop_when_settled  # the larger study would stop at once, too
     if checked.options.by_name:
-        return coldtune_command("study resume", checked.folder.home, checked.folder.name, flags=("--trials", wanted))
-    return f"{_without(checked.options.command, '--trials')} --trials {wanted}"
+        flags = ("--trials", wanted, *("--no-stop-when-settled",) * stops)
+        return coldtune_command("study resume", checked.folder.home, checked.folder.name, flags=flags)
+    command = _without_switch(checked.options.command, "--stop-when-settled")
+    return f"{_without(command, '--trials')} --trials {wanted}"
 
 
 def _replicate_command(checked: Checked, ledger: Ledger) -> str:

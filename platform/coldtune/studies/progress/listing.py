@@ -58,6 +58,7 @@ class StudySummary:
     Attributes:
         trials: How many trials the study asks in all. With replicates, how many settings.
         ended: How many of them have ended.
+        settled: Whether the study ended before its last trial, because its search had settled.
         imported: How many trials came from other studies.
         trainings: How many trainings have ended. Without replicates, that is `ended`.
         states: How many trials (with replicates: trainings) are in each of `STATES`. A failed trial that was asked
@@ -73,6 +74,7 @@ class StudySummary:
     dataset: str
     trials: int
     ended: int
+    settled: bool
     imported: int
     replicates: int
     replicated: bool
@@ -96,6 +98,7 @@ class StudySummary:
             "changed": self.changed,
             "trials": self.trials,
             "ended": self.ended,
+            "settled": self.settled,
             "imported": self.imported,
             "replicates": self.replicates,
             "trainings": self.trainings,
@@ -126,6 +129,7 @@ class StudySummary:
     def ended_text(self) -> str:
         """Return how many trials have ended, with imported trials and trainings."""
         text = f"{self.ended}" + (f" + {self.imported} imported" if self.imported else "")
+        text += ", settled" * self.settled
         return f"{text} ({self.trainings} trainings)" if self.replicated else text
 
     def states_text(self) -> str:
@@ -152,6 +156,7 @@ def summarize_reader(reader: StudyReader, folder: StudyFolder) -> StudySummary:
         dataset=str(reader.spec.base["data"]["name"]),
         trials=int(folder.start()["trials"]),
         ended=reader.finished(),
+        settled=reader.settled(),
         imported=reader.imported(),
         replicates=reader.replicates,
         replicated=reader.replicated,

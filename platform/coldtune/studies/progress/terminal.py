@@ -78,6 +78,7 @@ class View(Events):
         find_best: Finds the best setting after a trial has finished. None for a study without replicates, in which the
             view compares the values of the trials itself.
         what: The word for the trials that `total` counts.
+        begun: When the run began, by `time.monotonic`.
         running: The running trials by number.
         recent: The latest sentences, which stay below the progress bar for a while.
     """
@@ -91,12 +92,12 @@ class View(Events):
     best: Best | None = None
     find_best: Callable[[], Best | None] | None = None
     what: str = "trials"
+    begun: float = field(default_factory=time.monotonic)
     running: dict[int, _Running] = field(default_factory=dict)
     recent: list[Text] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.progress = StudyProgress(self.total, self.ended)
-        self._begun = time.monotonic()
         self._logged = 0.0
         self._lock = threading.Lock()
         self._live: Live | None = None
@@ -249,7 +250,7 @@ class View(Events):
             parts.append(f"best {self.metric.upper()} {self.best}")
         if rate := self.progress.images_per_s():
             parts.append(f"{rate:,.0f} images/s")
-        parts.append(f"elapsed {format_clock(time.monotonic() - self._begun)}")
+        parts.append(f"elapsed {format_clock(time.monotonic() - self.begun)}")
         if (left := self.progress.seconds_left()) is not None:
             parts.append(f"ETA {format_clock(left)}")
         return ", ".join(parts)

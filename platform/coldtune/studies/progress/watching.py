@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -68,6 +69,7 @@ class WatchedStudy:
             best=find_best(reader),
             find_best=partial(find_best, reader),
             what="trials" if not reader.replicated else "trainings" if reader.race is None else "trainings at most",
+            begun=self._began(),
         )
         # The trials that had ended before are counted, and are no change.
         self._ended = {trial.number for trial in reader.trials() if trial.state.is_finished()}
@@ -104,11 +106,16 @@ class WatchedStudy:
         self._first = False
         return bool(self.drivers)
 
+    def _began(self) -> float:
+        """Return when the first of the living drivers began to run the study, by this process's `time.monotonic`."""
+        ago = time.time() - min((driver.started for driver in self.drivers), default=math.inf)
+        return time.monotonic() - max(ago, 0.0)
+
     def is_done(self) -> bool:
         """Return True if all trials of the study have ended."""
         if self.reader.race is not None:  # it may end before its last training
             return self.reader.finished() >= self._trials() and not self.reader.race_goes_on()
-        return self.reader.ended() >= self._total()
+        return self.reader.ended() >= self._total() or self.reader.settled()
 
     def _follow_plan(self) -> None:
         """Read the number of replicates again, because a driver may have started with a larger number."""

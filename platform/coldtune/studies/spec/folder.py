@@ -38,6 +38,22 @@ _LONGEST_NAME = 240  # bytes, so that the store's records of users, which are na
 _TRACES = (SPEC_FILE, START_FILE, "journal.log")  # a folder with any of them is a study that was started
 
 
+class ExperimentRecord(BaseModel):
+    """The MLflow experiment of a study.
+
+    Attributes:
+        id: Its id on the server.
+        born: When it was made (`coldtune.tracking.Target`).
+        view: Whether the view of the study's trials was saved there.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    id: str
+    born: int = 0
+    view: bool = False
+
+
 class StartRecord(BaseModel):
     """How a study was last started, the content of start.json.
 
@@ -50,6 +66,7 @@ class StartRecord(BaseModel):
         fingerprint: The fingerprint of the dataset.
         command: The command line that a person types to run the study again.
         home: The home in which the study lay then.
+        experiment: The MLflow experiment with the study's runs. None if an older version wrote the file.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
@@ -58,6 +75,7 @@ class StartRecord(BaseModel):
     replicates: int = Field(default=1, ge=1)
     fingerprint: str
     command: str = ""
+    experiment: ExperimentRecord | None = None
     home: str | None = None
     password_file: str | None = None
     data_dir: str | None = None

@@ -179,6 +179,11 @@ def is_beyond_list(trial: FrozenTrial) -> bool:
     return promoted_from(trial) is not None or retry_of(trial) is not None or replicate_of(trial) is not None
 
 
+def is_requested(trial: FrozenTrial) -> bool:
+    """Return whether a trial waits because something else than the search asked for it, such as a promotion."""
+    return is_beyond_list(trial) or bool(trial.user_attrs.get("why"))
+
+
 def is_promoted(trial: FrozenTrial) -> bool:
     """Return whether a trial continues a pruned trial, and is not a second attempt to do so."""
     return promoted_from(trial) is not None and retry_of(trial) is None
@@ -269,6 +274,8 @@ class StudyRecord:
         test: The metrics of its best trial on the test split.
         identity: Random hex digits, by which the runs of this study are told from those of another study of the same
             name. "" for a study of an older version.
+        stop_when_settled: Whether the leading driver asks no more settings as soon as the search has settled.
+        settled: After how many settings the study ended because its search had settled. None if it did not.
     """
 
     spec: Mapping[str, Any] | None = None
@@ -279,6 +286,8 @@ class StudyRecord:
     replicates: tuple[int, ...] = ()
     test: TestResult | None = None
     identity: str = ""
+    stop_when_settled: bool = False
+    settled: int | None = None
 
     @classmethod
     def of(cls, study: Study) -> StudyRecord:
@@ -298,6 +307,8 @@ class StudyRecord:
             replicates=tuple(stored.get("replicates", ())),
             test=None if test is None else TestResult(**test),
             identity=stored.get("identity", ""),
+            stop_when_settled=bool(stored.get("stop_when_settled")),
+            settled=stored.get("settled"),
         )
 
 
@@ -312,6 +323,8 @@ def write_study(
     replicates: Sequence[int] | None = None,
     test: TestResult | None = None,
     identity: str | None = None,
+    stop_when_settled: bool | None = None,
+    settled: int | None = None,
 ) -> None:
     """Store the given parts of a study's record (see `StudyRecord`), and leave the others as they are."""
     # The spec is text, because a space is walked in the order in which its file lists the keys.
@@ -324,6 +337,8 @@ def write_study(
         "replicates": None if replicates is None else list(replicates),
         "test": None if test is None else asdict(test),
         "identity": identity,
+        "stop_when_settled": stop_when_settled,
+        "settled": settled,
     }
     for key, value in given.items():
         if value is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -110,6 +110,7 @@ class Ledger(StudyReader):
         super().__init__(study, spec, space, lease, store, replicates)
         self._judge, self.points = judge, points
         self._by_replicate = points is not None and spec.pruning.kind == "none"
+        self._why_settled: Callable[[], str | None] | None = None
 
     def interrupted(self) -> list[int]:
         """Return the numbers of the trials that will be asked again, before anything new."""
@@ -119,6 +120,22 @@ class Ledger(StudyReader):
         """Return the numbers of the trials that this driver has asked and not yet told."""
         return sorted(self.ownership.running)
 
+    def stop_when(self, why_settled: Callable[[], str | None]) -> None:
+        """Ask no new setting while `why_settled` returns a reason.
+
+        Settings that were asked get all their trainings. If one of them improves the best value, the reason may be
+        gone, and the search goes on.
+        """
+        self._why_settled = why_settled
+
+    def settled_early(self, trials: int) -> str | None:
+        """Return why the study has fewer than `trials` settings, because its search has settled. None if it has not."""
+        return None if self._why_settled is None or self.begun() >= trials else self._why_settled()
+
+    def _limited(self, trials: int) -> int:
+        """Return `trials`, or the number of settings that the study has if its search has settled."""
+        return trials if self.settled_early(trials) is None else self.begun()
+
     def wanted(self, trials: int) -> int:
         """Return how many more trials this driver should ask until `trials` have ended.
 
@@ -126,6 +143,7 @@ class Ledger(StudyReader):
         that another driver is about to enqueue does not count, because nobody can ask it yet. A race wants the
         trainings before its next look.
         """
+        trials = self._limited(trials)
         if not self.replicated:
             return trials - self.finished() - len(self.ownership.running) - len(self.ownership.elsewhere())
         self._refresh()
@@ -139,7 +157,11 @@ class Ledger(StudyReader):
         return new + waiting + len(self.ownership.interrupted)
 
     def is_done(self, trials: int) -> bool:
-        """Return True if `trials` settings have all their trainings, and no training is missing or running."""
+        """Return True if `trials` settings have all their trainings, and no training is missing or running.
+
+        If the search has settled, these are the settings that were asked.
+        """
+        trials = self._limited(trials)
         if not self.replicated:
             return self.finished() >= trials
         running = len(self.ownership.running) + len(self.ownership.elsewhere())
@@ -178,6 +200,7 @@ class Ledger(StudyReader):
         first `trials` settings are run, and a later setting waits in the queue until the study is extended. Numbers of
         failed trials that were asked again do not count.
         """
+        trials = None if trials is None else self._limited(trials)
         again = bool(self.ownership.interrupted)
         trial = resume_trial(self.study, self.ownership.interrupted.pop(0)) if again else self._new_trial(trials)
         if trial is None:

@@ -22,7 +22,7 @@ from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.study import SPEC_FILE, StudySpec
 from coldtune.studies.storage.backends import load_started_study
-from coldtune.studies.storage.record import StudyRecord, is_imported
+from coldtune.studies.storage.record import StudyRecord, is_imported, is_requested
 from coldtune.studies.storage.settings import Setting, Spread, comparable
 from coldtune.studies.storage.trial_cache import TrialCache
 from coldtune.studies.trials.ownership import TrialOwnership
@@ -138,6 +138,23 @@ class StudyReader:
         """Return how many trials of this study have ended: every training, without those that were asked again."""
         self._refresh()
         return self._trials.ended - self._imported - len(self._trials.retried)
+
+    def begun(self) -> int:
+        """Return how many settings of this study were asked, or wait because something else than the search asked.
+
+        With one replicate, these are trials. They are counted as `--trials` counts them.
+        """
+        self._refresh()
+        if self.replicated:
+            own = [each for each in self._trials.settings() if not each.imported]
+            return sum(each.asked or any(map(is_requested, each.trials.values())) for each in own)
+        retried = self._trials.retried
+        trials = [each for each in self._trials.all() if not is_imported(each) and each.number not in retried]
+        return sum(each.state != TrialState.WAITING or is_requested(each) for each in trials)
+
+    def settled(self) -> bool:
+        """Return True if the study ended before its last setting, because its search had settled."""
+        return StudyRecord.of(self.study).settled == self.finished()
 
     def open_replicates(self, setting: Setting) -> list[int]:
         """Return the replicates of a setting that are still to be asked. In a race, those before its next look."""

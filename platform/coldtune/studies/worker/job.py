@@ -31,6 +31,7 @@ class TrialJob(Config):
         name: The name of the trial for users, such as `2.1`. "" stands for its number.
         title: The name of its run in MLflow, with the settings that vary. "" stands for `trial 2.1`.
         objectives: The metrics that the study optimises.
+        system_metrics: Whether the use of the machine is recorded.
     """
 
     study: str
@@ -55,6 +56,7 @@ class TrialJob(Config):
     name: str = ""
     title: str = ""
     objectives: tuple[str, ...] = ()
+    system_metrics: bool = True
 
     @property
     def label(self) -> str:

@@ -45,6 +45,11 @@ class TrialTimeout:
         with self._lock:
             return self._spent + (0.0 if self._paused else time.monotonic() - self._since)
 
+    @property
+    def paused(self) -> bool:
+        """True while the clock stands still."""
+        return self._paused
+
     def pause(self) -> None:
         """Stop the clock, because the trial waits."""
         with self._lock:

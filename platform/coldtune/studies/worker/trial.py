@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,17 +79,20 @@ def _run(
     """Run the stages of a trial, and return its outcome."""
     from coldtune.metrics.values import check_same
     from coldtune.studies.worker.reporting import TrialReporter, throttled
+    from coldtune.studies.worker.system_metrics import SystemMetrics
     from coldtune.tracking import Tracker
 
     timeout = timeout or TrialTimeout(None, lambda _: None)
     started = time.time()
     name = job.title or f"trial {job.label}"
-    with Tracker(Path(job.spool), job.study, job.number, name=name, tags=job.tags) as tracker:
+    with Tracker(Path(job.spool), job.study, job.number, name=name, tags=job.tags) as tracker, ExitStack() as stack:
         reporter = TrialReporter(job, report, timeout, tracker, started)
         device = _device(job)
         chain = _chain(job, job.trial, device, partial(reporter.waits, "another trial's work"), reporter.resumes)
         check_same([job.protocol or chain.protocol, chain.protocol])
         reporter.begins(chain)
+        if job.system_metrics:
+            stack.enter_context(SystemMetrics(tracker, device == "cuda", lambda: timeout.paused))
         sampled = throttled(1.0, reporter.sampled)
         outcome = chain.run(
             _trainer(job, device, reporter.check_in),

@@ -75,7 +75,7 @@ class StudyContent:
         """True if all trials of the study have ended."""
         reader = self.reader
         running = reader.states().get(TrialState.RUNNING) or reader.race_goes_on()
-        return reader.finished() >= self.planned and not running
+        return (reader.finished() >= self.planned or reader.settled()) and not running
 
     @property
     def what(self) -> str:

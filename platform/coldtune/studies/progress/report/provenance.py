@@ -98,7 +98,9 @@ def list_commands(content: StudyContent) -> Iterator[Fact]:
         row = "N of the trial" if not reader.replicated else "N of the setting, or N.1, N.2 of its further trainings"
         yield Fact("repeat a row", f"The same command with the number {row} behind the slash.")
     yield Fact("this page", coldtune_command("report", home, name), command=True)
-    if not content.complete:
+    if reader.lease.others():
+        yield Fact("watch it run", coldtune_command("watch", home, name), command=True)
+    elif not content.complete:
         yield Fact("resume", coldtune_command("study resume", home, name), command=True)
     elif content.ranked and not reader.replicated and len(content.spec.objectives) == 1:
         flag = "--confirm" if reader.space.size is None else "--replicates"

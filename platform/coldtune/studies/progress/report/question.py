@@ -49,4 +49,6 @@ def keys_table(content: StudyContent) -> Table | None:
     base = dict(leaves(space.with_defaults(content.spec.base)))
     rows = [(*row, write(base[row[0]]) if row[0] in base else "") for row in describe_space(space)]
     heads = (*SPACE_HEADS, "base")
-    return Table("The keys that vary", heads, (False,) * len(heads), tuple(map(TableRow, rows)))
+    shown = [place for place in range(len(heads)) if any(row[place] for row in rows)]  # most studies have no conditions
+    cells = [TableRow(tuple(row[place] for place in shown)) for row in rows]
+    return Table("The keys that vary", tuple(heads[place] for place in shown), (False,) * len(shown), tuple(cells))

@@ -27,7 +27,9 @@ def results_table(content: StudyContent) -> Table:
     noted = sum(bool(row.note) for row in grid.rows)  # their notes end the lines below the table
     more = max(noted - _MOST_NOTES, 0)
     foot = (*grid.foot[: len(grid.foot) - more], *([f"{more:,} more notes are in the JSON form."] if more else []))
-    return Table(f"{len(rows):,} {content.what}s, {order}", heads, tuple(grid.numeric), rows, foot)
+    return Table(
+        f"{len(rows):,} {content.what}{'s' * (len(rows) != 1)}, {order}", heads, tuple(grid.numeric), rows, foot
+    )
 
 
 def paper_table(content: StudyContent) -> Table | None:
