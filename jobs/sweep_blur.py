@@ -5,7 +5,7 @@
     uv run jobs/sweep_blur.py --dataset mnist --data-dir DATA --trials 40 --gpus-per-trial 0.5
     ray job submit --working-dir . -- python jobs/sweep_blur.py  # the same on a cluster
 
-The best setting of a search may be best by luck. So the best three settings and the base are then trained 5 times each
+The best setting of a search may be best by luck. So the best three settings and the base are then trained 4 times each
 with new seeds, and judged on test. `--confirm 0` leaves that out.
 
 The same command resumes the study, and a larger --trials extends it. The search space is search_spaces/blur.yaml, or
@@ -23,4 +23,4 @@ from coldtune.cli.job import main  # noqa: E402
 
 if __name__ == "__main__":
     spaces = ROOT / "search_spaces"
-    main("sweep_blur", spaces / "blur.yaml", __doc__, generate=spaces / "blur-generation.yaml", confirm=5)
+    main("sweep_blur", spaces / "blur.yaml", __doc__, generate=spaces / "blur-generation.yaml", confirm=4)

@@ -26,7 +26,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(("flags", "confirm"), [([], 5), (["--confirm", "0"], 0), (["--confirm", "7"], 7)])
+@pytest.mark.parametrize(("flags", "confirm"), [([], 4), (["--confirm", "0"], 0), (["--confirm", "7"], 7)])
 def test_sweep_blur_confirms_unless_the_command_says_otherwise(
     root: Path, started: list[int], monkeypatch: pytest.MonkeyPatch, flags: list[str], confirm: int
 ) -> None:
