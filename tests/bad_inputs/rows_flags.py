@@ -26,11 +26,11 @@ ROWS: list[Row] = [
           "base: digits-quick\nvary: {sampler.num_steps: {choices: [null, 2]}}\nsearch: {algorithm: grid}\n",
           ["--stop-when-settled", "grid"], "--stop-when-settled"),
     space("settled-two-objectives",
-          "base: digits-quick\nvary: {sampler.num_steps: {low: 2, high: 9}}\n"
+          "base: digits-quick\nvary: {degradation.steps: {low: 10, high: 40}}\n"
           "objective: [{metric: fid}, {metric: nfe}]\n",
           ["--stop-when-settled", "single objective", "fid, nfe"], "--stop-when-settled", "--trials=40"),
     space("settled-nfe",
-          "base: digits-quick\nvary: {sampler.num_steps: {low: 2, high: 9}}\nobjective: {metric: nfe}\n",
+          "base: digits-quick\nvary: {degradation.steps: {low: 10, high: 40}}\nobjective: {metric: nfe}\n",
           ["--stop-when-settled", "objective.metric = 'nfe'", "noise"], "--stop-when-settled", "--trials=40"),
     job("settled-paper-table", "--table 1 --stop-when-settled", ["--stop-when-settled", "table"],
         program="paper_table"),

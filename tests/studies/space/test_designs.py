@@ -245,10 +245,19 @@ EXPECTED = {
         "restorer_index=t-1 off_by_one=false returns=x0", "restorer_index=t-1 off_by_one=false returns=estimate",
         "restorer_index=t-1 off_by_one=true returns=x0", "restorer_index=t-1 off_by_one=true returns=estimate",
     },
+    "average-length": {
+        "base", "ema_std=0.02", "ema_std=0.03", "ema_std=0.05", "ema_std=0.075", "ema_std=0.1", "ema_std=0.15",
+        "ema_std=0.2", "ema_std=0.25",
+    },
+    "guidance": {"base", "guidance=1.25", "guidance=1.5", "guidance=2", "guidance=3"},
+    "sampler-schedule": {
+        "base (num_steps=null)",
+        *(f"num_steps={n} sampler_schedule={name}" for n in (10, 5, 3) for name in ("uniform", "cosine", "rho")),
+    },
 }  # fmt: skip
 TRAININGS = {
     "algorithm": 1, "sigma-schedule": 7, "beta-step": 5, "noise-scale": 1, "steps": 3, "loss": 2, "ema": 6,
-    "off-by-ones": 2,
+    "off-by-ones": 2, "average-length": 1, "guidance": 1, "sampler-schedule": 1,
 }  # fmt: skip
 
 

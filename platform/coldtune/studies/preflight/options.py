@@ -176,7 +176,7 @@ class RunOptions:
         0,
         "--confirm",
         "after a search, train its winner, the next 2 settings and the base K times with new seeds, and judge them on "
-        "the test split (0: only measure the best setting on test; default: 0, unless the job says otherwise)",
+        "the test split (default 0, unless the job says otherwise; 0: only measure the best setting on test)",
         "K",
         int,
         kept=True,

@@ -84,7 +84,7 @@ class SettingsJudge:
         base = base_point(self._space)
         return JudgeableSettings(
             names,
-            tuple(_alike([self._judgeable(each, names[each.number], replicates) for each in part])),
+            tuple(_alike([self.judgeable(each, names[each.number], replicates) for each in part])),
             (*names.values(), *self._not_asked(part)),
             next((names[setting.number] for setting in part if dict(setting.point) == base), None),
         )
@@ -105,14 +105,14 @@ class SettingsJudge:
             for metric in list(parts):
                 judge = SettingsJudge(self._spec, self._space, self._local_folder, metric, load)
                 try:
-                    (judgeable,) = _alike([judge._judgeable(setting, "", replicates)])
+                    (judgeable,) = _alike([judge.judgeable(setting, "", replicates)])
                 except (KeyError, OSError, ValueError):
                     del parts[metric]
                 else:
                     parts[metric].append(SettingVariance.of(judgeable))
         return {metric: combine_variances(found) for metric, found in parts.items() if any(p.images for p in found)}
 
-    def _judgeable(self, setting: Setting, name: str, replicates: int) -> Judgeable:
+    def judgeable(self, setting: Setting, name: str, replicates: int) -> Judgeable:
         missing = ""
         for state, word in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed")):
             if ended := setting.in_state(state):
