@@ -56,8 +56,8 @@ OTHERS: dict[str, Any] = {
     "degradation.padding": "reflect", "degradation.kernel_size": 9, "degradation.sigma.schedule": "linear",
     "restorer.size": "tiny", "restorer.index": "t-1", "training.loss": "l2", "training.clip_norm": 2.0,
     "training.ema_decay": 0.9, "training.dtype": "bfloat16",
-    "training.ema_stds": [0.05, 0.1], "training.snapshot_every": 100, "training.compile": "auto", "sampler.algorithm": "naive",
-    "sampler.num_steps": 2, "sampler.schedule": [4, 2],
+    "training.ema_stds": [0.05, 0.1], "training.snapshot_every": 100, "training.compile": "auto",
+    "sampler.algorithm": "naive", "sampler.num_steps": 2, "sampler.schedule": [4, 2],
     "sampler.returns": "estimate", "prior.kind": "normal", "protocol.extractor": "mnist", "protocol.split": "test",
     "protocol.num_images": 100, "protocol.reference": "train", "rungs.steps": [2], "rungs.metric": "mind",
 }  # fmt: skip
@@ -65,7 +65,8 @@ OTHERS: dict[str, Any] = {
 # keys that allow only one value here, and keys that need another key too.
 UNCHANGED = {
     "data.name", "data.image_size", "data.resize", "data.path", "degradation.kind", "sampler.draw", "sampler.eta",
-    "sampler.rho", "sampler.at_step", "sampler.ema_std", "sampler.guidance", "sampler.guidance_step", "rungs.num_images",
+    "sampler.rho", "sampler.at_step", "sampler.ema_std", "sampler.guidance", "sampler.guidance_step",
+    "rungs.num_images",
 }  # fmt: skip
 
 

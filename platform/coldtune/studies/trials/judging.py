@@ -113,6 +113,7 @@ class SettingsJudge:
         return {metric: combine_variances(found) for metric, found in parts.items() if any(p.images for p in found)}
 
     def judgeable(self, setting: Setting, name: str, replicates: int) -> Judgeable:
+        """Return what the verdicts need of a setting: the judgement of each training, or why it has no mean."""
         missing = ""
         for state, word in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed")):
             if ended := setting.in_state(state):
