@@ -161,6 +161,22 @@ def test_chain_run_records_no_training_for_a_kept_step(dataset: Dataset, trained
     assert trainer.ends == [(6, None)]
 
 
+def test_chain_judge_draws_samples_with_the_weights_of_the_sampler(trained, dataset: Dataset) -> None:
+    """The images under the next protocol seed are those of a trial with that seed, found or not found before."""
+    trial = config(KEPT, at_step=4, guidance=2, guidance_step=2)
+    seeds = {
+        number: trial.model_copy(update={"protocol": trial.protocol.model_copy(update={"seed": number})})
+        for number in (0, 1)
+    }
+    twice = seeds[0].model_copy(update={"protocol": seeds[0].protocol.model_copy(update={"draws": 2})})
+    images(seeds[0], dataset, trained[0])  # with only the first of the two samplings in the store
+    chain = Chain(twice, dataset, trained[0])
+    outcome = chain.judge_draws(chain.run(found_only, lambda *_: None))
+    alone = Chain(seeds[1], dataset, trained[0])
+    key = alone.measure_key(alone.sample_key(alone.config.sampler))
+    assert [record.key for record in outcome.stages if record.stage == "measure_seed_1"] == [key]
+
+
 def test_chain_progress_of_guided_sampling_ends_at_1(dataset: Dataset, trained) -> None:
     chain, shares = Chain(config(KEPT, guidance=2, guidance_step=4), dataset, trained[0]), []
     checkpoint = chain.train(found_only, lambda *_: None)

@@ -41,7 +41,7 @@ from coldtune.stages.weights import Weights
 from coldtune.store.cache import StoreCache
 from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.store import Entry, Store
-from coldtune.training import read_history
+from coldtune.training import load_restorer, read_history
 from coldtune.training.device import arithmetic
 from coldtune.training.loop import Report, TrainingTask, TrainResult
 from coldtune.training.step import StaticRestorer
@@ -241,19 +241,25 @@ class Chain:
             progress: As in `run`.
         """
         config, judged = self.config, {}
-        for seed in config.protocol.further_seeds:
-            protocol = config.protocol.without_further_draws().model_copy(update={"seed": seed})
-            part = self._part(config.model_copy(update={"protocol": protocol, "rungs": RungConfig()}))
+        for seed, part in self._drawn_parts().items():
             entry = part.sample(SAMPLED, config.sampler, outcome.checkpoint, partial(progress, "sample"))
             judged[seed] = Judgement.load(part.measure(SAMPLED, entry))
             self.records += [replace(record, stage=f"{record.stage}_seed_{seed}") for record in part.records]
         return replace(outcome, stages=tuple(self.records), draws=judged)
 
+    def _drawn_parts(self) -> dict[int, Chain]:
+        """Return the chain of the judgement under each further protocol seed."""
+        config, parts = self.config, {}
+        for seed in config.protocol.further_seeds:
+            protocol = config.protocol.without_further_draws().model_copy(update={"seed": seed})
+            parts[seed] = self._part(config.model_copy(update={"protocol": protocol, "rungs": RungConfig()}))
+        return parts
+
     def _part(self, config: TrialConfig) -> Chain:
         """Return the chain of another judgement of this trial's training, in the same way."""
         part = Chain(config, self.dataset, self.store, self.device, self.source, self._found, self._workers)
         part._choose(self.way)
-        part._trained = self.train_key()
+        part._trained, part._earlier = self.train_key(), self._earlier
         return part
 
     def _follow(self, part: Chain) -> None:
@@ -319,10 +325,14 @@ class Chain:
         The training keeps them. They are trained again if they are gone, or if the training had ended before it was
         told to keep them.
         """
-        if self.store.find("sample", self.sample_key(self.config.sampler)) is not None:
+        end, sampler = self.config.training.steps, self.config.sampler
+        earlier = Weights.of(self.config.training, sampler).steps
+        if earlier == (end,) or all(
+            self.store.find("sample", part.sample_key(sampler)) is not None
+            for part in (self, *self._drawn_parts().values())
+        ):
             return
-        end = self.config.training.steps
-        for step in Weights.of(self.config.training, self.config.sampler).steps:
+        for step in earlier:
             if step < end:
                 self._earlier[step] = self._train_to(step, train, report)
 
@@ -575,9 +585,15 @@ class Chain:
         def prepare(network: nn.Module) -> Restore:
             return network if self.way == EAGER else StaticRestorer(network, self.way, config.training.dtype)
 
+        load = partial(
+            load_restorer,
+            restorer=config.restorer,
+            image_shape=self.dataset.image_shape,
+            steps=self.degradation.steps,
+            device=self.device,
+        )
         checkpoints = {**self._earlier, config.training.steps: checkpoint}
-        of_network = (config.restorer, self.dataset.image_shape, self.degradation.steps, self.device)
-        return Weights.of(config.training, sampler).load(checkpoints, *of_network, prepare=prepare)
+        return Weights.of(config.training, sampler).restorer(checkpoints, load, prepare)
 
 
 def _check_source(config: TrialConfig, source: Dataset | None) -> Dataset | None:

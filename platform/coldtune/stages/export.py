@@ -5,6 +5,7 @@ from __future__ import annotations
 import pprint
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from coldtune.stages.keys import PLAIN
 from coldtune.stages.trial import RungConfig, TrialConfig
 from coldtune.stages.weights import Weights
 from coldtune.store.store import Entry, Store
+from coldtune.training import load_restorer
 
 CARD, CONFIG, PRIOR = "README.md", "config.yaml", "prior.safetensors"
 _MADE = ("commit", "coldtune", "python", "torch", "device", "threads", "workers")
@@ -53,7 +55,8 @@ def export(run: FinishedTrial, store: Store, folder: Path) -> str:
     prior = build_prior(config.prior or PLAIN, d)
     state = prior.fit(run.dataset.split("train").images, seed=config.protocol.seed) if prior.learns else {}
     weights, checkpoints = Weights.of(config.training, config.sampler), find_checkpoints(run, store, entry)
-    network = weights.network(checkpoints, config.restorer, shape, d.steps)
+    load = partial(load_restorer, restorer=config.restorer, image_shape=shape, steps=d.steps)
+    network = weights.network(checkpoints, load)
     assert isinstance(network, Restorer)
     judgement, missing = _find_values(run, store, entry)
     new = not folder.exists()

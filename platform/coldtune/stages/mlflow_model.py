@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def write_model(
     if weights.ema_std is None:
         shutil.copyfile(checkpoints[weights.step] / EMA, data / EMA)
     else:
-        network = weights.network(checkpoints, config.restorer, image_shape, steps)
+        load = partial(load_restorer, restorer=config.restorer, image_shape=image_shape, steps=steps)
+        network = weights.network(checkpoints, load)
         (data / EMA).write_bytes(save({name: value.contiguous() for name, value in network.state_dict().items()}))
     about = {"restorer": plain(config.restorer), "image_shape": list(image_shape), "steps": steps}
     (data / _ABOUT).write_text(json.dumps(about), encoding="utf-8")

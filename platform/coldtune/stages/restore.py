@@ -15,7 +15,7 @@ from coldtune.data.progress import show
 from coldtune.diffusion import build_degradation, draws, nfe, sample
 from coldtune.diffusion.degradations import Degradation
 from coldtune.diffusion.priors import Start, build_prior
-from coldtune.diffusion.samplers import SamplerConfig
+from coldtune.diffusion.samplers import SamplerConfig, StepCallback
 from coldtune.memory import Batches
 from coldtune.stages.chain import BASELINES, DRAWS
 from coldtune.stages.evaluate import FinishedTrial
@@ -23,6 +23,7 @@ from coldtune.stages.finished_restorer import find_checkpoints, find_restorer
 from coldtune.stages.keys import PLAIN
 from coldtune.stages.weights import Weights
 from coldtune.store.store import Store
+from coldtune.training import load_restorer
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,24 +81,29 @@ class Restoration:
         config, steps = self.run.config, self.d.steps
         seed = config.protocol.seed if seed is None else seed
         samplers = {"direct": BASELINES["direct"], **({"sampled": self.sampler} if self.sampler else {})}
-        of_network = (self.checkpoints, config.restorer, self.run.dataset.image_shape, steps, self.device)
-        restorers = {name: Weights.of(config.training, each).load(*of_network) for name, each in samplers.items()}
+        load = partial(
+            load_restorer,
+            restorer=config.restorer,
+            image_shape=self.run.dataset.image_shape,
+            steps=steps,
+            device=self.device,
+        )
+        restorers = {
+            name: Weights.of(config.training, each).restorer(self.checkpoints, load) for name, each in samplers.items()
+        }
         work = sum(nfe(sampler, steps) for sampler in samplers.values()) * len(pictures)
         with show(progress) as bars:
             advance = bars.start("restore", work, "NFE")
 
-            def advance_by(evaluations: int, _: object) -> None:
-                advance(evaluations)
+            def count(sampler: SamplerConfig, images: int) -> StepCallback:
+                return lambda _: advance(images * sampler.evaluations_per_step)
 
             def restore(chunk: Tensor) -> list[Tensor]:
                 seeds = draws.derive(seed, DRAWS, chunk).to(self.device)
                 x, draw = self._start(pictures[chunk], seeds)
                 out = [to_uint8(x).cpu()]
                 for name, sampler in samplers.items():
-                    rule, on_step = (
-                        sampler.without_weights(),
-                        partial(advance_by, sampler.evaluations_per_step * len(x)),
-                    )
+                    rule, on_step = sampler.without_weights(), count(sampler, len(x))
                     images = sample(restorers[name], self.d, x, rule, draw, on_step, seeds)
                     out.append(to_uint8(images).cpu())
                 return out

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.diffusion.samplers import Restore, SamplerConfig, guide
 from coldtune.training.config import TrainingConfig
 from coldtune.training.power_averages import read_average, rebuild
-from coldtune.training.state import load_restorer
+
+Load = Callable[[Path], nn.Module]
 
 MOST_SNAPSHOTS = 200
 """The largest number of snapshots of a training. Each is a whole checkpoint on the disk."""
@@ -64,24 +63,14 @@ class Weights:
         averaged = {"average": [self.ema_std, list(self.snapshots)]} if self.ema_std is not None else {}
         return averaged | ({"guide": [self.guidance, self.guide_step]} if self.guide_step else {})
 
-    def network(
-        self,
-        checkpoints: Mapping[int, Path],
-        restorer: RestorerConfig,
-        image_shape: tuple[int, int, int],
-        steps: int,
-        device: torch.device | str = "cpu",
-    ) -> nn.Module:
-        """Load the network that is guided, in eval mode.
+    def network(self, checkpoints: Mapping[int, Path], load: Load) -> nn.Module:
+        """Return the network that is guided.
 
         Args:
             checkpoints: The folder of each of `steps`.
-            restorer: The size of the network.
-            image_shape: (C, H, W).
-            steps: T, as in `build_restorer`.
-            device: The device of the network.
+            load: Loads the network of a checkpoint (`coldtune.training.load_restorer`).
         """
-        network = load_restorer(checkpoints[self.step], restorer, image_shape, steps, device=device)
+        network = load(checkpoints[self.step])
         if self.ema_std is not None:
             average = read_average(rebuild(self.stds, self.snapshots, self.ema_std), checkpoints)
             # The average has every parameter. Buffers are not trained, and stay as they were loaded.
@@ -90,25 +79,22 @@ class Weights:
             assert not {name for name, _ in network.named_parameters()} & set(missing.missing_keys)
         return network
 
-    def load(
+    def restorer(
         self,
         checkpoints: Mapping[int, Path],
-        restorer: RestorerConfig,
-        image_shape: tuple[int, int, int],
-        steps: int,
-        device: torch.device | str = "cpu",
+        load: Load,
         prepare: Callable[[nn.Module], Restore] = lambda network: network,
     ) -> Restore:
-        """Load the restorer of the sampler. The arguments are those of `network`.
+        """Return the restorer of the sampler.
 
         Args:
+            checkpoints, load: As in `network`.
             prepare: Makes a restorer of each network, for example one with a fixed shape of batches.
         """
-        own = prepare(self.network(checkpoints, restorer, image_shape, steps, device))
+        own = prepare(self.network(checkpoints, load))
         if self.guidance is None or self.guide_step is None:
             return own
-        weak = load_restorer(checkpoints[self.guide_step], restorer, image_shape, steps, device=device)
-        return guide(own, prepare(weak), self.guidance)
+        return guide(own, prepare(load(checkpoints[self.guide_step])), self.guidance)
 
 
 def check_weights(training: TrainingConfig, sampler: SamplerConfig, rungs: tuple[int, ...] = ()) -> None:
