@@ -12,7 +12,8 @@ from rich.text import Text
 
 from coldtune.cli.common import Commands, add_store_flag, check_threads, find_home
 from coldtune.cli.finished_run import choose_device
-from coldtune.places import check_output, write_output
+from coldtune.cli.outputs import STDOUT
+from coldtune.places import STREAMS, check_output, write_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from coldtune.stages.evaluate import Evaluation, FinishedTrial
     from coldtune.studies.trials.lookup import Home
 
-_STDOUT = ("-", "/dev/stdout")
+_STDOUT = (STDOUT, STREAMS[0])
 _SMALLEST_PX, _LARGEST_PX = 8, 256  # as in `data.image_size`
 _FLAGS_OF_RUNS = {"runs": "RUN", "tracking_uri": "--tracking-uri", "against": "--against", "baseline": "--baseline"}
 _FLAGS_OF_IMAGES = {"reference": "--reference", "image_size": "--image-size", "resize": "--resize"}

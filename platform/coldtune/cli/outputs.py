@@ -9,7 +9,7 @@ from coldtune.environment import expand_path
 from coldtune.files import write_file
 from coldtune.places import STREAMS, check_folder, check_output
 
-_STDOUT = "-"  # as other commands spell it
+STDOUT = "-"  # as other commands spell it
 
 
 def add_overwrite_flag(parser: argparse.ArgumentParser, what: str = "the output file") -> None:
@@ -27,7 +27,7 @@ def new_file(path: Path, name: str, overwrite: bool) -> Path:
     Raises:
         ValueError: If the file exists already, or cannot be written.
     """
-    place = Path(STREAMS[0]) if str(path) == _STDOUT else expand_path(path, name)
+    place = Path(STREAMS[0]) if str(path) == STDOUT else expand_path(path, name)
     check_output(place, name)
     if place.exists() and not overwrite and str(place) not in STREAMS:
         raise ValueError(f"{name} {path}: exists already. Name another file, or replace it with --overwrite.")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
-from coldtune.cli.outputs import add_overwrite_flag, new_file, write_bytes
+from coldtune.cli.outputs import STDOUT, add_overwrite_flag, new_file, write_bytes
 from coldtune.places import STREAMS
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _format(options: argparse.Namespace) -> str:
     """Return the format of the report. Raise ValueError if neither the flag nor the file's ending says it."""
     if options.format is not None:
         return str(options.format)
-    if options.output is None or str(options.output) in ("-", *STREAMS):
+    if options.output is None or str(options.output) in (STDOUT, *STREAMS):
         return FORMATS[0]
     ending = options.output.suffix.lower().removeprefix(".")
     kind: str = {"htm": "html", "markdown": "md"}.get(ending, ending)

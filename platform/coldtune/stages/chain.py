@@ -15,12 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from coldtune.config import plain
-from coldtune.data import Dataset, to_uint8
-from coldtune.diffusion import build_degradation, draws, nfe, sample, source_of
-from coldtune.diffusion.degradations import Degradation
+from coldtune.data import Dataset
+from coldtune.diffusion import build_degradation, draws, nfe, source_of
+from coldtune.diffusion.degradations import Degradation, Draw
 from coldtune.diffusion.priors import Prior, State, build_prior
 from coldtune.diffusion.samplers import Restore, SamplerConfig
-from coldtune.memory import Batches
 from coldtune.metrics import (
     DISTANCES,
     Judgement,
@@ -36,6 +35,7 @@ from coldtune.stages.compute import Compute, cache_key
 from coldtune.stages.keys import DEGRADED, PLAIN, completion_key, measure_key, prior_key, sample_key, train_key
 from coldtune.stages.reuse import StageRecord
 from coldtune.stages.rungs import trials_at_rungs
+from coldtune.stages.sampled_images import degraded_images, sampled_images
 from coldtune.stages.trial import RungConfig, TrialConfig
 from coldtune.stages.weights import Weights
 from coldtune.store.cache import StoreCache
@@ -56,7 +56,6 @@ DRAWS = 1  # the random stream of the protocol's draws: one draw per image index
 # all trials of a training share them, whatever weights their own samplers take.
 BASELINES = {"direct": SamplerConfig(algorithm="direct"), "naive": SamplerConfig(algorithm="naive")}
 SAMPLED = "sampled"
-STRIP_IMAGES, STRIP_STEPS = 8, 10
 
 
 @dataclass(frozen=True)
@@ -536,43 +535,20 @@ class Chain:
         self, sampler: SamplerConfig | None, checkpoint: Path, progress: Callable[[float], None], batch_size: int = 256
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Return uint8 images (N, C, H, W), and by s the iterates x_s of the first few (empty without a sampler)."""
-        config, degradation, indices = self.config, self.degradation, self.protocol.image_indices()
-        steps = degradation.steps
+        indices, state = self.protocol.image_indices(), self._prior_state()
         restorer = self._restorer(sampler, checkpoint) if sampler is not None else None
-        state = self._prior_state()
-        total = len(indices) * (nfe(sampler, steps) if sampler else 1)
-        finished = 0
-        strip: dict[int, Tensor] = {}
 
-        def make(chunk: Tensor) -> Tensor:
-            nonlocal finished
-            # A batch that does not fit into memory is begun again in halves, so its evaluations count only at its end.
-            done, first = finished, finished == 0
-            seeds = draws.derive(config.protocol.seed, DRAWS, chunk).to(self.device)
+        def start(chunk: Tensor) -> tuple[Tensor, Tensor, Draw | None]:
+            seeds = draws.derive(self.config.protocol.seed, DRAWS, chunk).to(self.device)
             originals = self._split_images()[chunk].to(self.device) if self.prior.takes_images else None
-            x, draw = self.prior.start(seeds, state, originals)
-            if restorer is None or sampler is None:
-                return to_uint8(x).cpu()
-
-            def on_step(step: Mapping[str, Any]) -> None:
-                nonlocal done
-                done += len(chunk) * sampler.evaluations_per_step
-                progress(done / total)
-                if first:
-                    strip[int(step["s"])] = to_uint8(step["x_s"][:STRIP_IMAGES]).cpu()
-
-            rule = sampler.without_weights()
-            out = sample(restorer, degradation, x, sampler=rule, draw=draw, callback=on_step, seeds=seeds)
-            if first:
-                strip[0] = to_uint8(out[:STRIP_IMAGES]).cpu()
-            finished = done
-            return to_uint8(out).cpu()
+            return seeds, *self.prior.start(seeds, state, originals)
 
         # The eager way always samples in float32.
-        dtype = "float32" if self.way == EAGER else config.training.dtype
+        dtype = "float32" if self.way == EAGER else self.config.training.dtype
         with arithmetic(dtype, self.device):
-            parts = Batches(batch_size, "sampling").run(indices, make)
-        return torch.cat(parts), _spread(strip)
+            if sampler is None or restorer is None:
+                return degraded_images(indices, start, batch_size), {}
+            return sampled_images(indices, start, restorer, self.degradation, sampler, progress, batch_size)
 
     def _restorer(self, sampler: SamplerConfig, checkpoint: Path) -> Restore:
         """Return the restorer with the weights of a sampler, computed in this trial's way.
@@ -617,11 +593,3 @@ def _replay_after(step: int, replay: Report) -> Report:
 def _set_progress(progress: Callable[[str, float], None], number: int, of: int) -> Callable[[float], None]:
     """Return a function that reports the progress of the set `number` as a share of all `of` sets."""
     return lambda share: progress("sample", (number + share) / of)
-
-
-def _spread(strip: dict[int, Tensor]) -> dict[int, Tensor]:
-    """Return at most STRIP_STEPS of the iterates, evenly spread, with the first and the last among them."""
-    steps = sorted(strip, reverse=True)
-    if len(steps) > STRIP_STEPS:
-        steps = [steps[round(i * (len(steps) - 1) / (STRIP_STEPS - 1))] for i in range(STRIP_STEPS)]
-    return {s: strip[s] for s in steps}
