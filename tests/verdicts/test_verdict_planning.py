@@ -180,6 +180,12 @@ def test_split_variance_in_parts_equals_the_whole(setting):
     assert combine_variances([SettingVariance.of(each) for each in given]) == split_variance(given)
 
 
+def test_split_variance_counts_a_network_of_several_samplers_once(setting):
+    given = [setting("tacos", [1.0, 2.0], networks="x"), setting("naive", [3.0, 5.0], networks="x")]
+    assert split_variance(given).trainings == 2
+    assert split_variance([*given, setting("longer", [1.0, 1.5, 2.0])]).trainings == 5
+
+
 def test_describe_others_names_the_sources_of_all_metrics():
     ssim, psnr = Split(0.04, 0.01, 0.0025, 9, 3, 2), Split(None, 4.0, 1.0, 9, 0, 2)
     assert describe_others({"ssim": ssim, "psnr": psnr}) == (

@@ -25,7 +25,7 @@ class Split:
         images: The variance over images. It contains the draws, unless `draws` is known.
         draws: The variance over the draws of degradation, sampling and judging. None unless networks were judged
             under at least two protocol seeds.
-        trainings: The number of trainings behind it.
+        trainings: The number of trained networks behind it. Settings that differ in the sampler only share them.
         settings: The number of settings with two or more trainings. Their variances are averaged.
         seeds: The number of protocol seeds behind `draws`. All networks share the draws of a seed, so more networks
             make `draws` hardly more certain.
@@ -57,11 +57,13 @@ class SettingVariance:
             fewer than two trainings.
         images: The variance over images of each training.
         values: The value of each training under every protocol seed.
+        networks: What names the trained network of each training.
     """
 
     training: float | None
     images: tuple[float, ...]
     values: tuple[tuple[float, ...], ...]
+    networks: tuple[str, ...]
 
     @classmethod
     def of(cls, setting: Setting) -> SettingVariance:
@@ -70,7 +72,8 @@ class SettingVariance:
         several = len(panel.values) > 1
         training = float(panel.values.var(ddof=1)) - own_image_variance(panel.covariance) if several else None
         values = tuple((each.value, *each.again) for each in setting.trainings)
-        return cls(training, tuple(map(float, np.diag(panel.covariance))), values)
+        networks = tuple(each.network for each in setting.trainings)
+        return cls(training, tuple(map(float, np.diag(panel.covariance))), values, networks)
 
 
 def split_variance(settings: Iterable[Setting]) -> Split:
@@ -108,7 +111,7 @@ def combine_variances(found: Iterable[SettingVariance]) -> Split:
         training=max(float(np.mean(between)), 0.0) if between else None,
         images=max(float(np.mean(images)) - (draws or 0.0), 0.0),
         draws=draws,
-        trainings=len(images),
+        trainings=len({network for part in parts for network in part.networks}),
         settings=len(between),
         seeds=seeds,
     )
