@@ -42,7 +42,19 @@ def corner(x: Array) -> float:
     return float(np.abs(x - 0.9).sum())
 
 
-FUNCTIONS: dict[str, Callable[[Array], float]] = {each.__name__: each for each in (bowl, hole, corner)}
+def valley(x: Array) -> float:
+    """Return Rosenbrock's function on -1.5..1.5, divided by 500: a curved valley, whose floor falls slowly."""
+    z = 3 * x - 1.5
+    return float((100 * (z[1:] - z[:-1] ** 2) ** 2 + (1 - z[:-1]) ** 2).sum() / 500)
+
+
+def waves(x: Array) -> float:
+    """Return Rastrigin's function on -1..1 around `CENTRE`, divided by 40: a bowl with many local minima."""
+    z = 2 * (x - CENTRE)
+    return float((z**2 + 10 * (1 - np.cos(2 * np.pi * z))).sum() / 40)
+
+
+FUNCTIONS: dict[str, Callable[[Array], float]] = {each.__name__: each for each in (bowl, hole, corner, valley, waves)}
 
 
 def search(function: Callable[[Array], float], sampler: str, noise: float, seed: int) -> tuple[Array, Array]:
@@ -71,17 +83,19 @@ def first_stop(seen: Array, noise: float) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=20, help="searches of each row (default 20)")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="seed of the first search (default 0)")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore")
     began = time.time()
-    print(f"commit {git_commit()}, {options.studies} searches a row, seeds 0 to {options.studies - 1}\n")
+    seeds = range(options.first_seed, options.first_seed + options.studies)
+    print(f"commit {git_commit()}, {options.studies} searches a row, seeds {seeds[0]} to {seeds[-1]}\n")
     print("| function | search | noise | stopped at (median) | never | lost (mean) | lost > 1 | lost > 2 | lost > 5 |")
     print("|:--|:--|--:|--:|--:|--:|--:|--:|--:|", flush=True)
     for name, function in FUNCTIONS.items():
         for sampler in ("tpe", "random"):
             for noise in (0.02, 0.1):
-                made = [search(function, sampler, noise, seed) for seed in range(options.studies)]
+                made = [search(function, sampler, noise, seed) for seed in seeds]
                 stops = np.array([first_stop(seen, noise) for seen, _ in made])
                 lost = [
                     (true[seen[:stop].argmin()] - true[seen.argmin()]) / noise

@@ -221,7 +221,8 @@ class _Judging:
         if self.race is None and (advice := next(filter(None, map(self._advise, shown)), "")):
             sentences.append(advice)
         more = len(ranked) - len(shown)
-        return [*sentences, *([f"{more} more comparisons with the base are not shown."] if more else [])]
+        hidden = f"{more} more comparison{'s' * (more > 1)} with the base {'are' if more > 1 else 'is'} not shown."
+        return [*sentences, *([hidden] if more else [])]
 
     def sentence(self, verdict: Verdict) -> str:
         """Return the sentence of a comparison. Before a race has decided it, the sentence has no verdict."""
