@@ -31,7 +31,7 @@ def describe_settled(facts: StudyFacts) -> str:
     name, (sd, source), gain = label(facts.objectives[0].metric), noise, late_gain(losses)
     gained = f"improved the best {name} by {gain:.2g}" if gain > 0 else f"did not improve the best {name}"
     return (
-        f"The last {count_late(len(losses))} of {len(losses)} settings {gained}. By their five best they gained "
-        f"{gain_of_best_five(losses):.2g}, and in a random order they would gain {expected_gain(losses):.2g}. "
-        f"The noise of a setting (sd {source}) is {sd:.2g}."
+        f"The last {count_late(len(losses))} of {len(losses)} settings {gained}. Their five best are better than the "
+        f"five best before by {gain_of_best_five(losses):.2g}, on average. A random half of all settings would gain "
+        f"{expected_gain(losses):.2g}. The noise of a setting (sd {source}) is {sd:.2g}."
     )
