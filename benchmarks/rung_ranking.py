@@ -63,9 +63,7 @@ def with_interval(pairs: Array, measure: Callable[[Array, np.random.Generator], 
     """Return each number of `measure` with its bootstrap interval over settings."""
     rng = np.random.default_rng(0)
     values = measure(pairs, rng)
-    drawn = np.array(
-        [measure(pairs[np.unique(rng.integers(len(pairs), size=len(pairs)))], rng) for _ in range(_RESAMPLES)]
-    )
+    drawn = np.array([measure(pairs[rng.integers(len(pairs), size=len(pairs))], rng) for _ in range(_RESAMPLES)])
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     return [f"{value:.3f} [{a:.3f}, {b:.3f}]" for value, a, b in zip(values, low, high, strict=True)]
 

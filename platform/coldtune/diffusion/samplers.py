@@ -216,6 +216,16 @@ def guide(restorer: Restore, weaker: Restore, weight: float) -> Restore:
     return lambda x, t: torch.lerp(weaker(x, t), restorer(x, t), weight)
 
 
+def _check_weights_left_out(config: SamplerConfig) -> None:
+    """Raise ValueError if a setting would choose the weights of R, which `sample` is given."""
+    for name in config.AFTER_TRAINING:
+        if (value := getattr(config, name)) is not None:
+            raise ValueError(
+                f"sampler.{name} = {value}: must be left out, because `sample` is given its restorer. Load the weights "
+                "of that setting, or combine two restorers by `guide`."
+            )
+
+
 @torch.no_grad()
 def sample(
     restorer: Restore,
@@ -273,13 +283,7 @@ def sample(
     """
     config = parse(SamplerConfig, {} if sampler is None else sampler, where="sampler")
     config.check(d)
-    if chosen := [
-        f"{name} = {value}" for name in config.AFTER_TRAINING if (value := getattr(config, name)) is not None
-    ]:
-        raise ValueError(
-            f"sampler.{chosen[0]}: must be left out, because `sample` is given its restorer. Load the weights of that "
-            "setting, or combine two restorers by `guide`."
-        )
+    _check_weights_left_out(config)
     d.check_images("x_T", x_T)
     _check_seeds(config, x_T, seeds)
     x = x0_hat = x_T
