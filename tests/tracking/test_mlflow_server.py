@@ -334,6 +334,18 @@ def test_trials_page_charts_begin_with_the_objective(target: Target, study: str)
     assert charts_page(page) == f"{page}&compareRunsMode=CHART"
 
 
+def test_trials_page_of_groups_closes_the_pictures(target: Target, study: str) -> None:
+    """MLflow shows no pictures of a group of runs, so an open section would say that there are none."""
+    closed = {}
+    for group in (None, "setting"):
+        page = saved(TrialsPage(f"{study}-{group}", ["T"], ["sampled/fid"], group_by=group), target)
+        (view,) = urllib.parse.parse_qs(page.partition("?")[2])["viewStateShareKey"]
+        text = MlflowClient(target.uri).get_experiment(target.experiment_id).tags[f"mlflow.sharedViewState.{view}"]
+        state = json.loads(text)
+        closed[group] = [each["name"] for each in state["compareRunSections"] if not each["display"]]
+    assert closed == {None: [], "setting": ["samples"]}
+
+
 def test_trials_page_long_view_is_compressed_as_mlflow_does(target: Target, study: str) -> None:
     columns = [f"parameter_{i}" for i in range(200)]
     page = saved(TrialsPage(study, columns), target)

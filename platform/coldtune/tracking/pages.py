@@ -22,11 +22,12 @@ _VIEW_TAG = "mlflow.sharedViewState."
 _MAX_TAG = 5000  # characters that MLflow allows in the tag of an experiment
 _TRAINING_VIEW = {"workflowType": "machine_learning"}  # MLflow opens its pages for language models otherwise
 # The sections of the charts. MLflow would sort them by name, and adds a section for every other prefix at the end.
+_PICTURES = "samples"
 _SECTIONS = (
-    "objective", "samples", "sampled", "direct", "train", "sampled/naive", "x_T", "sampled/interval", "seconds",
+    "objective", _PICTURES, "sampled", "direct", "train", "sampled/naive", "x_T", "sampled/interval", "seconds",
 )  # fmt: skip
 # Pages are narrow beside the list of runs, and these charts need width.
-_WIDE = {"objective": {"columns": 1, "cardHeight": 280}, "samples": {"columns": 1, "cardHeight": 500}}
+_WIDE = {"objective": {"columns": 1, "cardHeight": 280}, _PICTURES: {"columns": 1, "cardHeight": 500}}
 SAMPLES = {"sampled": "samples/sampled", "path": "samples/path"}
 """The keys of a trial's pictures: its sampled images, and their path from x_T."""
 
@@ -62,7 +63,12 @@ class TrialsPage:
             keys = [{"mode": "tag", "groupByData": self.group_by}]
             groups = {"groupBy": {"aggregateFunction": "average", "groupByKeys": keys}}
         columns = [*(f"params.`{name}`" for name in self.params), *(f"metrics.`{name}`" for name in self.metrics)]
-        state = {**self._filter(), **groups, "selectedColumns": columns, **_charts(self.params, self.metrics[0])}
+        state = {
+            **self._filter(),
+            **groups,
+            "selectedColumns": columns,
+            **_charts(self.params, self.metrics[0], self.group_by is not None),
+        }
         return _save_view(target, self._view(), state)
 
     def address(self, target: Target, view: bool) -> str:
@@ -103,10 +109,11 @@ def _runs_address(target: Target) -> str:
     return f"{base}/#/experiments/{target.experiment_id}/runs"
 
 
-def _charts(params: Sequence[str], metric: str) -> dict[str, Any]:
+def _charts(params: Sequence[str], metric: str, grouped: bool) -> dict[str, Any]:
     """Return the charts of a view: first the objective, by run and over the parameters, then pictures of each run.
 
-    MLflow adds the charts of all other metrics to the sections by itself.
+    MLflow adds the charts of all other metrics to the sections by itself. It shows no pictures of a group of runs, so
+    the section of pictures is closed if the page groups runs.
     """
     made = {"deleted": False, "isGenerated": True}
     first = {**made, "metricSectionId": _section_id("objective")}
@@ -117,7 +124,7 @@ def _charts(params: Sequence[str], metric: str) -> dict[str, Any]:
     }  # fmt: skip
     # One chart has a column for each run. MLflow would add a chart for each key if there were none, even a removed one.
     keys = list(SAMPLES.values())
-    grid = {**made, "type": "IMAGE", "metricSectionId": _section_id("samples"), "step": 0, "showRunParams": False}
+    grid = {**made, "type": "IMAGE", "metricSectionId": _section_id(_PICTURES), "step": 0, "showRunParams": False}
     pictures = [
         {**grid, "uuid": "coldtune-pictures", "imageKeys": keys, "isGenerated": False},
         *({**grid, "uuid": f"coldtune-{key}", "imageKeys": [key], "deleted": True} for key in keys),
@@ -125,7 +132,13 @@ def _charts(params: Sequence[str], metric: str) -> dict[str, Any]:
     return {
         "compareRunCharts": [bars, *([parallel] if params else []), *pictures],
         "compareRunSections": [
-            {**made, "uuid": _section_id(name), "name": name, "display": True, "isReordered": False}
+            {
+                **made,
+                "uuid": _section_id(name),
+                "name": name,
+                "display": not (grouped and name == _PICTURES),
+                "isReordered": False,
+            }
             | _WIDE.get(name, {})
             for name in _SECTIONS
         ],
