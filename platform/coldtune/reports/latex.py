@@ -13,7 +13,7 @@ NEEDS = r"% Needs \usepackage{booktabs}."
 
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 # LaTeX's default font shows other signs for these.
-_SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+_SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\textasciigrave{}"}
 _MINUS = re.compile(r"(?<=[\s\[])-(?=\d)|^-(?=\d)")
 _SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
 _SPECIAL |= {"—": r"\textemdash{}", "…": r"\ldots{}", "‘": "`", "’": "'", "“": "``", "”": "''"}  # noqa: RUF001

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from coldtune.reports.latex import NEEDS, latex_line, latex_table, tex
 from coldtune.reports.page.document import Fact, Report, Table
-from coldtune.reports.page.escape import FORBIDDEN
+from coldtune.reports.page.escape import FORBIDDEN, split_code
 
 _MOST_ROWS = 40  # of a table in LaTeX, because a longer table does not fit on a page
 
@@ -66,7 +66,7 @@ def _markdown_part(part: _Part) -> list[str]:
         if isinstance(each, Fact):
             lines.append(f"- {_md(each.head)}: {_code(each.text) if each.command else _md(each.text)}")
         else:
-            lines.append(f"- {_md(each)}")
+            lines.append(f"- {_md_prose(each)}")
     return [*lines, ""]
 
 
@@ -76,7 +76,7 @@ def _markdown_table(table: Table) -> list[str]:
     for row in table.rows:
         cells = [f"**{_md(cell)}**" if row.bold and cell else _md(cell) for cell in row.cells]
         lines.append(_row(cells + [""] * (len(table.heads) - len(cells))))
-    return [*lines, "", *(f"- {_md(line)}" for line in table.foot), *([""] if table.foot else [])]
+    return [*lines, "", *(f"- {_md_prose(line)}" for line in table.foot), *([""] if table.foot else [])]
 
 
 def _latex_part(part: _Part) -> list[str]:
@@ -84,8 +84,8 @@ def _latex_part(part: _Part) -> list[str]:
         return _latex_table(part)
     items = []
     for each in part:
-        text = rf"{each.head}: {each.text}" if isinstance(each, Fact) else each
-        items.append(rf"\item {_tex(text)}")
+        text = _tex(f"{each.head}: {each.text}") if isinstance(each, Fact) else _tex_prose(each)
+        items.append(rf"\item {text}")
     return [r"\begin{itemize}", *items, r"\end{itemize}"]
 
 
@@ -100,7 +100,7 @@ def _latex_table(table: Table) -> list[str]:
     foot = [*table.foot, *([f"{more:,} more rows are not shown."] if more > 0 else [])]
     layout = "".join("r" if numeric else "l" for numeric in table.numeric)
     heads = [latex_line([_tex(head) for head in table.heads])]
-    return latex_table(layout, heads, body, list(map(_tex, foot)), caption=_tex(table.caption))
+    return latex_table(layout, heads, body, list(map(_tex_prose, foot)), caption=_tex(table.caption))
 
 
 def _row(cells: Iterator[str] | Sequence[str] | map[str]) -> str:
@@ -123,6 +123,21 @@ def _code(text: str) -> str:
     text = _clean(text)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
+
+
+def _md_prose(sentence: str) -> str:
+    """Return a sentence for Markdown. Its words between backticks, such as a command, are code."""
+    return "".join(_code(part) if code else _md(part) for part, code in split_code(_clean(sentence)))
+
+
+def _tex_prose(sentence: str) -> str:
+    """Return a sentence for LaTeX. Its words between backticks, such as a command, are code."""
+    parts = []
+    for part, code in split_code(_clean(sentence)):
+        # `tex` takes the spaces at the ends away.
+        before, after = (" " * end for end in (part[0].isspace(), part[-1].isspace()))
+        parts.append(rf"\texttt{{{_tex(part)}}}" if code else f"{before}{_tex(part)}{after}")
+    return "".join(parts)
 
 
 def _tex(text: str) -> str:

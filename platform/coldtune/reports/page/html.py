@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 
 from coldtune.reports.page.document import Check, Fact, Figure, Importance, Pictures, Report, Table, TableRow
-from coldtune.reports.page.escape import escape
+from coldtune.reports.page.escape import escape, split_code
 from coldtune.reports.page.svg import SERIES, draw, draw_sign
 
 _PRINTED = 60  # rows of a table on paper
@@ -93,8 +93,13 @@ def _sections(report: Report) -> list[tuple[str, str, str]]:
 def _sentences(sentences: Sequence[str], css: str = "") -> str:
     if not sentences:
         return ""
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    items = "".join(f"<li>{_prose(sentence)}</li>" for sentence in sentences)
     return f"<ul{_classes(css)}>{items}</ul>\n"
+
+
+def _prose(sentence: str) -> str:
+    """Return a sentence. Its words between backticks, such as a command, are code."""
+    return "".join(f"<code>{escape(part)}</code>" if code else escape(part) for part, code in split_code(sentence))
 
 
 def _figure(figure: Figure, name: str, css: str = "") -> str:
@@ -113,7 +118,7 @@ def _figure(figure: Figure, name: str, css: str = "") -> str:
     note = " ".join(filter(None, (figure.summary, figure.note, *drawing.notes)))
     return (
         f"<figure{_classes(css, wide)}><figcaption><h3>{escape(figure.title)}</h3>{legend}"
-        f'</figcaption>\n{svg}\n<p class="note">{escape(note)}</p></figure>\n'
+        f'</figcaption>\n{svg}\n<p class="note">{_prose(note)}</p></figure>\n'
     )
 
 
@@ -160,13 +165,13 @@ def _pictures(pictures: Pictures | None) -> str:
         f'height="{each.height}" alt="{escape(each.alt)}"></dd>\n'
         for each in pictures.strips
     )
-    return f"<p>{escape(pictures.note)}</p>\n" + (f'<dl class="strips">{strips}</dl>\n' if strips else "")
+    return f"<p>{_prose(pictures.note)}</p>\n" + (f'<dl class="strips">{strips}</dl>\n' if strips else "")
 
 
 def _importance(importance: Importance | None, figure: Callable[[Figure], str]) -> str:
     if importance is None:
         return ""
-    notes = "".join(f'<p class="note">{escape(note)}</p>\n' for note in importance.notes)
+    notes = "".join(f'<p class="note">{_prose(note)}</p>\n' for note in importance.notes)
     return _sentences(importance.sentences) + _charts([figure(each) for each in importance.figures]) + notes
 
 
@@ -177,7 +182,7 @@ def _checks(checks: Sequence[Check]) -> str:
         command = f"<pre><code>{escape(check.command)}</code></pre>" if check.command else ""
         text = " ".join(filter(None, (check.sentence, check.todo)))
         head = f"<b>{words[check.level]}, {escape(check.title)}:</b>"
-        items.append(f'<li class="check {check.level}">{head} {escape(text)}{command}</li>')
+        items.append(f'<li class="check {check.level}">{head} {_prose(text)}{command}</li>')
     return f"<ul>{''.join(items)}</ul>\n" if items else ""
 
 
