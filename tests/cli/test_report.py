@@ -99,7 +99,7 @@ def test_report_of_a_search_names_the_best_the_base_and_the_cost(study, report) 
     tree = json.loads(report(folder, "json"))
     answer = " ".join(tree["answer"])
     assert answer.startswith(
-        "Trial 1 has the best FID of 4 finished trials: FID 2 [1.6, 2.4], 95 % interval over images."
+        "Trial 1 has the best FID of 4 finished trials: FID 2.00 [1.60, 2.40], 95 % interval over images."
     )
     assert "The base, trial 0, has FID 3." in answer
     assert "1 of 5 trials failed; the last one, trial 4: RuntimeError: boom." in answer
@@ -108,6 +108,7 @@ def test_report_of_a_search_names_the_best_the_base_and_the_cost(study, report) 
     assert tree["state"] == "5 of 5 trials ended."
     assert [row["number"] for row in tree["rows"]] == [1, 3, 0, 2, 4]
     assert tree["rows"][0]["best"]
+    assert tree["table"]["heads"][:3] == ["trial", "FID sampled", "95 % ±"], "a narrow window shows these"
     facts = {fact["head"]: fact["text"] for fact in tree["provenance"]}
     assert facts["commit"] == made_up.ENVIRONMENT["commit"]
     assert facts["spent"].startswith("0.02 hours of trials (0:01:20)")

@@ -80,7 +80,9 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     reader = read_study(folder)
 
     def write(renew: int | None = None) -> None:
-        text = render(gather_report(folder, reader, options.equal_within), kind, renew)
+        # While the study runs, its importance would have to be computed anew for each page.
+        report = gather_report(folder, reader, options.equal_within, quick=renew is not None)
+        text = render(report, kind, renew)
         write_bytes(file, text.encode("utf-8", "replace"))
 
     if options.live:
@@ -100,6 +102,7 @@ def _write_while_running(reader: StudyReader, write: Callable[[int], None], file
             if not told:
                 text = f"{file} is renewed every {_RENEW_S} s. Ctrl-C ends this, and the study goes on."
                 console.print(Text(text), soft_wrap=True)
+                console.file.flush()  # it may be a file, and this process goes on for long
                 told = True
             time.sleep(_RENEW_S)
     except KeyboardInterrupt:

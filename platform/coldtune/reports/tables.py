@@ -115,6 +115,7 @@ class Grid:
         heads: The heading of each column in two lines.
         numeric: True for each column of numbers.
         measured: True for each column of measurements, as opposed to the trial's number, state and parameters.
+        keys: The key of each column of a metric, "" for the others.
         cells: The cells of each row.
         rows: The trials of the rows.
         foot: The lines below the table.
@@ -123,6 +124,7 @@ class Grid:
     heads: list[tuple[str, str]]
     numeric: list[bool]
     measured: list[bool]
+    keys: list[str]
     cells: list[list[str]]
     rows: list[TrialRow]
     foot: list[str]
@@ -290,7 +292,9 @@ def build_grid(
     heads = [*(("", name) for name in names), *measures, *(("", name) for name in times)]
     numeric = [True, False, *numbers, *(True for _ in measures), *(True for _ in times)]
     measured = [i >= 2 + len(varied) for i in range(len(heads))]
-    return Grid(heads, numeric, measured, [list(line) for line in zip(*filled, strict=True)], rows, foot)
+    keys = ["" for _ in names] + [column.key for column in shown]
+    keys += [""] * (len(heads) - len(keys))
+    return Grid(heads, numeric, measured, keys, [list(line) for line in zip(*filled, strict=True)], rows, foot)
 
 
 def _p_values(rows: Sequence[TrialRow]) -> list[str]:

@@ -9,10 +9,15 @@ import pytest
 import torch
 
 from coldtune.config import plain
+from coldtune.data import Dataset
+from coldtune.data.prepare import prepared
 from coldtune.metrics import Judgement, Protocol, Value
 from coldtune.stages.trial import parse_trial
 from coldtune.studies.designs.confirm import build_confirmation, describe_earlier, first_seed
 from coldtune.studies.designs.describe import describe_design
+from coldtune.studies.progress.report.answer import describe_answer
+from coldtune.studies.progress.report.content import StudyContent
+from coldtune.studies.progress.report.provenance import list_commands
 from coldtune.studies.progress.results import describe_confirmed
 from coldtune.studies.progress.verdicts import judge_settings
 from coldtune.studies.space.space import Space
@@ -25,6 +30,7 @@ from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import Rung, TrialOutcome
 from coldtune.studies.storage.record import write_study
 from coldtune.studies.trials.ledger import Ledger, open_ledger
+from coldtune.studies.trials.reading import read_study
 
 SHAPE = (1, 16, 16)
 STEPS = "base: digits-quick\nvary: {degradation.steps: {low: 10, high: 60, step: 10}}\n"
@@ -45,7 +51,11 @@ def search(folder: Path, text: str = STEPS + FIRST, replicates: int = 1, **more:
 
 def opened(folder: Path, name: str, spec: StudySpec, replicates: int) -> Ledger:
     path = StudyFolder(folder / "home", name)
-    path.save(spec, {"trials": 5, "fingerprint": "x", "command": "python search.py"})
+    data = [Dataset.open(each).fingerprint for each in prepared(path.home, "digits")]
+    path.save(
+        spec,
+        {"trials": len(spec.space.variants) or 5, "fingerprint": (data or ["x"])[0], "command": "python search.py"},
+    )
     ledger = open_ledger(
         name, spec, Space(spec.space, spec.base, SHAPE), open_storage(path.path), replicates=replicates
     )
@@ -218,9 +228,31 @@ def test_confirmation_tests_the_winner_first_at_the_full_error(tmp_path):
     assert "adjusted for 2 comparisons" in sentences[1]
     assert spec.confirmation is not None
     assert describe_confirmed(ledger, spec.confirmation) == (
-        "The search search chose trial 2. On test, with trainings that chose nothing, it has FID 1 ± 0.02 (3 "
-        "trainings), its base FID 2 ± 0.02 (3 trainings)."
+        "The search search chose trial 2. On test, with trainings that chose nothing, it has FID 1.000 ± 0.020 (3 "
+        "trainings), its base FID 2.000 ± 0.020 (3 trainings)."
     )
+
+
+def test_report_of_a_confirmed_search_begins_with_the_confirmation(tmp_path, digits_home):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "data").symlink_to(digits_home / "data")
+    ledger = tell(search(tmp_path), 5.0, 3.0, 1.0, 2.0, 4.0)
+    folder = StudyFolder(tmp_path / "home", "search")
+    spec = confirmed(ledger)
+    opened(tmp_path, spec.name, spec, 3)
+    content = StudyContent(read_study(folder), folder, folder.start())
+    begun = list(describe_answer(content))
+    assert begun[0].startswith(f"The study {spec.name} trains the best settings anew and judges them on test: 0 of 4")
+    assert begun[1].startswith("Trial 2 has the best FID")
+    run(tmp_path, spec, {"base": 2.0, "winner (trial 2)": 1.0, "trial 3": 0.9, "trial 1": 2.0})
+    ended = list(describe_answer(content))
+    assert ended[0].startswith("The search search chose trial 2. On test")
+    assert ended[1].startswith("winner (trial 2) is better than base: FID -1")
+    assert ended[2] == f"The report of {spec.name} has all settings that were confirmed."
+    assert ended[3:] == begun[1:]
+    commands = {fact.head: fact.text for fact in list_commands(content)}
+    assert "decide" not in commands
+    assert spec.name in commands["its confirmation"]
 
 
 def test_confirmation_of_an_undecided_winner_says_nothing_about_the_others(tmp_path):

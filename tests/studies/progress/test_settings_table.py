@@ -215,7 +215,7 @@ def test_measurement_on_test_says_how_many_networks_it_is_about(
             print_results(console, made, build_table(made))
         said.append(next(line for line in captured.get().splitlines() if "measured once on test" in line))
     assert "This is one trained network, and says little about its setting." in said[0]
-    assert said[1].startswith("Setting 0, each of its trainings measured once on test: FID 1.2 ± 0.2 (3 trainings)")
+    assert said[1].startswith("Setting 0, each of its trainings measured once on test: FID 1.20 ± 0.20 (3 trainings)")
 
 
 def test_equal_within_makes_settings_practically_equal(open_study: Callable[..., Ledger], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ STATE_NAMES = {
 """The states of trials in words. A waiting trial is never shown."""
 
 
+_ROUNDING = 1e-9  # as a share of the value: a smaller uncertainty is that of the arithmetic
 _LONGEST_NAME = 100  # characters of a run's name
 
 
@@ -70,13 +72,32 @@ def metric_name(metric: str) -> str:
 
 
 def metric_value(metric: str, metrics: Mapping[str, float]) -> str:
-    """Return a metric's name, its value and, if it is known, its interval."""
+    """Return a metric's name, its value and, if it is known, its interval.
+
+    With an interval, all numbers have the decimals of two digits of its half width.
+    """
     low, high = metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high")
-    interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
-    return f"{metric_name(metric)} {metrics[metric]:.4g}{interval}"
+    if low is None or high is None:
+        return f"{metric_name(metric)} {metrics[metric]:.4g}"
+    value, low_text, high_text = _to_digits_of((high - low) / 2, metrics[metric], low, high)
+    return f"{metric_name(metric)} {value} [{low_text}, {high_text}]"
 
 
 def spread_value(spread: Spread) -> str:
-    """Return the mean of a metric, its standard deviation between trainings, and their number."""
-    sd = "" if spread.sd is None else f" ± {spread.sd:.2g}"
-    return f"{spread.mean:.4g}{sd} ({spread.n} training{'s' * (spread.n != 1)})"
+    """Return the mean of a metric, its standard deviation between trainings, and their number.
+
+    The mean has the decimals of two digits of the standard deviation.
+    """
+    count = f"({spread.n} training{'s' * (spread.n != 1)})"
+    if spread.sd is None:
+        return f"{spread.mean:.4g} {count}"
+    mean, sd = _to_digits_of(spread.sd, spread.mean, spread.sd)
+    return f"{mean} ± {sd} {count}"
+
+
+def _to_digits_of(uncertainty: float, *values: float) -> list[str]:
+    """Return values with the decimals that two digits of their uncertainty need."""
+    if not math.isfinite(uncertainty) or uncertainty <= _ROUNDING * max(map(abs, values)):
+        return [f"{value:.4g}" for value in values]
+    decimals = max(1 - math.floor(math.log10(uncertainty)), 0)
+    return [f"{round(value, decimals) + 0.0:.{decimals}f}" for value in values]  # + 0.0: never -0

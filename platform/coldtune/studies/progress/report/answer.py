@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from contextlib import suppress
 
 from coldtune.durations import format_estimate
 from coldtune.metrics.registry import label
@@ -14,9 +13,9 @@ from coldtune.studies.designs.paper_table_report import fill_table
 from coldtune.studies.progress.report.content import StudyContent
 from coldtune.studies.progress.results import compare_trials, describe_leaders
 from coldtune.studies.progress.text import describe_failed, metric_name, metric_value
-from coldtune.studies.spec.confirmation import JOB
-from coldtune.studies.spec.folder import studies
+from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.record import TrialRecord, is_imported
+from coldtune.studies.trials.reading import read_study
 from coldtune.verdicts.levels import LEAST
 
 _MOST_NAMED = 6  # effects or settings in a sentence
@@ -30,6 +29,8 @@ def describe_answer(content: StudyContent) -> Iterator[str]:
     if not content.ranked:
         yield from _describe_nothing(content)
         return
+    for folder in content.confirmations:  # they rest on trainings and images that chose nothing
+        yield from _describe_confirmation(content, folder)
     if content.spec.table is not None:
         yield from _describe_claims(content)
     elif len(content.spec.objectives) > 1:
@@ -45,8 +46,6 @@ def describe_answer(content: StudyContent) -> Iterator[str]:
     if (failed := reader.failed()) and len(failed) < reader.ended():
         text = describe_failed(failed, reader.label(failed[-1].number), reader.ended(), False)
         yield f"{text.rstrip('.')}."
-    for name in find_confirmations(content):
-        yield f"Its best settings were trained anew and judged on test by the study {name}, which has a report too."
     if cost := _describe_cost(content):
         yield cost
 
@@ -132,15 +131,19 @@ def describe_effects(report: EffectReport) -> Iterator[str]:
     yield from (f"{note}." for note in report.notes[1:])  # the first says which direction is better
 
 
-def find_confirmations(content: StudyContent) -> list[str]:
-    """Return the names of the studies of the home that confirm this search."""
-    prefix = JOB.format(search=content.name)
-    names = []
-    for other in studies(content.folder.home):
-        with suppress(ValueError, OSError):  # an unreadable study must not hide the others
-            if other.name.startswith(prefix) and (record := other.spec().confirmation) is not None:
-                names += [other.name] if record.study == content.name else []
-    return names
+def _describe_confirmation(content: StudyContent, folder: StudyFolder) -> Iterator[str]:
+    """Yield the verdict of a study that confirms this search, or its progress."""
+    try:
+        confirmed = StudyContent(read_study(folder), folder, folder.start(), content.equal_within)
+    except (ValueError, OSError):  # it is damaged, and this report is not about it
+        yield f"The study {folder.name} confirms the best settings, but it cannot be read."
+        return
+    if not confirmed.complete:
+        yield f"The study {folder.name} trains the best settings anew and judges them on test: {confirmed.state}."
+        return
+    yield from describe_leaders(confirmed.reader)
+    yield from confirmed.table.verdicts[:1]
+    yield f"The report of {folder.name} has all settings that were confirmed."
 
 
 def _describe_cost(content: StudyContent) -> str:
@@ -150,7 +153,7 @@ def _describe_cost(content: StudyContent) -> str:
     if seconds is None or not content.complete or len(spec.objectives) > 1 or len(content.ranked) < 2:
         return ""
     if not reader.replicated:
-        if spec.table is not None or find_confirmations(content):
+        if spec.table is not None or content.confirmations:
             return ""
         listed = reader.space.size is not None  # such a study chooses nothing, so it needs no new seeds
         settings = len(content.ranked) if listed else min(len(content.ranked), NEXT + 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,8 @@ from coldtune.studies.progress.table import TableContent, table_content
 from coldtune.studies.progress.text import metric_name
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.space.distributions import write_value
-from coldtune.studies.spec.folder import StudyFolder
+from coldtune.studies.spec.confirmation import JOB
+from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.storage.settings import Setting, Spread
@@ -118,6 +120,17 @@ class StudyContent:
         """The setting of the base, if it was asked."""
         point = base_point(self.reader.space)
         return next((setting for setting in self.settings.values() if dict(setting.point) == point), None)
+
+    @cached_property
+    def confirmations(self) -> list[StudyFolder]:
+        """The studies of the home that confirm this search."""
+        prefix = JOB.format(search=self.name)
+        found = []
+        for other in studies(self.folder.home):
+            with suppress(ValueError, OSError):  # an unreadable study must not hide the others
+                if other.name.startswith(prefix) and (record := other.spec().confirmation) is not None:
+                    found += [other] if record.study == self.name else []
+        return found
 
     def value(self, setting: Setting, metric: str) -> float | None:
         """Return a metric of a setting, the mean over its trainings. None if it was not measured."""

@@ -102,6 +102,8 @@ def list_commands(content: StudyContent) -> Iterator[Fact]:
         yield Fact("watch it run", coldtune_command("watch", home, name), command=True)
     elif not content.complete:
         yield Fact("resume", coldtune_command("study resume", home, name), command=True)
-    elif content.ranked and not reader.replicated and len(content.spec.objectives) == 1:
-        flag = "--confirm" if reader.space.size is None else "--replicates"
-        yield Fact("decide", coldtune_command("study resume", home, name, flags=(flag, _MORE_REPLICATES)), command=True)
+    elif content.ranked and not (reader.replicated or content.confirmations or len(content.spec.objectives) > 1):
+        flags = ("--confirm" if reader.space.size is None else "--replicates", _MORE_REPLICATES)
+        yield Fact("decide", coldtune_command("study resume", home, name, flags=flags), command=True)
+    for folder in content.confirmations:
+        yield Fact("its confirmation", coldtune_command("report", home, folder.name), command=True)

@@ -6,7 +6,7 @@ from coldtune.environment import coldtune_command
 from coldtune.metrics.registry import label
 from coldtune.reports.page.document import Row, Spread, Table, TableRow
 from coldtune.reports.paper.text import foot_of, rows_of
-from coldtune.reports.tables import TrialRow, build_grid
+from coldtune.reports.tables import Grid, TrialRow, build_grid
 from coldtune.studies.designs.effect_report import HEADS, EffectReport
 from coldtune.studies.designs.paper_table_report import fill_table
 from coldtune.studies.progress.report.content import StudyContent
@@ -19,17 +19,28 @@ def results_table(content: StudyContent) -> Table:
     """Return the table of trials or settings, from the best on."""
     table = content.table
     grid = build_grid(table.rows_with_p_values, table.best, table.columns, table.what, table.bold, table.notes)
-    cells = {row.number: line for row, line in zip(grid.rows, grid.cells, strict=True)}
+    order = _order_columns(content, grid)
+    cells = {row.number: [line[i] for i in order] for row, line in zip(grid.rows, grid.cells, strict=True)}
     bold = table.bold or table.best
     rows = tuple(TableRow(tuple(cells[row.number]), row.number in bold) for row in content.rows)
-    heads = tuple(" ".join(part for part in head if part) for head in grid.heads)
-    order = "from the best on" if content.ranked else "by number"
+    heads = tuple(" ".join(filter(None, grid.heads[i])) for i in order)
+    numeric = tuple(grid.numeric[i] for i in order)
+    ranking = "from the best on" if content.ranked else "by number"
     noted = sum(bool(row.note) for row in grid.rows)  # their notes end the lines below the table
     more = max(noted - _MOST_NOTES, 0)
     foot = (*grid.foot[: len(grid.foot) - more], *([f"{more:,} more notes are in the JSON form."] if more else []))
-    return Table(
-        f"{len(rows):,} {content.what}{'s' * (len(rows) != 1)}, {order}", heads, tuple(grid.numeric), rows, foot
-    )
+    return Table(f"{len(rows):,} {content.what}{'s' * (len(rows) != 1)}, {ranking}", heads, numeric, rows, foot)
+
+
+def _order_columns(content: StudyContent, grid: Grid) -> list[int]:
+    """Return the order of the columns: the row's number, the objectives with their intervals, then all others.
+
+    A narrow window shows the left columns only.
+    """
+    objectives = [objective.metric for objective in content.spec.objectives]
+    shown = {*objectives, *(_DERIVED if "fid" in objectives else ())}
+    first = [i for i, key in enumerate(grid.keys) if key in shown]
+    return [0, *first, *(i for i in range(1, len(grid.heads)) if i not in first)]
 
 
 def paper_table(content: StudyContent) -> Table | None:
