@@ -17,7 +17,7 @@ from coldtune.cli import build_parser
 from coldtune.config import plain
 from coldtune.metrics import Judgement, Value
 from coldtune.studies.spec.folder import StudyFolder
-from coldtune.studies.storage.outcome import Rung, StoredStage
+from coldtune.studies.storage.outcome import Effort, Rung, StoredStage
 from coldtune.studies.storage.record import TestResult, write_study
 from coldtune.studies.trials.ledger import Ledger
 from finished_study import Finished
@@ -112,6 +112,32 @@ def test_report_of_a_search_names_the_best_the_base_and_the_cost(study, report) 
     facts = {fact["head"]: fact["text"] for fact in tree["provenance"]}
     assert facts["commit"] == made_up.ENVIRONMENT["commit"]
     assert facts["spent"].startswith("0.02 hours of trials (0:01:20)")
+
+
+def test_report_counts_trials_with_the_same_images_once(study, report) -> None:
+    folder, ledger = study()
+    tell(ledger, folder.home, 3.0, 2.0, 2.0, 2.0, 2.5)
+    tree = json.loads(report(folder, "json"))
+    assert "2 other trials gave the same images as trial 1." in tree["answer"]
+    labels = [row["label"] for row in tree["headline"]["rows"]]
+    assert labels == ["trial 1 and 2 with the same images", "trial 4", "trial 0 (base)"]
+    assert len(tree["rows"]) == 5
+    # The best, the next with other images, and the base, 5 trainings each.
+    assert "the best settings and the base (3 in all) 5 times: 15 trainings, about 5 min of work" in tree["answer"][-1]
+
+
+def test_report_cost_counts_a_training_of_several_settings_once(study, report) -> None:
+    """The network of all trials is the same, as in a search over samplers. It took 40 s, and each trial takes 2 s."""
+    folder, ledger = study()
+    for fid, found in ((3.0, {}), *((fid, {"train": 1}) for fid in (2.0, 4.0, 2.5, 2.6))):
+        asked = ledger.ask()
+        assert asked is not None
+        effort = Effort(found, None, 40.0, 2.0) if found else Effort({}, 40.0, None, 42.0)
+        told = made_up.outcome(folder.home, fid, checkpoint="network", effort=effort)
+        ledger.complete(asked.number, told)
+    (said,) = [line for line in json.loads(report(folder, "json"))["answer"] if line.startswith("Each setting")]
+    # 5 * 42 s and 15 * 2 s.
+    assert said.endswith("(4 in all) 5 times: 5 trainings for 20 trials, about 4 min of work.")
 
 
 def test_report_commands_are_accepted_by_the_command_line(study, report) -> None:

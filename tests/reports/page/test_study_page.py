@@ -158,6 +158,16 @@ def test_chart_of_many_points_is_small_and_shows_all_of_them(count: int) -> None
     assert len(drawn) < 300_000
 
 
+def test_chart_line_of_its_own_lies_over_the_points() -> None:
+    points = (Point(0, 1, "p", "finished"), Point(1, 2, "p", "finished"))
+    over = Chart("c", "s", Axis("x"), Axis("y"), points, (Line("best so far", ((0, 1), (1, 2)), "best so far"),))
+    drawn = draw(over, "f1").svg
+    assert drawn.index('class="l') > drawn.rindex('class="m')
+    under = replace(over, lines=(Line("curve", ((0, 1), (1, 2)), "finished"),))
+    drawn = draw(under, "f1").svg
+    assert drawn.index('class="l') < drawn.index('class="m')
+
+
 @pytest.mark.parametrize(
     "figure",
     [

@@ -74,7 +74,11 @@ def _sections(report: Report) -> list[tuple[str, str, str]]:
 
     tables = _table(report.table, "results", sort=True)
     tables += "" if report.trials is None else _table(report.trials, "trials", sort=True)
-    effects = "" if report.effects is None else _table(report.effects, "effects-of") + figure(report.effects_figure)
+    effects = (
+        ""
+        if report.effects is None
+        else _table(report.effects, "effects-of") + figure(report.effects_figure, "headline")
+    )
     keys = "" if report.keys is None else _table(report.keys, "keys")
     return [
         ("question", "Question", _sentences(report.question) + keys),

@@ -92,17 +92,21 @@ def _draw_chart(figure: Chart, name: str) -> Drawing:
     numbers = _groups([*(point.group for point in points), *(line.group for line in figure.lines)])
     marks = _merged(points, x, y)
     notes = []
-    body = [*_axes(figure, x, y), *(_line(line, x, y, numbers) for line in figure.lines)]
+    of_points = {point.group for point in points}
+    below = [line for line in figure.lines if line.group in of_points]
+    body = [*_axes(figure, x, y), *(_line(line, x, y, numbers) for line in below)]
     intervals = [each for each in marks if each.point.low is not None and each.point.high is not None]
     if 0 < len(intervals) <= _MOST_INTERVALS:
         body += [_interval(each, y, numbers) for each in intervals]
     elif intervals:
         notes.append(f"The intervals of {len(intervals)} points are not drawn, because they would hide the points.")
     body += [_point(each, numbers) for each in marks]
+    # A line of its own, such as the best value so far, would be hidden by many points.
+    body += [_line(line, x, y, numbers) for line in figure.lines if line.group not in of_points]
     if any(each.count > 1 for each in marks):
         notes.append("Points at the same place are drawn once.")
     svg = _element(figure, name, _WIDTH, _HEIGHT, body)
-    lines = frozenset(numbers) - {point.group for point in points}
+    lines = frozenset(numbers) - of_points
     return Drawing(svg, tuple(group for group in numbers if group), lines, notes=tuple(notes))
 
 

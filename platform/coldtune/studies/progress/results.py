@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
@@ -87,9 +89,26 @@ def describe_leaders(reader: StudyReader) -> list[str]:
     elif reader.replicated:
         compared = _describe_best(reader)
     else:
-        second = None if best is None else reader.best(but=best.number)
-        compared = "" if best is None or second is None else compare_trials(reader, best, second)
+        compared = "" if best is None else _describe_runner_up(reader, best)
     return list(filter(None, [compared, _describe_test(reader)]))
+
+
+def _describe_runner_up(reader: StudyReader, best: FrozenTrial) -> str:
+    """Compare the best trial with the next trial that gave other images. Return "" if that is not possible."""
+    first, *others = reader.ranked_settings()
+    same = list(itertools.takewhile(lambda other: have_same_images(first, other), others))
+    said = [f"{len(same):,} other trial{'s' * (len(same) > 1)} gave the same images as trial {best.number}."] * bool(
+        same
+    )
+    if len(same) < len(others):
+        said.append(compare_trials(reader, best, next(iter(others[len(same)].finished.values()))))
+    return " ".join(filter(None, said))
+
+
+def have_same_images(a: Setting, b: Setting) -> bool:
+    """Return True if the images of two settings are the same, because all their metrics are, bit for bit."""
+    known = [[dict(TrialRecord.of(trial).metrics) for trial in each.finished.values()] for each in (a, b)]
+    return known[0] == known[1] and all(known[0])
 
 
 def _winner(reader: StudyReader) -> FrozenTrial | None:

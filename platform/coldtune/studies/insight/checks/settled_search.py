@@ -9,6 +9,8 @@ from coldtune.studies.insight.checks.check import HealthCheck
 from coldtune.studies.insight.facts import StudyFacts
 from coldtune.studies.search.settled import count_late, expected_gain, gain_of_best_five, has_settled, late_gain
 
+_NOTHING = 1e-6  # of the noise: a smaller gain is that of the arithmetic
+
 
 def check_settled(facts: StudyFacts) -> Iterator[HealthCheck]:
     """Compare the gain of the search with the noise of a setting's mean."""
@@ -29,9 +31,14 @@ def describe_settled(facts: StudyFacts) -> str:
     if not facts.searched or len(facts.objectives) > 1 or noise is None or not has_settled(losses, noise[0]):
         return ""
     name, (sd, source), gain = label(facts.objectives[0].metric), noise, late_gain(losses)
+
+    def written(value: float) -> str:
+        return f"{value:.2g}" if abs(value) > _NOTHING * sd else "0"
+
     gained = f"improved the best {name} by {gain:.2g}" if gain > 0 else f"did not improve the best {name}"
+    late, five, random = count_late(len(losses)), gain_of_best_five(losses), expected_gain(losses)
     return (
-        f"The last {count_late(len(losses))} of {len(losses)} settings {gained}. Their five best are better than the "
-        f"five best before by {gain_of_best_five(losses):.2g}, on average. A random half of all settings would gain "
-        f"{expected_gain(losses):.2g}. The noise of a setting (sd {source}) is {sd:.2g}."
+        f"The last {late:,} of {len(losses):,} settings {gained}. Their five best are better than the five best before "
+        f"by {written(five)}, on average. A random half of all settings would gain {written(random)}. The noise of a "
+        f"setting (sd {source}) is {sd:.2g}."
     )

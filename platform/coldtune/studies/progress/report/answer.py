@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from coldtune.durations import format_estimate
 from coldtune.metrics.registry import label
@@ -15,6 +15,7 @@ from coldtune.studies.progress.results import compare_trials, describe_leaders
 from coldtune.studies.progress.text import describe_failed, metric_name, metric_value
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.record import TrialRecord, is_imported
+from coldtune.studies.storage.settings import Setting
 from coldtune.studies.trials.reading import read_study
 from coldtune.verdicts.levels import LEAST
 
@@ -95,11 +96,11 @@ def _describe_best_trial(content: StudyContent) -> Iterator[str]:
     known = TrialRecord.of(trial).metrics
     said = metric_value(metric, {**known, metric: trial.values[0]})
     count = len(content.ranked)
-    among = f"the best {metric_name(metric)} of {count} finished trials" if count > 1 else "the only value"
+    among = f"the best {metric_name(metric)} of {count:,} finished trials" if count > 1 else "the only value"
     interval = ", 95 % interval over images" * (f"{metric}_low" in known)
     is_base = base is not None and base.number == best.number
     yield f"Trial {best.number}{', the base,' * is_base} has {among}: {said}{interval}."
-    second = content.ranked[1] if count > 1 else None
+    second = content.leaders[1][0] if len(content.leaders) > 1 else None
     if base is None or is_base or not base.finished or (second is not None and second.number == base.number):
         return
     if compared := compare_trials(content.reader, trial, content.first(base)):
@@ -149,37 +150,49 @@ def _describe_confirmation(content: StudyContent, folder: StudyFolder) -> Iterat
 def _describe_cost(content: StudyContent) -> str:
     """Return the cost of deciding open comparisons. "" if nothing is open, or the cost is unknown."""
     spec, reader = content.spec, content.reader
-    seconds = _seconds_of_training(content)
-    if seconds is None or not content.complete or len(spec.objectives) > 1 or len(content.ranked) < 2:
+    if not content.complete or len(spec.objectives) > 1 or len(content.ranked) < 2:
         return ""
     if not reader.replicated:
         if spec.table is not None or content.confirmations:
             return ""
         listed = reader.space.size is not None  # such a study chooses nothing, so it needs no new seeds
-        settings = len(content.ranked) if listed else min(len(content.ranked), NEXT + 2)
-        more = settings * (_CONFIRM - 1 if listed else _CONFIRM)
-        what = f"all {settings} settings" if listed else f"the best settings and the base ({settings} in all)"
-        return (
-            f"Each setting was trained once. To decide whether settings differ, train {what} {_CONFIRM} times: "
-            f"{more} trainings, about {format_estimate(more * seconds)} of work."
+        settings = content.ranked if listed else _confirmed_by_default(content)
+        what = f"all {len(settings)} settings" if listed else f"the best settings and the base ({len(settings)} in all)"
+        work = _describe_work(content, settings, _CONFIRM - 1 if listed else _CONFIRM)
+        return work and (
+            f"Each setting was trained once. To decide whether settings differ, train {what} {_CONFIRM} times: {work}."
         )
-    undecided = len(content.table.bold) if len(content.table.bold) > 1 else 0
-    if not undecided:
-        return ""
-    return (
-        f"{undecided} settings are undecided. A further training of each takes about "
-        f"{format_estimate(undecided * seconds)} of work."
-    )
+    undecided = [setting for setting in content.ranked if setting.number in content.table.bold]
+    work = _describe_work(content, undecided, 1) if len(undecided) > 1 else ""
+    return work and f"{len(undecided)} settings are undecided. A further training of each needs {work}."
 
 
-def _seconds_of_training(content: StudyContent) -> float | None:
-    """Return the median wall time of the study's own trials that trained a network."""
+def _confirmed_by_default(content: StudyContent) -> list[Setting]:
+    """Return the settings that `--confirm` would train: the best, the next two and the base."""
+    chosen = [setting for setting, _ in content.leaders[: NEXT + 1]]
+    if content.base is None or not content.base.finished or content.base in chosen:
+        return [setting for setting, _ in content.leaders[: NEXT + 2]]
+    return [*chosen, content.base]
+
+
+def _describe_work(content: StudyContent, settings: Sequence[Setting], times: int) -> str:
+    """Return how many trainings are needed to train settings again, and their time. "" if no time is known.
+
+    Settings that used the same network need a single training for each seed.
+    """
     efforts = [
         TrialRecord.of(trial).effort
         for setting in content.ranked
         for trial in setting.finished.values()
         if not is_imported(trial)
     ]
-    seconds = [each.seconds for each in efforts if each.seconds is not None and each.trained is not None]
-    seconds = seconds or [each.seconds for each in efforts if each.seconds is not None]
-    return statistics.median(seconds) if seconds else None
+    known = [effort for effort in efforts if effort.seconds is not None]
+    if not known:
+        return ""
+    whole = statistics.median((each.seconds or 0.0) + (each.saved or 0.0) for each in known)
+    found = [each.seconds or 0.0 for each in known if each.found.get("train")]
+    networks = {TrialRecord.of(content.first(setting)).checkpoint or setting.number for setting in settings}
+    trainings, trials = len(networks) * times, len(settings) * times
+    seconds = trainings * whole + (trials - trainings) * (statistics.median(found) if found else whole)
+    more = f" for {trials} trials" * (trainings < trials)
+    return f"{trainings} training{'s' * (trainings > 1)}{more}, about {format_estimate(seconds)} of work"

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.reports.tables import TrialRow
 from coldtune.studies.designs.effect_report import EffectReport, report_effects
-from coldtune.studies.progress.results import describe_ended
+from coldtune.studies.progress.results import describe_ended, have_same_images
 from coldtune.studies.progress.table import TableContent, table_content
 from coldtune.studies.progress.text import metric_name
 from coldtune.studies.space.config import VARIANT
@@ -110,6 +110,21 @@ class StudyContent:
         return sorted(measured, key=lambda each: (first.get(each.number, len(first)), self.reader.rank_setting(each)))
 
     @cached_property
+    def leaders(self) -> list[tuple[Setting, int]]:
+        """The settings from the best on. A setting with the same images as the one before it is counted there.
+
+        Settings give the same images if their keys differ by less than the sampler sees. Each is there with the number
+        of further settings that it stands for.
+        """
+        leaders: list[tuple[Setting, int]] = []
+        for setting in self.ranked:
+            if leaders and have_same_images(leaders[-1][0], setting):
+                leaders[-1] = (leaders[-1][0], leaders[-1][1] + 1)
+            else:
+                leaders.append((setting, 0))
+        return leaders
+
+    @cached_property
     def rows(self) -> list[TrialRow]:
         """The rows of the table: measured rows from the best on, then all others by number."""
         place = {setting.number: i for i, setting in enumerate(self.ranked)}
@@ -156,7 +171,8 @@ class StudyContent:
         """Return the name of a setting in figures: that of its variant, or its number. The base is marked."""
         point = setting.point
         name = str(point[VARIANT]) if list(point) == [VARIANT] else f"{self.what} {setting.number}"
-        return f"{name} (base)" if self.base is not None and setting.number == self.base.number else name
+        is_base = self.base is not None and setting.number == self.base.number
+        return f"{name} (base)" if is_base and name != "base" else name
 
     def describe(self, setting: Setting, only: str | None = None) -> str:
         """Return the name of a setting with its first objective and its values.

@@ -95,15 +95,16 @@ def effects_forest(report: EffectReport) -> Forest:
 
 def ranking(content: StudyContent) -> Forest:
     """Return the best settings and the base, with the spread of their trainings or their intervals over images."""
-    shown = content.ranked[:_MOST_ROWS]
-    if content.base is not None and content.base in content.ranked[_MOST_ROWS:]:
-        shown = [*shown[:-1], content.base]
+    alike = {setting.number: more for setting, more in content.leaders}
+    shown = [setting for setting, _ in content.leaders[:_MOST_ROWS]]
+    if content.base is not None and content.base in content.ranked and content.base not in shown:
+        shown = [*shown[: _MOST_ROWS - 1], content.base]
     metric, replicated = content.objective, content.reader.replicated
     name, better = metric_name(metric), "larger" if higher_is_better(metric) else "smaller"
     rivals = set(content.table.bold) if len(content.table.bold) > 1 else set()
-    rows = tuple(_ranked_row(content, setting, rivals) for setting in shown)
+    rows = tuple(_ranked_row(content, setting, rivals, alike.get(setting.number, 0)) for setting in shown)
     best = content.ranked[0]
-    summary = f"{len(shown)} of {len(content.ranked)} {content.what}s by {name}, the best first: {rows[0].label}, "
+    summary = f"{len(shown)} of {len(content.ranked):,} {content.what}s by {name}, the best first: {rows[0].label}, "
     summary += f"{rows[0].text}."
     if content.base is not None and content.base in shown and content.base.number != best.number:
         summary += f" The base has {rows[shown.index(content.base)].text}."
@@ -118,11 +119,11 @@ def ranking(content: StudyContent) -> Forest:
                   Axis(f"{name} ({better} is better)", _is_wide(values)), rows, note=note)  # fmt: skip
 
 
-def _ranked_row(content: StudyContent, setting: Setting, rivals: set[int]) -> Estimate:
+def _ranked_row(content: StudyContent, setting: Setting, rivals: set[int], alike: int) -> Estimate:
     metric = content.objective
     spread = Spread.of(setting.values())
     group = "" if not rivals else "not told apart from the best" if setting.number in rivals else "other settings"
-    name = content.label(setting)
+    name = content.label(setting) + f" and {alike:,} with the same images" * (alike > 0)
     if content.reader.replicated:
         reach = spread.sd or 0.0
         low, high = (spread.mean - reach, spread.mean + reach) if spread.sd is not None else (None, None)

@@ -73,7 +73,7 @@ def _roles(content: StudyContent) -> Iterator[tuple[str, Setting]]:
         for setting in content.reader.front()[:3]:
             yield "front", setting
         return
-    yield from zip(("best", "runner-up"), content.ranked, strict=False)
+    yield from zip(("best", "runner-up"), (setting for setting, _ in content.leaders), strict=False)
 
 
 def _originals(content: StudyContent, protocol: Protocol) -> Tensor | None:

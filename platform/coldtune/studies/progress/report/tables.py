@@ -57,9 +57,9 @@ def paper_table(content: StudyContent) -> Table | None:
 
 def effects_table(report: EffectReport) -> Table:
     """Return the effects of a design."""
-    rows = []
-    for group, members in report.groups().items():
-        rows.append(TableRow((HEADS[group],)))
+    rows, groups = [], report.groups()
+    for group, members in groups.items():
+        rows += [TableRow((HEADS[group],))] * (len(groups) > 1)
         rows += [TableRow((row.effect.name, *row.cells())) for row in members]
     heads = ("effect", label(report.metric), "95 % CI")
     return Table("Effects", heads, (False, True, False), tuple(rows), report.notes)
