@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from e2e_lab import Lab
+from mlflow import MlflowClient
 
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.storage.record import StudyRecord
 from coldtune.studies.trials.reading import read_study
+from coldtune.tracking import NOTE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.slow]
 SETTINGS = ["training.steps=4", "training.batch_size=8", "training.validate_every=0", "protocol.num_images=260"]
@@ -66,6 +68,13 @@ def test_confirmation_follows_the_search_and_repeats_nothing(lab: Lab) -> None:
     assert {config.training.seed for config in configs} == {1000, 1001, 1002}
     (searched,) = [each for each in studies(home) if each.name != folder.name]
     assert StudyRecord.of(read_study(searched).study).test is None, "the confirmation replaces the measurement on test"
+
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    own = f"tags.`coldtune.study` = '{searched.name}' and tags.`coldtune.kind` = 'study'"
+    (recorded,) = client.search_runs([each.experiment_id for each in client.search_experiments()], own)
+    note = recorded.data.tags[NOTE]
+    assert note.startswith(f"**The search {searched.name} chose trial"), "the run of the search has its verdict"
+    assert "over trainings and images, 3 trainings each" in note
 
     third = lab.start(command)
     assert third.wait() == 0, third.text

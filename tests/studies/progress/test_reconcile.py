@@ -180,7 +180,9 @@ def test_mlflow_runs_descriptions_hold_the_verdicts(target: Target, study: str, 
     assert notes["1"] == "**FID 1.5 [0.5, 2.5], NFE 4. It is the best trial of 2 finished trials.**\n\ntraining 2.0 s."
     assert notes["2"] == "**Failed**: RuntimeError: boom"
     about, results = notes[""].split("\n\n")
-    assert re.fullmatch(r"\*\*After 3 trials, trial 1 \(.*T \d+, .*\) is the best, with FID 1\.5\.\*\*", about)
+    assert re.fullmatch(
+        r"\*\*After 3 trials, trial 1 \(.*T \d+, .*\) is the best, with FID 1\.5 \[0\.5, 2\.5\]\.\*\*", about
+    )
     assert results == "Trial 1 and trial 0 are two networks."
     names = {run.data.tags.get("coldtune.trial", ""): run.info.run_name for run in found}
     assert re.match(r"2: .*T \d+, kernel \d+", names["2"]), "its process never opened the run"

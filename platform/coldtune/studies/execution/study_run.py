@@ -34,11 +34,12 @@ from coldtune.studies.progress.mlflow_runs import MlflowRuns
 from coldtune.studies.progress.opening import print_resources
 from coldtune.studies.progress.overhead import WallTime
 from coldtune.studies.progress.reconcile import is_wrapped_up
-from coldtune.studies.progress.report.log import log_report
+from coldtune.studies.progress.report.log import log_confirmed, log_report
 from coldtune.studies.progress.results import describe_results
 from coldtune.studies.progress.table import build_table
 from coldtune.studies.progress.terminal import View, find_best
 from coldtune.studies.progress.text import print_warning
+from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.record import StudyRecord, TrialRecord, imported, write_study
 from coldtune.studies.trials.ledger import Ledger
 from coldtune.studies.worker.datasets import link_dataset
@@ -173,6 +174,9 @@ class _StudyRun:
         if early is not None:
             write_study(ledger.study, settled=ledger.finished())
         self.runs.finished([*filter(None, [early]), *describe_results(ledger, table)])
+        if ledger.spec.confirmation is not None:
+            search = StudyFolder(checked.options.home, ledger.spec.confirmation.study)
+            log_confirmed(search, self.session.target, checked.options.equal_within)
 
     def end_without_ray(self, own_cluster: bool, reason: str) -> None:
         """Mark the runs as interrupted and print how to resume, after Ray died.

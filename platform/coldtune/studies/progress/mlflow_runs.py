@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.studies.progress.events import Events
 from coldtune.studies.progress.reconcile import reconcile_trials
-from coldtune.studies.progress.text import STATE_NAMES, metric_name, metric_value, run_name
+from coldtune.studies.progress.text import STATE_NAMES, metric_name, metric_value, run_name, spread_value
 from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.storage.record import TestResult, TrialRecord, imported, is_imported
 from coldtune.studies.storage.settings import Spread
@@ -230,8 +230,13 @@ class MlflowRuns(Events):
         point = run_name(str(best.number), best.point).partition(": ")[2]
         what = "setting" if self.ledger.replicated else "trial"
         ended, where = self.ledger.ended(), f" ({point})" if point else ""
-        objective, spread = metric_name(self.ledger.spec.objective.metric), Spread.of(best.values())
-        return f"**After {ended} trials, {what} {best.number}{where} is the best, with {objective} {spread.mean:.4g}.**"
+        metric = self.ledger.spec.objective.metric
+        if self.ledger.replicated:
+            value = f"{metric_name(metric)} {spread_value(Spread.of(best.values()))}"
+        else:
+            known = TrialRecord.of(next(iter(best.finished.values()))).metrics
+            value = metric_value(metric, {**known, metric: Spread.of(best.values()).mean})
+        return f"**After {ended} trials, {what} {best.number}{where} is the best, with {value}.**"
 
     def _shown(self) -> list[str]:
         """Return the metrics of a description."""
