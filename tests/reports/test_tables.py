@@ -147,3 +147,10 @@ def test_markdown_table_several_best_trials_are_marked() -> None:
     markdown = markdown_table(rows(), best=[2, 0])
     assert [line[0] for line in cells(markdown)[2:]] == ["★0", "1", "★2"]
     assert "★ not beaten in all objectives by another: trials 0, 2" in markdown
+
+
+def test_trial_table_of_a_part_claims_equality_for_its_rows_only() -> None:
+    console = Console(width=300, color_system=None)
+    with console.capture() as captured:
+        console.print(trial_table(rows(), best=[2], partial=True))
+    assert "the same in all of these: kernel 7" in captured.get()

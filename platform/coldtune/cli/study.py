@@ -55,6 +55,7 @@ def _add_show(verbs: Commands) -> None:
         help="a difference of the objective that does not matter, so that settings can be practically equal (default: "
         "comparisons.equal_within of the space)",
     )
+    show.add_argument("--all", action="store_true", help="show all rows of the table (default: the best 50)")
     add_json_flag(show).set_defaults(call=_show)
 
 
@@ -146,18 +147,29 @@ def _show(options: argparse.Namespace, console: Console) -> int:
         record = study_record(reader, folder, options.equal_within)
         print_json({**record, "addresses": dict(list_addresses(reader, folder))})
         return 0
-    show_study(reader, folder, console, options.equal_within)
+    show_study(reader, folder, console, options.equal_within, everything=options.all)
     return 0
 
 
-def show_study(reader: StudyReader, folder: StudyFolder, console: Console, equal_within: float | None = None) -> None:
-    """Print the results of a study, and the addresses and commands that show more of it."""
+def show_study(
+    reader: StudyReader,
+    folder: StudyFolder,
+    console: Console,
+    equal_within: float | None = None,
+    everything: bool = False,
+) -> None:
+    """Print the results of a study, and the addresses and commands that show more of it.
+
+    Args:
+        everything: True to print all rows of a long table.
+    """
     from coldtune.studies.progress.addresses import list_addresses
     from coldtune.studies.progress.results import print_results
-    from coldtune.studies.progress.table import build_table
+    from coldtune.studies.progress.table import MOST_SHOWN, build_table
     from coldtune.studies.progress.text import print_line
 
-    print_results(console, reader, build_table(reader, equal_within=equal_within))
+    table = build_table(reader, equal_within=equal_within, most=None if everything else MOST_SHOWN)
+    print_results(console, reader, table)
     for head, text in list_addresses(reader, folder):
         print_line(console, head, text)
 

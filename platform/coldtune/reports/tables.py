@@ -206,6 +206,7 @@ def trial_table(
     what: str = "trial",
     bold: Sequence[int] = (),
     notes: Sequence[str] = (),
+    partial: bool = False,
 ) -> TrialTable:
     """Return the table of trials for a terminal.
 
@@ -220,12 +221,13 @@ def trial_table(
         what: What a row is: a `trial`, or a `setting` whose metrics are means over its trainings.
         bold: The numbers of the rows in bold: the best, and all that cannot be told apart from it. Empty: the best.
         notes: Further lines below the protocol.
+        partial: True if the study has more rows than these.
 
     Raises:
         ValueError: If rows were measured under different protocols, or have metrics without a protocol. The message
             names the parts that differ.
     """
-    return TrialTable(build_grid(rows, best, columns, what, bold, notes), best, title, bold)
+    return TrialTable(build_grid(rows, best, columns, what, bold, notes, partial), best, title, bold)
 
 
 def markdown_table(
@@ -256,6 +258,7 @@ def build_grid(
     what: str,
     bold: Sequence[int] = (),
     notes: Sequence[str] = (),
+    partial: bool = False,
 ) -> Grid:
     """Return the cells of a table as text. Arguments and errors are those of `trial_table`."""
     rows = sorted(rows, key=lambda row: row.number)
@@ -282,7 +285,7 @@ def build_grid(
     foot += [f"{BEST} not beaten in all objectives by another: {what}s {_listed(best)}"] if len(best) > 1 else []
     foot += [f"bold: cannot be told apart from the best {what}"] if len(bold) > 1 and what == "setting" else []
     foot += [_SPREAD] if any(row.spreads for row in rows) else []
-    foot += [f"the same in all: {same}"] if same else []
+    foot += [f"the same in all{' of these' * partial}: {same}"] if same else []
     foot += [protocols[0].describe()] if protocols else []
     foot += notes
     foot += [_SAVED] if "saved" in times else []

@@ -69,6 +69,22 @@ def test_settings_table_has_mean_and_sd_over_trainings(open_study: Callable[...,
     assert "a has the best mean. It cannot be told apart from b." in text
 
 
+@pytest.mark.parametrize(("most", "shown"), [(None, "abc"), (3, "abc"), (2, "ab"), (1, "ab")])
+def test_long_table_shows_the_best_rows_and_the_base(
+    open_study: Callable[..., Ledger], tmp_path: Path, most: int | None, shown: str
+) -> None:
+    """b is the best, then the base a, then c."""
+    made = open_study(3)
+    run(made, tmp_path / "judged", lambda asked: {"a": 1.5, "b": 1.0, "c": 5.0}[asked.point["variant"]])
+    table, console = build_table(made, most=most), Console(width=200, color_system=None)
+    with console.capture() as captured:
+        console.print(table.terminal)
+    text = captured.get()
+    assert [line.split()[2] for line in text.splitlines() if " finished " in line] == list(shown)
+    assert ("1 of 3 settings are not shown (1 finished)" in text) == (shown == "ab")
+    assert "| 2 | finished | c |" in str(table.files["table.md"]), "files have all rows"
+
+
 def test_settings_files_have_the_means(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
     made = open_study(4)
     run(made, tmp_path / "judged", fid_of)

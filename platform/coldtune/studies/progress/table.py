@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,9 @@ from coldtune.studies.storage.outcome import Effort
 from coldtune.studies.storage.record import TrialRecord, is_imported
 from coldtune.studies.storage.settings import Setting, spreads_of
 from coldtune.studies.trials.reading import StudyReader
+
+MOST_SHOWN = 50
+"""How many rows of a table a terminal shows."""
 
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -101,18 +105,24 @@ def table_content(
     return TableContent(rows, best, columns, what, bold, verdicts, notes)
 
 
-def build_table(reader: StudyReader, stopped: Collection[int] = (), equal_within: float | None = None) -> StudyTable:
+def build_table(
+    reader: StudyReader,
+    stopped: Collection[int] = (),
+    equal_within: float | None = None,
+    most: int | None = MOST_SHOWN,
+) -> StudyTable:
     """Build the table of a study. A table of the paper is also written as LaTeX.
 
     Args:
         stopped: The numbers of trials that this process ran until it stopped. They are shown as interrupted.
         equal_within: A difference of the first objective that does not matter. None takes that of the spec.
+        most: A terminal shows the base and this many rows, the best. None shows all rows. The files have all rows.
     """
     if reader.spec.table is not None:
         filled = fill_table(reader)
         return StudyTable(TerminalTable(filled), {"table.md": markdown(filled), "table.tex": latex(filled)})
     content = table_content(reader, stopped, equal_within)
-    rows, best, columns, what, bold = content.rows, content.best, content.columns, content.what, content.bold
+    best, columns, what, bold = content.best, content.columns, content.what, content.bold
     filed, verdicts = content.rows_with_p_values, content.judged
     text = markdown_table(filed, best, columns, what, bold, content.notes)
     for sentence in filter(
@@ -126,7 +136,24 @@ def build_table(reader: StudyReader, stopped: Collection[int] = (), equal_within
         frame = settings_frame(filed, best, verdicts.rivals, reader.spec.objective.metric, verdicts.family)
         files["table.tex"] = settings_latex(filed, best, columns, bold, (*content.notes, *content.verdicts))
         files |= {"table.csv": as_csv(frame), "table.parquet": as_parquet(frame)}
-    return StudyTable(trial_table(rows, best, columns, what=what, bold=bold), files, content.verdicts)
+    shown, left_out = _shown(reader, content, most)
+    terminal = trial_table(shown, best, columns, what=what, bold=bold, notes=left_out, partial=bool(left_out))
+    return StudyTable(terminal, files, content.verdicts)
+
+
+def _shown(reader: StudyReader, content: TableContent, most: int | None) -> tuple[Sequence[TrialRow], list[str]]:
+    """Return the rows that a terminal shows, and a line about the others."""
+    rows, what = content.rows, content.what
+    if most is None or len(rows) <= most:
+        return rows, []
+    ranked = [setting.number for setting in reader.ranked_settings()]
+    first = min(row.number for row in rows)
+    kept = {*content.best, *([*ranked, *(row.number for row in rows)][:most]), first}
+    states = Counter(row.state.partition(" (")[0] for row in rows if row.number not in kept)
+    counts = ", ".join(f"{count:,} {state}" for state, count in sorted(states.items()))
+    left_out = f"{sum(states.values()):,} of {len(rows):,} {what}s are not shown ({counts})"
+    where = f"`coldtune study show {reader.study.study_name} --all` and table.md in the study's folder have all"
+    return [row for row in rows if row.number in kept], [f"{left_out}. {where}"]
 
 
 def _notes(
