@@ -62,7 +62,7 @@ def effects_table(report: EffectReport) -> Table:
         rows += [TableRow((HEADS[group],))] * (len(groups) > 1)
         rows += [TableRow((row.effect.name, *row.cells())) for row in members]
     heads = ("effect", label(report.metric), "95 % CI")
-    return Table("Effects", heads, (False, True, False), tuple(rows), report.notes)
+    return Table(f"Effects on mean {label(report.metric)}", heads, (False, True, False), tuple(rows), report.notes)
 
 
 def number_rows(content: StudyContent) -> tuple[Row, ...]:
