@@ -132,7 +132,7 @@ def test_grid_cell_of_replicates_shows_the_first_training_and_the_mean(tmp_path:
         ledger.complete(asked.number, TrialOutcome({"fid": fids[asked.label]}))
     ((choice,),) = choose(ledger, everything(), everything())
     assert choice.describe() == "trial 1, best of 2"
-    assert describe_value(ledger, choice) == f"FID 2.5 ± {0.5 * 2**0.5:.2g} (2)"
+    assert describe_value(ledger, choice) == "FID 2.50 ± 0.71 (2)"  # sd: 0.5 times the root of 2
 
 
 def test_grid_takes_dotted_keys_and_one_axis(grid):

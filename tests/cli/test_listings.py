@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -131,7 +132,11 @@ def test_study_list_shows_states_what_varies_and_the_interval(home: Path, finish
     assert "2 finished, 1 failed, 1 interrupted" in row
     assert " num_steps " in row
     best = min((outcome.metrics for outcome in finished.outcomes), key=lambda metrics: metrics["fid"])
-    assert f"FID {best['fid']:.4g} [{best['fid_low']:.4g}, {best['fid_high']:.4g}] (trial " in row
+    said = re.search(r"FID ([0-9.]+) \[([0-9.]+), ([0-9.]+)\] \(trial ", row)
+    assert said is not None
+    assert [float(each) for each in said.groups()] == pytest.approx(
+        [best["fid"], best["fid_low"], best["fid_high"]], abs=0.05 * (best["fid_high"] - best["fid_low"])
+    )
     assert f"{datetime.now():%Y-}" in row
 
 

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import check_same
 from coldtune.reports.matrix import Axis
-from coldtune.studies.progress.text import STATE_NAMES, metric_name
+from coldtune.studies.progress.text import STATE_NAMES, mean_and_sd, metric_name
 from coldtune.studies.space.distributions import write_value
 from coldtune.studies.space.space import Space
 from coldtune.studies.storage.record import TrialRecord
@@ -153,11 +153,10 @@ def protocol_of(study: str, choices: Iterable[Choice]) -> Protocol:
 
 
 def describe_value(reader: StudyReader, choice: Choice) -> str:
-    """Return the first objective of a choice, for example `FID 1.03`, or `FID 1.03 ± 0.2 (5)` of five trainings."""
+    """Return the first objective of a choice, for example `FID 1.03`, or `FID 1.03 ± 0.20 (5)` of five trainings."""
     assert choice.spread is not None
     spread, name = choice.spread, metric_name(reader.spec.objective.metric)
-    several = "" if spread.sd is None else f" ± {spread.sd:.2g} ({spread.n})"
-    return f"{name} {spread.mean:.4g}{several}"
+    return f"{name} {mean_and_sd(spread)}{f' ({spread.n})' * (spread.sd is not None)}"
 
 
 def _choice(reader: StudyReader, settings: Sequence[Setting]) -> Choice:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.stages.trial import short_name
 from coldtune.studies.drivers.election import Driver
-from coldtune.studies.progress.text import STATE_NAMES, metric_name
+from coldtune.studies.progress.text import STATE_NAMES, metric_value
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.record import TrialRecord, is_imported
 from coldtune.studies.storage.settings import Spread
@@ -44,11 +44,13 @@ class BestValue:
 
     def describe(self, replicated: bool) -> str:
         """Return the value in words, as a trial or, for a study with replicates, as a setting."""
-        interval = "" if self.low is None or self.high is None else f" [{self.low:.4g}, {self.high:.4g}]"
+        known = {self.metric: self.value}
+        if self.low is not None and self.high is not None:
+            known |= {f"{self.metric}_low": self.low, f"{self.metric}_high": self.high}
         who = f"trial {self.number}"
         if replicated:
             who = f"setting {self.number}, {self.trainings} training{'s' * (self.trainings != 1)}"
-        return f"{metric_name(self.metric)} {self.value:.4g}{interval} ({who})"
+        return f"{metric_value(self.metric, known)} ({who})"
 
 
 @dataclass(frozen=True)

@@ -84,15 +84,16 @@ def metric_value(metric: str, metrics: Mapping[str, float]) -> str:
 
 
 def spread_value(spread: Spread) -> str:
-    """Return the mean of a metric, its standard deviation between trainings, and their number.
+    """Return the mean of a metric, its standard deviation between trainings, and their number."""
+    return f"{mean_and_sd(spread)} ({spread.n} training{'s' * (spread.n != 1)})"
 
-    The mean has the decimals of two digits of the standard deviation.
-    """
-    count = f"({spread.n} training{'s' * (spread.n != 1)})"
+
+def mean_and_sd(spread: Spread) -> str:
+    """Return a mean with the decimals of two digits of its standard deviation, such as `1.61 ± 0.36`."""
     if spread.sd is None:
-        return f"{spread.mean:.4g} {count}"
+        return f"{spread.mean:.4g}"
     mean, sd = _to_digits_of(spread.sd, spread.mean, spread.sd)
-    return f"{mean} ± {sd} {count}"
+    return f"{mean} ± {sd}"
 
 
 def _to_digits_of(uncertainty: float, *values: float) -> list[str]:
