@@ -338,6 +338,22 @@ def _half_worse(source: Source) -> Source:
     return draw
 
 
+def print_widths(total: int) -> None:
+    """Print how wide adjusted and sequential intervals are at the last look, unadjusted intervals = 1."""
+    print("| settings | trainings | fixed, base | fixed, best | race, base | race, best |")
+    print("|--:|--:|--:|--:|--:|--:|")
+    pair = np.array([1]), np.array([0])
+    for settings, replicates in itertools.product(SETTINGS, REPLICATES[1:]):
+        studies = next(chunks(crossed(), 800, settings, replicates, total))
+        bare = studies.differences(replicates, *pair, ALPHA)[1]
+        cells = []
+        for plan in (Plan.fixed(replicates), Plan.racing(2, replicates)):
+            for comparisons in (settings - 1, math.comb(settings, 2)):
+                level = plan.alpha_at(replicates, per_comparison(ALPHA, comparisons))
+                cells.append(f"{np.median(studies.differences(replicates, *pair, level)[1] / bare):.2f}")
+        print(f"| {settings} | {replicates} | {' | '.join(cells)} |")
+
+
 def print_extension(total: int) -> None:
     """Print the false verdicts of a plan of 5 trainings that is extended to 10 if nothing is decided at 5."""
     print("| settings | at 5 | at 5 or 10 |")
@@ -579,7 +595,7 @@ def main() -> None:
             print()
             show(judged, ("fid", "kid", "mind", "ssim", "rmse"))
     if "other" in parts:
-        for show_all in (print_extension, print_power, print_winner, print_methods, print_sequential):
+        for show_all in (print_widths, print_extension, print_power, print_winner, print_methods, print_sequential):
             print(f"\n{show_all.__doc__}\n")
             show_all(total)
     print(f"\n{time.monotonic() - started:.0f} s")

@@ -27,7 +27,14 @@ def two_levels(count: int) -> str:
     return "{" + ", ".join(keys[:count]) + "}"
 
 
+_NEVER = "{training.loss: [l1, l2], sampler.num_steps: {levels: %s, when: {sampler.algorithm: [direct]}}}"
+
 ROWS: list[Row] = [
+    factors("factor-without-effect", _NEVER % "[null, 5]", "factors.sampler.num_steps: has no effect in any arm",
+            "sampler is direct"),
+    factors("single-level-without-effect", _NEVER % "[5]", "factors.sampler.num_steps: has no effect in any arm"),
+    factors("factorial-base-null", "{sampler.num_steps: [10, 5], training.loss: [l1, l2]}",
+            "factors.sampler.num_steps = [10, 5]: the base has null", "Add it", kind="factorial"),
     # --- the section `design`
     design("design-null", "design: null\n" + FACTORS, "design = None", "mapping", "factorial"),
     design("design-text", "design: factorial\n" + FACTORS, "design = 'factorial'", "mapping with `kind`"),

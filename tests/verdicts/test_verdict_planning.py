@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 
 from coldtune.verdicts import (
+    Panel,
     Plan,
     Setting,
     SettingVariance,
@@ -19,8 +20,10 @@ from coldtune.verdicts import (
     advise,
     combine_variances,
     compare,
+    contrast,
     describe_others,
     detectable_difference,
+    detectable_effect,
     holm,
     narrowing_by_images,
     narrowing_by_trainings,
@@ -28,6 +31,7 @@ from coldtune.verdicts import (
     split_variance,
     trainings_to_detect,
 )
+from coldtune.verdicts.levels import per_comparison
 
 
 @pytest.mark.parametrize(("replicates", "size"), [(17, 1.0), (26, 0.8), (64, 0.5)])
@@ -38,12 +42,13 @@ def test_detectable_difference_agrees_with_cohens_table(replicates, size):
     assert trainings_to_detect(2.0, 2 * size, alpha=0.05) == replicates
 
 
-def test_detectable_difference_is_found_in_80_percent_of_simulated_studies():
-    """20,000 studies of Student's test, within 5 standard errors."""
-    size = detectable_difference(1.0, 5, alpha=0.05)
+@pytest.mark.parametrize("replicates", [3, 5, 20])
+def test_detectable_difference_is_found_in_80_percent_of_simulated_studies(replicates):
+    """20,000 studies of Welch's test, within 5 standard errors."""
+    size = detectable_difference(1.0, replicates, alpha=0.05)
     rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((20_000, 5)) + size, rng.standard_normal((20_000, 5))
-    found = (stats.ttest_ind(x, y, axis=1).pvalue < 0.05).mean()
+    x, y = rng.standard_normal((20_000, replicates)) + size, rng.standard_normal((20_000, replicates))
+    found = (stats.ttest_ind(x, y, axis=1, equal_var=False).pvalue < 0.05).mean()
     assert found == pytest.approx(0.8, abs=5 * math.sqrt(0.16 / 20_000))
 
 
@@ -55,6 +60,32 @@ def test_detectable_difference_grows_with_comparisons_and_images_and_falls_with_
     # With countless trainings, only the images are left.
     endless = detectable_difference(0.2, 100_000, image_error=0.1, alpha=0.05)
     assert endless == pytest.approx(0.1 * (stats.norm.isf(0.025) + stats.norm.ppf(0.8)), rel=1e-3)
+
+
+def test_detectable_effect_of_two_settings_is_their_detectable_difference():
+    for replicates, comparisons in ((3, 1), (5, 2), (10, 6)):
+        size = detectable_difference(0.2, replicates, comparisons=comparisons)
+        assert detectable_effect(0.2, replicates, [1, -1], comparisons=comparisons) == pytest.approx(size)
+    assert detectable_effect(0.2, 5, [2, -2, 0]) == pytest.approx(2 * detectable_effect(0.2, 5, [1, -1]))
+    assert detectable_effect(0.2, 2, [1, -1]) == math.inf
+
+
+@pytest.mark.parametrize("replicates", [3, 5])
+@pytest.mark.parametrize("weights", [{"10": 1, "00": -1}, {"00": -0.5, "01": -0.5, "10": 0.5, "11": 0.5}])
+def test_detectable_effect_is_found_in_80_percent_of_simulated_designs(replicates, weights):
+    """Two arms, and the effect of a level in 2 x 2 arms. 1,500 studies by the rule of the product, within 4 errors."""
+    size = detectable_effect(1.0, replicates, list(weights.values()), comparisons=3)
+    level = Plan.fixed(replicates).alpha_at(replicates, per_comparison(0.05, 3))
+    rng, found, nothing = np.random.default_rng(0), 0, torch.zeros(2)
+    for _ in range(1500):
+        values = rng.standard_normal((len(weights), replicates))
+        values += size * np.array([[weight > 0] for weight in weights.values()])
+        settings = [
+            Setting(name, tuple(Training(float(v), nothing, k, f"{name}/{k}") for k, v in enumerate(row)))
+            for name, row in zip(weights, values, strict=True)
+        ]
+        found += contrast(Panel.of(settings), weights).interval(level).excludes_zero
+    assert found / 1500 == pytest.approx(0.8, abs=4 * math.sqrt(0.16 / 1500))
 
 
 def test_detectable_difference_below_three_trainings_is_infinite():

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import check_same
+from coldtune.reports.markdown import md, md_prose, md_row
 
 BEST = "★"
 MISSING = "–"  # noqa: RUF001 - an en dash, as tables print it
@@ -243,12 +244,12 @@ def markdown_table(
     Arguments and errors are those of `trial_table`.
     """
     grid = build_grid(rows, best, columns, what, bold, notes)
-    heads = [_escaped(" ".join(part for part in head if part)) for head in grid.heads]
-    lines = [_line(heads), _line(["--:" if numeric else ":--" for numeric in grid.numeric])]
+    heads = [md(" ".join(part for part in head if part)) for head in grid.heads]
+    lines = [md_row(heads), md_row(["--:" if numeric else ":--" for numeric in grid.numeric])]
     for row, cells in zip(grid.rows, grid.cells, strict=True):
         mark = "**" if what == "setting" and row.number in bold else ""
-        lines.append(_line([f"{mark}{_escaped(cell)}{mark}" if cell != MISSING else cell for cell in cells]))
-    return "\n".join([*lines, "", *(f"- {line}" for line in grid.foot), ""])
+        lines.append(md_row([f"{mark}{md(cell)}{mark}" if cell != MISSING else cell for cell in cells]))
+    return "\n".join([*lines, "", *(f"- {md_prose(line)}" for line in grid.foot), ""])
 
 
 def build_grid(
@@ -390,11 +391,3 @@ def _value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

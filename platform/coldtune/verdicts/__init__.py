@@ -7,7 +7,7 @@ from coldtune.verdicts.estimate import Difference, Pair, contrast
 from coldtune.verdicts.families import Family, Judged, compare, judge
 from coldtune.verdicts.levels import LEAST, Plan
 from coldtune.verdicts.p_values import adjusted_p_values
-from coldtune.verdicts.planning import detectable_difference, paying_correlation, trainings_to_detect
+from coldtune.verdicts.planning import detectable_difference, detectable_effect, paying_correlation, trainings_to_detect
 from coldtune.verdicts.racing import Race, Standing
 from coldtune.verdicts.split import (
     SettingVariance,
@@ -46,6 +46,7 @@ __all__ = [
     "contrast",
     "describe_others",
     "detectable_difference",
+    "detectable_effect",
     "holm",
     "judge",
     "narrowing_by_images",

@@ -12,7 +12,8 @@ from rich.console import Console
 from scipy import stats
 
 from coldtune import presets
-from coldtune.studies.designs.effect_report import EffectReport, report_effects
+from coldtune.studies.designs.effect_report import EffectReport, EstimatedEffect, report_effects
+from coldtune.studies.designs.effects import Effect
 from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.ablation import AblationRecord, Change, Step
 from coldtune.studies.spec.build import build_spec
@@ -152,3 +153,45 @@ def test_effects_with_equal_contrasts_count_once(tmp_path):
     assert [row.effect.group for row in known] == ["step", "alone", "whole"]
     assert {row.interval for row in known} == {alone.interval}
     assert "adjusted for 1 different effect" in text(report)
+
+
+def test_ablation_with_missing_trainings_says_that_its_steps_do_not_sum(tmp_path):
+    """The samplers share networks. One of them has failed on the last, so they are compared by the others."""
+    names = ("loss", "sampler")
+    changes = {name: Change(keys=(name,), before={name: 0}, after={name: 1}, alone="base") for name in names}
+    path = (Step(changes=("loss",), arm="naive"), Step(changes=("sampler",), arm="base"))
+    record = AblationRecord(study="s", trial=1, changes=changes, base="base", best="best", path=path)
+    variants = (
+        "base: digits-quick\nvariants: {base: {}, naive: {sampler.algorithm: naive}, "
+        "best: {training.loss: l2, sampler.algorithm: naive}}\n"
+    )
+    for failed in (None, 4):
+        (folder := tmp_path / str(failed)).mkdir()
+        made = study(folder, variants, 5, record)
+        while made.wanted(3) > 0:
+            asked = made.ask(3)
+            assert asked is not None
+            config, seed = asked.config, asked.config.training.seed
+            naive, l2 = config.sampler.algorithm == "naive", config.training.loss == "l2"
+            if naive and not l2 and seed == failed:
+                made.fail(asked.number, "RuntimeError: boom")
+                continue
+            stage = StoredStage("train", str(config.training.trajectory()), False, 1.0)
+            made.complete(asked.number, TrialOutcome({"fid": seed**2 + 3.0 * naive + 7.0 * l2}, stages=(stage,)))
+        report = report_effects(made)
+        assert report is not None
+        values = {group: [row.difference for row in rows] for group, rows in report.groups().items()}
+        steps, (whole,) = sum(each.value for each in values["step"] if each), values["whole"]
+        assert whole is not None
+        assert (steps == pytest.approx(whole.value)) == (failed is None)
+        assert ("the steps do not sum exactly to the whole" in text(report)) == (failed is not None)
+        trainings = "5 trainings" if failed is None else "4 to 5 trainings"
+        assert f"with {trainings} of each arm" in text(report)
+
+
+def test_effects_in_markdown_show_names_as_they_are():
+    effect = Effect("a|b *c* <d>\n$e$ instead of __f__", "effect", {})
+    row = EstimatedEffect(effect, problem="x|y")
+    assert EffectReport("fid", (row,), ("a *note*",)).markdown().splitlines()[3:] == [
+        "| a\\|b \\*c\\* &lt;d> \\$e\\$ instead of \\_\\_f\\_\\_ |  | x\\|y |", "", "- a \\*note\\*"
+    ]  # fmt: skip

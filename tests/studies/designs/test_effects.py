@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coldtune.config import plain
-from coldtune.studies.designs.effects import Effect, effects_of_ablation, effects_of_design
+from coldtune.studies.designs.effects import Effect, effects_of_ablation, effects_of_design, label_of_change
 from coldtune.studies.space.design import DesignRecord, FactorConfig
 from coldtune.studies.space.design_kinds.registry import build_kind
 from coldtune.studies.spec.ablation import AblationRecord, Change, Step
@@ -117,6 +117,51 @@ def test_factor_without_effect_in_some_arms_is_estimated_where_it_has_one():
     assert estimate(found["schedule=exp instead of constant"], means) == pytest.approx(12)
 
 
+SAMPLERS = {
+    "sampler": FactorConfig(levels=("tacos", "direct")),
+    "steps": FactorConfig(levels=(20, 5), when={"sampler": ("tacos",)}),
+}
+
+
+@pytest.mark.parametrize("kind", ["one_factor", "add_one_in"])
+def test_effect_of_one_change_is_its_arm_minus_the_reference_arm_alone(kind):
+    """Direct restoration has no number of steps. The arm with fewer steps tells nothing about it."""
+    tacos = {"sampler": "tacos"}
+    arms = {"base": {**tacos, "steps": 20}, "direct": {"sampler": "direct"}, "5": {**tacos, "steps": 5}}
+    made = DesignRecord(
+        design={"kind": kind}, factors=SAMPLERS, references={"sampler": "tacos", "steps": 20}, arms=arms
+    )
+    assert [effect.weights for effect in effects_of_design(made)] == [
+        pytest.approx({"direct": 1, "base": -1}), pytest.approx({"5": 1, "base": -1})
+    ]  # fmt: skip
+
+
+def test_effect_is_compared_with_a_level_that_exists():
+    """The base has no number of steps, and the arm of the first level was skipped."""
+    factors = {
+        "sampler": FactorConfig(levels=("direct", "tacos")),
+        "steps": FactorConfig(levels=(20, 10, 5), when={"sampler": ("tacos",)}),
+    }
+    arms = {
+        "base": {"sampler": "direct"}, "10": {"sampler": "tacos", "steps": 10}, "5": {"sampler": "tacos", "steps": 5}
+    }  # fmt: skip
+    made = DesignRecord(
+        design={"kind": "factorial"}, factors=factors, references={"sampler": "direct", "steps": 20}, arms=arms
+    )
+    found = {effect.name: effect for effect in effects_of_design(made) if effect.group == "effect"}
+    assert list(found) == ["sampler=tacos instead of direct", "steps=20 instead of 10", "steps=5 instead of 10"]
+    assert found["steps=5 instead of 10"].weights == pytest.approx({"5": 1, "10": -1})
+    assert found["steps=20 instead of 10"].problem == "cannot be known from the arms that exist"
+
+
+def test_factor_that_no_arm_of_a_stored_design_has_is_not_known():
+    made = DesignRecord(
+        design={"kind": "factorial"}, factors=SAMPLERS, references={"sampler": "tacos", "steps": 20},
+        arms={"base": {"sampler": "tacos"}, "direct": {"sampler": "direct"}},
+    )  # fmt: skip
+    assert [bool(effect.problem) for effect in effects_of_design(made) if effect.group == "effect"] == [False, True]
+
+
 @pytest.mark.parametrize("kind", ["leave_one_out", "add_one_in"])
 def test_one_part_effects_are_with_minus_without(kind):
     made = record(kind, {name: [0, 1] for name in "abc"})
@@ -181,6 +226,12 @@ def test_ablation_of_one_change_has_no_interaction():
         "whole": {"best": 1, "base": -1},
         "interaction": {},
     }
+
+
+def test_change_of_close_numbers_is_written_with_all_digits():
+    change = Change(keys=("lr",), before={"lr": 0.002}, after={"lr": 0.00200001})
+    assert label_of_change(change) == "lr=0.00200001 instead of 0.002"
+    assert label_of_change(change.model_copy(update={"after": {"lr": 0.0123456}})) == "lr=0.01235 instead of 0.002"
 
 
 def test_design_record_survives_yaml():

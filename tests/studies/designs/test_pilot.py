@@ -17,11 +17,12 @@ from coldtune.studies.designs.pilot import Pilot, describe_detectable, find_pilo
 from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
+from coldtune.studies.spec.replicates import Racing
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import StoredStage, TrialOutcome
 from coldtune.studies.trials.ledger import open_ledger
-from coldtune.verdicts.planning import detectable_difference
+from coldtune.verdicts.planning import detectable_difference, detectable_effect
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "ablations.md"
 LOSS = "base: digits-quick\ndesign: {kind: one_factor}\nfactors: {training.loss: [l1, l2]}\n"
@@ -95,7 +96,7 @@ def test_detectable_difference_is_smaller_with_more_trainings(home):
     spec, pilot = home.spec(LOSS), Pilot(0.2, 12, same=True)
     sizes = [float(describe_detectable(spec, pilot, k)[0].split("difference of ")[1].split()[0]) for k in (3, 5, 10)]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[1] == pytest.approx(2.1 * 0.2, rel=0.05)
+    assert sizes[1] == pytest.approx(2.2 * 0.2, rel=0.05)
 
 
 def test_detectable_difference_without_a_pilot_says_how_to_get_one(home):
@@ -109,7 +110,28 @@ def test_detectable_difference_of_a_factorial_says_that_of_an_effect(home):
     spec = home.spec("base: digits-quick\ndesign: {kind: factorial}\nfactors: {training.loss: [l1, l2], "
                      "sampler.clamp: [false, true]}\n")  # fmt: skip
     said = describe_detectable(spec, Pilot(0.2, 12, same=True), 5)
-    assert "averaged over 10 trainings" in said[1]
+    sizes = {group: detectable_effect(0.2, 5, weights, comparisons=3) for group, weights in (
+        ("the effect of a level", [0.5, 0.5, -0.5, -0.5]), ("an interaction", [1, -1, -1, 1]))}  # fmt: skip
+    assert (
+        said[1]
+        == "all arms together detect "
+        + " and ".join(f"{group} from {size:.2g} on" for group, size in sizes.items())
+        + ", adjusted for 3 effects"
+    )
+    race = spec.with_replicates(Racing(first=2, most=10))
+    assert describe_detectable(race, Pilot(0.2, 12, same=True), 10)[1:] == [
+        "a race detects a little less, because it looks after each training"
+    ]
+
+
+def test_detectable_difference_of_the_family_best_counts_all_pairs(home):
+    levels = (
+        "base: digits-quick\ndesign: {kind: one_factor}\nfactors: {training.ema_decay: [0.995, 0.9, 0.99, 0.999]}\n"
+    )
+    both, best = home.spec(levels), home.spec(levels + "comparisons: {family: [best]}\n")
+    (said,), (of_best,) = (describe_detectable(spec, Pilot(1.0, 12, same=True), 5) for spec in (both, best))
+    assert f"{detectable_difference(1.0, 5, comparisons=3):.2g} between an arm and the reference" in said
+    assert f"{detectable_difference(1.0, 5, comparisons=6):.2g} between the best arm and another" in of_best
 
 
 def test_guide_shows_the_differences_that_are_detected():

@@ -183,6 +183,36 @@ def test_one_factor_base_may_lie_beside_the_levels(tmp_path):
     assert space.resolve({"variant": "base"}).degradation["steps"] == 40
 
 
+def test_base_of_null_is_the_reference_although_it_is_no_level(tmp_path):
+    text = "design: {kind: one_factor}\nfactors:\n  sampler.num_steps: [10, 5]\n  training.clip_norm: [1.0, 2.0]\n"
+    spec, space = build(tmp_path, text)
+    assert list(arms(spec)) == ["base", "num_steps=10", "num_steps=5", "clip_norm=1.0", "clip_norm=2.0"]
+    base = space.resolve({"variant": "base"})
+    assert (base.sampler.num_steps, base.training.clip_norm) == (None, None)
+    assert spec.design is not None
+    assert set(spec.design.references.values()) == {None}
+
+
+def test_base_that_meets_when_is_the_reference_although_it_is_no_level(tmp_path):
+    factors = (
+        "factors:\n  sampler.algorithm: [tacos, direct]\n"
+        "  sampler.num_steps: {levels: [10, 5], when: {sampler.algorithm: [tacos]}}\n"
+    )
+    spec, space = build(tmp_path, f"design: {{kind: one_factor}}\n{factors}")
+    assert list(arms(spec)) == ["base", "sampler=direct", "num_steps=10", "num_steps=5"]
+    assert space.resolve({"variant": "base"}) == space.resolve({}), "the base itself"
+    with pytest.raises(ValueError, match=r"num_steps = \[10, 5\]: the base has null, which must be one of the levels"):
+        build(tmp_path, f"design: {{kind: factorial}}\n{factors}")
+
+
+@pytest.mark.parametrize(
+    "rest", ["design: {kind: one_factor}\nfactors: {training.loss: [l1, l2]}", "variants: {a: {}}"]
+)
+def test_search_of_a_list_is_said_to_have_no_effect(tmp_path, rest):
+    with pytest.warns(UserWarning, match=r"^search: has no effect, because all (arms of a design|variants) are tried"):
+        build(tmp_path, f"{rest}\nsearch: {{algorithm: random}}\n")
+
+
 def test_design_survives_spec_yaml_and_the_storage(tmp_path):
     spec, _ = build(
         tmp_path, "design: {kind: fractional}\nfactors:\n  training.loss: [l1, l2]\n  sampler.clamp: [false, true]\n"
@@ -212,6 +242,22 @@ def test_fractional_design_says_its_aliases_before_it_starts(tmp_path):
     )
     assert ("aliases", "the interactions loss x clamp and clip_norm x ema_warmup cannot be told apart, only their sum "
             "is known") in said  # fmt: skip
+
+
+def test_fractional_design_without_some_arms_says_what_is_lost(tmp_path):
+    spec, _ = build(
+        tmp_path,
+        "design: {kind: fractional, resolution: 3}\nfactors:\n  degradation.sigma.schedule: [exponential, linear]\n"
+        "  degradation.sigma.rate: [0.05, 0.09]\n  training.loss: [l1, l2]\n  training.ema_warmup: [true, false]\n"
+        "  sampler.clamp: [false, true]\nderive: {degradation.sigma.start: {hold: leftover, at: base}}\n"
+    )  # fmt: skip
+    said = list(describe_design(spec))
+    assert ("aliases", "2 arms of the fraction are left out, so even less can be told apart") in said
+    (unknown,) = (text for head, text in said if head == "unknown")
+    assert spec.design is not None
+    problems = [effect.name for effect in effects_of_design(spec.design) if effect.problem]
+    assert problems[:2] == ["schedule=linear instead of exponential", "rate=0.09 instead of 0.05"]
+    assert unknown == f"these arms cannot tell {', '.join(problems[:8])}, and {len(problems) - 8} more"
 
 
 # --- the shipped ablations

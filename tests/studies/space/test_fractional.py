@@ -100,6 +100,19 @@ def test_fractional_aliases_are_said_in_words():
     ]
 
 
+def test_fractional_aliases_of_a_quarter_follow_from_its_defining_relation():
+    """D = AB and E = AC, so I = ABD = ACE = BCDE. The sum of BD and CE is a part of the effect of A."""
+    assert Fractional(resolution=3).aliases(factors_of(two_levels(5))) == [
+        "the effect of A cannot be told apart from the interactions B x D and C x E",
+        "the effect of B cannot be told apart from the interaction A x D",
+        "the effect of C cannot be told apart from the interaction A x E",
+        "the effect of D cannot be told apart from the interaction A x B",
+        "the effect of E cannot be told apart from the interaction A x C",
+        "the interactions B x C and D x E cannot be told apart, only their sum is known",
+        "the interactions B x E and C x D cannot be told apart, only their sum is known",
+    ]
+
+
 def test_fractional_without_a_fraction_has_no_aliases():
     factors = factors_of(two_levels(3))
     assert Fractional().aliases(factors) == []

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from coldtune.reports.latex import NEEDS, latex_line, latex_table, tex
+from coldtune.reports.markdown import md, md_code, md_prose, md_row, one_line
 from coldtune.reports.page.document import Fact, Report, Table
-from coldtune.reports.page.escape import FORBIDDEN, split_code
+from coldtune.reports.page.escape import split_code
 
 _MOST_ROWS = 40  # of a table in LaTeX, because a longer table does not fit on a page
 
 
 def as_markdown(report: Report) -> str:
     """Return the report as GitHub's Markdown."""
-    lines = [f"# {_md(report.study)}", "", _md(report.state), ""]
+    lines = [f"# {md(report.study)}", "", md(report.state), ""]
     for title, parts in _sections(report):
         lines += [f"## {title}", ""]
         for part in parts:
@@ -64,19 +64,19 @@ def _markdown_part(part: _Part) -> list[str]:
     lines = []
     for each in part:
         if isinstance(each, Fact):
-            lines.append(f"- {_md(each.head)}: {_code(each.text) if each.command else _md(each.text)}")
+            lines.append(f"- {md(each.head)}: {md_code(each.text) if each.command else md(each.text)}")
         else:
-            lines.append(f"- {_md_prose(each)}")
+            lines.append(f"- {md_prose(each)}")
     return [*lines, ""]
 
 
 def _markdown_table(table: Table) -> list[str]:
-    lines = [f"**{_md(table.caption)}**", "", _row(map(_md, table.heads))]
-    lines.append(_row("--:" if numeric else ":--" for numeric in table.numeric))
+    lines = [f"**{md(table.caption)}**", "", md_row(map(md, table.heads))]
+    lines.append(md_row("--:" if numeric else ":--" for numeric in table.numeric))
     for row in table.rows:
-        cells = [f"**{_md(cell)}**" if row.bold and cell else _md(cell) for cell in row.cells]
-        lines.append(_row(cells + [""] * (len(table.heads) - len(cells))))
-    return [*lines, "", *(f"- {_md_prose(line)}" for line in table.foot), *([""] if table.foot else [])]
+        cells = [f"**{md(cell)}**" if row.bold and cell else md(cell) for cell in row.cells]
+        lines.append(md_row(cells + [""] * (len(table.heads) - len(cells))))
+    return [*lines, "", *(f"- {md_prose(line)}" for line in table.foot), *([""] if table.foot else [])]
 
 
 def _latex_part(part: _Part) -> list[str]:
@@ -103,37 +103,10 @@ def _latex_table(table: Table) -> list[str]:
     return latex_table(layout, heads, body, list(map(_tex_prose, foot)), caption=_tex(table.caption))
 
 
-def _row(cells: Iterator[str] | Sequence[str] | map[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _clean(text: str) -> str:
-    """Return a text in a single line, without characters that no format shows."""
-    return " ".join(FORBIDDEN.sub(" ", text).splitlines())
-
-
-def _md(text: str) -> str:
-    """Return a text for Markdown. It cannot make a link, HTML or another cell."""
-    text = _clean(text).replace("\\", "\\\\").replace("<", "&lt;").replace("|", "\\|")
-    return text.replace("](", "]\\(").replace("*", "\\*").replace("`", "\\`")
-
-
-def _code(text: str) -> str:
-    """Return a text as code. Its fence is longer than any run of backticks in it."""
-    text = _clean(text)
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
-
-
-def _md_prose(sentence: str) -> str:
-    """Return a sentence for Markdown. Its words between backticks, such as a command, are code."""
-    return "".join(_code(part) if code else _md(part) for part, code in split_code(_clean(sentence)))
-
-
 def _tex_prose(sentence: str) -> str:
     """Return a sentence for LaTeX. Its words between backticks, such as a command, are code."""
     parts = []
-    for part, code in split_code(_clean(sentence)):
+    for part, code in split_code(one_line(sentence)):
         # `tex` takes the spaces at the ends away.
         before, after = (" " * end for end in (part[0].isspace(), part[-1].isspace()))
         parts.append(rf"\texttt{{{_tex(part)}}}" if code else f"{before}{_tex(part)}{after}")
@@ -141,4 +114,4 @@ def _tex_prose(sentence: str) -> str:
 
 
 def _tex(text: str) -> str:
-    return tex(_clean(text))
+    return tex(one_line(text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich import box
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from coldtune.metrics.values import Value
 from coldtune.reports.latex import NEEDS, latex_line, latex_table, tex
+from coldtune.reports.markdown import md, md_prose, md_row
 from coldtune.reports.paper.tables import FilledTable, PaperColumn
 from coldtune.reports.tables import ANY_WIDTH, MISSING, Printed
 
@@ -23,10 +24,10 @@ _DECIMALS = {"fid": 2, "ssim": 3, "rmse": 3}  # as in the paper
 def markdown(filled: FilledTable) -> str:
     """Return the table as GitHub's Markdown, with the lines below it as a list."""
     heads = ["Dataset", *(column.title for column in filled.table.columns)]
-    lines = [_line(heads), _line([":--", *("--:" for _ in filled.table.columns)])]
-    lines += [_line([label, *map(str, cells)]) for label, cells in rows_of(filled)]
-    foot = [f"- {head}: {text}" for head, text in foot_of(filled)]
-    return "\n".join([f"**{filled.heading}**", "", *lines, "", *foot, ""])
+    lines = [md_row(map(md, heads)), md_row([":--", *("--:" for _ in filled.table.columns)])]
+    lines += [md_row(map(md, [label, *map(str, cells)])) for label, cells in rows_of(filled)]
+    foot = [f"- {head}: {md_prose(text)}" for head, text in foot_of(filled)]
+    return "\n".join([f"**{md(filled.heading)}**", "", *lines, "", *foot, ""])
 
 
 def latex(filled: FilledTable) -> str:
@@ -171,8 +172,3 @@ def foot_of(filled: FilledTable) -> list[tuple[str, str]]:
         )
     )
     return lines + [("empty", line) for line in filled.absent()]
-
-
-def _line(cells: Sequence[str]) -> str:
-    escaped = (cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells)
-    return f"| {' | '.join(escaped)} |"

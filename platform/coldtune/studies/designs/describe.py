@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from coldtune.stages.trial import short_name
 from coldtune.studies.designs.confirm import describe_chosen
-from coldtune.studies.designs.effects import label_of_change
+from coldtune.studies.designs.effects import effects_of_design, label_of_change
 from coldtune.studies.space.design import DesignRecord
 from coldtune.studies.space.distributions import write_value
 from coldtune.studies.spec.ablation import AblationRecord
 from coldtune.studies.spec.study import StudySpec
+
+_MOST_UNKNOWN = 8  # effects that are listed
 
 
 def describe_design(spec: StudySpec) -> Iterator[tuple[str, str]]:
@@ -38,10 +40,17 @@ def _describe_arms(record: DesignRecord) -> Iterator[tuple[str, str]]:
             yield "sets", f"{short_name(path)}={write_value(factor.levels[0])} if {where}"
     for sentence in kind.aliases(factors):
         yield "aliases", sentence
+    if kind.aliases(factors) and (lost := len(record.skipped) + len(record.merged)):
+        missing = f"{lost} arms of the fraction are" if lost > 1 else "an arm of the fraction is"
+        yield "aliases", f"{missing} left out, so even less can be told apart"
     for arm, reason in record.skipped.items():
         yield "skips", f"{arm}: {reason}"
     for arm, other in record.merged.items():
         yield "merges", f"{arm} is the same trial as {other}"
+    if unknown := [effect.name for effect in effects_of_design(record) if effect.problem]:
+        listed = ", ".join(unknown[:_MOST_UNKNOWN])
+        more = f", and {len(unknown) - _MOST_UNKNOWN} more" if len(unknown) > _MOST_UNKNOWN else ""
+        yield "unknown", f"these arms cannot tell {listed}{more}"
 
 
 def _describe_path(record: AblationRecord) -> Iterator[tuple[str, str]]:

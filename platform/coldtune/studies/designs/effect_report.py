@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from rich.text import Text
 from coldtune.metrics.intervals import LEVEL, Interval
 from coldtune.metrics.paired import rounded
 from coldtune.metrics.registry import higher_is_better, label
+from coldtune.reports.markdown import md, md_prose, md_row
 from coldtune.studies.designs.effects import Effect, effects_of_ablation, effects_of_design
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.spec.replicates import Racing
@@ -23,6 +25,8 @@ from coldtune.studies.trials.reading import StudyReader
 from coldtune.verdicts.estimate import Difference, Pair, contrast
 from coldtune.verdicts.levels import LEAST, per_comparison
 from coldtune.verdicts.trainings import Panel, Setting, Training
+
+_EXACT = 1e-9  # relative: larger differences between a sum and the whole are no rounding
 
 HEADS = {
     "effect": "effects",
@@ -89,10 +93,8 @@ class EffectReport:
         lines = [f"| effect | {label(self.metric)} | 95 % CI |", "|:--|--:|:--|"]
         for group, rows in self.groups().items():
             lines.append(f"| **{HEADS[group]}** | | |")
-            lines += [
-                "| " + " | ".join((_escaped(row.effect.name), *map(_escaped, row.cells()))) + " |" for row in rows
-            ]
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
+            lines += [md_row(map(md, (row.effect.name, *row.cells()))) for row in rows]
+        return "\n".join([*lines, "", *(f"- {md_prose(note)}" for note in self.notes), ""])
 
     def groups(self) -> dict[str, list[EstimatedEffect]]:
         """Return the effects by their group, a key of `HEADS`."""
@@ -132,7 +134,7 @@ def report_effects(reader: StudyReader) -> EffectReport | None:
         return EffectReport(metric, rows, (_direction(metric), _no_intervals_in_race(spec.race)))
     wanted = reader.replicates * len(trials)
     notes = _notes(rows, missing, wanted) or _notes_of_intervals(rows, len(family), len(plan.counted), with_images)
-    return EffectReport(metric, rows, (_direction(metric), *notes))
+    return EffectReport(metric, rows, (_direction(metric), *notes, *_note_of_sums(rows)))
 
 
 def trials_by_arm(reader: StudyReader) -> dict[str, list[FrozenTrial]]:
@@ -226,16 +228,28 @@ def _notes(rows: Sequence[EstimatedEffect], missing: int, wanted: int) -> list[s
 
 
 def _notes_of_intervals(rows: Sequence[EstimatedEffect], family: int, looks: int, with_images: bool) -> list[str]:
-    counts = [row.difference.least for row in rows if row.difference is not None]
+    counts = [count for row in rows if row.difference is not None for count in row.difference.counts.values()]
     if not counts:
         return []
-    least = min(counts)
+    least, most = min(counts), max(counts)
+    trainings = f"{least}" if least == most else f"{least} to {most}"
     notes = [] if least >= LEAST else [f"{least} trainings of an arm are too few for a verdict about settings"]
-    different = "different " if family < len(counts) else ""
+    different = "different " if family < sum(row.difference is not None for row in rows) else ""
     adjusted = f"{family} {different}effect{'s' * (family > 1)}{f' and {looks} looks' if looks > 1 else ''}"
     over = "trainings and images" if with_images else "trainings"
-    return [*notes, f"Intervals are over {over}, with {least} trainings of each arm, adjusted for {adjusted}"]
+    return [*notes, f"Intervals are over {over}, with {trainings} trainings of each arm, adjusted for {adjusted}"]
 
 
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+def _note_of_sums(rows: Sequence[EstimatedEffect]) -> list[str]:
+    """Return why the steps of an ablation do not sum to the whole, if they do not."""
+    values = {group: [row.difference for row in rows if row.effect.group == group] for group in ("step", "whole")}
+    known = {group: [each.value for each in those if each is not None] for group, those in values.items()}
+    if len(known["whole"]) != 1 or len(known["step"]) < len(values["step"]):
+        return []
+    (whole,), steps = known["whole"], known["step"]
+    if math.isclose(sum(steps), whole, rel_tol=_EXACT, abs_tol=_EXACT * max(map(abs, steps))):
+        return []
+    return [
+        "Trainings of some arms are missing, and arms of the same networks are compared by their common trainings. So "
+        "the steps do not sum exactly to the whole"
+    ]

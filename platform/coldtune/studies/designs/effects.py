@@ -65,8 +65,9 @@ def effects_of_design(record: DesignRecord) -> list[Effect]:
     alone = _Model.of(record, interactions=False)
     effects = []
     for factor in model.factors:
-        for level in model.other_levels(factor):
-            name = f"{factor.label(level)} instead of {write_value(record.references[factor.path])}"
+        reference = model.reference(factor)
+        for level in (level for level in factor.levels if level != reference):
+            name = f"{factor.label(level)} instead of {write_value(reference)}"
             # A main effect that is aliased with an interaction is estimated as if there were no interaction.
             found = model.main_effect(factor, level) or alone.main_effect(factor, level)
             effects.append(_effect(name, "effect", found))
@@ -98,20 +99,26 @@ def effects_of_ablation(record: AblationRecord) -> list[Effect]:
         unknown = f"cannot be known, because {' and '.join(impossible)} alone cannot exist"
         return [*effects, Effect("interaction", "interaction", {}, unknown)]
     together = {arm: weight for arm, weight in together.items() if weight}
-    return [*effects, Effect("interaction", "interaction", together)]
+    nothing = "" if together else "0, because a single change is the whole"
+    return [*effects, Effect("interaction", "interaction", together, nothing)]
 
 
 def label_of_change(change: Change) -> str:
     """Return a change in words, for example `T=35 instead of 20`, or `schedule=linear rate=0.1 instead of constant`."""
+    exact = any(_written(change.after, key) == _written(change.before, key) for key in change.keys)
     after = " ".join(
-        f"{short_name(path)}={_digits(change.after[path])}" for path in change.keys if path in change.after
+        f"{short_name(path)}={_written(change.after, path, exact)}" for path in change.keys if path in change.after
     )
-    before = " ".join(_digits(change.before[path]) for path in change.keys if path in change.before)
+    before = " ".join(_written(change.before, path, exact) for path in change.keys if path in change.before)
     return f"{after or 'nothing'} instead of {before or 'nothing'}"
 
 
-def _digits(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else write_value(value)
+def _written(values: Mapping[str, Any], path: str, exact: bool = False) -> str:
+    """Return the value of a key as text, a number with four digits unless `exact`. "" if there is none."""
+    if path not in values:
+        return ""
+    value = values[path]
+    return f"{value:.4g}" if isinstance(value, float) and not exact else write_value(value)
 
 
 def _minus(a: str, b: str) -> dict[str, float]:
@@ -139,11 +146,15 @@ class _Model:
 
     def __init__(self, factors: Sequence[Factor], record: DesignRecord, interactions: bool) -> None:
         self.factors, self.arms, self._record = factors, list(record.arms), record
+        # If every arm changes a single factor, a key without effect in an arm is no change. So it is coded with the
+        # level of the reference arm. In other designs it is coded with the mean of its levels.
+        assumed = {} if record.kind.interactions else record.kind.arms(factors)[0].levels
+        self._arms = {name: {**assumed, **levels} for name, levels in record.arms.items()}
         self._levels = {factor.path: self._present(factor) for factor in factors}
         columns, self._terms, place = [np.ones((len(self.arms), 1))], [], 1
         pairs = itertools.combinations(factors, 2) if interactions else ()
         for term in [*((factor,) for factor in factors), *pairs]:
-            block = np.stack([self._code(term, record.arms[arm]) for arm in self.arms])
+            block = np.stack([self._code(term, self._arms[arm]) for arm in self.arms])
             columns.append(block)
             self._terms.append(_Term(tuple(term), place, place := place + block.shape[1]))
         self._matrix: Array = np.concatenate(columns, axis=1)
@@ -153,13 +164,23 @@ class _Model:
     def of(cls, record: DesignRecord, *, interactions: bool) -> _Model:
         return cls(record.described_factors(), record, interactions)
 
+    def reference(self, factor: Factor) -> Any:
+        """Return the level with which the others are compared: that of the record, or the first that occurs in an arm.
+
+        No arm may have the level of the record if the base does not have the key, and an arm was skipped.
+        """
+        present, reference = self._levels[factor.path], self._record.references[factor.path]
+        return present[0] if len(present) > 1 and reference not in present else reference
+
     def other_levels(self, factor: Factor) -> list[Any]:
         """Return the levels of a factor that occur in an arm, without the reference level."""
-        reference = self._record.references[factor.path]
+        reference = self.reference(factor)
         return [level for level in self._levels[factor.path] if level != reference]
 
     def main_effect(self, factor: Factor, level: Any) -> dict[str, float] | None:
         """Return the weights of a level minus the reference level, averaged over all else. None if not estimable."""
+        if not {level, self.reference(factor)} <= set(self._levels[factor.path]):
+            return None
         return self._solve((factor,), self._change(factor, level))
 
     def interactions(self) -> list[Effect]:
@@ -218,14 +239,13 @@ class _Model:
         return {arm: float(weight) for arm, weight in zip(self.arms, weights, strict=True) if weight}
 
     def _change(self, factor: Factor, level: Any) -> Array:
-        reference = self._record.references[factor.path]
-        return self._code_level(factor, level) - self._code_level(factor, reference)
+        return self._code_level(factor, level) - self._code_level(factor, self.reference(factor))
 
     def _code(self, factors: Collection[Factor], levels: Mapping[str, Any]) -> Array:
         code: Array = np.ones(1)
         for factor in factors:
             if factor.path not in levels:  # the key has no effect in this arm: the mean of its levels
-                own = np.zeros(len(self._levels[factor.path]) - 1)
+                own = np.zeros(self._columns(factor))
             else:
                 own = self._code_level(factor, levels[factor.path])
             code = np.outer(code, own).ravel().astype(np.float64)
@@ -235,18 +255,17 @@ class _Model:
         """Return the code of a level: -1 in every column for the reference level, else 1 in its own column."""
         present = self._levels[factor.path]
         if level not in present:
-            return np.zeros(len(present) - 1)
+            return np.zeros(self._columns(factor))
         place = present.index(level)
         return -np.ones(len(present) - 1) if place == 0 else np.eye(len(present) - 1)[place - 1]
 
+    def _columns(self, factor: Factor) -> int:
+        """Return the number of columns of a factor. A stored design may have a factor that no arm has."""
+        return max(len(self._levels[factor.path]) - 1, 0)
+
     def _present(self, factor: Factor) -> list[Any]:
         """Return the levels that occur in an arm, the reference level first."""
-        found = {
-            level: None for arm in self._record.arms.values() if (level := arm.get(factor.path, _ABSENT)) is not _ABSENT
-        }
-        reference, order = self._record.references[factor.path], list(factor.levels)
-        rest = sorted((level for level in found if level != reference), key=order.index)
+        found = [arm[factor.path] for arm in self._arms.values() if factor.path in arm]
+        reference = self._record.references[factor.path]
+        rest = [level for level in factor.levels if level != reference and level in found]
         return [reference, *rest] if reference in found else rest
-
-
-_ABSENT = object()

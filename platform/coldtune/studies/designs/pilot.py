@@ -15,14 +15,16 @@ from coldtune.config import digest, identity
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.registry import label
 from coldtune.stages.trial import TrialConfig
+from coldtune.studies.designs.effects import Group, effects_of_design
 from coldtune.studies.space.config import VARIANT
+from coldtune.studies.space.design import DesignRecord
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.folder import studies
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.trials.reading import StudyReader, read_study
 from coldtune.training.config import TrainingConfig
-from coldtune.verdicts.planning import detectable_difference
+from coldtune.verdicts.planning import detectable_difference, detectable_effect
 
 
 @dataclass(frozen=True)
@@ -74,21 +76,38 @@ def describe_detectable(spec: StudySpec, pilot: Pilot | None, replicates: int) -
         ]
     of = "of these arms" if pilot.same else "of other settings"
     known = f"sd {pilot.sd:.3g} of {pilot.trainings} earlier trainings {of}"
-    size = detectable_difference(pilot.sd, replicates, comparisons=arms - 1)
+    against_base = "base" in spec.comparisons.family
+    comparisons = arms - 1 if against_base else math.comb(arms, 2)
+    size = detectable_difference(pilot.sd, replicates, comparisons=comparisons)
     if not math.isfinite(size):
         return [f"{_trainings_each(replicates)} are too few for verdicts about settings ({known}). Take 3 or more"]
+    between = "an arm and the reference" if against_base else "the best arm and another"
     sentences = [
-        f"{_trainings_each(replicates)} detect a {metric} difference of {size:.2g} between an arm and the reference "
+        f"{_trainings_each(replicates)} detect a {metric} difference of {size:.2g} between {between} "
         f"with 80 % power ({known}). Arms that share their trainings detect smaller differences"
     ]
-    if spec.design.kind.interactions:
-        factors = spec.design.described_factors()
-        levels = max(len(factor.levels) for factor in factors)
-        at_level = replicates * arms // levels
-        effects = sum(len(factor.levels) - 1 for factor in factors)
-        size = detectable_difference(pilot.sd, at_level, comparisons=effects)
-        sentences.append(f"the effect of a level, averaged over {at_level} trainings, is detected from {size:.2g} on")
-    return sentences
+    if spec.race is not None:  # it looks often, and gives effects no intervals
+        return [*sentences, "a race detects a little less, because it looks after each training"]
+    return [*sentences, *_describe_effects(spec.design, pilot.sd, replicates)]
+
+
+def _describe_effects(design: DesignRecord, sd: float, replicates: int) -> list[str]:
+    """Return a sentence about the size of effects that a design with interactions detects. Empty for other designs."""
+    if not design.kind.interactions:
+        return []
+    effects = [effect for effect in effects_of_design(design) if effect.weights]
+    comparisons = len({effect.question for effect in effects})
+    sizes: dict[Group, list[float]] = {"effect": [], "interaction": []}
+    for effect in effects:
+        weights = list(effect.weights.values())
+        sizes[effect.group].append(detectable_effect(sd, replicates, weights, comparisons=comparisons))
+    said = [
+        f"{name} from {max(found):.2g} on"
+        for name, found in (("the effect of a level", sizes["effect"]), ("an interaction", sizes["interaction"]))
+        if found
+    ]
+    count = f"{comparisons} effect{'s' * (comparisons > 1)}"
+    return [f"all arms together detect {' and '.join(said)}, adjusted for {count}"] if said else []
 
 
 def _trainings_each(replicates: int) -> str:

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import RenderableType
 
 from coldtune.files import write_file
+from coldtune.reports.markdown import md_prose
 from coldtune.reports.paper.text import TerminalTable, latex, markdown
 from coldtune.reports.settings import as_csv, as_parquet, secondary_metrics, settings_frame, settings_latex
 from coldtune.reports.tables import COLUMNS, P_HEAD, Column, TrialRow, markdown_table, trial_table
@@ -128,7 +129,7 @@ def build_table(
     for sentence in filter(
         None, (*content.verdicts, describe_reuse(reader.trials()), describe_unknown_threads(reader))
     ):
-        text += f"- {sentence}\n"
+        text += f"- {md_prose(sentence)}\n"
     if (effects := report_effects(reader)) is not None:
         text += f"\n{effects.markdown()}"
     files: dict[str, str | bytes] = {"table.md": text}

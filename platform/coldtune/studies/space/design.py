@@ -237,8 +237,8 @@ def _factor_space(
     vary = {path: Vary(choices=factor.levels, when=factor.when) for path, factor in factors.items()}
     for path, factor in factors.items():
         value = get_key(base, path)
-        if value not in factor.levels and not factor.when and isinstance(value, str | bool | int | float | None):
-            vary[path] = Vary(choices=(*factor.levels, value))
+        if value not in factor.levels and isinstance(value, str | bool | int | float | None):
+            vary[path] = Vary(choices=(*factor.levels, value), when=factor.when)
     space = Space(
         SpaceConfig(base=sections["base"], vary=vary, derive=read.derive, constrain=read.constrain), base, image_shape
     )
@@ -260,12 +260,13 @@ class _Limits(Config):
 def _describe_factors(factors: Mapping[str, FactorConfig], space: Space) -> list[Factor]:
     """Return the factors for the methods of the kind."""
     tree = space.with_defaults(space.base)
+    in_base = space.walk(lambda name, _: get_key(tree, space.paths[name]))
     described = []
     for path, factor in factors.items():
-        value = get_key(tree, path)
-        # The base has no value, or a value without effect, if its kind of section does not have the key.
-        base = factor.levels[0] if value not in factor.levels and (value is None or factor.when) else value
-        described.append(Factor(path, short_name(path), factor.levels, base, bool(factor.when)))
+        name, value = short_name(path), get_key(tree, path)
+        # If the key has no effect in the base, no arm has the base's value. `null` is a value like any other.
+        base = value if name in in_base or value in factor.levels else factor.levels[0]
+        described.append(Factor(path, name, factor.levels, base, bool(factor.when)))
     return described
 
 
@@ -308,8 +309,9 @@ def _collect(kind: DesignKind, factors: Sequence[Factor], fixed: Mapping[str, An
     _check_levels(
         {**{factor.path: factor.levels for factor in factors}, **{p: (v,) for p, v in fixed.items()}}, arms, refused
     )
+    why = next((f" The arm {name!r} is skipped: {reason}" for name, reason in arms.skipped.items()), "")
+    _check_effect([*(factor.path for factor in factors), *fixed], arms, space, why)
     if len(arms.levels) < 2:
-        why = next((f" The arm {name!r} is skipped: {reason}" for name, reason in arms.skipped.items()), "")
         raise ValueError(f"factors: leave a single arm, so nothing is compared. Take other levels.{why}")
     return arms
 
@@ -358,6 +360,19 @@ def _check_levels(
             reasons = [reason for levels, reason in refused if levels[path] == level]
             if reasons and not any(levels.get(path) == level for levels in arms.levels.values()):
                 raise ValueError(f"factors.{path}: no arm can have the level {shorten(level)}. {reasons[0]}")
+
+
+def _check_effect(paths: Sequence[str], arms: _Arms, space: Space, why: str) -> None:
+    """Raise ValueError if a key has no effect in any arm. The message ends with `why`."""
+    for path in paths:
+        if not any(path in levels for levels in arms.levels.values()):
+            when = " and ".join(
+                f"{short_name(key)} is {' or '.join(map(write_value, allowed))}"
+                for key, allowed in space.config.vary[path].when.items()
+            )
+            raise ValueError(
+                f"factors.{path}: has no effect in any arm, because in none of them {when}. Leave it out.{why}"
+            )
 
 
 def meaning(trial: TrialConfig) -> str:

@@ -86,7 +86,8 @@ def check_keys(space: Space) -> None:
                 f"and start another study with --set {path}=..."
             )
         if path not in known:
-            others = ", ".join(sorted(key for key in known if not key.startswith(JUDGING_KEYS)))
+            may = {key for key in known if "." in key and not key.startswith(JUDGING_KEYS)}
+            others = ", ".join(sorted(may))
             raise ValueError(f"vary.{path}: the base has no such key; allowed: {others}")
     above: list[str] = []
     for path, vary in space.config.vary.items():

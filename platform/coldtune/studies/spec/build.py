@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,9 @@ def build_spec(
     # An image size that cannot be had needs no warning.
     check_restorer(parse(RestorerConfig, base["restorer"], "restorer"), presets.image_shape(base))
     warn_of_image_size(written_base, base, searched)
+    if sections["search"] and not space.vary:
+        what = "arms of a design" if design else "variants"
+        warnings.warn(f"search: has no effect, because all {what} are tried. Leave it out.", stacklevel=2)
     spec = StudySpec(
         job=job,
         space=space,

@@ -74,7 +74,8 @@ class Fractional(DesignKind):
     def aliases(self, factors: Sequence[Factor]) -> list[str]:
         """Return a sentence for each main effect and each set of interactions that are not told apart.
 
-        Interactions of three and more factors are only mentioned if a main effect has no shorter alias.
+        Interactions of three and more factors are only mentioned if a main effect has no shorter alias. Interactions
+        that are not told apart from a main effect are in the sentence of that effect alone.
         """
         fraction, names = _fraction(len(factors), self.resolution), [factor.name for factor in factors]
         if not fraction.words:
@@ -82,8 +83,9 @@ class Fractional(DesignKind):
         sentences = [_of_main_effect(1 << place, fraction, names) for place in range(len(names))]
         seen: set[int] = set()
         for pair in _pairs(len(names)):
-            same = [pair, *(alias for alias in fraction.aliases(pair) if alias.bit_count() == 2)]
-            if len(same) > 1 and pair not in seen:
+            aliases = fraction.aliases(pair)
+            same = [pair, *(alias for alias in aliases if alias.bit_count() == 2)]
+            if len(same) > 1 and pair not in seen and aliases[0].bit_count() > 1:
                 listed = " and ".join(describe_effect(effect, names) for effect in same)
                 sentences.append(f"the interactions {listed} cannot be told apart, only their sum is known")
             seen.update(same)
