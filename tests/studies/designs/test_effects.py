@@ -154,6 +154,16 @@ def test_effect_is_compared_with_a_level_that_exists():
     assert found["steps=20 instead of 10"].problem == "cannot be known from the arms that exist"
 
 
+def test_effect_against_a_base_that_is_a_list():
+    made = DesignRecord(
+        design={"kind": "one_factor"}, factors={"schedule": FactorConfig(levels=("uniform", "rho"))},
+        references={"schedule": [20, 5]}, arms={"base": {"schedule": [20, 5]}, "rho": {"schedule": "rho"}},
+    )  # fmt: skip
+    known, unknown = sorted(effects_of_design(made), key=lambda effect: effect.problem)
+    assert (known.name, known.weights) == ("schedule=rho instead of [20, 5]", pytest.approx({"rho": 1, "base": -1}))
+    assert unknown.name == "schedule=uniform instead of [20, 5]"
+
+
 def test_factor_that_no_arm_of_a_stored_design_has_is_not_known():
     made = DesignRecord(
         design={"kind": "factorial"}, factors=SAMPLERS, references={"sampler": "tacos", "steps": 20},

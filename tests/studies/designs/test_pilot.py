@@ -13,7 +13,7 @@ from coldtune.config import plain
 from coldtune.data import Dataset, prepared
 from coldtune.metrics import Protocol, build_extractor, resolve
 from coldtune.stages.trial import parse_trial
-from coldtune.studies.designs.pilot import Pilot, describe_detectable, find_pilot
+from coldtune.studies.designs.pilot import Pilot, _pool, describe_detectable, find_pilot
 from coldtune.studies.space.validate import build_space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
@@ -86,6 +86,16 @@ def test_pilot_takes_the_trainings_of_an_arm_only_if_there_are_any(home):
     other = home.pilot(EMA.replace("digits-quick", "quick/digits-blur"))
     assert other is not None
     assert not other.same
+
+
+def test_pilot_counts_a_network_of_several_settings_once(home):
+    samplers = LOSS.replace("training.loss: [l1, l2]", "sampler.clamp: [false, true]")
+    spec = home.spec(samplers)
+    shared = {"a": 1.0, "b": 2.0, "c": 3.0}
+    assert _pool([shared, {name: 2 * value for name, value in shared.items()}], same=True) == Pilot(
+        pytest.approx(2.5**0.5), 3, same=True
+    )
+    assert "difference of 440 between" in describe_detectable(spec, Pilot(200.0, 3, same=True), 5)[0]
 
 
 def test_pilot_under_another_protocol_is_not_found(home):

@@ -179,7 +179,8 @@ class _Model:
 
     def main_effect(self, factor: Factor, level: Any) -> dict[str, float] | None:
         """Return the weights of a level minus the reference level, averaged over all else. None if not estimable."""
-        if not {level, self.reference(factor)} <= set(self._levels[factor.path]):
+        present = self._levels[factor.path]
+        if level not in present or self.reference(factor) not in present:
             return None
         return self._solve((factor,), self._change(factor, level))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Pilot:
 
     Attributes:
         sd: Their standard deviation, pooled over the settings.
-        trainings: The number of trainings behind it.
+        trainings: The number of trained networks behind it. Settings that share a network count it once.
         same: True if they are trainings of the settings that are asked about, and not of similar ones.
     """
 
@@ -83,7 +83,7 @@ def describe_detectable(spec: StudySpec, pilot: Pilot | None, replicates: int) -
         return [f"{_trainings_each(replicates)} are too few for verdicts about settings ({known}). Take 3 or more"]
     between = "an arm and the reference" if against_base else "the best arm and another"
     sentences = [
-        f"{_trainings_each(replicates)} detect a {metric} difference of {size:.2g} between {between} "
+        f"{_trainings_each(replicates)} detect a {metric} difference of {_rounded(size)} between {between} "
         f"with 80 % power ({known}). Arms that share their trainings detect smaller differences"
     ]
     if spec.race is not None:  # it looks often, and gives effects no intervals
@@ -102,12 +102,17 @@ def _describe_effects(design: DesignRecord, sd: float, replicates: int) -> list[
         weights = list(effect.weights.values())
         sizes[effect.group].append(detectable_effect(sd, replicates, weights, comparisons=comparisons))
     said = [
-        f"{name} from {max(found):.2g} on"
+        f"{name} from {_rounded(max(found))} on"
         for name, found in (("the effect of a level", sizes["effect"]), ("an interaction", sizes["interaction"]))
         if found
     ]
     count = f"{comparisons} effect{'s' * (comparisons > 1)}"
     return [f"all arms together detect {' and '.join(said)}, adjusted for {count}"] if said else []
+
+
+def _rounded(size: float) -> str:
+    """Return a size with two digits, and without an exponent if it is large."""
+    return f"{float(f'{size:.2g}'):g}"
 
 
 def _trainings_each(replicates: int) -> str:
@@ -136,9 +141,9 @@ def _setting(config: TrialConfig) -> str:
 
 
 def _pool(groups: Iterable[Mapping[str, float]], *, same: bool) -> Pilot | None:
-    several: list[Sequence[float]] = [list(values.values()) for values in groups if len(values) > 1]
+    several = [values for values in groups if len(values) > 1]
     if not several:
         return None
     freedom = sum(len(values) - 1 for values in several)
-    squares = sum((len(values) - 1) * statistics.variance(values) for values in several)
-    return Pilot(math.sqrt(squares / freedom), sum(map(len, several)), same)
+    squares = sum((len(values) - 1) * statistics.variance(values.values()) for values in several)
+    return Pilot(math.sqrt(squares / freedom), len(set().union(*several)), same)
