@@ -34,7 +34,7 @@ from coldtune.store.store import Store
 from coldtune.training.device import use_threads
 from coldtune.training.loop import train
 from coldtune.verdicts import Family, Panel, Plan, Race, Setting, Standing, Training
-from coldtune.verdicts.estimate import CAUTIOUS_BELOW
+from coldtune.verdicts.estimate import cautious_below
 from coldtune.verdicts.families import ALPHA, judge_panel
 from coldtune.verdicts.levels import LEAST, nominal_levels, per_comparison
 
@@ -74,7 +74,7 @@ class Studies:
         with np.errstate(invalid="ignore", divide="ignore"):
             inverse = ((a / total) ** 2 + (b / total) ** 2) / (look - 1) + (of_images / total) ** 2 / images_df
             half = stdtrit(1 / inverse, q) * np.sqrt(total)
-        if alpha < CAUTIOUS_BELOW or look == 2:
+        if alpha < cautious_below(look) or look == 2:
             banerjee = np.sqrt(stdtrit(look - 1, q) ** 2 * (a + b) + stdtrit(images_df, q) ** 2 * of_images)
             half = banerjee if look == 2 else np.sqrt(half * banerjee)
         return means[:, i] - means[:, j], np.where(total > 0, half, 0.0)

@@ -165,6 +165,22 @@ def test_half_width_far_in_the_tails_is_between_welchs_and_banerjees(setting):
     assert found.half_width(0.001) ** 2 == pytest.approx(banerjee * (high - low) / 2)
 
 
+def test_half_width_of_three_trainings_is_wider_than_welchs_below_a_level_of_5_percent(setting):
+    x, y = A[:3], B
+    found = difference(setting("a", x), setting("b", y))
+    welch = {
+        level: float(np.ptp(stats.ttest_ind(x, y, equal_var=False).confidence_interval(1 - level))) / 2
+        for level in (0.05, 0.04)
+    }
+    squares = [stats.t.isf(0.02, len(z) - 1) ** 2 * np.var(z, ddof=1) / len(z) for z in (x, y)]
+    assert found.half_width(0.05) == pytest.approx(welch[0.05])
+    assert found.half_width(0.04) ** 2 == pytest.approx(welch[0.04] * math.sqrt(sum(squares)))
+    four = [*B, 1.4]
+    more = difference(setting("a", A), setting("b", four))
+    expected = np.ptp(stats.ttest_ind(A, four, equal_var=False).confidence_interval(0.96)) / 2
+    assert more.half_width(0.04) == pytest.approx(expected), "4 trainings and more keep Welch's"
+
+
 def test_half_width_of_an_effect_of_eight_arms_is_near_welchs(setting):
     arms = [setting(f"arm{i}", A) for i in range(8)]
     found = difference(*arms, **{arm.name: (-1) ** i / 4 for i, arm in enumerate(arms)})

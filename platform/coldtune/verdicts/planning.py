@@ -13,7 +13,7 @@ from scipy.stats import nct
 from scipy.stats.qmc import Sobol
 
 from coldtune.metrics.intervals import LEVEL
-from coldtune.verdicts.estimate import CAUTIOUS_BELOW
+from coldtune.verdicts.estimate import cautious_below
 from coldtune.verdicts.levels import FIRST_SHARE, LEAST, per_comparison
 from coldtune.verdicts.trainings import Array
 
@@ -129,7 +129,7 @@ def _half_width(seen: Array, df: int, images: float, level: float) -> Array:
     total = seen.sum(1) + images
     freedom = np.minimum(total**2 / ((seen**2).sum(1) / df + images**2 / 1e6), 1e6)
     welch: Array = stdtrit(freedom, 1 - level / 2) * np.sqrt(total)
-    if level >= CAUTIOUS_BELOW:
+    if level >= cautious_below(df + 1):
         return welch
     banerjee = np.sqrt(_quantile(df, level) ** 2 * seen.sum(1) + _quantile(1e6, level) ** 2 * images)
     weight = 2 / max(seen.shape[1], 2) ** 2
