@@ -109,7 +109,7 @@ def test_evaluate_of_two_settings_adds_the_verdict_by_all_trainings(run: Run, re
 
 def test_evaluate_of_one_network_says_so_beside_the_verdict(run: Run) -> None:
     said, record = evaluated(run, "STUDY/1.1", "STUDY/0.1")
-    assert "Both use one trained network, so this says nothing about other trainings. By all their trainings" in said
+    assert "Both use one training, so this says nothing about other trainings. By all their trainings" in said
     assert record["settings"][0]["settings"] == ["setting 1", "setting 0"], "the base is always the second side"
 
 

@@ -11,11 +11,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.environment import coldtune_command
 from coldtune.metrics import Protocol
+from coldtune.reports.networks import describe_networks
 from coldtune.stages.evaluate import FinishedTrial
 from coldtune.studies.progress.text import metric_name, spread_value
 from coldtune.studies.progress.verdicts import judge_two
 from coldtune.studies.spec.folder import studies
 from coldtune.studies.storage.record import TrialRecord
+from coldtune.studies.trials.judging import network_of
 from coldtune.studies.trials.lookup import split_name
 from coldtune.studies.trials.reading import StudyReader, read_study
 from coldtune.verdicts import Verdict
@@ -137,8 +139,8 @@ def _compare(
     study = shared[0]
     reader, trials = readers[study], (place_a[study], place_b[study])
     records = [TrialRecord.of(trial) for trial in trials]
-    if records[0].checkpoint and records[0].checkpoint == records[1].checkpoint:
-        about = "Both use one trained network, so this says nothing about other trainings"
+    if network_of(trials[0]) == network_of(trials[1]):
+        about = describe_networks(same=True).removesuffix(".")
     if not reader.replicated:
         more = coldtune_command("study resume", home, study, flags=("--replicates", _TRAININGS))
         reason = f"each was trained once. Train each several times with `{more}`"

@@ -127,7 +127,7 @@ def _compare(
     )
 
 
-def _later(before: Verdict | None, new: Verdict) -> Verdict:
+def later_verdict(before: Verdict | None, new: Verdict) -> Verdict:
     """Return the verdict of the later look, unless only the earlier look decides. Each look has its own error."""
     return before if before is not None and before.outcome.decided and not new.outcome.decided else new
 
@@ -263,7 +263,7 @@ class _Judging:
         """Return the verdict of a comparison if a side has no mean."""
         for name in (a, b):
             if reason := self.panel.settings[name].missing:
-                return Verdict(a, b, self.metric, Outcome.MISSING, reason=f"{name} was {reason}")
+                return Verdict(a, b, self.metric, Outcome.MISSING, reason=f"{name} {reason}")
         return None
 
     def next_look(self, names: Sequence[str]) -> dict[str, int]:
@@ -286,7 +286,7 @@ class _Judging:
                 for look in self.looks([name, base]):
                     panel, alpha = self.at({name: look, base: look}), self.alpha(name, look)
                     new = _compare(panel, name, base, self.metric, alpha, self.pair, self.equal_within)
-                    verdict = _later(verdict, new)
+                    verdict = later_verdict(verdict, new)
                     if self.racing and verdict.outcome.decided:
                         break
                 stopped = verdict.outcome.decided or self.exhausted & {name, base}
@@ -324,7 +324,7 @@ class _Judging:
                 continue
             done.append(due[0])
             best, verdicts = self.round(live, due[0])
-            found |= {name: _later(found.get(name), verdict) for name, verdict in verdicts.items()}
+            found |= {name: later_verdict(found.get(name), verdict) for name, verdict in verdicts.items()}
             if self.racing:
                 live = [name for name in live if name == best or not found[name].outcome.decided]
         others = [name for name in self.family.members if name != best]
@@ -339,7 +339,7 @@ class _Judging:
         """Return the verdict of a setting that no look has compared with the best setting."""
         other = best or "the best setting"
         if reason := self.panel.settings[name].missing:
-            return Verdict(name, other, self.metric, Outcome.MISSING, reason=f"{name} was {reason}")
+            return Verdict(name, other, self.metric, Outcome.MISSING, reason=f"{name} {reason}")
         return self.incomplete(name, other, *live)
 
     def round(self, live: Sequence[str], look: int | None) -> tuple[str, dict[str, Verdict]]:

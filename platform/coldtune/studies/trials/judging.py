@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -30,7 +30,7 @@ class JudgeableSettings:
     Attributes:
         names: By number of a setting, its name in sentences.
         settings: The settings with their finished trainings.
-        members: The names of all settings, also of points of a list that were not asked yet.
+        members: The names of all settings, also of those that were not asked yet.
         base: The name of the base, or of the first variant. None if it was not asked yet.
     """
 
@@ -67,12 +67,14 @@ class SettingsJudge:
         self._trainings: dict[int, Training] = {}  # by trial number
         self._points: list[dict[str, Any]] | None = None
 
-    def gather(self, settings: Sequence[Setting], replicates: int) -> JudgeableSettings:
+    def gather(self, settings: Sequence[Setting], replicates: int, planned: int = 0) -> JudgeableSettings:
         """Return the settings of a study that take part in its comparisons.
 
         Args:
             settings: All settings of the study.
             replicates: The trainings that each setting has in the end. An imported setting needs all of them.
+            planned: The number of settings that the study asks in all. Those that a search has not chosen yet belong to
+                the family from the start, so the adjustment of a comparison does not depend on when it is shown.
 
         Raises:
             KeyError: If a trial was judged by a version that stored no judgement.
@@ -85,7 +87,7 @@ class SettingsJudge:
         return JudgeableSettings(
             names,
             tuple(_alike([self.judgeable(each, names[each.number], replicates) for each in part])),
-            (*names.values(), *self._not_asked(part)),
+            (*names.values(), *self._to_come(part, planned)),
             next((names[setting.number] for setting in part if dict(setting.point) == base), None),
         )
 
@@ -115,9 +117,9 @@ class SettingsJudge:
     def judgeable(self, setting: Setting, name: str, replicates: int) -> Judgeable:
         """Return what the verdicts need of a setting: the judgement of each training, or why it has no mean."""
         missing = ""
-        for state, word in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed")):
+        for state, said in ((TrialState.PRUNED, "was pruned"), (TrialState.FAIL, "failed")):
             if ended := setting.in_state(state):
-                missing = f"{word} ({len(ended)} of {replicates})"
+                missing = f"{said} ({len(ended)} of {replicates})"
                 break
         if setting.finished and not setting.pruned:
             missing = ""
@@ -131,10 +133,13 @@ class SettingsJudge:
             self._trainings[trial.number] = read
         return self._trainings[trial.number]
 
-    def _not_asked(self, settings: Sequence[Setting]) -> list[str]:
-        """Return names for the points of a list that were not asked yet. They belong to the family from the start."""
+    def _to_come(self, settings: Sequence[Setting], planned: int) -> list[str]:
+        """Return names for the settings that were not asked yet. They belong to the family from the start."""
         if self._points is None:
             self._points = listed_points(self._space, self._spec.search, self._spec.seed) or []
+        if not self._points:  # a search chooses them
+            own = sum(not setting.imported for setting in settings)
+            return [f"setting to come {number}" for number in range(1, planned - own + 1)]
         asked = [dict(setting.point) for setting in settings]
         missing = [point for point in self._points if point not in asked]
         return [str(point.get(VARIANT, f"point {number}")) for number, point in enumerate(missing)]
@@ -177,8 +182,10 @@ def read_training(
 def network_of(trial: FrozenTrial) -> str:
     """Return what names the trained network of a trial. It is equal for trials that differ in the sampler only."""
     record = TrialRecord.of(trial)
+    if record.checkpoint:  # the place of the store may have changed, but not the name of the entry in it
+        return "/".join(PurePosixPath(record.checkpoint).parts[-3:])
     trained = next((stage.key for stage in record.stages if stage.stage == "train"), None)
-    return record.checkpoint or trained or f"trial {trial.number}"
+    return trained or f"trial {trial.number}"
 
 
 def name_of(setting: Setting) -> str:
