@@ -126,6 +126,11 @@ def test_advice_names_more_trainings_if_few_do_not_pay_for_their_look(setting):
     assert advise(found, 50, 50, {3: 0.001, 20: found.alpha}).startswith("20 more trainings of each would narrow")
 
 
+def test_advice_on_settings_with_the_same_networks_and_images_is_empty(setting):
+    same = [setting(name, [1.0, 1.2, 0.8], networks="n") for name in ("a", "b")]
+    assert advise(compare(*same), 50, 400) == ""
+
+
 def test_advice_on_a_decided_comparison_is_empty(setting):
     assert advise(compare(setting("a", [1.0, 1.1, 0.9]), setting("b", [9.0, 9.1, 8.9])), 50, 400) == ""
 

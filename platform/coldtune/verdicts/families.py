@@ -238,7 +238,12 @@ class _Judging:
         least = min(map(self.count, names), default=0)
         if self.plan is None:
             return [None] if least else []
-        return [look for look in self.plan.looks if look <= least]
+        return [look for look in self.plan.looks if look <= least and self.shows(look)]
+
+    def shows(self, look: int) -> bool:
+        """Return False for a look of a fixed plan that can give no verdict, and that later looks follow."""
+        assert self.plan is not None
+        return self.racing or look in self.plan.counted or look == self.plan.looks[-1]
 
     def at(self, counts: Mapping[str, int | None]) -> Panel:
         """Return the panel at a look. A count of None takes all trainings."""
@@ -256,7 +261,8 @@ class _Judging:
     def incomplete(self, a: str, b: str, *names: str) -> Verdict:
         """Return the verdict of a comparison that has no complete look, because of the named settings."""
         count = min(map(self.count, names))
-        planned = 1 if self.plan is None else min(self.plan.looks)
+        looks = [] if self.plan is None else [look for look in self.plan.looks if self.shows(look)]
+        planned = min(looks, default=1)
         return Verdict(a, b, self.metric, Outcome.INCOMPLETE, count_a=count, count_b=count, planned=planned)
 
     def absent(self, a: str, b: str) -> Verdict | None:

@@ -184,7 +184,7 @@ def advise(verdict: Verdict, num_images: int, split_size: int, later: Mapping[in
         A sentence or two, or "" if the verdict needs no more of either.
     """
     difference = verdict.difference
-    if difference is None or verdict.outcome not in (Outcome.UNDECIDED, Outcome.TOO_FEW):
+    if difference is None or difference.error == 0 or verdict.outcome not in (Outcome.UNDECIDED, Outcome.TOO_FEW):
         return ""
     levels = later or {3: verdict.alpha}
     gains = {more: narrowing_by_trainings(difference, more, verdict.alpha, level) for more, level in levels.items()}

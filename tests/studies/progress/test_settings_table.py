@@ -244,6 +244,18 @@ def test_network_of_a_moved_store_is_the_same_network(open_study: Callable[..., 
     assert len({network_of(trial) for trial in made.trials() if trial.state.is_finished()}) == 1
 
 
+def test_single_trainings_that_become_more_give_no_verdict_until_the_end(
+    open_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    made = open_study(4)
+    write_study(made.study, replicates=[1, 4])
+    run(made, tmp_path / "judged", fid_of, most=7)
+    assert judge_settings(made).sentences[0] == "The base is a. 2 of 4 trainings of each setting, no verdict yet."
+    verdict = judge_two(made, 1, 2)
+    assert not isinstance(verdict, str)
+    assert verdict.sentence() == "b and c: 2 of 4 trainings, no verdict yet."
+
+
 def test_two_trainings_give_no_verdict_on_settings(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
     made = open_study(2)
     run(made, tmp_path / "judged", fid_of)

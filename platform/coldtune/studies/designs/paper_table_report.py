@@ -188,9 +188,9 @@ def _verdicts_on_settings(
 
 
 def _complete_looks(plan: Plan, settings: Sequence[Setting | None]) -> list[int]:
-    """Return the looks of a plan for which all of these settings have the trainings."""
+    """Return the looks of a plan for which all of these settings have the trainings, and that may give a verdict."""
     least = min(0 if setting is None else len(setting.finished) for setting in settings)
-    return [look for look in plan.looks if look <= least]
+    return [look for look in plan.looks if look <= least and (look in plan.counted or look == plan.looks[-1])]
 
 
 def _side(reader: StudyReader, column: PaperColumn, setting: Setting | None, look: int) -> Judgeable | None:

@@ -301,7 +301,7 @@ class _Judging:
         compared = [verdict for verdict in judged.verdicts if verdict.about_settings and verdict.difference is not None]
         nearest = min(compared, key=lambda verdict: abs(verdict.difference.value) if verdict.difference else 0.0)
         shown = "base" in self.reader.spec.comparisons.family and self.judged.base in (nearest.a, judged.best)
-        return [] if shown else [_capital(nearest.sentence())]
+        return [] if shown else [self.sentence(nearest)]
 
     def _advise(self, family: Family, verdict: Verdict) -> str:
         """Return what would narrow the interval of a comparison, or "" if it needs nothing."""
