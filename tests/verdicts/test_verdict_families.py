@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from coldtune.verdicts import Family, Outcome, Plan, compare, judge
+from coldtune.verdicts import Family, Outcome, Plan, adjusted_p_values, compare, judge
 from coldtune.verdicts.levels import nominal_levels, per_comparison
 
 MEMBERS = ("base", "x", "y", "z")
@@ -290,6 +290,24 @@ def test_sentence_about_pairs_says_that_the_chance_is_that_of_a_pair(setting):
     sentence = compare(a, b).sentence()
     assert "3 trainings each (paired)" in sentence
     assert sentence.endswith("In a new pair of trainings, A beats B with a probability of about 99 %.")
+
+
+@pytest.mark.parametrize("kind", ["base", "best"])
+def test_members_to_come_count_as_those_that_are_there(kind, setting):
+    """Two settings of a search of four have the adjustment, and the p-value, that they have at its end."""
+    base = "base" if kind == "base" else None
+    given = four(setting, x=1.4)
+    early = Family(kind, MEMBERS[:2], base, to_come=2)
+    late = Family(kind, MEMBERS, base)
+    assert early.comparisons == late.comparisons
+    assert early.alpha("x") == late.alpha("x")
+    judged = judge(given[:2], early, Plan.fixed(5))
+    if kind == "best":
+        assert judged.best is None, "the best of four is not known among two"
+        return
+    assert judged["x"].interval == judge(given, late, Plan.fixed(5))["x"].interval
+    found = [adjusted_p_values(*each, Plan.fixed(5))["x"] for each in ((given[:2], early), (given, late))]
+    assert found[0] == found[1], "the smallest p-value of a family is multiplied by its size"
 
 
 def test_sentence_tells_trainings_interval_and_chance(setting):

@@ -32,12 +32,15 @@ class Family:
         first: A setting that is tested against the base before all others, at the full error. For example the winner
             of a search, which is confirmed by new trainings. The other comparisons get a verdict only if that
             comparison is decided. So the error of all verdicts is still 5 %.
+        to_come: How many further members there will be, for example settings that a search has not chosen yet. Their
+            comparisons share the error from the start, and the best setting is not known before they are there.
     """
 
     kind: Literal["base", "best"]
     members: tuple[str, ...]
     base: str | None = None
     first: str | None = None
+    to_come: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "members", tuple(self.members))
@@ -56,9 +59,10 @@ class Family:
     @property
     def comparisons(self) -> int:
         """The number of comparisons that share the error: all pairs if the best setting is chosen by the same data."""
+        count = len(self.members) + self.to_come
         if self.kind == "best":
-            return max(math.comb(len(self.members), 2), 1)
-        return max(len(self.members) - 1 - (self.first is not None), 1)
+            return max(math.comb(count, 2), 1)
+        return max(count - 1 - (self.first is not None), 1)
 
     def alpha(self, name: str) -> float:
         """Return the level of the comparison of a setting, before it is shared among looks."""
@@ -321,7 +325,7 @@ class _Judging:
         live = list(members)
         # Settings that a race dropped lack later looks, so the looks of each round are those of the settings left.
         done: list[int | None] = []
-        while len(live) > 1:
+        while len(live) > 1 and not self.family.to_come:
             if not (due := [look for look in self.looks(live) if look not in done]):
                 left = [name for name in live if name not in self.exhausted]
                 if not self.racing or len(left) == len(live):

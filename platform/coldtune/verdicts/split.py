@@ -220,11 +220,15 @@ def _helps(narrowing: float) -> bool:
     return round(100 * narrowing) >= 1
 
 
-def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
-    """Return p-values adjusted by Holm (1979), for tables. Verdicts do not use them."""
+def holm(p_values: Mapping[Name, float], to_come: int = 0) -> dict[Name, float]:
+    """Return p-values adjusted by Holm (1979), for tables. Verdicts do not use them.
+
+    Args:
+        to_come: How many further comparisons there will be, which count as p-values of 1.
+    """
     adjusted: dict[Name, float] = {}
     largest = 0.0
     for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
-        largest = max(largest, min((len(p_values) - rank) * p, 1.0))
+        largest = max(largest, min((len(p_values) + to_come - rank) * p, 1.0))
         adjusted[name] = largest
     return {name: adjusted[name] for name in p_values}

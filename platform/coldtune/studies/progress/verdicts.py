@@ -244,7 +244,7 @@ class _Judging:
         sentences = [self.sentence(verdict) for verdict in shown]
         if self.race is None and (advice := next(filter(None, map(partial(self._advise, family), shown)), "")):
             sentences.append(advice)
-        more, later = len(ranked) - len(shown), len(judged.verdicts) - len(known)
+        more, later = len(ranked) - len(shown), family.to_come + len(judged.verdicts) - len(known)
         hidden = f"{more} more comparison{'s' * (more > 1)} with the base {'are' if more > 1 else 'is'} not shown."
         to_come = f"{later} setting{'s' * (later > 1)} to come {'are' if later > 1 else 'is'} part of the adjustment."
         return [*sentences, *([hidden] if more else []), *([to_come] if later else []), *self.lacking()]

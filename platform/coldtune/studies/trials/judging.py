@@ -30,19 +30,25 @@ class JudgeableSettings:
     Attributes:
         names: By number of a setting, its name in sentences.
         settings: The settings with their finished trainings.
-        members: The names of all settings, also of those that were not asked yet.
+        members: The names of all settings, also of points of a list that were not asked yet.
         base: The name of the base, or of the first variant. None if it was not asked yet.
+        to_come: How many settings a search will ask that it has not chosen yet.
     """
 
     names: Mapping[int, str]
     settings: tuple[Judgeable, ...]
     members: tuple[str, ...]
     base: str | None
+    to_come: int = 0
 
     def families(self, kinds: Sequence[str]) -> tuple[Family, ...]:
         """Return the families of these kinds. There is no family "base" before the base was asked."""
-        families = [Family("base", self.members, self.base)] if "base" in kinds and self.base is not None else []
-        return (*families, *([Family("best", self.members)] if "best" in kinds else []))
+        families = []
+        if "base" in kinds and self.base is not None:
+            families.append(Family("base", self.members, self.base, to_come=self.to_come))
+        if "best" in kinds:
+            families.append(Family("best", self.members, to_come=self.to_come))
+        return tuple(families)
 
 
 class SettingsJudge:
@@ -87,8 +93,9 @@ class SettingsJudge:
         return JudgeableSettings(
             names,
             tuple(_alike([self.judgeable(each, names[each.number], replicates) for each in part])),
-            (*names.values(), *self._to_come(part, planned)),
+            (*names.values(), *self._not_asked(part)),
             next((names[setting.number] for setting in part if dict(setting.point) == base), None),
+            0 if self._points else max(planned - sum(not each.imported for each in part), 0),
         )
 
     def split_others(self, settings: Sequence[Setting], replicates: int) -> dict[str, Split]:
@@ -133,13 +140,10 @@ class SettingsJudge:
             self._trainings[trial.number] = read
         return self._trainings[trial.number]
 
-    def _to_come(self, settings: Sequence[Setting], planned: int) -> list[str]:
-        """Return names for the settings that were not asked yet. They belong to the family from the start."""
+    def _not_asked(self, settings: Sequence[Setting]) -> list[str]:
+        """Return names for the points of a list that were not asked yet. They belong to the family from the start."""
         if self._points is None:
             self._points = listed_points(self._space, self._spec.search, self._spec.seed) or []
-        if not self._points:  # a search chooses them
-            own = sum(not setting.imported for setting in settings)
-            return [f"setting to come {number}" for number in range(1, planned - own + 1)]
         asked = [dict(setting.point) for setting in settings]
         missing = [point for point in self._points if point not in asked]
         return [str(point.get(VARIANT, f"point {number}")) for number, point in enumerate(missing)]
