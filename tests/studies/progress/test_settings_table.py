@@ -184,6 +184,17 @@ def test_setting_without_any_training_is_named_as_failed(open_study: Callable[..
     assert "c and a cannot be compared: c failed (1 of 3)." in judge_settings(made).sentences
 
 
+def test_several_objectives_have_no_row_that_cannot_be_told_apart(
+    open_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    """SSIM and NFE are here equal in all, so the front is decided by FID. Two settings have the same mean of it."""
+    made = open_study(4, f"{VARIANTS}objective: [{{metric: fid}}, {{metric: ssim}}]\n")
+    run(made, tmp_path / "judged", lambda asked: 1.0 + (asked.point["variant"] == "c"))
+    text = build_table(made).files["table.md"]
+    assert "not beaten in all objectives by another: settings 0, 1" in text
+    assert "cannot be told apart" not in text
+
+
 @pytest.mark.parametrize(
     ("objective", "said"),
     [
