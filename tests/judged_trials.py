@@ -20,10 +20,10 @@ PROTOCOL = Protocol(
 )  # fmt: skip
 
 
-def outcome(fid: float, folder: Path, seed: int) -> TrialOutcome:
-    """Return the outcome of a trial, with a judgement in `folder` whose images hardly matter."""
+def outcome(fid: float, folder: Path, seed: int, images: float = 1e-3) -> TrialOutcome:
+    """Return the outcome of a trial, with a judgement in `folder`. By default, its images hardly matter."""
     folder.mkdir(parents=True)
-    influence = 1e-3 * torch.randn(N, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    influence = images * torch.randn(N, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     values = {"fid": Value("fid", fid, N, PROTOCOL)}
     Judgement(PROTOCOL, values, {"fid": influence - influence.mean()}).save(folder)
     return TrialOutcome(

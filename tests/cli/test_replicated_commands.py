@@ -109,7 +109,7 @@ def test_evaluate_of_two_settings_adds_the_verdict_by_all_trainings(run: Run, re
 
 def test_evaluate_of_one_network_says_so_beside_the_verdict(run: Run) -> None:
     said, record = evaluated(run, "STUDY/1.1", "STUDY/0.1")
-    assert "Both use one trained network, so this says nothing about other trainings. By all their trainings" in said
+    assert "Both use one training, so this says nothing about other trainings. By all their trainings" in said
     assert record["settings"][0]["settings"] == ["setting 1", "setting 0"], "the base is always the second side"
 
 
@@ -141,8 +141,24 @@ def test_evaluate_of_config_files_finds_the_settings_of_their_study(replicated: 
     assert (found.a, found.b) == (names[1], names[0])
 
 
+def test_evaluate_of_two_steps_and_averages_of_a_training_says_that_it_is_one(
+    replicated: Replicated, finished: Finished
+) -> None:
+    mine, judged = find_run(f"{finished.study}/0", Home(finished.home)), protocol_of(replicated)
+    for changes in ({"at_step": 2}, {"ema_std": 0.1}):
+        sampler = mine.config.sampler.model_copy(update=changes)
+        other = replace(mine, name="elsewhere", config=mine.config.model_copy(update={"sampler": sampler}))
+        (found,) = compare_settings([mine, other], judged, finished.home)
+        assert found.sentence.startswith("Both use one training, so")
+    training = mine.config.training.model_copy(update={"seed": 7})
+    other = replace(mine, name="elsewhere", config=mine.config.model_copy(update={"training": training}))
+    (found,) = compare_settings([mine, other], judged, finished.home)
+    assert found.sentence.startswith("This compares two trained networks")
+
+
 def test_evaluate_of_single_trainings_says_why_there_is_no_verdict(run: Run, finished: Finished) -> None:
     said, record = evaluated(run, f"{finished.study}/0", f"{finished.study}/1", home=finished.home)
+    assert "Both use one training, so this says nothing about other trainings." in said
     assert "There is no verdict on their settings, because each was trained once." in said
     assert f"coldtune study resume {finished.study}" in said
     assert record["settings"][0]["outcome"] is None

@@ -108,6 +108,7 @@ def test_report_of_a_search_names_the_best_the_base_and_the_cost(study, report) 
     assert tree["state"] == "5 of 5 trials ended."
     assert [row["number"] for row in tree["rows"]] == [1, 3, 0, 2, 4]
     assert tree["rows"][0]["best"]
+    assert all(row["as_good_as_best"] is None for row in tree["rows"]), "single trainings have no verdicts"
     assert tree["table"]["heads"][:3] == ["trial", "FID sampled", "95 % ±"], "a narrow window shows these"
     facts = {fact["head"]: fact["text"] for fact in tree["provenance"]}
     assert facts["commit"] == made_up.ENVIRONMENT["commit"]

@@ -57,7 +57,7 @@ def test_mlflow_has_parent_run_and_child_run_per_trial(unbroken: Unbroken) -> No
         said = re.match(r"\*\*FID ([0-9.]+) \[", verdict)
         assert said is not None
         assert float(said[1]) == pytest.approx(trial.value, rel=0.05), "the digits follow from the interval"
-        assert ("It is the best trial of " in verdict) or (trial.number != unbroken.study.best_trial.number)
+        assert ("It has the best " in verdict) or (trial.number != unbroken.study.best_trial.number)
         assert reuse.startswith("training ")
         assert judged.startswith("Judged by digits features")
         datasets = {each.dataset.name: each.dataset.digest for each in run.inputs.dataset_inputs}

@@ -102,7 +102,7 @@ def test_p_values_against_the_best_are_adjusted_among_all_pairs(setting):
 
 def test_missing_setting_has_no_p_value_but_counts_in_the_adjustment(setting):
     *three, _ = four(setting)
-    gone = setting("z", [], missing="pruned (1 of 5)")
+    gone = setting("z", [], missing="was pruned (1 of 5)")
     found = adjusted_p_values([*three, gone], BASE, ONCE)
     smaller = adjusted_p_values(three, Family("base", ("base", "x", "y"), "base"), ONCE)
     assert set(found) == {"x", "y"}

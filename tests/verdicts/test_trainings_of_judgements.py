@@ -41,5 +41,7 @@ def test_compare_of_single_trainings_has_the_interval_of_their_judgements(metric
 
 
 def test_training_of_a_judgement_without_the_metric_is_refused():
-    with pytest.raises(ValueError, match="metric = 'kid': the judgement has influences of fid, ssim, rmse, psnr"):
+    with pytest.raises(
+        ValueError, match="metric = 'kid': has no numbers for each image, only fid, ssim, rmse, psnr have"
+    ):
         Training.of(judgement(0), "kid", 0, "n")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from coldtune.verdicts import Family, Outcome, Plan, compare, judge
+from coldtune.verdicts import Family, Outcome, Plan, adjusted_p_values, compare, judge
 from coldtune.verdicts.levels import nominal_levels, per_comparison
 
 MEMBERS = ("base", "x", "y", "z")
@@ -161,7 +161,7 @@ def test_equal_within_is_decided_by_the_same_interval(setting):
 
 
 def test_missing_setting_stays_in_the_family_without_verdict(setting):
-    given = [*four(setting)[:3], setting("z", [0.0], missing="pruned (1 of 5)")]
+    given = [*four(setting)[:3], setting("z", [0.0], missing="was pruned (1 of 5)")]
     for family in (BASE, BEST):
         judged = judge(given, family, Plan.fixed(5))
         assert judged["z"].sentence().endswith("z was pruned (1 of 5).")
@@ -171,7 +171,7 @@ def test_missing_setting_stays_in_the_family_without_verdict(setting):
 @pytest.mark.parametrize("plan", [None, Plan.fixed(5), Plan.racing(2, 5)])
 @pytest.mark.parametrize("left", [0, 1])
 def test_families_with_hardly_a_mean_have_no_verdict(setting, plan, left):
-    given = [setting(name, [0.0], missing="pruned (1 of 5)") for name in MEMBERS[left:]]
+    given = [setting(name, [0.0], missing="was pruned (1 of 5)") for name in MEMBERS[left:]]
     given += four(setting)[:left]
     for family in (BASE, BEST):
         judged = judge(given, family, plan)
@@ -282,6 +282,32 @@ def test_sentence_of_single_trainings_has_the_interval_over_images(setting):
     assert more.startswith("The networks of A are on average better than those of B")
     assert "This rests on 2 trainings of A and 1 of B and says nothing" in more
     assert verdict.p_value is None
+
+
+def test_sentence_about_pairs_says_that_the_chance_is_that_of_a_pair(setting):
+    """Two networks that are no pair differ by far more than the two samplers of one network."""
+    a, b = setting("A", [0.0, 1.0, 2.0], networks="n"), setting("B", [0.1, 1.11, 2.09], networks="n")
+    sentence = compare(a, b).sentence()
+    assert "3 trainings each (paired)" in sentence
+    assert sentence.endswith("In a new pair of trainings, A beats B with a probability of about 99 %.")
+
+
+@pytest.mark.parametrize("kind", ["base", "best"])
+def test_members_to_come_count_as_those_that_are_there(kind, setting):
+    """Two settings of a search of four have the adjustment, and the p-value, that they have at its end."""
+    base = "base" if kind == "base" else None
+    given = four(setting, x=1.4)
+    early = Family(kind, MEMBERS[:2], base, to_come=2)
+    late = Family(kind, MEMBERS, base)
+    assert early.comparisons == late.comparisons
+    assert early.alpha("x") == late.alpha("x")
+    judged = judge(given[:2], early, Plan.fixed(5))
+    if kind == "best":
+        assert judged.best is None, "the best of four is not known among two"
+        return
+    assert judged["x"].interval == judge(given, late, Plan.fixed(5))["x"].interval
+    found = [adjusted_p_values(*each, Plan.fixed(5))["x"] for each in ((given[:2], early), (given, late))]
+    assert found[0] == found[1], "the smallest p-value of a family is multiplied by its size"
 
 
 def test_sentence_tells_trainings_interval_and_chance(setting):

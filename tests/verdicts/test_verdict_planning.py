@@ -131,6 +131,37 @@ def test_advice_on_images_stops_at_the_split(setting):
     assert "images of the split instead" not in advise(verdict, 400, 400)
 
 
+def test_advice_below_one_percent_says_what_is_left(setting):
+    trainings = compare(setting("a", [1.0, 1.2, 0.8]), setting("b", [1.0, 1.1, 0.9]))
+    said = advise(trainings, 50, 10_000)
+    assert said.endswith("More images would hardly narrow it, because nearly all of it is due to the trainings.")
+    effect = setting("effect", [0.0], images=0.1).trainings[0].influences
+
+    def side(name: str, sign: float) -> Setting:
+        return Setting(name, tuple(Training(1.0, sign * effect, i, f"{name}{i}") for i in range(3)))
+
+    images = compare(side("a", 1.0), side("b", -1.0))
+    assert advise(images, 50, 200) == (
+        "Judging all 200 images of the split instead of 50 would narrow this interval by about 50 %. "
+        "3 more trainings of each would hardly narrow it."
+    )
+    assert advise(images, 200, 200).endswith(
+        "hardly narrow this interval, and all images of the split are judged already."
+    )
+    assert "0 %" not in said.replace("50 %", "")
+
+
+def test_advice_names_more_trainings_if_few_do_not_pay_for_their_look(setting):
+    values = list(np.linspace(-1, 1, 20))
+    found = compare(setting("a", values), setting("b", values))
+    assert advise(found, 50, 50, {3: 0.001, 20: found.alpha}).startswith("20 more trainings of each would narrow")
+
+
+def test_advice_on_settings_with_the_same_networks_and_images_is_empty(setting):
+    same = [setting(name, [1.0, 1.2, 0.8], networks="n") for name in ("a", "b")]
+    assert advise(compare(*same), 50, 400) == ""
+
+
 def test_advice_on_a_decided_comparison_is_empty(setting):
     assert advise(compare(setting("a", [1.0, 1.1, 0.9]), setting("b", [9.0, 9.1, 8.9])), 50, 400) == ""
 

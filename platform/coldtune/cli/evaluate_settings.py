@@ -11,7 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.environment import coldtune_command
 from coldtune.metrics import Protocol
+from coldtune.reports.networks import describe_networks
 from coldtune.stages.evaluate import FinishedTrial
+from coldtune.stages.keys import train_key
 from coldtune.studies.progress.text import metric_name, spread_value
 from coldtune.studies.progress.verdicts import judge_two
 from coldtune.studies.spec.folder import studies
@@ -128,7 +130,8 @@ def _compare(
     protocol: Protocol,
     home: Path,
 ) -> SettingsComparison:
-    about = "This compares two trained networks"
+    same = _same_training(a, b)
+    about = describe_networks(same=True).removesuffix(".") if same else "This compares two trained networks"
     shared = sorted((study for study in place_a if study in place_b), key=lambda study: not readers[study].replicated)
     if not shared:
         where = [", ".join(place) or "no study" for place in (place_a, place_b)]
@@ -137,8 +140,6 @@ def _compare(
     study = shared[0]
     reader, trials = readers[study], (place_a[study], place_b[study])
     records = [TrialRecord.of(trial) for trial in trials]
-    if records[0].checkpoint and records[0].checkpoint == records[1].checkpoint:
-        about = "Both use one trained network, so this says nothing about other trainings"
     if not reader.replicated:
         more = coldtune_command("study resume", home, study, flags=("--replicates", _TRAININGS))
         reason = f"each was trained once. Train each several times with `{more}`"
@@ -155,6 +156,12 @@ def _compare(
     if judged is not None and judged.key != protocol.key:
         said += f" That verdict is under the protocol of the study (N = {judged.num_images:,}, {judged.split})."
     return SettingsComparison(a.name, b.name, study, said, verdict)
+
+
+def _same_training(a: FinishedTrial, b: FinishedTrial) -> bool:
+    """Return True if two runs use one training, perhaps at different steps or with different averages."""
+    keys = [train_key(run.config, run.dataset, run.source) for run in (a, b)]
+    return keys[0] == keys[1] and a.computed == b.computed
 
 
 def _none(about: str, reason: str) -> str:

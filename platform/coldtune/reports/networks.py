@@ -7,8 +7,8 @@ def describe_networks(same: bool) -> str:
     """Return a sentence that says what a comparison of two trials compares, if each was trained once.
 
     Args:
-        same: True if both use the same trained network, for example with two samplers.
+        same: True if both use the same training, for example with two samplers or two averages of its weights.
     """
     if same:
-        return "Both use one trained network, so this says nothing about other trainings."
+        return "Both use one training, so this says nothing about other trainings."
     return "This compares two trained networks and not two settings, because each was trained once."

@@ -284,7 +284,8 @@ def build_grid(
     same = ", ".join([*known, *(f"{' '.join(column.head)} {cells[column][0]}" for column in equal)])
     foot = [f"{BEST} best{' mean' * (what == 'setting')}: {what} {best[0]}"] if len(best) == 1 else []
     foot += [f"{BEST} not beaten in all objectives by another: {what}s {_listed(best)}"] if len(best) > 1 else []
-    foot += [f"bold: cannot be told apart from the best {what}"] if len(bold) > 1 and what == "setting" else []
+    told = len(bold) > 1 and set(bold) != set(best)  # otherwise, bold rows are the best of several objectives
+    foot += [f"bold: cannot be told apart from the best {what}"] if told and what == "setting" else []
     foot += [_SPREAD] if any(row.spreads for row in rows) else []
     foot += [f"the same in all{' of these' * partial}: {same}"] if same else []
     foot += [protocols[0].describe()] if protocols else []

@@ -133,9 +133,24 @@ def _run(session: Session, ray: Cluster, console: Console) -> int:
         if fault is None:
             raise
         print_machine_fault(console, checked, fault)
-        code = STOPPED
+        return _close_after_fault(session, console)
     print_closing(console, checked, ledger, target, finished=code == 0)
     return STOPPED if code == 0 and ended_in_vain(checked, ledger) else code
+
+
+def _close_after_fault(session: Session, console: Console) -> int:
+    """Print how a study ended that a fault of the machine stopped. Return the exit code.
+
+    The results may be out of reach because of the same fault. It was told already, so it is not told again.
+    """
+    try:
+        print_closing(console, session.checked, session.ledger, session.target, finished=False)
+    except Exception as error:
+        if _machine_fault(error) is None:
+            raise
+        with suppress(OSError):
+            print_resume(console, session.checked)
+    return STOPPED
 
 
 def _confirmation(session: Session, console: Console) -> StudySpec | None:

@@ -32,12 +32,15 @@ class Family:
         first: A setting that is tested against the base before all others, at the full error. For example the winner
             of a search, which is confirmed by new trainings. The other comparisons get a verdict only if that
             comparison is decided. So the error of all verdicts is still 5 %.
+        to_come: How many further members there will be, for example settings that a search has not chosen yet. Their
+            comparisons share the error from the start, and the best setting is not known before they are there.
     """
 
     kind: Literal["base", "best"]
     members: tuple[str, ...]
     base: str | None = None
     first: str | None = None
+    to_come: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "members", tuple(self.members))
@@ -56,9 +59,10 @@ class Family:
     @property
     def comparisons(self) -> int:
         """The number of comparisons that share the error: all pairs if the best setting is chosen by the same data."""
+        count = len(self.members) + self.to_come
         if self.kind == "best":
-            return max(math.comb(len(self.members), 2), 1)
-        return max(len(self.members) - 1 - (self.first is not None), 1)
+            return max(math.comb(count, 2), 1)
+        return max(count - 1 - (self.first is not None), 1)
 
     def alpha(self, name: str) -> float:
         """Return the level of the comparison of a setting, before it is shared among looks."""
@@ -127,7 +131,7 @@ def _compare(
     )
 
 
-def _later(before: Verdict | None, new: Verdict) -> Verdict:
+def later_verdict(before: Verdict | None, new: Verdict) -> Verdict:
     """Return the verdict of the later look, unless only the earlier look decides. Each look has its own error."""
     return before if before is not None and before.outcome.decided and not new.outcome.decided else new
 
@@ -238,7 +242,12 @@ class _Judging:
         least = min(map(self.count, names), default=0)
         if self.plan is None:
             return [None] if least else []
-        return [look for look in self.plan.looks if look <= least]
+        return [look for look in self.plan.looks if look <= least and self.shows(look)]
+
+    def shows(self, look: int) -> bool:
+        """Return False for a look of a fixed plan that can give no verdict, and that later looks follow."""
+        assert self.plan is not None
+        return self.racing or look in self.plan.counted or look == self.plan.looks[-1]
 
     def at(self, counts: Mapping[str, int | None]) -> Panel:
         """Return the panel at a look. A count of None takes all trainings."""
@@ -256,14 +265,15 @@ class _Judging:
     def incomplete(self, a: str, b: str, *names: str) -> Verdict:
         """Return the verdict of a comparison that has no complete look, because of the named settings."""
         count = min(map(self.count, names))
-        planned = 1 if self.plan is None else min(self.plan.looks)
+        looks = [] if self.plan is None else [look for look in self.plan.looks if self.shows(look)]
+        planned = min(looks, default=1)
         return Verdict(a, b, self.metric, Outcome.INCOMPLETE, count_a=count, count_b=count, planned=planned)
 
     def absent(self, a: str, b: str) -> Verdict | None:
         """Return the verdict of a comparison if a side has no mean."""
         for name in (a, b):
             if reason := self.panel.settings[name].missing:
-                return Verdict(a, b, self.metric, Outcome.MISSING, reason=f"{name} was {reason}")
+                return Verdict(a, b, self.metric, Outcome.MISSING, reason=f"{name} {reason}")
         return None
 
     def next_look(self, names: Sequence[str]) -> dict[str, int]:
@@ -286,7 +296,7 @@ class _Judging:
                 for look in self.looks([name, base]):
                     panel, alpha = self.at({name: look, base: look}), self.alpha(name, look)
                     new = _compare(panel, name, base, self.metric, alpha, self.pair, self.equal_within)
-                    verdict = _later(verdict, new)
+                    verdict = later_verdict(verdict, new)
                     if self.racing and verdict.outcome.decided:
                         break
                 stopped = verdict.outcome.decided or self.exhausted & {name, base}
@@ -315,7 +325,7 @@ class _Judging:
         live = list(members)
         # Settings that a race dropped lack later looks, so the looks of each round are those of the settings left.
         done: list[int | None] = []
-        while len(live) > 1:
+        while len(live) > 1 and not self.family.to_come:
             if not (due := [look for look in self.looks(live) if look not in done]):
                 left = [name for name in live if name not in self.exhausted]
                 if not self.racing or len(left) == len(live):
@@ -324,7 +334,7 @@ class _Judging:
                 continue
             done.append(due[0])
             best, verdicts = self.round(live, due[0])
-            found |= {name: _later(found.get(name), verdict) for name, verdict in verdicts.items()}
+            found |= {name: later_verdict(found.get(name), verdict) for name, verdict in verdicts.items()}
             if self.racing:
                 live = [name for name in live if name == best or not found[name].outcome.decided]
         others = [name for name in self.family.members if name != best]
@@ -339,7 +349,7 @@ class _Judging:
         """Return the verdict of a setting that no look has compared with the best setting."""
         other = best or "the best setting"
         if reason := self.panel.settings[name].missing:
-            return Verdict(name, other, self.metric, Outcome.MISSING, reason=f"{name} was {reason}")
+            return Verdict(name, other, self.metric, Outcome.MISSING, reason=f"{name} {reason}")
         return self.incomplete(name, other, *live)
 
     def round(self, live: Sequence[str], look: int | None) -> tuple[str, dict[str, Verdict]]:

@@ -46,15 +46,18 @@ def adjusted_p_values(
     if reference is None or len(pairs) > MOST_COMPARISONS:
         return {}
     known = {each: _p_value(panel, *each, plan, pair) for each in pairs}
-    adjusted = _adjusted({each: 1.0 if p is None else p for each, p in known.items()}, family.first)
+    to_come = family.comparisons - len(pairs) if family.to_come else 0
+    adjusted = _adjusted({each: 1.0 if p is None else p for each, p in known.items()}, family.first, to_come)
     shown = [each for each in pairs if reference in each and known[each] is not None]
     return {a if b == reference else b: adjusted[a, b] for a, b in shown}
 
 
-def _adjusted(p_values: Mapping[tuple[str, str], float], first: str | None) -> dict[tuple[str, str], float]:
+def _adjusted(
+    p_values: Mapping[tuple[str, str], float], first: str | None, to_come: int
+) -> dict[tuple[str, str], float]:
     """Adjust by Holm. A comparison that is tested first stays as it is, and is a lower limit of the others."""
     tested_first = {each: p for each, p in p_values.items() if first in each}
-    rest = holm({each: p for each, p in p_values.items() if each not in tested_first})
+    rest = holm({each: p for each, p in p_values.items() if each not in tested_first}, to_come)
     least = max(tested_first.values(), default=0.0)
     return {**tested_first, **{each: max(p, least) for each, p in rest.items()}}
 

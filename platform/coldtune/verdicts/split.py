@@ -45,7 +45,8 @@ class Split:
         parts.append(f"{self.images**0.5:.2g} over images{'' if self.draws is not None else ' and their draws'}")
         parts += [] if self.draws is None else [f"{self.draws**0.5:.2g} over draws"]
         seeds = "" if self.draws is None else f", {self.seeds} protocol seeds"
-        return f"{name} of a trained network varies (sd) by {', by '.join(parts)} ({self.trainings} trainings{seeds})."
+        trainings = f"{self.trainings} training{'s' * (self.trainings != 1)}"
+        return f"{name} of a trained network varies (sd) by {', by '.join(parts)} ({trainings}{seeds})."
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,17 @@ def describe_others(splits: Mapping[str, Split]) -> str:
     return f"The other metrics vary (sd) {sources}: {'; '.join(shown)}."
 
 
-def narrowing_by_trainings(difference: Difference, more: int, alpha: float = 0.05) -> float:
-    """Return the share by which `more` trainings of each setting are expected to narrow the interval, 0..1."""
+def narrowing_by_trainings(
+    difference: Difference, more: int, alpha: float = 0.05, later_alpha: float | None = None
+) -> float:
+    """Return the share by which `more` trainings of each setting are expected to narrow the interval, 0..1.
+
+    Args:
+        later_alpha: The level of the interval with these trainings. It is smaller than `alpha` if they are a further
+            look. None: the level stays.
+    """
     parts = tuple(replace(part, count=part.count + more) for part in difference.parts)
-    return _narrowing(difference, replace(difference, parts=parts), alpha)
+    return _narrowing(difference, replace(difference, parts=parts), alpha, later_alpha)
 
 
 def narrowing_by_images(difference: Difference, factor: float, alpha: float = 0.05) -> float:
@@ -155,43 +163,72 @@ def narrowing_by_images(difference: Difference, factor: float, alpha: float = 0.
     return _narrowing(difference, fewer, alpha)
 
 
-def _narrowing(before: Difference, after: Difference, alpha: float) -> float:
+def _narrowing(before: Difference, after: Difference, alpha: float, later_alpha: float | None = None) -> float:
     width = before.half_width(alpha)
-    return max(1 - after.half_width(alpha) / width, 0.0) if width else 0.0
+    return max(1 - after.half_width(later_alpha or alpha) / width, 0.0) if width else 0.0
 
 
-def advise(verdict: Verdict, num_images: int, split_size: int, more: int = 3) -> str:
+def advise(verdict: Verdict, num_images: int, split_size: int, later: Mapping[int, float] | None = None) -> str:
     """Return which to buy to decide an undecided comparison: trainings, or images as far as the split has any.
+
+    Only what narrows the interval by at least 1 % is advised. Otherwise the sentence says that it does not help.
 
     Args:
         num_images: The images that were judged.
         split_size: The images of the split.
-        more: The number of further trainings of each setting to speak of.
+        later: The numbers of further trainings of each setting to speak of, ascending, with the level of the interval
+            that they would have. A further look leaves less of the error, so its interval is wider. The first number
+            that helps is advised. None: 3 trainings, and no further look.
 
     Returns:
         A sentence or two, or "" if the verdict needs no more of either.
     """
     difference = verdict.difference
-    if difference is None or verdict.outcome not in (Outcome.UNDECIDED, Outcome.TOO_FEW):
+    if difference is None or difference.error == 0 or verdict.outcome not in (Outcome.UNDECIDED, Outcome.TOO_FEW):
         return ""
-    by_trainings = narrowing_by_trainings(difference, more, verdict.alpha)
-    said = [f"{more} more trainings of each would narrow this interval by about {100 * by_trainings:.0f} %."]
+    levels = later or {3: verdict.alpha}
+    gains = {more: narrowing_by_trainings(difference, more, verdict.alpha, level) for more, level in levels.items()}
+    more = next((more for more, gain in gains.items() if _helps(gain)), min(gains))
+    by_trainings, trainings = gains[more], f"{more} more training{'s' * (more > 1)} of each"
+    by_images = 0.0
     if num_images < split_size:
         by_images = narrowing_by_images(difference, split_size / num_images, verdict.alpha)
-        images = f"all {split_size:,} images of the split instead of {num_images:,}"
-        said.append(f"Judging {images} would narrow it by about {100 * by_images:.0f} %.")
-        if by_images > by_trainings:
-            said.reverse()
-    elif difference.image_variance > difference.training_variance:
-        said.append("Most of the rest is due to the images, and all images of the split are judged already.")
-    return " ".join(said)
+    images = f"all {split_size:,} images of the split instead of {num_images:,}"
+    if _helps(by_trainings):
+        said = [f"{trainings} would narrow this interval by about {100 * by_trainings:.0f} %."]
+        if _helps(by_images):
+            said.append(f"Judging {images} would narrow it by about {100 * by_images:.0f} %.")
+            if by_images > by_trainings:
+                said.reverse()
+        elif num_images < split_size:
+            said.append("More images would hardly narrow it, because nearly all of it is due to the trainings.")
+        elif difference.image_variance > difference.training_variance:
+            said.append("Most of the rest is due to the images, and all images of the split are judged already.")
+        return " ".join(said)
+    if _helps(by_images):
+        return (
+            f"Judging {images} would narrow this interval by about {100 * by_images:.0f} %. {trainings} would hardly "
+            "narrow it."
+        )
+    if num_images < split_size:
+        return f"{trainings} would hardly narrow this interval, nor would {images}."
+    return f"{trainings} would hardly narrow this interval, and all images of the split are judged already."
 
 
-def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
-    """Return p-values adjusted by Holm (1979), for tables. Verdicts do not use them."""
+def _helps(narrowing: float) -> bool:
+    """Return True if a narrowing is at least 1 % when it is rounded."""
+    return round(100 * narrowing) >= 1
+
+
+def holm(p_values: Mapping[Name, float], to_come: int = 0) -> dict[Name, float]:
+    """Return p-values adjusted by Holm (1979), for tables. Verdicts do not use them.
+
+    Args:
+        to_come: How many further comparisons there will be, which count as p-values of 1.
+    """
     adjusted: dict[Name, float] = {}
     largest = 0.0
     for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
-        largest = max(largest, min((len(p_values) - rank) * p, 1.0))
+        largest = max(largest, min((len(p_values) + to_come - rank) * p, 1.0))
         adjusted[name] = largest
     return {name: adjusted[name] for name in p_values}

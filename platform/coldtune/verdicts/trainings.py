@@ -66,7 +66,8 @@ class Training:
             return cls(judgement.values[metric].value, judgement.influences[metric], seed, network, of_reference, pairs)
         known = [name for name in DISTANCES if name in judgement.influences]
         known += [name for name, score in IMAGE_SCORES.items() if score.per_image.name in judgement.per_image]
-        raise ValueError(f"metric = {metric!r}: the judgement has influences of {', '.join(known) or 'nothing'}")
+        others = f", only {', '.join(known)} {'have' if len(known) > 1 else 'has'}" if known else ""
+        raise ValueError(f"metric = {metric!r}: has no numbers for each image{others}")
 
 
 def _slope(of_mean: Callable[[float], float], mean: float, metric: str) -> float:
@@ -85,7 +86,7 @@ class Setting:
         name: Its name in sentences.
         trainings: The trainings in the order of their replicates. A look at r trainings uses the first r of them, so
             the order must not depend on their values.
-        missing: Why the setting has no mean, for example "pruned (1 of 5)". Such a setting stays in its family, but
+        missing: Why the setting has no mean, for example "was pruned (1 of 5)". Such a setting stays in its family, but
             gets no verdict. "" for all others.
     """
 

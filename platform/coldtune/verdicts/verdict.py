@@ -51,7 +51,8 @@ class Verdict:
             networks it covers images only, and is not adjusted.
         count_a: The trainings of A behind the verdict.
         count_b: The trainings of B behind the verdict.
-        chance: The probability that a new training of A beats a new training of B, or None below 2 trainings.
+        chance: The probability that a new training of A beats a new training of B, or None below 2 trainings. If
+            trainings are paired, it is that of a new pair.
         correlation: The correlation of trainings with equal seeds, or None below 3 such pairs (`paying_correlation`
             says what it is good for).
         alpha: The level of the interval after all adjustments.
@@ -161,4 +162,6 @@ class Verdict:
         if self.chance is None or self.against_best:
             return ""
         percent = min(max(round(100 * self.chance), 1), 99)
+        if self.paired:  # two trainings that are no pair differ far more
+            return f" In a new pair of trainings, {a} beats {b} with a probability of about {percent} %."
         return f" A new training of {a} beats a new training of {b} with a probability of about {percent} %."

@@ -23,6 +23,7 @@ from coldtune.studies.designs.paper_table_report import fill_table
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.outcome import TrialOutcome
+from coldtune.studies.storage.record import write_study
 from coldtune.studies.trials.ledger import Ledger, open_ledger
 
 DATASETS = ("digits", "mnist", "cifar10", "celeba", "afhq")
@@ -230,6 +231,23 @@ def test_paper_table_with_replicates_shows_means_and_pairs_by_network(tmp_path: 
     assert "5.00 ± 1.00 (3)" in markdown(filled)
 
 
+def test_paper_table_with_more_replicates_charges_the_second_look(tmp_path: Path) -> None:
+    made = ledger(tmp_path, "A.7", replicates=3)
+    write_study(made.study, replicates=[3])
+    values = [(9.0, 8.0), (9.9, 8.8), (8.1, 7.2), (9.2, 8.1), (9.5, 8.6)]
+    for place, (direct, sampled) in enumerate(values[:3]):
+        finish(made, tmp_path, {"direct": direct, "naive": 7.0, "sampled": sampled}, checkpoint=f"train/{place}")
+    first = dict(fill_table(made).foot)["measured"]
+    assert "looks" not in first
+    made = open_ledger(made.spec.name, made.spec, made.space, made.study._storage, replicates=5)
+    write_study(made.study, replicates=[3, 5])
+    assert "3 trainings each" in dict(fill_table(made).foot)["measured"], "the first look keeps its verdict"
+    for place, (direct, sampled) in enumerate(values[3:], 3):
+        finish(made, tmp_path, {"direct": direct, "naive": 7.0, "sampled": sampled}, checkpoint=f"train/{place}")
+    said = dict(fill_table(made).foot)["measured"]
+    assert "adjusted for 2 looks, 5 trainings each (paired)" in said
+
+
 def test_paper_table_6_shows_three_sets_of_images_of_a_trial(tmp_path: Path) -> None:
     made = ledger(tmp_path, "A.7")
     finish(made, tmp_path, {"direct": 9.0, "naive": 7.0, "sampled": 5.0})
@@ -237,8 +255,8 @@ def test_paper_table_6_shows_three_sets_of_images_of_a_trial(tmp_path: Path) -> 
     assert [cell.value for cell in filled.cells] == [9.0, 5.0]
     assert (
         "measured",
-        "Algorithm 2 is better than Direct: FID -4, 95 % CI [-4, -4], N = 300, same draws. Both use one trained "
-        "network, so this says nothing about other trainings.",
+        "Algorithm 2 is better than Direct: FID -4, 95 % CI [-4, -4], N = 300, same draws. Both use one training, so "
+        "this says nothing about other trainings.",
     ) in filled.foot
 
 

@@ -229,5 +229,8 @@ def test_check_trainings_unequal_numbers_are_counted_at_the_end(make_space: Make
     [finding] = check_trainings(uneven)
     assert "1 with 1 and 3 with 3" in finding.sentence
     assert "--replicates 3" in finding.advice
+    assert "--retry-failed" not in finding.advice
+    [finding] = check_trainings(dataclasses.replace(uneven, failures=("boom",)))
+    assert "--retry-failed" in finding.advice, "a larger number alone asks no failed training again"
     assert list(check_trainings(dataclasses.replace(uneven, running=True))) == []
     assert list(check_trainings(dataclasses.replace(uneven, race=True))) == []

@@ -176,12 +176,12 @@ def test_mlflow_runs_descriptions_hold_the_verdicts(target: Target, study: str, 
     assert runs.close(60) == 0
     found = MlflowClient(target.uri).search_runs([target.experiment_id], f"tags.`coldtune.study` = '{study}'")
     notes = {run.data.tags.get("coldtune.trial", ""): run.data.tags["mlflow.note.content"] for run in found}
-    assert notes["0"] == "**FID 3.0 [2.0, 4.0], NFE 4. It is the best trial of 1 finished trial.**\n\ntraining 2.0 s."
-    assert notes["1"] == "**FID 1.5 [0.5, 2.5], NFE 4. It is the best trial of 2 finished trials.**\n\ntraining 2.0 s."
+    assert notes["0"] == "**FID 3.0 [2.0, 4.0], NFE 4. It has the best FID of 1 finished trial.**\n\ntraining 2.0 s."
+    assert notes["1"] == "**FID 1.5 [0.5, 2.5], NFE 4. It has the best FID of 2 finished trials.**\n\ntraining 2.0 s."
     assert notes["2"] == "**Failed**: RuntimeError: boom"
     about, results = notes[""].split("\n\n")
     assert re.fullmatch(
-        r"\*\*After 3 trials, trial 1 \(.*T \d+, .*\) is the best, with FID 1\.5 \[0\.5, 2\.5\]\.\*\*", about
+        r"\*\*After 3 trials, trial 1 \(.*T \d+, .*\) has the best FID, 1\.5 \[0\.5, 2\.5\]\.\*\*", about
     )
     assert results == "Trial 1 and trial 0 are two networks."
     names = {run.data.tags.get("coldtune.trial", ""): run.info.run_name for run in found}

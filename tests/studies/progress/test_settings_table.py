@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from scipy import stats
 
 from coldtune.config import plain
 from coldtune.metrics import Judgement
@@ -24,8 +25,9 @@ from coldtune.studies.spec.build import build_spec
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import Rung
 from coldtune.studies.storage.record import TestResult, write_study
+from coldtune.studies.trials.judging import network_of
 from coldtune.studies.trials.ledger import Ledger, TrialRequest, open_ledger
-from coldtune.verdicts import Outcome
+from coldtune.verdicts import Outcome, Plan
 from judged_trials import PROTOCOL, outcome, run
 from latex_checks import check_structure
 
@@ -127,6 +129,144 @@ def test_settings_table_before_the_end_gives_no_verdict(open_study: Callable[...
     assert not any("better" in sentence or "worse" in sentence for sentence in sentences)
 
 
+SEARCH = """
+base: digits-quick
+vary: {training.lr: {low: 1.0e-4, high: 5.0e-3, log: true}}
+search: {algorithm: random}
+"""
+
+
+def test_search_counts_settings_to_come_in_the_adjustment(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    """What is said about two settings of a search does not depend on how many others it has asked."""
+    made = open_study(3, SEARCH)
+    write_study(made.study, trials=5)
+
+    def fid(asked: TrialRequest) -> float:
+        return 9.0 * (asked.label.partition(".")[0] == "1") + 0.1 * asked.replicate
+
+    run(made, tmp_path / "first", fid, most=7, trials=5)
+    early = judge_settings(made).sentences
+    assert early[0].startswith("Setting 1 is worse than setting 0: FID 9.0")
+    assert "adjusted for 4 comparisons" in early[0]
+    assert "Setting 2 and setting 0: 1 of 3 trainings, no verdict yet." in early
+    assert "2 settings to come are part of the adjustment." in early
+    assert not any("best mean" in sentence for sentence in early), "the best of five is not known among three"
+    run(made, tmp_path / "rest", fid, trials=5)
+    late = judge_settings(made).sentences
+    assert late[0] == early[0]
+    assert any("has the best mean" in sentence for sentence in late)
+
+
+def test_failed_training_says_why_there_is_no_verdict(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    made = open_study(4)
+    while made.wanted(3) > 0:
+        asked = made.ask(3)
+        if asked.point["variant"] == "b" and asked.replicate == 1:
+            made.fail(asked.number, "RuntimeError: boom")
+        else:
+            made.complete(asked.number, outcome(fid_of(asked), tmp_path / asked.label, asked.number))
+    sentences = judge_settings(made).sentences
+    assert "b and a: 3 of 4 trainings, no verdict yet." in sentences
+    assert any(
+        s.startswith("Trainings of b failed, so comparisons that need 4 trainings of each wait.") for s in sentences
+    )
+    assert any(s.startswith("c is worse than a") for s in sentences)
+
+
+def test_setting_without_any_training_is_named_as_failed(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    made = open_study(3)
+    while made.wanted(3) > 0:
+        asked = made.ask(3)
+        if asked.point["variant"] == "c":
+            made.fail(asked.number, "RuntimeError: boom")
+        else:
+            made.complete(asked.number, outcome(fid_of(asked), tmp_path / asked.label, asked.number))
+    assert "c and a cannot be compared: c failed (1 of 3)." in judge_settings(made).sentences
+
+
+def test_several_objectives_have_no_row_that_cannot_be_told_apart(
+    open_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    """SSIM and NFE are here equal in all, so the front is decided by FID. Two settings have the same mean of it."""
+    made = open_study(4, f"{VARIANTS}objective: [{{metric: fid}}, {{metric: ssim}}]\n")
+    run(made, tmp_path / "judged", lambda asked: 1.0 + (asked.point["variant"] == "c"))
+    text = build_table(made).files["table.md"]
+    assert "not beaten in all objectives by another: settings 0, 1" in text
+    assert "cannot be told apart" not in text
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        ("[{metric: fid}, {metric: ssim}]", "because the study has several objectives."),
+        ("{metric: nfe}", "because metric = 'nfe': has no numbers for each image, only fid has."),
+    ],
+)
+def test_objective_without_verdicts_says_why(
+    objective: str, said: str, open_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    made = open_study(3, f"{VARIANTS}objective: {objective}\n")
+    run(made, tmp_path / "judged", fid_of)
+    first, *more = judge_settings(made).sentences
+    assert first == f"There are no verdicts on settings, {said}"
+    assert [sentence.startswith("FID of a trained network varies") for sentence in more[:1]] == [True] * (
+        "[" in objective
+    )
+
+
+def test_single_setting_has_the_variance_by_source(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    """A pilot of one setting. By hand: the sd of 1.0, 1.2, 1.1 and 1.3 is 0.129."""
+    made = open_study(4, "base: digits-quick\nvariants: {a: {}}\n")
+    run(made, tmp_path / "judged", fid_of, trials=1)
+    (said,) = judge_settings(made).sentences
+    assert said.startswith("FID of a trained network varies (sd) by 0.13 between trainings")
+
+
+def test_advice_accounts_for_the_further_look(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    """The trainings that the advice names make a second look, whose interval is wider than one of a single look.
+
+    By hand, without images: each half width is t sqrt(2 / k) sd, at the level of the look. Below a level of 0.03, t is
+    the geometric mean of Welch's and of the smaller degrees of freedom.
+    """
+    made = open_study(4, "base: digits-quick\nvariants: {a: {}, b: {training.lr: 2.0e-3}}\n")
+    run(
+        made,
+        tmp_path / "judged",
+        lambda asked: {"a": 0.0, "b": 0.01}[asked.point["variant"]] + 0.1 * asked.replicate,
+        trials=2,
+    )
+    levels = [Plan((4,)).alpha_at(4, 0.05), Plan((4, 7)).alpha_at(7, 0.05)]
+    assert levels[0] >= 0.03 > levels[1]
+    now = stats.t.isf(levels[0] / 2, 6) * (2 / 4) ** 0.5
+    later = (stats.t.isf(levels[1] / 2, 12) * stats.t.isf(levels[1] / 2, 6)) ** 0.5 * (2 / 7) ** 0.5
+    said = [sentence for sentence in judge_settings(made).sentences if "more trainings of each" in sentence]
+    assert said == [
+        f"Of b and a: 3 more trainings of each would narrow this interval by about {100 * (1 - later / now):.0f} %."
+    ]
+
+
+def test_network_of_a_moved_store_is_the_same_network(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
+    made = open_study(3)
+    places = ("/old/home/store", "/new/home/store", "s3://bucket/prefix")
+    for place in places:
+        asked = made.ask(3)
+        told = outcome(1.0, tmp_path / asked.label, asked.number)
+        made.complete(asked.number, replace(told, checkpoint=f"{place}/train/{'ab' * 32}/00000300"))
+    assert len({network_of(trial) for trial in made.trials() if trial.state.is_finished()}) == 1
+
+
+def test_single_trainings_that_become_more_give_no_verdict_until_the_end(
+    open_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    made = open_study(4)
+    write_study(made.study, replicates=[1, 4])
+    run(made, tmp_path / "judged", fid_of, most=7)
+    assert judge_settings(made).sentences[0] == "The base is a. 2 of 4 trainings of each setting, no verdict yet."
+    verdict = judge_two(made, 1, 2)
+    assert not isinstance(verdict, str)
+    assert verdict.sentence() == "b and c: 2 of 4 trainings, no verdict yet."
+
+
 def test_two_trainings_give_no_verdict_on_settings(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
     made = open_study(2)
     run(made, tmp_path / "judged", fid_of)
@@ -154,7 +294,7 @@ def test_advice_names_the_images_of_the_split_that_were_not_judged(
     larger = plain(PROTOCOL.model_copy(update={"reference_images": 5000}))
     while made.wanted(3) > 0:
         asked = made.ask(3)
-        told = outcome(fid_of(asked), tmp_path / asked.label, asked.number)
+        told = outcome(fid_of(asked), tmp_path / asked.label, asked.number, images=1.0)
         made.complete(asked.number, replace(told, protocol=larger))
     said = [sentence for sentence in judge_settings(made).sentences if "more trainings of each" in sentence]
     assert len(said) == 1
@@ -237,7 +377,9 @@ def test_measurement_on_test_says_how_many_networks_it_is_about(
 def test_equal_within_makes_settings_practically_equal(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
     made = open_study(4)
     run(made, tmp_path / "judged", fid_of)
-    assert any("practically equal (within 1)" in sentence for sentence in judge_settings(made, 1.0).sentences)
+    sentences = judge_settings(made, 1.0).sentences
+    assert any("practically equal (within 1)" in sentence for sentence in sentences)
+    assert "a has the best mean. It is practically equal to b." in sentences
 
 
 def test_family_of_the_space_decides_what_is_compared(open_study: Callable[..., Ledger], tmp_path: Path) -> None:
@@ -245,6 +387,8 @@ def test_family_of_the_space_decides_what_is_compared(open_study: Callable[..., 
     run(made, tmp_path / "judged", fid_of)
     sentences = judge_settings(made).sentences
     assert sentences[0].startswith("a has the best mean")
+    assert sentences[1].startswith("b and the best setting (a) cannot be told apart: FID 0")
+    assert "adjusted for 3 comparisons, 4 trainings each" in sentences[1], "all pairs share the error"
     assert made.spec.name != build_spec("job", tmp_path / "space.yaml").name, "the family is a part of the study"
 
 

@@ -29,3 +29,8 @@ def test_objective_wrong_direction_is_refused(metric: str, better: str) -> None:
     parse(Objective, {"metric": metric, "direction": better})
     with pytest.raises(ValueError, match=f"direction = '{worse}': {metric} is better the other way; allowed: {better}"):
         parse(Objective, {"metric": metric, "direction": worse})
+
+
+@pytest.mark.parametrize(("metric", "better"), [("fid", "minimize"), ("ssim", "maximize"), ("recall", "maximize")])
+def test_objective_without_a_direction_follows_its_metric(metric: str, better: str) -> None:
+    assert parse(Objective, {"metric": metric}).direction == better

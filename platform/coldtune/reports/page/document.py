@@ -193,7 +193,7 @@ class Row:
         saved: The seconds of work that was found in the store.
         note: The reason why it failed or was pruned, and its relation to other trials.
         best: True if it is the best, or not beaten in all objectives by another.
-        as_good_as_best: True if it is the best, or cannot be told apart from the best.
+        as_good_as_best: True if it has the best mean, or cannot be told apart from the best. None without verdicts.
         p_value: The p-value of its comparison, adjusted by Holm. A line below the table names the comparison.
         repeat: The commands that repeat its finished trials.
     """
@@ -208,7 +208,7 @@ class Row:
     saved: float | None = None
     note: str = ""
     best: bool = False
-    as_good_as_best: bool = False
+    as_good_as_best: bool | None = None
     p_value: float | None = None
     repeat: tuple[str, ...] = ()
 

@@ -19,12 +19,13 @@ from coldtune.studies.designs.paper_table import SPLIT, TablePlan, plan_of
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.storage.settings import Setting, Spread
-from coldtune.studies.trials.judging import read_training
+from coldtune.studies.trials.judging import network_of, read_training
 from coldtune.studies.trials.reading import StudyReader
 from coldtune.training.config import TrainingConfig
+from coldtune.verdicts import Plan, Verdict
 from coldtune.verdicts import Setting as Judgeable
 from coldtune.verdicts import compare as compare_settings
-from coldtune.verdicts.families import ALPHA
+from coldtune.verdicts.families import ALPHA, later_verdict
 from coldtune.verdicts.levels import per_comparison
 
 
@@ -57,7 +58,7 @@ def _early(reader: StudyReader) -> list[tuple[str, str]]:
     if not reader.replicated or not missing:
         return []
     done = sum(len(setting.finished) for setting in settings)
-    return [("early", f"{done} of {done + missing} trainings have ended, so no verdict yet")]
+    return [("early", f"{done} of {done + missing} trainings have ended, so there is no verdict on all of them yet")]
 
 
 def _mean_cell(reader: StudyReader, column: PaperColumn, setting: Setting) -> tuple[Value | str, Spread | None]:
@@ -154,36 +155,50 @@ def _verdicts(reader: StudyReader, table: PaperTable, settings: Mapping[Any, Set
 
 
 def _share_network(trials: Sequence[FrozenTrial]) -> bool:
-    """Return True if trials use the same trained network."""
-    checkpoints = {TrialRecord.of(trial).checkpoint for trial in trials}
-    return len({trial.number for trial in trials}) == 1 or (len(checkpoints) == 1 and None not in checkpoints)
+    """Return True if trials use the same training."""
+    return len(set(map(network_of, trials))) == 1
 
 
 def _verdicts_on_settings(
     reader: StudyReader, table: PaperTable, settings: Mapping[Any, Setting]
 ) -> list[tuple[str, str]]:
-    """Compare the settings that the paper compares, once all trainings of a pair are there."""
-    lines, alpha = [], per_comparison(ALPHA, len(table.claims))
+    """Compare the settings that the paper compares, at each look of the plan that both have completed.
+
+    As in other studies, a number of trainings that was asked for later is a further look, and shares the error.
+    """
+    lines, plan = [], reader.plan()
+    alpha = per_comparison(ALPHA, len(table.claims))
     for claim in table.claims:
         columns = [table.columns[number] for number in claim]
-        sides = [_side(reader, column, settings.get(table.trial_of(column))) for column in columns]
-        if sides[0] is None or sides[1] is None:
+        chosen = [settings.get(table.trial_of(column)) for column in columns]
+        verdict: Verdict | None = None
+        for look in _complete_looks(plan, chosen):
+            sides = [_side(reader, column, setting, look) for column, setting in zip(columns, chosen, strict=True)]
+            if sides[0] is None or sides[1] is None:
+                break
+            level, pair = plan.alpha_at(look, alpha), reader.spec.comparisons.pair
+            new = compare_settings(sides[0], sides[1], columns[0].metric, pair=pair, alpha=level)
+            verdict = later_verdict(verdict, new)
+        if verdict is None:
             continue
-        verdict = compare_settings(
-            sides[0], sides[1], columns[0].metric, pair=reader.spec.comparisons.pair, alpha=alpha
-        )
-        verdict = replace(verdict, comparisons=len(table.claims))
+        verdict = replace(verdict, comparisons=len(table.claims), looks=max(len(plan.counted), 1))
         names = ("", "") if columns[0].images == columns[1].images else (columns[0].images, columns[1].images)
         lines.append(("measured", verdict.sentence(*names)))
     return lines
 
 
-def _side(reader: StudyReader, column: PaperColumn, setting: Setting | None) -> Judgeable | None:
-    """Return the trainings behind a column, or None if some are missing."""
-    if setting is None or len(setting.finished) < reader.replicates:
+def _complete_looks(plan: Plan, settings: Sequence[Setting | None]) -> list[int]:
+    """Return the looks of a plan for which all of these settings have the trainings, and that may give a verdict."""
+    least = min(0 if setting is None else len(setting.finished) for setting in settings)
+    return [look for look in plan.looks if look <= least and (look in plan.counted or look == plan.looks[-1])]
+
+
+def _side(reader: StudyReader, column: PaperColumn, setting: Setting | None, look: int) -> Judgeable | None:
+    """Return the first trainings behind a column, as many as a look has. None if they cannot be read."""
+    if setting is None:
         return None
     trainings = []
-    for trial in setting.finished.values():
+    for trial in list(setting.finished.values())[:look]:
         seed = reader.config(trial).training.seed
         try:
             trainings.append(read_training(trial, column.metric, seed, reader.local_folder, column.of))

@@ -164,7 +164,7 @@ def summarize_reader(reader: StudyReader, folder: StudyFolder) -> StudySummary:
         replicated=reader.replicated,
         trainings=reader.ended(),
         states=_count(reader, own),
-        varies=list(config.vary),
+        varies=list(config.varied),
         variants=list(config.variants),
         objectives={objective.metric: objective.direction for objective in reader.spec.objectives},
         best=find_best_value(reader),

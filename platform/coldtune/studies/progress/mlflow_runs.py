@@ -15,7 +15,7 @@ from coldtune.studies.progress.reconcile import reconcile_trials
 from coldtune.studies.progress.text import STATE_NAMES, metric_name, metric_value, run_name, spread_value
 from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.storage.record import TestResult, TrialRecord, imported, is_imported
-from coldtune.studies.storage.settings import Spread
+from coldtune.studies.storage.settings import Setting, Spread
 from coldtune.studies.trials.ledger import Ledger, TrialRequest
 from coldtune.tracking import NOTE, Drainer, Status, Target, Tracker, chosen_metrics, trial_metrics
 from coldtune.tracking.prometheus import StudyMetrics
@@ -214,11 +214,10 @@ class MlflowRuns(Events):
         values = ", ".join(metric_value(name, metrics) for name in self._shown() if name in metrics)
         if best is None:
             return values
-        objective, spread = metric_name(self.ledger.spec.objective.metric), Spread.of(best.values())
         if any(trial.number == number for trial in best.finished.values()):
-            place = f"It belongs to the best {what}" if self.ledger.replicated else f"It is the best {what}"
-            return f"{values}. {place} of {count}."
-        return f"{values}. After {count}, {what} {best.number} is the best, with {objective} {spread.mean:.4g}."
+            has = f"Its setting has the best mean {self._objective}" if self.ledger.replicated else ""
+            return f"{values}. {has or f'It has the best {self._objective}'} of {count}."
+        return f"{values}. After {count}, {what} {best.number} has the best {self._value_of(best)}."
 
     def _describe_study(self) -> str:
         """Describe the best trial or setting of the study, or say that its trials fill a table of the paper."""
@@ -230,13 +229,20 @@ class MlflowRuns(Events):
         point = run_name(str(best.number), best.point).partition(": ")[2]
         what = "setting" if self.ledger.replicated else "trial"
         ended, where = self.ledger.ended(), f" ({point})" if point else ""
-        metric = self.ledger.spec.objective.metric
+        return f"**After {ended} trials, {what} {best.number}{where} has the best {self._value_of(best)}.**"
+
+    @property
+    def _objective(self) -> str:
+        return metric_name(self.ledger.spec.objective.metric)
+
+    def _value_of(self, best: Setting) -> str:
+        """Return the first objective of the best trial, or the mean of the best setting with its trainings."""
+        spread, metric = Spread.of(best.values()), self.ledger.spec.objective.metric
         if self.ledger.replicated:
-            value = f"{metric_name(metric)} {spread_value(Spread.of(best.values()))}"
-        else:
-            known = TrialRecord.of(next(iter(best.finished.values()))).metrics
-            value = metric_value(metric, {**known, metric: Spread.of(best.values()).mean})
-        return f"**After {ended} trials, {what} {best.number}{where} is the best, with {value}.**"
+            return f"mean {self._objective}, {spread_value(spread)}"
+        known = TrialRecord.of(next(iter(best.finished.values()))).metrics
+        value = metric_value(metric, {**known, metric: spread.mean})
+        return value.replace(self._objective, f"{self._objective},", 1)
 
     def _shown(self) -> list[str]:
         """Return the metrics of a description."""

@@ -89,7 +89,7 @@ def describe_asked(spec: StudySpec, space: Space, trials: int, replicates: int) 
         listed = ", ".join(space.config.variants)
         each = "" if replicates > 1 else ", each once"
         return f"{space.size} variants{each}: {listed}" if space.size > 1 else f"1 variant: {listed}"
-    varied = ", ".join(short_name(path) for path in space.config.vary)
+    varied = ", ".join(map(short_name, space.config.varied)) or "no key"
     base = space.config.base if isinstance(space.config.base, str) else "an inline base"
     search = f"{spec.search.algorithm.upper()}, seed {spec.seed}"
     what = "settings" if replicates > 1 else "trials"

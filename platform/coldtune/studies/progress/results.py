@@ -17,6 +17,7 @@ from coldtune.studies.space.config import VARIANT
 from coldtune.studies.spec.confirmation import Confirmation
 from coldtune.studies.storage.record import StudyRecord, TestResult, TrialRecord
 from coldtune.studies.storage.settings import Setting, Spread, spreads_of
+from coldtune.studies.trials.judging import network_of
 from coldtune.studies.trials.reading import StudyReader
 
 
@@ -148,8 +149,7 @@ def compare_trials(reader: StudyReader, best: FrozenTrial, other: FrozenTrial) -
         folders = [reader.local_folder(TrialRecord.of(trial).measured["sampled"]) for trial in (best, other)]
         a, b = (Judgement.load(folder) for folder in folders)
         names = (f"Trial {best.number}", f"trial {other.number}")
-        networks = [TrialRecord.of(trial).checkpoint for trial in (best, other)]
-        about = describe_networks(same=networks[0] == networks[1])
+        about = describe_networks(same=network_of(best) == network_of(other))
         return f"{compare(a, b, reader.spec.objective.metric, names)}. {about}"
     except (KeyError, OSError, ValueError):  # measured by an older version, moved, or a metric without an interval
         return ""

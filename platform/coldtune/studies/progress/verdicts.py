@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from coldtune.metrics.registry import label
 from coldtune.studies.progress.racing import describe_out, describe_race, describe_undecided
 from coldtune.studies.spec.race_checks import MOST_TRAININGS
 from coldtune.studies.spec.study import StudySpec
-from coldtune.studies.storage.record import TrialRecord
+from coldtune.studies.storage.record import StudyRecord, TrialRecord
 from coldtune.studies.trials.judging import JudgeableSettings, SettingsJudge
 from coldtune.studies.trials.reading import StudyReader
 from coldtune.verdicts import (
@@ -27,6 +28,7 @@ from coldtune.verdicts import (
 from coldtune.verdicts.racing import is_pending
 
 _MOST_SENTENCES = 8  # of the comparisons with the base
+_MORE = 3  # further trainings of each setting, of which advice speaks first
 
 
 @dataclass(frozen=True)
@@ -51,33 +53,42 @@ class StudyVerdicts:
 def judge_settings(reader: StudyReader, equal_within: float | None = None) -> StudyVerdicts:
     """Judge the settings of a study with replicates by its first objective, as the family in its spec says.
 
-    A study of one replicate, of several objectives, or of a metric without numbers per image has no verdicts. A race
-    gives a verdict on each comparison as soon as the comparison is decided.
+    A study of one replicate has no verdicts. A study of several objectives, or of a metric without numbers for each
+    image, says why it has none. A race gives a verdict on each comparison as soon as the comparison is decided. The
+    variance by source follows as far as it is known, also for a single setting.
 
     Args:
         equal_within: A difference that does not matter. None takes that of the spec.
     """
     spec = reader.spec
-    if reader.replicates == 1 or len(spec.objectives) > 1:
+    if reader.replicates == 1:
         return StudyVerdicts()
     settings = [each for each in reader.settings() if each.asked and not (each.imported and not each.finished)]
     count = sum(len(each.finished) for each in settings)
-    if len(settings) < 2 or not count:
+    if not count:
         return StudyVerdicts()
     if count > MOST_TRAININGS:
         return StudyVerdicts((f"There are no verdicts on {count:,} trainings, only on up to {MOST_TRAININGS}.",))
     try:
         judged = _gather(reader)
-    except (KeyError, OSError, ValueError) as error:
-        # Measured by an older version, removed, or a metric without influences.
-        return StudyVerdicts(() if reader.race is None else (f"The race cannot be judged: {error}",))
-    if len(judged.settings) < 2:
-        return StudyVerdicts()
-    judging = _Judging(reader, judged, equal_within or spec.comparisons.equal_within, describe_race(reader))
-    try:
+        judging = _Judging(reader, judged, equal_within or spec.comparisons.equal_within, describe_race(reader))
+        if len(spec.objectives) > 1:
+            reason = "There are no verdicts on settings, because the study has several objectives."
+            return StudyVerdicts((reason, *judging.variances()))
+        if len(judged.settings) < 2:
+            return StudyVerdicts(tuple(judging.variances()))
         return judging.verdicts()
-    except ValueError as error:  # some trainings were judged on other images, for example by an older version
-        return StudyVerdicts((f"There are no verdicts: {error}",))
+    except (KeyError, OSError, ValueError) as error:
+        if reader.race is not None:
+            return StudyVerdicts((f"The race cannot be judged: {_why_not(error)}.",))
+        return StudyVerdicts((f"There are no verdicts on settings, because {_why_not(error)}.",))
+
+
+def _why_not(error: KeyError | OSError | ValueError) -> str:
+    """Return why the trainings of a study cannot be judged."""
+    if isinstance(error, KeyError):
+        return "a training was measured by an older version"
+    return str(error).rstrip(".")
 
 
 def judge_two(reader: StudyReader, a: int, b: int) -> Verdict | str:
@@ -102,10 +113,8 @@ def judge_two(reader: StudyReader, a: int, b: int) -> Verdict | str:
             return f"setting {missing[0]} was imported without all its trainings"
         judging = _Judging(reader, judged, reader.spec.comparisons.equal_within, describe_race(reader))
         verdict = judging.judge_two(a, b)
-    except KeyError:
-        return "a training was measured by an older version"
-    except (OSError, ValueError) as error:
-        return str(error)
+    except (KeyError, OSError, ValueError) as error:
+        return _why_not(error)
     if judging.goes_on and is_pending(verdict):
         return "the race has not decided this comparison yet"
     return verdict
@@ -114,7 +123,10 @@ def judge_two(reader: StudyReader, a: int, b: int) -> Verdict | str:
 def _gather(reader: StudyReader) -> JudgeableSettings:
     if reader.race is not None:
         return reader.race.standing(reader.settings()).judged
-    return SettingsJudge(reader.spec, reader.space, reader.local_folder).gather(reader.settings(), reader.replicates)
+    record = StudyRecord.of(reader.study)
+    planned = 0 if reader.settled() else record.trials or 0
+    judge = SettingsJudge(reader.spec, reader.space, reader.local_folder)
+    return judge.gather(reader.settings(), reader.replicates, planned)
 
 
 @dataclass(frozen=True)
@@ -159,12 +171,22 @@ class _Judging:
             if not reference:
                 reference, p_values = "best", self.p_values(family, best.best)
         if sentences and not self.goes_on:
-            sentences.append(split_variance(self.judged.settings).sentence(spec.objective.metric))
-            sentences += filter(None, [describe_others(self.others())])
+            sentences += self.variances(least=1)
         if self.race is not None:
             sentences.append(self.race)
         numbers = {number: p_values[name] for number, name in names.items() if name in p_values}
         return StudyVerdicts(sentences, rivals, _describe_family(spec, described), numbers, reference)
+
+    def variances(self, least: int = 2) -> list[str]:
+        """Return the variance of each metric by source.
+
+        Args:
+            least: Say nothing if no setting has as many trainings.
+        """
+        if max(len(each.trainings) for each in self.judged.settings) < least:
+            return []
+        own = split_variance(self.judged.settings).sentence(self.reader.spec.objective.metric)
+        return list(filter(None, [own, describe_others(self.others())]))
 
     def others(self) -> dict[str, Split]:
         """Return the variance by source of every metric but the first objective."""
@@ -213,16 +235,36 @@ class _Judging:
     def against_base(self, family: Family) -> list[str]:
         """Return a sentence for each comparison with the base, and what would narrow the intervals."""
         judged, first = self.judge(family), family.first
-        ranked = sorted(judged.verdicts, key=lambda verdict: (verdict.a != first, not verdict.outcome.decided))
+        names = set(self.judged.names.values())
+        known = [verdict for verdict in judged.verdicts if verdict.a in names]
+        ranked = sorted(known, key=lambda verdict: (verdict.a != first, not verdict.outcome.decided))
         if all(verdict.outcome is Outcome.INCOMPLETE for verdict in ranked):
-            return [f"The base is {family.base}. {_incomplete(self.reader)}"]
+            return [f"The base is {family.base}. {_incomplete(self.reader)}", *self.lacking()]
         shown = ranked[:_MOST_SENTENCES]
         sentences = [self.sentence(verdict) for verdict in shown]
-        if self.race is None and (advice := next(filter(None, map(self._advise, shown)), "")):
+        if self.race is None and (advice := next(filter(None, map(partial(self._advise, family), shown)), "")):
             sentences.append(advice)
-        more = len(ranked) - len(shown)
+        more, later = len(ranked) - len(shown), family.to_come + len(judged.verdicts) - len(known)
         hidden = f"{more} more comparison{'s' * (more > 1)} with the base {'are' if more > 1 else 'is'} not shown."
-        return [*sentences, *([hidden] if more else [])]
+        to_come = f"{later} setting{'s' * (later > 1)} to come {'are' if later > 1 else 'is'} part of the adjustment."
+        return [*sentences, *([hidden] if more else []), *([to_come] if later else []), *self.lacking()]
+
+    def lacking(self) -> list[str]:
+        """Return a sentence about the settings that get no verdict because trainings failed. Empty if there are none.
+
+        A race has other rules for failed trainings.
+        """
+        reader, names, last = self.reader, self.judged.names, self.reader.plan().looks[-1]
+        if self.race is not None:
+            return []
+        settings = (each for each in reader.settings() if each.number in names and each.failed and not each.given_up)
+        short = [names[each.number] for each in settings if len(each.finished) < last and not reader.missing(each)]
+        if not short:
+            return []
+        return [
+            f"Trainings of {_listed(short)} failed, so comparisons that need {last} trainings of each wait. "
+            "`--retry-failed` asks failed trainings again, and a larger `--replicates` adds other seeds."
+        ]
 
     def sentence(self, verdict: Verdict) -> str:
         """Return the sentence of a comparison. Before a race has decided it, the sentence has no verdict."""
@@ -236,23 +278,49 @@ class _Judging:
         """Return sentences about the setting with the best mean, and the settings that are as good."""
         verdicts = [verdict for verdict in judged.verdicts if verdict.a != judged.best]
         if judged.best is None or not any(verdict.about_settings for verdict in verdicts):
-            return []
+            return [] if "base" in self.reader.spec.comparisons.family else self.lacking()
         out = [] if self.race is None else describe_out(judged)
         others = [name for name in judged.rivals if name != judged.best]
         if self.goes_on and judged.wanted:
             return [f"Still in the race for the best: {_listed([judged.best, *others])}.", *out]
-        if others:
-            said = f"{judged.best} has the best mean. It cannot be told apart from {_listed(others)}."
+        equal = [verdict.a for verdict in verdicts if verdict.outcome is Outcome.EQUAL]
+        open_ones = [name for name in others if name not in equal]
+        parts = [f"is practically equal to {_listed(equal)}"] if equal else []
+        parts += [f"cannot be told apart from {_listed(open_ones)}"] if open_ones else []
+        if parts:
+            said = f"{judged.best} has the best mean. It {', and '.join(parts)}."
         else:
             said = f"{judged.best} is better than every other setting that has a mean."
-        return [_capital(said), *out]
+        return [_capital(said), *self.next_best(judged), *out]
 
-    def _advise(self, verdict: Verdict) -> str:
+    def next_best(self, judged: Judged) -> list[str]:
+        """Return the comparison of the best setting with the next best mean, unless one of the two is the base.
+
+        The family "base" shows that comparison already.
+        """
+        compared = [verdict for verdict in judged.verdicts if verdict.about_settings and verdict.difference is not None]
+        nearest = min(compared, key=lambda verdict: abs(verdict.difference.value) if verdict.difference else 0.0)
+        shown = "base" in self.reader.spec.comparisons.family and self.judged.base in (nearest.a, judged.best)
+        return [] if shown else [self.sentence(nearest)]
+
+    def _advise(self, family: Family, verdict: Verdict) -> str:
         """Return what would narrow the interval of a comparison, or "" if it needs nothing."""
         records = (TrialRecord.of(trial) for trial in self.reader.trials())
         protocol = next((record.judged_under for record in records if record.protocol), None)
-        said = "" if protocol is None else advise(verdict, protocol.num_images, protocol.most_images)
+        if protocol is None or verdict.difference is None:
+            return ""
+        later = self._later_levels(family, verdict)
+        said = advise(verdict, protocol.num_images, protocol.most_images, later)
         return f"Of {verdict.a} and {verdict.b}: {said}" if said else ""
+
+    def _later_levels(self, family: Family, verdict: Verdict) -> dict[int, float]:
+        """Return numbers of further trainings, with the level of the interval at the look that they would make."""
+        plan, alpha = self.reader.plan(), family.alpha(verdict.a)
+        count, last = min(verdict.count_a, verdict.count_b), plan.looks[-1]
+        if count < last:
+            return {last - count: plan.alpha_at(last, alpha)}
+        further = sorted({_MORE, max(last, _MORE)})  # doubling helps if a few trainings do not
+        return {more: plan.extended(last + more).alpha_at(last + more, alpha) for more in further}
 
 
 def _describe_family(spec: StudySpec, family: Sequence[str]) -> str:

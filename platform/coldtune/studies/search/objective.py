@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
@@ -18,11 +19,19 @@ class Objective(Config):
     Attributes:
         metric: A metric of the images that the trial's own sampler made, under the trial's protocol. "nfe" is the
             sampler's cost instead: its network evaluations for each image.
-        direction: The direction in which the metric is better. The other direction is an error.
+        direction: The direction in which the metric is better. It follows from the metric, and the other direction is
+            an error.
     """
 
     metric: str = "fid"
     direction: Literal["minimize", "maximize"] = "minimize"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_metric(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or "direction" in value or not isinstance(value.get("metric"), str):
+            return value
+        return {**value, "direction": "maximize" if higher_is_better(value["metric"]) else "minimize"}
 
     @field_validator("metric")
     @classmethod

@@ -175,6 +175,11 @@ class SpaceConfig(Config):
                 raise ValueError(f"vary.{key}.{nested[0]}: must be written as one dotted key, `{key}.{nested[0]}: ...`")
         return value
 
+    @property
+    def varied(self) -> list[str]:
+        """The dotted keys of `vary` that have several values. A key with a single value is set and not searched."""
+        return [path for path, vary in self.vary.items() if not vary.distribution().single()]
+
     @model_validator(mode="after")
     def _check_vary_or_variants(self) -> SpaceConfig:
         if not self.vary and not self.variants:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -32,17 +32,23 @@ class JudgeableSettings:
         settings: The settings with their finished trainings.
         members: The names of all settings, also of points of a list that were not asked yet.
         base: The name of the base, or of the first variant. None if it was not asked yet.
+        to_come: How many settings a search will ask that it has not chosen yet.
     """
 
     names: Mapping[int, str]
     settings: tuple[Judgeable, ...]
     members: tuple[str, ...]
     base: str | None
+    to_come: int = 0
 
     def families(self, kinds: Sequence[str]) -> tuple[Family, ...]:
         """Return the families of these kinds. There is no family "base" before the base was asked."""
-        families = [Family("base", self.members, self.base)] if "base" in kinds and self.base is not None else []
-        return (*families, *([Family("best", self.members)] if "best" in kinds else []))
+        families = []
+        if "base" in kinds and self.base is not None:
+            families.append(Family("base", self.members, self.base, to_come=self.to_come))
+        if "best" in kinds:
+            families.append(Family("best", self.members, to_come=self.to_come))
+        return tuple(families)
 
 
 class SettingsJudge:
@@ -67,12 +73,14 @@ class SettingsJudge:
         self._trainings: dict[int, Training] = {}  # by trial number
         self._points: list[dict[str, Any]] | None = None
 
-    def gather(self, settings: Sequence[Setting], replicates: int) -> JudgeableSettings:
+    def gather(self, settings: Sequence[Setting], replicates: int, planned: int = 0) -> JudgeableSettings:
         """Return the settings of a study that take part in its comparisons.
 
         Args:
             settings: All settings of the study.
             replicates: The trainings that each setting has in the end. An imported setting needs all of them.
+            planned: The number of settings that the study asks in all. Those that a search has not chosen yet belong to
+                the family from the start, so the adjustment of a comparison does not depend on when it is shown.
 
         Raises:
             KeyError: If a trial was judged by a version that stored no judgement.
@@ -87,6 +95,7 @@ class SettingsJudge:
             tuple(_alike([self.judgeable(each, names[each.number], replicates) for each in part])),
             (*names.values(), *self._not_asked(part)),
             next((names[setting.number] for setting in part if dict(setting.point) == base), None),
+            0 if self._points else max(planned - sum(not each.imported for each in part), 0),
         )
 
     def split_others(self, settings: Sequence[Setting], replicates: int) -> dict[str, Split]:
@@ -115,9 +124,9 @@ class SettingsJudge:
     def judgeable(self, setting: Setting, name: str, replicates: int) -> Judgeable:
         """Return what the verdicts need of a setting: the judgement of each training, or why it has no mean."""
         missing = ""
-        for state, word in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed")):
+        for state, said in ((TrialState.PRUNED, "was pruned"), (TrialState.FAIL, "failed")):
             if ended := setting.in_state(state):
-                missing = f"{word} ({len(ended)} of {replicates})"
+                missing = f"{said} ({len(ended)} of {replicates})"
                 break
         if setting.finished and not setting.pruned:
             missing = ""
@@ -177,8 +186,10 @@ def read_training(
 def network_of(trial: FrozenTrial) -> str:
     """Return what names the trained network of a trial. It is equal for trials that differ in the sampler only."""
     record = TrialRecord.of(trial)
+    if record.checkpoint:  # the place of the store may have changed, but not the name of the entry in it
+        return "/".join(PurePosixPath(record.checkpoint).parts[-3:])
     trained = next((stage.key for stage in record.stages if stage.stage == "train"), None)
-    return record.checkpoint or trained or f"trial {trial.number}"
+    return trained or f"trial {trial.number}"
 
 
 def name_of(setting: Setting) -> str:

@@ -15,9 +15,9 @@ def check_trainings(facts: StudyFacts) -> Iterator[HealthCheck]:
     if facts.running or facts.race or not facts.replicated or len(counts) < 2:
         return
     shown = listed([f"{number} with {count}" for count, number in sorted(counts.items())])
-    most = max(counts)
+    flags = ("--replicates", max(counts), *(["--retry-failed"] if facts.failures else []))
     yield HealthCheck(
         "uneven trainings",
         f"Settings have unequal numbers of trainings: {shown}. A mean of few trainings is more often the best by luck.",
-        f"Train all equally often: {facts.command('study resume', flags=('--replicates', most))}.",
+        f"Train all equally often: {facts.command('study resume', flags=flags)}.",
     )

@@ -82,7 +82,8 @@ def _describe_front(content: StudyContent) -> str:
     count, numbers = len(content.ranked), ", ".join(str(setting.number) for setting in front[:_MOST_FRONT])
     more = f" and {len(front) - _MOST_FRONT} more" * (len(front) > _MOST_FRONT)
     if len(front) == 1:
-        return f"{what.capitalize()} {front[0].number} is the best of {count} in every objective: {', '.join(ends)}."
+        best = f"has the best {'mean' if content.reader.replicated else 'value'} of {count} in every objective"
+        return f"{what.capitalize()} {front[0].number} {best}: {', '.join(ends)}."
     return (
         f"{len(front)} of {count} finished {what}s are not beaten in all objectives by another: {numbers}{more}. "
         f"They have {' and '.join(ends)}."

@@ -217,7 +217,8 @@ def _slices(content: StudyContent) -> Iterator[Chart]:
     space = content.reader.space
     if space.size is not None or len(content.ranked) < 2:
         return
-    for name in list(space.distributions)[:_MOST_KEYS]:
+    varied = [name for name, each in space.distributions.items() if not each.single()]
+    for name in varied[:_MOST_KEYS]:
         if (chart := _slice(content, name, space.distributions[name])) is not None:
             yield chart
 
@@ -247,7 +248,11 @@ def _slice(content: StudyContent, name: str, distribution: BaseDistribution) -> 
 def _parallel(content: StudyContent) -> Parallel | None:
     """Return all keys and the first objective side by side. None for a study that has fewer than two keys."""
     space = content.reader.space
-    keys = {name: each for name, each in space.distributions.items() if name != VARIANT or space.config.vary}
+    keys = {
+        name: each
+        for name, each in space.distributions.items()
+        if (name != VARIANT or space.config.vary) and not each.single()
+    }
     if len(keys) < 2 or len(content.ranked) < 3 or space.size is not None:
         return None
     keys = dict(list(keys.items())[:_MOST_KEYS])

@@ -85,7 +85,7 @@ def _number_row(content: StudyContent, row: TrialRow) -> Row:
         saved=row.saved,
         note=row.note,
         best=row.number in table.best,
-        as_good_as_best=row.number in (table.bold or table.best),
+        as_good_as_best=row.number in table.judged.rivals if table.judged.rivals else None,
         p_value=table.judged.p_values.get(row.number),
         repeat=tuple(repeat_command(content, reader.label(trial.number)) for trial in finished),
     )
