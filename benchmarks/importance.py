@@ -3,7 +3,8 @@
     uv run benchmarks/importance.py
 
 The functions have closed forms: an additive function, Sobol's g-function, Ishigami's function, a function of choices,
-and Friedman's function. Studies are random samples and searches by TPE, with and without noise. Nothing is trained.
+Friedman's function, and a function of steps. Studies are random samples and searches by TPE, with and without noise.
+Nothing is trained.
 """
 
 from __future__ import annotations
@@ -138,6 +139,25 @@ def friedman() -> Function:
     shares = np.array([alone, alone, third, fourth, fifth, 0.0]) / whole
     totals = np.array([both - alone, both - alone, third, fourth, fifth, 0.0]) / whole
     return Function("Friedman", value, shares, totals, whole)
+
+
+def steps() -> Function:
+    """2 [x0 > 0.7] + 2 c x for a choice c = 0, 1, 2 and x on [0, 1], and a null key."""
+    jump, c, x = 4 * 0.7 * 0.3, 2 / 3, 1 / 3
+    both = 4 * (5 / 3) * (1 / 3) - 1 - c - x
+    whole = jump + c + x + both
+
+    def value(z: Array) -> float:
+        return float(2 * (z[0] > 0.7) + 2 * z[1] * z[2])
+
+    keys = (
+        FloatDistribution(0, 1),
+        CategoricalDistribution((0, 1, 2)),
+        FloatDistribution(0, 1),
+        FloatDistribution(0, 1),
+    )
+    shares, totals = np.array([jump, c, x, 0.0]), np.array([jump, c + both, x + both, 0.0])
+    return Function("steps", value, shares / whole, totals / whole, whole, keys)
 
 
 def constant() -> Function:
@@ -313,7 +333,7 @@ def show(title: str, heads: list[str], rows: Iterator[list[str]]) -> None:
 
 
 def main() -> None:
-    made = (additive(), g_function(), ishigami(), choices(), friedman())
+    made = (additive(), g_function(), ishigami(), choices(), friedman(), steps())
     functions = {function.name: function for function in made}
     parts = ("fanova", "chance", "null", "ped-anova")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

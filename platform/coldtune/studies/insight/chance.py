@@ -68,9 +68,8 @@ def _errors_without(sample: Sample, name: str, values: Array, seed: int) -> Arra
     others = {other: each for other, each in sample.distributions.items() if other != name}
     forest = RandomForestRegressor(n_estimators=_TREES, oob_score=True, random_state=seed)
     forest.fit(encode(dataclasses.replace(sample, distributions=others)), values)
-    predicted: Array = forest.oob_prediction_
-    errors: Array = values - predicted
-    return errors - errors.mean()
+    errors: Array = values - forest.oob_prediction_
+    return errors - float(errors.mean())
 
 
 def _similarity(sample: Sample, name: str) -> Array:
@@ -79,11 +78,14 @@ def _similarity(sample: Sample, name: str) -> Array:
     distribution = sample.distributions[name]
     if isinstance(distribution, CategoricalDistribution):
         index = np.array([distribution.choices.index(each) for each in chosen])
-        return (index[:, None] == index).astype(np.float64)
-    rank = rankdata(chosen) / len(chosen)
-    return np.asarray(np.exp(-(((rank[:, None] - rank) / _WIDTH) ** 2) / 2), dtype=np.float64)
+        same: Array = (index[:, None] == index).astype(np.float64)
+        return same
+    rank: Array = rankdata(chosen) / len(chosen)
+    similar: Array = np.exp(-(((rank[:, None] - rank) / _WIDTH) ** 2) / 2)
+    return similar
 
 
 def _association(errors: Array, similar: Array) -> Array:
     """Return for each row of errors how much settings with a similar key have similar errors."""
-    return np.asarray(((errors @ similar) * errors).sum(axis=1), dtype=np.float64)
+    associations: Array = ((errors @ similar) * errors).sum(axis=1)
+    return associations
