@@ -57,10 +57,10 @@ def orders_within_blocks(settings: int, count: int, rng: np.random.Generator) ->
     return np.argsort(block + rng.random((count, settings)), axis=1)
 
 
-def is_chance(observed: float, exchanged: Array) -> bool:
-    """Return True if the share of scores that are as large is more than `LEVEL`, the observed score counted too."""
+def is_chance(observed: float, exchanged: Array, level: float = LEVEL) -> bool:
+    """Return True if the share of scores that are as large is more than a level, the observed score counted too."""
     as_large = np.sum(exchanged >= observed * (1 - 1e-9))  # equal scores differ by rounding
-    return bool((1 + as_large) / (1 + len(exchanged)) > LEVEL)
+    return bool((1 + as_large) / (1 + len(exchanged)) > level)
 
 
 def _errors_without(sample: Sample, name: str, values: Array, seed: int) -> Array:

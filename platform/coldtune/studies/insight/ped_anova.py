@@ -23,6 +23,7 @@ TOP = 0.1
 
 _LEAST_TOP = 5  # settings, below which the density of the best is a guess
 _PERMUTATIONS = 99
+_LEVEL = 0.05  # of `is_chance`: simulated searches by TPE call at most 5 % of the keys without effect important
 
 
 def evaluate_ped_anova(sample: Sample, seed: int = 0) -> Estimate:
@@ -32,7 +33,9 @@ def evaluate_ped_anova(sample: Sample, seed: int = 0) -> Estimate:
         raw = _scores(sample, means)
         orders = orders_within_blocks(len(means), _PERMUTATIONS, rng)
         exchanged = [_scores(sample, means[order]) for order in orders]
-    by_chance = {name: is_chance(score, np.array([each[name] for each in exchanged])) for name, score in raw.items()}
+    by_chance = {
+        name: is_chance(score, np.array([each[name] for each in exchanged]), _LEVEL) for name, score in raw.items()
+    }
     return Estimate(_normalized(raw), by_chance)
 
 
