@@ -11,7 +11,6 @@ from scipy import stats
 
 from coldtune.studies.insight.chance import LEVEL, find_chance, is_chance, orders_within_blocks
 from coldtune.studies.insight.fanova import evaluate_fanova
-from coldtune.studies.insight.ped_anova import evaluate_ped_anova
 from coldtune.studies.insight.sample import Sample
 
 KEYS: dict[str, BaseDistribution] = {
@@ -31,19 +30,17 @@ def made_up(value: Callable[[np.random.Generator, dict[str, object]], float], se
     return Sample(KEYS, tuple(points), values, ("minimize",))
 
 
-@pytest.mark.parametrize("settings", [20, 47])
 @pytest.mark.parametrize("key", ["a", "c"])
-def test_find_chance_key_that_decides_everything_is_no_chance(key: str, settings: int) -> None:
+def test_find_chance_key_that_decides_everything_is_no_chance(key: str) -> None:
     levels = {"x": 0.1, "y": 0.9, "z": 0.4}
-    sample = made_up(lambda _, point: levels.get(str(point[key]), 0.0) if key == "c" else float(point[key]), settings)  # type: ignore[arg-type]
+    sample = made_up(lambda _, point: levels[str(point["c"])] if key == "c" else float(point["a"]), 20)  # type: ignore[arg-type]
     assert not find_chance(sample)[key]
-    assert not evaluate_ped_anova(sample).by_chance[key] or key == "c"
 
 
 def test_find_chance_of_shuffled_values_calls_keys_at_the_stated_level() -> None:
     called = [
         not each
-        for seed in range(12)
+        for seed in range(6)
         for each in find_chance(made_up(lambda rng, _: float(rng.normal()), 20, seed)).values()
     ]
     assert stats.binomtest(sum(called), len(called), LEVEL, alternative="greater").pvalue > 0.001
@@ -53,7 +50,7 @@ def test_find_chance_of_a_trend_in_time_calls_no_key() -> None:
     """Values and keys that all drift with the number of the setting are no evidence, because blocks keep the drift."""
     keys: dict[str, BaseDistribution] = {name: FloatDistribution(0, 1) for name in "abc"}
     called = []
-    for seed in range(5):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         stage = np.repeat(np.arange(6) / 6, 10)
         points = tuple({name: float(stage[i] + rng.random() / 6) for name in keys} for i in range(len(stage)))
@@ -81,6 +78,6 @@ def test_is_chance_of_equal_scores_is_true() -> None:
 
 
 def test_rank_held_of_a_key_that_decides_everything_is_all_resamples() -> None:
-    estimate = evaluate_fanova(made_up(lambda _, point: float(point["a"]), 30))  # type: ignore[arg-type]
+    estimate = evaluate_fanova(made_up(lambda _, point: float(point["a"]), 20))  # type: ignore[arg-type]
     assert estimate.ranked()[0] == "a"
     assert estimate.rank_held()["a"] == 1.0
