@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from scipy import stats
 
 from coldtune.studies.insight.chance import LEVEL, find_chance, is_chance, orders_within_blocks
-from coldtune.studies.insight.fanova import evaluate_fanova
+from coldtune.studies.insight.estimate import Estimate
 from coldtune.studies.insight.sample import Sample
 
 KEYS: dict[str, BaseDistribution] = {
@@ -77,7 +77,7 @@ def test_is_chance_of_equal_scores_is_true() -> None:
     assert is_chance(0.0, np.zeros(99))
 
 
-def test_rank_held_of_a_key_that_decides_everything_is_all_resamples() -> None:
-    estimate = evaluate_fanova(made_up(lambda _, point: float(point["a"]), 20))  # type: ignore[arg-type]
-    assert estimate.ranked()[0] == "a"
-    assert estimate.rank_held()["a"] == 1.0
+def test_rank_held_counts_the_resamples_with_this_rank_or_a_better_one() -> None:
+    resamples = {"a": np.array([0.9, 0.8, 0.7]), "b": np.array([0.1, 0.1, 0.3]), "c": np.array([0.05, 0.2, 0.1])}
+    estimate = Estimate({"a": 0.8, "b": 0.2, "c": 0.1}, dict.fromkeys("abc", False), resamples, r2=0.9)
+    assert estimate.rank_held() == {"a": 1.0, "b": pytest.approx(2 / 3)}
