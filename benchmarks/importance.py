@@ -2,8 +2,9 @@
 
     uv run benchmarks/importance.py
 
-The functions have closed forms: an additive function, Sobol's g-function and Ishigami's function. Studies are random
-samples and searches by TPE, with and without noise. Nothing is trained.
+The functions have closed forms: an additive function, Sobol's g-function, Ishigami's function, a function of choices,
+Friedman's function, and a function of steps. Studies are random samples and searches by TPE, with and without noise.
+Nothing is trained.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy import stats
 
 from coldtune.config import parse
 from coldtune.store.provenance import git_commit
+from coldtune.studies.insight.chance import find_chance
 from coldtune.studies.insight.estimate import Estimate
 from coldtune.studies.insight.fanova import evaluate_fanova
 from coldtune.studies.insight.ped_anova import evaluate_ped_anova
@@ -31,60 +33,141 @@ from coldtune.studies.search.config import SearchConfig
 Array = NDArray[np.float64]
 SETTINGS, NOISES = 60, (0.0, 0.5)  # noise: its sd in units of the function's sd
 SAMPLERS = {"uniform": "random", "TPE": "tpe"}
+STABLE = 0.95  # of the resamples
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function of keys that are uniform on [0, 1].
+    """A function of keys that are drawn uniformly.
 
     Attributes:
         value: The function of points, shape (keys,).
         shares: Sobol's first-order indices.
+        totals: Sobol's total indices. A key with the total index 0 has no effect.
         variance: The variance of the function.
+        keys: The distributions of the keys. If it is empty, every key is uniform on [0, 1].
     """
 
     name: str
     value: Callable[[Array], float]
     shares: Array
+    totals: Array
     variance: float
+    keys: tuple[BaseDistribution, ...] = ()
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        keys = self.keys or tuple(FloatDistribution(0, 1) for _ in self.shares)
+        return {f"x{i}": each for i, each in enumerate(keys)}
 
 
 def additive() -> Function:
     """sum c_i x_i. The variance of c x is c^2 / 12."""
     weights = np.array([4.0, 2.0, 1.0, 0.5, 0.0])
     variances = weights**2 / 12
-    return Function("additive", lambda x: float(weights @ x), variances / variances.sum(), float(variances.sum()))
+    shares = variances / variances.sum()
+    return Function("additive", lambda x: float(weights @ x), shares, shares, float(variances.sum()))
 
 
 def g_function() -> Function:
-    """prod (|4 x_i - 2| + a_i) / (1 + a_i), with V_i = 1 / (3 (1 + a_i)^2) and V = prod (1 + V_i) - 1 (Sobol 1993)."""
+    """prod (|4 x_i - 2| + a_i) / (1 + a_i), with V_i = 1 / (3 (1 + a_i)^2) and V = prod (1 + V_i) - 1 (Sobol 1993).
+
+    The total index of a key is V_i times prod (1 + V_j) of the others, divided by V. The fifth key has no effect.
+    """
     a = np.array([0.0, 1.0, 4.5, 99.0])
     single = 1 / (3 * (1 + a) ** 2)
-    whole = float(np.prod(1 + single) - 1)
-    return Function("g-function", lambda x: float(np.prod((np.abs(4 * x - 2) + a) / (1 + a))), single / whole, whole)
+    product = float(np.prod(1 + single))
+    totals = single * product / (1 + single)
+
+    def value(x: Array) -> float:
+        return float(np.prod((np.abs(4 * x[:4] - 2) + a) / (1 + a)))
+
+    return Function(
+        "g-function", value, np.append(single, 0) / (product - 1), np.append(totals, 0) / (product - 1), product - 1
+    )
 
 
 def ishigami() -> Function:
     """sin z1 + 7 sin^2 z2 + 0.1 z3^4 sin z1 for z uniform on [-pi, pi] (Ishigami and Homma 1990), and a null key."""
     a, b, pi = 7.0, 0.1, np.pi
-    first, second = 0.5 * (1 + b * pi**4 / 5) ** 2, a**2 / 8
-    whole = first + second + b**2 * pi**8 * (1 / 18 - 1 / 50)
+    first, second, both = 0.5 * (1 + b * pi**4 / 5) ** 2, a**2 / 8, b**2 * pi**8 * (1 / 18 - 1 / 50)
+    whole = first + second + both
 
     def value(x: Array) -> float:
         z = 2 * pi * x - pi
         return float(np.sin(z[0]) + a * np.sin(z[1]) ** 2 + b * z[2] ** 4 * np.sin(z[0]))
 
-    return Function("Ishigami", value, np.array([first, second, 0.0, 0.0]) / whole, whole)
+    shares, totals = np.array([first, second, 0.0, 0.0]), np.array([first + both, second, both, 0.0])
+    return Function("Ishigami", value, shares / whole, totals / whole, whole)
+
+
+def choices() -> Function:
+    """e(c) + 0.3 (k - 2)^2 + s(c) (x - 0.5) for a choice c of four, k = 0..4 and x on [0, 1], and two null keys.
+
+    One null key is a choice of three. The variances are sums over the values of c and k.
+    """
+    effects, slopes = np.array([0.0, 1.0, 2.0, 1.0]), np.array([2.0, 2.0, -1.0, -1.0])
+    c, k = effects.var(), (0.3 * (np.arange(5) - 2.0) ** 2).var()
+    x, x_total = slopes.mean() ** 2 / 12, (slopes**2).mean() / 12
+    whole = c + k + x_total
+
+    def value(z: Array) -> float:
+        return float(effects[int(z[0])] + 0.3 * (z[1] - 2) ** 2 + slopes[int(z[0])] * (z[2] - 0.5))
+
+    keys = (
+        CategoricalDistribution((0, 1, 2, 3)), IntDistribution(0, 4), FloatDistribution(0, 1),
+        CategoricalDistribution((0, 1, 2)), FloatDistribution(0, 1),
+    )  # fmt: skip
+    shares, totals = np.array([c, k, x, 0.0, 0.0]), np.array([c + x_total - x, k, x_total, 0.0, 0.0])
+    return Function("choices", value, shares / whole, totals / whole, float(whole), keys)
+
+
+def friedman() -> Function:
+    """10 sin(pi x0 x1) + 20 (x2 - 0.5)^2 + 10 x3 + 5 x4 (Friedman 1991), and a null key.
+
+    The variances of the first term are sums over 2000 x 2000 points.
+    """
+    u = (np.arange(2000) + 0.5) / 2000
+    rows = [10 * np.sin(np.pi * each * u) for each in u]
+    means = np.array([row.mean() for row in rows])
+    alone, both = float(means.var()), float(np.mean([(row**2).mean() for row in rows]) - means.mean() ** 2)
+    third, fourth, fifth = 400 * (1 / 80 - 1 / 144), 100 / 12, 25 / 12
+    whole = both + third + fourth + fifth
+
+    def value(x: Array) -> float:
+        return float(10 * np.sin(np.pi * x[0] * x[1]) + 20 * (x[2] - 0.5) ** 2 + 10 * x[3] + 5 * x[4])
+
+    shares = np.array([alone, alone, third, fourth, fifth, 0.0]) / whole
+    totals = np.array([both - alone, both - alone, third, fourth, fifth, 0.0]) / whole
+    return Function("Friedman", value, shares, totals, whole)
+
+
+def steps() -> Function:
+    """2 [x0 > 0.7] + 2 c x for a choice c = 0, 1, 2 and x on [0, 1], and a null key."""
+    jump, c, x = 4 * 0.7 * 0.3, 2 / 3, 1 / 3
+    both = 4 * (5 / 3) * (1 / 3) - 1 - c - x
+    whole = jump + c + x + both
+
+    def value(z: Array) -> float:
+        return float(2 * (z[0] > 0.7) + 2 * z[1] * z[2])
+
+    keys = (
+        FloatDistribution(0, 1),
+        CategoricalDistribution((0, 1, 2)),
+        FloatDistribution(0, 1),
+        FloatDistribution(0, 1),
+    )
+    shares, totals = np.array([jump, c, x, 0.0]), np.array([jump, c + both, x + both, 0.0])
+    return Function("steps", value, shares / whole, totals / whole, whole, keys)
 
 
 def constant() -> Function:
     """No key matters. All differences between settings are noise."""
-    return Function("noise alone", lambda _: 0.0, np.zeros(4), 1.0)
+    return Function("noise alone", lambda _: 0.0, np.zeros(4), np.zeros(4), 1.0)
 
 
 def draw(function: Function, sampler: str, noise: float, seed: int) -> Sample:
     """Return a study of a function, as the samplers of coldtune choose its points."""
-    keys: dict[str, BaseDistribution] = {f"x{i}": FloatDistribution(0, 1) for i in range(len(function.shares))}
+    keys = function.distributions()
     sd = noise * function.variance**0.5
     return ask(keys, lambda point: function.value(np.array([point[key] for key in keys])), sampler, sd, seed)
 
@@ -125,6 +208,8 @@ def ask(
                     continue
                 if isinstance(distribution, CategoricalDistribution):
                     trial.suggest_categorical(name, distribution.choices)
+                elif isinstance(distribution, IntDistribution):
+                    trial.suggest_int(name, distribution.low, distribution.high)
                 else:
                     trial.suggest_float(name, 0, 1)
             study.tell(trial, value(trial.params) + sd * rng.normal())
@@ -159,14 +244,33 @@ def _describe(kept: list[Estimate], function: Function) -> list[str]:
     intervals = np.array([[each.interval((key,))[1:] for key in keys] for each in kept])
     covered = np.mean([is_covered(each, function) for each in kept])
     alone = np.mean([is_covered(replace(each, r2=None), function) for each in kept])
-    first = np.mean(shares.argmax(axis=1) == function.shares.argmax())
-    null = function.shares == 0
-    called = [not each.by_chance[key] for each in kept for key, is_null in zip(keys, null, strict=True) if is_null]
+    right = shares.argmax(axis=1) == function.shares.argmax()
+    held = np.array([each.rank_held()[each.ranked()[0]] >= STABLE for each in kept])
     return [
         f"{100 * covered:.0f} %", f"{100 * alone:.0f} %", f"{(intervals[..., 1] - intervals[..., 0]).mean():.2f}",
-        f"{np.abs(shares - function.shares).mean():.3f}", f"{100 * first:.0f} %",
-        f"{100 * np.mean(called):.0f} %" if called else "no null key",
+        f"{np.abs(shares - function.shares).mean():.3f}", f"{right.sum()} of {len(kept)}",
+        f"{(right & held).sum()} of {held.sum()}",
     ]  # fmt: skip
+
+
+def chance_rows(
+    function: Function, studies: int, seed: int, samplers: Sequence[str], noises: Sequence[float]
+) -> Iterator[list[str]]:
+    """Yield how often the test of `chance.py` calls keys without effect more than chance, and keys that act."""
+    names = list(function.distributions())
+    null = function.totals < 1e-9
+    for sampler in samplers:
+        for noise in noises:
+            found = [find_chance(draw(function, sampler, noise, seed + number), seed) for number in range(studies)]
+            above = np.array([[not each[name] for name in names] for each in found])
+            called = int(above[:, null].sum())
+            low, high = stats.binomtest(called, int(studies * null.sum())).proportion_ci(method="exact")
+            acting = sorted(np.flatnonzero(~null), key=lambda i: -function.totals[i])
+            power = ", ".join(f"{function.totals[i]:.3f}: {100 * above[:, i].mean():.0f} %" for i in acting)
+            yield [
+                function.name, sampler, f"{noise:g}", f"{called} of {int(studies * null.sum())}",
+                f"{100 * low:.0f} to {100 * high:.0f} %", power,
+            ]  # fmt: skip
 
 
 def refused_rows(studies: int, seed: int, samplers: Sequence[str]) -> Iterator[list[str]]:
@@ -182,7 +286,7 @@ def refused_rows(studies: int, seed: int, samplers: Sequence[str]) -> Iterator[l
         ]  # fmt: skip
 
 
-def ped_anova_rows(studies: int, seed: int) -> Iterator[list[str]]:
+def ped_anova_rows(studies: int, seed: int, samplers: Sequence[str]) -> Iterator[list[str]]:
     """Yield how often the most important key is first, the rank correlation, and how often null keys are important.
 
     A larger weight of the additive function matters more for reaching the top, too. In the conditional study, only the
@@ -190,14 +294,14 @@ def ped_anova_rows(studies: int, seed: int) -> Iterator[list[str]]:
     """
     function = additive()
     truth = {f"x{i}": share for i, share in enumerate(function.shares)}
-    for sampler in SAMPLERS:
+    for sampler in samplers:
         made = [draw(function, sampler, 0.5, seed + number) for number in range(studies)]
         yield [
             "additive",
             sampler,
             *_describe_ranks([evaluate_ped_anova(each) for each in made], ("x0",), ("x4",), truth),
         ]
-    for sampler in SAMPLERS:
+    for sampler in samplers:
         made = [draw_conditional(sampler, 0.5, seed + number) for number in range(studies)]
         yield [
             "conditional",
@@ -211,15 +315,15 @@ def _describe_ranks(
 ) -> list[str]:
     kept = [each for each in found if not all(each.by_chance.values())]
     if not kept:
-        return [f"{len(found)} of {len(found)}", "", "", ""]
+        return [f"{len(found)} of {len(found)}", "", "", f"0 of {len(found) * len(null)}"]
     right = np.mean([max(each.shares, key=lambda key: each.shares[key]) in first for each in kept])
-    called = np.mean([not each.by_chance[key] for each in kept for key in null])
+    called = [not each.by_chance[key] for each in found for key in null]  # a refused study calls no key important
     tau = ""
     if truth is not None:
         taus = [stats.kendalltau([each.shares[key] for key in truth], list(truth.values())).statistic for each in kept]
         tau = f"{np.mean(taus):.2f}"
     refused = f"{len(found) - len(kept)} of {len(found)}"
-    return [refused, f"{100 * right:.0f} %", tau, f"{100 * called:.0f} %"]
+    return [refused, f"{100 * right:.0f} %", tau, f"{sum(called)} of {len(called)}"]
 
 
 def show(title: str, heads: list[str], rows: Iterator[list[str]]) -> None:
@@ -229,30 +333,36 @@ def show(title: str, heads: list[str], rows: Iterator[list[str]]) -> None:
 
 
 def main() -> None:
-    functions = {function.name: function for function in (additive(), g_function(), ishigami())}
-    parts = (*functions, "null", "ped-anova")
+    made = (additive(), g_function(), ishigami(), choices(), friedman(), steps())
+    functions = {function.name: function for function in made}
+    parts = ("fanova", "chance", "null", "ped-anova")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=10, help="studies of each row (default 10)")
+    parser.add_argument("--studies", type=int, default=20, help="studies of each row (default 20)")
     parser.add_argument("--seed", type=int, default=1000, help="seed of the first study (default 1000)")
-    parser.add_argument("--samplers", choices=SAMPLERS, nargs="+", default=SAMPLERS, help="of fANOVA (default all)")
-    parser.add_argument("--noises", type=float, nargs="+", default=NOISES, help="of fANOVA (default 0 and 0.5)")
+    parser.add_argument("--samplers", choices=SAMPLERS, nargs="+", default=SAMPLERS, help="default all")
+    parser.add_argument("--noises", type=float, nargs="+", default=NOISES, help="default 0 and 0.5")
+    parser.add_argument("--functions", choices=functions, nargs="+", default=functions, help="default all")
     parser.add_argument("--only", choices=parts, nargs="+", default=parts, help="the parts to run (default all)")
     options = parser.parse_args()
     began, about = time.time(), (options.studies, options.seed)
     print(f"commit {git_commit()}, {SETTINGS} settings a study, {options.studies} studies a row, seed {options.seed}")
     heads = [
         "function", "sampler", "noise", "refused", "covered", "by resamples alone", "width", "error of shares",
-        "most important key first", "null key above chance",
+        "first key right", "first key right, if it is first in 95 % of resamples",
     ]  # fmt: skip
-    for name, function in functions.items():
-        if name in options.only:
-            show(f"fANOVA, {name}", heads, fanova_rows(function, *about, options.samplers, options.noises))
+    for name in options.functions:
+        if "fanova" in options.only:
+            show(f"fANOVA, {name}", heads, fanova_rows(functions[name], *about, options.samplers, options.noises))
+    heads = ["function", "sampler", "noise", "null keys above chance", "interval", "keys that act above chance"]
+    for name in options.functions:
+        if "chance" in options.only:
+            show(f"Chance, {name}", heads, chance_rows(functions[name], *about, options.samplers, options.noises))
     heads = ["sampler", "fANOVA refused", "R2: median (largest)", "PED-ANOVA refused", "PED-ANOVA: key above chance"]
     if "null" in options.only:
         show("No key matters", heads, refused_rows(*about, options.samplers))
     heads = ["study", "sampler", "refused", "most important key first", "rank correlation", "null key above chance"]
     if "ped-anova" in options.only:
-        show("PED-ANOVA", heads, ped_anova_rows(*about))
+        show("PED-ANOVA", heads, ped_anova_rows(*about, options.samplers))
     print(f"\n{time.time() - began:.0f} s")
 
 

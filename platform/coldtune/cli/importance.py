@@ -57,9 +57,13 @@ def _print(options: argparse.Namespace, console: Console) -> int:
 def _table(importance: Importance) -> Table:
     """Return the keys from the most to the least important."""
     intervals = any(row.low is not None for row in importance.rows)
-    table = Table("rank", "key", "stage", "share", *(["90 % interval"] if intervals else []), "", box=None)
+    of_resamples = ["90 % interval", "rank held"] if intervals else []
+    table = Table("rank", "key", "stage", "share", *of_resamples, "", box=None)
     for rank, row in enumerate(importance.rows, 1):
         interval = [] if row.low is None or row.high is None else [f"{100 * row.low:.0f} to {100 * row.high:.0f} %"]
+        held = [""] if row.rank_held is None else [f"{100 * row.rank_held:.0f} %"]
         note = "perhaps by chance" if row.by_chance else ""
-        table.add_row(str(rank), row.key, row.stage, f"{100 * row.share:.0f} %", *interval, note)
+        table.add_row(
+            str(rank), row.key, row.stage, f"{100 * row.share:.0f} %", *interval, *(held if intervals else []), note
+        )
     return table

@@ -88,10 +88,13 @@ def test_importance_command_prints_the_ranking_and_keeps_it(home: Path, capsys: 
     assert ended.value.code == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["importance"]["rows"][0]["key"] == "num_steps"
+    assert printed["importance"]["rows"][0]["rank_held"] > 0.5
+    assert printed["importance"]["rows"][-1]["rank_held"] is None
     assert printed["importance"]["settings"] == 21
     assert len(list((home / "studies" / "made" / "importance").iterdir())) == 1
     with pytest.raises(SystemExit):
         cli.main(["importance", "made", "--home", str(home)])
     text = capsys.readouterr().out
     assert "num_steps" in text
+    assert "rank held" in text
     assert "fANOVA on 21 settings" in text

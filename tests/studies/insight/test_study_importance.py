@@ -17,6 +17,7 @@ from coldtune.stages.trial import short_name
 from coldtune.studies.insight import study_importance
 from coldtune.studies.insight.importance import FANOVA, PED_ANOVA, Importance, ImportanceRow
 from coldtune.studies.insight.study_importance import LEAST_SETTINGS, importance_of, sample_of
+from coldtune.studies.progress.report.insight import show_importance
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.space.space import Space
 
@@ -63,6 +64,20 @@ def test_importance_intervals_contain_their_shares(make_space: MakeSpace) -> Non
 def test_importance_overlapping_intervals_leave_the_order_open(low: float, said: str) -> None:
     rows = (ImportanceRow("a", 0.6, low, 0.9, "training"), ImportanceRow("b", 0.2, 0.1, 0.4, "sampling"))
     assert said in " ".join(Importance(FANOVA, "fid", rows, r2=0.8, settings=30).sentences())
+
+
+def test_importance_overlapping_intervals_say_how_often_the_first_key_is_first() -> None:
+    rows = (
+        ImportanceRow("a", 0.6, 0.3, 0.9, "training", rank_held=0.93),
+        ImportanceRow("b", 0.2, 0.1, 0.4, "sampling"),
+    )
+    made = Importance(FANOVA, "fid", rows, r2=0.8, settings=30)
+    assert "`a` is first in 93 % of the resamples." in made.sentences()
+    shown = show_importance(made)
+    assert shown is not None
+    [forest] = shown.figures
+    assert [row.text for row in forest.rows] == ["60 % [30, 90], held 93 %", "20 % [10, 40]"]
+    assert "A rank is held" in forest.note
 
 
 def test_importance_of_sampling_alone_says_that_nothing_needs_retraining(make_space: MakeSpace) -> None:
@@ -112,6 +127,7 @@ def test_importance_of_conditional_keys_is_ped_anovas(make_space: MakeSpace) -> 
     assert found.rows[0].key == "num_steps"
     assert sum(row.share for row in found.rows) == pytest.approx(1)
     assert found.r2 is None
+    assert {row.rank_held for row in found.rows} == {None}
     assert "no share of variance" in " ".join(found.sentences())
     assert "hint" not in " ".join(found.sentences())  # the points are random
     searched = importance_of(facts_of(space, additive, 60, adaptive=True), space)

@@ -20,7 +20,7 @@ class Estimate:
 
     Attributes:
         shares: By key.
-        by_chance: By key, whether a key without any effect has such a share in more than 5 % of cases.
+        by_chance: By key, whether the key may have no effect at all (`coldtune.studies.insight.chance`).
         resamples: By key, the shares under resampled settings and trainings. None if the evaluator has no intervals.
         r2: The share of the variance between settings that the model predicts for settings that it has not seen. It
             may be negative. None if the evaluator has no model of values.
@@ -30,6 +30,25 @@ class Estimate:
     by_chance: Mapping[str, bool]
     resamples: Mapping[str, Array] | None = None
     r2: float | None = None
+
+    def ranked(self) -> list[str]:
+        """Return the keys from the most to the least important."""
+        return sorted(self.shares, key=lambda name: (-self.shares[name], name))
+
+    def rank_held(self) -> dict[str, float]:
+        """Return for each key the share of the resamples in which the key has its rank or a better one.
+
+        The last key is left out, because every resample has it at its rank or better. Without resamples, all keys are
+        left out.
+        """
+        if self.resamples is None:
+            return {}
+        drawn = np.array([self.resamples[name] for name in self.shares])
+        held = {}
+        for rank, name in enumerate(self.ranked()[:-1]):
+            larger = (drawn > self.resamples[name]).sum(axis=0)
+            held[name] = float((larger <= rank).mean())
+        return held
 
     def interval(self, keys: tuple[str, ...]) -> tuple[float, float | None, float | None]:
         """Return the sum of the shares of some keys, and the ends of its interval. They are None without resamples.

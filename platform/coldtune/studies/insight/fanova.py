@@ -5,24 +5,22 @@ uniformly, divided by the whole variance. It is Sobol's first-order index of the
 were drawn with replacement, so the trees are the resamples of the interval. Before that, the trainings of each setting
 are drawn with replacement too.
 
-A key without any effect gets a share as well. A probe, which is a random key that no setting has used, shows how large
-such a share is.
+A key without any effect gets a share as well. A permutation test (`chance.py`) says which keys may have no effect.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from optuna.distributions import FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator
 from sklearn.ensemble import RandomForestRegressor
 
+from coldtune.studies.insight.chance import find_chance
 from coldtune.studies.insight.estimate import Array, Estimate
 from coldtune.studies.insight.sample import Sample, as_study, encode, in_logarithm, quiet
 
-_DRAWS = 20  # of trainings and of probes
+_DRAWS = 20  # of trainings
 _TREES = 10  # of each draw
 _FOREST = 200  # trees of the model whose R2 is stated
-_PROBE = "coldtune:probe"
 
 
 def evaluate_fanova(sample: Sample, seed: int = 0) -> Estimate:
@@ -31,25 +29,18 @@ def evaluate_fanova(sample: Sample, seed: int = 0) -> Estimate:
     assert not sample.conditional
     logarithmic = in_logarithm(sample)
     rng = np.random.default_rng(seed)
-    distributions = {**logarithmic.distributions, _PROBE: FloatDistribution(0.0, 1.0)}
     trees: list[dict[str, float]] = []
-    probes: list[float] = []
     with quiet():
         for draw in range(_DRAWS):
-            points = [{**point, _PROBE: float(rng.random())} for point in logarithmic.points]
             values = sample.resampled_means(rng) if draw else sample.means()
             if np.ptp(values) == 0:
                 continue
-            study = as_study(points, distributions, values, sample.directions)
-            drawn = [_evaluate_tree(study, seed + draw * _TREES + tree) for tree in range(_TREES)]
-            drawn = [shares for shares in drawn if shares]
-            trees += drawn
-            probes += [float(np.mean([shares[_PROBE] for shares in drawn]))] if drawn else []
-    resamples = {name: np.array([shares[name] for shares in trees]) for name in sample.distributions}
+            study = as_study(logarithmic.points, logarithmic.distributions, values, sample.directions)
+            trees += [_evaluate_tree(study, seed + draw * _TREES + tree) for tree in range(_TREES)]
+    resamples = {name: np.array([shares[name] for shares in trees if shares]) for name in sample.distributions}
     means = {name: float(each.mean()) for name, each in resamples.items()}
-    chance = float(np.quantile(probes, 0.95))
-    by_chance = {name: share <= chance for name, share in means.items()}
-    return Estimate(means, by_chance, resamples, out_of_bag_r2(encode(logarithmic), sample.means()[:, 0], seed))
+    r2 = out_of_bag_r2(encode(logarithmic), sample.means()[:, 0], seed)
+    return Estimate(means, find_chance(logarithmic, seed), resamples, r2)
 
 
 def _evaluate_tree(study: object, seed: int) -> dict[str, float]:

@@ -29,7 +29,9 @@ class ImportanceRow:
         share: Its share, 0..1 (`MEANINGS`).
         low, high: The ends of its 90 % interval. None for PED-ANOVA, whose share has no known truth.
         stage: The stage at which the key acts (`coldtune.studies.insight.key_stages.STAGES`).
-        by_chance: True if a key without any effect may have such a share.
+        by_chance: True if the key may have no effect at all (`coldtune.studies.insight.chance`).
+        rank_held: The share of the resamples in which the key has this rank or a better one, 0..1. None for the last
+            key, which always has it, and for PED-ANOVA.
     """
 
     key: str
@@ -38,6 +40,7 @@ class ImportanceRow:
     high: float | None
     stage: str
     by_chance: bool = False
+    rank_held: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,10 @@ class Importance:
             return []
         if first.low > second.high:
             return [f"`{first.key}` is the most important key."]
-        return [f"`{first.key}` may not be the most important key, because the interval of `{second.key}` overlaps."]
+        said = [f"`{first.key}` may not be the most important key, because the interval of `{second.key}` overlaps."]
+        if first.rank_held is not None:
+            said.append(f"`{first.key}` is first in {100 * first.rank_held:.0f} % of the resamples.")
+        return said
 
     def _about_stages(self) -> list[str]:
         if self.evaluator != FANOVA:

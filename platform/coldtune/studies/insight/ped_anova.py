@@ -4,8 +4,9 @@ Optuna compares the density of a key among the best tenth of the settings with i
 is about reaching the top, and not a share of variance. Scores are divided by their sum. Conditional keys have scores
 too. With several objectives, the best settings are those near the Pareto front.
 
-A key without any effect gets a score as well. Exchanging the values between settings at random shows how large such a
-score is. There is no interval, because nothing is known that it could cover.
+A key without any effect gets a score as well. Exchanging the values between settings at random, within blocks of
+consecutive settings (`chance.py`), shows how large such a score is. There is no interval, because nothing is known that
+it could cover.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 from optuna.importance import PedAnovaImportanceEvaluator
 
+from coldtune.studies.insight.chance import is_chance, orders_within_blocks
 from coldtune.studies.insight.estimate import Array, Estimate
 from coldtune.studies.insight.sample import Sample, as_study, quiet
 
@@ -20,7 +22,8 @@ TOP = 0.1
 """The share of settings that count as the best."""
 
 _LEAST_TOP = 5  # settings, below which the density of the best is a guess
-_PERMUTATIONS = 100
+_PERMUTATIONS = 99
+_LEVEL = 0.05  # of `is_chance`: simulated searches by TPE call at most 5 % of the keys without effect important
 
 
 def evaluate_ped_anova(sample: Sample, seed: int = 0) -> Estimate:
@@ -28,9 +31,12 @@ def evaluate_ped_anova(sample: Sample, seed: int = 0) -> Estimate:
     rng, means = np.random.default_rng(seed), sample.means()
     with quiet():
         raw = _scores(sample, means)
-        exchanged = [_scores(sample, rng.permutation(means)) for _ in range(_PERMUTATIONS)]
-    by_chance = {name: score <= np.quantile([each[name] for each in exchanged], 0.95) for name, score in raw.items()}
-    return Estimate(_normalized(raw), {name: bool(each) for name, each in by_chance.items()})
+        orders = orders_within_blocks(len(means), _PERMUTATIONS, rng)
+        exchanged = [_scores(sample, means[order]) for order in orders]
+    by_chance = {
+        name: is_chance(score, np.array([each[name] for each in exchanged]), _LEVEL) for name, score in raw.items()
+    }
+    return Estimate(_normalized(raw), by_chance)
 
 
 def top_share(settings: int) -> float:

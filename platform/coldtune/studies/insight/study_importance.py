@@ -132,11 +132,12 @@ def _estimate(made: Importance, sample: Sample, stages: Mapping[str, str]) -> Im
             refusal=f"No key can be ranked. Among {made.settings} settings, every key is as important as a key without "
             "any effect may be by chance. Add settings.",
         )
+    held = estimate.rank_held()
     return dataclasses.replace(
         made,
         rows=tuple(
-            ImportanceRow(name, *estimate.interval((name,)), stages[name], estimate.by_chance[name])
-            for name in sorted(estimate.shares, key=lambda name: (-estimate.shares[name], name))
+            ImportanceRow(name, *estimate.interval((name,)), stages[name], estimate.by_chance[name], held.get(name))
+            for name in estimate.ranked()
         ),
         by_stage=tuple(
             StageShare(stage, *estimate.interval(names))

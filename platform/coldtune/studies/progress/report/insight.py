@@ -59,7 +59,7 @@ def _forest(made: KeyImportance) -> Forest:
         Estimate(
             f"{row.key} ({row.stage})",
             100 * row.share,
-            _written(row),
+            _written(row) + ("" if row.rank_held is None else f", held {100 * row.rank_held:.0f} %"),
             None if row.low is None else 100 * row.low,
             None if row.high is None else 100 * row.high,
             group="perhaps by chance" if row.by_chance else "more than by chance",
@@ -68,7 +68,9 @@ def _forest(made: KeyImportance) -> Forest:
     )
     first = made.rows[0]
     summary = f"{len(rows)} keys. The most important for {_objective(made)} is {first.key}: {_written(first)}."
-    note = "Lines are 90 % intervals." if first.low is not None else ""
+    note = ""
+    if first.low is not None:
+        note = "Lines are 90 % intervals. A rank is held in a resample if the key has it, or a better one, there."
     return Forest(f"Importance by {made.evaluator}", summary, Axis("share in %"), rows, zero=True, note=note)
 
 
