@@ -1,6 +1,8 @@
 """Judge many settings of a sampler from one training, in one study and one store, and time the parts of a setting.
 
-    uv run benchmarks/many_settings.py --settings 2000 [--images 16] [--dir DIR]
+    uv run benchmarks/many_settings.py --settings 2000 [--images 16] [--image-size 16] [--dir DIR | --home HOME]
+
+With --home, the study and its store stay, and the same command goes on with them.
 
 The restorer is trained once for a few steps, and each setting samples and judges a few images, so that bookkeeping is a
 visible part. Ray has no part in it: this process asks the study, runs the stages and tells the outcome. The rows are
@@ -15,9 +17,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -36,7 +40,7 @@ from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.trials.ledger import open_ledger
 from coldtune.training.loop import train
 
-WINDOWS = 10
+LEAST_FREE = 3 << 30  # bytes on the disk
 SPACE = {
     "base": "digits-quick",
     "vary": {
@@ -53,6 +57,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", type=int, default=2_000, help="how many settings (default 2,000)")
     parser.add_argument("--images", type=int, default=16, help="images that judge a setting (default 16)")
+    parser.add_argument("--image-size", type=int, default=16, help="side of an image in pixels (default 16)")
+    parser.add_argument("--windows", type=int, default=10, help="rows of the table (default 10)")
+    parser.add_argument("--home", type=Path, help="where the study and the store stay, to be continued")
     parser.add_argument("--dir", type=Path, help="where the study and the store are written (default: a temporary one)")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -60,29 +67,43 @@ def main() -> None:
     print(
         f"Commit {git_commit()}; {machine['cpus']} CPUs ({machine['device']}), torch {machine['torch']}.\n", flush=True
     )
-    with tempfile.TemporaryDirectory(prefix="settings", dir=options.dir) as scratch:
-        judge(options.settings, options.images, Path(scratch))
+    with ExitStack() as stack:
+        home = options.home
+        if home is None:
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="settings", dir=options.dir)))
+        home.mkdir(parents=True, exist_ok=True)
+        judge(options.settings, options.images, home, options.image_size, options.windows)
 
 
-def judge(count: int, images: int, home: Path) -> None:
-    """Judge `count` settings and print a row for each window."""
+def judge(count: int, images: int, home: Path, image_size: int = 16, windows: int = 10) -> None:
+    """Judge settings until the study has `count`, and print a row for each window."""
     file = home / "space.yaml"
     file.write_text(yaml.safe_dump(SPACE))
-    small = ["training.steps=10", f"protocol.num_images={images}", "sampler.schedule=rho", "sampler.num_steps=3"]
+    small = [
+        f"data.image_size={image_size}",
+        "training.steps=10",
+        f"protocol.num_images={images}",
+        "sampler.schedule=rho",
+    ]
+    small.append("sampler.num_steps=3")
     spec = build_spec("many-settings", file, settings=small)
     dataset = prepare(spec.base["data"], home, progress=False)
     space = build_space(spec.space, spec.base, dataset.image_shape)
     store = Store(home / "store")
-    (home / "study").mkdir()
+    (home / "study").mkdir(exist_ok=True)
     ledger = open_ledger("many-settings", spec, space, open_storage(home / "study"))
     print("| settings | a setting, ms | ask | stages | tell | memory, MB | files | store, MB |")
     print("| --: " * 8 + "|", flush=True)
-    done = 0
-    for window in range(WINDOWS):
-        until = count * (window + 1) // WINDOWS
+    done: int = ledger.finished()
+    for window in range(windows):
+        until = count * (window + 1) // windows
+        if until <= done:
+            continue
         spent: Counter[str] = Counter()
         first, started = done, time.perf_counter()
         while done < until:
+            if done % 100 == 0 and shutil.disk_usage(home).free < LEAST_FREE:
+                raise SystemExit(f"stopped after {done:,} settings, because the disk of {home} is nearly full")
             at = [time.perf_counter()]
             request = ledger.ask()
             assert request is not None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from scipy.optimize import linear_sum_assignment
 
 from coldtune.metrics import mind, mind_influences
 from coldtune.metrics.mind import mind_estimate, squared_wasserstein, unit_vectors
+
+module = sys.modules["coldtune.metrics.mind"]  # `coldtune.metrics.mind` is the function
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -148,3 +151,20 @@ def test_mind_wrong_input_is_refused() -> None:
         mind(_random(5, 3), _random(5, 3), directions=0)
     with pytest.raises(ValueError, match="1 features: this distance needs at least 2"):
         mind(_random(1, 3), _random(5, 3))
+
+
+def test_mind_of_a_reference_seen_before_is_equal_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, other = _random(20, 4), _random(30, 4, seed=1), _random(30, 4, seed=2)
+    found = []
+    for kept in (0, module._MOST_KEPT):
+        monkeypatch.setattr(module, "_kept", None)
+        monkeypatch.setattr(module, "_MOST_KEPT", kept)
+        found.append([module._estimate(*given, 20) for given in ((x, y, 0), (x, y, 0), (x, other, 0), (x, y, 1))])
+        assert (module._kept is None) == (kept == 0)
+        y[0] += 1  # changes the tensor that was kept, as far as it was not copied
+        found[-1].append(module._estimate(x, y, 1, 20))
+        y[0] -= 1
+    for anew, again in zip(*found, strict=True):
+        assert anew[0] == again[0]
+        assert torch.equal(anew[1], again[1])
+        assert torch.equal(anew[2], again[2])

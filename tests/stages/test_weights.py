@@ -24,6 +24,7 @@ from coldtune.stages.mlflow_model import write_model
 from coldtune.stages.restore import Restoration
 from coldtune.stages.rungs import trials_at_rungs
 from coldtune.stages.trial import TrialConfig, parse_trial
+from coldtune.stages.weights import load_once
 from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.store import Store
 from coldtune.training.loop import TrainingTask, load_restorer, train
@@ -101,6 +102,48 @@ def test_chain_at_step_samples_with_that_step_of_the_one_training(trained, datas
         trial = config(KEPT, at_step=step)
         assert torch.equal(images(trial, dataset, store), by_hand(trial, dataset, network(store, dataset, step)))
     assert trainer.ends == [(6, None)]
+
+
+def test_chain_restorer_that_is_kept_between_samplings_changes_no_image(
+    trained, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = trained
+    loads: list[Path] = []
+
+    def loading(folder: Path, *args: Any, **keys: Any) -> Any:
+        loads.append(folder)
+        return load_restorer(folder, *args, **keys)
+
+    monkeypatch.setattr("coldtune.stages.chain.load_restorer", loading)
+    monkeypatch.setattr("coldtune.stages.weights._last", None)
+    ways = [{"num_steps": 2}, {"at_step": 4}, {}, {"ema_std": 0.1}, {"num_steps": 3}, {"clamp": True}]
+    trials = [config(KEPT, **way) for way in ways]
+    found = {}
+    for kept in (0, 1 << 26):
+        monkeypatch.setattr("coldtune.stages.weights._MOST_KEPT_BYTES", kept)
+        loads.clear()
+        chains = [Chain(trial, dataset, store) for trial in trials]
+        for chain in chains:
+            chain.train(found_only, lambda *_: None)
+            chain.train_earlier(found_only, lambda *_: None)
+        made = [
+            chain._sample(trial.sampler, chain.train(found_only, lambda *_: None), lambda _: None)[0]
+            for chain, trial in zip(chains, trials, strict=True)
+        ]
+        found[kept] = (made, len(loads))
+    assert all(torch.equal(one, other) for one, other in zip(found[0][0], found[1 << 26][0], strict=True))
+    assert (found[0][1], found[1 << 26][1]) == (6, 5), "the last two samplings have one restorer"
+
+
+def test_load_once_of_a_changed_file_loads_again(tmp_path: Path) -> None:
+    file = tmp_path / "ema.safetensors"
+    file.write_bytes(b"one")
+    first = load_once(("size",), [tmp_path], lambda: torch.nn.Linear(1, 1))
+    assert load_once(("size",), [tmp_path], lambda: torch.nn.Linear(1, 1)) is first
+    assert load_once(("other size",), [tmp_path], lambda: torch.nn.Linear(1, 1)) is not first
+    first = load_once(("size",), [tmp_path], lambda: torch.nn.Linear(1, 1))
+    file.write_bytes(b"another")
+    assert load_once(("size",), [tmp_path], lambda: torch.nn.Linear(1, 1)) is not first
 
 
 def test_chain_ema_std_of_a_kept_length_samples_with_that_average(trained, dataset: Dataset) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -109,12 +110,12 @@ class _Features(nn.Module):
 
 def digits() -> Extractor:
     """Return the extractor of handwritten digits (d = 64)."""
-    return load_classifier("digits")
+    return _shipped("digits")
 
 
 def mnist() -> Extractor:
     """Return the extractor of MNIST (d = 64)."""
-    return load_classifier("mnist")
+    return _shipped("mnist")
 
 
 def cifar10() -> Extractor:
@@ -122,7 +123,13 @@ def cifar10() -> Extractor:
 
     FID as an objective needs 384 images with it, and 8,192 with Inception.
     """
-    return load_classifier("cifar10")
+    return _shipped("cifar10")
+
+
+@cache
+def _shipped(name: str) -> Extractor:
+    """Return a shipped extractor, read once in the life of a process. Nothing changes its weights."""
+    return load_classifier(name)
 
 
 def load_classifier(name: str, folder: Path = WEIGHTS) -> Extractor:

@@ -37,7 +37,7 @@ from coldtune.stages.reuse import StageRecord
 from coldtune.stages.rungs import trials_at_rungs
 from coldtune.stages.sampled_images import degraded_images, sampled_images
 from coldtune.stages.trial import RungConfig, TrialConfig
-from coldtune.stages.weights import Weights
+from coldtune.stages.weights import Weights, load_once
 from coldtune.store.cache import StoreCache
 from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.store import Entry, Store
@@ -569,7 +569,12 @@ class Chain:
             device=self.device,
         )
         checkpoints = {**self._earlier, config.training.steps: checkpoint}
-        return Weights.of(config.training, sampler).restorer(checkpoints, load, prepare)
+        weights = Weights.of(config.training, sampler)
+        if self.way != EAGER or self.device.type != "cpu":
+            return weights.restorer(checkpoints, load, prepare)
+        of_network = (weights, config.restorer, self.dataset.image_shape, self.degradation.steps)
+        folders = [checkpoints[step] for step in weights.steps]
+        return load_once(of_network, folders, partial(weights.restorer, checkpoints, load, prepare))
 
 
 def _check_source(config: TrialConfig, source: Dataset | None) -> Dataset | None:

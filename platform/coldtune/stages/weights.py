@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ Load = Callable[[Path], nn.Module]
 
 MOST_SNAPSHOTS = 200
 """The largest number of snapshots of a training. Each is a whole checkpoint on the disk."""
+_MOST_KEPT_BYTES = 1 << 26  # of a restorer that stays in memory between two samplings
 _MOST_MISPLACED = 0.05  # of a rebuilt average
 
 
@@ -95,6 +96,45 @@ class Weights:
         if self.guidance is None or self.guide_step is None:
             return own
         return guide(own, prepare(load(checkpoints[self.guide_step])), self.guidance)
+
+
+@dataclass(frozen=True)
+class _LoadedRestorer:
+    """The restorer that this process loaded last."""
+
+    made_of: tuple[Any, ...]
+    restorer: nn.Module
+
+
+_last: _LoadedRestorer | None = None
+
+
+def load_once(made_of: tuple[Any, ...], folders: Iterable[Path], load: Callable[[], Restore]) -> Restore:
+    """Return the restorer that `load` makes, or the same restorer if this process loaded it last.
+
+    A study of samplers samples many times with one training. Building and loading its network took as long as sampling
+    16 images. A large network is not kept, because a later training needs the memory.
+
+    Args:
+        made_of: Everything that determines the restorer, besides the files of its checkpoints.
+        folders: The checkpoints. If a file of theirs changes, the restorer is loaded again.
+        load: Loads the restorer, without gradients and in eval mode.
+    """
+    global _last
+    files = tuple((str(file), *_stat(file)) for folder in folders for file in sorted(folder.iterdir()))
+    key, last = (*made_of, files), _last
+    if last is not None and last.made_of == key:
+        return last.restorer
+    restorer = load()
+    if isinstance(restorer, nn.Module):  # of two networks, a function of both
+        size = sum(parameter.nbytes for parameter in restorer.parameters())
+        _last = _LoadedRestorer(key, restorer) if size <= _MOST_KEPT_BYTES else None
+    return restorer
+
+
+def _stat(file: Path) -> tuple[int, ...]:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def check_weights(training: TrainingConfig, sampler: SamplerConfig, rungs: tuple[int, ...] = ()) -> None:
