@@ -10,6 +10,7 @@ windows of equally many settings. If the time of a setting and the memory grow, 
 
 - ask, tell: the study in its journal file, with the search "random".
 - stages: finding the training, sampling, judging, and writing to the store, all in this process.
+- CPU: the processor time of this process. It says more than the wall time if other work runs on the machine.
 - store: the files and bytes in the store at the end of the window.
 """
 
@@ -92,15 +93,15 @@ def judge(count: int, images: int, home: Path, image_size: int = 16, windows: in
     store = Store(home / "store")
     (home / "study").mkdir(exist_ok=True)
     ledger = open_ledger("many-settings", spec, space, open_storage(home / "study"))
-    print("| settings | a setting, ms | ask | stages | tell | memory, MB | files | store, MB |")
-    print("| --: " * 8 + "|", flush=True)
+    print("| settings | a setting, ms | CPU, ms | ask | stages | tell | memory, MB | files | store, MB |")
+    print("| --: " * 9 + "|", flush=True)
     done: int = ledger.finished()
     for window in range(windows):
         until = count * (window + 1) // windows
         if until <= done:
             continue
         spent: Counter[str] = Counter()
-        first, started = done, time.perf_counter()
+        first, started, begun = done, time.perf_counter(), time.process_time()
         while done < until:
             if done % 100 == 0 and shutil.disk_usage(home).free < LEAST_FREE:
                 raise SystemExit(f"stopped after {done:,} settings, because the disk of {home} is nearly full")
@@ -126,9 +127,9 @@ def judge(count: int, images: int, home: Path, image_size: int = 16, windows: in
             done += 1
         each = 1000 / max(done - first, 1)
         parts = " | ".join(f"{each * spent[part]:.1f}" for part in ("ask", "stages", "tell"))
+        whole, used = each * (time.perf_counter() - started), each * (time.process_time() - begun)
         files, size = measure(store.root)
-        whole = each * (time.perf_counter() - started)
-        row = f"{first:,} to {done:,} | {whole:.1f} | {parts} | {resident_mb():.0f} | {files:,} | {size / 2**20:.0f}"
+        row = f"{first:,} to {done:,} | {whole:.1f} | {used:.1f} | {parts} | {resident_mb():.0f} | {files:,} | {size / 2**20:.0f}"
         print(f"| {row} |", flush=True)
 
 

@@ -161,9 +161,10 @@ def test_mind_of_a_reference_seen_before_is_equal_bit_for_bit(monkeypatch: pytes
         monkeypatch.setattr(module, "_MOST_KEPT", kept)
         found.append([module._estimate(*given, 20) for given in ((x, y, 0), (x, y, 0), (x, other, 0), (x, y, 1))])
         assert (module._kept is None) == (kept == 0)
-        y[0] += 1  # changes the tensor that was kept, as far as it was not copied
+        before = y.clone()
+        y[0] += 1  # would change the reference that is kept too, if it were not a copy
         found[-1].append(module._estimate(x, y, 1, 20))
-        y[0] -= 1
+        y.copy_(before)
     for anew, again in zip(*found, strict=True):
         assert anew[0] == again[0]
         assert torch.equal(anew[1], again[1])
