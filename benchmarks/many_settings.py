@@ -129,8 +129,8 @@ def judge(count: int, images: int, home: Path, image_size: int = 16, windows: in
         parts = " | ".join(f"{each * spent[part]:.1f}" for part in ("ask", "stages", "tell"))
         whole, used = each * (time.perf_counter() - started), each * (time.process_time() - begun)
         files, size = measure(store.root)
-        row = f"{first:,} to {done:,} | {whole:.1f} | {used:.1f} | {parts} | {resident_mb():.0f} | {files:,} | {size / 2**20:.0f}"
-        print(f"| {row} |", flush=True)
+        print(f"| {first:,} to {done:,} | {whole:.1f} | {used:.1f} | {parts} | {resident_mb():.0f} ", end="")
+        print(f"| {files:,} | {size / 2**20:.0f} |", flush=True)
 
 
 def measure(folder: Path) -> tuple[int, int]:
