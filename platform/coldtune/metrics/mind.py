@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -156,6 +157,7 @@ def _sorted_squared_wasserstein(x: Tensor, y: Tensor) -> Tensor:
     return weights.to(x.device) @ (x[rows.to(x.device)] - y[columns.to(x.device)]) ** 2
 
 
+@lru_cache(maxsize=4)  # the same for all directions, and for all sets that a process judges alike
 def _quantile_pairs(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the monotone coupling of n and m equal masses: the rows, the columns and the mass of each pair (sum 1).
 

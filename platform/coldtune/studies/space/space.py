@@ -311,7 +311,7 @@ class Space:
         return self.walk(pick)
 
 
-@functools.lru_cache(maxsize=65536)
+@functools.lru_cache(maxsize=1024)  # a search of floats never asks for a combination again, and would keep all
 def _cached_start(degradation: str, image_shape: tuple[int, int, int], target: float) -> float:
     """Compute `start_for_leftover` with a cache, because a search asks for the same few combinations many times."""
     return start_for_leftover(json.loads(degradation), image_shape, target)

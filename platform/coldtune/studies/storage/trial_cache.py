@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -119,13 +120,13 @@ class AskedPoints:
         """Create a view of the points of `study`, which is empty before the first `refresh`."""
         self.study = study
         self.trials = TrialCache(study)
-        self._first_number: dict[str, int] = {}
+        self._first_number: dict[bytes, int] = {}  # by the digest of a point's name, which is shorter
 
     def refresh(self) -> None:
         """Read the trials that may have changed."""
         for trial in self.trials.refresh():
             if trial.state in _WITH_VALUES:
-                point = point_name(trial.params)
+                point = _digest(point_name(trial.params))
                 self._first_number[point] = min(trial.number, self._first_number.get(point, trial.number))
 
     def before(self, number: int) -> PointsBefore:
@@ -139,13 +140,18 @@ class AskedPoints:
 class PointsBefore:
     """The names of the points that were asked before a trial (see `point_name`)."""
 
-    def __init__(self, first_number: Mapping[str, int], running: set[str], number: int) -> None:
+    def __init__(self, first_number: Mapping[bytes, int], running: set[str], number: int) -> None:
         self._first_number, self._running, self._number = first_number, running, number
 
     def __contains__(self, point: object) -> bool:
-        return point in self._running or self._first_number.get(str(point), self._number) < self._number
+        return point in self._running or self._first_number.get(_digest(str(point)), self._number) < self._number
 
 
 def point_name(point: Mapping[str, Any]) -> str:
     """Return a text that is equal for equal values."""
     return repr(sorted(point.items()))
+
+
+def _digest(name: str) -> bytes:
+    """Return 16 bytes that stand for a name. That two names of a study share them is out of the question."""
+    return hashlib.blake2b(name.encode(), digest_size=16).digest()
