@@ -159,6 +159,25 @@ def test_chain_other_ema_stds_share_one_training(trained, dataset: Dataset) -> N
     assert trained[1].ends == [(6, None)]
 
 
+def test_chain_snapshots_that_are_there_need_no_lease_and_are_recorded_as_used(
+    trained, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(trained[0].at, by="study/7")
+    leased: list[str] = []
+    whole = Store.lease
+
+    def lease(self: Store, kind: str, key: str, *args: Any, **keys: Any) -> Any:
+        leased.append(kind)
+        return whole(self, kind, key, *args, **keys)
+
+    monkeypatch.setattr(Store, "lease", lease)
+    trial = config(KEPT, ema_std=0.09)
+    images(trial, dataset, store)
+    assert leased == ["train", "sample"], "of the end of the training, and of the images"
+    key = Chain(trial, dataset, store).train_key()
+    assert all("study/7" in store.users("train", f"{key}/{step:08d}") for step in (2, 4, 6))
+
+
 def test_chain_guidance_moves_the_estimate_away_from_the_earlier_step(trained, dataset: Dataset) -> None:
     store, _ = trained
     strong, weak = network(store, dataset, 6), network(store, dataset, 2)

@@ -257,6 +257,27 @@ def test_lease_of_live_host_is_waited_for_whatever_its_clock(place: Place) -> No
         assert time.monotonic() - last > 0.5
 
 
+def test_lease_that_ends_while_a_beat_is_written_leaves_nothing_behind(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, began = place.store().files, threading.Event()
+    write = files.write
+
+    def slow(name: str, data: bytes) -> None:
+        if ".beat-" in name:
+            began.set()
+            time.sleep(0.2)
+        write(name, data)
+
+    monkeypatch.setattr(files, "write", slow)
+    with lease(files, ".leases/kind+k", 0.05, lambda: False, silent) as held:
+        assert held
+        assert began.wait(PATIENCE)
+    assert not leases(place)
+    time.sleep(0.1)  # more than the time between two beats
+    assert not leases(place)
+
+
 def test_lease_with_empty_link_is_taken_over(place: Place) -> None:
     place.write(".leases/kind+k.first", b"")
     with lease(place.store().files, ".leases/kind+k", 0.5, lambda: False, silent) as held:

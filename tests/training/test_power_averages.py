@@ -102,6 +102,24 @@ def test_rebuilt_average_is_within_its_misplaced_share_of_the_sum(std: float, tm
     assert found[4] == pytest.approx(1.5, abs=1e-5), "a weight that never changes keeps its value"
 
 
+def test_read_average_of_several_parameters_equals_the_sum_of_each(tmp_path: Path) -> None:
+    rng = torch.Generator().manual_seed(0)
+    shapes = {"b.weight": (3, 2, 1), "a.bias": (2,), "c": ()}
+    names = [(f"{track}.{name}", shape) for track in (0, 1) for name, shape in shapes.items()]
+    kept = {step: {name: torch.randn(shape, generator=rng) for name, shape in names} for step in (4, 8)}
+    for step, tensors in kept.items():
+        (tmp_path / str(step)).mkdir()
+        save_file(tensors, tmp_path / str(step) / TRACKS)
+    rebuilding = rebuild(STDS, (4, 8), 0.07)
+    found = read_average(rebuilding, {step: tmp_path / str(step) for step in kept})
+    assert {name: tuple(value.shape) for name, value in found.items()} == shapes
+    for name, value in found.items():
+        total = torch.zeros(shapes[name], dtype=torch.float64)
+        for (step, number), coefficient in rebuilding.coefficients.items():
+            total = total + kept[step][f"{number}.{name}"].double() * coefficient
+        assert torch.equal(value, total.float()), name
+
+
 def test_rebuild_of_kept_length_is_that_track() -> None:
     rebuilding = rebuild(STDS, (100, 200), 0.1)
     assert rebuilding.misplaced < 1e-9

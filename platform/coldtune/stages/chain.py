@@ -333,7 +333,18 @@ class Chain:
             return
         for step in earlier:
             if step < end:
-                self._earlier[step] = self._train_to(step, train, report)
+                self._earlier[step] = self._find_step(step) or self._train_to(step, train, report)
+
+    def _find_step(self, step: int) -> Path | None:
+        """Return an undamaged checkpoint of this training, and record its use. Nobody else is waited for.
+
+        An average needs dozens of steps. A lease for each of them took longer than the average itself.
+        """
+        entry = self.store.find("train", StoreCheckpoints.entry_key(self.train_key(), step))
+        if entry is None:
+            return None
+        self.store.record_use(entry)
+        return entry.path
 
     def _train_to(
         self, steps: int, train: Train, report: Report, replay: Report = lambda *_: None, recorded: float = 0.0

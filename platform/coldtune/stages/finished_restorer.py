@@ -58,7 +58,7 @@ def find_checkpoints(run: FinishedTrial, store: Store, end: Entry) -> dict[int, 
     for step in Weights.of(config.training, config.sampler).steps:
         if step == config.training.steps:
             continue
-        entry = store.find("train", f"{key}/{step:08d}")
+        entry = store.find("train", StoreCheckpoints.entry_key(key, step))
         if entry is None:
             raise ValueError(
                 f"{run.name}: its sampler needs step {step:,} of the training, which is not in {store.at.shown}. "

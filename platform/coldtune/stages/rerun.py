@@ -21,6 +21,7 @@ from coldtune.stages.chain import BASELINES, SAMPLED, Chain, Outcome
 from coldtune.stages.evaluate import FinishedTrial
 from coldtune.stages.keys import DEGRADED
 from coldtune.stages.trial import RungConfig
+from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.store import Entry, Store
 from coldtune.training.loop import train
 
@@ -132,7 +133,7 @@ def find_first_run(run: FinishedTrial, store: Store, device: torch.device | str)
     if SAMPLED not in judged:
         return None
     judgements = {name: Judgement.load(entry.path) for name, entry in judged.items()}
-    checkpoint = store.find("train", f"{chain.train_key()}/{run.config.training.steps:08d}")
+    checkpoint = store.find("train", StoreCheckpoints.entry_key(chain.train_key(), run.config.training.steps))
     parts = {"training": checkpoint, "sampling": images.get(SAMPLED), "measurement": judged[SAMPLED]}
     return FirstRun(
         metrics=Outcome(judgements, chain.nfe, chain.protocol, ()).metrics,

@@ -76,8 +76,13 @@ class StoreCheckpoints:
         for old in intermediate[:-_KEPT_INTERMEDIATE]:
             store.remove(self.KIND, self._name(old))
 
+    @staticmethod
+    def entry_key(key: str, step: int) -> str:
+        """Return the key of the entry of a training's step."""
+        return f"{key}/{step:08d}"
+
     def _name(self, step: int) -> str:
-        return f"{self.key}/{step:08d}"
+        return self.entry_key(self.key, step)
 
     def _steps(self, store: Store) -> list[int]:
         return [int(name) for name in store.files.list(f"{self.KIND}/{self.key}") if name.isdigit()]
