@@ -200,17 +200,17 @@ class SettingIndex:
     """The settings to which the trials of a study belong, which is known from the moment a trial is created.
 
     Attributes:
-        groups: By number of a setting, the trial numbers of its replicates.
         firsts: By number of a setting, the number of its first trial.
         repeated: How many settings were imported, or only take the place of a setting that failed.
     """
 
     def __init__(self) -> None:
-        self.groups: dict[int, dict[int, int]] = {}
         self.firsts: dict[int, int] = {}
         self.repeated = 0
         self._places: list[tuple[int, int]] = []  # by trial number: the setting and the replicate
-        self._labels: list[str] = []
+        # A study of one training each has neither of these two, which would take most of the memory of the index.
+        self._labels: dict[int, str] = {}  # by trial number: a name that is another than the number of the setting
+        self._groups: dict[int, dict[int, int]] = {}  # by setting with several trials: by replicate the trial number
         self._further = 0
 
     def add(self, trial: FrozenTrial) -> None:
@@ -220,15 +220,24 @@ class SettingIndex:
         if place is not None:
             setting, replicate = place
             self._further += 1
-            self._labels.append(f"{setting}.{replicate}")
+            self._labels[trial.number] = f"{setting}.{replicate}"
         else:
             number, replicate = trial.number - self._further, 0
             setting = number if failed is None else self._places[failed][0]
             self.repeated += failed is not None or is_imported(trial)
-            self._labels.append(str(number))
+            if number != setting:
+                self._labels[trial.number] = str(number)
+        alone = place is None and setting not in self.firsts and setting not in self._groups
+        if place is None:
             self.firsts.setdefault(setting, trial.number)
+        if not alone:
+            self._groups[setting] = {**self._group(setting), replicate: trial.number}
         self._places.append((setting, replicate))
-        self.groups.setdefault(setting, {})[replicate] = trial.number
+
+    def _group(self, setting: int) -> dict[int, int]:
+        """Return by replicate the trial number of a setting's trials."""
+        first = self.firsts.get(setting)
+        return self._groups.get(setting, {} if first is None else {0: first})
 
     @property
     def replicated(self) -> bool:
@@ -242,7 +251,7 @@ class SettingIndex:
 
     def label(self, number: int) -> str:
         """Return the name of a trial for users: `2` for replicate 0 of setting 2, `2.1` for the next."""
-        return self._labels[number]
+        return self._labels.get(number) or str(self._places[number][0])
 
     def place(self, number: int) -> tuple[int, int]:
         """Return the number of a trial's setting, and its replicate."""
@@ -254,7 +263,7 @@ class SettingIndex:
 
     def setting(self, number: int, trials: Sequence[FrozenTrial]) -> Setting:
         """Return the setting of a number. `trials` are all trials of the study by number."""
-        return Setting(number, trials[self.firsts[number]], {r: trials[n] for r, n in self.groups[number].items()})
+        return Setting(number, trials[self.firsts[number]], {r: trials[n] for r, n in self._group(number).items()})
 
 
 def index_of(trials: Iterable[FrozenTrial]) -> SettingIndex:
