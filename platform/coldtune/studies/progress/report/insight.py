@@ -10,6 +10,7 @@ from coldtune.studies.insight.importance import ImportanceRow
 from coldtune.studies.progress.report.content import StudyContent
 
 _MOST_NAMED = 4  # keys in a sentence
+_LEAST_SHARE = 0.005  # a smaller share is written as 0 %
 _QUICK = range(20, 201)  # settings: fewer cannot be ranked, and the importance of more takes too long at an end
 
 
@@ -31,7 +32,9 @@ def describe_keys(made: KeyImportance | None) -> list[str]:
     """Return a sentence about the keys that matter most, or none if they cannot be ranked."""
     if made is None:
         return []
-    certain = [f"{row.key} {_written(row)}" for row in made.rows if not row.by_chance][:_MOST_NAMED]
+    certain = [f"{row.key} {_written(row)}" for row in made.rows if not row.by_chance and row.share >= _LEAST_SHARE][
+        :_MOST_NAMED
+    ]
     if not certain:
         return []
     return [f"Most important for {_objective(made)} by {made.evaluator}: {', '.join(certain)}."]
