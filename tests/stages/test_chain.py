@@ -546,6 +546,7 @@ def test_chain_sampling_out_of_memory_continues_with_smaller_batches(
         return restore
 
     monkeypatch.setattr("coldtune.stages.chain.load_restorer", tight)
+    monkeypatch.setattr("coldtune.stages.weights._last", None)  # the restorer that was loaded before stays in memory
     shares: list[float] = []
     with pytest.warns(UserWarning, match="sampling: out of memory with .* images at a time"):
         parts, again = chain._sample(chain.config.sampler, first[1].checkpoint, shares.append)
