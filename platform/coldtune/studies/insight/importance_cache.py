@@ -22,7 +22,7 @@ from coldtune.studies.insight.sample import Sample
 
 FOLDER = "importance"
 
-VERSION = 2
+VERSION = 3
 """Increase it if the same settings lead to another importance."""
 
 _ADAPTER = TypeAdapter(Importance)
