@@ -131,9 +131,9 @@ def describe_others(splits: Mapping[str, Split]) -> str:
     shown = []
     for metric, split in splits.items():
         parts = (split.training, split.images, *((split.draws,) if drawn else ()))
-        numbers = ", ".join("unknown" if part is None else f"{part**0.5:.2g}" for part in parts)
-        shown.append(f"{label(metric)} {numbers}")
-    return f"The other metrics vary (sd) {sources}: {'; '.join(shown)}."
+        *first, last = ("unknown" if part is None else f"{part**0.5:.2g}" for part in parts)
+        shown.append(f"{label(metric)} {', '.join(first)} and {last}")
+    return f"The other metrics vary (sd) {sources}: {', '.join(shown)}."
 
 
 def narrowing_by_trainings(

@@ -317,7 +317,7 @@ def test_variance_of_every_metric_is_split(open_study: Callable[..., Ledger], tm
     fid, others = judge_settings(made).sentences[-2:]
     training, images = map(float, re.search(r"by (\S+) between trainings, by (\S+) over images", fid).groups())
     doubled = re.fullmatch(
-        r"The other metrics vary \(sd\) by training, and by images with their draws: KID (\S+), (\S+)\.", others
+        r"The other metrics vary \(sd\) by training, and by images with their draws: KID (\S+) and (\S+)\.", others
     )
     assert list(map(float, doubled.groups())) == pytest.approx([2 * training, 2 * images], rel=0.1)
 
