@@ -251,7 +251,8 @@ def test_split_variance_counts_a_network_of_several_samplers_once(setting):
 def test_describe_others_names_the_sources_of_all_metrics():
     ssim, psnr = Split(0.04, 0.01, 0.0025, 9, 3, 2), Split(None, 4.0, 1.0, 9, 0, 2)
     assert describe_others({"ssim": ssim, "psnr": psnr}) == (
-        "The other metrics vary (sd) by training, by images and by draws: SSIM 0.2, 0.1 and 0.05, PSNR unknown, 2 and 1."
+        "The other metrics vary (sd) by training, by images and by draws: SSIM 0.2, 0.1 and 0.05, PSNR unknown, 2 and "
+        "1."
     )
     assert describe_others({}) == ""
 
