@@ -183,7 +183,16 @@ def test_check_metrics_agree_kid_that_prefers_the_second_by_more_than_noise(
 
     found = list(check_metrics_agree(with_metrics(healthy, metrics)))
     assert len(found) == findings
-    assert all(f"prefers trial {best} to" in each.sentence for each in found)
+    assert all(f"FID ranks the networks of trial {best} before" in each.sentence for each in found)
+    assert all("says nothing about other trainings" in each.sentence for each in found)
+
+
+def test_check_metrics_agree_of_three_trainings_speaks_of_settings(healthy: StudyFacts) -> None:
+    settings = tuple(dataclasses.replace(each, values=each.values * 3) for each in healthy.settings)
+    several = dataclasses.replace(healthy, settings=settings)
+    best = several.ranked()[0].number
+    (found,) = check_metrics_agree(with_metrics(several, lambda each: {"kid": 0.1 + 0.02 * (each.number == best)}))
+    assert f"FID prefers trial {best} to trial" in found.sentence
 
 
 def test_check_images_fewer_than_4_d_name_fid_only(healthy: StudyFacts) -> None:

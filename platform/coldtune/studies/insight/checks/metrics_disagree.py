@@ -8,6 +8,7 @@ from coldtune.metrics import DISTANCES
 from coldtune.metrics.registry import higher_is_better, label
 from coldtune.studies.insight.checks.check import HealthCheck
 from coldtune.studies.insight.facts import SettingFacts, StudyFacts
+from coldtune.verdicts.levels import LEAST
 
 _COMPARED = ("fid", "kid", "mind")
 """Distances between whole sets of images. SSIM and RMSE prefer blurred images, and precision and recall are halves."""
@@ -28,10 +29,16 @@ def check_metrics_agree(facts: StudyFacts) -> Iterator[HealthCheck]:
             continue
         values = [each.spread(metric) for each in (best, second)]
         shown = " and ".join(f"{each.mean:.3g}" for each in values if each is not None)
+        names = [f"{facts.what} {each.number}" for each in (best, second)]
+        said = f"{label(objective)} prefers {names[0]} to {names[1]}, but {label(metric)} the other way ({shown})."
+        if any(each is not None and each.n < LEAST for each in values):
+            said = (
+                f"{label(objective)} ranks the networks of {names[0]} before those of {names[1]}, and {label(metric)} "
+                f"after them ({shown}). With so few trainings, this says nothing about other trainings."
+            )
         yield HealthCheck(
             "metrics disagree",
-            f"{label(objective)} prefers {facts.what} {best.number} to {facts.what} {second.number}, but "
-            f"{label(metric)} prefers {second.number} ({shown}).",
+            said,
             "Look at the images of both, and say by which metric you chose. Judge more images "
             "(`--set protocol.num_images=N`) if the split has more.",
         )
@@ -42,7 +49,7 @@ def _interval(setting: SettingFacts, metric: str) -> tuple[float, float] | None:
     spread = setting.spread(metric)
     if spread is None:
         return None
-    if spread.n >= 3 and spread.error is not None:
+    if spread.n >= LEAST and spread.error is not None:
         return spread.mean - 2 * spread.error, spread.mean + 2 * spread.error
     low, high = setting.spread(f"{metric}_low"), setting.spread(f"{metric}_high")
     return None if low is None or high is None else (low.mean, high.mean)
