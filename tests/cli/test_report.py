@@ -117,14 +117,17 @@ def test_report_of_a_search_names_the_best_the_base_and_the_cost(study, report) 
 
 def test_report_counts_trials_with_the_same_images_once(study, report) -> None:
     folder, ledger = study()
-    tell(ledger, folder.home, 3.0, 2.0, 2.0, 2.0, 2.5)
+    for fid in (3.0, 2.0, 2.0, 2.0, 2.5):
+        asked = ledger.ask()
+        assert asked is not None
+        ledger.complete(asked.number, made_up.outcome(folder.home, fid, checkpoint="train/network/00000300"))
     tree = json.loads(report(folder, "json"))
     assert "2 other trials gave the same images as trial 1." in tree["answer"]
     labels = [row["label"] for row in tree["headline"]["rows"]]
     assert labels == ["trial 1 and 2 with the same images", "trial 4", "trial 0 (base)"]
     assert len(tree["rows"]) == 5
-    # The best, the next with other images, and the base, 5 trainings each.
-    assert "the best settings and the base (3 in all) 5 times: 15 trainings, about 5 min of work" in tree["answer"][-1]
+    # The best, the next with other images, and the base share a network.
+    assert "the best settings and the base (3 in all) 5 times: 5 trainings for 15 trials" in tree["answer"][-1]
 
 
 def test_report_cost_counts_a_training_of_several_settings_once(study, report) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from coldtune.reports.page.escape import FORBIDDEN, split_code
+from coldtune.reports.escape import FORBIDDEN, split_code
 
 # What begins a cell, emphasis, code, a formula, a link, HTML or an entity. Underscores inside a word begin nothing.
 _MARKUP = re.compile(r"[\\|*`$]|(?<=\])\(|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")

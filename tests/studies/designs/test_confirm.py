@@ -107,6 +107,15 @@ def test_confirmation_of_equal_values_takes_the_earlier_trial(tmp_path):
     ]  # fmt: skip
 
 
+def test_confirmation_takes_settings_with_the_same_images_once(tmp_path):
+    ledger = search(tmp_path)
+    for fid in (5.0, 1.0, 1.0, 2.0, 4.0):  # of one network, and trials 1 and 2 with equal metrics
+        request = ledger.ask()
+        assert request is not None
+        ledger.complete(request.number, TrialOutcome({"fid": fid, "nfe": 20.0}, checkpoint="train/network/00000300"))
+    assert list(steps(confirmed(ledger))) == ["base", "winner (trial 1)", "trial 3", "trial 4"]
+
+
 def test_confirmation_of_a_larger_objective_takes_the_largest(tmp_path):
     text = f"{STEPS}{FIRST}objective: {{metric: ssim, direction: maximize}}\n"
     ledger = search(tmp_path, text)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from coldtune.reports.escape import split_code
 from coldtune.reports.latex import NEEDS, latex_line, latex_table, tex
 from coldtune.reports.markdown import md, md_code, md_prose, md_row, one_line
 from coldtune.reports.page.document import Fact, Report, Table
-from coldtune.reports.page.escape import split_code
 
 _MOST_ROWS = 40  # of a table in LaTeX, because a longer table does not fit on a page
 

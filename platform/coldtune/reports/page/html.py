@@ -11,8 +11,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from importlib import resources
 
+from coldtune.reports.escape import escape, split_code
 from coldtune.reports.page.document import Check, Fact, Figure, Importance, Pictures, Report, Table, TableRow
-from coldtune.reports.page.escape import escape, split_code
 from coldtune.reports.page.svg import SERIES, draw, draw_sign
 
 _PRINTED = 60  # rows of a table on paper
@@ -74,11 +74,9 @@ def _sections(report: Report) -> list[tuple[str, str, str]]:
 
     tables = _table(report.table, "results", sort=True)
     tables += "" if report.trials is None else _table(report.trials, "trials", sort=True)
-    effects = (
-        ""
-        if report.effects is None
-        else _table(report.effects, "effects-of") + figure(report.effects_figure, "headline")
-    )
+    effects = ""
+    if report.effects is not None:
+        effects = _table(report.effects, "effects-of") + figure(report.effects_figure, "headline")
     keys = "" if report.keys is None else _table(report.keys, "keys")
     return [
         ("question", "Question", _sentences(report.question) + keys),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from coldtune.reports.escape import escape
 from coldtune.reports.page.document import BACKGROUND, Chart, Estimate, Figure, Forest, Line, Parallel, Point
-from coldtune.reports.page.escape import escape
 from coldtune.reports.page.scales import Scale, shorten
 
 _WIDTH, _HEIGHT = 460, 300

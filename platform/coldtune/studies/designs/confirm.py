@@ -18,6 +18,8 @@ from coldtune.studies.spec.confirmation import JOB, Confirmation
 from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.spec.replicates import MOST_REPLICATES
 from coldtune.studies.spec.study import StudySpec
+from coldtune.studies.storage.settings import Setting
+from coldtune.studies.trials.judging import have_same_images
 from coldtune.studies.trials.reading import StudyReader
 
 NEXT = 2
@@ -47,15 +49,23 @@ def build_confirmation(reader: StudyReader, replicates: int) -> StudySpec | None
     numbers: dict[str, int | None] = {_BASE: None}
     known = {meaning(arms[_BASE]): _BASE}
     winner = ""
+    chosen: list[Setting] = []
     for setting in ranked:  # several settings may mean the same trial, or that of the base
+        full = len(arms) == 1 + NEXT + (winner != _BASE)
+        if full and numbers[_BASE] is not None:
+            break
+        if not full and any(have_same_images(setting, other) for other in chosen):
+            continue  # its new trainings would give the same images again
         config = _as_confirmed(space.resolve(setting.point), seed)
         role = f"{what} {setting.number}" if winner else f"winner ({what} {setting.number})"
         name = known.setdefault(meaning(config), role)
         winner = winner or name
         if name == _BASE and numbers[_BASE] is None:
             numbers[_BASE] = setting.number
-        elif name == role and len(arms) < 1 + NEXT + (winner != _BASE):
+            chosen.append(setting)
+        elif name == role and not full:
             arms[name], numbers[name] = config, setting.number
+            chosen.append(setting)
     return StudySpec(
         job=JOB.format(search=search),
         space=parse(

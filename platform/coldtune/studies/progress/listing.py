@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.stages.trial import short_name
 from coldtune.studies.drivers.election import Driver
-from coldtune.studies.progress.text import STATE_NAMES, metric_value
+from coldtune.studies.progress.text import STATE_NAMES, metric_name, value_and_interval
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.record import TrialRecord, is_imported
 from coldtune.studies.storage.settings import Spread
@@ -44,13 +44,10 @@ class BestValue:
 
     def describe(self, replicated: bool) -> str:
         """Return the value in words, as a trial or, for a study with replicates, as a setting."""
-        known = {self.metric: self.value}
-        if self.low is not None and self.high is not None:
-            known |= {f"{self.metric}_low": self.low, f"{self.metric}_high": self.high}
         who = f"trial {self.number}"
         if replicated:
             who = f"setting {self.number}, {self.trainings} training{'s' * (self.trainings != 1)}"
-        return f"{metric_value(self.metric, known)} ({who})"
+        return f"{metric_name(self.metric)} {value_and_interval(self.value, self.low, self.high)} ({who})"
 
 
 @dataclass(frozen=True)

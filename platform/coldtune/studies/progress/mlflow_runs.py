@@ -12,7 +12,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.studies.progress.events import Events
 from coldtune.studies.progress.reconcile import reconcile_trials
-from coldtune.studies.progress.text import STATE_NAMES, metric_name, metric_value, run_name, spread_value
+from coldtune.studies.progress.text import (
+    STATE_NAMES,
+    metric_name,
+    metric_value,
+    run_name,
+    spread_value,
+    value_and_interval,
+)
 from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.storage.record import TestResult, TrialRecord, imported, is_imported
 from coldtune.studies.storage.settings import Setting, Spread
@@ -241,8 +248,8 @@ class MlflowRuns(Events):
         if self.ledger.replicated:
             return f"mean {self._objective}, {spread_value(spread)}"
         known = TrialRecord.of(next(iter(best.finished.values()))).metrics
-        value = metric_value(metric, {**known, metric: spread.mean})
-        return value.replace(self._objective, f"{self._objective},", 1)
+        shown = value_and_interval(spread.mean, known.get(f"{metric}_low"), known.get(f"{metric}_high"))
+        return f"{self._objective}, {shown}"
 
     def _shown(self) -> list[str]:
         """Return the metrics of a description."""

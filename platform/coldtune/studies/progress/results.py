@@ -17,7 +17,7 @@ from coldtune.studies.space.config import VARIANT
 from coldtune.studies.spec.confirmation import Confirmation
 from coldtune.studies.storage.record import StudyRecord, TestResult, TrialRecord
 from coldtune.studies.storage.settings import Setting, Spread, spreads_of
-from coldtune.studies.trials.judging import network_of
+from coldtune.studies.trials.judging import have_same_images, network_of
 from coldtune.studies.trials.reading import StudyReader
 
 
@@ -97,19 +97,12 @@ def describe_leaders(reader: StudyReader) -> list[str]:
 def _describe_runner_up(reader: StudyReader, best: FrozenTrial) -> str:
     """Compare the best trial with the next trial that gave other images. Return "" if that is not possible."""
     first, *others = reader.ranked_settings()
-    same = list(itertools.takewhile(lambda other: have_same_images(first, other), others))
-    said = [f"{len(same):,} other trial{'s' * (len(same) > 1)} gave the same images as trial {best.number}."] * bool(
-        same
-    )
-    if len(same) < len(others):
-        said.append(compare_trials(reader, best, next(iter(others[len(same)].finished.values()))))
-    return " ".join(filter(None, said))
-
-
-def have_same_images(a: Setting, b: Setting) -> bool:
-    """Return True if the images of two settings are the same, because all their metrics are, bit for bit."""
-    known = [[dict(TrialRecord.of(trial).metrics) for trial in each.finished.values()] for each in (a, b)]
-    return known[0] == known[1] and all(known[0])
+    same = len(list(itertools.takewhile(lambda other: have_same_images(first, other), others)))
+    alike = f"{same:,} other trial{'s' * (same > 1)} gave the same images as trial {best.number}." if same else ""
+    compared = ""
+    if same < len(others):
+        compared = compare_trials(reader, best, next(iter(others[same].finished.values())))
+    return " ".join(filter(None, [alike, compared]))
 
 
 def _winner(reader: StudyReader) -> FrozenTrial | None:

@@ -72,15 +72,17 @@ def metric_name(metric: str) -> str:
 
 
 def metric_value(metric: str, metrics: Mapping[str, float]) -> str:
-    """Return a metric's name, its value and, if it is known, its interval.
-
-    With an interval, all numbers have the decimals of two digits of its half width.
-    """
+    """Return a metric's name, its value and, if it is known, its interval."""
     low, high = metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high")
+    return f"{metric_name(metric)} {value_and_interval(metrics[metric], low, high)}"
+
+
+def value_and_interval(value: float, low: float | None, high: float | None) -> str:
+    """Return a value, and its interval if it is known, with the decimals of two digits of the interval's half width."""
     if low is None or high is None:
-        return f"{metric_name(metric)} {metrics[metric]:.4g}"
-    value, low_text, high_text = _to_digits_of((high - low) / 2, metrics[metric], low, high)
-    return f"{metric_name(metric)} {value} [{low_text}, {high_text}]"
+        return f"{value:.4g}"
+    shown, low_text, high_text = _to_digits_of((high - low) / 2, value, low, high)
+    return f"{shown} [{low_text}, {high_text}]"
 
 
 def spread_value(spread: Spread) -> str:

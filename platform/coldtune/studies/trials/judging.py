@@ -192,6 +192,18 @@ def network_of(trial: FrozenTrial) -> str:
     return trained or f"trial {trial.number}"
 
 
+def have_same_images(a: Setting, b: Setting) -> bool:
+    """Return True if two settings gave the same images: those of the same networks, with all metrics equal bit for bit.
+
+    This happens if the keys of two samplers differ by less than the sampler sees.
+    """
+    known = [
+        [(network_of(trial), dict(TrialRecord.of(trial).metrics)) for trial in each.finished.values()]
+        for each in (a, b)
+    ]
+    return bool(known[0]) and known[0] == known[1]
+
+
 def name_of(setting: Setting) -> str:
     """Return the name of a setting in sentences: that of its variant, if nothing else varies."""
     point = setting.point

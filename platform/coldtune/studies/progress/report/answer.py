@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from coldtune.durations import format_estimate
 from coldtune.metrics.registry import label
-from coldtune.studies.designs.confirm import NEXT
+from coldtune.studies.designs.confirm import build_confirmation
 from coldtune.studies.designs.effect_report import EffectReport
 from coldtune.studies.designs.paper_table_report import fill_table
 from coldtune.studies.progress.report.content import StudyContent
@@ -157,7 +157,7 @@ def _describe_cost(content: StudyContent) -> str:
         if spec.table is not None or content.confirmations:
             return ""
         listed = reader.space.size is not None  # such a study chooses nothing, so it needs no new seeds
-        settings = content.ranked if listed else _confirmed_by_default(content)
+        settings = content.ranked if listed else _settings_to_confirm(content)
         what = f"all {len(settings)} settings" if listed else f"the best settings and the base ({len(settings)} in all)"
         work = _describe_work(content, settings, _CONFIRM - 1 if listed else _CONFIRM)
         return work and (
@@ -168,12 +168,14 @@ def _describe_cost(content: StudyContent) -> str:
     return work and f"{len(undecided)} settings are undecided. A further training of each needs {work}."
 
 
-def _confirmed_by_default(content: StudyContent) -> list[Setting]:
-    """Return the settings that `--confirm` would train: the best, the next two and the base."""
-    chosen = [setting for setting, _ in content.leaders[: NEXT + 1]]
-    if content.base is None or not content.base.finished or content.base in chosen:
-        return [setting for setting, _ in content.leaders[: NEXT + 2]]
-    return [*chosen, content.base]
+def _settings_to_confirm(content: StudyContent) -> list[Setting]:
+    """Return the settings that `--confirm` would train, as far as the search has measured them."""
+    try:
+        spec = build_confirmation(content.reader, _CONFIRM)
+    except ValueError:  # the search leaves no training seeds for it
+        return []
+    numbers = {} if spec is None or spec.confirmation is None else spec.confirmation.numbers
+    return [content.settings[number] for number in numbers.values() if number is not None]
 
 
 def _describe_work(content: StudyContent, settings: Sequence[Setting], times: int) -> str:
@@ -188,7 +190,7 @@ def _describe_work(content: StudyContent, settings: Sequence[Setting], times: in
         if not is_imported(trial)
     ]
     known = [effort for effort in efforts if effort.seconds is not None]
-    if not known:
+    if not known or not settings:
         return ""
     whole = statistics.median((each.seconds or 0.0) + (each.saved or 0.0) for each in known)
     found = [each.seconds or 0.0 for each in known if each.found.get("train")]

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.reports.tables import TrialRow
 from coldtune.studies.designs.effect_report import EffectReport, report_effects
-from coldtune.studies.progress.results import describe_ended, have_same_images
+from coldtune.studies.progress.results import describe_ended
 from coldtune.studies.progress.table import TableContent, table_content
 from coldtune.studies.progress.text import metric_name
 from coldtune.studies.space.config import VARIANT
@@ -22,7 +22,7 @@ from coldtune.studies.spec.folder import StudyFolder, studies
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.storage.settings import Setting, Spread
-from coldtune.studies.trials.judging import base_point
+from coldtune.studies.trials.judging import base_point, have_same_images
 from coldtune.studies.trials.reading import StudyReader
 
 _MOST_PARAMS = 8  # of a setting, in the text of a point
@@ -111,11 +111,7 @@ class StudyContent:
 
     @cached_property
     def leaders(self) -> list[tuple[Setting, int]]:
-        """The settings from the best on. A setting with the same images as the one before it is counted there.
-
-        Settings give the same images if their keys differ by less than the sampler sees. Each is there with the number
-        of further settings that it stands for.
-        """
+        """The settings from the best on, each with the number of further settings that gave the same images."""
         leaders: list[tuple[Setting, int]] = []
         for setting in self.ranked:
             if leaders and have_same_images(leaders[-1][0], setting):

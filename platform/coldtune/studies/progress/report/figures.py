@@ -25,7 +25,7 @@ from coldtune.reports.page.document import (
 )
 from coldtune.studies.designs.effect_report import EffectReport
 from coldtune.studies.progress.report.content import StudyContent, write
-from coldtune.studies.progress.text import metric_name, metric_value, spread_value
+from coldtune.studies.progress.text import metric_name, spread_value, value_and_interval
 from coldtune.studies.search.objective import NFE
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.spec.pruning_checks import rungs_of
@@ -130,8 +130,8 @@ def _ranked_row(content: StudyContent, setting: Setting, rivals: set[int], alike
         return Estimate(name, spread.mean, spread_value(spread), low, high, tuple(setting.values()), group)
     interval = content.interval(setting, metric)
     low, high = interval or (None, None)
-    known = {metric: spread.mean, **({} if interval is None else {f"{metric}_low": low, f"{metric}_high": high})}
-    return Estimate(name, spread.mean, metric_value(metric, known), low, high, (), group)  # type: ignore[arg-type]
+    text = f"{metric_name(metric)} {value_and_interval(spread.mean, low, high)}"
+    return Estimate(name, spread.mean, text, low, high, (), group)
 
 
 def _history(content: StudyContent) -> Chart:
