@@ -108,6 +108,17 @@ def test_drain_trial_is_complete_under_its_study(target: Target, study: str, spo
     assert not list(spool_dir.glob("*.files"))
 
 
+def test_drain_tags_that_people_read_come_first(target: Target, study: str, spool_dir: Path) -> None:
+    Tracker(spool_dir, study).close()
+    given = {"protocol": "781befb025cb", "coldtune.study_id": "01dc2e45", "job": "sweep_blur", "host": "node-a"}
+    Tracker(spool_dir, study, 0, tags=given).close()
+    drain(spool_dir, target)
+    shown = [key for key in runs(target, study)[1].data.tags if not key.startswith("mlflow.")]
+    assert shown[:2] == ["job", "host"]
+    assert set(shown[2:-2]) == {"coldtune.study", "coldtune.kind", "coldtune.trial", "coldtune.state"}
+    assert set(shown[-2:]) == {"protocol", "coldtune.study_id"}
+
+
 def test_drain_keeps_the_times_of_the_calls(target: Target, study: str, spool_dir: Path) -> None:
     tracker = Tracker(spool_dir, study)
     tracker.metrics({"fid": 1.0}, 5)

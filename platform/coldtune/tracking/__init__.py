@@ -8,13 +8,14 @@ from coldtune.tracking.logged import logged_file
 from coldtune.tracking.names import chosen_metrics, mlflow_name, trial_metrics
 from coldtune.tracking.pages import SAMPLES, TrialsPage, charts_page, run_page
 from coldtune.tracking.registry import register_model
-from coldtune.tracking.runs import NOTE, TAG_STUDY_ID
+from coldtune.tracking.runs import NOTE, TAG_PROTOCOL, TAG_STUDY_ID
 from coldtune.tracking.server import Target, check_server, default_uri, prepare, ui_command
 from coldtune.tracking.tracker import Status, Tracker
 
 __all__ = [
     "NOTE",
     "SAMPLES",
+    "TAG_PROTOCOL",
     "TAG_STUDY_ID",
     "Drained",
     "Drainer",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
+from coldtune.tracking.opening import opening_values, waits_for_values
 from coldtune.tracking.runs import TAG_STUDY_ID, Identity, RefusedError, RunGoneError, Runs
 from coldtune.tracking.spool import STUDY, Record, Spool, State, advanced, check_folder, has_form
 
@@ -19,11 +21,14 @@ class ParentMissingError(Exception):
     """The run of a trial's study does not exist yet and cannot be made by this process."""
 
 
-def drain_spool(spool: Spool, runs: Runs) -> bool:
+def drain_spool(spool: Spool, runs: Runs, *, wait: bool = False) -> bool:
     """Deliver a spool.
 
+    Args:
+        wait: Let the first losses of a trial wait for its values, as `opening` says.
+
     Returns:
-        False if another process is delivering the spool.
+        False if another process is delivering the spool, or if losses wait.
 
     Raises:
         Exception: Any exception of the MLflow client, if the server does not answer.
@@ -36,6 +41,12 @@ def drain_spool(spool: Spool, runs: Runs) -> bool:
             records, end = spool.read(state.offset)
             if not records:
                 return True
+            waits = wait and waits_for_values(spool, state.offset)
+            if waits:
+                records = list(takewhile(lambda item: item[0]["op"] != "metrics", records))
+                if not records:
+                    return False
+                end = records[-1][1]
             spool.sync()
             try:
                 state = _deliver(spool, runs, state, records)
@@ -50,13 +61,16 @@ def drain_spool(spool: Spool, runs: Runs) -> bool:
 def _deliver(spool: Spool, runs: Runs, state: State, records: Sequence[tuple[Record, int]]) -> State:
     run_id = state.run_id or _find_or_create(spool, runs)
     state = spool.save(replace(state, run_id=run_id))
+    opening = opening_values(spool, state.offset)
+    if opening is not None:
+        _apply(spool, runs, run_id, [opening])
     for group, end in _batches(records):
         if not has_form(group[0]):
             spool.reject(group[0], "it lacks a part, or a part has the wrong type")
         elif group[0]["op"] in _FILES:
             state = _upload(spool, runs, state, group[0])
         else:
-            _apply(spool, runs, run_id, group)
+            _apply(spool, runs, run_id, [record for record in group if record != opening])
         state = spool.save(advanced(state, end))
     return state
 
@@ -84,6 +98,8 @@ def _batches(records: Sequence[tuple[Record, int]]) -> Iterator[tuple[list[Recor
 
 
 def _apply(spool: Spool, runs: Runs, run_id: str, group: list[Record]) -> None:
+    if not group:
+        return
     try:
         if group[0]["op"] in _BATCHED:
             runs.log(run_id, group)

@@ -76,14 +76,18 @@ class Drainer:
     Args:
         name: Deliver only the spool of this name.
         interval: Seconds between two passes over the directory. The server lags behind by as much.
+        wait: Let the first losses of each trial wait for its values, as `opening` says, until `flush` or `close`.
     """
 
-    def __init__(self, directory: Path, target: Target, *, name: str | None = None, interval: float = 1.0) -> None:
+    def __init__(
+        self, directory: Path, target: Target, *, name: str | None = None, interval: float = 1.0, wait: bool = False
+    ) -> None:
         self.directory = directory
         self.target = target
         self.error: str | None = None
         self._name = name
         self._interval = interval
+        self._losses_wait = wait
         self._delivered: dict[str, int] = {}
         self._spool_errors: dict[str, str] = {}
         self._runs: Runs | None = None
@@ -123,6 +127,7 @@ class Drainer:
     def _wait(self, timeout: float, patient: bool) -> bool:
         deadline = time.monotonic() + timeout
         wanted = self._sizes()
+        self._losses_wait = False
         while True:
             left = _undelivered(self.directory, self.target, wanted)
             if not left:
@@ -172,7 +177,7 @@ class Drainer:
 
     def _deliver(self, spool: Spool, runs: Runs) -> None:
         size = spool.size()
-        done, problem = _deliver_spool(spool, runs)
+        done, problem = _deliver_spool(spool, runs, wait=self._losses_wait)
         if done and spool.name != STUDY:
             # The study's spool is visited in every pass, because a trial may have made the study's run again.
             self._delivered[spool.name] = size
@@ -196,13 +201,14 @@ def _undelivered(directory: Path, target: Target, wanted: Mapping[str, int]) -> 
     return {name: left for name, left in missing.items() if left > 0}
 
 
-def _deliver_spool(spool: Spool, runs: Runs) -> tuple[bool, str | None]:
+def _deliver_spool(spool: Spool, runs: Runs, *, wait: bool = False) -> tuple[bool, str | None]:
     """Deliver a spool. Return whether it was delivered, and otherwise why not.
 
-    Both are False and None if another process is delivering it. Raises if the server itself does not answer.
+    Both are False and None if another process is delivering it, or if losses wait. Raises if the server itself does
+    not answer.
     """
     try:
-        return drain_spool(spool, runs), None
+        return drain_spool(spool, runs, wait=wait), None
     except ParentMissingError as missing:
         return False, str(missing)
     except OSError as failure:

@@ -23,6 +23,8 @@ TAG_TRIAL = "coldtune.trial"
 TAG_KIND = "coldtune.kind"
 TAG_STATE = "coldtune.state"
 TAG_REASON = "coldtune.reason"
+TAG_PROTOCOL = "protocol"
+_HASHES = (TAG_PROTOCOL, TAG_STUDY_ID)
 _TAG_PARENT = "mlflow.parentRunId"
 TAG_IMAGES = "mlflow.loggedImages"
 NOTE = "mlflow.note.content"
@@ -92,8 +94,13 @@ class Runs:
         return next((str(run.info.run_id) for run in own), None)
 
     def create(self, identity: Identity, record: Record, parent: str | None) -> str:
-        """Create the run that a `create` record describes, as a child of the run `parent`. Return its id."""
+        """Create the run that a `create` record describes, as a child of the run `parent`. Return its id.
+
+        MLflow shows tags in the order in which it received them. So the tags by which the run is found come after the
+        tags that people read, and hashes are last.
+        """
         tags = {"mlflow.user": _user(), **record["tags"], **identity.tags(), TAG_STATE: "running"}
+        tags = dict(sorted(tags.items(), key=lambda tag: (tag[0] in _HASHES, tag[0].startswith("coldtune."))))
         if parent is not None:
             tags[_TAG_PARENT] = parent
         run = self._client.create_run(

@@ -217,7 +217,7 @@ def _tags(session: Session) -> dict[str, object]:
         "mlflow.source.name": checked.spec.job,
         "mlflow.source.type": "JOB",
         "mlflow.source.git.commit": git_commit() or f"coldtune {coldtune.__version__}",
-        "protocol": checked.protocol.key[:12],
+        tracking.TAG_PROTOCOL: checked.protocol.key[:12],
         **({tracking.TAG_STUDY_ID: identity} if identity else {}),
     }
 
@@ -232,16 +232,16 @@ def _requirements(checked: Checked, target: tracking.Target) -> TrialRequirement
 def _open_runs(session: Session, tags: Mapping[str, object]) -> MlflowRuns:
     """Open the study's MLflow runs. Only the leading driver writes to the study's own run."""
     checked, ledger = session.checked, session.ledger
+    environment = keep_environment(checked.folder.environments)
+    versions = {name: environment[name] for name in ("host", "python", "torch")}
+    # The counts are no parameters, because they can grow.
+    replicates = checked.replicates if checked.spec.race is None else str(checked.spec.race)
+    tags = {**tags, "trials": checked.trials, "replicates": replicates, **versions}
     runs = MlflowRuns(ledger, checked.folder.name, checked.folder.spool, session.target, tags)
     if runs.leads():
         runs.reconcile()
         objectives = ", ".join(objective.metric for objective in checked.spec.objectives)
         runs.parent.params({"objective": objectives, **_imported(ledger)})
-        environment = keep_environment(checked.folder.environments)
-        versions = {name: environment[name] for name in ("host", "python", "torch")}
-        # They are no parameters, because the numbers can grow.
-        replicates = checked.replicates if checked.spec.race is None else str(checked.spec.race)
-        runs.parent.tags({"trials": checked.trials, "replicates": replicates, **versions})
         link_dataset(runs.parent, checked.dataset)
         runs.parent.artifact(checked.folder.environments / f"{environment['software']}.json")
         runs.parent.artifact(checked.folder.path / "spec.yaml")

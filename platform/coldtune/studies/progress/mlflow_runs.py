@@ -50,7 +50,7 @@ class MlflowRuns(Events):
         self.ledger, self.study, self.spool, self.target = ledger, study, spool, target
         self.parent = Tracker(spool, study, tags={**tags, "coldtune.kind": "study"}, running=self.leads())
         self._recorded, self._looked = ledger.ended(), time.monotonic()  # ended trials in the study's run
-        self._drainer = Drainer(spool, target)
+        self._drainer = Drainer(spool, target, wait=True)
         self._gauges = StudyMetrics(study)
         self._saved_s = self._total_saved_s()
         self._imported = len(self._completed_imports())

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from coldtune.stages.chain import Chain, Outcome
 
 
-_ENVIRONMENT_TAGS = ("host", "device", "python", "torch")
-
-
 class TrialReporter:
     """The callbacks that a trial's `Chain` and its training call while they run."""
 
@@ -58,9 +55,8 @@ class TrialReporter:
         extra |= {} if job.leftover is None else {"leftover": float(f"{job.leftover:.4g}")}
         self._tracker.params({**flat(job.trial), "N": chain.protocol.num_images, **extra})
         link_datasets(self._tracker, chain)
-        environment = self._environment()
-        threads = {"threads": chain.compute.threads} if chain.compute.threads else {}
-        self._tracker.tags({**{name: environment[name] for name in _ENVIRONMENT_TAGS}, **threads})
+        if chain.compute.threads:
+            self._tracker.tags({"threads": chain.compute.threads})
 
     def waits(self, reason: str) -> None:
         """Stop the trial's clock, and report the reason for which the trial waits."""

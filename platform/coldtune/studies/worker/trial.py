@@ -84,8 +84,8 @@ def _run(
 
     timeout = timeout or TrialTimeout(None, lambda _: None)
     started = time.time()
-    name = job.title or f"trial {job.label}"
-    with Tracker(Path(job.spool), job.study, job.number, name=name, tags=job.tags) as tracker, ExitStack() as stack:
+    name, tags = job.title or f"trial {job.label}", {**job.tags, **_environment_tags(job)}
+    with Tracker(Path(job.spool), job.study, job.number, name=name, tags=tags) as tracker, ExitStack() as stack:
         reporter = TrialReporter(job, report, timeout, tracker, started)
         device = _device(job)
         chain = _chain(job, job.trial, device, partial(reporter.waits, "another trial's work"), reporter.resumes)
@@ -102,6 +102,13 @@ def _run(
             partial(reporter.reached_rung, chain),
         )
         return reporter.completed(chain, chain.judge_draws(outcome, sampled))
+
+
+def _environment_tags(job: TrialJob) -> dict[str, str]:
+    from coldtune.store.provenance import keep_environment
+
+    environment = keep_environment(Path(job.environments))
+    return {name: environment[name] for name in ("host", "device", "python", "torch")}
 
 
 def _device(job: TrialJob) -> str:
