@@ -320,13 +320,17 @@ def test_trials_page_view_finds_and_sorts_the_trials(target: Target, study: str,
 
 
 def test_trials_page_charts_begin_with_the_objective(target: Target, study: str) -> None:
-    page = saved(TrialsPage(study, ["T", "sampler"], ["sampled/ssim", "sampled/fid"], minimize=False), target)
+    page = TrialsPage(study, ["T", "rate", "sampler"], ["sampled/ssim"], minimize=False, partial=["rate"])
+    page = saved(page, target)
     (view,) = urllib.parse.parse_qs(page.partition("?")[2])["viewStateShareKey"]
     text = MlflowClient(target.uri).get_experiment(target.experiment_id).tags[f"mlflow.sharedViewState.{view}"]
     state = json.loads(text)
     bars, parallel, *pictures = state["compareRunCharts"]
     assert (bars["type"], bars["metricKey"]) == ("BAR", "sampled/ssim")
     assert (parallel["selectedParams"], parallel["selectedMetrics"]) == (["T", "sampler"], ["sampled/ssim"])
+    assert "params.`rate`" in state["selectedColumns"], (
+        "the chart would leave out the trials that lack it, the list does not"
+    )
     first = state["compareRunSections"][0]["uuid"]
     assert {bars["metricSectionId"], parallel["metricSectionId"]} == {first}
     shown = [picture["imageKeys"] for picture in pictures if not picture["deleted"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -43,6 +43,8 @@ class TrialsPage:
         minimize: Whether small values of the first metric are good.
         study_id: The identity of the study, if it has one. Another study of the same name is then left out.
         group_by: A tag. The page shows the runs with an equal tag as a group, with the means of their metrics.
+        partial: The parameters that some trials lack. MLflow's parallel coordinates leave out a run that lacks a
+            parameter, so the chart has the other parameters only.
     """
 
     study: str
@@ -51,6 +53,7 @@ class TrialsPage:
     minimize: bool = True
     study_id: str = ""
     group_by: str | None = None
+    partial: Collection[str] = ()
 
     def save(self, target: Target) -> bool:
         """Save the columns and the charts as a shared view, which is a tag of the experiment.
@@ -67,7 +70,9 @@ class TrialsPage:
             **self._filter(),
             **groups,
             "selectedColumns": columns,
-            **_charts(self.params, self.metrics[0], self.group_by is not None),
+            **_charts(
+                [name for name in self.params if name not in self.partial], self.metrics[0], self.group_by is not None
+            ),
         }
         return _save_view(target, self._view(), state)
 

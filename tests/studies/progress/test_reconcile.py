@@ -176,8 +176,11 @@ def test_mlflow_runs_descriptions_hold_the_verdicts(target: Target, study: str, 
     assert runs.close(60) == 0
     found = MlflowClient(target.uri).search_runs([target.experiment_id], f"tags.`coldtune.study` = '{study}'")
     notes = {run.data.tags.get("coldtune.trial", ""): run.data.tags["mlflow.note.content"] for run in found}
-    assert notes["0"] == "**FID 3.0 [2.0, 4.0], NFE 4. It has the best FID of 1 finished trial.**\n\ntraining 2.0 s."
-    assert notes["1"] == "**FID 1.5 [0.5, 2.5], NFE 4. It has the best FID of 2 finished trials.**\n\ntraining 2.0 s."
+    assert (
+        notes["0"]
+        == "**FID 3.0 [2.0, 4.0], NFE 4. When 1 trial had finished, it had the best FID.**\n\ntraining 2.0 s."
+    )
+    assert notes["1"] == "**FID 1.5 [0.5, 2.5], NFE 4. It has the best FID of 2 trials.**\n\ntraining 2.0 s."
     assert notes["2"] == "**Failed**: RuntimeError: boom"
     about, results = notes[""].split("\n\n")
     assert re.fullmatch(

@@ -37,6 +37,7 @@ def blur(root: Path) -> Space:
 
 def test_space_first_point_resolves_to_base(blur: Space) -> None:
     trial = blur.resolve(blur.first)
+    assert blur.conditional == {"rate"}, "a constant schedule has no rate"
     assert blur.first == {"schedule": "exponential", "rate": 0.05, "T": 20, "kernel": 7, "sampler": "tacos"}
     assert trial.degradation == BASE["degradation"], "the derived start must equal the start of the base"
 

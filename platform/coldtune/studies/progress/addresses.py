@@ -66,6 +66,7 @@ def trials_page(reader: StudyReader) -> tracking.TrialsPage:
         minimize=reader.spec.objective.direction == "minimize",
         study_id=StudyRecord.of(reader.study).identity,
         group_by="setting" if reader.replicated else None,
+        partial=reader.space.conditional,
     )
 
 

@@ -156,7 +156,7 @@ class MlflowRuns(Events):
         best = self.ledger.best()
         if best is not None and Spool(self.spool, run_file(best.number)).size():  # an imported trial has no run here
             with Tracker(self.spool, self.study, best.number, running=False) as tracker:
-                _note_verdict(tracker, self._describe_trial(best.number, TrialRecord.of(best).metrics))
+                _note_verdict(tracker, self._describe_trial(best.number, TrialRecord.of(best).metrics, final=True))
                 self._log_model(tracker, best)
         self.parent.end("finished")
 
@@ -213,18 +213,25 @@ class MlflowRuns(Events):
         """Return the name of the run of a trial whose process ended before it opened the run."""
         return run_name(self.ledger.label(number), self.ledger.trials()[number].params)
 
-    def _describe_trial(self, number: int, metrics: Mapping[str, float]) -> str:
-        """Describe a finished trial by its values and its place among the trials that have finished."""
+    def _describe_trial(self, number: int, metrics: Mapping[str, float], *, final: bool = False) -> str:
+        """Describe a finished trial by its values and its place among the trials that have finished by now.
+
+        Args:
+            final: Describe the best trial of a finished study. Later trials may beat any other description.
+        """
         what, best = "setting" if self.ledger.replicated else "trial", self.ledger.best_setting()
         done = self.ledger.states().get(TrialState.COMPLETE, 0) - self._imported
-        count = f"{done} finished {'training' if self.ledger.replicated else 'trial'}{'s' * (done != 1)}"
+        count = f"{done} {'training' if self.ledger.replicated else 'trial'}{'s' * (done != 1)}"
         values = ", ".join(metric_value(name, metrics) for name in self._shown() if name in metrics)
         if best is None:
             return values
-        if any(trial.number == number for trial in best.finished.values()):
-            has = f"Its setting has the best mean {self._objective}" if self.ledger.replicated else ""
-            return f"{values}. {has or f'It has the best {self._objective}'} of {count}."
-        return f"{values}. After {count}, {what} {best.number} has the best {self._value_of(best)}."
+        is_best = any(trial.number == number for trial in best.finished.values())
+        subject, mean = ("Its setting", "mean ") if self.ledger.replicated else ("It", "")
+        if is_best and final:
+            return f"{values}. {subject} has the best {mean}{self._objective} of {count}."
+        if is_best:
+            return f"{values}. When {count} had finished, {subject.lower()} had the best {mean}{self._objective}."
+        return f"{values}. When {count} had finished, {what} {best.number} had the best {self._value_of(best)}."
 
     def _describe_study(self) -> str:
         """Describe the best trial or setting of the study, or say that its trials fill a table of the paper."""

@@ -108,6 +108,12 @@ class Space:
         return [self.first, *(self._listed_point(number, values) for number, values in enumerate(self.config.first))]
 
     @property
+    def conditional(self) -> set[str]:
+        """The names of the keys that some trials lack. A key that waits for a variant stays as the others write it."""
+        waiting = {name: self.config.vary[path].when for name, path in self.paths.items()}
+        return {name for name, when in waiting.items() if when and VARIANT not in when}
+
+    @property
     def size(self) -> int | None:
         """The number of points if the space only lists variants. None if keys vary, because a search has no end."""
         return None if self.config.vary else len(self.config.variants)
