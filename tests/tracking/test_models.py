@@ -19,7 +19,7 @@ from coldtune import presets
 from coldtune.diffusion import build_restorer
 from coldtune.stages.mlflow_model import _load_pyfunc, write_model
 from coldtune.stages.trial import TrialConfig, parse_trial
-from coldtune.tracking import Target, Tracker, default_uri, drain, prepare, register_model
+from coldtune.tracking import NOTE, Target, Tracker, default_uri, drain, prepare, register_model
 
 SHAPE = (1, 16, 16)
 LOAD = """
@@ -91,6 +91,31 @@ def test_drain_model_sent_again_is_one_model(target: Target, study: str, spool_d
     recorded(spool_dir, study, tmp_path / "model", 1)
     assert drain(spool_dir, target).error is None
     assert register_model(target, study, spool_dir, f"best of {study}") == "2", "a later best trial is a new version"
+
+
+def test_drain_model_has_the_facts_of_its_run(target: Target, study: str, spool_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_text("flavors: {}")
+    with Tracker(spool_dir, study), Tracker(spool_dir, study, 0) as tracker:
+        tracker.params({"T": 20, "sampler": "tacos"})
+        for context, split in (("training", "digits"), ("evaluation", "digits/validation")):
+            tracker.dataset(split, "1d327d92ec75", context, tmp_path, {"images": 363})
+        tracker.metrics({"train/loss": 0.5}, 10)
+        tracker.metrics({"sampled/fid": 1.5, "sampled/nfe": 20.0})
+        tracker.metrics({"seconds/total": 7.0})
+        tracker.tags({NOTE: "**FID 1.50.**"})
+        tracker.model(tmp_path / "model", "restorer")
+        tracker.end("finished")
+    assert drain(spool_dir, target).error is None
+    client = MlflowClient(target.uri)
+    run_id = json.loads((spool_dir / "trial-0000.state").read_text())["run_id"]
+    (model,) = client.search_logged_models([target.experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    assert model.params == {"T": "20", "sampler": "tacos"}
+    assert model.tags[NOTE] == "**FID 1.50.**"
+    measured = {each.key: (each.value, each.dataset_name, each.dataset_digest) for each in model.metrics}
+    where = ("digits/validation", "1d327d92ec75")
+    assert measured == {"sampled/fid": (1.5, *where), "sampled/nfe": (20.0, *where)}
+    assert [row.value for row in client.get_metric_history(run_id, "sampled/fid")] == [1.5], "once in the run"
 
 
 @pytest.mark.slow

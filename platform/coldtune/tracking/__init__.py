@@ -5,10 +5,10 @@ MLflow is imported only when a record is delivered or a tracking URI is checked.
 
 from coldtune.tracking.drain import Drained, Drainer, drain, pending
 from coldtune.tracking.logged import logged_file
-from coldtune.tracking.names import chosen_metrics, mlflow_name, trial_metrics
+from coldtune.tracking.names import NOTE, chosen_metrics, mlflow_name, trial_metrics
 from coldtune.tracking.pages import SAMPLES, TrialsPage, charts_page, run_page
 from coldtune.tracking.registry import register_model
-from coldtune.tracking.runs import NOTE, TAG_PROTOCOL, TAG_STUDY_ID
+from coldtune.tracking.runs import TAG_PROTOCOL, TAG_STUDY_ID
 from coldtune.tracking.server import Target, check_server, default_uri, prepare, ui_command
 from coldtune.tracking.tracker import Status, Tracker
 

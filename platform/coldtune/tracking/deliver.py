@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
+from coldtune.tracking.model_facts import ModelFacts
 from coldtune.tracking.opening import opening_values, waits_for_values
 from coldtune.tracking.runs import TAG_STUDY_ID, Identity, RefusedError, RunGoneError, Runs
 from coldtune.tracking.spool import STUDY, Record, Spool, State, advanced, check_folder, has_form
@@ -129,7 +130,7 @@ def _upload(spool: Spool, runs: Runs, state: State, record: Record) -> State:
     assert state.run_id is not None
     try:
         if record["op"] == "model":
-            runs.model(state.run_id, path, record["name"])
+            runs.model(state.run_id, path, record["name"], ModelFacts.of(spool))
         else:
             runs.artifact(state.run_id, str(path), folder)
     except Exception as error:

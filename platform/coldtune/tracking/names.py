@@ -1,8 +1,11 @@
-"""The names of a study's metrics in MLflow, whose chart view makes a section of each prefix and sorts the sections."""
+"""Names in MLflow. Its chart view makes a section of each prefix of a metric, and sorts the sections."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as the description of a run or a model, in Markdown."""
 
 # By suffix of a trial's metric: the section of that set of images.
 _SETS = {"_direct": "direct", "_naive": "sampled/naive", "_degraded": "x_T"}

@@ -24,7 +24,7 @@ def waits_for_values(spool: Spool, offset: int) -> bool:
 
     They wait for at most `WAIT_MS` after the first metric of the run. They do not wait if the run has ended.
     """
-    if _find(spool, offset, lambda record: _has_values(record) or record["op"] == "end") is not None:
+    if _find(spool, offset, lambda record: has_values(record) or record["op"] == "end") is not None:
         return False
     first = _find(spool, 0, _is_metrics)
     # Metrics from a node whose clock is ahead do not wait, because they could wait for hours.
@@ -39,16 +39,17 @@ def opening_values(spool: Spool, offset: int) -> Record | None:
     first = _find(spool, 0, _is_metrics)
     if first is None or first[1] <= offset:
         return None
-    values = _find(spool, offset, _has_values)
+    values = _find(spool, offset, has_values)
     return None if values is None else values[0]
+
+
+def has_values(record: Record) -> bool:
+    """Return True if a record has values of the finished trial, and not only metrics from while the trial ran."""
+    return _is_metrics(record) and not all(key.startswith(_WHILE_RUNNING) for key in record["values"])
 
 
 def _is_metrics(record: Record) -> bool:
     return record["op"] == "metrics" and has_form(record)
-
-
-def _has_values(record: Record) -> bool:
-    return _is_metrics(record) and not all(key.startswith(_WHILE_RUNNING) for key in record["values"])
 
 
 def _find(spool: Spool, offset: int, matches: Callable[[Record], bool]) -> tuple[Record, int] | None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coldtune.tracking import server
+from coldtune.tracking.model_facts import ModelFacts
+from coldtune.tracking.names import NOTE
 from coldtune.tracking.spool import Record
 
 TAG_STUDY = "coldtune.study"
@@ -27,8 +29,6 @@ TAG_PROTOCOL = "protocol"
 _HASHES = (TAG_PROTOCOL, TAG_STUDY_ID)
 _TAG_PARENT = "mlflow.parentRunId"
 TAG_IMAGES = "mlflow.loggedImages"
-NOTE = "mlflow.note.content"
-"""The tag that MLflow shows as a run's description, in Markdown."""
 
 # A pruned trial has ended as planned, so MLflow shows FINISHED. The tag coldtune.state tells it from a finished trial.
 # A run that is KILLED may be resumed.
@@ -129,7 +129,7 @@ class Runs:
         with self._request(run_id):
             self._client.log_artifact(run_id, path, folder or None)
 
-    def model(self, run_id: str, packed: Path, name: str) -> None:
+    def model(self, run_id: str, packed: Path, name: str, facts: ModelFacts) -> None:
         """Upload a model, packed as a ZIP file, as a logged model of a run. A model that is complete stays as it is."""
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
@@ -139,10 +139,17 @@ class Runs:
             found = list(self._client.search_logged_models([experiment], filter_string=wanted))
             if any(model.status == LoggedModelStatus.READY for model in found):
                 return
-            model = found[0] if found else self._client.create_logged_model(experiment, name, source_run_id=run_id)
+            model = (
+                found[0]
+                if found
+                else self._client.create_logged_model(
+                    experiment, name, source_run_id=run_id, params=facts.params, tags={NOTE: facts.note}
+                )
+            )
             with tempfile.TemporaryDirectory() as scratch:
                 shutil.unpack_archive(packed, scratch, "zip")
                 self._client.log_model_artifacts(model.model_id, scratch)
+            self._client.log_batch(run_id, facts.metrics(model.model_id))
             self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
             self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
