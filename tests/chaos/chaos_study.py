@@ -80,6 +80,8 @@ class Study:
     def begin(self, command: list[str]) -> None:
         self.command, self.deaths = command, 0
         environment = {"RAY_ADDRESS": self.head.address, **LOOPBACK} if self.head else {}
+        if self.postgres:
+            environment["PGPASSWORD"] = self.postgres.password  # no command that is printed has the password
         self.run = self.lab.start(command, **environment)
 
     @property
