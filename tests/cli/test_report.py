@@ -111,6 +111,8 @@ def test_report_of_a_search_names_the_best_the_base_and_the_cost(study, report) 
     )
     assert "The base, trial 0, has FID 3." in answer
     assert "1 of 5 trials failed; the last one, trial 4: RuntimeError: boom." in answer
+    assert "Importance needs at least 20 finished settings, and there are 4." in tree["answer"], "what is undecided"
+    assert "20 trainings" in tree["answer"][-1], "what it costs to decide"
     # 4 settings, 5 trainings each, of 20 s.
     assert "20 trainings, about 7 min of work" in answer
     assert tree["state"] == "5 of 5 trials ended."

@@ -24,8 +24,12 @@ _MOST_FRONT = 12  # settings of a front in a sentence
 _CONFIRM = 5  # trainings of each setting that would decide a search
 
 
-def describe_answer(content: StudyContent) -> Iterator[str]:
-    """Yield the answer, the most important sentence first."""
+def describe_answer(content: StudyContent, keys: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the answer, the most important sentence first.
+
+    Args:
+        keys: Sentences about the importance of keys. They stand before those about open questions.
+    """
     reader = content.reader
     if not content.ranked:
         yield from _describe_nothing(content)
@@ -43,6 +47,7 @@ def describe_answer(content: StudyContent) -> Iterator[str]:
         yield from _describe_best_trial(content)
     yield from describe_leaders(reader)
     yield from content.table.verdicts
+    yield from keys
     if not content.complete:
         yield f"The study has not ended ({content.state}), so this may change."
     if (failed := reader.failed()) and len(failed) < reader.ended():

@@ -51,7 +51,7 @@ def gather_report(
         complete=content.complete,
         question=tuple(describe_question(content)),
         keys=keys_table(content),
-        answer=(*describe_answer(content), *describe_keys(importance)),
+        answer=tuple(describe_answer(content, describe_keys(importance))),
         headline=first,
         table=results if paper is None else paper,
         trials=None if paper is None else results,

@@ -31,9 +31,11 @@ def find_importance(content: StudyContent, quick: bool = False) -> KeyImportance
 
 
 def describe_keys(made: KeyImportance | None) -> list[str]:
-    """Return a sentence about the keys that matter most, or none if they cannot be ranked."""
+    """Return a sentence about the keys that matter most, or that says why nobody can rank them."""
     if made is None:
         return []
+    if made.refusal is not None:
+        return [f"{made.refusal.partition('. ')[0].removesuffix('.')}."]  # the section about importance has the rest
     rows = [row for row in made.rows if not row.by_chance and row.share >= _LEAST_SHARE][:_MOST_NAMED]
     if not rows:
         return []
