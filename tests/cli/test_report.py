@@ -379,6 +379,7 @@ def test_report_of_a_design_with_few_trainings_gives_no_verdict(study, report) -
     assert tree["answer"][0] == "2 trainings of an arm are too few for a verdict about settings."
     assert not any("differ from 0" in sentence for sentence in tree["answer"])
     assert {row["group"] for row in tree["headline"]["rows"]} == {"too few trainings"}
+    assert tree["headline"]["summary"].endswith("There are too few trainings for verdicts.")
 
 
 def test_report_of_replicates_has_the_verdicts_and_every_training(study, report, tmp_path: Path) -> None:

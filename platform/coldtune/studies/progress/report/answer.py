@@ -136,7 +136,8 @@ def describe_effects(report: EffectReport) -> Iterator[str]:
     parts = [f"{row.effect.name} ({label(report.metric)} {' '.join(row.cells())})" for row in certain[:_MOST_NAMED]]
     more = f", and {len(certain) - len(parts)} more" * (len(certain) > len(parts))
     if certain:
-        yield f"{len(certain)} of {len(known)} effects differ from 0: {', '.join(parts)}{more}."
+        differ = f"{len(certain)} of {len(known)} effects differ{'s' * (len(certain) == 1)} from 0"
+        yield f"{differ}: {', '.join(parts)}{more}."
     open_ones = [row.effect.name for row in known if row not in certain]
     more = f", and {len(open_ones) - _MOST_NAMED} more" * (len(open_ones) > _MOST_NAMED)
     if open_ones:

@@ -84,10 +84,14 @@ def effects_forest(report: EffectReport) -> Forest:
             Estimate(row.effect.name, row.difference.value, " ".join(filter(None, row.cells())), low, high, (), group)
         )
     shown, metric = rows[:_MOST_EFFECTS], label(report.metric)
-    known = sum(row.low is not None for row in rows)
-    certain_ones = sum(row.group == "differs from 0" for row in rows)
-    summary = f"{len(rows)} effects on mean {metric}."
-    summary += f" {certain_ones} of {known} differ from 0." if known else " There are no intervals yet."
+    judged = [row for row in rows if row.low is not None and row.group != "too few trainings"]
+    certain_ones = sum(row.group == "differs from 0" for row in judged)
+    summary = f"{len(rows)} effect{'s' * (len(rows) != 1)} on mean {metric}."
+    if judged:
+        summary += f" {certain_ones} of {len(judged)} differ{'s' * (certain_ones == 1)} from 0."
+    else:
+        intervals = any(row.low is not None for row in rows)
+        summary += " There are too few trainings for verdicts." if intervals else " There are no intervals yet."
     more = f" {len(rows) - len(shown)} more effects are in the table." * (len(rows) > len(shown))
     better = "larger" if higher_is_better(report.metric) else "smaller"
     axis = Axis(f"difference of mean {metric} ({better} is better)")
