@@ -36,7 +36,7 @@ _LEAST = 30  # settings, below which the numbers only show that the script works
 def columns(facts: StudyFacts, step: int) -> Array:
     """Return the value at a rung and the final value of each setting, smaller is better. Shape (settings, 2)."""
     sign = -1 if higher_is_better(facts.rung_metric) else 1
-    pairs = [(each.rung(step, facts.rung_metric), each.mean()) for each in facts.settings]
+    pairs = [(each.rung(step, facts.rung_metric), facts.mean(each)) for each in facts.settings]
     return np.array([(sign * value, facts.sign * final) for value, final in pairs if value is not None])
 
 

@@ -6,7 +6,9 @@ import json
 import shutil
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +18,15 @@ from coldtune import cli
 from coldtune.cli import build_parser
 from coldtune.config import plain
 from coldtune.metrics import Judgement, Value
+from coldtune.studies.progress.report import insight
+from coldtune.studies.progress.report.content import StudyContent
+from coldtune.studies.progress.report.provenance import describe_provenance
+from coldtune.studies.progress.report.question import keys_table
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.outcome import Effort, Rung, StoredStage
 from coldtune.studies.storage.record import TestResult, write_study
 from coldtune.studies.trials.ledger import Ledger
+from coldtune.studies.trials.reading import read_study
 from finished_study import Finished
 from page_checks import check_page
 
@@ -98,11 +105,14 @@ def test_report_of_a_search_names_the_best_the_base_and_the_cost(study, report) 
     tell(ledger, folder.home, 3.0, 2.0, 4.0, 2.5, "RuntimeError: boom")
     tree = json.loads(report(folder, "json"))
     answer = " ".join(tree["answer"])
+    values = ", ".join(_values_of(tree["rows"][0]))
     assert answer.startswith(
-        "Trial 1 has the best FID of 4 finished trials: FID 2.00 [1.60, 2.40], 95 % interval over images."
+        f"Trial 1 ({values}) has the best FID of 4 finished trials: FID 2.00 [1.60, 2.40], 95 % interval over images."
     )
     assert "The base, trial 0, has FID 3." in answer
     assert "1 of 5 trials failed; the last one, trial 4: RuntimeError: boom." in answer
+    assert "Importance needs at least 20 finished settings, and there are 4." in tree["answer"], "what is undecided"
+    assert "20 trainings" in tree["answer"][-1], "what it costs to decide"
     # 4 settings, 5 trainings each, of 20 s.
     assert "20 trainings, about 7 min of work" in answer
     assert tree["state"] == "5 of 5 trials ended."
@@ -112,7 +122,71 @@ def test_report_of_a_search_names_the_best_the_base_and_the_cost(study, report) 
     assert tree["table"]["heads"][:3] == ["trial", "FID sampled", "95 % ±"], "a narrow window shows these"
     facts = {fact["head"]: fact["text"] for fact in tree["provenance"]}
     assert facts["commit"] == made_up.ENVIRONMENT["commit"]
-    assert facts["spent"].startswith("0.02 hours of trials (0:01:20)")
+    spent = [fact["text"] for fact in tree["provenance"] if fact["head"] == "spent"]
+    assert spent[0].startswith("0.02 device hours: trials took 0:01:20, of which 0:01:00 training")
+    assert spent[1] == "The time of 1 failed trial is not recorded, and not in it."
+
+
+def _values_of(row: dict[str, Any]) -> list[str]:
+    """Return the values of a row as the answer writes them."""
+    return [f"{name} {format(value, '.4g') if isinstance(value, float) else 'null' if value is None else value}"
+            for name, value in row["params"].items()]  # fmt: skip
+
+
+def test_report_of_variants_names_the_best_variant(study, report) -> None:
+    folder, ledger = study("base: digits-quick\nvariants: {plain: {}, faster: {training.lr: 2.0e-3}}\n", trials=2)
+    tell(ledger, folder.home, 3.0, 2.0)
+    assert json.loads(report(folder, "json"))["answer"][0].startswith("Trial 1 (faster) has the best FID")
+
+
+def test_report_question_of_a_search_among_variants_names_the_variant_of_the_base(study) -> None:
+    variants = "variants: {plain: {}, soft: {training.loss: l2}}"
+    folder, _ = study(f"base: digits-quick\n{variants}\nvary: {{training.lr: {{low: 0.001, high: 0.002}}}}\n")
+    keys = keys_table(StudyContent(read_study(folder), folder, folder.start()))
+    assert keys is not None
+    assert keys.rows[0].cells == ("variant", "variant", "plain, soft", "plain")
+
+
+@pytest.mark.parametrize(
+    ("start", "recorded", "hours"),
+    [
+        ({}, {}, "1.00 device hours: trials took 1:00:00, of which 0:30:00 training"),
+        # Half an hour of training by four workers, and half an hour of sampling by a single process.
+        ({"workers": 4}, {}, "2.50 device hours: trials took 1:00:00, of which 0:30:00 training, on 4 devices"),
+        ({"gpus_per_trial": 0.25}, {}, "0.25 device hours: "),
+        ({"workers": 4, "gpus_per_trial": 2.0}, {}, "1.50 device hours: "),
+        ({"workers": 4}, {"devices": 2}, "1.50 device hours: "),  # the study was resumed with other workers
+    ],
+)
+def test_report_device_hours_count_the_devices_of_a_trial(
+    study, start: dict[str, float], recorded: dict[str, float], hours: str
+) -> None:
+    folder, ledger = study(trials=1)
+    folder.save(folder.spec(), {**folder.start(), **start})
+    environment = {**made_up.ENVIRONMENT, **recorded}
+    asked = ledger.ask()
+    assert asked is not None
+    effort = Effort(seconds=3600.0, trained=1800.0)
+    ledger.complete(asked.number, made_up.outcome(folder.home, 3.0, environment=environment, effort=effort))
+    content = StudyContent(read_study(folder), folder, folder.start())
+    facts = {fact.head: fact.text for fact in describe_provenance(content)}
+    assert facts["spent"].startswith(hours)
+
+
+def test_report_steps_that_pruning_saved_are_never_negative(study, report) -> None:
+    """A trial that shares the training of the pruned trial went further than the pruned trial would have."""
+    folder, ledger = study(settings=("rungs.steps=[50]",))
+    asked = ledger.ask()
+    assert asked is not None
+    long = (StoredStage("train", "network/900", False, 90.0),)
+    ledger.complete(asked.number, made_up.outcome(folder.home, 3.0, stages=long))
+    asked = ledger.ask()
+    assert asked is not None
+    rung = Rung(50, 300, "kid", {"kid": 0.5}, (StoredStage("train_50", "network/50", True, 5.0),), Effort(), 5.0)
+    ledger.prunes(asked.number, rung)
+    ledger.prune(asked.number, rung)
+    facts = {fact["head"]: fact["text"] for fact in json.loads(report(folder, "json"))["provenance"]}
+    assert facts["saved"] == "Pruned 1 trial: 0 of 900 steps were not trained (0%), 0:00:00 at the measured rates"
 
 
 def test_report_counts_trials_with_the_same_images_once(study, report) -> None:
@@ -214,6 +288,55 @@ def test_report_of_several_objectives_shows_the_front(study, report) -> None:
     report(folder)
 
 
+def test_report_with_the_cost_as_first_objective_shows_the_quality(study, report) -> None:
+    """The order in which a space lists its objectives decides nothing but the axes of the front."""
+    folder, ledger = study(made_up.SPACE + "objective: [{metric: nfe}, {metric: fid}]\n", trials=4)
+    for fid, nfe in ((3.0, 20.0), (2.0, 30.0), (4.0, 1.0), (5.0, 10.0)):
+        asked = ledger.ask()
+        assert asked is not None
+        ledger.complete(asked.number, made_up.outcome(folder.home, fid, nfe))
+    tree = json.loads(report(folder, "json"))
+    points = tree["headline"]["points"]
+    assert all((p["x_low"], p["x_high"]) == pytest.approx((0.8 * p["x"], 1.2 * p["x"])) for p in points)
+    titles = [figure["title"] for figure in tree["search"]]
+    assert "FID in the order of the search" in titles
+    assert "FID over T" in titles
+    assert not any(title.startswith("NFE") for title in titles)
+    (parallel,) = [figure for figure in tree["search"] if figure["kind"] == "parallel"]
+    assert [axis["label"] for axis in parallel["axes"]][-2:] == ["NFE", "FID"]
+    coloured = {tuple(path["values"][-2:]) for path in parallel["paths"] if path["group"] == "not beaten by another"}
+    assert coloured == {(20, 3), (30, 2), (1, 4)}
+    assert 'class="i g' in report(folder), "the intervals are drawn"
+
+
+def test_report_of_three_objectives_draws_no_line_through_the_front(study, report) -> None:
+    folder, ledger = study(made_up.SPACE + "objective: [{metric: fid}, {metric: nfe}, {metric: ssim}]\n", trials=3)
+    for fid, nfe, ssim in ((3.0, 20.0, 0.9), (2.0, 30.0, 0.8), (2.5, 40.0, 0.95)):
+        asked = ledger.ask()
+        assert asked is not None
+        told = made_up.outcome(folder.home, fid, nfe)
+        ledger.complete(asked.number, replace(told, metrics={**told.metrics, "ssim": ssim}))
+    tree = json.loads(report(folder, "json"))
+    fronts = [tree["headline"], *(figure for figure in tree["search"] if "against" in figure["title"])]
+    assert [figure["title"] for figure in fronts] == ["FID against NFE", "FID against SSIM", "NFE against SSIM"]
+    assert not any(figure["lines"] for figure in fronts)
+
+
+def test_report_of_replicates_draws_their_spread_along_the_front(study, report) -> None:
+    space = made_up.SPACE + "objective: [{metric: fid}, {metric: nfe}]\n"
+    folder, ledger = study(space, trials=2, replicates=2)
+    while ledger.wanted(2) > 0:
+        asked = ledger.ask(2)
+        assert asked is not None
+        told = made_up.outcome(folder.home, 3.0 + asked.replicate, 20.0)
+        ledger.complete(asked.number, told)
+    tree = json.loads(report(folder, "json"))
+    for point in tree["headline"]["points"]:
+        assert (point["low"], point["high"]) == pytest.approx((3.5 - 0.5**0.5, 3.5 + 0.5**0.5))
+        assert point["x_low"] is None, "no training changes NFE"
+    assert "a standard deviation of the trainings" in tree["headline"]["note"]
+
+
 DESIGN = """
 base: digits-quick
 design: {kind: factorial}
@@ -256,6 +379,7 @@ def test_report_of_a_design_with_few_trainings_gives_no_verdict(study, report) -
     assert tree["answer"][0] == "2 trainings of an arm are too few for a verdict about settings."
     assert not any("differ from 0" in sentence for sentence in tree["answer"])
     assert {row["group"] for row in tree["headline"]["rows"]} == {"too few trainings"}
+    assert tree["headline"]["summary"].endswith("There are too few trainings for verdicts.")
 
 
 def test_report_of_replicates_has_the_verdicts_and_every_training(study, report, tmp_path: Path) -> None:
@@ -289,6 +413,17 @@ def test_report_shows_the_measurement_on_test(study, report) -> None:
     assert "measured once on test: FID 7.25" in report(folder, "json")
 
 
+def test_report_on_a_run_says_that_importance_takes_too_long(study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(insight, "_QUICK", range(1, 2))
+    folder, ledger = study()
+    tell(ledger, folder.home, 3.0, 2.0)
+    content = StudyContent(read_study(folder), folder, folder.start())
+    assert insight.find_importance(content, quick=True) is None
+    shown = insight.explain_left_out(content)
+    assert shown is not None
+    assert f"`coldtune report {folder.name} --home {folder.home}` has it." in shown.sentences[0]
+
+
 def test_report_file_that_exists_is_kept(study, report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, _ = study()
     (tmp_path / "report.html").write_text("mine")
@@ -306,6 +441,31 @@ def test_report_format_follows_from_the_ending(study, report, tmp_path: Path) ->
             cli.main(["report", folder.name, "--home", str(folder.home), "-o", f"out.{ending}"])
         assert ended.value.code == 0
         assert (tmp_path / f"out.{ending}").read_text()[:200] == report(folder, ending)[:200]
+
+
+def test_report_live_page_loads_itself_again_until_the_study_ends(
+    study, report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, ledger = study()
+    tell(ledger, folder.home, 3.0)
+    drivers = [["host a"], ["host a"], []]
+    monkeypatch.setattr("coldtune.studies.drivers.election.DriverLease.others", lambda _: drivers[0])
+    pages: list[str] = []
+
+    def sleep(_: float) -> None:
+        """Go on with the study, as its driver does in another process."""
+        pages.append((tmp_path / "report.html").read_text())
+        tell(ledger, folder.home, 2.0)
+        drivers.pop(0)
+
+    monkeypatch.setattr("coldtune.cli.report.time.sleep", sleep)
+    last = report(folder, "html", "--live")
+    assert ["1 of 5 trials ended" in pages[0], "2 of 5 trials ended" in pages[1]] == [True, True]
+    assert all('http-equiv="refresh"' in page for page in pages)
+    for page in pages:
+        check_page(page)
+    assert "3 of 5 trials ended" in last
+    assert "refresh" not in last
 
 
 def test_report_to_a_dash_is_printed(study, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ def test_sweep_with_two_workers_trains_over_ray_train(lab: Lab) -> None:
     lab.wait_until_empty()
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
     assert "1 at once, 2 workers each" in run.text
+    assert [trial.user_attrs["environment"]["devices"] for trial in study.trials] == [2, 2], "for the device hours"
     runs = Runs(home)
     assert [runs.steps(number, "train/loss") for number in (0, 1)] == [[10, 20]] * 2
     assert {each.info.status for each in [*runs.parents, *runs.trials.values()]} == {"FINISHED"}

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
+from coldtune.cli.json_output import add_json_flag, print_json
 
 if TYPE_CHECKING:
     from coldtune.studies.insight.importance import Importance
@@ -20,13 +21,12 @@ def add(commands: Commands) -> None:
         commands.add_parser("importance", help="which keys of a study matter, and the findings of health checks")
     )
     parser.add_argument("study", metavar="STUDY", help="name of the study")
-    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    add_json_flag(parser)
     parser.set_defaults(call=_print)
 
 
 def _print(options: argparse.Namespace, console: Console) -> int:
     import dataclasses
-    import json
 
     from coldtune.studies.insight.health import health_checks
     from coldtune.studies.insight.study_importance import study_importance
@@ -38,16 +38,17 @@ def _print(options: argparse.Namespace, console: Console) -> int:
     importance = study_importance(reader, home, folder.path)
     findings = health_checks(reader, home)
     if options.json:
-        tree = {
-            "importance": dataclasses.asdict(importance),
-            "health_checks": [dataclasses.asdict(finding) for finding in findings],
-        }
-        console.print(json.dumps(tree, indent=1), soft_wrap=True, highlight=False)
+        print_json(
+            {
+                "importance": dataclasses.asdict(importance),
+                "health_checks": [dataclasses.asdict(finding) for finding in findings],
+            }
+        )
         return 0
     if importance.rows:
         console.print(_table(importance))
     for sentence in importance.sentences():
-        console.print(sentence, highlight=False)
+        console.print(sentence, highlight=False, soft_wrap="`coldtune " in sentence)  # a command is copied whole
     for finding in findings:
         console.print(f"\n{finding.name}: {finding.sentence}", highlight=False)
         console.print(f"  {finding.advice}", highlight=False, soft_wrap=True)

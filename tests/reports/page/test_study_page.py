@@ -158,6 +158,51 @@ def test_chart_of_many_points_is_small_and_shows_all_of_them(count: int) -> None
     assert len(drawn) < 300_000
 
 
+@pytest.mark.parametrize(
+    "names", [[f"a long name {i}" for i in range(8)], [f"equal beginning, choice {i}" for i in range(3)]]
+)
+def test_chart_of_choices_names_every_choice(names: list[str]) -> None:
+    """On paper, nobody can point at a mark to read its choice."""
+    chart = Chart("c", "s", Axis("kind", choices=tuple(names)), Axis("y"), (Point(0, 1, "p"), Point(1, 2, "p")))
+    labels = re.findall(r"<text [^>]*>([^<]*)</text>", draw(chart, "f1").svg)
+    assert sum(bool(re.search(r"\D \d$", label)) for label in set(labels)) == len(names), labels
+
+
+def test_chart_of_short_choices_is_not_slanted() -> None:
+    chart = Chart("c", "s", Axis("kind", choices=("a", "b")), Axis("y"), (Point(0, 1, "p"), Point(1, 2, "p")))
+    assert "rotate" not in draw(chart, "f1").svg
+
+
+def test_forest_of_long_labels_tells_them_apart() -> None:
+    rows = tuple(Estimate(f"{'a long name of an effect ' * 3}{end}", 1.0, "1") for end in ("first", "second"))
+    drawn = draw(Forest("c", "s", Axis("x"), rows), "f1").svg
+    labels = re.findall(r'<text class="strong" x="12"[^>]*>([^<]*)</text>', drawn)
+    assert [label.rpartition(" ")[2] for label in labels] == ["first", "second"]
+
+
+def test_chart_small_series_lies_over_a_large_one() -> None:
+    points = [Point(0, 1, "front", "front"), *(Point(0, 1 + i / 1000, "other", "others") for i in range(5))]
+    drawn = draw(Chart("c", "s", Axis("x"), Axis("y"), tuple(points)), "f1").svg
+    assert drawn.rindex("<title>front</title>") > drawn.rindex("<title>other")
+
+
+@pytest.mark.parametrize(("front", "others", "drawn"), [(5, 10, 15), (5, 500, 5), (500, 10, 10), (500, 500, 0)])
+def test_chart_small_series_keep_their_intervals_among_many_points(front: int, others: int, drawn: int) -> None:
+    # Points of a grid of 30 columns, so that none covers another.
+    points = tuple(
+        Point(x, y, "p", group, low=y - 0.5, high=y + 0.5, x_low=x - 0.5, x_high=x + 0.5)
+        for start, group, count in ((0, "front", front), (20, "others", others))
+        for x, y in ((i % 30, start + i // 30) for i in range(count))
+    )
+    made = draw(Chart("c", "s", Axis("x"), Axis("y"), points), "f1")
+    intervals = re.findall(r'class="i g\d" d="M([\d.]+) [\d.]+V[\d.]+M([\d.]+) [\d.]+H([\d.]+)"', made.svg)
+    assert len(intervals) == drawn
+    assert all(float(left) < float(x) < float(right) for x, left, right in intervals)
+    assert (f"The intervals of {front + others - drawn:,} points are not drawn" in " ".join(made.notes)) == (
+        drawn < front + others
+    )
+
+
 def test_chart_line_of_its_own_lies_over_the_points() -> None:
     points = (Point(0, 1, "p", "finished"), Point(1, 2, "p", "finished"))
     over = Chart("c", "s", Axis("x"), Axis("y"), points, (Line("best so far", ((0, 1), (1, 2)), "best so far"),))
@@ -174,6 +219,7 @@ def test_chart_line_of_its_own_lies_over_the_points() -> None:
         Chart("c", "s", Axis("x", log=True), Axis("y", log=True), (Point(0, 1, "a"), Point(-1, math.nan, "b"))),
         Chart("c", "s", Axis("x", choices=("a", "b")), Axis("y"), (Point(0, math.inf, "a"), Point(1, 5, "b"))),
         Chart("c", "s", Axis("x"), Axis("y"), (Point(1e-300, 1e300, "a", low=-1e300, high=math.inf),)),
+        Chart("c", "s", Axis("x"), Axis("y"), (Point(1, 2, "a", "", math.nan, 3, 0.5, math.nan), Point(2, 3, "b"))),
         Forest("c", "s", Axis("x", log=True), (Estimate("a", 1.0, "1", -1.0, 2.0, (0.0, math.nan)),)),
         Forest("c", "s", Axis("x"), ()),
         Parallel("c", "s", (Axis("a"), Axis("b")), ()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from coldtune.studies.spec.confirmation_checks import check_confirm
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.study import StudySpec
 from coldtune.studies.storage.backends import open_storage
-from coldtune.studies.storage.outcome import Rung, TrialOutcome
+from coldtune.studies.storage.outcome import Effort, Rung, TrialOutcome
 from coldtune.studies.storage.record import write_study
 from coldtune.studies.trials.ledger import Ledger, open_ledger
 from coldtune.studies.trials.reading import read_study
@@ -209,7 +210,9 @@ def test_confirmation_name_changes_with_the_winner_and_not_with_the_trainings(tm
     assert list(describe_earlier(folder, before)) == []
 
 
-def run(folder: Path, spec: StudySpec, means: dict[str, float], spread: float = 0.02) -> Ledger:
+def run(
+    folder: Path, spec: StudySpec, means: dict[str, float], spread: float = 0.02, effort: Effort | None = None
+) -> Ledger:
     """Run a confirmation of 3 trainings whose values lie around `means`."""
     ledger = opened(folder, spec.name, spec, 3)
     while (request := ledger.ask(len(spec.space.variants))) is not None:
@@ -219,7 +222,11 @@ def run(folder: Path, spec: StudySpec, means: dict[str, float], spread: float = 
         influence = 1e-3 * torch.randn(50, generator=torch.Generator().manual_seed(request.number), dtype=torch.float64)
         Judgement(PROTOCOL, {"fid": Value("fid", fid, 50, PROTOCOL)}, {"fid": influence - influence.mean()}).save(where)
         done = TrialOutcome(
-            {"fid": fid, "nfe": 20.0}, plain(PROTOCOL), measured={"sampled": str(where)}, checkpoint=str(request.number)
+            {"fid": fid, "nfe": 20.0},
+            plain(PROTOCOL),
+            measured={"sampled": str(where)},
+            checkpoint=str(request.number),
+            effort=effort or Effort(),
         )
         ledger.complete(request.number, done)
         if len(ledger.trials()) == 3 * len(spec.space.variants) and ledger.is_done(len(spec.space.variants)):
@@ -252,7 +259,7 @@ def test_report_of_a_confirmed_search_begins_with_the_confirmation(tmp_path, dig
     content = StudyContent(read_study(folder), folder, folder.start())
     begun = list(describe_answer(content))
     assert begun[0].startswith(f"The study {spec.name} trains the best settings anew and judges them on test: 0 of 4")
-    assert begun[1].startswith("Trial 2 has the best FID")
+    assert re.match(r"Trial 2 \(.+\) has the best FID", begun[1])
     run(tmp_path, spec, {"base": 2.0, "winner (trial 2)": 1.0, "trial 3": 0.9, "trial 1": 2.0})
     ended = list(describe_answer(content))
     assert ended[0].startswith("The search search chose trial 2. On test")
@@ -262,6 +269,21 @@ def test_report_of_a_confirmed_search_begins_with_the_confirmation(tmp_path, dig
     commands = {fact.head: fact.text for fact in list_commands(content)}
     assert "decide" not in commands
     assert spec.name in commands["its confirmation"]
+
+
+def test_report_of_an_undecided_confirmation_ends_with_the_cost_of_deciding(tmp_path, digits_home):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "data").symlink_to(digits_home / "data")
+    ledger = tell(search(tmp_path), 5.0, 3.0, 1.0, 2.0, 4.0)
+    folder, spec = StudyFolder(tmp_path / "home", "search"), confirmed(ledger)
+    effort = Effort(seconds=30.0)
+    run(tmp_path, spec, dict.fromkeys(spec.space.variants, 2.0), spread=0.5, effort=effort)
+    content = StudyContent(read_study(folder), folder, folder.start())
+    *_, last = describe_answer(content)
+    # A further training of the winner and of the base takes 30 s each.
+    assert last == (
+        f"In {spec.name}, 2 settings are undecided. A further training of each needs 2 trainings, about 60 s of work."
+    )
 
 
 def test_confirmation_of_an_undecided_winner_says_nothing_about_the_others(tmp_path):

@@ -103,6 +103,24 @@ def test_check_edges_maximized_objective_has_its_best_at_the_other_end(make_spac
     assert "upper end" in finding.sentence
 
 
+def test_health_checks_judge_images_if_the_cost_is_the_first_objective(make_space: MakeSpace) -> None:
+    """FID is best at the upper end, and rungs rank as FID does. NFE is best at the lower end."""
+    objectives = (Objective(metric="nfe"), Objective(metric="fid"))
+    made = facts_of(make_space(), lambda point: float(point["num_steps"]), 60, objectives=objectives, steps=(200,))
+    settings = tuple(
+        dataclasses.replace(each, values=((nfe, 30 - nfe),), rungs=({200: {"kid": 30 - nfe}},))
+        for each in made.settings
+        for ((nfe,),) in [each.values]
+    )
+    facts = dataclasses.replace(made, settings=settings)
+    [finding] = check_edges(facts)
+    assert finding.sentence.startswith("Most of the best settings by FID have `num_steps` near the upper end")
+    assert list(check_rungs(facts)) == []
+    degraded = with_metrics(facts, lambda each: {"fid": 9.0, "fid_degraded": 9.0})
+    [weak] = check_restorer(degraded)
+    assert "no better than the degraded images by FID" in weak.sentence
+
+
 def test_check_edges_single_best_point_at_an_end_is_no_finding(make_space: MakeSpace) -> None:
     facts = facts_of(
         make_space(), lambda point: 0.0 if point["num_steps"] == 20 else abs(point["num_steps"] - 10.0), 60
@@ -149,6 +167,20 @@ def test_check_settled_no_gain_beyond_noise_is_reported(healthy: StudyFacts) -> 
     assert "did not improve the best FID" in finding.sentence
     assert "--confirm 5" in finding.advice
     assert list(check_settled(in_order(healthy, [9.0 - 0.1 * i for i in range(30)]))) == []
+
+
+def test_check_settled_of_an_ended_search_does_not_end_it_again(healthy: StudyFacts) -> None:
+    flat = dataclasses.replace(healthy, settings=tuple(reversed(healthy.settings)))
+    noisy = with_metrics(flat, lambda _: {"fid_low": 0.0, "fid_high": 40.0})
+    [ended] = check_settled(noisy)
+    [running] = check_settled(dataclasses.replace(noisy, running=True))
+    assert ended.advice.startswith("Confirm its best settings: `")
+    assert running.advice.startswith("End the search, and confirm its best settings: `")
+
+
+def test_noise_intervals_that_are_not_known_are_left_out(healthy: StudyFacts) -> None:
+    unknown = with_metrics(healthy, lambda each: {"fid_low": 0.0, "fid_high": None if each.number else 3.92})  # type: ignore[dict-item]
+    assert unknown.noise() == (pytest.approx(1.0), "over images")
 
 
 def test_check_settled_single_lucky_value_is_no_finding(healthy: StudyFacts) -> None:
@@ -199,6 +231,10 @@ def test_check_images_fewer_than_4_d_name_fid_only(healthy: StudyFacts) -> None:
     few = dataclasses.replace(healthy, protocol=PROTOCOL.model_copy(update={"num_images": 255}))
     [finding] = check_images(few)
     assert finding.sentence.startswith("Only N = 255 images were judged, fewer than 4 d = 256 (d = 64). So FID can")
+    small = PROTOCOL.model_copy(update={"num_images": 1000, "reference_images": 100})
+    [finding] = check_images(dataclasses.replace(healthy, protocol=small))
+    assert finding.sentence.startswith("Only 100 reference images were there to compare with, fewer than 4 d = 256")
+    assert "Compare with at least 256 images (`protocol.reference=train` may have more)" in finding.advice
     unmeasured = [dataclasses.replace(each, metrics=({"kid": 1.0},)) for each in few.settings]
     assert list(check_images(dataclasses.replace(few, settings=tuple(unmeasured)))) == []
 

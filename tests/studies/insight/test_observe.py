@@ -19,7 +19,7 @@ from coldtune.studies.insight.study_importance import importance_of
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
-from coldtune.studies.storage.backends import open_storage
+from coldtune.studies.storage.backends import load_started_study, open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.storage.record import write_study
 from coldtune.studies.trials.ledger import Ledger, open_ledger
@@ -80,6 +80,15 @@ def test_observe_values_of_another_judge_are_not_compared(home: Path) -> None:
     facts = observe(reader, home)
     assert "extractor_sha256" in facts.mixed
     assert "extractor_sha256" in (importance_of(facts, reader.space).refusal or "")
+
+
+def test_observe_study_that_asked_too_few_settings_goes_on(home: Path) -> None:
+    """All trials that were asked have ended, as if the driver was stopped between two trials."""
+    folder = StudyFolder(home, "made")
+    assert observe(read_study(folder), home).running
+    study = load_started_study(folder.path, folder.name, None)
+    write_study(study, trials=21)
+    assert not observe(read_study(folder), home).running
 
 
 def test_importance_command_prints_the_ranking_and_keeps_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

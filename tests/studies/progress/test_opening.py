@@ -22,3 +22,10 @@ def test_key_that_is_set_to_a_single_value_does_not_count_as_varying(tmp_path: P
     space = Space(spec.space, spec.base, (1, 16, 16))
     assert describe_asked(spec, space, 3, 1).startswith("3 trials over schedule, around digits-quick (")
     assert space.config.varied == ["degradation.sigma.schedule"]
+
+
+def test_variants_of_a_search_are_counted_beside_its_keys(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(f"{SPACE}variants: {{base: {{}}, fast: {{training.lr: 0.002}}}}\n")
+    spec = build_spec("job", tmp_path / "space.yaml")
+    space = Space(spec.space, spec.base, (1, 16, 16))
+    assert describe_asked(spec, space, 3, 1).startswith("3 trials over 2 variants, schedule, around digits-quick (")

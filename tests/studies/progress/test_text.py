@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from coldtune.studies.progress.text import metric_value, spread_value
@@ -25,6 +27,7 @@ def test_metric_value_has_two_digits_of_its_half_width(value: float, low: float,
 
 def test_metric_value_without_an_interval_has_four_digits() -> None:
     assert metric_value("fid_direct", {"fid_direct": 1.23456}) == "FID DIRECT 1.235"
+    assert metric_value("fid", {"fid": 1.23456, "fid_low": math.nan, "fid_high": math.nan}) == "FID 1.235"
 
 
 @pytest.mark.parametrize(

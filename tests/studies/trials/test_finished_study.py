@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,11 +26,12 @@ from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
-from coldtune.studies.storage.record import write_study
+from coldtune.studies.storage.record import StudyRecord, write_study
 from coldtune.studies.trials.importing import gather
 from coldtune.studies.trials.ledger import Ledger, open_ledger
 from coldtune.studies.trials.matching import Importer
 from coldtune.studies.trials.setup import Imports
+from coldtune.tracking import Tracker
 
 SPACE = "base: digits-quick\nvary: {degradation.steps: {low: 10, high: 40}}\nsearch: {algorithm: random}\n"
 Call = Callable[..., tuple[int, str, str]]
@@ -171,3 +173,22 @@ def test_show_running_trial_is_not_called_interrupted(home: Path, command: Call)
         open_ledger("new", spec, space, open_storage(folder.path), lease=lease).ask()
         assert " running " in command("show", "new")[1]
     assert " interrupted " in command("show", "new")[1]
+
+
+def test_study_that_settles_says_in_all_its_files_that_it_has_ended(home: Path) -> None:
+    ledger = begin(home, "settled", ended=3)
+    ledger.stop_when(lambda: "The last settings gained nothing.")
+    folder = StudyFolder(home, "settled")
+    folder.save(folder.spec(), {**folder.start(), "trials": 70})
+    options = SimpleNamespace(confirm=3, equal_within=None)  # without the measurement on test, which needs a cluster
+    checked = SimpleNamespace(folder=folder, space=ledger.space, trials=70, options=options)
+    verdicts: list[list[str]] = []
+    with Tracker(folder.spool, folder.name, running=False) as tracker:
+        runs = SimpleNamespace(parent=tracker, finished=verdicts.append)
+        run = running._StudyRun(SimpleNamespace(checked=checked, ledger=ledger), None, runs, {})  # type: ignore[arg-type]
+        run._wrap_up(None, None)  # type: ignore[arg-type]
+    (page,) = [path.read_text() for path in folder.spool.rglob("*report.html")]
+    assert "The study has not ended" not in page
+    assert "and no more are asked, because the search has settled" in page
+    assert verdicts[0][0] == "The last settings gained nothing."
+    assert StudyRecord.of(ledger.study).settled == 3

@@ -40,7 +40,8 @@ class Point:
         x, y: Its coordinates.
         text: Its name and its values, for readers who point at it or hear it.
         group: Its series.
-        low, high: Its 95 % interval along y, if it is known.
+        low, high: The ends of its line along y, such as its 95 % interval, if they are known.
+        x_low, x_high: The same along x.
     """
 
     x: float
@@ -49,6 +50,8 @@ class Point:
     group: str = ""
     low: float | None = None
     high: float | None = None
+    x_low: float | None = None
+    x_high: float | None = None
 
 
 @dataclass(frozen=True)

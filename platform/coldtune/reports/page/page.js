@@ -14,7 +14,10 @@
     shown = mark;
     mark.classList.add("on");
     tip.textContent = mark.dataset.text;
-    const box = mark.getBoundingClientRect();
+    move();
+  };
+  const move = () => {
+    const box = shown.getBoundingClientRect();
     const width = tip.offsetWidth, height = tip.offsetHeight;
     const left = Math.min(Math.max(4, box.left + box.width / 2 - width / 2), innerWidth - width - 4);
     const above = box.top - height - 8;
@@ -51,9 +54,15 @@
       show(marks[place]);
     });
   }
-  addEventListener("scroll", hide, true);
+  // A chart that gets the focus scrolls into view, perhaps slowly, while its first mark is shown already.
+  const follow = () => {
+    if (!shown) return;
+    if (document.activeElement === shown.closest("svg.chart")) move();
+    else hide();
+  };
+  addEventListener("scroll", follow, true);
   const number = (text) => {
-    const found = text.replace(/[\u2605,]/g, "").match(/^[-+]?[\d.]+(e[-+]?\d+)?/i);
+    const found = text.replace(/[\u2605,<]/g, "").match(/^[-+]?[\d.]+(e[-+]?\d+)?/i);
     return found ? Number(found[0]) : NaN;
   };
   for (const table of document.querySelectorAll("table.sort")) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,8 @@ class Scale:
         """Return the scale of an axis that shows all `values`. Infinite values are left out."""
         if axis.choices:
             count = len(axis.choices)
-            ticks = tuple((float(place), shorten(label, _MOST_LABEL)) for place, label in enumerate(axis.choices))
+            labels = shorten_all(axis.choices, [_MOST_LABEL] * count)
+            ticks = tuple((float(place), label) for place, label in enumerate(labels))
             return cls(-0.5, count - 0.5, start, stop, False, ticks)
         finite = [value for value in values if math.isfinite(value) and (value > 0 or not axis.log)]
         low, high = (min(finite), max(finite)) if finite else (1.0, 2.0)
@@ -62,6 +64,24 @@ class Scale:
 def shorten(text: str, most: int) -> str:
     """Return a text of at most `most` characters. It ends in dots if it was longer."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def shorten_all(texts: Sequence[str], most: Sequence[int]) -> list[str]:
+    """Return texts of at most so many characters each.
+
+    Texts that would then be equal to each other lose their middle, because names of settings often differ at their end.
+    """
+    short = [shorten(text, length) for text, length in zip(texts, most, strict=True)]
+    equal = {text for text, count in Counter(short).items() if count > 1}
+    return [
+        _without_middle(text, length) if cut in equal and cut != text else cut
+        for text, cut, length in zip(texts, short, most, strict=True)
+    ]
+
+
+def _without_middle(text: str, most: int) -> str:
+    end = most // 2
+    return f"{text[: most - 1 - end]}…{text[-end:]}"
 
 
 def write(value: float) -> str:

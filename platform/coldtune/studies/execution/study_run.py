@@ -166,13 +166,14 @@ class _StudyRun:
         checked, ledger = self.session.checked, self.session.ledger
         if checked.space.size is None and not checked.options.confirm:
             dispatch.on_test(checked, ledger, self.runs, job, resources, self.console)
+        # Before anything is written about the study, because a settled study has ended.
+        early = ledger.settled_early(checked.trials)
+        if early is not None:
+            write_study(ledger.study, settled=ledger.finished())
         table = build_table(ledger, equal_within=checked.options.equal_within)
         for path in table.write(checked.folder.path):
             self.runs.parent.artifact(path)
         log_report(checked.folder, ledger, self.runs.parent, checked.options.equal_within)
-        early = ledger.settled_early(checked.trials)
-        if early is not None:
-            write_study(ledger.study, settled=ledger.finished())
         self.runs.finished([*filter(None, [early]), *describe_results(ledger, table)])
         if ledger.spec.confirmation is not None:
             search = StudyFolder(checked.options.home, ledger.spec.confirmation.study)

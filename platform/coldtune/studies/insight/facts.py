@@ -16,8 +16,8 @@ from coldtune.environment import coldtune_command
 from coldtune.metrics import check_same
 from coldtune.metrics.protocol import Protocol
 from coldtune.studies.insight.sample import Values
-from coldtune.studies.search.objective import Objective
-from coldtune.studies.storage.record import TrialRecord
+from coldtune.studies.search.objective import NFE, Objective
+from coldtune.studies.storage.record import StudyRecord, TrialRecord
 from coldtune.studies.storage.settings import Setting, Spread
 from coldtune.studies.trials.reading import StudyReader
 
@@ -43,7 +43,7 @@ class SettingFacts:
     rungs: tuple[Mapping[int, Mapping[str, float]], ...] = ()
 
     def mean(self, objective: int = 0) -> float:
-        """Return the mean of an objective."""
+        """Return the mean of the objective at this place."""
         return float(np.mean([each[objective] for each in self.values]))
 
     def spread(self, metric: str) -> Spread | None:
@@ -79,7 +79,7 @@ class StudyFacts:
         failures: The reasons of the failed trials that were not asked again.
         protocol: The protocol of the values. None if nothing was measured.
         mixed: How the protocols of the values differ. "" if all values may be compared.
-        running: Whether trials are still to be run or asked.
+        running: Whether trials are still to be run or asked, because the study has not ended.
     """
 
     name: str
@@ -107,17 +107,31 @@ class StudyFacts:
         return "setting" if self.replicated else "trial"
 
     @property
+    def _judged(self) -> int:
+        """The place of the objective that judges images: the first one that is no cost."""
+        return next((place for place, each in enumerate(self.objectives) if each.metric != NFE), 0)
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective that judges images, whatever the order in which the space lists its objectives."""
+        return self.objectives[self._judged]
+
+    @property
     def sign(self) -> int:
-        """1 if smaller values of the first objective are better, and otherwise -1."""
-        return 1 if self.objectives[0].direction == "minimize" else -1
+        """1 if smaller values of `objective` are better, and otherwise -1."""
+        return 1 if self.objective.direction == "minimize" else -1
+
+    def mean(self, setting: SettingFacts) -> float:
+        """Return the mean of `objective` of a setting."""
+        return setting.mean(self._judged)
 
     def ranked(self) -> list[SettingFacts]:
-        """Return the settings from the best to the worst mean of the first objective."""
-        return sorted(self.settings, key=lambda each: (self.sign * each.mean(), each.number))
+        """Return the settings from the best to the worst mean of `objective`."""
+        return sorted(self.settings, key=lambda each: (self.sign * self.mean(each), each.number))
 
     def means(self) -> list[float]:
-        """Return the mean of the first objective of each setting. Smaller is better."""
-        return [self.sign * each.mean() for each in self.settings]
+        """Return the mean of `objective` of each setting. Smaller is better."""
+        return [self.sign * self.mean(each) for each in self.settings]
 
     def noise(self) -> tuple[float, str] | None:
         """Return by how much the mean of a setting varies (sd) without any change of the setting, and the source.
@@ -125,19 +139,19 @@ class StudyFacts:
         It is the spread between trainings, if settings have several. Otherwise it is that over images, which is half
         the width of the intervals divided by 1.96. None if neither is known.
         """
-        several = [[values[0] for values in each.values] for each in self.settings if len(each.values) > 1]
+        several = [[values[self._judged] for values in each.values] for each in self.settings if len(each.values) > 1]
         variances = [(float(np.var(values, ddof=1)), len(values)) for values in several]
         if variances:
             degrees = sum(count - 1 for _, count in variances)
             variance = sum(each * (count - 1) for each, count in variances) / degrees
             count = float(np.mean([len(each.values) for each in self.settings]))
             return float((variance / count) ** 0.5), "between trainings"
-        metric = self.objectives[0].metric
+        low, high = (f"{self.objective.metric}_{end}" for end in ("low", "high"))
         widths = [
-            (each[f"{metric}_high"] - each[f"{metric}_low"]) / 2 / 1.96
+            (each[high] - each[low]) / 2 / 1.96
             for setting in self.settings
             for each in setting.metrics
-            if {f"{metric}_low", f"{metric}_high"} <= each.keys()
+            if each.get(low) is not None and each.get(high) is not None
         ]
         return (float(np.median(widths)), "over images") if widths else None
 
@@ -172,8 +186,14 @@ def observe(reader: StudyReader, home: Path) -> StudyFacts:
         failures=tuple((TrialRecord.of(trial).reason.splitlines() or [""])[0] for trial in reader.failed()),
         protocol=protocols[0] if protocols else None,
         mixed=_difference(protocols),
-        running=bool(states[TrialState.RUNNING] or states[TrialState.WAITING]),
+        running=bool(states[TrialState.RUNNING] or states[TrialState.WAITING]) or _asks_more(reader),
     )
+
+
+def _asks_more(reader: StudyReader) -> bool:
+    """Return True if a study has asked fewer settings than it shall have, and did not end before."""
+    planned = StudyRecord.of(reader.study).trials
+    return planned is not None and reader.finished() < planned and not reader.settled()
 
 
 def _difference(protocols: Sequence[Protocol]) -> str:

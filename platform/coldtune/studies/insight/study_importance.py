@@ -104,7 +104,8 @@ def _refuse_sample(facts: StudyFacts, sample: Sample) -> str | None:
     if count < LEAST_SETTINGS:
         extend = facts.command("study resume", flags=("--trials", LEAST_SETTINGS))
         return (
-            f"Importance needs at least {LEAST_SETTINGS} finished settings, and there are {count}. {extend} asks more."
+            f"Importance needs at least {LEAST_SETTINGS} finished settings, and there {'is' if count == 1 else 'are'} "
+            f"{count}. {extend} asks more."
         )
     if not keys:
         return "No key takes several values in the finished settings, so nothing can matter."
@@ -150,7 +151,8 @@ def _estimate(made: Importance, sample: Sample, stages: Mapping[str, str]) -> Im
 def _notes(facts: StudyFacts) -> tuple[str, ...]:
     notes = []
     if facts.pruned:
-        notes.append(f"Pruned {facts.what}s have no value of the objective, so {len(facts.pruned)} are left out.")
+        verb = "is" if len(facts.pruned) == 1 else "are"
+        notes.append(f"Pruned {facts.what}s have no value of the objective, so {len(facts.pruned)} {verb} left out.")
     if facts.running:
         notes.append("The study has not ended, so more settings may change this.")
     return tuple(notes)

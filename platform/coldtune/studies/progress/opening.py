@@ -89,11 +89,14 @@ def describe_asked(spec: StudySpec, space: Space, trials: int, replicates: int) 
         listed = ", ".join(space.config.variants)
         each = "" if replicates > 1 else ", each once"
         return f"{space.size} variants{each}: {listed}" if space.size > 1 else f"1 variant: {listed}"
-    varied = ", ".join(map(short_name, space.config.varied)) or "no key"
+    keys = list(map(short_name, space.config.varied))
+    if space.config.variants:
+        keys.insert(0, f"{len(space.config.variants)} variants")
+    varied = ", ".join(keys) or "no key"
     base = space.config.base if isinstance(space.config.base, str) else "an inline base"
     search = f"{spec.search.algorithm.upper()}, seed {spec.seed}"
-    what = "settings" if replicates > 1 else "trials"
-    return f"{trials} {what} over {varied}, around {base} ({search})"
+    what = "setting" if replicates > 1 else "trial"
+    return f"{trials:,} {what}{'s' * (trials != 1)} over {varied}, around {base} ({search})"
 
 
 def _trained_before(checked: Checked, ledger: Ledger, interrupted: Sequence[str]) -> str:

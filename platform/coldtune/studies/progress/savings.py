@@ -16,21 +16,25 @@ from coldtune.studies.trials.reading import StudyReader
 def describe_untrained_steps(reader: StudyReader) -> str:
     """Describe the training steps that pruning saved. Return "" if no trial was pruned.
 
-    Trials with the same training key share a training. It counts once, up to the furthest step that any trial reached.
-    The saved time is estimated from the seconds per step of the pruned training, up to its rung.
+    Trials with the same training key share a training. It counts once, up to the furthest step that any trial reached,
+    which may be a longer training than that of the pruned trial. Imported trials saved the work of another study. The
+    saved time is estimated from the seconds per step of the pruned training, up to its rung.
     """
     pruned, trained = 0, dict[str, int]()
     stopped: dict[str, StoppedTraining] = {}
     for trial in reader.trials():
+        if is_imported(trial):
+            continue
         record = TrialRecord.of(trial)
         key, step = _training(record.stages)
         trained[key] = max(step, trained.get(key, 0))
         if trial.state == TrialState.PRUNED and record.training is not None:
             pruned += 1
-            stopped[key] = record.training
+            known = stopped.get(key)
+            stopped[key] = record.training if known is None or record.training.steps > known.steps else known
     if not pruned:
         return ""
-    missing = {key: training.steps - max(trained[key], training.step) for key, training in stopped.items()}
+    missing = {key: max(each.steps - max(trained[key], each.step), 0) for key, each in stopped.items()}
     seconds = sum(missing[key] * training.seconds / training.step for key, training in stopped.items())
     steps = sum(missing.values())
     whole = steps + sum(trained.values())

@@ -79,7 +79,7 @@ def metric_value(metric: str, metrics: Mapping[str, float]) -> str:
 
 def value_and_interval(value: float, low: float | None, high: float | None) -> str:
     """Return a value, and its interval if it is known, with the decimals of two digits of the interval's half width."""
-    if low is None or high is None:
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
         return f"{value:.4g}"
     shown, low_text, high_text = _to_digits_of((high - low) / 2, value, low, high)
     return f"{shown} [{low_text}, {high_text}]"

@@ -41,6 +41,8 @@ class StudyVerdicts:
         family: The comparisons that the study planned, as a line below a table. "" if there are none.
         p_values: By number of a setting, the p-value of its comparison with `reference`, adjusted by Holm.
         reference: The setting that the p-values belong to, for example "base" or "best".
+        open: The numbers of the settings that cannot be told apart from the base, and of the base. Empty if there are
+            none.
     """
 
     sentences: Sequence[str] = ()
@@ -48,6 +50,7 @@ class StudyVerdicts:
     family: str = ""
     p_values: Mapping[int, float] = field(default_factory=dict)
     reference: str = ""
+    open: Sequence[int] = ()
 
 
 def judge_settings(reader: StudyReader, equal_within: float | None = None) -> StudyVerdicts:
@@ -153,11 +156,14 @@ class _Judging:
         sentences: list[str] = []
         rivals: list[int] = []
         described: list[str] = []
+        open_ones: set[str] = set()
         reference, p_values = "", {}
         for family in self.judged.families(spec.comparisons.family):
             if family.kind == "base":
                 against = self.with_first(family)
-                sentences += self.against_base(against)
+                judged = self.judge(against)
+                sentences += self.against_base(against, judged)
+                open_ones = set() if self.goes_on else _open_comparisons(judged)
                 described.append(
                     f"each setting against the base ({against.base}){', the winner first' * bool(against.first)}"
                 )
@@ -175,7 +181,8 @@ class _Judging:
         if self.race is not None:
             sentences.append(self.race)
         numbers = {number: p_values[name] for number, name in names.items() if name in p_values}
-        return StudyVerdicts(sentences, rivals, _describe_family(spec, described), numbers, reference)
+        undecided = [number for number, name in names.items() if name in open_ones]
+        return StudyVerdicts(sentences, rivals, _describe_family(spec, described), numbers, reference, undecided)
 
     def variances(self, least: int = 2) -> list[str]:
         """Return the variance of each metric by source.
@@ -232,9 +239,9 @@ class _Judging:
             exhausted=() if (standing := self.reader.standing()) is None else standing.exhausted,
         )
 
-    def against_base(self, family: Family) -> list[str]:
+    def against_base(self, family: Family, judged: Judged) -> list[str]:
         """Return a sentence for each comparison with the base, and what would narrow the intervals."""
-        judged, first = self.judge(family), family.first
+        first = family.first
         names = set(self.judged.names.values())
         known = [verdict for verdict in judged.verdicts if verdict.a in names]
         ranked = sorted(known, key=lambda verdict: (verdict.a != first, not verdict.outcome.decided))
@@ -321,6 +328,12 @@ class _Judging:
             return {last - count: plan.alpha_at(last, alpha)}
         further = sorted({_MORE, max(last, _MORE)})  # doubling helps if a few trainings do not
         return {more: plan.extended(last + more).alpha_at(last + more, alpha) for more in further}
+
+
+def _open_comparisons(judged: Judged) -> set[str]:
+    """Return the settings of the comparisons that more trainings would decide, with their base."""
+    undecided = (each for each in judged.verdicts if each.outcome in (Outcome.UNDECIDED, Outcome.TOO_FEW))
+    return {name for verdict in undecided for name in (verdict.a, verdict.b)}
 
 
 def _describe_family(spec: StudySpec, family: Sequence[str]) -> str:

@@ -139,7 +139,9 @@ class TrialReporter:
         )
 
     def _environment(self) -> dict[str, Any]:
-        return keep_environment(Path(self._job.environments))
+        """Return the machine and the software, and how many GPUs or CPU processes the trial occupied."""
+        job = self._job
+        return {**keep_environment(Path(job.environments)), "devices": (job.gpus or 1) * job.workers}
 
     def _log_training(self, step: int, metrics: Mapping[str, float]) -> None:
         self._tracker.metrics({f"train/{name}": value for name, value in metrics.items()}, step)

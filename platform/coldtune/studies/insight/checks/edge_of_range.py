@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution, IntDistribution
 from scipy import stats
 
+from coldtune.metrics.registry import label
 from coldtune.studies.insight.checks.check import HealthCheck
 from coldtune.studies.insight.facts import StudyFacts
 
@@ -33,7 +34,7 @@ def check_edges(facts: StudyFacts) -> Iterator[HealthCheck]:
         having = [setting for setting in facts.settings if name in setting.point]
         if len(having) < _LEAST:
             continue
-        losses = facts.sign * np.array([setting.mean() for setting in having])
+        losses = facts.sign * np.array([facts.mean(setting) for setting in having])
         places = np.array([_place(distribution, float(setting.point[name])) for setting in having])
         for at_top in (False, True):
             if _is_best_at_end(1 - places if at_top else places, losses, distribution, 2 * len(ranges)):
@@ -77,9 +78,10 @@ def _expected(distribution: _Range, width: float) -> float:
 def _finding(facts: StudyFacts, name: str, distribution: _Range, at_top: bool) -> HealthCheck:
     end = distribution.high if at_top else distribution.low
     side, direction = ("upper", "above") if at_top else ("lower", "below")
+    best = "settings" if len(facts.objectives) == 1 else f"settings by {label(facts.objective.metric)}"
     return HealthCheck(
         "edge of range",
-        f"Most of the best settings have `{name}` near the {side} end of its range, {end:g}.",
+        f"Most of the best {best} have `{name}` near the {side} end of its range, {end:g}.",
         f"Widen `{facts.paths.get(name, name)}` {direction} {end:g} if such values are possible. A new study with "
         f"`--import {facts.name}` keeps what this one knows.",
     )

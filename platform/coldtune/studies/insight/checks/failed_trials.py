@@ -20,7 +20,7 @@ def check_failures(facts: StudyFacts) -> Iterator[HealthCheck]:
     reason, count = Counter(facts.failures).most_common(1)[0]
     yield HealthCheck(
         "failed trials",
-        f"{failed} of {facts.ended} trials failed, {count} of them with: {reason or 'no reason known'}",
+        f"{failed} of {facts.ended} trials failed, {count} of them with: {reason.rstrip('.') or 'no reason known'}.",
         "The results leave out settings that fail, so the space looks better than it is. Narrow it, or after a repair "
         f"ask the trials again: {facts.command('study resume', flags=('--retry-failed',))}.",
     )

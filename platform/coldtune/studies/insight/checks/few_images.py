@@ -18,14 +18,20 @@ def check_images(facts: StudyFacts) -> Iterator[HealthCheck]:
     short = [metric for metric in DISTANCES if metric in measured and _is_short(facts, metric)]
     if not short:
         return
-    n = min(facts.protocol.num_images, facts.protocol.reference_images)
+    judged, reference = facts.protocol.num_images, facts.protocol.reference_images
+    if judged <= reference:
+        few, more = f"Only N = {judged:,} images were judged", "Judge at least {:,} images"
+    else:
+        few = f"Only {reference:,} reference images were there to compare with"
+        hint = " (`protocol.reference=train` may have more)" * (facts.protocol.reference != "train")
+        more = f"Compare with at least {{:,}} images{hint}"
     names = listed([label(metric) for metric in short])
     least = max(DISTANCES[metric].images_per_dim for metric in short) * facts.protocol.dim
     yield HealthCheck(
         "few images",
-        f"Only N = {n:,} images were judged, fewer than 4 d = {least:,} (d = {facts.protocol.dim}). So {names} can "
+        f"{few}, fewer than 4 d = {least:,} (d = {facts.protocol.dim}). So {names} can "
         "rank the over-smoothed of two close settings first.",
-        f"Do not rank close settings by {names}. Judge at least {least:,} images, or take an extractor with smaller d.",
+        f"Do not rank close settings by {names}. {more.format(least)}, or take an extractor with smaller d.",
     )
 
 

@@ -16,7 +16,7 @@ _COMPARED = ("fid", "kid", "mind")
 
 def check_metrics_agree(facts: StudyFacts) -> Iterator[HealthCheck]:
     """Find distances that order the two best settings otherwise than the objective does, by more than their noise."""
-    objective = facts.objectives[0].metric
+    objective = facts.objective.metric
     if len(facts.objectives) > 1 or objective not in DISTANCES or len(facts.settings) < 2:
         return
     best, second = facts.ranked()[:2]

@@ -17,7 +17,7 @@ _LEAST = 5  # settings with another sampler than direct restoration
 
 def check_restorer(facts: StudyFacts) -> Iterator[HealthCheck]:
     """Compare the sampled images with the degraded images, and with direct restoration."""
-    metric = facts.objectives[0].metric
+    metric = facts.objective.metric
     if metric not in DISTANCES or not facts.settings:
         return
     degraded = [_ahead(each, metric, "degraded") for each in facts.ranked()[:_BEST]]

@@ -27,14 +27,14 @@ def check_rungs(facts: StudyFacts) -> Iterator[HealthCheck]:
     """
     metric = facts.rung_metric
     for step in facts.steps:
-        known = [(setting.rung(step, metric), setting.mean()) for setting in facts.settings]
+        known = [(setting.rung(step, metric), facts.mean(setting)) for setting in facts.settings]
         pairs = [(value, final) for value, final in known if value is not None]
         if len(pairs) < _LEAST:
             continue
         correlation, low, high = rank_correlation(np.array(pairs) * [-1 if higher_is_better(metric) else 1, facts.sign])
         if correlation >= _AGREES or np.isnan(correlation):
             continue
-        final, what = label(facts.objectives[0].metric), f"{facts.what}s"
+        final, what = label(facts.objective.metric), f"{facts.what}s"
         missing = f" {len(facts.pruned)} pruned {what} are missing in it." if facts.pruned else ""
         yield HealthCheck(
             "ranking at rungs",

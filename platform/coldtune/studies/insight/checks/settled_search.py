@@ -18,7 +18,8 @@ def check_settled(facts: StudyFacts) -> Iterator[HealthCheck]:
         yield HealthCheck(
             "settled search",
             sentence,
-            f"End the search, and confirm its best settings: {facts.command('study resume', flags=('--confirm', 5))}.",
+            f"{'End the search, and confirm' if facts.running else 'Confirm'} its best settings: "
+            f"{facts.command('study resume', flags=('--confirm', 5))}.",
         )
 
 
@@ -30,7 +31,7 @@ def describe_settled(facts: StudyFacts) -> str:
     losses, noise = facts.means(), facts.noise()
     if not facts.searched or len(facts.objectives) > 1 or noise is None or not has_settled(losses, noise[0]):
         return ""
-    name, (sd, source), gain = label(facts.objectives[0].metric), noise, late_gain(losses)
+    name, (sd, source), gain = label(facts.objective.metric), noise, late_gain(losses)
 
     def written(value: float) -> str:
         return f"{value:.2g}" if abs(value) > _NOTHING * sd else "0"

@@ -24,14 +24,19 @@ _MOST_FRONT = 12  # settings of a front in a sentence
 _CONFIRM = 5  # trainings of each setting that would decide a search
 
 
-def describe_answer(content: StudyContent) -> Iterator[str]:
-    """Yield the answer, the most important sentence first."""
+def describe_answer(content: StudyContent, keys: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the answer, the most important sentence first.
+
+    Args:
+        keys: Sentences about the importance of keys. They stand before those about open questions.
+    """
     reader = content.reader
     if not content.ranked:
         yield from _describe_nothing(content)
         return
-    for folder in content.confirmations:  # they rest on trainings and images that chose nothing
-        yield from _describe_confirmation(content, folder)
+    confirmations = {folder.name: _confirmation(content, folder) for folder in content.confirmations}
+    for name, confirmed in confirmations.items():  # they rest on trainings and images that chose nothing
+        yield from _describe_confirmation(name, confirmed)
     if content.spec.table is not None:
         yield from _describe_claims(content)
     elif len(content.spec.objectives) > 1:
@@ -42,6 +47,7 @@ def describe_answer(content: StudyContent) -> Iterator[str]:
         yield from _describe_best_trial(content)
     yield from describe_leaders(reader)
     yield from content.table.verdicts
+    yield from keys
     if not content.complete:
         yield f"The study has not ended ({content.state}), so this may change."
     if (failed := reader.failed()) and len(failed) < reader.ended():
@@ -49,6 +55,9 @@ def describe_answer(content: StudyContent) -> Iterator[str]:
         yield f"{text.rstrip('.')}."
     if cost := _describe_cost(content):
         yield cost
+    for name, confirmed in confirmations.items():
+        if confirmed is not None and (cost := _describe_cost(confirmed)):
+            yield f"In {name}, {cost}"
 
 
 def _describe_nothing(content: StudyContent) -> Iterator[str]:
@@ -78,12 +87,13 @@ def _describe_front(content: StudyContent) -> str:
     for each in content.spec.objectives:
         values = [value for setting in front if (value := content.value(setting, each.metric)) is not None]
         if values:
-            ends.append(f"{metric_name(each.metric)} from {min(values):.4g} to {max(values):.4g}")
+            low, high = f"{min(values):.4g}", f"{max(values):.4g}"
+            ends.append(f"{metric_name(each.metric)} {low if low == high else f'from {low} to {high}'}")
     count, numbers = len(content.ranked), ", ".join(str(setting.number) for setting in front[:_MOST_FRONT])
     more = f" and {len(front) - _MOST_FRONT} more" * (len(front) > _MOST_FRONT)
     if len(front) == 1:
         best = f"has the best {'mean' if content.reader.replicated else 'value'} of {count} in every objective"
-        return f"{what.capitalize()} {front[0].number} {best}: {', '.join(ends)}."
+        return f"{what.capitalize()} {front[0].number} ({content.describe_values(front[0])}) {best}: {', '.join(ends)}."
     return (
         f"{len(front)} of {count} finished {what}s are not beaten in all objectives by another: {numbers}{more}. "
         f"They have {' and '.join(ends)}."
@@ -98,9 +108,10 @@ def _describe_best_trial(content: StudyContent) -> Iterator[str]:
     said = metric_value(metric, {**known, metric: trial.values[0]})
     count = len(content.ranked)
     among = f"the best {metric_name(metric)} of {count:,} finished trials" if count > 1 else "the only value"
-    interval = ", 95 % interval over images" * (f"{metric}_low" in known)
+    interval = ", 95 % interval over images" * (content.interval(best, metric) is not None)
     is_base = base is not None and base.number == best.number
-    yield f"Trial {best.number}{', the base,' * is_base} has {among}: {said}{interval}."
+    who = f"Trial {best.number}, the base," if is_base else f"Trial {best.number} ({content.describe_values(best)})"
+    yield f"{who} has {among}: {said}{interval}."
     second = content.leaders[1][0] if len(content.leaders) > 1 else None
     if base is None or is_base or not base.finished or (second is not None and second.number == base.number):
         return
@@ -125,7 +136,8 @@ def describe_effects(report: EffectReport) -> Iterator[str]:
     parts = [f"{row.effect.name} ({label(report.metric)} {' '.join(row.cells())})" for row in certain[:_MOST_NAMED]]
     more = f", and {len(certain) - len(parts)} more" * (len(certain) > len(parts))
     if certain:
-        yield f"{len(certain)} of {len(known)} effects differ from 0: {', '.join(parts)}{more}."
+        differ = f"{len(certain)} of {len(known)} effects differ{'s' * (len(certain) == 1)} from 0"
+        yield f"{differ}: {', '.join(parts)}{more}."
     open_ones = [row.effect.name for row in known if row not in certain]
     more = f", and {len(open_ones) - _MOST_NAMED} more" * (len(open_ones) > _MOST_NAMED)
     if open_ones:
@@ -133,19 +145,25 @@ def describe_effects(report: EffectReport) -> Iterator[str]:
     yield from (f"{note}." for note in report.notes[1:])  # the first says which direction is better
 
 
-def _describe_confirmation(content: StudyContent, folder: StudyFolder) -> Iterator[str]:
-    """Yield the verdict of a study that confirms this search, or its progress."""
+def _confirmation(content: StudyContent, folder: StudyFolder) -> StudyContent | None:
+    """Return a study that confirms this search. None if it is damaged, because this report is not about it."""
     try:
-        confirmed = StudyContent(read_study(folder), folder, folder.start(), content.equal_within)
-    except (ValueError, OSError):  # it is damaged, and this report is not about it
-        yield f"The study {folder.name} confirms the best settings, but it cannot be read."
+        return StudyContent(read_study(folder), folder, folder.start(), content.equal_within)
+    except (ValueError, OSError):
+        return None
+
+
+def _describe_confirmation(name: str, confirmed: StudyContent | None) -> Iterator[str]:
+    """Yield the verdict of a study that confirms this search, or its progress."""
+    if confirmed is None:
+        yield f"The study {name} confirms the best settings, but it cannot be read."
         return
     if not confirmed.complete:
-        yield f"The study {folder.name} trains the best settings anew and judges them on test: {confirmed.state}."
+        yield f"The study {name} trains the best settings anew and judges them on test: {confirmed.state}."
         return
     yield from describe_leaders(confirmed.reader)
     yield from confirmed.table.verdicts[:1]
-    yield f"The report of {folder.name} has all settings that were confirmed."
+    yield f"The report of {name} has all settings that were confirmed."
 
 
 def _describe_cost(content: StudyContent) -> str:
@@ -163,7 +181,8 @@ def _describe_cost(content: StudyContent) -> str:
         return work and (
             f"Each setting was trained once. To decide whether settings differ, train {what} {_CONFIRM} times: {work}."
         )
-    undecided = [setting for setting in content.ranked if setting.number in content.table.bold]
+    numbers = content.table.bold if len(content.table.bold) > 1 else content.table.judged.open
+    undecided = [setting for setting in content.ranked if setting.number in numbers]
     work = _describe_work(content, undecided, 1) if len(undecided) > 1 else ""
     return work and f"{len(undecided)} settings are undecided. A further training of each needs {work}."
 

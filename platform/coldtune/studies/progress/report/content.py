@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from coldtune.studies.designs.effect_report import EffectReport, report_effects
 from coldtune.studies.progress.results import describe_ended
 from coldtune.studies.progress.table import TableContent, table_content
 from coldtune.studies.progress.text import metric_name
+from coldtune.studies.search.objective import NFE
 from coldtune.studies.space.config import VARIANT
 from coldtune.studies.space.distributions import write_value
 from coldtune.studies.spec.confirmation import JOB
@@ -70,7 +72,9 @@ class StudyContent:
     @property
     def state(self) -> str:
         """The progress of the study, such as `7 of 12 trials ended`."""
-        return describe_ended(self.planned, self.reader)
+        said = describe_ended(self.planned, self.reader)
+        early = self.reader.settled() and self.reader.finished() < self.planned
+        return f"{said}, and no more are asked, because the search has settled" if early else said
 
     @cached_property
     def complete(self) -> bool:
@@ -88,6 +92,12 @@ class StudyContent:
     def objective(self) -> str:
         """The metric of the first objective."""
         return self.spec.objective.metric
+
+    @property
+    def judging_objectives(self) -> list[str]:
+        """The metrics of the objectives that judge images. The cost of a sampler is left out, if there is another."""
+        metrics = [objective.metric for objective in self.spec.objectives]
+        return [metric for metric in metrics if metric != NFE] or metrics[:1]
 
     @cached_property
     def settings(self) -> dict[int, Setting]:
@@ -157,7 +167,17 @@ class StudyContent:
             return None
         metrics = TrialRecord.of(self.first(setting)).metrics
         low, high = metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high")
-        return None if low is None or high is None else (low, high)
+        return None if low is None or high is None or math.isnan(low) or math.isnan(high) else (low, high)
+
+    def reach(self, setting: Setting, metric: str) -> tuple[float, float] | None:
+        """Return the ends of the line through a point: its interval, or a standard deviation to both sides.
+
+        None if they are not known, or if no training changes the metric.
+        """
+        if not self.reader.replicated:
+            return self.interval(setting, metric)
+        spread = setting.spread(metric)
+        return None if spread is None or not spread.sd else (spread.mean - spread.sd, spread.mean + spread.sd)
 
     def first(self, setting: Setting) -> FrozenTrial:
         """Return the first finished training of a setting."""
@@ -170,17 +190,28 @@ class StudyContent:
         is_base = self.base is not None and setting.number == self.base.number
         return f"{name} (base)" if is_base and name != "base" else name
 
-    def describe(self, setting: Setting, only: str | None = None) -> str:
-        """Return the name of a setting with its first objective and its values.
+    def describe(self, setting: Setting, only: str | None = None, metrics: Sequence[str] = ()) -> str:
+        """Return the name of a setting with its metrics and its values.
 
         Args:
             only: The only key whose value is shown. None shows all keys.
+            metrics: The metrics. Empty stands for the first objective.
         """
-        value = self.value(setting, self.objective)
-        values = [f"{name} {write(value)}" for name, value in setting.point.items() if only in (None, name)]
-        shown = ", ".join([*values[:_MOST_PARAMS], *(["..."] if len(values) > _MOST_PARAMS else [])])
-        said = "" if value is None else f"{metric_name(self.objective)} {value:.4g}"
-        return f"{self.what} {setting.number}: {'; '.join(filter(None, (said, shown)))}"
+        known = [(metric, self.value(setting, metric)) for metric in dict.fromkeys(metrics or (self.objective,))]
+        said = ", ".join(f"{metric_name(metric)} {value:.4g}" for metric, value in known if value is not None)
+        return f"{self.what} {setting.number}: {'; '.join(filter(None, (said, self.describe_values(setting, only))))}"
+
+    def describe_values(self, setting: Setting, only: str | None = None) -> str:
+        """Return the values of a setting, or the name of its variant alone.
+
+        Args:
+            only: As in `describe`.
+        """
+        point = setting.point
+        if list(point) == [VARIANT]:
+            return str(point[VARIANT])
+        values = [f"{name} {write(value)}" for name, value in point.items() if only in (None, name)]
+        return ", ".join([*values[:_MOST_PARAMS], *(["..."] if len(values) > _MOST_PARAMS else [])])
 
 
 def write(value: Any) -> str:

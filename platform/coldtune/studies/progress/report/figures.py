@@ -40,6 +40,7 @@ _MOST_PATHS = 300  # of parallel coordinates
 _MOST_CURVES = 200
 _WIDE_RANGE = 20  # a larger ratio of the largest to the smallest value is shown on a logarithmic axis
 _BEST = "best tenth"
+_FRONT = "not beaten by another"
 
 
 def headline(content: StudyContent) -> Figure | None:
@@ -57,10 +58,10 @@ def search_figures(content: StudyContent) -> Iterator[Figure]:
     """Yield the figures of the search, without those that would be empty."""
     several = len(content.spec.objectives) > 1
     if len(content.ranked) > 1 and content.reader.space.size is None:
-        yield _history(content)
+        yield from (_history(content, metric) for metric in content.judging_objectives)
     if several:
         yield from itertools.islice(pareto_charts(content), 1, None)  # the first is the headline
-    elif (chart := _quality_against_cost(content)) is not None:
+    if (chart := _quality_against_cost(content)) is not None:
         yield chart
     yield from _slices(content)
     if (parallel := _parallel(content)) is not None:
@@ -83,10 +84,14 @@ def effects_forest(report: EffectReport) -> Forest:
             Estimate(row.effect.name, row.difference.value, " ".join(filter(None, row.cells())), low, high, (), group)
         )
     shown, metric = rows[:_MOST_EFFECTS], label(report.metric)
-    known = sum(row.low is not None for row in rows)
-    certain_ones = sum(row.group == "differs from 0" for row in rows)
-    summary = f"{len(rows)} effects on mean {metric}."
-    summary += f" {certain_ones} of {known} differ from 0." if known else " There are no intervals yet."
+    judged = [row for row in rows if row.low is not None and row.group != "too few trainings"]
+    certain_ones = sum(row.group == "differs from 0" for row in judged)
+    summary = f"{len(rows)} effect{'s' * (len(rows) != 1)} on mean {metric}."
+    if judged:
+        summary += f" {certain_ones} of {len(judged)} differ{'s' * (certain_ones == 1)} from 0."
+    else:
+        intervals = any(row.low is not None for row in rows)
+        summary += " There are too few trainings for verdicts." if intervals else " There are no intervals yet."
     more = f" {len(rows) - len(shown)} more effects are in the table." * (len(rows) > len(shown))
     better = "larger" if higher_is_better(report.metric) else "smaller"
     axis = Axis(f"difference of mean {metric} ({better} is better)")
@@ -134,22 +139,21 @@ def _ranked_row(content: StudyContent, setting: Setting, rivals: set[int], alike
     return Estimate(name, spread.mean, text, low, high, (), group)
 
 
-def _history(content: StudyContent) -> Chart:
-    """Return the first objective of each setting in the order of the search."""
-    metric = content.objective
+def _history(content: StudyContent, metric: str) -> Chart:
+    """Return an objective of each setting in the order of the search."""
     ordered = sorted(content.ranked, key=lambda setting: setting.number)
     sign = -1 if higher_is_better(metric) else 1
     points: list[Point] = []
     steps: list[tuple[float, float]] = []
-    best = math.inf
+    best, reached = math.inf, ordered[0].number
     for setting in ordered:
         value = content.value(setting, metric)
         if value is None:
             continue
-        points.append(Point(setting.number, value, content.describe(setting), "finished"))
+        points.append(Point(setting.number, value, content.describe(setting, metrics=[metric]), "finished"))
         if sign * value < best:
             steps += [(float(setting.number), sign * best)] if steps else []
-            best = sign * value
+            best, reached = sign * value, setting.number
             steps.append((float(setting.number), value))
     last = max(setting.number for setting in ordered)
     steps.append((float(last), sign * best))
@@ -157,10 +161,11 @@ def _history(content: StudyContent) -> Chart:
     name, what = metric_name(metric), content.what
     missing = len(content.settings) - len(ordered)
     summary = (
-        f"{len(points)} {what}s. The best {name} after the first {what} was {points[0].y:.4g}, "
-        f"and is {sign * best:.4g} now, reached by {what} {content.ranked[0].number}."
+        f"{len(points):,} {what}s. The best {name} after the first {what} was {points[0].y:.4g}, "
+        f"and is {sign * best:.4g} now, reached by {what} {reached}."
     )
-    note = f"{missing} {what}s without a final {name} are left out." if missing else ""
+    are = f"{what} without a final {name} is" if missing == 1 else f"{what}s without a final {name} are"
+    note = f"{missing} {are} left out." if missing else ""
     line = Line("best so far", tuple(steps), "best so far")
     return Chart(f"{name} in the order of the search", summary, Axis(what), Axis(name, _is_wide(values)),
                  tuple(points), (line,), note)  # fmt: skip
@@ -175,11 +180,15 @@ def pareto_charts(content: StudyContent) -> Iterator[Chart]:
 
 
 def _quality_against_cost(content: StudyContent) -> Chart | None:
-    """Return the first objective against the network evaluations. None if all settings have the same."""
+    """Return an objective against the network evaluations.
+
+    None if all settings have the same number of evaluations, or if that number is an objective, which has a front.
+    """
     costs = {content.value(setting, NFE) for setting in content.ranked}
-    if len(costs - {None}) < 2 or content.objective == NFE:
+    if len(costs - {None}) < 2 or any(objective.metric == NFE for objective in content.spec.objectives):
         return None
-    return _trade_off(content, NFE, content.objective, set(), f"{metric_name(content.objective)} against NFE")
+    metric = content.objective
+    return _trade_off(content, NFE, metric, set(), f"{metric_name(metric)} against NFE")
 
 
 def _trade_off(content: StudyContent, across: str, up: str, front: set[int], title: str) -> Chart:
@@ -188,21 +197,31 @@ def _trade_off(content: StudyContent, across: str, up: str, front: set[int], tit
         x, y = content.value(setting, across), content.value(setting, up)
         if x is None or y is None:
             continue
-        low, high = content.interval(setting, up) or (None, None)
-        group = "not beaten by another" if setting.number in front else "finished" if front else _sampler(setting)
-        text = f"{content.describe(setting)}; {metric_name(across)} {x:.4g}"
-        points.append(Point(x, y, text, group, low, high))
-    best = sorted((point.x, point.y) for point in points if point.group == "not beaten by another")
-    lines = (Line("front", tuple(best), "not beaten by another"),) if len(best) > 1 and len(front) > 1 else ()
+        low, high = content.reach(setting, up) or (None, None)
+        x_low, x_high = content.reach(setting, across) or (None, None)
+        group = _FRONT if setting.number in front else "finished" if front else _sampler(setting)
+        text = content.describe(setting, metrics=[up, across])
+        points.append(Point(x, y, text, group, low, high, x_low, x_high))
+    points.sort(key=lambda point: point.group != _FRONT)  # so the front always has the first colour
+    best = sorted((point.x, point.y) for point in points if point.group == _FRONT)
+    # Of three objectives, the front is a surface, and a line through its points would mean nothing.
+    flat = len(content.spec.objectives) == 2
+    lines = (Line("front", tuple(best), _FRONT),) if len(best) > 1 and flat else ()
     names = metric_name(across), metric_name(up)
     xs, ys = [point.x for point in points], [point.y for point in points]
-    summary = f"{len(points)} {content.what}s."
+    summary = f"{len(points):,} {content.what}s."
     if points:
         summary += f" {names[1]} from {min(ys):.4g} to {max(ys):.4g}, {names[0]} from {min(xs):.4g} to {max(xs):.4g}."
     if front:
-        summary += f" {len(front)} are not beaten in all objectives by another."
-    intervals = any(point.low is not None for point in points)
-    note = "Lines through points are 95 % intervals over images." if intervals else ""
+        verb = "is" if len(front) == 1 else "are"
+        summary += f" {len(front)} {verb} not beaten in all objectives by another."
+    meaning = (
+        "reach a standard deviation of the trainings to both sides"
+        if content.reader.replicated
+        else "are 95 % intervals over images"
+    )
+    intervals = any(point.low is not None or point.x_low is not None for point in points)
+    note = f"Lines through points {meaning}." if intervals else ""
     axes = (Axis(names[0], _is_wide(xs)), Axis(names[1], _is_wide(ys)))
     return Chart(title, summary, *axes, tuple(points), lines, note)
 
@@ -213,40 +232,41 @@ def _sampler(setting: Setting) -> str:
 
 
 def _slices(content: StudyContent) -> Iterator[Chart]:
-    """Yield the first objective over each key that varies."""
+    """Yield the objectives over each key that varies."""
     space = content.reader.space
     if space.size is not None or len(content.ranked) < 2:
         return
     varied = [name for name, each in space.distributions.items() if not each.single()]
-    for name in varied[:_MOST_KEYS]:
-        if (chart := _slice(content, name, space.distributions[name])) is not None:
+    for metric, name in itertools.product(content.judging_objectives, varied[:_MOST_KEYS]):
+        if (chart := _slice(content, name, space.distributions[name], metric)) is not None:
             yield chart
 
 
-def _slice(content: StudyContent, name: str, distribution: BaseDistribution) -> Chart | None:
-    axis, metric = _axis(name, distribution), content.objective
+def _slice(content: StudyContent, name: str, distribution: BaseDistribution, metric: str) -> Chart | None:
+    axis = _axis(name, distribution)
     points = []
     for setting in content.ranked:
         value = content.value(setting, metric)
         if name in setting.point and value is not None:
             at = _place(setting.point[name], distribution)
-            points.append(Point(at, value, content.describe(setting, only=name), "finished"))
+            points.append(Point(at, value, content.describe(setting, name, [metric]), "finished"))
     if len(points) < 2:
         return None
     missing = len(content.ranked) - len(points)
-    note = f"{missing} {content.what}s do not have this key." if missing else ""
+    verb = "do" if missing > 1 else "does"
+    note = f"{missing} {content.what}{'s' * (missing > 1)} {verb} not have this key." if missing else ""
     ys = [point.y for point in points]
-    best = points[0]  # the settings are ranked
+    best = (max if higher_is_better(metric) else min)(points, key=lambda point: point.y)
     where = axis.choices[int(best.x)] if axis.choices else f"{best.x:.4g}"
     summary = (
-        f"{len(points)} {content.what}s. The best of them has {name} {where} and {metric_name(metric)} {best.y:.4g}."
+        f"{len(points):,} {content.what}s. The best of them has {name} {where} and {metric_name(metric)} {best.y:.4g}."
     )
     return Chart(f"{metric_name(metric)} over {name}", summary, axis, Axis(metric_name(metric), _is_wide(ys)),
                  tuple(points), (), note)  # fmt: skip
 
 
 def _parallel(content: StudyContent) -> Parallel | None:
-    """Return all keys and the first objective side by side. None for a study that has fewer than two keys."""
+    """Return all keys and the objectives side by side. None for a study that has fewer than two keys."""
     space = content.reader.space
     keys = {
         name: each
@@ -256,21 +276,29 @@ def _parallel(content: StudyContent) -> Parallel | None:
     if len(keys) < 2 or len(content.ranked) < 3 or space.size is not None:
         return None
     keys = dict(list(keys.items())[:_MOST_KEYS])
-    metric = content.objective
-    values = [value for setting in content.ranked if (value := content.value(setting, metric)) is not None]
-    count = max(1, round(len(content.ranked) / 10))
-    best, rest = content.ranked[:count], content.ranked[count:]
+    metrics = [objective.metric for objective in content.spec.objectives]
+    if len(metrics) > 1:
+        front = {setting.number for setting in content.reader.front()}
+        best = [setting for setting in content.ranked if setting.number in front]
+        group_of_best, said = _FRONT, f"the {len(best)} not beaten in all objectives by another"
+    else:
+        best = content.ranked[: max(1, round(len(content.ranked) / 10))]
+        group_of_best, said = _BEST, f"the best {len(best)}"
+    chosen = {setting.number for setting in best}
+    rest = [setting for setting in content.ranked if setting.number not in chosen]
     every = -(-len(rest) // _MOST_PATHS) or 1
     paths = []
-    for group, members in ((_BEST, best[:_MOST_PATHS]), (BACKGROUND, rest[::every])):
+    for group, members in ((group_of_best, best[:_MOST_PATHS]), (BACKGROUND, rest[::every])):
         for setting in members:
             places = [
                 _place(setting.point[name], each) if name in setting.point else None for name, each in keys.items()
             ]
-            paths.append(Path((*places, content.value(setting, metric)), content.describe(setting), group))
-    axes = (*(_axis(name, each) for name, each in keys.items()), Axis(metric_name(metric), _is_wide(values)))
-    summary = f"The keys of {len(paths)} of {len(content.ranked)} {content.what}s. In colour: the best {count}."
-    note = "A line below an axis has no value there, because the key has no effect."
+            values = (content.value(setting, metric) for metric in metrics)
+            paths.append(Path((*places, *values), content.describe(setting, metrics=metrics), group))
+    axes = (*(_axis(name, each) for name, each in keys.items()), *(_metric_axis(content, each) for each in metrics))
+    summary = f"The keys of {len(paths):,} of {len(content.ranked):,} {content.what}s. In colour: {said}."
+    missing = any(value is None for path in paths for value in path.values)
+    note = "A line below an axis has no value there, because the key has no effect." * missing
     return Parallel("Keys side by side", summary, axes, tuple(paths), note)
 
 
@@ -298,11 +326,17 @@ def _learning_curves(content: StudyContent) -> Chart | None:
         for x, y in points
     ]
     name, ended = rungs.metric.upper(), sum(group == "pruned" for _, group, _ in curves)
-    summary = f"{name} at the rungs of {len(shown)} of {len(curves)} trainings, of which {ended} were pruned."
+    summary = f"{name} at the rungs of {len(shown)} of {len(curves)} trainings"
+    summary += f", of which {ended} {'was' if ended == 1 else 'were'} pruned."
     note = f"Rungs have fewer images than the end of a training. So {name} here is not the {name} of a table."
     ys = [mark.y for mark in marks]
     return Chart("Learning curves", summary, Axis("training step"), Axis(f"{name} at the rung", _is_wide(ys)),
                  tuple(marks), tuple(lines), note)  # fmt: skip
+
+
+def _metric_axis(content: StudyContent, metric: str) -> Axis:
+    values = (content.value(setting, metric) for setting in content.ranked)
+    return Axis(metric_name(metric), _is_wide([value for value in values if value is not None]))
 
 
 def _axis(name: str, distribution: BaseDistribution) -> Axis:

@@ -7,7 +7,13 @@ from coldtune.reports.page.document import Figure, Report
 from coldtune.studies.progress.report.answer import describe_answer
 from coldtune.studies.progress.report.content import StudyContent
 from coldtune.studies.progress.report.figures import effects_forest, headline, ranking, search_figures
-from coldtune.studies.progress.report.insight import describe_keys, find_importance, show_checks, show_importance
+from coldtune.studies.progress.report.insight import (
+    describe_keys,
+    explain_left_out,
+    find_importance,
+    show_checks,
+    show_importance,
+)
 from coldtune.studies.progress.report.pictures import show_pictures
 from coldtune.studies.progress.report.provenance import describe_provenance, find_protocol, list_commands
 from coldtune.studies.progress.report.question import describe_question, keys_table
@@ -45,13 +51,13 @@ def gather_report(
         complete=content.complete,
         question=tuple(describe_question(content)),
         keys=keys_table(content),
-        answer=(*describe_answer(content), *describe_keys(importance)),
+        answer=tuple(describe_answer(content, describe_keys(importance))),
         headline=first,
         table=results if paper is None else paper,
         trials=None if paper is None else results,
         rows=number_rows(content),
         pictures=show_pictures(content),
-        importance=show_importance(importance),
+        importance=show_importance(importance) or explain_left_out(content),
         effects=None if effects is None else effects_table(effects),
         effects_figure=figure,
         search=tuple(search_figures(content)),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from coldtune.environment import coldtune_command
 from coldtune.metrics.registry import label
 from coldtune.reports.page.document import Axis, Check, Estimate, Forest, Importance
+from coldtune.studies.insight.estimate import LEVEL
 from coldtune.studies.insight.health import health_checks
 from coldtune.studies.insight.importance import Importance as KeyImportance
 from coldtune.studies.insight.importance import ImportanceRow
@@ -29,22 +31,32 @@ def find_importance(content: StudyContent, quick: bool = False) -> KeyImportance
 
 
 def describe_keys(made: KeyImportance | None) -> list[str]:
-    """Return a sentence about the keys that matter most, or none if they cannot be ranked."""
+    """Return a sentence about the keys that matter most, or that says why nobody can rank them."""
     if made is None:
         return []
-    certain = [f"{row.key} {_written(row)}" for row in made.rows if not row.by_chance and row.share >= _LEAST_SHARE][
-        :_MOST_NAMED
-    ]
-    if not certain:
+    if made.refusal is not None:
+        return [f"{made.refusal.partition('. ')[0].removesuffix('.')}."]  # the section about importance has the rest
+    rows = [row for row in made.rows if not row.by_chance and row.share >= _LEAST_SHARE][:_MOST_NAMED]
+    if not rows:
         return []
-    return [f"Most important for {_objective(made)} by {made.evaluator}: {', '.join(certain)}."]
+    named = ", ".join(f"{row.key} {_written(row)}" for row in rows)
+    level = "" if rows[0].low is None else f", with {100 * LEVEL:.0f} % intervals"
+    return [f"Most important for {_objective(made)} by {made.evaluator}{level}: {named}."]
 
 
 def show_importance(made: KeyImportance | None) -> Importance | None:
-    """Return the importance of the keys for a page, or the reason why there is none."""
+    """Return the importance of the keys for a page, or the reason why nobody can rank them."""
     if made is None:
         return None
     return Importance(made.sentences(), (_forest(made),) if made.rows else ())
+
+
+def explain_left_out(content: StudyContent) -> Importance | None:
+    """Return why a quick page has no importance. None if no page of the study has any."""
+    if content.reader.space.size is not None or len(content.ranked) < _QUICK.stop:
+        return None
+    command = coldtune_command("report", content.folder.home, content.name)
+    return Importance((f"The importance of keys is left out, because it takes too long here. `{command}` has it.",))
 
 
 def show_checks(content: StudyContent) -> tuple[Check, ...]:

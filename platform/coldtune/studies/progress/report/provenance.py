@@ -14,7 +14,8 @@ from coldtune.reports.page.document import Fact
 from coldtune.stages.compute import Compute
 from coldtune.studies.progress.report.content import StudyContent
 from coldtune.studies.progress.report.tables import repeat_command
-from coldtune.studies.progress.results import describe_work
+from coldtune.studies.progress.savings import describe_reuse, describe_untrained_steps
+from coldtune.studies.progress.table import describe_unknown_threads
 from coldtune.studies.storage.record import TrialRecord, is_imported
 
 _MORE_REPLICATES = 5
@@ -33,9 +34,11 @@ def describe_provenance(content: StudyContent) -> Iterator[Fact]:
     computed = [record for record in records if record.computed]
     for text, count in _counted(computed, lambda record: parse(Compute, record.computed or {}, "computed").describe()):
         yield Fact("computed", text if count == len(computed) else f"{text} ({count} of {len(computed)} trials)")
-    yield from _describe_time(records)
-    for sentence in describe_work(content.reader):
-        yield Fact("saved", sentence)
+    if unknown := describe_unknown_threads(content.reader):
+        yield Fact("computed", unknown)
+    yield from _describe_time(content, records)
+    for saved in filter(None, (describe_reuse(content.reader.trials()), describe_untrained_steps(content.reader))):
+        yield Fact("saved", saved)
     yield Fact("dataset", f"{content.spec.base['data']['name']}, fingerprint {content.start['fingerprint']}")
     if (protocol := find_protocol(records)) is not None:
         yield Fact("protocol", protocol.describe())
@@ -48,18 +51,28 @@ def find_protocol(records: list[TrialRecord]) -> Any:
     return next((record.judged_under for record in records if record.protocol), None)
 
 
-def _describe_time(records: list[TrialRecord]) -> Iterator[Fact]:
-    seconds = [record.effort.seconds or 0.0 for record in records]
-    if not any(seconds):
-        return
-    workers = [int(record.environment.get("workers") or 1) for record in records]
-    total = sum(seconds)
-    devices = sum(each * count for each, count in zip(seconds, workers, strict=True))
-    trained = sum(record.effort.trained or 0.0 for record in records)
-    text = f"{total / 3600:.2f} hours of trials ({format_work(total)}), of which {format_work(trained)} training"
-    if devices > total:
-        text += f"; {devices / 3600:.2f} device hours, because trainings had several workers"
-    yield Fact("spent", text)
+def _describe_time(content: StudyContent, records: list[TrialRecord]) -> Iterator[Fact]:
+    """Yield the device hours of a study.
+
+    Only its training occupies several devices of a trial. A trial of an older version has the devices of the last
+    start.
+    """
+    start = content.start
+    spent = total = trained = 0.0
+    started = float(start.get("gpus_per_trial") or 0.0) or float(start.get("workers") or 1)
+    held = set()
+    for record in records:
+        training, seconds = record.effort.trained or 0.0, record.effort.seconds or 0.0
+        devices = float(record.environment.get("devices") or started)
+        spent += training * devices + max(seconds - training, 0.0) * min(devices, 1.0)
+        total, trained = total + seconds, trained + training
+        held.add(devices)
+    if total:
+        several = "" if held == {1.0} else f", on {' or '.join(f'{each:g}' for each in sorted(held))} devices"
+        took = f"trials took {format_work(total)}, of which {format_work(trained)} training{several}"
+        yield Fact("spent", f"{spent / 3600:.2f} device hours: {took}")
+    if failed := sum(record.effort.seconds is None for record in map(TrialRecord.of, content.reader.failed())):
+        yield Fact("spent", f"The time of {failed} failed trial{'s' * (failed > 1)} is not recorded, and not in it.")
 
 
 def _counted(records: list[TrialRecord], write: Callable[[TrialRecord], str]) -> list[tuple[str, int]]:
@@ -102,7 +115,9 @@ def list_commands(content: StudyContent) -> Iterator[Fact]:
         yield Fact("watch it run", coldtune_command("watch", home, name), command=True)
     elif not content.complete:
         yield Fact("resume", coldtune_command("study resume", home, name), command=True)
-    elif content.ranked and not (reader.replicated or content.confirmations or len(content.spec.objectives) > 1):
+    elif len(content.ranked) > 1 and not (
+        reader.replicated or content.confirmations or len(content.spec.objectives) > 1
+    ):
         flags = ("--confirm" if reader.space.size is None else "--replicates", _MORE_REPLICATES)
         yield Fact("decide", coldtune_command("study resume", home, name, flags=flags), command=True)
     for folder in content.confirmations:

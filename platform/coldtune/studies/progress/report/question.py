@@ -12,6 +12,7 @@ from coldtune.studies.estimate.preview import SPACE_HEADS, describe_space
 from coldtune.studies.progress.opening import describe_asked
 from coldtune.studies.progress.report.content import StudyContent, write
 from coldtune.studies.progress.text import metric_name
+from coldtune.studies.space.config import VARIANT
 from coldtune.studies.spec.pruning_checks import describe_rungs, rungs_of
 from coldtune.studies.storage.record import StudyRecord, TrialRecord
 
@@ -46,7 +47,7 @@ def keys_table(content: StudyContent) -> Table | None:
     space = content.reader.space
     if space.size is not None:
         return None
-    base = dict(leaves(space.with_defaults(content.spec.base)))
+    base = {**dict(leaves(space.with_defaults(content.spec.base))), VARIANT: space.first.get(VARIANT)}
     rows = [(*row, write(base[row[0]]) if row[0] in base else "") for row in describe_space(space)]
     heads = (*SPACE_HEADS, "base")
     shown = [place for place in range(len(heads)) if any(row[place] for row in rows)]  # most studies have no conditions
