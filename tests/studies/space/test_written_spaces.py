@@ -37,10 +37,12 @@ def normalize(text: str, base: dict[str, Any] = BASE) -> SpaceConfig:
         ("degradation.sigma.rate", "[1e-2, 0.05]", (0.01, 0.05)),
         ("sampler.algorithm", "[tacos, naive]", ("tacos", "naive")),
         ("degradation.steps", "[20.0, 30]", (20.0, 30)),
-        ("data.flip", "[0, 1]", (0, 1)),
+        ("training.steps", "[1e2, '3.0E+2']", (100, 300)),
+        ("data.flip", "[0, 1]", (False, True)),
+        ("sampler.clamp", "[1.0, false]", (True, False)),
     ],
 )
-def test_choices_written_as_text_have_the_type_of_their_key(key: str, choices: str, typed: tuple[Any, ...]) -> None:
+def test_choices_written_in_another_type_have_the_type_of_their_key(key: str, choices: str, typed: tuple[Any, ...]) -> None:
     found = normalize(f"vary: {{{key}: {{choices: {choices}}}}}").vary[key].choices
     assert found is not None
     assert [(value, type(value)) for value in found] == [(value, type(value)) for value in typed]
@@ -53,6 +55,19 @@ def test_conditions_and_first_points_have_the_type_of_their_key() -> None:
     )
     assert config.vary["training.clip_norm"].when == {"training.lr": (0.01,)}
     assert config.first == ({"training.lr": 0.01},)
+    config = normalize(
+        "vary:\n  sampler.clamp: {choices: [1, 0]}\n  sampler.num_steps: {choices: [null, 5], when: {sampler.clamp: 1}}\n"
+        "first: [{sampler.clamp: 1}]\n"
+    )
+    assert config.vary["sampler.num_steps"].when["sampler.clamp"][0] is True
+    assert config.first[0]["sampler.clamp"] is True
+
+
+def test_ends_of_a_range_of_integers_are_integers() -> None:
+    found = normalize("vary: {training.steps: {low: 1e2, high: 3e+2, step: 50.0}}").vary["training.steps"]
+    ends = (found.low, found.high, found.step)
+    assert ends == (100, 300, 50)
+    assert {type(end) for end in ends} == {int}
 
 
 def test_key_of_a_variants_degradation_has_the_type_of_that_degradation() -> None:
@@ -84,6 +99,12 @@ def test_unknown_keys_are_left_to_the_check_that_lists_the_known_ones() -> None:
     config = normalize("vary: {training.learning_rate: {choices: [1e-3, 0.001]}}")
     with pytest.raises(ValueError, match=r"learning_rate: the base has no such key; allowed: .*training\.lr"):
         build_space(config, BASE, SHAPE)
+
+
+@pytest.mark.parametrize("vary", ["sampler.clamp: {choices: [1, 0]}", "degradation.steps: {choices: [10.0, 20.0]}"])
+def test_grid_asks_the_base_once_in_whatever_type_it_is_listed(vary: str) -> None:
+    points = build_space(normalize(f"vary: {{{vary}}}"), BASE, SHAPE).grid()
+    assert len(points) == 2
 
 
 def test_grid_of_floats_asks_the_base_once_and_exactly() -> None:

@@ -233,11 +233,11 @@ class Space:
                 "larger steps."
             )
         options = {name: grid_values(grid) for name, grid in self.distributions.items()}
-        points = {repr(self.first): self.first}
+        points = {tuple(self.first.items()): self.first}  # in which 1 and 1.0 are the same value
         for values in itertools.product(*options.values()):
             chosen = dict(zip(options, values, strict=True))
             point = self.walk(lambda name, _, chosen=chosen: chosen[name])  # type: ignore[misc]
-            points.setdefault(repr(point), point)
+            points.setdefault(tuple(point.items()), point)
         return [point for point in points.values() if self.feasible(point)]
 
     def feasible(self, point: Point) -> bool:

@@ -1,7 +1,8 @@
 """Checks of a search space as a person has written it, and the values that its texts stand for.
 
-YAML reads `1e-3` as a text, although a person means a number. So every value under `vary`, `when` and `first` is
-brought to the type of its key. These checks are for new spaces. A space that a study has stored stays as it is.
+YAML reads `1e-3` as a text, although a person means a number, and many people write 1 for true. So every value under
+`vary`, `when` and `first` is brought to the type of its key. These checks are for new spaces. A space that a study has
+stored stays as it is.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ class _Keys:
         return [field for cls in classes if (field := find_field(cls, rest))]
 
     def convert(self, path: str, value: Any) -> Any:
-        """Return `value` in the type of the key. Only a text becomes another type.
+        """Return `value` in the type of the key. Only a text, or 1 and 0 for true and false, become another type.
+
+        A number stays as it is written, because names of studies depend on it.
 
         Raises:
             ValueError: If no field of the key allows the value.
@@ -114,7 +117,7 @@ class _Keys:
             except ValueError as error:
                 problem = problem or f"{error}{_hint(value, field)}"
                 continue
-            return converted if isinstance(value, str) else value
+            return converted if isinstance(value, str) or isinstance(converted, bool) else value
         if problem:
             raise ValueError(problem)
         return value
@@ -122,7 +125,7 @@ class _Keys:
     def soften(self, path: str, value: Any) -> Any:
         """Return `value` in the type of the key if possible, and unchanged otherwise."""
         try:
-            return self.convert(path, value) if isinstance(value, str) else value
+            return self.convert(path, value)
         except ValueError:
             return value
 
@@ -165,8 +168,7 @@ def _normalize_vary(path: str, vary: Vary, keys: _Keys) -> Vary:
     if empty := [key for key, values in when.items() if not values]:
         raise ValueError(f"{where}.when.{empty[0]} = []: needs at least one value")
     if vary.choices is None:
-        _check_range(where, path, vary, keys)
-        return vary.model_copy(update={"when": when})
+        return _normalize_range(where, path, vary, keys).model_copy(update={"when": when})
     choices = [_at(f"{where}.choices.{place}", keys, path, value) for place, value in enumerate(vary.choices)]
     if len(set(choices)) < len(choices):
         twice = next(value for value, count in Counter(choices).items() if count > 1)
@@ -174,23 +176,28 @@ def _normalize_vary(path: str, vary: Vary, keys: _Keys) -> Vary:
     return vary.model_copy(update={"choices": tuple(choices), "when": when})
 
 
-def _check_range(where: str, path: str, vary: Vary, keys: _Keys) -> None:
-    assert vary.low is not None
-    assert vary.high is not None
+def _normalize_range(where: str, path: str, vary: Vary, keys: _Keys) -> Vary:
+    """Return a range whose ends and step are integers if the key is. ValueError if the range does not fit the key."""
+    low, high, step = vary.low, vary.high, vary.step
+    assert low is not None
+    assert high is not None
     fields = keys.fields(path)
     if fields and not any(map(is_number, fields)):
         raise ValueError(f"{where}: is no number, so it has no range. List its values as choices.")
-    for name, value in (("low", vary.low), ("high", vary.high)):
+    for name, value in (("low", low), ("high", high)):
         _at(f"{where}.{name}", keys, path, value)
     if fields and all(is_number(field, whole=True) for field in fields):
         for name in ("low", "high", "step"):
             if isinstance(value := getattr(vary, name), float):
-                raise ValueError(f"{where}.{name} = {value!r}: must be an integer, as the key is")
-    if vary.step is not None and vary.high > vary.low:
-        if vary.step > vary.high - vary.low:
-            raise ValueError(f"{where}.step = {vary.step!r}: is larger than the range {vary.low} to {vary.high}")
-        if (vary.high - vary.low) / vary.step > _MOST_GRID_STEPS:
-            raise ValueError(f"{where}.step = {vary.step!r}: makes over {_MOST_GRID_STEPS:,} steps. Leave it out.")
+                if not value.is_integer():
+                    raise ValueError(f"{where}.{name} = {value!r}: must be an integer, as the key is")
+                vary = vary.model_copy(update={name: int(value)})
+    if step is not None and high > low:
+        if step > high - low:
+            raise ValueError(f"{where}.step = {step!r}: is larger than the range {low} to {high}")
+        if (high - low) / step > _MOST_GRID_STEPS:
+            raise ValueError(f"{where}.step = {step!r}: makes over {_MOST_GRID_STEPS:,} steps. Leave it out.")
+    return vary
 
 
 def _at(where: str, keys: _Keys, path: str, value: Any) -> Any:
