@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import re
 import shutil
 import socket
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,10 +17,12 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from coldtune import cli, presets
 from coldtune.cli.job import parser
 from coldtune.cli.json_output import to_json
+from coldtune.cli.tables import ListTable
 from coldtune.config import plain
 from coldtune.data import Dataset, prepared
 from coldtune.diffusion import build_degradation
@@ -214,6 +218,36 @@ def test_listing_in_a_narrow_terminal_cuts_nothing(width: int, home: Path, comma
     shown = command(f"study show {LONG}", home, width)[1]
     assert min(shown.count("V"), shown.count("W")) >= 45
     assert command("presets", None, width)[1].count("…") == 0
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 160])
+def test_list_table_keeps_words_whole_and_repeats_the_names(width: int) -> None:
+    table = ListTable("title", ("name", "shape"), ("size",), ("varies", "run by"), edge=width % 20 == 0)
+    words = [f"judge.{number:012x}" for number in range(3)]
+    for word in words:
+        table.add_row(word, "3x16x16", "100.0%", "schedule, rate, sampler, num_steps", "process 4711 on node-a")
+    table.rows.append([])
+    table.add_row("total", "", "300.0%", "", "")
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table, highlight=False)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    found = Counter(re.findall(r"[^ \n,]+", "\n".join(lines)))
+    parts = found["name"]
+    assert [found[word] for word in words] == [parts] * 3
+    assert (found["title"], found["total"], found["300.0%"], found["3x16x16"]) == (1, parts, 1, 3)
+    assert (found["num_steps"], found["sampler"], found["node-a"], found["4711"]) == (3, 3, 3, 3)
+    assert (parts == 1) == (width >= 80)
+
+
+def test_list_table_with_names_as_long_as_a_line_loses_no_letter() -> None:
+    table = ListTable("", ("kind", "key"), ("size",), names=2)
+    table.add_row("K" * 50, "Q" * 50, "1 kB")
+    console = Console(width=40, record=True, file=io.StringIO())
+    console.print(table, highlight=False)
+    text = console.export_text()
+    assert (text.count("K"), text.count("Q")) == (50, 50)
+    assert max(map(len, text.splitlines())) <= 40
 
 
 @pytest.mark.parametrize("name", ["digits-quick", "paper/celeba-mask", "quick/digits-noise", "quick/mnist-animorph"])
