@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bad_row import Content, Row, command, fifo, folder, link, setting, with_mode
+from bad_row import Content, Row, command, fifo, folder, link, setting, space, with_mode
 from PIL import Image
 
 
@@ -51,6 +51,13 @@ def encoded(images: list[bytes | None]) -> pa.Array:
     return pa.array([{"bytes": data} for data in images], pa.struct([("bytes", pa.binary())]))
 
 
+NO_JUDGE = """
+base:
+  data: {name: folder, image_size: 16}
+  degradation: {kind: blur, kernel_size: 3, padding: circular, steps: 2, sigma: {schedule: constant, start: 1.0}}
+vary: {training.lr: {low: 1e-4, high: 1e-3}}
+"""
+
 ROWS: list[Row] = [
     command("own-missing", "data train-judge {dir}/nosuch", says="{dir}/nosuch", data=True),
     command("own-a-file", "data train-judge {dir}/f", says="{dir}/f", files={"f": "text"}, data=True),
@@ -81,6 +88,7 @@ ROWS: list[Row] = [
     setting("judge-unknown", "protocol.extractor=judge.0123456789ab",
             ["judge.0123456789ab", "no such judge", "train-judge"], home="digits"),
     setting("judge-short", "protocol.extractor=judge.01", ["judge.01", "12 digits"], home="digits"),
+    space("judge-missing", NO_JUDGE, ["protocol.extractor: required", "coldtune data train-judge PATH", "'folder'"]),
     setting("data-path-number", "data.path=3", ["data.path = 3", "text"], home="digits"),
     setting("data-path-empty", "data.path=", ["folder", "--data-dir"], "--dataset=folder", data=True),
 ]  # fmt: skip

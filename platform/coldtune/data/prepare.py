@@ -25,6 +25,7 @@ from coldtune.data.splits import SPLITS, assign, count_shared, hash_parts
 from coldtune.data.verify import verify
 from coldtune.files import lock_file
 
+_NAMED = 3  # folders that a message names
 
 def prepare(
     config: DataConfig | Mapping[str, Any], home: Path | str, data_dir: Path | str | None = None, progress: bool = True
@@ -132,9 +133,11 @@ def _find_prepared(root: Path, config: DataConfig, damage: list[str]) -> Dataset
             if dataset.num_classes > same.num_classes:  # an earlier version read no classes from folders
                 datasets[dataset.fingerprint] = dataset
     if len(datasets) > 1:
-        paths = ", ".join(str(dataset.path) for dataset in datasets.values())
+        paths = [str(dataset.path) for dataset in datasets.values()]
+        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
         raise ValueError(
-            f"{_folder_prefix(config)} was prepared from different files ({paths}). Choose with --data-dir"
+            f"{_folder_prefix(config)} was prepared from different files ({', '.join(paths[:_NAMED])}{more}). Choose "
+            "with --data-dir"
         )
     return next(iter(datasets.values()), None)
 
