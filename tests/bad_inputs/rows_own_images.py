@@ -80,7 +80,7 @@ ROWS: list[Row] = [
     own("own-dead-link", {"z.png": link("nowhere")}, "{dir}/p/z.png"),
     own("own-unreadable", {"z.png": with_mode(0, "x")}, "{dir}/p/z.png", needs_user=True),
     own("own-stray", {"train/a.png": png(50), "test/b.png": png(51)}, "lies beside the folders of splits"),
-    only("own-equal-images", {f"{i}.png": png(0) for i in range(24)}, "too few images (24 in all, 1 of them different)"),
+    only("own-equal-images", {f"{i}.png": png(0) for i in range(24)}, "too few images (24 in all, 1 of them differ"),
     own("own-path-twice", {}, "--data-dir", "path already", verb="prepare --data-dir {dir}"),
     own("judge-epochs", {}, "--epochs 0: allowed: 1", verb="train-judge --epochs 0"),
     own("judge-dim", {}, "--dim 100000: allowed: 1", verb="train-judge --dim 100000"),

@@ -77,7 +77,9 @@ vary:
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize(("extractor", "said"), [("digits", "3 channels"), ("cifar10", "N >= 4 d"), ("inception", "N >= 4 d = 8192")])
+@pytest.mark.parametrize(
+    ("extractor", "said"), [("digits", "3 channels"), ("cifar10", "N >= 4 d"), ("inception", "N >= 4 d = 8192")]
+)
 def test_study_of_own_images_without_a_judge_says_how_to_make_one(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

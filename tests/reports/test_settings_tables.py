@@ -103,6 +103,7 @@ def test_settings_csv_and_parquet_have_the_same_values(tmp_path: Path) -> None:
     parquet = pq.read_table(tmp_path / "table.parquet")
     lines = list(csv.DictReader(io.StringIO(as_csv(frame).decode())))
     assert list(lines[0]) == parquet.column_names
+    assert [name for name in parquet.column_names if name.startswith("fid")] == ["fid", "fid_sd", "fid_n"]
     assert parquet["p_holm"].to_pylist() == [None, 0.2, 4e-5, 1.0, 0.05]
     assert [line["p_holm"] for line in lines] == ["", "0.2", "0.00004", "1", "0.05"]
     assert parquet["as_good_as_best"].to_pylist() == [True, True, False, False, False]

@@ -44,7 +44,7 @@ def _ablate(options: argparse.Namespace, console: Console) -> int:
 
 def _run(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.designs.ablate import build_ablation
-    from coldtune.studies.preflight.options import RunOptions
+    from coldtune.studies.preflight.options import RunOptions, read_replicates
     from coldtune.studies.run import run_study
     from coldtune.studies.trials.reading import read_study
 
@@ -52,7 +52,13 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     folder = find_study(home, options.search)
     order = [key.strip() for key in (options.order or "").split(",") if key.strip()]
     spec = build_ablation(
-        read_study(folder), folder, trial=options.trial, order=order, seed=options.seed, settings=options.settings
+        read_study(folder),
+        folder,
+        trial=options.trial,
+        order=order,
+        seed=options.seed,
+        settings=options.settings,
+        replicated=read_replicates("--replicates", options.replicates) not in (None, 1),
     )
     changes: dict[str, Any] = {"imports": tuple(sorted(set(options.imports)))}
     if options.threads is not None:  # the default is that of the search, whose trainings are then found

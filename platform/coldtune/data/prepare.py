@@ -27,6 +27,7 @@ from coldtune.files import lock_file
 
 _NAMED = 3  # folders that a message names
 
+
 def prepare(
     config: DataConfig | Mapping[str, Any], home: Path | str, data_dir: Path | str | None = None, progress: bool = True
 ) -> Dataset:

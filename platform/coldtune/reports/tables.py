@@ -32,6 +32,8 @@ _LEAST_SD = 1e-5  # as a share of the largest value: a smaller spread is roundin
 _SPREAD = "mean ± standard deviation between trainings (number of trainings)"
 _LEAST_P = 0.001
 P_HEAD = ("p", "Holm")
+REPEATED = ("fid_sampled", "fid_reach")
+"""Metrics that repeat others for the columns of a table. Files for programs leave them out."""
 ANY_WIDTH = 10_000  # characters: wider than any table, so that the measured width is not limited
 
 

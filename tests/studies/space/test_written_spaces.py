@@ -42,7 +42,9 @@ def normalize(text: str, base: dict[str, Any] = BASE) -> SpaceConfig:
         ("sampler.clamp", "[1.0, false]", (True, False)),
     ],
 )
-def test_choices_written_in_another_type_have_the_type_of_their_key(key: str, choices: str, typed: tuple[Any, ...]) -> None:
+def test_choices_written_in_another_type_have_the_type_of_their_key(
+    key: str, choices: str, typed: tuple[Any, ...]
+) -> None:
     found = normalize(f"vary: {{{key}: {{choices: {choices}}}}}").vary[key].choices
     assert found is not None
     assert [(value, type(value)) for value in found] == [(value, type(value)) for value in typed]
@@ -56,8 +58,8 @@ def test_conditions_and_first_points_have_the_type_of_their_key() -> None:
     assert config.vary["training.clip_norm"].when == {"training.lr": (0.01,)}
     assert config.first == ({"training.lr": 0.01},)
     config = normalize(
-        "vary:\n  sampler.clamp: {choices: [1, 0]}\n  sampler.num_steps: {choices: [null, 5], when: {sampler.clamp: 1}}\n"
-        "first: [{sampler.clamp: 1}]\n"
+        "vary:\n  sampler.clamp: {choices: [1, 0]}\n"
+        "  sampler.num_steps: {choices: [null, 5], when: {sampler.clamp: 1}}\nfirst: [{sampler.clamp: 1}]\n"
     )
     assert config.vary["sampler.num_steps"].when["sampler.clamp"][0] is True
     assert config.first[0]["sampler.clamp"] is True

@@ -171,7 +171,7 @@ def _classes(rows: Mapping[Path, Rows]) -> tuple[tuple[str, ...], dict[Path, npt
     known = complete and not any(value is None or (isinstance(value, int) and value < 0) for value in values)
     if not known or len(values) < 2 or len({type(value) for value in values}) > 1:
         return (), {path: np.zeros(len(table.images), np.int64) for path, table in rows.items()}
-    ordered: list[Any] = sorted(values)  # type: ignore[type-var]  # of one type, and not None
+    ordered: list[Any] = sorted(values)  # of one type, and not None
     index = {value: number for number, value in enumerate(ordered)}
     told = next((table.classes for table in rows.values() if table.classes), ())
     names = tuple(told[v] if isinstance(v, int) and v < len(told) else str(v) for v in ordered)

@@ -55,6 +55,7 @@ MOST_TRIALS = 1_000_000
 
 _MOST_WORKERS = 10_000
 _INCEPTION = "inception"
+_SEED = "training.seed"
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     if options.stop_when_settled:
         check_stop_when_settled(spec, points is not None, trials)
     if replicates > 1:
+        _check_ablation(spec, options, replicates)
         check_seeds(space, replicates)
     imports = spec.imports and not is_ready(folder, options.storage)
     if imports:
@@ -335,6 +337,18 @@ def _count_promoted(spec: StudySpec, folder: StudyFolder, options: RunOptions) -
         return 0
     study = optuna.load_study(study_name=folder.name, storage=open_storage(folder.path, options.storage))
     return sum(is_promoted(trial) for trial in study.get_trials(deepcopy=False))
+
+
+def _check_ablation(spec: StudySpec, options: RunOptions, replicates: int) -> None:
+    """Raise ValueError if an ablation that takes training seeds back is given several trainings of each arm."""
+    record = spec.ablation
+    if record is not None and any(_SEED in change.keys for change in record.changes.values()):
+        flags = ("--replicates", replicates)
+        command = environment.coldtune_command("ablate", options.home, record.study, flags=flags)
+        raise ValueError(
+            f"--replicates {replicates}: this ablation takes {_SEED} back, so it compares networks of one training. "
+            f"Begin another, which leaves the seeds out: `{command}`"
+        )
 
 
 def _prepare_source(name: str, spec: StudySpec, dataset: Dataset, options: RunOptions) -> Dataset:
