@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,15 @@ from finished_study import QUICK, Finished
 
 Command = Callable[..., tuple[int, str, str]]
 LONG = "Q" * 70  # a letter that no other text of the tables has
-LISTINGS = ["study list", f"study show {LONG}", "store ls", "store gc --older 0", "data list", "data verify digits"]
+LISTINGS = [
+    "study list",
+    f"study show {LONG}",
+    f"importance {LONG}",
+    "store ls",
+    "store gc --older 0",
+    "data list",
+    "data verify digits",
+]
 
 
 @pytest.fixture
@@ -102,6 +110,21 @@ def test_json_of_every_listing_is_one_document_on_stdout(home: Path, command: Co
     entry = answer(command(f"store show {first['kind']}/{first['key']} --json", home))
     assert {key: entry[key] for key in first} == first
     assert sum(file["bytes"] for file in entry["files"].values()) <= first["bytes"]
+
+
+def test_docs_describe_the_json_of_every_command() -> None:
+    def with_json(made: argparse.ArgumentParser, words: str = "") -> Iterator[str]:
+        for action in made._actions:
+            if "--json" in action.option_strings:
+                yield words
+            if isinstance(action.choices, dict):
+                for name, parser in action.choices.items():
+                    yield from with_json(parser, f"{words} {name}".strip())
+
+    documented = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    found = list(with_json(cli.build_parser()))
+    assert {"study list", "data judges", "importance", "evaluate"} <= set(found)
+    assert [name for name in found if f"\n| `{name}" not in documented] == []
 
 
 def test_json_has_no_nan_and_no_local_time() -> None:
