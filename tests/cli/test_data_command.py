@@ -115,11 +115,13 @@ def test_study_of_own_images_and_judge_works_from_preview_to_evaluate(
     _, out, _ = coldtune(f"data train-judge {tmp_path}/own --epochs 5 --dim 8", home, capsys)
     name = re.search(r"^(judge\.[0-9a-f]{12})$", out, re.MULTILINE)[1]
     space = tmp_path / "own_blur.yaml"
-    space.write_text(SPACE.format(folder=tmp_path / "own", extractor=name))
+    space.write_text(SPACE.format(folder="own", extractor=name))
+    write_shapes(tmp_path / "other", 60)
+    coldtune(f"data prepare {tmp_path}/other", home, capsys)
 
-    def run(*words: str) -> str:
+    def run(*words: str, folder: Path = tmp_path) -> str:
         command = [sys.executable, "-m", "coldtune", *words, "--home", str(home)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -127,4 +129,7 @@ def test_study_of_own_images_and_judge_works_from_preview_to_evaluate(
     table = run("study", "run", str(space), "--trials", "2", "--study", "mine")
     assert name in table  # in the line of the protocol
     assert name in run("evaluate", "mine/0")
+    assert name in run("study", "resume", "mine", folder=home)  # in which there is no folder `own`
+    (tmp_path / "own").rename(tmp_path / "moved")
+    assert name in run("study", "resume", "mine", folder=home)
     assert json.loads(run("data", "judges", "--json"))[0]["name"] == name

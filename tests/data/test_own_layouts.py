@@ -284,6 +284,17 @@ def test_data_path_names_the_folder_and_data_dir_takes_precedence(tmp_path: Path
     assert set().union(*contents(two).values()) == pixels(*range(20, 60))
 
 
+def test_prepared_images_are_chosen_by_their_fingerprint_among_several(tmp_path: Path) -> None:
+    first = own(tmp_path, files(a=PNGS[:40]), "one")
+    second = own(tmp_path, files(a=PNGS[20:]), "two")
+    with pytest.raises(ValueError, match=r"prepared from different files .*Choose with --data-dir"):
+        prepare(FOLDER, tmp_path / "home")
+    for dataset in (first, second):
+        assert prepare(FOLDER, tmp_path / "home", fingerprint=dataset.fingerprint).path == dataset.path
+        gone = FOLDER | {"path": "is/gone"}
+        assert prepare(gone, tmp_path / "home", fingerprint=dataset.fingerprint).path == dataset.path
+
+
 def test_data_path_that_is_gone_falls_back_to_the_prepared_images(tmp_path: Path) -> None:
     write_tree(tmp_path / "own", files(a=PNGS))
     config = FOLDER | {"path": str(tmp_path / "own")}

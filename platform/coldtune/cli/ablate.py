@@ -74,7 +74,8 @@ def _options_of_search(folder: StudyFolder, options: argparse.Namespace) -> dict
     """Return the places and the resources with which the search was last started."""
     start = folder.start()
     kept: dict[str, Any] = {name: start[name] for name in ("store", "workers", "gpus_per_trial") if start.get(name)}
-    kept |= {name: Path(start[name]) for name in ("data_dir", "password_file") if start.get(name)}
+    kept |= {"password_file": Path(start["password_file"])} if start.get("password_file") else {}
+    kept |= {"data_dir": place} if (place := folder.data_dir()) is not None else {}
     addresses = {
         "storage": folder.storage(options.password_file),
         "tracking_uri": folder.tracking_uri(options.password_file),

@@ -178,6 +178,7 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
     folder = find_study(find_home(options), options.name)
     file = options.password_file
     start = folder.start() | {"storage": folder.storage(file), "tracking_uri": folder.tracking_uri(file)}
+    start["data_dir"] = folder.data_dir()
     if file is not None:
         start["password_file"] = str(file.expanduser().absolute())
     if options.confirm is not None:

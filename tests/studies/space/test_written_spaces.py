@@ -13,9 +13,10 @@ from coldtune.config import parse
 from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.space.distributions import describe_distribution
 from coldtune.studies.space.space import Space
 from coldtune.studies.space.validate import build_space
-from coldtune.studies.space.written import normalize_space
+from coldtune.studies.space.written import normalize_space, read_booleans
 
 SHAPE = (1, 16, 16)
 BASE = presets.load("digits-quick")
@@ -38,13 +39,10 @@ def normalize(text: str, base: dict[str, Any] = BASE) -> SpaceConfig:
         ("sampler.algorithm", "[tacos, naive]", ("tacos", "naive")),
         ("degradation.steps", "[20.0, 30]", (20.0, 30)),
         ("training.steps", "[1e2, '3.0E+2']", (100, 300)),
-        ("data.flip", "[0, 1]", (False, True)),
-        ("sampler.clamp", "[1.0, false]", (True, False)),
+        ("data.flip", "[0, 1]", (0, 1)),
     ],
 )
-def test_choices_written_in_another_type_have_the_type_of_their_key(
-    key: str, choices: str, typed: tuple[Any, ...]
-) -> None:
+def test_choices_written_as_text_have_the_type_of_their_key(key: str, choices: str, typed: tuple[Any, ...]) -> None:
     found = normalize(f"vary: {{{key}: {{choices: {choices}}}}}").vary[key].choices
     assert found is not None
     assert [(value, type(value)) for value in found] == [(value, type(value)) for value in typed]
@@ -57,12 +55,6 @@ def test_conditions_and_first_points_have_the_type_of_their_key() -> None:
     )
     assert config.vary["training.clip_norm"].when == {"training.lr": (0.01,)}
     assert config.first == ({"training.lr": 0.01},)
-    config = normalize(
-        "vary:\n  sampler.clamp: {choices: [1, 0]}\n"
-        "  sampler.num_steps: {choices: [null, 5], when: {sampler.clamp: 1}}\nfirst: [{sampler.clamp: 1}]\n"
-    )
-    assert config.vary["sampler.num_steps"].when["sampler.clamp"][0] is True
-    assert config.first[0]["sampler.clamp"] is True
 
 
 def test_ends_of_a_range_of_integers_are_integers() -> None:
@@ -107,6 +99,20 @@ def test_unknown_keys_are_left_to_the_check_that_lists_the_known_ones() -> None:
 def test_grid_asks_the_base_once_in_whatever_type_it_is_listed(vary: str) -> None:
     points = build_space(normalize(f"vary: {{{vary}}}"), BASE, SHAPE).grid()
     assert len(points) == 2
+
+
+@pytest.mark.parametrize("path", ["sampler.clamp", "degradation.quantize", "degradation.collapse_final"])
+def test_one_and_zero_of_a_boolean_are_asked_and_shown_as_true_and_false(path: str) -> None:
+    space = build_space(normalize(f"vary: {{{path}: {{choices: [1, 0]}}}}\nfirst: [{{{path}: 1}}]"), BASE, SHAPE)
+    (distribution,) = space.distributions.values()
+    assert describe_distribution(distribution) == "true, false"
+    assert {type(value) for point in space.grid() for value in point.values()} == {bool}
+
+
+def test_one_and_zero_of_a_number_stay_numbers() -> None:
+    for path in ("training.clip_norm", "training.batch_size", "sampler.eta"):
+        assert read_booleans(path, (1, 0), {}, BASE) == (1, 0)
+        assert {type(value) for value in read_booleans(path, (1, 0), {}, BASE)} == {int}
 
 
 def test_grid_of_floats_asks_the_base_once_and_exactly() -> None:

@@ -144,7 +144,8 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     if imports:
         check_imports(spec.imports, folder, options.storage)
     check_name(str(spec.base["protocol"]["extractor"]), options.home)
-    dataset = data.prepare(data_config, options.home, options.data_dir)
+    of_study = str(folder.start()["fingerprint"]) if folder.exists else None
+    dataset = data.prepare(data_config, options.home, options.data_dir, fingerprint=of_study)
     if folder.exists:
         folder.check_same_study(spec, dataset.fingerprint)
     warn_of_seeds(space)

@@ -1,8 +1,7 @@
 """Checks of a search space as a person has written it, and the values that its texts stand for.
 
-YAML reads `1e-3` as a text, although a person means a number, and many people write 1 for true. So every value under
-`vary`, `when` and `first` is brought to the type of its key. These checks are for new spaces. A space that a study has
-stored stays as it is.
+YAML reads `1e-3` as a text, although a person means a number. So every value under `vary`, `when` and `first` is
+brought to the type of its key. These checks are for new spaces. A space that a study has stored stays as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from coldtune.config import convert, find_field, is_number, shorten
+from coldtune.config import convert, find_field, is_number, scalar_kinds, shorten
 from coldtune.diffusion.degradations.registry import DEGRADATIONS
 from coldtune.diffusion.priors.registry import PRIORS
 from coldtune.dotted import set_key
@@ -73,10 +72,30 @@ def normalize_levels(
         raise ValueError(f"{where}: is a section. Name one of its keys, as {path}.KEY.")
     keys = _Keys({}, base)
     converted = tuple(_at(f"{where}.levels.{place}", keys, path, value) for place, value in enumerate(levels))
+    converted = read_booleans(path, converted, {}, base)
     softened = {key: tuple(keys.soften(key, value) for value in values) for key, values in when.items()}
     if empty := [key for key, values in softened.items() if not values]:
         raise ValueError(f"{where}.when.{empty[0]} = []: needs at least one value")
     return converted, softened
+
+
+def read_booleans(
+    path: str, values: Sequence[Any], variants: Mapping[str, Mapping[str, Any]], base: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """Return the listed values of a key with true and false for 1 and 0, if the key is a boolean.
+
+    Args:
+        path: The dotted key.
+        values: Its values.
+        variants: The changes of each variant, by name.
+        base: The configuration to which the key belongs.
+    """
+    if all(isinstance(value, bool) or value not in (0, 1) for value in values):
+        return tuple(values)
+    kinds = [scalar_kinds(field.annotation) for field in _Keys(variants, base).fields(path)]
+    if not kinds or any(bool not in kind or kind & {int, float, str, object} for kind in kinds):
+        return tuple(values)
+    return tuple(bool(value) if value in (0, 1) else value for value in values)
 
 
 class _Keys:
@@ -103,9 +122,9 @@ class _Keys:
         return [field for cls in classes if (field := find_field(cls, rest))]
 
     def convert(self, path: str, value: Any) -> Any:
-        """Return `value` in the type of the key. Only a text, or 1 and 0 for true and false, become another type.
+        """Return `value` in the type of the key. Only a text becomes another type.
 
-        A number stays as it is written, because names of studies depend on it.
+        A number stays as it is written, because names of studies depend on it. `read_booleans` has 1 and 0.
 
         Raises:
             ValueError: If no field of the key allows the value.
@@ -117,7 +136,7 @@ class _Keys:
             except ValueError as error:
                 problem = problem or f"{error}{_hint(value, field)}"
                 continue
-            return converted if isinstance(value, str) or isinstance(converted, bool) else value
+            return converted if isinstance(value, str) else value
         if problem:
             raise ValueError(problem)
         return value
@@ -125,7 +144,7 @@ class _Keys:
     def soften(self, path: str, value: Any) -> Any:
         """Return `value` in the type of the key if possible, and unchanged otherwise."""
         try:
-            return self.convert(path, value)
+            return self.convert(path, value) if isinstance(value, str) else value
         except ValueError:
             return value
 
