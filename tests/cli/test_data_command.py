@@ -129,6 +129,7 @@ def test_study_of_own_images_and_judge_works_from_preview_to_evaluate(
     table = run("study", "run", str(space), "--trials", "2", "--study", "mine")
     assert name in table  # in the line of the protocol
     assert name in run("evaluate", "mine/0")
+    assert name in run("evaluate", "mine/0", "--extractor", name)
     assert name in run("study", "resume", "mine", folder=home)  # in which there is no folder `own`
     (tmp_path / "own").rename(tmp_path / "moved")
     assert name in run("study", "resume", "mine", folder=home)

@@ -167,6 +167,24 @@ def test_study_list_shows_states_what_varies_and_the_interval(home: Path, finish
     assert f"{datetime.now():%Y-}" in row
 
 
+def test_study_list_ranks_no_values_of_several_protocols(
+    home: Path, finished: Finished, tmp_path: Path, command: Command
+) -> None:
+    shutil.copytree(home / "data", tmp_path / "data")
+    spec = StudyFolder(home, finished.study).spec()
+    folder = StudyFolder(tmp_path, "mixed")
+    folder.save(spec, {"trials": 4, "fingerprint": finished.dataset.fingerprint, "command": "python mixed.py"})
+    space = Space(spec.space, spec.base, finished.dataset.image_shape)
+    ledger = open_ledger("mixed", spec, space, open_storage(folder.path))
+    protocol = plain(finished.outcomes[0].protocol)
+    for fid, change in ((2.0, {}), (1.0, {"reference": "same"}), (0.1, {"extractor_sha256": "f" * 64})):
+        asked = ledger.ask()
+        assert asked is not None
+        ledger.complete(asked.number, TrialOutcome({"fid": fid}, {**protocol, **change}))
+        (found,) = answer(command("study list --json", tmp_path))
+        assert (found["best"] or {}).get("value") == (fid if "extractor_sha256" not in change else None)
+
+
 def test_study_list_json_names_a_study_that_cannot_be_read(home: Path, tmp_path: Path, command: Command) -> None:
     shutil.copytree(home / "studies", tmp_path / "studies")
     shutil.copytree(home / "data", tmp_path / "data")

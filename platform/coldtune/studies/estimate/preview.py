@@ -83,7 +83,8 @@ def _size(space: Space) -> str:
     try:
         return f"{len(space.grid()):,} points as a grid, {share}"
     except ValueError:  # no grid: a range without steps
-        return f"{len(space.distributions)} key{'s' * (len(space.distributions) != 1)}, not all of them listed, {share}"
+        count = len(space.distributions)
+        return f"{'1 continuous key' if count == 1 else f'{count} keys, some of them continuous'}, {share}"
 
 
 def _space_table(space: Space) -> Table:

@@ -58,7 +58,8 @@ def coldtune_trial(config: Mapping[str, Any]) -> None:
     except Exception as error:
         traceback.print_exc()
         fault = machine_fault(error)
-        last = {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
+        text = " ".join(str(error).split())
+        last = {"state": "failed", "reason": f"{type(error).__name__}: {text}"}
         if fault is not None:
             last = {"state": FAULT, "reason": fault}
     print(f"=== study {job.study}, trial {job.label}: {last['state']}", flush=True)
