@@ -14,7 +14,7 @@ from coldtune.reports.latex import tex
 from coldtune.reports.paper.tables import FilledTable, tables
 from coldtune.reports.paper.text import latex
 from coldtune.reports.settings import as_csv, as_parquet, settings_frame, settings_latex
-from coldtune.reports.tables import MISSING, TrialRow, markdown_table
+from coldtune.reports.tables import COLUMNS, MISSING, TrialRow, build_grid, markdown_table
 from latex_checks import check_structure, compile_document
 
 PROTOCOL = Protocol(
@@ -46,6 +46,13 @@ def test_settings_latex_any_text_has_a_balanced_structure() -> None:
     assert len(body) == len(ROWS)
     assert [cell.strip() for cell in head][:4] == ["setting", "state", "variant", "lrx"], "without escaped characters"
     assert [line[0].strip().startswith(r"\textbf{") for line in body] == [True, True, False, False, False]
+
+
+def test_note_of_several_lines_is_one_line_below_a_table() -> None:
+    grid = build_grid(ROWS[1:2], [1], COLUMNS, "trial")
+    assert [line for line in grid.foot if "failed" in line] == [
+        f"trial 1 finished: 1.1 failed: ValueError: 5 % of {ODD[1]} _second_ & last"
+    ]
 
 
 def test_paper_tables_in_latex_have_a_balanced_structure() -> None:

@@ -63,7 +63,7 @@ class ListTable:
                 room = most - named
             parts[-1].append(place)
             room -= least[place] + gap
-        for number, part in enumerate(parts):
+        for number, part in enumerate(parts or [[]]):
             yield from ([Text()] if number else [])
             yield self._part([*range(self.names), *part], least, most, self.title if number == 0 else "")
 

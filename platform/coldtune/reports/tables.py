@@ -293,7 +293,7 @@ def build_grid(
     foot += [protocols[0].describe()] if protocols else []
     foot += notes
     foot += [_SAVED] if "saved" in times else []
-    foot += [f"{what} {row.number} {row.state}: {row.note}" for row in rows if row.note]
+    foot += [f"{what} {row.number} {row.state}: {' '.join(row.note.split())}" for row in rows if row.note]
     names = [what, "state", *varied]
     measures = [*(column.head for column in shown), *([P_HEAD] if tested else [])]
     heads = [*(("", name) for name in names), *measures, *(("", name) for name in times)]

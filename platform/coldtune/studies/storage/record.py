@@ -212,8 +212,8 @@ def write_setting(trial: Trial, setting: int) -> None:
 
 
 def write_reason(trial: Trial, reason: str) -> None:
-    """Store in one line why a trial failed or was pruned. Many errors of torch have several lines."""
-    trial.set_user_attr("reason", redact(" ".join(reason.split())))
+    """Store why a trial failed or was pruned."""
+    trial.set_user_attr("reason", redact(reason))
 
 
 def write_rung(trial: Trial, rung: Rung) -> None:

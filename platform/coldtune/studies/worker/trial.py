@@ -58,8 +58,7 @@ def coldtune_trial(config: Mapping[str, Any]) -> None:
     except Exception as error:
         traceback.print_exc()
         fault = machine_fault(error)
-        text = " ".join(str(error).split())
-        last = {"state": "failed", "reason": f"{type(error).__name__}: {text}"}
+        last = {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
         if fault is not None:
             last = {"state": FAULT, "reason": fault}
     print(f"=== study {job.study}, trial {job.label}: {last['state']}", flush=True)
