@@ -244,7 +244,7 @@ def advise(dataset: Dataset, place: Path | str | None = None, tried: str = "") -
     """Return a sentence that says which judge a dataset of the user's own can use, or how to make one.
 
     Args:
-        place: The folder or file of the images, if it is known. A home can hold several datasets of one name.
+        place: The folder or file of the images, if it is known. A home can hold several datasets of the same name.
         tried: The name of an extractor that was refused, so that it is no advice.
     """
     shape = "x".join(map(str, dataset.image_shape))
