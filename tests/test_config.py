@@ -11,7 +11,7 @@ import pytest
 from pydantic import Field, create_model
 
 from coldtune import presets
-from coldtune.config import Config, Neutral, digest, identity, plain
+from coldtune.config import Config, Neutral, digest, identity, parse, plain
 from coldtune.data import Dataset, prepared
 from coldtune.diffusion import build_degradation
 from coldtune.diffusion.priors.registry import PRIORS
@@ -55,6 +55,21 @@ def test_config_neutral_value_is_the_default(cls: type[Config]) -> None:
         for mark in field.metadata:
             if isinstance(mark, Neutral):
                 assert field.default == mark.value, name
+
+
+class Numbers(Config):
+    whole: int = 1
+    some: tuple[int, ...] = ()
+    real: float = 1.0
+    either: str | int = 1
+
+
+def test_config_powers_of_ten_are_integers_only_where_an_integer_is_needed() -> None:
+    read = parse(Numbers, {"whole": "1e3", "some": ["1.5E+1", 2], "real": "1e-3", "either": "1e3"})
+    assert plain(read) == {"whole": 1000, "some": [15, 2], "real": 0.001, "either": "1e3"}
+    for wrong in ("1e-1", "1.5e0", "1e300", "1e99", "e3", "1e3x"):
+        with pytest.raises(ValueError, match=r"^whole = .*: input should be a valid integer"):
+            parse(Numbers, {"whole": wrong})
 
 
 SECTIONS = ("data", "restorer", "training", "sampler", "protocol", "rungs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -15,6 +16,8 @@ from pydantic_core import ErrorDetails
 ConfigT = TypeVar("ConfigT", bound="Config")
 
 _ADAPTERS: dict[int, tuple[FieldInfo, TypeAdapter[Any]]] = {}  # of fields, by their id
+_POWER_OF_TEN = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]{1,2}")
+_MOST_EXACT = 2**53  # a float has every whole number up to this one
 _NAMED_PROBLEMS = 3  # of an error, in its line
 _LONGEST_VALUE = 120  # characters of a value in an error
 # Where pydantic speaks of Python's types, a user reads YAML.
@@ -39,11 +42,13 @@ class Config(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_booleans_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+    def _read_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         # Pydantic reads true as 1. Nobody means that, and a study would train for a single step.
         items = value if isinstance(value, list | tuple) else (value,)
-        if info.field_name is not None and any(isinstance(item, bool) for item in items):
-            check_no_boolean(value, cls.model_fields[info.field_name].annotation)
+        if info.field_name is not None and any(isinstance(item, bool | str) for item in items):
+            annotation = cls.model_fields[info.field_name].annotation
+            check_no_boolean(value, annotation)
+            return read_integers(value, annotation)
         return value
 
 
@@ -56,6 +61,20 @@ def check_no_boolean(value: Any, annotation: Any) -> None:
     if any(isinstance(item, bool) for item in items):
         number = "a valid number" if float in kinds else "a valid integer"
         raise ValueError(f"input should be {number}, not true or false")
+
+
+def read_integers(value: Any, annotation: Any) -> Any:
+    """Return `value` with texts such as `1e3` as integers, if the type `annotation` allows no other numbers, nor texts.
+
+    YAML reads `1e3` as a text. Pydantic makes a float of such a text, but no integer.
+    """
+    if isinstance(value, list | tuple):
+        return type(value)(read_integers(item, annotation) for item in value)
+    if not isinstance(value, str) or not _POWER_OF_TEN.fullmatch(value.strip()):
+        return value
+    kinds = scalar_kinds(annotation)
+    whole = float(value).is_integer() and abs(float(value)) <= _MOST_EXACT
+    return int(float(value)) if whole and int in kinds and not kinds & {bool, float, str, object} else value
 
 
 def scalar_kinds(annotation: Any) -> set[type]:
@@ -152,7 +171,7 @@ def convert(value: Any, field: FieldInfo) -> Any:
     """
     check_no_boolean(value, field.annotation)
     try:
-        return _adapter(field).validate_python(value)
+        return _adapter(field).validate_python(read_integers(value, field.annotation))
     except ValidationError as error:
         raise ValueError(_join_alternatives([_message(item) for item in error.errors()])) from None
 

@@ -12,6 +12,10 @@ ROWS: list[Row] = [
     setting("extractor-input", "protocol.extractor=builtins:input", ["builtins:input"], home="digits"),
     setting("extractor-shell", "protocol.extractor=os:system", ["os:system"], home="digits"),
     setting("extractor-text", "protocol.extractor=a b", ["protocol.extractor = 'a b'"], home="digits"),
+    command("evaluate-judge-unknown", "evaluate {study}/0 --extractor judge.0123456789ab",
+            says="no such judge in {home}/judges", home="study"),
+    command("evaluate-judge-of-pictures", "evaluate --images {dir} --reference digits --extractor judge.0123456789ab",
+            says="no such judge in {home}/judges", home="digits"),
     command("evaluate-extractor-exit", "evaluate {study}/0 --extractor sys:exit", says="sys:exit", home="study"),
     command("evaluate-extractor-shell", "evaluate {study}/0 --extractor os:system", says="os:system", home="study"),
 ]  # fmt: skip

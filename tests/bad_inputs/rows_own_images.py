@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bad_row import Content, Row, command, fifo, folder, link, setting, with_mode
+from bad_row import Content, Row, command, fifo, folder, link, setting, space, with_mode
 from PIL import Image
 
 
@@ -51,11 +51,18 @@ def encoded(images: list[bytes | None]) -> pa.Array:
     return pa.array([{"bytes": data} for data in images], pa.struct([("bytes", pa.binary())]))
 
 
+NO_JUDGE = """
+base:
+  data: {name: folder, image_size: 16}
+  degradation: {kind: blur, kernel_size: 3, padding: circular, steps: 2, sigma: {schedule: constant, start: 1.0}}
+vary: {training.lr: {low: 1e-4, high: 1e-3}}
+"""
+
 ROWS: list[Row] = [
     command("own-missing", "data train-judge {dir}/nosuch", says="{dir}/nosuch", data=True),
     command("own-a-file", "data train-judge {dir}/f", says="{dir}/f", files={"f": "text"}, data=True),
     only("own-empty-folder", {".hidden.png": png(0)}, "{dir}/p", "contains 0 images", "at least 20"),
-    only("own-one-image", {"1.png": png(1)}, "{dir}/p", "contains 1 images"),
+    only("own-one-image", {"1.png": png(1)}, "{dir}/p", "contains 1 image;"),
     only("own-loops", {"l": loops}),
     only("own-parquet-text", {"a.parquet": "text"}, "a.parquet"),
     only("own-parquet-empty", {"a.parquet": b""}, "a.parquet"),
@@ -73,6 +80,7 @@ ROWS: list[Row] = [
     own("own-dead-link", {"z.png": link("nowhere")}, "{dir}/p/z.png"),
     own("own-unreadable", {"z.png": with_mode(0, "x")}, "{dir}/p/z.png", needs_user=True),
     own("own-stray", {"train/a.png": png(50), "test/b.png": png(51)}, "lies beside the folders of splits"),
+    only("own-equal-images", {f"{i}.png": png(0) for i in range(24)}, "too few images (24 in all, 1 of them differ"),
     own("own-path-twice", {}, "--data-dir", "path already", verb="prepare --data-dir {dir}"),
     own("judge-epochs", {}, "--epochs 0: allowed: 1", verb="train-judge --epochs 0"),
     own("judge-dim", {}, "--dim 100000: allowed: 1", verb="train-judge --dim 100000"),
@@ -81,6 +89,7 @@ ROWS: list[Row] = [
     setting("judge-unknown", "protocol.extractor=judge.0123456789ab",
             ["judge.0123456789ab", "no such judge", "train-judge"], home="digits"),
     setting("judge-short", "protocol.extractor=judge.01", ["judge.01", "12 digits"], home="digits"),
+    space("judge-missing", NO_JUDGE, ["protocol.extractor: required", "coldtune data train-judge PATH", "'folder'"]),
     setting("data-path-number", "data.path=3", ["data.path = 3", "text"], home="digits"),
     setting("data-path-empty", "data.path=", ["folder", "--data-dir"], "--dataset=folder", data=True),
 ]  # fmt: skip

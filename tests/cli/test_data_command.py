@@ -49,6 +49,7 @@ def test_train_judge_of_a_folder_is_listed_and_named_to_the_next_command(
     name = re.search(r"^(judge\.[0-9a-f]{12})$", out, re.MULTILINE)[1]
     assert "accuracy" in out
     assert "raw pixels" in out
+    assert f"coldtune study run blur --dataset folder --data-dir {tmp_path}/own --home {home} --set" in out
     assert f"protocol.extractor={name}" in out
     code, out, _ = coldtune("data judges --json", home, capsys)
     (card,) = json.loads(out)
@@ -56,6 +57,11 @@ def test_train_judge_of_a_folder_is_listed_and_named_to_the_next_command(
     assert (home / "judges" / f"{card['sha256']}.safetensors").is_file()
     assert name in coldtune("data judges", home, capsys)[1]
     assert name in coldtune(f"data prepare {tmp_path}/own", home, capsys)[1]
+    (home / "judges" / f"{card['sha256']}.safetensors").write_bytes(b"")
+    code, out, error = coldtune("data judges --json", home, capsys)
+    assert (code, json.loads(out)) == (1, [])
+    assert f"{card['sha256']}.safetensors" in error
+    assert "coldtune data train-judge folder" in coldtune(f"data prepare {tmp_path}/own", home, capsys)[1]
 
 
 SPACE = """
@@ -71,10 +77,17 @@ vary:
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize(("extractor", "said"), [("digits", "3 channels"), ("cifar10", "N >= 4 d")])
+@pytest.mark.parametrize(
+    ("extractor", "said"), [("digits", "3 channels"), ("cifar10", "N >= 4 d"), ("inception", "N >= 4 d = 8192")]
+)
 def test_study_of_own_images_without_a_judge_says_how_to_make_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], extractor: str, said: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    extractor: str,
+    said: str,
 ) -> None:
+    monkeypatch.setenv("COLDTUNE_INCEPTION", "/is/not/looked/for")
     write_shapes(tmp_path / "own", 60)
     space = tmp_path / "space.yaml"
     space.write_text(SPACE.format(folder=tmp_path / "own", extractor=extractor))
@@ -85,7 +98,7 @@ def test_study_of_own_images_without_a_judge_says_how_to_make_one(
     assert len(error) == 1
     assert said in error[0]
     assert "'folder' are 3x16x16" in error[0]
-    assert "coldtune data train-judge folder --image-size 16" in error[0]
+    assert f"coldtune data train-judge folder --image-size 16 --data-dir {tmp_path}/own --home" in error[0]
 
 
 @pytest.mark.slow
@@ -102,11 +115,13 @@ def test_study_of_own_images_and_judge_works_from_preview_to_evaluate(
     _, out, _ = coldtune(f"data train-judge {tmp_path}/own --epochs 5 --dim 8", home, capsys)
     name = re.search(r"^(judge\.[0-9a-f]{12})$", out, re.MULTILINE)[1]
     space = tmp_path / "own_blur.yaml"
-    space.write_text(SPACE.format(folder=tmp_path / "own", extractor=name))
+    space.write_text(SPACE.format(folder="own", extractor=name))
+    write_shapes(tmp_path / "other", 60)
+    coldtune(f"data prepare {tmp_path}/other", home, capsys)
 
-    def run(*words: str) -> str:
+    def run(*words: str, folder: Path = tmp_path) -> str:
         command = [sys.executable, "-m", "coldtune", *words, "--home", str(home)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -114,4 +129,8 @@ def test_study_of_own_images_and_judge_works_from_preview_to_evaluate(
     table = run("study", "run", str(space), "--trials", "2", "--study", "mine")
     assert name in table  # in the line of the protocol
     assert name in run("evaluate", "mine/0")
+    assert name in run("evaluate", "mine/0", "--extractor", name)
+    assert name in run("study", "resume", "mine", folder=home)  # in which there is no folder `own`
+    (tmp_path / "own").rename(tmp_path / "moved")
+    assert name in run("study", "resume", "mine", folder=home)
     assert json.loads(run("data", "judges", "--json"))[0]["name"] == name

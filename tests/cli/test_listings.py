@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import re
 import shutil
 import socket
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from coldtune import cli, presets
 from coldtune.cli.job import parser
 from coldtune.cli.json_output import to_json
+from coldtune.cli.tables import ListTable
 from coldtune.config import plain
 from coldtune.data import Dataset, prepared
 from coldtune.diffusion import build_degradation
@@ -36,7 +40,15 @@ from finished_study import QUICK, Finished
 
 Command = Callable[..., tuple[int, str, str]]
 LONG = "Q" * 70  # a letter that no other text of the tables has
-LISTINGS = ["study list", f"study show {LONG}", "store ls", "store gc --older 0", "data list", "data verify digits"]
+LISTINGS = [
+    "study list",
+    f"study show {LONG}",
+    f"importance {LONG}",
+    "store ls",
+    "store gc --older 0",
+    "data list",
+    "data verify digits",
+]
 
 
 @pytest.fixture
@@ -100,6 +112,21 @@ def test_json_of_every_listing_is_one_document_on_stdout(home: Path, command: Co
     assert sum(file["bytes"] for file in entry["files"].values()) <= first["bytes"]
 
 
+def test_docs_describe_the_json_of_every_command() -> None:
+    def with_json(made: argparse.ArgumentParser, words: str = "") -> Iterator[str]:
+        for action in made._actions:
+            if "--json" in action.option_strings:
+                yield words
+            if isinstance(action.choices, dict):
+                for name, parser in action.choices.items():
+                    yield from with_json(parser, f"{words} {name}".strip())
+
+    documented = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    found = list(with_json(cli.build_parser()))
+    assert {"study list", "data judges", "importance", "evaluate"} <= set(found)
+    assert [name for name in found if f"\n| `{name}" not in documented] == []
+
+
 def test_json_has_no_nan_and_no_local_time() -> None:
     east = datetime.fromisoformat("2026-03-01T12:00:00.5+02:00")
     made = to_json({"a": [math.nan, -math.inf, 0.1 + 0.2], 2: Path("/x"), "time": east, "yes": True, "none": None})
@@ -138,6 +165,24 @@ def test_study_list_shows_states_what_varies_and_the_interval(home: Path, finish
         [best["fid"], best["fid_low"], best["fid_high"]], abs=0.05 * (best["fid_high"] - best["fid_low"])
     )
     assert f"{datetime.now():%Y-}" in row
+
+
+def test_study_list_ranks_no_values_of_several_protocols(
+    home: Path, finished: Finished, tmp_path: Path, command: Command
+) -> None:
+    shutil.copytree(home / "data", tmp_path / "data")
+    spec = StudyFolder(home, finished.study).spec()
+    folder = StudyFolder(tmp_path, "mixed")
+    folder.save(spec, {"trials": 4, "fingerprint": finished.dataset.fingerprint, "command": "python mixed.py"})
+    space = Space(spec.space, spec.base, finished.dataset.image_shape)
+    ledger = open_ledger("mixed", spec, space, open_storage(folder.path))
+    protocol = plain(finished.outcomes[0].protocol)
+    for fid, change in ((2.0, {}), (1.0, {"reference": "same"}), (0.1, {"extractor_sha256": "f" * 64})):
+        asked = ledger.ask()
+        assert asked is not None
+        ledger.complete(asked.number, TrialOutcome({"fid": fid}, {**protocol, **change}))
+        (found,) = answer(command("study list --json", tmp_path))
+        assert (found["best"] or {}).get("value") == (fid if "extractor_sha256" not in change else None)
 
 
 def test_study_list_json_names_a_study_that_cannot_be_read(home: Path, tmp_path: Path, command: Command) -> None:
@@ -214,6 +259,36 @@ def test_listing_in_a_narrow_terminal_cuts_nothing(width: int, home: Path, comma
     shown = command(f"study show {LONG}", home, width)[1]
     assert min(shown.count("V"), shown.count("W")) >= 45
     assert command("presets", None, width)[1].count("…") == 0
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 160])
+def test_list_table_keeps_words_whole_and_repeats_the_names(width: int) -> None:
+    table = ListTable("title", ("name", "shape"), ("size",), ("varies", "run by"), edge=width % 20 == 0)
+    words = [f"judge.{number:012x}" for number in range(3)]
+    for word in words:
+        table.add_row(word, "3x16x16", "100.0%", "schedule, rate, sampler, num_steps", "process 4711 on node-a")
+    table.rows.append([])
+    table.add_row("total", "", "300.0%", "", "")
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table, highlight=False)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    found = Counter(re.findall(r"[^ \n,]+", "\n".join(lines)))
+    parts = found["name"]
+    assert [found[word] for word in words] == [parts] * 3
+    assert (found["title"], found["total"], found["300.0%"], found["3x16x16"]) == (1, parts, 1, 3)
+    assert (found["num_steps"], found["sampler"], found["node-a"], found["4711"]) == (3, 3, 3, 3)
+    assert (parts == 1) == (width >= 80)
+
+
+def test_list_table_with_names_as_long_as_a_line_loses_no_letter() -> None:
+    table = ListTable("", ("kind", "key"), ("size",), names=2)
+    table.add_row("K" * 50, "Q" * 50, "1 kB")
+    console = Console(width=40, record=True, file=io.StringIO())
+    console.print(table, highlight=False)
+    text = console.export_text()
+    assert (text.count("K"), text.count("Q")) == (50, 50)
+    assert max(map(len, text.splitlines())) <= 40
 
 
 @pytest.mark.parametrize("name", ["digits-quick", "paper/celeba-mask", "quick/digits-noise", "quick/mnist-animorph"])

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -193,11 +194,40 @@ def test_parquet_splits_are_told_by_files_or_folders(tmp_path: Path) -> None:
     assert dataset.classes == ("a", "b")
 
 
-def test_parquet_unknown_labels_are_no_classes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([-1] * 20, r"test\.parquet, row 0: label is negative, which .* unknown label, so no image has a label"),
+        ([0, *[None] * 19], r"test\.parquet, row 1: label is null, so no image has a label"),
+        ([0.5] * 20, r"test\.parquet: label is a column of double, not of integers or texts, so no image"),
+        (None, r"test\.parquet: has no column label, but .*train\.parquet has, so no image has a label"),
+    ],
+)
+def test_parquet_unknown_labels_are_no_classes_with_the_reason(tmp_path: Path, labels: list | None, said: str) -> None:
     write_parquet(tmp_path / "own" / "train.parquet", PNGS[:40], [0, 1] * 20)
-    write_parquet(tmp_path / "own" / "test.parquet", PNGS[40:], [-1] * 20)
-    dataset = own_parquet(tmp_path)
+    write_parquet(tmp_path / "own" / "test.parquet", PNGS[40:], labels)
+    with pytest.warns(UserWarning, match=said):
+        dataset = own_parquet(tmp_path)
     assert (dataset.num_classes, dataset.classes) == (1, ())
+
+
+@pytest.mark.parametrize("labels", [[True, False], pa.array(["b", "a"]).dictionary_encode(), [7, 3]])
+def test_parquet_labels_of_every_kind_are_classes(tmp_path: Path, labels: Any) -> None:
+    values = pa.concat_arrays([pa.array(labels)] * 30)
+    write_parquet(tmp_path / "own" / "0.parquet", PNGS[:60], values)
+    dataset = own_parquet(tmp_path)
+    first, second = (str(value) for value in pa.array(labels).to_pylist())
+    assert dataset.classes == (second, first)
+    found = {image: label for split in contents(dataset).values() for image, label in split.items()}
+    assert found == {image: 1 - i % 2 for i in range(60) for image in pixels(i)}
+
+
+def test_parquet_column_that_may_hold_labels_is_named(tmp_path: Path) -> None:
+    table = pa.table({"image": pa.array(PNGS[:60], pa.binary()), "fine_label": pa.array([0, 1] * 30)})
+    (tmp_path / "own").mkdir()
+    pq.write_table(table, tmp_path / "own" / "0.parquet")
+    with pytest.warns(UserWarning, match=r"from the column label alone, and not from fine_label"):
+        assert own_parquet(tmp_path).num_classes == 1
 
 
 @pytest.mark.parametrize(
@@ -232,7 +262,6 @@ def test_parquet_missing_or_unclear_files_are_refused(tmp_path: Path) -> None:
     [
         ([*PNGS[:5], None], None, "image", r"0\.parquet, row 5: image\.bytes is null"),
         ([*PNGS[:25], b"no image"], None, "image", r"0\.parquet, row 25: the image is not a JPEG"),
-        (PNGS[:30], [*range(29), None], "image", r"0\.parquet, row 29: label is null"),
         (PNGS[:30], None, "picture", r"0\.parquet: columns picture; needed: image or img \(bytes, path\)"),
         (PNGS[:3], None, "image", r"0\.parquet: contains 3 images; at least 20"),
     ],
@@ -253,6 +282,17 @@ def test_data_path_names_the_folder_and_data_dir_takes_precedence(tmp_path: Path
     two = prepare(config, tmp_path / "home", tmp_path / "two")
     assert set().union(*contents(one).values()) == pixels(*range(40))
     assert set().union(*contents(two).values()) == pixels(*range(20, 60))
+
+
+def test_prepared_images_are_chosen_by_their_fingerprint_among_several(tmp_path: Path) -> None:
+    first = own(tmp_path, files(a=PNGS[:40]), "one")
+    second = own(tmp_path, files(a=PNGS[20:]), "two")
+    with pytest.raises(ValueError, match=r"prepared from different files .*Choose with --data-dir"):
+        prepare(FOLDER, tmp_path / "home")
+    for dataset in (first, second):
+        assert prepare(FOLDER, tmp_path / "home", fingerprint=dataset.fingerprint).path == dataset.path
+        gone = FOLDER | {"path": "is/gone"}
+        assert prepare(gone, tmp_path / "home", fingerprint=dataset.fingerprint).path == dataset.path
 
 
 def test_data_path_that_is_gone_falls_back_to_the_prepared_images(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torch
 from coldtune.data import Dataset
 from coldtune.metrics import ProtocolConfig, build_extractor, extract_features, resolve
 from coldtune.metrics.extractors import check_name
-from coldtune.metrics.judges import JudgeCard, Scores, advise, cards
+from coldtune.metrics.judges import JudgeCard, Scores, advise, cards, describe_foreign
 from coldtune.metrics.train_judge import check_training, choose_dim, choose_epochs, choose_kind, train_judge
 
 
@@ -107,8 +108,36 @@ def test_judge_damaged_files_are_named_with_a_way_out(
         build_extractor(classifier.name, tmp_path)
     assert "train-judge" in str(caught.value)
     assert "\n" not in str(caught.value)
-    broken = damage in ("card", "other card")
-    assert (classifier.sha256 in [found.sha256 for found in cards(tmp_path)]) is not broken
+    # `train_judge` then trains it again, and no advice names it.
+    others = {found.sha256 for found in cards(home.home)} - {classifier.sha256}
+    assert {found.sha256 for found in cards(tmp_path)} == others
+
+
+def test_advice_names_the_other_judges_that_fit_or_the_place_of_the_images(
+    digits: Dataset, home: Dataset, classifier: JudgeCard, unlabelled: JudgeCard, tmp_path: Path
+) -> None:
+    both = advise(home)
+    assert classifier.name in both
+    assert unlabelled.name in both
+    other = advise(home, tried=classifier.name)
+    assert unlabelled.name in other
+    assert classifier.name not in other
+    fresh = in_home(digits, tmp_path)
+    assert f"train-judge digits --image-size 16 --data-dir {tmp_path} --home" in advise(fresh, tmp_path)
+    assert "--data-dir" not in advise(fresh, tmp_path / "gone")
+    shutil.copytree(home.home / "judges", tmp_path / "judges")
+    for file in (tmp_path / "judges").glob(f"{unlabelled.sha256}.*"):
+        file.unlink()
+    assert "makes another judge, with fewer features by --dim" in advise(fresh, tried=classifier.name)
+
+
+def test_judge_of_other_images_is_told_before_a_study_uses_it(home: Dataset, classifier: JudgeCard) -> None:
+    other = SimpleNamespace(name="own", home=home.home, image_shape=(3, 24, 24), fingerprint="f" * 64)
+    said = describe_foreign(classifier.name, other)
+    for part in (classifier.name, "digits, 1x16x16", home.fingerprint[:12], "own, 3x24x24", "f" * 12):
+        assert part in said
+    assert describe_foreign(classifier.name, home) == ""
+    assert describe_foreign("digits", other) == ""
 
 
 @pytest.mark.parametrize("name", ["judge.000000000000", "judge.0", "judge.x/../y", "judge."])

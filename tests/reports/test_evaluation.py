@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 
 import pytest
+from rich.console import Console
 
 from coldtune.metrics import Judgement, Protocol, Value
 from coldtune.reports.evaluation import JudgedSet, evaluation_markdown, evaluation_record, evaluation_table
@@ -49,6 +51,18 @@ def test_evaluation_table_metric_of_no_set_has_no_column():
     table = evaluation_table([judged("a", fid=(1.0, 0.5, 1.5)), judged("b", fid=(1.0, 0.5, 1.5), kid=(0.1, 0.0, 0.2))])
     assert list(table.columns) == ["fid", "kid"]
     assert str(table.columns["kid"][0]) == MISSING
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_evaluation_table_keeps_the_name_of_a_run_whole_if_it_fits(width: int) -> None:
+    name = "R" * (width - 30)
+    table = evaluation_table([judged(name, fid=(1.0, 0.5, 1.5), kid=(0.1, 0.05, 0.2))])
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table)
+    text = console.export_text()
+    assert name in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_evaluation_markdown_arrows_show_better_direction():

@@ -14,7 +14,7 @@ from coldtune.reports.latex import tex
 from coldtune.reports.paper.tables import FilledTable, tables
 from coldtune.reports.paper.text import latex
 from coldtune.reports.settings import as_csv, as_parquet, settings_frame, settings_latex
-from coldtune.reports.tables import MISSING, TrialRow, markdown_table
+from coldtune.reports.tables import COLUMNS, MISSING, TrialRow, build_grid, markdown_table
 from latex_checks import check_structure, compile_document
 
 PROTOCOL = Protocol(
@@ -46,6 +46,13 @@ def test_settings_latex_any_text_has_a_balanced_structure() -> None:
     assert len(body) == len(ROWS)
     assert [cell.strip() for cell in head][:4] == ["setting", "state", "variant", "lrx"], "without escaped characters"
     assert [line[0].strip().startswith(r"\textbf{") for line in body] == [True, True, False, False, False]
+
+
+def test_note_of_several_lines_is_one_line_below_a_table() -> None:
+    grid = build_grid(ROWS[1:2], [1], COLUMNS, "trial")
+    assert [line for line in grid.foot if "failed" in line] == [
+        f"trial 1 finished: 1.1 failed: ValueError: 5 % of {ODD[1]} _second_ & last"
+    ]
 
 
 def test_paper_tables_in_latex_have_a_balanced_structure() -> None:
@@ -103,6 +110,7 @@ def test_settings_csv_and_parquet_have_the_same_values(tmp_path: Path) -> None:
     parquet = pq.read_table(tmp_path / "table.parquet")
     lines = list(csv.DictReader(io.StringIO(as_csv(frame).decode())))
     assert list(lines[0]) == parquet.column_names
+    assert [name for name in parquet.column_names if name.startswith("fid")] == ["fid", "fid_sd", "fid_n"]
     assert parquet["p_holm"].to_pylist() == [None, 0.2, 4e-5, 1.0, 0.05]
     assert [line["p_holm"] for line in lines] == ["", "0.2", "0.00004", "1", "0.05"]
     assert parquet["as_good_as_best"].to_pylist() == [True, True, False, False, False]

@@ -44,7 +44,7 @@ def _ablate(options: argparse.Namespace, console: Console) -> int:
 
 def _run(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.designs.ablate import build_ablation
-    from coldtune.studies.preflight.options import RunOptions
+    from coldtune.studies.preflight.options import RunOptions, read_replicates
     from coldtune.studies.run import run_study
     from coldtune.studies.trials.reading import read_study
 
@@ -52,7 +52,13 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     folder = find_study(home, options.search)
     order = [key.strip() for key in (options.order or "").split(",") if key.strip()]
     spec = build_ablation(
-        read_study(folder), folder, trial=options.trial, order=order, seed=options.seed, settings=options.settings
+        read_study(folder),
+        folder,
+        trial=options.trial,
+        order=order,
+        seed=options.seed,
+        settings=options.settings,
+        replicated=read_replicates("--replicates", options.replicates) not in (None, 1),
     )
     changes: dict[str, Any] = {"imports": tuple(sorted(set(options.imports)))}
     if options.threads is not None:  # the default is that of the search, whose trainings are then found
@@ -68,7 +74,8 @@ def _options_of_search(folder: StudyFolder, options: argparse.Namespace) -> dict
     """Return the places and the resources with which the search was last started."""
     start = folder.start()
     kept: dict[str, Any] = {name: start[name] for name in ("store", "workers", "gpus_per_trial") if start.get(name)}
-    kept |= {name: Path(start[name]) for name in ("data_dir", "password_file") if start.get(name)}
+    kept |= {"password_file": Path(start["password_file"])} if start.get("password_file") else {}
+    kept |= {"data_dir": place} if (place := folder.data_dir()) is not None else {}
     addresses = {
         "storage": folder.storage(options.password_file),
         "tracking_uri": folder.tracking_uri(options.password_file),

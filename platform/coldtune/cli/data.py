@@ -83,7 +83,7 @@ def _prepare(options: argparse.Namespace, console: Console) -> int:
         console.print(f"  {split:<11} {size:>7,} images {'x'.join(map(str, dataset.image_shape))}", highlight=False)
     if dataset.name in OWN:
         console.print(f"  {_describe_classes(dataset)}", highlight=False, soft_wrap=True)
-        console.print(f"  {advise(dataset)}", highlight=False, soft_wrap=True)
+        console.print(f"  {advise(dataset, _name_and_place(options)[1])}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -178,13 +178,13 @@ def _train_judge(options: argparse.Namespace, console: Console) -> int:
 
 
 def _judges(options: argparse.Namespace, console: Console) -> int:
-    from coldtune.metrics.judges import card_files, read_card
+    from coldtune.metrics.judges import card_files, read_judge
 
     home = find_home(options)
     found, damaged = [], 0
     for path in card_files(home):
         try:
-            found.append(read_card(path))
+            found.append(read_judge(path)[0])
         except (ValueError, OSError) as error:
             print_error(describe(error))
             damaged = 1
@@ -253,13 +253,12 @@ def _describe_classes(dataset: Dataset) -> str:
 
 def _print_use(console: Console, options: argparse.Namespace, dataset: Dataset, card: JudgeCard) -> None:
     """Print the command that uses a judge. Warn if its d is too large for FID as an objective."""
-    words = ["jobs/sweep_blur.py", "--dataset", dataset.name]
+    words = ["coldtune", "study", "run", "blur", "--dataset", dataset.name]
     place = _name_and_place(options)[1]
     words += ["--data-dir", str(place)] if place else []
-    words += ["--home", str(options.home)] if options.home else []
+    words += ["--home", str(dataset.home)] if options.home else []
     words += ["--set", f"data.image_size={dataset.image_shape[1]}", f"protocol.extractor={card.name}"]
-    runner = environment.runner() or "python "
-    console.print(f"Use it: {runner}{shlex.join(words)}", highlight=False, soft_wrap=True)
+    console.print(f"Use it: {environment.runner()}{shlex.join(words)}", highlight=False, soft_wrap=True)
     least = 4 * card.network.dim
     if (images := dataset.sizes["validation"]) < least:
         warnings.warn(

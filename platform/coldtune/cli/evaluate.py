@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -108,7 +109,8 @@ def _add_protocol_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extractor",
         metavar="NAME",
-        help="feature extractor: a shipped one, or module:attribute (default: the trial's or the dataset's)",
+        help="feature extractor: a shipped one, a judge of the home, or module:attribute (default: the trial's or the "
+        "dataset's)",
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", help="seed of the choice of images and of all draws (default: the trial's)"
@@ -137,7 +139,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     if options.extractor is not None:
         from coldtune.metrics.extractors import check_name
 
-        check_name(options.extractor)
+        check_name(options.extractor, find_home(options))
     from coldtune.training.device import use_threads
 
     device = choose_device(options.device)
@@ -186,6 +188,7 @@ def _evaluate_runs(options: argparse.Namespace, device: str) -> tuple[list[Finis
 
     from coldtune.cli.store_lookup import locate_store_of_trials
     from coldtune.metrics.extractors import check_origin
+    from coldtune.metrics.judges import describe_foreign
     from coldtune.stages.evaluate import evaluate_runs, with_protocol
     from coldtune.store.store import Store
     from coldtune.studies.trials.lookup import Home, find_run
@@ -200,6 +203,10 @@ def _evaluate_runs(options: argparse.Namespace, device: str) -> tuple[list[Finis
         if options.extractor is None:
             check_origin(run.config.protocol.extractor, run.name, "name it with --extractor")
     judged = [replace(run, config=with_protocol(run.config, *protocol)) for run in runs]
+    if options.extractor is not None:
+        for foreign in dict.fromkeys(describe_foreign(options.extractor, run.dataset) for run in runs):
+            if foreign:
+                warnings.warn(foreign, stacklevel=2)
     return runs, evaluate_runs(judged, Store(store), device)
 
 

@@ -6,10 +6,10 @@ import argparse
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from coldtune.cli.common import Commands, add_home_flag, find_home, find_study
 from coldtune.cli.json_output import add_json_flag, print_json
+from coldtune.cli.tables import ListTable
 
 if TYPE_CHECKING:
     from coldtune.studies.insight.importance import Importance
@@ -46,7 +46,7 @@ def _print(options: argparse.Namespace, console: Console) -> int:
         )
         return 0
     if importance.rows:
-        console.print(_table(importance))
+        console.print(_table(importance), highlight=False)
     for sentence in importance.sentences():
         console.print(sentence, highlight=False, soft_wrap="`coldtune " in sentence)  # a command is copied whole
     for finding in findings:
@@ -55,16 +55,17 @@ def _print(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _table(importance: Importance) -> Table:
+def _table(importance: Importance) -> ListTable:
     """Return the keys from the most to the least important."""
     intervals = any(row.low is not None for row in importance.rows)
     of_resamples = ["90 % interval", "rank held"] if intervals else []
-    table = Table("rank", "key", "stage", "share", *of_resamples, "", box=None)
+    notes = ("",) if any(row.by_chance for row in importance.rows) else ()
+    table = ListTable("", ("rank", "key", "stage"), ("share", *of_resamples), notes, names=2)
     for rank, row in enumerate(importance.rows, 1):
         interval = [] if row.low is None or row.high is None else [f"{100 * row.low:.0f} to {100 * row.high:.0f} %"]
         held = [""] if row.rank_held is None else [f"{100 * row.rank_held:.0f} %"]
-        note = "perhaps by chance" if row.by_chance else ""
+        note = ["perhaps by chance" if row.by_chance else ""] if notes else []
         table.add_row(
-            str(rank), row.key, row.stage, f"{100 * row.share:.0f} %", *interval, *(held if intervals else []), note
+            str(rank), row.key, row.stage, f"{100 * row.share:.0f} %", *interval, *(held if intervals else []), *note
         )
     return table

@@ -62,6 +62,8 @@ def find_space(text: str, command: str = "study run") -> Path:
         ValueError: If it is neither a file nor the name of a shipped space.
     """
     path, shipped = Path(text).expanduser(), shipped_spaces()
+    if text in shipped and path.is_dir():  # a folder `training` is no search space
+        return shipped[text]
     if path.exists() or path.is_symlink():
         return path
     if text in shipped:

@@ -66,7 +66,7 @@ def _ls(options: argparse.Namespace, console: Console) -> int:
 
 
 def _entry_table(title: str, entries: list[EntryInfo], needs: Retention) -> ListTable:
-    table = ListTable(title, ("kind", "key"), ("size", "age", "work"), ("used by",))
+    table = ListTable(title, ("kind", "key"), ("size", "age", "work"), ("used by",), names=2)
     for entry in entries:
         users = f"torn: {entry.problem}" if entry.problem else format_studies(needs.users_of(entry))
         table.add_row(entry.kind, shorten(entry.key), *format_totals([entry]), users)

@@ -19,12 +19,13 @@ def format_totals(entries: Sequence[EntryInfo]) -> tuple[str, str, str]:
 
     The work of a training counts once, although each of its checkpoints records the work that led to it.
     """
-    age = time.time() - min((entry.created for entry in entries), default=time.time())
+    oldest = min((entry.created for entry in entries), default=None)
+    age = "-" if oldest is None else format_age(time.time() - oldest)
     work: dict[str, float] = {}
     for entry in entries:
         training = entry.name.rpartition("/")[0] if entry.key.rpartition("/")[2].isdigit() else entry.name
         work[training] = max(entry.seconds, work.get(training, 0.0))
-    return format_size(total_bytes(entries)), format_age(age), format_age(sum(work.values()))
+    return format_size(total_bytes(entries)), age, format_age(sum(work.values()))
 
 
 def total_bytes(items: Sequence[EntryInfo] | Sequence[Garbage]) -> int:

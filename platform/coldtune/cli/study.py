@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from coldtune.studies.trials.reading import StudyReader
 
 _HEADS = ("study", "dataset", "ended", "of", "best", "last change", "states", "varies", "run now by")
-_CUT = 6  # of these columns are in the first table, if the terminal is too narrow for a single table
 
 
 def add(commands: Commands) -> None:
@@ -111,7 +110,7 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 
 
 def _print_studies(home: str, found: dict[str, StudySummary | str], console: Console) -> None:
-    """Print a row for each study. A narrow terminal gets two tables, so that names and numbers stay whole."""
+    """Print a row for each study."""
     rows = []
     for name, study in found.items():
         if isinstance(study, str):
@@ -122,14 +121,7 @@ def _print_studies(home: str, found: dict[str, StudySummary | str], console: Con
         changed = "-" if study.changed is None else f"{study.changed.astimezone():%Y-%m-%d %H:%M}"
         cells = (name, study.dataset, study.ended_text(), str(study.trials), best, changed)
         rows.append([*map(Text, (*cells, study.states_text(), study.varies_text(), drivers))])
-    whole = ListTable(home, _HEADS, rows=rows, edge=True)
-    if whole.width <= console.width:
-        console.print(whole, highlight=False)
-        return
-    console.print(ListTable(home, _HEADS[:_CUT], rows=[row[:_CUT] for row in rows], edge=True), highlight=False)
-    console.print()
-    rest = [[row[0], *row[_CUT:]] for row in rows]
-    console.print(ListTable("", (_HEADS[0],), last=_HEADS[_CUT:], rows=rest, edge=True), highlight=False)
+    console.print(ListTable(home, _HEADS[:-3], last=_HEADS[-3:], rows=rows, edge=True), highlight=False)
 
 
 def _show(options: argparse.Namespace, console: Console) -> int:
@@ -186,6 +178,7 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
     folder = find_study(find_home(options), options.name)
     file = options.password_file
     start = folder.start() | {"storage": folder.storage(file), "tracking_uri": folder.tracking_uri(file)}
+    start["data_dir"] = folder.data_dir()
     if file is not None:
         start["password_file"] = str(file.expanduser().absolute())
     if options.confirm is not None:

@@ -18,6 +18,7 @@ _MOST_ROWS = 1_000_000
 _MOST_BATCH_BYTES = 1 << 28
 _METADATA = b"huggingface"
 _LABEL = "label"
+_SIMILAR = ("class", "classes", "category", "target")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Columns:
         label: The labels that the column `label` must have, in words. None if there need be no labels.
         most_image_bytes: The most bytes of an encoded image.
         most_bytes: The most bytes of all images of a file.
-        plain: True allows a binary column of images, and labels that are texts.
+        plain: True allows a binary column of images, labels of other types, and labels that are null.
     """
 
     image: tuple[str, ...]
@@ -45,12 +46,13 @@ class Rows:
 
     Attributes:
         images: The encoded images.
-        labels: The label of each image, integers or texts. Empty if the file has no labels.
+        labels: The label of each image, integers, texts or booleans. None if it is null. Empty if the file has no
+            labels that can be read.
         classes: The names of the labels 0, 1, ... if the file's metadata tell them.
     """
 
     images: list[bytes]
-    labels: list[int | str] = field(default_factory=list)
+    labels: list[int | str | None] = field(default_factory=list)
     classes: tuple[str, ...] = ()
 
 
@@ -66,7 +68,7 @@ def read_images(path: Path, columns: Columns) -> Rows:
     import pyarrow.parquet as pq
 
     images: list[bytes] = []
-    labels: list[int | str] = []
+    labels: list[int | str | None] = []
     size = 0
     with open_regular(path) as file:
         try:
@@ -79,7 +81,8 @@ def read_images(path: Path, columns: Columns) -> Rows:
             count = min(1024, max(1, _MOST_BATCH_BYTES // largest))
             for batch in shard.iter_batches(count, columns=[where, *([_LABEL] if labelled else [])]):
                 encoded = batch[name] if where == name else pc.struct_field(batch[name], "bytes")
-                _check_rows(path, len(images), where, encoded, batch[_LABEL] if labelled else None, columns)
+                needed = batch[_LABEL] if labelled and not columns.plain else None
+                _check_rows(path, len(images), where, encoded, needed, columns)
                 size += pc.sum(pc.binary_length(encoded)).as_py()
                 check_size(str(path), size, columns.most_bytes)
                 images += encoded.to_pylist()
@@ -131,8 +134,56 @@ def _check_columns(path: Path, schema: Any, columns: Columns) -> tuple[str, str,
     if labelled and not pa.types.is_integer(label):
         if columns.label is not None:
             raise ValueError(f"{path}: {_LABEL} is a column of {label}, but {columns.label} are needed")
-        labelled = pa.types.is_string(label) or pa.types.is_large_string(label)
+        labelled = _tells_classes(label)
     return name, where, labelled
+
+
+def _tells_classes(kind: Any) -> bool:
+    """Return True if a column of this type can hold labels. Categories of pandas are a dictionary of texts."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(
+        is_kind(kind)
+        for is_kind in (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean)
+    )
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """What a user should know about the labels of a Parquet file.
+
+    Attributes:
+        there: True if the file has a column `label`.
+        problem: Why its labels tell no classes, or "".
+        similar: Other columns that may hold labels, and are not read.
+    """
+
+    there: bool
+    problem: str = ""
+    similar: tuple[str, ...] = ()
+
+
+def look_at_labels(path: Path) -> LabelColumn:
+    """Look at the column `label` of a file that `read_images` has read, without its images."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with open_regular(path) as file:
+        shard = pq.ParquetFile(file)
+        kinds = {column.name: column.type for column in shard.schema_arrow}
+        if _LABEL not in kinds:
+            named = [name for name in kinds if _LABEL in name.lower() or name.lower() in _SIMILAR]
+            return LabelColumn(False, similar=tuple(name for name in named if _tells_classes(kinds[name])))
+        if not _tells_classes(kinds[_LABEL]):
+            return LabelColumn(True, f"{path}: label is a column of {kinds[_LABEL]}, not of integers or texts")
+        values = shard.read([_LABEL])[_LABEL]
+    if (row := pc.index(pc.is_null(values), True).as_py()) >= 0:
+        return LabelColumn(True, f"{path}, row {row}: label is null")
+    rows = (row for row, value in enumerate(values.to_pylist()) if isinstance(value, int) and value < 0)
+    if (first := next(rows, None)) is not None:
+        return LabelColumn(True, f"{path}, row {first}: label is negative, which stands for an unknown label")
+    return LabelColumn(True)
 
 
 def _check_sizes(path: Path, metadata: Any, columns: Columns) -> None:

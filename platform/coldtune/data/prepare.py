@@ -25,9 +25,15 @@ from coldtune.data.splits import SPLITS, assign, count_shared, hash_parts
 from coldtune.data.verify import verify
 from coldtune.files import lock_file
 
+_NAMED = 3  # folders that a message names
+
 
 def prepare(
-    config: DataConfig | Mapping[str, Any], home: Path | str, data_dir: Path | str | None = None, progress: bool = True
+    config: DataConfig | Mapping[str, Any],
+    home: Path | str,
+    data_dir: Path | str | None = None,
+    progress: bool = True,
+    fingerprint: str | None = None,
 ) -> Dataset:
     """Open the dataset of `config`, after preparing it under `home`/data if it is not there yet.
 
@@ -43,6 +49,7 @@ def prepare(
             gone, a dataset that this home has already prepared is used, and otherwise the files are downloaded into
             `home`/data/downloads.
         progress: Show progress bars on a terminal.
+        fingerprint: The images that are meant, if the home has prepared several datasets for `config`.
 
     Raises:
         ValueError: If the files are missing or damaged, or cannot be downloaded. The message says what would help.
@@ -51,19 +58,21 @@ def prepare(
     if data_dir is None and config.path is not None:
         place = environment.expand_path(config.path, "data.path")
         try:
-            return _prepare(config, home, place if place.exists() else None, progress)
+            return _prepare(config, home, place if place.exists() else None, progress, fingerprint)
         except ValueError as error:
             told = str(error).replace("--data-dir = ", "data.path = ").replace("pass --data-dir PATH", "name a folder")
             gone = "" if place.exists() else f"data.path = {config.path!r}: no such directory; "
             raise ValueError(f"{gone}{told}") from error
-    return _prepare(config, home, data_dir, progress)
+    return _prepare(config, home, data_dir, progress, fingerprint)
 
 
-def _prepare(config: DataConfig, home: Path | str, data_dir: Path | str | None, progress: bool) -> Dataset:
+def _prepare(
+    config: DataConfig, home: Path | str, data_dir: Path | str | None, progress: bool, fingerprint: str | None
+) -> Dataset:
     root = Path(home).absolute() / "data"
     root.mkdir(parents=True, exist_ok=True)
     damage: list[str] = []
-    if data_dir is None and (found := _find_prepared(root, config, damage)):
+    if data_dir is None and (found := _find_prepared(root, config, damage, fingerprint)):
         return found
     chosen = source(config.name)
     if data_dir is not None and chosen.reads_everything and root.resolve().is_relative_to(Path(data_dir).resolve()):
@@ -120,10 +129,11 @@ def _scratch_prefix(folder: Path) -> str:
     return f".{folder.name}.new-"
 
 
-def _find_prepared(root: Path, config: DataConfig, damage: list[str]) -> Dataset | None:
+def _find_prepared(root: Path, config: DataConfig, damage: list[str], fingerprint: str | None = None) -> Dataset | None:
     """Find a good dataset that this home has prepared for `config`, from any published files.
 
-    What is wrong with the others is appended to `damage`. Raises ValueError if there are several with different images.
+    What is wrong with the others is appended to `damage`. Raises ValueError if there are several with different images,
+    and none of them is the dataset with this fingerprint.
     """
     datasets: dict[str, Dataset] = {}
     for folder in sorted(root.glob(f"{_folder_prefix(config)}-*")):
@@ -131,10 +141,14 @@ def _find_prepared(root: Path, config: DataConfig, damage: list[str]) -> Dataset
             same = datasets.setdefault(dataset.fingerprint, dataset)
             if dataset.num_classes > same.num_classes:  # an earlier version read no classes from folders
                 datasets[dataset.fingerprint] = dataset
+    if fingerprint in datasets:
+        return datasets[fingerprint]
     if len(datasets) > 1:
-        paths = ", ".join(str(dataset.path) for dataset in datasets.values())
+        paths = [str(dataset.path) for dataset in datasets.values()]
+        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
         raise ValueError(
-            f"{_folder_prefix(config)} was prepared from different files ({paths}). Choose with --data-dir"
+            f"{_folder_prefix(config)} was prepared from different files ({', '.join(paths[:_NAMED])}{more}). Choose "
+            "with --data-dir"
         )
     return next(iter(datasets.values()), None)
 

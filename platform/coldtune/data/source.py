@@ -128,7 +128,8 @@ class Source(ABC):
                 raise ValueError(f"{self.name}: {error}; {advice}") from error
         try:
             if not data_dir.is_dir():
-                raise ValueError(f"--data-dir = {str(data_dir)!r}: no such directory")
+                problem = "is no directory" if data_dir.exists() else "no such directory"
+                raise ValueError(f"--data-dir = {str(data_dir)!r}: {problem}")
             files = self.locate(data_dir)
         except OSError as error:
             reason = f"{error.filename or data_dir}: {error.strerror or error}"

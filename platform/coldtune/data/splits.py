@@ -65,6 +65,8 @@ def assign(
     for split, (_, indices) in chosen.items():
         if not len(indices):
             counts = ", ".join(f"{len(data.labels)} in {part}" for part, data in raw.items())
+            if (different := len({each for part in hashes.values() for each in part})) < sum(map(len, hashes.values())):
+                counts += f", {different} of them different"
             raise ValueError(f"split {split} would be empty: too few images ({counts})")
     return chosen
 

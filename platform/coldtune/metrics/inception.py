@@ -44,6 +44,15 @@ def inception() -> Extractor:
     return load_inception(weights_file(os.environ.get(VARIABLE), folder, URL_INCEPTION_V3))
 
 
+def describe_inception() -> Extractor:
+    """Return the extractor without its network, for checks before 96 MB are downloaded. It takes no images."""
+    return Extractor("inception", _no_network, DIM, SHA256, INPUT)
+
+
+def _no_network(images: Tensor) -> Tensor:
+    raise AssertionError(f"the network was not loaded, but called with {tuple(images.shape)}")
+
+
 def load_inception(path: Path, sha256: str = SHA256) -> Extractor:
     """Return the extractor of the weights in `path`. Raises ValueError if the file's SHA-256 is not `sha256`."""
     data = path.read_bytes()

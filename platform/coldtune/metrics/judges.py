@@ -28,12 +28,14 @@ from coldtune.metrics.extractors import Extractor
 from coldtune.readback import UnreadableError, read_bytes, read_model
 
 FOLDER = "judges"
+IMAGES_PER_DIM = 4
+"""The images for each feature that FID as an objective needs (`check_objective`)."""
 PREFIX = "judge."
 _DIGITS = 12
 _NAME = re.compile(rf"{re.escape(PREFIX)}([0-9a-f]{{{_DIGITS},64}})")
 _LARGEST_BYTES = 1 << 28
-_INCEPTION_IMAGES = 4 * 2048  # that FID as an objective needs with Inception
-_HINT = "Remove it and its neighbour, and train the judge again with `coldtune data train-judge`."
+_INCEPTION_IMAGES = IMAGES_PER_DIM * 2048
+_HINT = "Train the judge again with `coldtune data train-judge`, or restore its two files."
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -166,7 +168,12 @@ def load_judge(name: str, home: Path | None) -> Extractor:
     Raises:
         ValueError: If the home has no such judge, or its files are damaged. The message names the file.
     """
-    path = find_judge(name, home)
+    card, classifier = read_judge(find_judge(name, home))
+    return wrap(card.name, classifier.eval(), card.sha256)
+
+
+def read_judge(path: Path) -> tuple[JudgeCard, Classifier]:
+    """Read a judge by the path of its card. Raises ValueError, naming the file, if one of its two files is damaged."""
     card = read_card(path)
     weights = path.with_suffix(".safetensors")
     try:
@@ -181,7 +188,7 @@ def load_judge(name: str, home: Path | None) -> Extractor:
     except (SafetensorError, RuntimeError, ValueError) as error:
         first = str(error).strip().partition("\n")[0]
         raise UnreadableError(f"{weights}: does not fit the network in {path.name} ({first}). {_HINT}") from None
-    return wrap(card.name, classifier.eval(), card.sha256)
+    return card, classifier
 
 
 def read_card(path: Path) -> JudgeCard:
@@ -193,7 +200,7 @@ def read_card(path: Path) -> JudgeCard:
 
 
 def cards(home: Path, fingerprint: str | None = None) -> list[JudgeCard]:
-    """Return the cards of a home's judges, sorted by name. Damaged cards are left out.
+    """Return the cards of a home's judges, sorted by name. A judge of which a file is damaged is left out.
 
     Args:
         fingerprint: Return only the judges of the dataset with this fingerprint.
@@ -201,8 +208,9 @@ def cards(home: Path, fingerprint: str | None = None) -> list[JudgeCard]:
     found = []
     for path in card_files(home):
         with suppress(ValueError, OSError):
-            found.append(read_card(path))
-    return [card for card in found if fingerprint in (None, card.data.fingerprint)]
+            if fingerprint in (None, read_card(path).data.fingerprint):
+                found.append(read_judge(path)[0])
+    return found
 
 
 def card_files(home: Path) -> list[Path]:
@@ -232,19 +240,55 @@ def write_judge(home: Path, weights: bytes, card: JudgeCard) -> Path:
     return folder / f"{card.sha256}.json"
 
 
-def advise(dataset: Dataset) -> str:
-    """Return a sentence that says which judge a dataset of the user's own can use, or how to make one."""
+def advise(dataset: Dataset, place: Path | str | None = None, tried: str = "") -> str:
+    """Return a sentence that says which judge a dataset of the user's own can use, or how to make one.
+
+    Args:
+        place: The folder or file of the images, if it is known. A home can hold several datasets of the same name.
+        tried: The name of an extractor that was refused, so that it is no advice.
+    """
     shape = "x".join(map(str, dataset.image_shape))
     known = cards(dataset.home, dataset.fingerprint)
-    if known:
-        names = " or ".join(f"protocol.extractor={card.name}" for card in known)
+    others = [card for card in known if not is_name_of(tried, card)]
+    enough = [card for card in others if IMAGES_PER_DIM * card.network.dim <= dataset.sizes["validation"]]
+    if others:
+        names = " or ".join(f"protocol.extractor={card.name}" for card in enough or others)
         return f"Judges of this home were trained on these images: --set {names}"
     size, resize = dataset.image_shape[1], dataset.manifest.resize
     words = ["coldtune", "data", "train-judge", dataset.name, "--image-size", str(size)]
-    enough = min(dataset.sizes["validation"], dataset.sizes["test"]) >= _INCEPTION_IMAGES
-    inception = ", or set protocol.extractor=inception" if enough else ""
+    if place is not None and (there := environment.expand_path(place, "--data-dir")).exists():
+        words += ["--data-dir", str(there)]
+    least = min(dataset.sizes["validation"], dataset.sizes["test"])
+    inception = ", or set protocol.extractor=inception" if least >= _INCEPTION_IMAGES and tried != "inception" else ""
     words += [*(["--resize", resize] if resize != "bilinear" else []), "--home", str(dataset.home)]
+    command = f"`{environment.runner()}{shlex.join(words)}`"
+    if known:
+        return f"{command} makes another judge, with fewer features by --dim{inception}"
     return (
-        f"The images of {dataset.name!r} are {shape}, and no judge of this home was trained on them. "
-        f"`{environment.runner()}{shlex.join(words)}` makes one{inception}"
+        f"The images of {dataset.name!r} are {shape}, and no judge of this home was trained on them. {command} makes "
+        f"one{inception}"
+    )
+
+
+def is_name_of(name: str, card: JudgeCard) -> bool:
+    """Return True if a configuration calls this judge `name`."""
+    match = _NAME.fullmatch(name)
+    return match is not None and card.sha256.startswith(match[1])
+
+
+def describe_foreign(name: str, dataset: Dataset) -> str:
+    """Return a sentence if the extractor `name` is a judge that was trained on other images than the dataset's, or "".
+
+    Its features may tell nothing about these images.
+    """
+    if _NAME.fullmatch(name) is None:
+        return ""
+    card = read_card(find_judge(name, dataset.home))
+    if card.data.fingerprint == dataset.fingerprint:
+        return ""
+    other, own = ("x".join(map(str, shape)) for shape in (card.data.image_shape, dataset.image_shape))
+    return (
+        f"protocol.extractor = {name!r}: was trained on other images ({card.data.name}, {other}, data "
+        f"{card.data.fingerprint[:12]}) than these ({dataset.name}, {own}, data {dataset.fingerprint[:12]}), so its "
+        "distances may mean little here"
     )

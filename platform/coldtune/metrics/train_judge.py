@@ -23,7 +23,7 @@ from coldtune.data.manifest import content_hash
 from coldtune.data.progress import Advance
 from coldtune.metrics.classifiers import Classifier, ClassifierConfig, accuracy
 from coldtune.metrics.frechet import frechet_distance
-from coldtune.metrics.judges import JudgeCard, JudgedData, Scores, hash_weights, write_judge
+from coldtune.metrics.judges import IMAGES_PER_DIM, JudgeCard, JudgedData, Scores, hash_weights, write_judge
 from coldtune.metrics.judges import cards as stored_cards
 from coldtune.metrics.reference import Reference
 from coldtune.metrics.retrieval import label_retrieval, view_retrieval
@@ -34,7 +34,6 @@ from coldtune.metrics.train_classifier import BATCH, Recipe, train
 _VERSION = 1  # increase it if the same training leads to other weights
 _LARGEST_SIZE = 64  # of the network's input, in pixels
 _MOST_DIM, _LEAST_DIM, _LARGEST_DIM = 64, 8, 1024
-_IMAGES_PER_DIM = 4  # FID as an objective needs as many (`check_objective`)
 _SEEN = 64_000  # images in the default training, which is a minute at 16 pixels
 _LEAST_EPOCHS, _MOST_EPOCHS = 5, {True: 100, False: 300}  # of a classifier, and of a training without labels
 _LEAST_OF_CLASS = 3  # training images of a class. With fewer, its folder is no class but a name
@@ -57,8 +56,10 @@ def choose_kind(dataset: Dataset, ignore_labels: bool = False) -> tuple[bool, st
     if ignore_labels:
         return False, "labels are ignored"
     counts = torch.bincount(dataset.split("train").labels, minlength=dataset.num_classes)
-    if dataset.num_classes < 2 or int((counts > 0).sum()) < 2:
+    if dataset.num_classes < 2:
         return False, "the images have no labels"
+    if int((counts > 0).sum()) < 2:
+        return False, "all training images are of one class, so the labels are ignored"
     if int((counts >= _LEAST_OF_CLASS).sum()) < len(counts) / 2:
         return False, f"most classes have fewer than {_LEAST_OF_CLASS} training images, so the labels are ignored"
     return True, ""
@@ -67,7 +68,7 @@ def choose_kind(dataset: Dataset, ignore_labels: bool = False) -> tuple[bool, st
 def choose_dim(dataset: Dataset) -> int:
     """Return the length of the feature vector: a multiple of 4 with N >= 4 d on validation and test, 8 to 64."""
     images = min(dataset.sizes["validation"], dataset.sizes["test"])
-    return max(_LEAST_DIM, min(_MOST_DIM, images // _IMAGES_PER_DIM // 4 * 4))
+    return max(_LEAST_DIM, min(_MOST_DIM, images // IMAGES_PER_DIM // 4 * 4))
 
 
 def choose_epochs(images: int, classify: bool) -> int:

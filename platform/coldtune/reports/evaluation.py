@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rich import box
@@ -94,9 +95,18 @@ class EvaluationTable:
                 parts[-1].append(name)
         return [part for part in parts if part]
 
+    @cached_property
+    def _widest(self) -> int:
+        """The characters of the widest column of figures."""
+        widths = [len(_head(name)) for name in self.columns]
+        for cells in self.columns.values():
+            widths.append(max(len(cell.value) for cell in cells) + max(len(f" {cell.interval}") for cell in cells))
+        return max(widths, default=0)
+
     def _table(self, names: Sequence[str], width: int) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP, 0, 0))
-        table.add_column("", overflow="fold", max_width=max(_LEAST_LABEL, width // 3))
+        # A label is the name of a run, which people copy. It is only wrapped if the widest figure needs the room.
+        table.add_column("", overflow="fold", max_width=max(_LEAST_LABEL, width - self._widest - 2 * _GAP))
         for name in names:
             table.add_column(_head(name), no_wrap=True)
         widths = {name: max(len(cell.value) for cell in self.columns[name]) for name in names}

@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from coldtune.metrics.registry import DISTANCES, IMAGE_SCORES
 from coldtune.reports.latex import NEEDS, latex_line, latex_table, tex
-from coldtune.reports.tables import COLUMNS, Column, TrialRow, build_grid
+from coldtune.reports.tables import COLUMNS, REPEATED, Column, TrialRow, build_grid
 
 _TIMES = ("train", "saved", "seconds")
 
@@ -78,7 +78,7 @@ def settings_frame(
     """
     rows = sorted(rows, key=lambda row: row.number)
     names = list(dict.fromkeys(name for row in rows for name in row.params))
-    metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    metrics = list(dict.fromkeys(name for row in rows for name in row.metrics if name not in REPEATED))
     frame: dict[str, list[object]] = {
         "setting": [row.number for row in rows],
         "state": [row.state for row in rows],

@@ -32,6 +32,8 @@ _LEAST_SD = 1e-5  # as a share of the largest value: a smaller spread is roundin
 _SPREAD = "mean ± standard deviation between trainings (number of trainings)"
 _LEAST_P = 0.001
 P_HEAD = ("p", "Holm")
+REPEATED = ("fid_sampled", "fid_reach")
+"""Metrics that repeat others for the columns of a table. Files for programs leave them out."""
 ANY_WIDTH = 10_000  # characters: wider than any table, so that the measured width is not limited
 
 
@@ -291,7 +293,7 @@ def build_grid(
     foot += [protocols[0].describe()] if protocols else []
     foot += notes
     foot += [_SAVED] if "saved" in times else []
-    foot += [f"{what} {row.number} {row.state}: {row.note}" for row in rows if row.note]
+    foot += [f"{what} {row.number} {row.state}: {' '.join(row.note.split())}" for row in rows if row.note]
     names = [what, "state", *varied]
     measures = [*(column.head for column in shown), *([P_HEAD] if tested else [])]
     heads = [*(("", name) for name in names), *measures, *(("", name) for name in times)]

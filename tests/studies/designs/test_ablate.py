@@ -10,8 +10,10 @@ import pytest
 from coldtune.diffusion import leftover_of
 from coldtune.studies.designs.ablate import build_ablation
 from coldtune.studies.designs.describe import describe_design
+from coldtune.studies.preflight.checks import check_study
+from coldtune.studies.preflight.options import RunOptions
 from coldtune.studies.space.space import Space
-from coldtune.studies.space.validate import build_space
+from coldtune.studies.space.validate import build_space, check_seeds
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.spec.study import StudySpec
@@ -96,6 +98,32 @@ def test_ablation_changes_are_those_of_the_space_in_its_order(tmp_path):
         ("sampler.algorithm",),
     ]
     assert path(spec) == [("schedule+rate",), ("T",), ("sampler",)]
+
+
+SEEDS = """
+base: digits-quick
+vary:
+  training.seed: {low: 0, high: 9}
+  training.loss: {choices: [l1, l2]}
+"""
+
+
+def test_ablation_with_replicates_leaves_the_seed_of_a_search_over_seeds_out(tmp_path):
+    search = Search(tmp_path, SEEDS, "{training.seed: 4, training.loss: l2}")
+    assert list(keys(search.ablate()).values()) == [("training.seed",), ("training.loss",)]
+    with pytest.warns(UserWarning, match=r"training\.seed: the search varied it, but with replicates .* chooses"):
+        spec = search.ablate(replicated=True)
+    assert list(keys(spec).values()) == [("training.loss",)]
+    check_seeds(Space(spec.space, spec.base, SHAPE), 3)
+
+
+def test_ablation_with_replicates_of_seeds_alone_is_refused_with_a_way_out(tmp_path):
+    search = Search(tmp_path, SEEDS, "{training.seed: 4}")
+    with pytest.raises(ValueError, match=r"in training\.seed alone.*Leave --replicates out"):
+        search.ablate(replicated=True)
+    spec, options = search.ablate(), RunOptions(home=tmp_path / "home", command="", replicates=3)
+    with pytest.raises(ValueError, match=r"--replicates 3: this ablation takes training\.seed back.*ablate search"):
+        check_study(spec, options, runs=False)
 
 
 def test_ablation_arms_are_the_path_and_each_change_alone(tmp_path):

@@ -79,7 +79,7 @@ def test_source_with_other_image_shape_is_refused(
     """Animorph blends images pixel by pixel, so both datasets need the same number of channels."""
     digits = Dataset.open(prepared(digits_home, "digits")[0])
     colour = replace(digits, manifest=digits.manifest.model_copy(update={"image_shape": (3, 16, 16)}))
-    monkeypatch.setattr("coldtune.data.prepare", lambda config, *_: digits if config.name == "digits" else colour)
+    monkeypatch.setattr("coldtune.data.prepare", lambda config, *_, **__: digits if config.name == "digits" else colour)
     space = tmp_path / "space.yaml"
     space.write_text("base: digits-quick\nvary: {degradation.steps: {low: 5, high: 10}}\n")
     degradation = "degradation={kind: animorph, steps: 5, schedule: cosine, source: cifar10}"

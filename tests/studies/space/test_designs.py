@@ -364,10 +364,13 @@ def test_every_shipped_ablation_has_a_job():
     assert named == set(EXPECTED)
 
 
-def test_shipped_ablations_are_found_by_name():
+def test_shipped_spaces_are_found_by_name_also_beside_a_folder_of_that_name(tmp_path, monkeypatch):
     found = shipped_spaces()
     assert {f"ablations/{name}" for name in EXPECTED} < set(found)
     assert find_space("ablations/loss") == found["ablations/loss"] == ABLATIONS / "loss.yaml"
+    (tmp_path / "training").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_space("training") == found["training"]
     assert "blur" in found
 
 

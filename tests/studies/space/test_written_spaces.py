@@ -13,9 +13,10 @@ from coldtune.config import parse
 from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.sampler import listed_points
 from coldtune.studies.space.config import SpaceConfig
+from coldtune.studies.space.distributions import describe_distribution
 from coldtune.studies.space.space import Space
 from coldtune.studies.space.validate import build_space
-from coldtune.studies.space.written import normalize_space
+from coldtune.studies.space.written import normalize_space, read_booleans
 
 SHAPE = (1, 16, 16)
 BASE = presets.load("digits-quick")
@@ -37,6 +38,7 @@ def normalize(text: str, base: dict[str, Any] = BASE) -> SpaceConfig:
         ("degradation.sigma.rate", "[1e-2, 0.05]", (0.01, 0.05)),
         ("sampler.algorithm", "[tacos, naive]", ("tacos", "naive")),
         ("degradation.steps", "[20.0, 30]", (20.0, 30)),
+        ("training.steps", "[1e2, '3.0E+2']", (100, 300)),
         ("data.flip", "[0, 1]", (0, 1)),
     ],
 )
@@ -53,6 +55,13 @@ def test_conditions_and_first_points_have_the_type_of_their_key() -> None:
     )
     assert config.vary["training.clip_norm"].when == {"training.lr": (0.01,)}
     assert config.first == ({"training.lr": 0.01},)
+
+
+def test_ends_of_a_range_of_integers_are_integers() -> None:
+    found = normalize("vary: {training.steps: {low: 1e2, high: 3e+2, step: 50.0}}").vary["training.steps"]
+    ends = (found.low, found.high, found.step)
+    assert ends == (100, 300, 50)
+    assert {type(end) for end in ends} == {int}
 
 
 def test_key_of_a_variants_degradation_has_the_type_of_that_degradation() -> None:
@@ -84,6 +93,26 @@ def test_unknown_keys_are_left_to_the_check_that_lists_the_known_ones() -> None:
     config = normalize("vary: {training.learning_rate: {choices: [1e-3, 0.001]}}")
     with pytest.raises(ValueError, match=r"learning_rate: the base has no such key; allowed: .*training\.lr"):
         build_space(config, BASE, SHAPE)
+
+
+@pytest.mark.parametrize("vary", ["sampler.clamp: {choices: [1, 0]}", "degradation.steps: {choices: [10.0, 20.0]}"])
+def test_grid_asks_the_base_once_in_whatever_type_it_is_listed(vary: str) -> None:
+    points = build_space(normalize(f"vary: {{{vary}}}"), BASE, SHAPE).grid()
+    assert len(points) == 2
+
+
+@pytest.mark.parametrize("path", ["sampler.clamp", "degradation.quantize", "degradation.collapse_final"])
+def test_one_and_zero_of_a_boolean_are_asked_and_shown_as_true_and_false(path: str) -> None:
+    space = build_space(normalize(f"vary: {{{path}: {{choices: [1, 0]}}}}\nfirst: [{{{path}: 1}}]"), BASE, SHAPE)
+    (distribution,) = space.distributions.values()
+    assert describe_distribution(distribution) == "true, false"
+    assert {type(value) for point in space.grid() for value in point.values()} == {bool}
+
+
+def test_one_and_zero_of_a_number_stay_numbers() -> None:
+    for path in ("training.clip_norm", "training.batch_size", "sampler.eta"):
+        assert read_booleans(path, (1, 0), {}, BASE) == (1, 0)
+        assert {type(value) for value in read_booleans(path, (1, 0), {}, BASE)} == {int}
 
 
 def test_grid_of_floats_asks_the_base_once_and_exactly() -> None:

@@ -41,9 +41,8 @@ class Folder(ImageFiles):
         images = tuple(filter(is_image, found.names))
         if len(images) < LEAST:
             parquet = ". For Parquet files, use the dataset parquet" if _has_parquet(found) else ""
-            raise ValueError(
-                f"--data-dir = {str(path)!r}: contains {len(images)} images; it needs {self.needs}{parquet}"
-            )
+            count = f"{len(images)} image{'s' * (len(images) != 1)}"
+            raise ValueError(f"--data-dir = {str(path)!r}: contains {count}; it needs {self.needs}{parquet}")
         return replace(found, names=images)
 
     def classes(self, files: Sequence[Path]) -> tuple[str, ...]:

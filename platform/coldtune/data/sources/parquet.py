@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from coldtune.config import digest
 from coldtune.data.decode import LARGEST_BYTES
 from coldtune.data.encoded import Encoded
 from coldtune.data.file_collections import FileCollection, FolderFiles, ReadFile
-from coldtune.data.parquet import Columns, Rows, missing_shards, read_images
+from coldtune.data.parquet import Columns, Rows, look_at_labels, missing_shards, read_images
 from coldtune.data.progress import Bars
 from coldtune.data.regular_files import check_memory, hash_file
 from coldtune.data.source import Source
@@ -49,13 +50,14 @@ class Parquet(Source):
     """The images of all Parquet files below `--data-dir`, decoded as RGB.
 
     Each file has a column `image` (or `img`): a struct with the encoded image in `bytes`, or the encoded image itself.
-    A column `label` of integers or texts is optional. The names of files and folders tell the splits, as in
+    A column `label` of integers, texts or booleans is optional. The names of files and folders tell the splits, as in
     `train-00000-of-00002.parquet` or `test/0000.parquet`. What they do not tell is split by the hash of each image.
     """
 
     name = "parquet"
     channels = 3
     num_classes = 1
+    version = 2
     reads_everything = True
     needs = "Parquet files (*.parquet) with a column image (bytes, path), there or in folders inside"
 
@@ -101,12 +103,27 @@ class Parquet(Source):
         """Return the names of the labels, or () if the images have no labels."""
         return _classes(_read(files))[0]
 
+    def notices(self, files: Sequence[Path]) -> list[str]:
+        """Return a sentence if there are labels that tell no classes, or columns that may hold labels."""
+        looks = {path: look_at_labels(path) for path in files}
+        labelled = [path for path, look in looks.items() if look.there]
+        problem = next((look.problem for look in looks.values() if look.problem), "")
+        if not problem and labelled and len(labelled) < len(looks):
+            without = next(path for path, look in looks.items() if not look.there)
+            problem = f"{without}: has no column label, but {labelled[0]} has"
+        if problem:
+            return [f"{problem}, so no image has a label"]
+        similar = next(((path, look.similar) for path, look in looks.items() if look.similar), None)
+        if similar is None:
+            return []
+        return [f"{similar[0]}: labels are read from the column label alone, and not from {', '.join(similar[1])}"]
+
     def read(self, files: Sequence[Path], bars: Bars) -> Mapping[str, Encoded]:
         """Read the encoded images of each part into memory."""
         rows = _read(files)
         total = sum(len(table.images) for table in rows.values())
         if total < LEAST:
-            raise ValueError(f"{files[0]}: contains {total} images; at least {LEAST} are needed")
+            raise ValueError(f"{files[0]}: contains {total} image{'s' * (total != 1)}; at least {LEAST} are needed")
         check_memory(str(files[0].parent), sum(len(data) for table in rows.values() for data in table.images))
         _, labels = _classes(rows)
         folder = files[0].parent
@@ -146,14 +163,15 @@ def _read(files: Sequence[Path]) -> dict[Path, Rows]:
 def _classes(rows: Mapping[Path, Rows]) -> tuple[tuple[str, ...], dict[Path, npt.NDArray[np.int64]]]:
     """Return the names of the classes, and the label of each image of each file as an index of these names.
 
-    Without labels in every file, or with a label below 0 (which stands for an unknown label), there are no classes.
+    Without labels in every file, or with a label that is null or below 0 (which stand for an unknown label), there are
+    no classes.
     """
     values = {label for table in rows.values() for label in table.labels}
     complete = all(len(table.labels) == len(table.images) for table in rows.values())
-    known = complete and not any(isinstance(value, int) and value < 0 for value in values)
+    known = complete and not any(value is None or (isinstance(value, int) and value < 0) for value in values)
     if not known or len(values) < 2 or len({type(value) for value in values}) > 1:
         return (), {path: np.zeros(len(table.images), np.int64) for path, table in rows.items()}
-    ordered = sorted(values)
+    ordered: list[Any] = sorted(values)  # of one type, and not None
     index = {value: number for number, value in enumerate(ordered)}
     told = next((table.classes for table in rows.values() if table.classes), ())
     names = tuple(told[v] if isinstance(v, int) and v < len(told) else str(v) for v in ordered)

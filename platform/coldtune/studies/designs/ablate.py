@@ -7,6 +7,7 @@ which finds the trainings of the search in the store.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,7 @@ from coldtune.studies.trials.reading import StudyReader
 
 _LONGEST_NAME = 200  # characters of an arm's name
 _BASE = "base"
+_SEED = "training.seed"
 
 
 def build_ablation(
@@ -40,6 +42,7 @@ def build_ablation(
     order: Sequence[str] = (),
     seed: int | None = None,
     settings: Sequence[str] = (),
+    replicated: bool = False,
 ) -> StudySpec:
     """Return the spec of the study that takes a search's best setting back to its base.
 
@@ -51,6 +54,8 @@ def build_ablation(
             of the space.
         seed: As for any study. None means the seed of the search.
         settings: Texts `key=value` as for any study. They change every trial.
+        replicated: True if each arm will be trained several times. The study then chooses the training seeds, so a
+            seed that the search varied is no change, with a warning.
 
     Raises:
         ValueError: If the search is not finished or searched nothing, or a key is not one of the changes.
@@ -59,8 +64,18 @@ def build_ablation(
     number, best = _choose(reader, trial)
     spec, base = reader.spec, _base(reader.spec, seed, settings)
     space = Space(spec.space, base, presets.image_shape(base))
-    walk = _Walk(space, best, space.first)
+    walk = _Walk(space, best, space.first, left_out=[_SEED] if replicated else [])
     changes = _ordered(walk.changes(), order)
+    if walk.left_out and changes:
+        warnings.warn(
+            f"{_SEED}: the search varied it, but with replicates the study chooses the seeds, so it is not taken back",
+            stacklevel=2,
+        )
+    if walk.left_out and not changes:
+        raise ValueError(
+            f"study {folder.name}: trial {number} differs from the base in {_SEED} alone, and with replicates the "
+            "study chooses the seeds. Leave --replicates out to compare the two networks."
+        )
     if not changes:
         raise ValueError(
             f"study {folder.name}: trial {number} has the settings of the base, so there is nothing to take back"
@@ -135,12 +150,19 @@ def _base(spec: StudySpec, seed: int | None, settings: Sequence[str]) -> dict[st
 class _Walk:
     """The settings between two points of a space."""
 
-    def __init__(self, space: Space, best: Point, base: Point) -> None:
+    def __init__(self, space: Space, best: Point, base: Point, left_out: Collection[str] = ()) -> None:
+        """Compare two points.
+
+        Args:
+            left_out: Keys that keep the base's value everywhere.
+        """
         self.space, self.best, self.base = space, best, base
         self.paths = {VARIANT: VARIANT, **space.paths}
         self.names = {path: name for name, path in self.paths.items()}
         names = [name for name in space.distributions if best.get(name, _ABSENT) != base.get(name, _ABSENT)]
-        self.changed = [self.paths[name] for name in names]
+        paths = [self.paths[name] for name in names]
+        self.changed = [path for path in paths if path not in left_out]
+        self.left_out = [path for path in paths if path in left_out]
 
     def changes(self) -> dict[str, Change]:
         """Return the changes by name, in the order of the space. A key changes together with its parent."""

@@ -83,7 +83,8 @@ def _size(space: Space) -> str:
     try:
         return f"{len(space.grid()):,} points as a grid, {share}"
     except ValueError:  # no grid: a range without steps
-        return f"{len(space.distributions)} keys, some of them continuous, {share}"
+        count = len(space.distributions)
+        return f"{'1 continuous key' if count == 1 else f'{count} keys, some of them continuous'}, {share}"
 
 
 def _space_table(space: Space) -> Table:
@@ -101,7 +102,7 @@ def describe_space(space: Space) -> Iterator[tuple[str, str, str, str]]:
     """Yield for each key of a space its path, its name in tables, its values, and where it has an effect."""
     if space.config.variants:
         yield VARIANT, VARIANT, ", ".join(space.config.variants), ""
-    for path, vary in space.config.vary.items():
+    for path, vary in space.vary.items():
         where = ", ".join(f"{key} is {' or '.join(map(write_value, values))}" for key, values in vary.when.items())
         yield path, short_name(path), _values(vary), where
     for path, derive in space.config.derive.items():

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from coldtune import tracking
 from coldtune.addresses import without_password
+from coldtune.environment import expand_path
 from coldtune.store.location import StoreLocation
 from coldtune.store.store import Store
 from coldtune.studies.drivers.election import DriverLease, driver_lease
@@ -158,6 +159,13 @@ def _planned(ledger: Ledger) -> list[int]:
     return before if before and before[-1] == ledger.replicates else [*before, ledger.replicates]
 
 
+def _place_of_data(checked: Checked) -> str | None:
+    """Return the absolute path of the folder with the dataset's files, so that a resume finds it from any folder."""
+    path = checked.options.data_dir or checked.spec.base["data"].get("path")
+    place = None if path is None else expand_path(path, "data.path")
+    return str(place) if place is not None and place.exists() else None
+
+
 def _save_start(checked: Checked, ledger: Ledger, target: tracking.Target, leads: bool) -> None:
     """Write start.json, from which the study is resumed. A driver that joins writes it only into a new home."""
     options, folder = checked.options, checked.folder
@@ -174,6 +182,7 @@ def _save_start(checked: Checked, ledger: Ledger, target: tracking.Target, leads
         "fingerprint": checked.dataset.fingerprint,
         "command": options.command,
         **options.to_start(),
+        "data_dir": _place_of_data(checked),
         "store": None if in_home else checked.store.where,
         "experiment": {
             "id": target.experiment_id,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import optuna
 import torch
@@ -18,9 +20,10 @@ from coldtune.data.errors import DamagedDataError
 from coldtune.data.registry import OWN
 from coldtune.diffusion.restorer import RestorerConfig, check_restorer
 from coldtune.metrics import DISTANCES, IMAGE_SCORES, build_extractor, check_objective, resolve
-from coldtune.metrics.extractors import check_name
+from coldtune.metrics.extractors import Extractor, check_name
 from coldtune.metrics.image import WINDOW as SSIM_WINDOW
-from coldtune.metrics.judges import advise
+from coldtune.metrics.inception import describe_inception
+from coldtune.metrics.judges import advise, describe_foreign
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task, check_draws
 from coldtune.places import check_folder
 from coldtune.stages.compute import Compute
@@ -52,6 +55,7 @@ MOST_TRIALS = 1_000_000
 
 _MOST_WORKERS = 10_000
 _INCEPTION = "inception"
+_SEED = "training.seed"
 
 
 @dataclass(frozen=True)
@@ -134,17 +138,19 @@ def check_study(spec: StudySpec, options: RunOptions, runs: bool = True) -> Chec
     if options.stop_when_settled:
         check_stop_when_settled(spec, points is not None, trials)
     if replicates > 1:
+        _check_ablation(spec, options, replicates)
         check_seeds(space, replicates)
     imports = spec.imports and not is_ready(folder, options.storage)
     if imports:
         check_imports(spec.imports, folder, options.storage)
     check_name(str(spec.base["protocol"]["extractor"]), options.home)
-    dataset = data.prepare(data_config, options.home, options.data_dir)
+    of_study = str(folder.start()["fingerprint"]) if folder.exists else None
+    dataset = data.prepare(data_config, options.home, options.data_dir, fingerprint=of_study)
     if folder.exists:
         folder.check_same_study(spec, dataset.fingerprint)
     warn_of_seeds(space)
     sources = {name: _prepare_source(name, spec, dataset, options) for name in sorted(space.sources())}
-    protocol = _build_protocol(spec, space, dataset)
+    protocol = _build_protocol(spec, space, dataset, options)
     measures_best = space.size is None and len(spec.objectives) == 1
     if options.confirm or (measures_best and not folder.exists):  # an old study keeps the trials that it has
         _check_test_split(spec, dataset)
@@ -220,12 +226,13 @@ def _find_store(folder: StudyFolder, options: RunOptions) -> StoreLocation:
     return folder.store() if as_before else StoreLocation.in_home(options.home, options.store)
 
 
-def _build_protocol(spec: StudySpec, space: Space, dataset: Dataset) -> Protocol:
+def _build_protocol(spec: StudySpec, space: Space, dataset: Dataset, options: RunOptions) -> Protocol:
     """Build the protocol. ValueError if it makes no sense, or an objective makes no sense under it."""
     config = parse(ProtocolConfig, spec.base["protocol"], "protocol")
     task = parse_trial(spec.base).task
     objectives = spec.objectives if space.size is None else ()  # no trial of a list of variants is chosen by its FID
-    protocol = check_judge(config, dataset, task, [objective.metric for objective in objectives])
+    place = options.data_dir or spec.base["data"].get("path")
+    protocol = check_judge(config, dataset, task, [objective.metric for objective in objectives], place)
     if task == "restored" and min(dataset.image_shape[1:]) < SSIM_WINDOW:
         raise ValueError(
             f"data.image_size = {spec.base['data']['image_size']}: at least {SSIM_WINDOW}, the width of SSIM's window"
@@ -237,32 +244,50 @@ def _build_protocol(spec: StudySpec, space: Space, dataset: Dataset) -> Protocol
     return protocol
 
 
-def check_judge(config: ProtocolConfig, dataset: Dataset, task: Task, objectives: Sequence[str]) -> Protocol:
+def check_judge(
+    config: ProtocolConfig, dataset: Dataset, task: Task, objectives: Sequence[str], place: Path | str | None = None
+) -> Protocol:
     """Return the resolved protocol, after a small judge was tried on two images.
+
+    Warn of a judge that was trained on other images.
 
     Args:
         config: The protocol.
         dataset: The dataset that is judged.
         task: Whether images are restored or generated.
         objectives: The metrics by which trials are chosen.
+        place: The folder or file of the images, if it is known.
 
     Raises:
         ValueError: If the judge cannot be built, does not take the images, or has too few images for an objective. For
             a dataset of the user's own, the message says which judge it can use.
     """
     try:
+        if config.extractor == _INCEPTION:  # everything else is checked before its weights are downloaded
+            _resolve(config, describe_inception(), dataset, task, objectives)
         extractor = build_extractor(config.extractor, dataset.home)
         # Inception takes all images, and seconds. Code of the user's own may need the GPU of a trial.
         if config.extractor != _INCEPTION and ":" not in config.extractor:
             extractor(dataset.split(config.split).images[:2])
-        protocol = resolve(config, extractor, dataset, task)
-        check_draws(config, protocol)
-        for metric in objectives:
-            _check_objective(metric, protocol, task)
+        protocol = _resolve(config, extractor, dataset, task, objectives)
     except ValueError as error:
         if dataset.name in OWN and not isinstance(error, DamagedDataError):
-            raise ValueError(f"{str(error).rstrip('.')}. {advise(dataset)}") from error
+            advice = advise(dataset, place, config.extractor)
+            raise ValueError(f"{str(error).rstrip('.')}. {advice}") from error
         raise
+    if foreign := describe_foreign(config.extractor, dataset):
+        advice = f". {advise(dataset, place, config.extractor)}" if dataset.name in OWN else ""
+        warnings.warn(f"{foreign}{advice}", stacklevel=2)
+    return protocol
+
+
+def _resolve(
+    config: ProtocolConfig, extractor: Extractor, dataset: Dataset, task: Task, objectives: Sequence[str]
+) -> Protocol:
+    protocol = resolve(config, extractor, dataset, task)
+    check_draws(config, protocol)
+    for metric in objectives:
+        _check_objective(metric, protocol, task)
     return protocol
 
 
@@ -313,6 +338,18 @@ def _count_promoted(spec: StudySpec, folder: StudyFolder, options: RunOptions) -
         return 0
     study = optuna.load_study(study_name=folder.name, storage=open_storage(folder.path, options.storage))
     return sum(is_promoted(trial) for trial in study.get_trials(deepcopy=False))
+
+
+def _check_ablation(spec: StudySpec, options: RunOptions, replicates: int) -> None:
+    """Raise ValueError if an ablation that takes training seeds back is given several trainings of each arm."""
+    record = spec.ablation
+    if record is not None and any(_SEED in change.keys for change in record.changes.values()):
+        flags = ("--replicates", replicates)
+        command = environment.coldtune_command("ablate", options.home, record.study, flags=flags)
+        raise ValueError(
+            f"--replicates {replicates}: this ablation takes {_SEED} back, so it compares networks of one training. "
+            f"Begin another, which leaves the seeds out: `{command}`"
+        )
 
 
 def _prepare_source(name: str, spec: StudySpec, dataset: Dataset, options: RunOptions) -> Dataset:

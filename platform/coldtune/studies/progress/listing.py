@@ -174,9 +174,12 @@ def summarize_reader(reader: StudyReader, folder: StudyFolder) -> StudySummary:
 
 
 def find_best_value(reader: StudyReader) -> BestValue | None:
-    """Return the best trial or setting by the first objective, with its interval. None if none has finished."""
+    """Return the best trial or setting by the first objective, with its interval.
+
+    None if none has finished, or if their values were judged under several protocols, so that none is the best.
+    """
     best, metric = reader.best_setting(), reader.spec.objective.metric
-    if best is None:
+    if best is None or _mixes_protocols(reader):
         return None
     spread = Spread.of(best.values())
     if spread.error is not None:
@@ -186,6 +189,16 @@ def find_best_value(reader: StudyReader) -> BestValue | None:
         return BestValue(metric, best.number, spread.mean, spread.mean - half, spread.mean + half, spread.n)
     metrics = TrialRecord.of(next(iter(best.finished.values()))).metrics
     return BestValue(metric, best.number, spread.mean, metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high"))
+
+
+def _mixes_protocols(reader: StudyReader) -> bool:
+    distinct: list[TrialRecord] = []
+    for trial in reader.trials():
+        record = TrialRecord.of(trial)
+        if record.protocol and all(record.protocol != other.protocol for other in distinct):
+            distinct.append(record)
+    keys = {protocol.key for record in distinct if (protocol := record.judged_under) is not None}
+    return len(keys) > 1
 
 
 def _count(reader: StudyReader, own: Sequence[FrozenTrial]) -> dict[str, int]:

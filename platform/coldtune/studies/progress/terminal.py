@@ -17,6 +17,7 @@ from rich.text import Text
 from coldtune.durations import format_clock
 from coldtune.studies.progress.eta import StudyProgress
 from coldtune.studies.progress.events import Events
+from coldtune.studies.progress.text import key_value
 from coldtune.studies.storage.outcome import Rung, TrialOutcome
 from coldtune.studies.storage.settings import Spread
 from coldtune.studies.trials.ledger import TrialRequest
@@ -274,4 +275,4 @@ class View(Events):
 
 
 def _point(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in point.items())
+    return ", ".join(key_value(key, value) for key, value in point.items())

@@ -33,7 +33,7 @@ def run_name(label: str, point: Mapping[str, Any]) -> str:
 
     A value that is a text stands without its key. Keys that would make the name too long are counted.
     """
-    parts = [value if isinstance(value, str) else _key_value(key, value) for key, value in point.items()]
+    parts = [value if isinstance(value, str) else key_value(key, value) for key, value in point.items()]
     for shown in range(len(parts), 0, -1):
         more = [f"{len(parts) - shown} more"] if shown < len(parts) else []
         name = f"{label}: {', '.join([*parts[:shown], *more])}"
@@ -42,7 +42,8 @@ def run_name(label: str, point: Mapping[str, Any]) -> str:
     return f"trial {label}"
 
 
-def _key_value(key: str, value: object) -> str:
+def key_value(key: str, value: object) -> str:
+    """Return a key and its value as a space writes it, with three digits."""
     if value is None or isinstance(value, bool):
         return f"{key} {str(value).lower() if value is not None else 'null'}"
     return f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"

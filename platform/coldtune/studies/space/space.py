@@ -43,7 +43,7 @@ from coldtune.diffusion import (
 )
 from coldtune.dotted import drop_key, get_key, set_key
 from coldtune.stages.trial import TrialConfig, parse_trial, short_name
-from coldtune.studies.space.config import VARIANT, Derive, InfeasibleError, SpaceConfig
+from coldtune.studies.space.config import VARIANT, Derive, InfeasibleError, SpaceConfig, Vary
 from coldtune.studies.space.distributions import (
     contains,
     describe_distribution,
@@ -52,6 +52,7 @@ from coldtune.studies.space.distributions import (
     grid_size,
     grid_values,
 )
+from coldtune.studies.space.written import read_booleans
 
 Point = Mapping[str, Any]
 """Values by short name (`T` for `degradation.steps`), as Optuna stores them and tables show them."""
@@ -75,10 +76,18 @@ class Space:
     def __init__(self, config: SpaceConfig, base: Mapping[str, Any], image_shape: tuple[int, int, int]) -> None:
         self.config, self.base, self.image_shape = config, base, image_shape
         self.paths = {short_name(path): path for path in config.vary}
-        self.distributions = {short_name(path): vary.distribution() for path, vary in config.vary.items()}
+        # The config keeps 1 and 0 as they are written, because names of studies depend on it.
+        self.vary = {path: self._read(path, vary) for path, vary in config.vary.items()}
+        self.distributions = {short_name(path): vary.distribution() for path, vary in self.vary.items()}
         if config.variants:
             variant = CategoricalDistribution(tuple(config.variants))
             self.distributions = {VARIANT: variant, **self.distributions}
+
+    def _read(self, path: str, vary: Vary) -> Vary:
+        if vary.choices is None:
+            return vary
+        choices = read_booleans(path, vary.choices, self.config.variants, self.base)
+        return vary.model_copy(update={"choices": choices})
 
     @functools.cached_property
     def targets(self) -> dict[str, float]:
@@ -233,11 +242,11 @@ class Space:
                 "larger steps."
             )
         options = {name: grid_values(grid) for name, grid in self.distributions.items()}
-        points = {repr(self.first): self.first}
+        points = {tuple(self.first.items()): self.first}  # in which 1 and 1.0 are the same value
         for values in itertools.product(*options.values()):
             chosen = dict(zip(options, values, strict=True))
             point = self.walk(lambda name, _, chosen=chosen: chosen[name])  # type: ignore[misc]
-            points.setdefault(repr(point), point)
+            points.setdefault(tuple(point.items()), point)
         return [point for point in points.values() if self.feasible(point)]
 
     def feasible(self, point: Point) -> bool:

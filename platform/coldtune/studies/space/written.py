@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from coldtune.config import convert, find_field, is_number, shorten
+from coldtune.config import convert, find_field, is_number, scalar_kinds, shorten
 from coldtune.diffusion.degradations.registry import DEGRADATIONS
 from coldtune.diffusion.priors.registry import PRIORS
 from coldtune.dotted import set_key
@@ -72,10 +72,30 @@ def normalize_levels(
         raise ValueError(f"{where}: is a section. Name one of its keys, as {path}.KEY.")
     keys = _Keys({}, base)
     converted = tuple(_at(f"{where}.levels.{place}", keys, path, value) for place, value in enumerate(levels))
+    converted = read_booleans(path, converted, {}, base)
     softened = {key: tuple(keys.soften(key, value) for value in values) for key, values in when.items()}
     if empty := [key for key, values in softened.items() if not values]:
         raise ValueError(f"{where}.when.{empty[0]} = []: needs at least one value")
     return converted, softened
+
+
+def read_booleans(
+    path: str, values: Sequence[Any], variants: Mapping[str, Mapping[str, Any]], base: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """Return the listed values of a key with true and false for 1 and 0, if the key is a boolean.
+
+    Args:
+        path: The dotted key.
+        values: Its values.
+        variants: The changes of each variant, by name.
+        base: The configuration to which the key belongs.
+    """
+    if all(isinstance(value, bool) or value not in (0, 1) for value in values):
+        return tuple(values)
+    kinds = [scalar_kinds(field.annotation) for field in _Keys(variants, base).fields(path)]
+    if not kinds or any(bool not in kind or kind & {int, float, str, object} for kind in kinds):
+        return tuple(values)
+    return tuple(bool(value) if value in (0, 1) else value for value in values)
 
 
 class _Keys:
@@ -103,6 +123,8 @@ class _Keys:
 
     def convert(self, path: str, value: Any) -> Any:
         """Return `value` in the type of the key. Only a text becomes another type.
+
+        A number stays as it is written, because names of studies depend on it. `read_booleans` has 1 and 0.
 
         Raises:
             ValueError: If no field of the key allows the value.
@@ -165,8 +187,7 @@ def _normalize_vary(path: str, vary: Vary, keys: _Keys) -> Vary:
     if empty := [key for key, values in when.items() if not values]:
         raise ValueError(f"{where}.when.{empty[0]} = []: needs at least one value")
     if vary.choices is None:
-        _check_range(where, path, vary, keys)
-        return vary.model_copy(update={"when": when})
+        return _normalize_range(where, path, vary, keys).model_copy(update={"when": when})
     choices = [_at(f"{where}.choices.{place}", keys, path, value) for place, value in enumerate(vary.choices)]
     if len(set(choices)) < len(choices):
         twice = next(value for value, count in Counter(choices).items() if count > 1)
@@ -174,23 +195,28 @@ def _normalize_vary(path: str, vary: Vary, keys: _Keys) -> Vary:
     return vary.model_copy(update={"choices": tuple(choices), "when": when})
 
 
-def _check_range(where: str, path: str, vary: Vary, keys: _Keys) -> None:
-    assert vary.low is not None
-    assert vary.high is not None
+def _normalize_range(where: str, path: str, vary: Vary, keys: _Keys) -> Vary:
+    """Return a range whose ends and step are integers if the key is. ValueError if the range does not fit the key."""
+    low, high, step = vary.low, vary.high, vary.step
+    assert low is not None
+    assert high is not None
     fields = keys.fields(path)
     if fields and not any(map(is_number, fields)):
         raise ValueError(f"{where}: is no number, so it has no range. List its values as choices.")
-    for name, value in (("low", vary.low), ("high", vary.high)):
+    for name, value in (("low", low), ("high", high)):
         _at(f"{where}.{name}", keys, path, value)
     if fields and all(is_number(field, whole=True) for field in fields):
         for name in ("low", "high", "step"):
             if isinstance(value := getattr(vary, name), float):
-                raise ValueError(f"{where}.{name} = {value!r}: must be an integer, as the key is")
-    if vary.step is not None and vary.high > vary.low:
-        if vary.step > vary.high - vary.low:
-            raise ValueError(f"{where}.step = {vary.step!r}: is larger than the range {vary.low} to {vary.high}")
-        if (vary.high - vary.low) / vary.step > _MOST_GRID_STEPS:
-            raise ValueError(f"{where}.step = {vary.step!r}: makes over {_MOST_GRID_STEPS:,} steps. Leave it out.")
+                if not value.is_integer():
+                    raise ValueError(f"{where}.{name} = {value!r}: must be an integer, as the key is")
+                vary = vary.model_copy(update={name: int(value)})
+    if step is not None and high > low:
+        if step > high - low:
+            raise ValueError(f"{where}.step = {step!r}: is larger than the range {low} to {high}")
+        if (high - low) / step > _MOST_GRID_STEPS:
+            raise ValueError(f"{where}.step = {step!r}: makes over {_MOST_GRID_STEPS:,} steps. Leave it out.")
+    return vary
 
 
 def _at(where: str, keys: _Keys, path: str, value: Any) -> Any:

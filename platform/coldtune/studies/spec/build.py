@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coldtune import presets
+from coldtune import environment, presets
 from coldtune.config import parse, plain, shorten
+from coldtune.data.registry import OWN
 from coldtune.diffusion.degradations.registry import degradation_config
 from coldtune.diffusion.restorer import RestorerConfig, check_restorer
 from coldtune.dotted import set_key
@@ -210,6 +211,11 @@ def _check_judge(base: Mapping[str, Any]) -> None:
     trial = parse_trial({**base, "protocol": {**protocol, "extractor": JUDGES["digits"]}})
     degradation_config(trial.degradation)
     dataset = trial.data.name
+    if dataset in OWN:
+        raise ValueError(
+            f"protocol.extractor: required, but missing. `{environment.runner()}coldtune data train-judge PATH` makes "
+            f"a judge of the images of {dataset!r}, and `coldtune data judges` lists those of a home."
+        )
     if dataset in JUDGES:
         raise ValueError(f"protocol.extractor: required, but missing. The judge of {dataset} is {JUDGES[dataset]!r}.")
     raise ValueError(

@@ -142,6 +142,14 @@ class StudyFolder:
             f"command (and --study {self.name}). That writes both files again and keeps the trials."
         )
 
+    def data_dir(self) -> Path | None:
+        """Return the folder of the dataset's files at the last start. None if none was named, or if it is gone.
+
+        Without the folder, the images that the home has prepared are used.
+        """
+        named = self.start().get("data_dir")
+        return Path(named) if named and Path(named).exists() else None
+
     def store(self) -> StoreLocation:
         """Return the location of the study's finished work."""
         return StoreLocation.in_home(self.home, self.start().get("store"))

@@ -6,13 +6,12 @@ from coldtune.environment import coldtune_command
 from coldtune.metrics.registry import label
 from coldtune.reports.page.document import Row, Spread, Table, TableRow
 from coldtune.reports.paper.text import foot_of, rows_of
-from coldtune.reports.tables import Grid, TrialRow, build_grid
+from coldtune.reports.tables import REPEATED, Grid, TrialRow, build_grid
 from coldtune.studies.designs.effect_report import HEADS, EffectReport
 from coldtune.studies.designs.paper_table_report import fill_table
 from coldtune.studies.progress.report.content import StudyContent
 
 _MOST_NOTES = 10  # below the table
-_DERIVED = ("fid_sampled", "fid_reach")  # columns of tables that repeat other metrics
 
 
 def results_table(content: StudyContent) -> Table:
@@ -38,7 +37,7 @@ def _order_columns(content: StudyContent, grid: Grid) -> list[int]:
     A narrow window shows the left columns only.
     """
     objectives = [objective.metric for objective in content.spec.objectives]
-    shown = {*objectives, *(_DERIVED if "fid" in objectives else ())}
+    shown = {*objectives, *(REPEATED if "fid" in objectives else ())}
     first = [i for i, key in enumerate(grid.keys) if key in shown]
     return [0, *first, *(i for i in range(1, len(grid.heads)) if i not in first)]
 
@@ -79,8 +78,8 @@ def _number_row(content: StudyContent, row: TrialRow) -> Row:
         name=f"{content.what} {row.number}",
         state=row.state,
         params=dict(row.params),
-        metrics={name: value for name, value in row.metrics.items() if name not in _DERIVED},
-        spreads={name: Spread(*spread) for name, spread in row.spreads.items() if name not in _DERIVED},
+        metrics={name: value for name, value in row.metrics.items() if name not in REPEATED},
+        spreads={name: Spread(*spread) for name, spread in row.spreads.items() if name not in REPEATED},
         seconds=row.seconds,
         saved=row.saved,
         note=row.note,
