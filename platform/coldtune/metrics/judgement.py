@@ -10,7 +10,7 @@ from itertools import repeat
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from coldtune.config import parse, plain
@@ -22,6 +22,7 @@ from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.reference import Reference, check_extractor
 from coldtune.metrics.registry import DISTANCES, IMAGE_SCORES
 from coldtune.metrics.values import Value, check_same
+from coldtune.tensor_files import save_tensors
 
 VALUES_FILE, IMAGES_FILE = "metrics.json", "images.safetensors"
 
@@ -60,7 +61,7 @@ class Judgement:
         # float32 is enough for intervals, and there may be more reference images than judged images.
         tensors |= {f"reference/{name}": values.float() for name, values in self.reference_influences.items()}
         tensors |= {f"score/{name}": values for name, values in self.per_image.items()}
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, directory / IMAGES_FILE)
+        save_tensors(tensors, directory / IMAGES_FILE)
 
     @classmethod
     def load(cls, directory: Path) -> Judgement:
