@@ -64,7 +64,7 @@ def _restore(options: argparse.Namespace, console: Console) -> int:
 
     files = list_pictures(options.images)
     device = prepare_device(options)
-    run, store = find_finished(options)
+    run, store, _ = find_finished(options)
     pictures = read_pictures(files, run.dataset.image_shape, run.config.data.resize)
 
     import torch
