@@ -41,8 +41,13 @@ def add(commands: Commands) -> None:
     )
     add_home_flag(parser)
     parser.add_argument("study", metavar="STUDY", help="name of the study")
-    parser.add_argument("--rows", metavar="KEY", help="the key whose values are the rows (default: a single row)")
-    parser.add_argument("--columns", metavar="KEY", help="the key whose values are the columns (default: one column)")
+    for flag, default in (("rows", "a single row"), ("columns", "one column")):
+        parser.add_argument(
+            f"--{flag}",
+            action="append",
+            metavar="KEY",
+            help=f"the key whose values are the {flag} (default: {default})",
+        )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the PNG file (default: grid.png)")
     add_overwrite_flag(parser)
     parser.add_argument(
@@ -72,7 +77,7 @@ def _draw(options: argparse.Namespace, console: Console) -> int:
     reader = read_study(folder)
     keys = {flag: cells.find_key(reader, f"--{flag}", key) for flag, key in _keys(options).items()}
     if len({key.name for key in keys.values()}) < len(keys):
-        raise ValueError(f"--columns {options.columns}: is the key of the rows too. Name another key.")
+        raise ValueError(f"--columns {_keys(options)['columns']}: is the key of the rows too. Name another key.")
     groups = {flag: _groups(reader, flag, keys.get(flag)) for flag in ("rows", "columns")}
     choices = cells.choose(reader, groups["rows"], groups["columns"])
     protocol = cells.protocol_of(folder.name, (choice for row in choices for choice in row))
@@ -110,7 +115,13 @@ def _check_flags(options: argparse.Namespace) -> Path:
 
 
 def _keys(options: argparse.Namespace) -> dict[str, str]:
-    return {flag: key for flag in ("rows", "columns") if (key := getattr(options, flag)) is not None}
+    keys = {flag: named for flag in ("rows", "columns") if (named := getattr(options, flag))}
+    for flag, named in keys.items():
+        if len(named) > 1:
+            raise ValueError(
+                f"--{flag} {named[-1]}: a picture has a single key of its {flag}, but {named[0]} is one too"
+            )
+    return {flag: key for flag, (key,) in keys.items()}
 
 
 def _groups(reader: StudyReader, flag: str, key: Key | None) -> list[Group]:
