@@ -151,7 +151,7 @@ def _finished_trial(reader: StudyReader, study: str, number: str) -> FrozenTrial
         state = states.get(trial.state, "has not finished")
         again = reader.retried().get(trial.number)
         instead = "" if again is None else f" (it was asked again as trial {reader.label(again)})"
-        raise ValueError(f"{study}/{number}: {state}{reason}; only finished trials can be judged{instead}")
+        raise ValueError(f"{study}/{number}: {state}{reason}; only a finished trial can be used{instead}")
     return trial
 
 
