@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from coldtune import cli
 from coldtune.cli.grid_cells import choose, describe_value, everything
@@ -246,10 +246,13 @@ def test_grid_images_that_are_gone_leave_an_empty_cell(grid, study: StudyFolder)
         kept.rename(gone)
 
 
-def test_grid_damaged_images_leave_an_empty_cell(grid, study: StudyFolder):
+@pytest.mark.parametrize(
+    "damaged", [None, torch.zeros(8, 1, 16, 16), torch.zeros(8, 2, 16, 16, dtype=torch.uint8), torch.zeros(0)]
+)
+def test_grid_damaged_images_leave_an_empty_cell(grid, study: StudyFolder, damaged: torch.Tensor | None):
     file = study.home / "store" / "sample" / ("2" * 64) / "images.safetensors"
     content = file.read_bytes()
-    file.write_bytes(content[:100])
+    file.write_bytes(content[:100] if damaged is None else save({"images": damaged}))
     try:
         assert levels(grid("--rows", "T", "--columns", "sampler")[0]).keys() == {60, 140}
     finally:
