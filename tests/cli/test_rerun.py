@@ -195,6 +195,18 @@ def test_find_run_by_mlflow_run_of_the_home_is_the_trial_of_its_study(recorded: 
         find_run(RUN_ID[::-1], Home(home))
 
 
+def test_find_run_whose_dataset_is_gone_says_how_to_prepare_it(
+    recorded: StudyFolder, finished: Finished, tmp_path: Path
+):
+    shutil.copytree(recorded.home / "studies", tmp_path / "studies")
+    fingerprint = finished.dataset.fingerprint[:12]
+    with pytest.raises(
+        ValueError, match=f"its dataset digits with the fingerprint {fingerprint} is no longer in"
+    ) as no:
+        find_run(f"{recorded.name}/0", Home(tmp_path))
+    assert f"coldtune data prepare digits --image-size 16 --resize bilinear --home {tmp_path}`" in str(no.value)
+
+
 def test_rerun_of_an_unknown_trial_is_refused(rerun, finished: Finished, tmp_path: Path):
     with pytest.raises(ValueError, match="no such run"):
         rerun("nowhere")
