@@ -41,6 +41,7 @@ ROWS: list[Row] = [
     command("importance-unknown-study", "importance nosuch", ["study nosuch: not in {home} (there are: none)"]),
     # --- grid
     command("grid-unknown-study", "grid nosuch --rows T", says=["nosuch", "{home}"]),
+    command("grid-two-keys", "grid nosuch --rows T --rows beta", says=["--rows beta", "single key", "T"]),
     command("grid-no-key", "grid nosuch", says=["--rows KEY", "--columns KEY"]),
     on_trial("grid-unknown-key", "grid {study} --rows beta", "--rows beta", "allowed: num_steps"),
     on_trial("grid-fixed-key", "grid {study} --columns degradation.steps", "--columns degradation.steps", "num_steps"),

@@ -282,7 +282,7 @@ def test_evaluate_generated_images_have_no_image_scores(finished: Finished, eval
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("{study}/2", r"{study}/2: failed \(RuntimeError: boom\); only finished trials can be judged"),
+        ("{study}/2", r"{study}/2: failed \(RuntimeError: boom\); only a finished trial can be used"),
         ("{study}/3", "{study}/3: has not finished"),
         ("{study}/4", "{study}/4: no such trial; there are 0, 1, 2, 3"),
         ("nowhere", r"nowhere: no such run; allowed: STUDY/NUMBER .*there are: {study}\), an MLflow run id"),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from coldtune import cli
 from coldtune.cli.grid_cells import choose, describe_value, everything
@@ -42,25 +43,30 @@ TRIALS = [
     ({"T": 8, "sampler": "naive", "num_steps": 2}, None, None),
 ]
 LEVELS = {20, 60, 100, 140, 180, 220}
+Trials = Sequence[tuple[dict[str, Any], int | None, float | None]]
 
 
 @pytest.fixture(scope="module")
 def study(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     """A study of five trials. The last has failed, all others have finished, and two of them differ in num_steps."""
-    home = tmp_path_factory.mktemp("grid")
+    return make_study(tmp_path_factory.mktemp("grid"), finished, SPACE, TRIALS)
+
+
+def make_study(home: Path, finished: Finished, space_text: str, trials: Trials) -> StudyFolder:
+    """Make a study of these trials, the base first. The points of a design need no values of its own key."""
     shutil.copytree(finished.home / "data", home / "data")
-    (home / "space.yaml").write_text(SPACE)
+    (home / "space.yaml").write_text(space_text)
     spec = build_spec("pictures", home / "space.yaml", settings=[*QUICK, "training.lr=0.001"])
     folder = StudyFolder(home, spec.name)
-    start = {"trials": 5, "fingerprint": finished.dataset.fingerprint, "storage": None, "tracking_uri": None}
+    start = {"trials": len(trials), "fingerprint": finished.dataset.fingerprint, "storage": None, "tracking_uri": None}
     folder.save(spec, {**start, "command": "python pictures.py"})
     ledger = open_ledger(
         spec.name, spec, Space(spec.space, spec.base, finished.dataset.image_shape), open_storage(folder.path)
     )
     protocol = finished.outcomes[0].protocol
-    for point, _, _ in TRIALS[1:]:
-        ledger.study.enqueue_trial({**point, "lr": 0.001})
-    for number, (_, level, fid) in enumerate(TRIALS):
+    for point, _, _ in trials[1:]:
+        ledger.study.enqueue_trial(point if "variant" in point else {**point, "lr": 0.001})
+    for number, (_, level, fid) in enumerate(trials):
         assert ledger.ask().number == number
         if level is None:
             ledger.fail(number, "RuntimeError: boom")
@@ -85,7 +91,7 @@ def grid(study: StudyFolder, tmp_path: Path, monkeypatch, capsys: pytest.Capture
     """Return a function that runs the command in an empty folder. It returns the picture and the output."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: object) -> tuple[Image.Image, str]:
+    def run(*arguments: object, study: StudyFolder = study) -> tuple[Image.Image, str]:
         with pytest.raises(SystemExit) as ended:
             cli.main(["grid", study.name, "--home", str(study.home), *map(str, arguments)])
         printed = capsys.readouterr()
@@ -142,6 +148,52 @@ def test_grid_takes_dotted_keys_and_one_axis(grid):
     assert found[20][0] < found[60][0] < found[100][0]
 
 
+DESIGN = """
+base: digits-quick
+design: {kind: factorial}
+factors:
+  degradation.steps: [8, 4]
+  sampler.algorithm: [tacos, direct]
+  sampler.num_steps: {levels: [null, 2], when: {sampler.algorithm: tacos}}
+derive:
+  degradation.sigma.start: {hold: leftover, at: base}
+"""
+# T = 4 and null are the base.
+ARMS = {
+    "base (T=4 sampler=tacos num_steps=null)": 20,
+    "T=4 sampler=tacos num_steps=2": 60,
+    "T=4 sampler=direct": 100,
+    "T=8 sampler=tacos num_steps=null": 140,
+    "T=8 sampler=tacos num_steps=2": 180,
+    "T=8 sampler=direct": 220,
+}
+
+
+@pytest.fixture(scope="module")
+def design(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    """A finished study of a factorial design."""
+    trials = [({"variant": arm}, level, float(level)) for arm, level in ARMS.items()]
+    return make_study(tmp_path_factory.mktemp("design"), finished, DESIGN, trials)
+
+
+def test_grid_of_a_design_takes_its_factors(grid, design: StudyFolder):
+    found = levels(grid("--rows", "T", "--columns", "sampler", study=design)[0])
+    assert found.keys() == {20, 100, 140, 220}, "arms that differ in num_steps share a cell"
+    assert found[140][1] == found[220][1] < found[20][1] == found[100][1], "the levels in the order of the file"
+    assert found[140][0] == found[20][0] < found[220][0] == found[100][0]
+    found = levels(grid("--columns", "sampler.num_steps", "--rows", "sampler", "--overwrite", study=design)[0])
+    assert found.keys() == {20, 60, 100}, "num_steps has no effect with direct, although its default is null"
+    assert found[20][0] < found[60][0] < found[100][0]
+
+
+def test_grid_takes_derived_keys_and_lists_what_differs(grid, design: StudyFolder):
+    found = levels(grid("--columns", "start", study=design)[0])
+    assert len(found) == 2, "T decides sigma.start"
+    differ = "allowed: variant, T, start, sampler, num_steps"
+    with pytest.raises(ValueError, match=f"--rows beta: does not vary in this study; {differ}"):
+        grid("--rows", "beta", "--overwrite", study=design)
+
+
 def test_grid_animated_path_ends_at_the_sampled_images(grid):
     picture, _ = grid("--columns", "sampler", "--animate")
     frames = [np.asarray(frame.convert("L")) for frame in ImageSequence.Iterator(picture)]
@@ -194,10 +246,13 @@ def test_grid_images_that_are_gone_leave_an_empty_cell(grid, study: StudyFolder)
         kept.rename(gone)
 
 
-def test_grid_damaged_images_leave_an_empty_cell(grid, study: StudyFolder):
+@pytest.mark.parametrize(
+    "damaged", [None, torch.zeros(8, 1, 16, 16), torch.zeros(8, 2, 16, 16, dtype=torch.uint8), torch.zeros(0)]
+)
+def test_grid_damaged_images_leave_an_empty_cell(grid, study: StudyFolder, damaged: torch.Tensor | None):
     file = study.home / "store" / "sample" / ("2" * 64) / "images.safetensors"
     content = file.read_bytes()
-    file.write_bytes(content[:100])
+    file.write_bytes(content[:100] if damaged is None else save({"images": damaged}))
     try:
         assert levels(grid("--rows", "T", "--columns", "sampler")[0]).keys() == {60, 140}
     finally:

@@ -8,19 +8,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from coldtune import cli
 from coldtune.config import plain
 from coldtune.data import Dataset, prepared
+from coldtune.stages.chain import Chain
 from coldtune.stages.compute import Compute
-from coldtune.stages.rerun import Agreement, ImageAgreement, compare_environments, compare_software
+from coldtune.stages.evaluate import FinishedTrial
+from coldtune.stages.rerun import (
+    Agreement,
+    ImageAgreement,
+    compare_environments,
+    compare_software,
+    find_first_run,
+    first_run_of_files,
+)
 from coldtune.store.provenance import keep_environment
+from coldtune.store.store import Store
 from coldtune.studies.space.space import Space
 from coldtune.studies.spec.build import build_spec
 from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.backends import open_storage
 from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.trials.ledger import open_ledger
+from coldtune.studies.trials.lookup import Home, find_run
+from coldtune.studies.worker.artifacts import log_artifacts
+from coldtune.tracking import Target, Tracker, drain
+from coldtune.tracking.spool import Spool, State, run_file
 from finished_study import QUICK, SPACE, Finished
 
 HERE = {"commit": "a" * 40, "torch": "2.15.0", "device": "CPU", "threads": 1, "workers": 1, "cpus": 2, "system": "x"}
@@ -109,9 +124,87 @@ def test_rerun_of_a_wrong_value_fails_unless_the_environment_differs(rerun, reco
     ended, said, record = rerun(f"{recorded.name}/{number}")
     assert ended == code
     assert not record["exact"]
-    assert "values differ (fid); in relation to its size fid differs most, by 0.25; all weights are equal" in said
+    (then, now) = record["metrics"]["fid"].values()
+    share = f"{100 * abs(now - then) / then:.2g} %"
+    assert f"values differ (fid); fid differs most for its size, by 0.25, or {share}; all weights are equal" in said
     assert why in said
     assert ("torch" in record["environment"]) == (number == 2)
+
+
+RUN_ID = "0123456789abcdef" * 2
+
+
+@pytest.mark.slow
+def test_rerun_of_an_mlflow_run_of_another_home_compares_with_the_run(
+    rerun, finished: Finished, digits_home: Path, target: Target, tmp_path: Path
+):
+    """The home has only the dataset. The values, their protocol and the environment come from MLflow."""
+    chain = Chain(finished.configs[1], finished.dataset, Store(finished.home / "store"))
+    with Tracker(tmp_path / "spool", "elsewhere") as parent:
+        parent.end("finished")
+    with Tracker(tmp_path / "spool", "elsewhere", 0) as tracker:
+        made = {"device": "another CPU", "threads": 1}
+        log_artifacts(tracker, finished.configs[1], chain, finished.outcomes[1], made)
+        tracker.end("finished")
+    assert not drain(tmp_path / "spool", target).pending
+    run_id = tracker.run_id()
+    shutil.copytree(digits_home / "data", tmp_path / "home" / "data")
+    code, said, record = rerun(run_id, "--tracking-uri", target.uri, "--home", tmp_path / "home")
+    assert (code, record["exact"], record["weights"]) == (0, True, None)
+    assert "device: then another CPU" in said
+    assert {name: pair["then"] for name, pair in record["metrics"].items()} == finished.outcomes[1].metrics
+
+
+def test_first_run_of_files_has_the_values_and_the_environment(finished: Finished):
+    outcome = finished.outcomes[1]
+    judged = {name: json.loads((path / "metrics.json").read_text()) for name, path in outcome.measured.items()}
+    record = {"environment": HERE, "stages": [{"stage": "train", "seconds": 3.5}, {"stage": "sample", "seconds": 1.0}]}
+    run = FinishedTrial("run", finished.configs[1], finished.dataset)
+    first = first_run_of_files(run, judged, record)
+    assert (first.metrics, first.made, first.seconds) == (outcome.metrics, {"trial": HERE}, 3.5)
+    assert first.protocol.key == outcome.protocol.key
+
+
+def test_first_run_of_another_number_of_threads_is_found(finished: Finished):
+    run, store = FinishedTrial("run", finished.configs[1], finished.dataset), Store(finished.home / "store")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)  # as --threads does
+    try:
+        assert find_first_run(run, store, "cpu") is None
+        first = find_first_run(run, store, "cpu", threads)
+    finally:
+        torch.set_num_threads(threads)
+    assert first is not None
+    assert first.metrics == finished.outcomes[1].metrics
+    assert first.checkpoint == finished.outcomes[1].checkpoint
+
+
+def test_find_run_by_mlflow_run_of_the_home_is_the_trial_of_its_study(recorded: StudyFolder, tmp_path: Path):
+    """No MLflow server is needed, and the study's record of the trial is known."""
+    home = tmp_path / "home"
+    shutil.copytree(recorded.home / "studies", home / "studies")
+    (home / "data").symlink_to(recorded.home / "data")
+    spool = StudyFolder(home, recorded.name).spool
+    spool.mkdir(exist_ok=True)
+    (spool / "trial-0000.state").write_text("not JSON")
+    Spool(spool, run_file(2)).save(State("server", RUN_ID))
+    run = find_run(RUN_ID, Home(home))
+    assert (run.name, run.config) == (f"{recorded.name}/2", find_run(f"{recorded.name}/2", Home(home)).config)
+    assert Compute(device="cpu", threads=1) in run.computed
+    with pytest.raises(ValueError, match="no such MLflow run"):
+        find_run(RUN_ID[::-1], Home(home))
+
+
+def test_find_run_whose_dataset_is_gone_says_how_to_prepare_it(
+    recorded: StudyFolder, finished: Finished, tmp_path: Path
+):
+    shutil.copytree(recorded.home / "studies", tmp_path / "studies")
+    fingerprint = finished.dataset.fingerprint[:12]
+    with pytest.raises(
+        ValueError, match=f"its dataset digits with the fingerprint {fingerprint} is no longer in"
+    ) as no:
+        find_run(f"{recorded.name}/0", Home(tmp_path))
+    assert f"coldtune data prepare digits --image-size 16 --resize bilinear --home {tmp_path}`" in str(no.value)
 
 
 def test_rerun_of_an_unknown_trial_is_refused(rerun, finished: Finished, tmp_path: Path):

@@ -130,6 +130,23 @@ def test_unique_names_never_repeat_or_hide_the_sheet():
     assert len({name.lower() for name in names} | {"side-by-side"}) == 5
 
 
+def test_restore_longest_file_names_are_cut_and_stay_different(restore, tmp_path):
+    """A scratch file has a longer name than the picture, and Linux allows 255 bytes."""
+    for name in ("x" * 251 + ".png", "x" * 249 + "-2.png", "é" * 125 + ".png"):
+        Image.new("L", (16, 16), 9).save(tmp_path / name)
+    restore(*sorted(path.name for path in tmp_path.iterdir()))
+    written = sorted(path.name for path in (tmp_path / "restored").iterdir())
+    assert written == ["side-by-side.png", "x" * 200 + "-2.png", "x" * 200 + ".png", "é" * 100 + ".png"]
+
+
+def test_restore_folder_says_what_it_leaves_out(restore, validation, tmp_path):
+    (validation / "notes.txt").write_text("")
+    (validation / "photo.tiff").write_text("")
+    with pytest.warns(UserWarning, match=r"notes.txt: not an image, so it is left out, as is 1 other file"):
+        said = restore(validation)
+    assert "12 pictures restored by" in said
+
+
 @pytest.mark.parametrize(
     ("degradation", "sampled", "sentence"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from rich.console import Console
 from coldtune import cli
 from coldtune.config import plain
 from coldtune.data import Dataset, prepared
+from coldtune.studies.designs.confirm import build_confirmation
 from coldtune.studies.drivers.election import DriverLease, driver_lease
 from coldtune.studies.drivers.registry import FolderRegistry
 from coldtune.studies.progress import watching
@@ -77,7 +79,7 @@ def test_watch_stopped_study_prints_its_table_and_how_to_resume(folder: StudyFol
     assert files(folder.home) == before
 
 
-def test_watch_finished_study_prints_its_table_and_ends(
+def test_watch_finished_study_prints_its_table_and_names_its_confirmation(
     folder: StudyFolder, finished: Finished, watch: Command
 ) -> None:
     with driver_lease(FolderRegistry(folder.path / "drivers"), folder.name, join=False) as lease:
@@ -89,6 +91,15 @@ def test_watch_finished_study_prints_its_table_and_ends(
     assert (code, error) == (0, "")
     assert "★3  finished" in out
     assert "missing" not in out
+    assert "confirmation" not in out
+
+    start = json.loads((folder.path / "start.json").read_text())
+    (folder.path / "start.json").write_text(json.dumps({**start, "confirm": 2}))
+    code, out, error = watch()
+    assert (code, error) == (0, "")
+    confirmation = build_confirmation(read_study(folder), 2)
+    assert confirmation is not None
+    assert f"confirmation   coldtune watch {confirmation.name} --home {folder.home}" in out
 
 
 def test_watch_interrupted_by_ctrl_c_exits_130(

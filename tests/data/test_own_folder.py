@@ -41,7 +41,7 @@ def test_folder_flat_and_nested_files_have_the_same_fingerprint(tmp_path: Path) 
 
 def test_folder_other_files_are_left_out_with_a_warning(tmp_path: Path) -> None:
     write_tree(tmp_path / "own", {**FILES, "notes.txt": b"x", "cats/film.gif": b"x", ".hidden": b"x"})
-    with pytest.warns(UserWarning, match=r"film\.gif: not an image, so it is left out, as are 1 other files"):
+    with pytest.warns(UserWarning, match=r"film\.gif: not an image, so it is left out, as is 1 other file"):
         dataset = prepare(FOLDER, tmp_path / "home", tmp_path / "own")
     assert sum(dataset.sizes.values()) == len(FILES)
 

@@ -51,7 +51,8 @@ def test_read_images_names_are_relative_paths_of_image_files_only(tmp_path: Path
     order = ["2.png", "10.PNG", "a2/1.png", "a2/b.png", "a10/1.png", "z.png"]
     others = {".hidden.png": b"x", "a2/notes.txt": b"x", ".git/1.png": b"x", "__MACOSX/1.png": b"x", "labels.npy": b"x"}
     write_tree(tmp_path, {name: png_bytes(COLOUR[i]) for i, name in enumerate(order)} | others)
-    read, names = read_images(str(tmp_path))
+    with pytest.warns(UserWarning, match=r"a2/notes\.txt: not an image, so it is left out, as is 1 other file$"):
+        read, names = read_images(str(tmp_path))
     assert names == order
     assert np.array_equal(read, COLOUR[: len(order)])
 

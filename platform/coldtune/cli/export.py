@@ -37,7 +37,7 @@ def _export(options: argparse.Namespace, console: Console) -> int:
 
     from coldtune.stages.export import export
 
-    run, store = find_finished(options)
+    run, store, _ = find_finished(options)
     if missing := export(run, store, folder):
         console.print(Text(f"README.md lists no values: {missing}"), soft_wrap=True)
     for name in sorted(os.listdir(folder)):

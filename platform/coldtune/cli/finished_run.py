@@ -11,6 +11,7 @@ from coldtune.cli.common import add_store_flag, check_threads, find_home
 if TYPE_CHECKING:
     from coldtune.stages.evaluate import FinishedTrial
     from coldtune.store.store import Store
+    from coldtune.studies.trials.lookup import Home
 
 RUN = """
 RUN is STUDY/NUMBER, STUDY (its best trial), an MLflow run id, or a trial's config.yaml (or a folder that contains it).
@@ -39,11 +40,14 @@ def add_compute_flags(parser: argparse.ArgumentParser, threads: str) -> None:
     )
 
 
-def find_finished(options: argparse.Namespace, judges: bool = False) -> tuple[FinishedTrial, Store]:
-    """Return the trial that RUN refers to, and the store of its work.
+def find_finished(
+    options: argparse.Namespace, judges: bool = False, anew: bool = False
+) -> tuple[FinishedTrial, Store, Home]:
+    """Return the trial that RUN refers to, the store of its work, and the home in which it was looked up.
 
     Args:
         judges: True if the command runs the trial's extractor.
+        anew: True if the command computes the trial anew.
 
     Raises:
         ValueError: If there is no such trial, it has not finished, or its extractor is code that the user did not
@@ -54,13 +58,14 @@ def find_finished(options: argparse.Namespace, judges: bool = False) -> tuple[Fi
     from coldtune.store.store import Store
     from coldtune.studies.trials.lookup import Home, find_run
 
-    home = find_home(options)
-    location = locate_store_of_trials(home, [options.run], options.store)
+    path = find_home(options)
+    location = locate_store_of_trials(path, [options.run], options.store)
     location.check()
-    run = find_run(options.run, Home(home, options.data_dir, options.tracking_uri, location))
+    home = Home(path, options.data_dir, options.tracking_uri, location, anew)
+    run = find_run(options.run, home)
     if judges:
         check_origin(run.config.protocol.extractor, run.name, "judge it with another extractor by `coldtune evaluate`")
-    return run, Store(location)
+    return run, Store(location), home
 
 
 def choose_device(name: str | None) -> str:

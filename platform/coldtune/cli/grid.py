@@ -16,7 +16,7 @@ from coldtune.places import STREAMS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from coldtune.cli.grid_cells import Choice, Group
+    from coldtune.cli.grid_cells import Choice, Group, Key
     from coldtune.reports.matrix import Cell, Matrix
     from coldtune.studies.trials.reading import StudyReader
 
@@ -24,9 +24,10 @@ _MOST_IMAGES = 64
 _MOST_ANIMATED = 8  # images of a sampling whose path the store keeps
 
 DESCRIPTION = """
-Draw the same images under every setting of a study as a PNG file. KEY is a key that varies in the study, such as T or
-degradation.steps. If several trials of a cell have finished, the best by the first objective is shown, and its number
-is below the images. A cell without a finished trial stays empty.
+Draw the same images under every setting of a study as a PNG file. KEY is a key in which settings differ, such as T or
+degradation.steps: the search varies it, variants or the arms of a design differ in it, or it is derived. If several
+trials of a cell have finished, the best by the first objective is shown, and its number is below the images. A cell
+without a finished trial stays empty.
 """
 
 
@@ -40,8 +41,13 @@ def add(commands: Commands) -> None:
     )
     add_home_flag(parser)
     parser.add_argument("study", metavar="STUDY", help="name of the study")
-    parser.add_argument("--rows", metavar="KEY", help="the key whose values are the rows (default: a single row)")
-    parser.add_argument("--columns", metavar="KEY", help="the key whose values are the columns (default: one column)")
+    for flag, default in (("rows", "a single row"), ("columns", "one column")):
+        parser.add_argument(
+            f"--{flag}",
+            action="append",
+            metavar="KEY",
+            help=f"the key whose values are the {flag} (default: {default})",
+        )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the PNG file (default: grid.png)")
     add_overwrite_flag(parser)
     parser.add_argument(
@@ -69,17 +75,17 @@ def _draw(options: argparse.Namespace, console: Console) -> int:
     from coldtune.studies.trials.stored_images import originals
 
     reader = read_study(folder)
-    names = {flag: cells.find_key(reader.space, f"--{flag}", key) for flag, key in _keys(options).items()}
-    if len(set(names.values())) < len(names):
-        raise ValueError(f"--columns {options.columns}: is the key of the rows too. Name another key.")
-    groups = {flag: _groups(reader, flag, names.get(flag)) for flag in ("rows", "columns")}
+    keys = {flag: cells.find_key(reader, f"--{flag}", key) for flag, key in _keys(options).items()}
+    if len({key.name for key in keys.values()}) < len(keys):
+        raise ValueError(f"--columns {_keys(options)['columns']}: is the key of the rows too. Name another key.")
+    groups = {flag: _groups(reader, flag, keys.get(flag)) for flag in ("rows", "columns")}
     choices = cells.choose(reader, groups["rows"], groups["columns"])
     protocol = cells.protocol_of(folder.name, (choice for row in choices for choice in row))
     dataset = find_dataset(folder, reader.spec, folder.start()["fingerprint"])
     clean = originals(dataset, protocol, options.images)
     if options.difference and clean is None:
         raise ValueError(f"--difference: study {folder.name} generates images, so there are no originals")
-    axes = tuple(cells.axis(names.get(flag), groups[flag]) for flag in ("rows", "columns"))
+    axes = tuple(cells.axis(keys.get(flag), groups[flag]) for flag in ("rows", "columns"))
     count = min(options.images, protocol.num_images)
     matrix = _Drawing(reader, choices, clean, count, options.difference).matrix(axes, options.animate)
 
@@ -109,18 +115,19 @@ def _check_flags(options: argparse.Namespace) -> Path:
 
 
 def _keys(options: argparse.Namespace) -> dict[str, str]:
-    return {flag: key for flag in ("rows", "columns") if (key := getattr(options, flag)) is not None}
+    keys = {flag: named for flag in ("rows", "columns") if (named := getattr(options, flag))}
+    for flag, named in keys.items():
+        if len(named) > 1:
+            raise ValueError(
+                f"--{flag} {named[-1]}: a picture has a single key of its {flag}, but {named[0]} is one too"
+            )
+    return {flag: key for flag, (key,) in keys.items()}
 
 
-def _groups(reader: StudyReader, flag: str, name: str | None) -> list[Group]:
-    from optuna.trial import TrialState
-
+def _groups(reader: StudyReader, flag: str, key: Key | None) -> list[Group]:
     from coldtune.cli import grid_cells as cells
 
-    if name is None:
-        return cells.everything()
-    trials = [trial for trial in reader.trials() if trial.state != TrialState.WAITING]
-    return cells.group_values(reader.space, f"--{flag}", name, trials)
+    return cells.everything() if key is None else cells.group_values(reader, f"--{flag}", key)
 
 
 class _Drawing:
@@ -219,8 +226,10 @@ class _Drawing:
         from coldtune.studies.progress.text import metric_name
 
         metric = metric_name(self.reader.spec.objective.metric)
-        same = "image" if self.count == 1 else f"{self.count} images"
-        foot = [f"Every cell shows the same {same}."]
+        several = "" if self.count == 1 else f"{self.count} "
+        foot = [f"Every cell shows the same {several}image{'s' * (self.count > 1)}."]
+        if self.clean is None:  # different settings generate different images
+            foot = [f"Every cell is generated from the same {several}draw{'s' * (self.count > 1)} of the prior."]
         if any(choice.finished > 1 for row in self.choices for choice in row):
             foot[0] += f" Of several settings, it shows the best by {metric}."
         if any(choice.spread and choice.spread.n > 1 for row in self.choices for choice in row):
@@ -250,4 +259,6 @@ def _print_choices(console: Console, groups: dict[str, list[Group]], choices: li
             empty += choice.trial is None
     if empty:
         total = sum(map(len, choices))
-        console.print(Text(f"{empty} of {total} cells have no finished trial"), soft_wrap=True)
+        console.print(
+            Text(f"{empty} of {total} cells {'has' if empty == 1 else 'have'} no finished trial"), soft_wrap=True
+        )

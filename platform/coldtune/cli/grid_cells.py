@@ -10,12 +10,14 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
+from coldtune.config import plain
+from coldtune.dotted import leaves
 from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.values import check_same
 from coldtune.reports.matrix import Axis
+from coldtune.stages.trial import VARIANT, short_name
 from coldtune.studies.progress.text import STATE_NAMES, mean_and_sd, metric_name
 from coldtune.studies.space.distributions import write_value
-from coldtune.studies.space.space import Space
 from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.storage.settings import Setting, Spread
 from coldtune.studies.trials.reading import StudyReader
@@ -27,15 +29,30 @@ _UNSET = "(unset)"  # the label of a key that has no effect in a trial, because 
 
 
 @dataclass(frozen=True)
+class Key:
+    """A key that varies between the settings of a study.
+
+    Attributes:
+        name: Its short name.
+        values: Its value by number of a setting. A setting in which the key has no effect is left out.
+        order: The order of the values, as far as the study states it.
+    """
+
+    name: str
+    values: Mapping[int, Any]
+    order: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
 class Group:
     """Values of a key that share a row or a column.
 
     Attributes:
-        holds: Whether the parameters of a trial belong to this group.
+        holds: Whether the setting of a number belongs to this group.
     """
 
     label: str
-    holds: Callable[[Mapping[str, Any]], bool]
+    holds: Callable[[int], bool]
 
 
 @dataclass(frozen=True)
@@ -69,72 +86,100 @@ class Choice:
         return f"trial {self.name(self.others[0].number)} {STATE_NAMES[self.others[0].state]}"
 
 
-def find_key(space: Space, flag: str, key: str) -> str:
-    """Return the short name of a varied key that the user named by its short or its dotted name.
+def find_key(reader: StudyReader, flag: str, key: str) -> Key:
+    """Return the key that the user named by its short or its dotted name.
+
+    A key varies if the search varies it, if variants or the arms of a design differ in it, or if it is derived.
 
     Raises:
         ValueError: If the key does not vary. The message lists the keys that vary.
     """
-    by_path = {path: name for name, path in space.paths.items()}
-    name = by_path.get(key, key)
-    if name not in space.distributions:
-        there = ", ".join(space.distributions)
-        raise ValueError(f"{flag} {key}: does not vary in this study; allowed: {there}")
-    return name
+    space, settings = reader.space, _asked(reader)
+    name = {path: name for name, path in space.paths.items()}.get(key, key)
+    if (distribution := space.distributions.get(name)) is not None:
+        values = {each.number: each.point[name] for each in settings if name in each.point}
+        return Key(name, values, distribution.choices if isinstance(distribution, CategoricalDistribution) else ())
+    differing = _differing(reader, settings)
+    for path, values in differing.items():
+        if key in (path, short_name(path)):
+            factors = reader.spec.design.factors if reader.spec.design else {}
+            return Key(short_name(path), values, factors[path].levels if path in factors else ())
+    there = ", ".join([*space.distributions, *map(short_name, differing)])
+    raise ValueError(f"{flag} {key}: does not vary in this study; allowed: {there}")
 
 
-def group_values(space: Space, flag: str, name: str, trials: Iterable[FrozenTrial]) -> list[Group]:
-    """Return the values that trials have of a key, in the order of the space.
+def _asked(reader: StudyReader) -> list[Setting]:
+    return [setting for setting in reader.settings() if setting.asked]
+
+
+def _differing(reader: StudyReader, settings: Sequence[Setting]) -> dict[str, dict[int, Any]]:
+    """Return the values of all keys that the search does not vary, and in which settings differ, by dotted key."""
+    trees = {each.number: dict(leaves(plain(reader.space.resolve(each.point)))) for each in settings}
+    paths = dict.fromkeys(path for tree in trees.values() for path in tree)
+    found = {path: {number: tree[path] for number, tree in trees.items() if path in tree} for path in paths}
+    if (design := reader.spec.design) is not None:  # it knows in which arms a factor has an effect
+        arms = {each.number: design.arms[each.point[VARIANT]] for each in settings}
+        for path in design.factors:
+            found[path] = {number: levels[path] for number, levels in arms.items() if path in levels}
+    varied = set(reader.space.paths.values())
+    return {
+        path: values
+        for path, values in found.items()
+        if path not in varied and (len(values) < len(trees) or len(set(map(repr, values.values()))) > 1)
+    }
+
+
+def group_values(reader: StudyReader, flag: str, key: Key) -> list[Group]:
+    """Return the values that the settings have of a key, in the order of the study. Numbers are sorted.
 
     Many numbers are divided into a few ranges with about as many different values each.
 
     Raises:
         ValueError: If there are too many values for a picture.
     """
-    distribution = space.distributions[name]
     values: list[Any] = []
-    unset = False
-    for trial in trials:
-        if name not in trial.params:
-            unset = True
-        elif trial.params[name] not in values:
-            values.append(trial.params[name])
-    if isinstance(distribution, CategoricalDistribution):
-        values.sort(key=distribution.choices.index)
-    else:
+    for value in key.values.values():
+        if value not in values:
+            values.append(value)
+    numeric = all(_is_number(value) for value in values)
+    if key.order:
+        values.sort(key=list(key.order).index)
+    elif numeric:
         values.sort()
-    if len(values) > _MOST_VALUES and all(_is_number(value) for value in values):
+    if len(values) > _MOST_VALUES and numeric:
         parts = [part for part in np.array_split(np.array(values), _GROUPS) if len(part)]
-        groups = [_range(name, part[0].item(), part[-1].item()) for part in parts]
+        groups = [_range(key, part[0].item(), part[-1].item()) for part in parts]
     else:
-        groups = [_single(name, value) for value in values]
-    if unset:
-        groups.append(Group(_UNSET, lambda params: name not in params))
+        groups = [_single(key, value) for value in values]
+    if len(key.values) < len(_asked(reader)):
+        groups.append(Group(_UNSET, lambda number: number not in key.values))
     if len(groups) > _MOST_LABELS:
-        raise ValueError(f"{flag} {name}: has {len(groups):,} values, but at most {_MOST_LABELS} fit into a picture")
+        raise ValueError(
+            f"{flag} {key.name}: has {len(groups):,} values, but at most {_MOST_LABELS} fit into a picture"
+        )
     return groups
 
 
 def choose(reader: StudyReader, rows: Sequence[Group], columns: Sequence[Group]) -> list[list[Choice]]:
     """Return the trial that represents each cell: of several settings, the best by the mean of the first objective."""
-    settings = [setting for setting in reader.settings() if setting.asked]
+    settings = _asked(reader)
     chosen = []
     for row in rows:
-        there = [setting for setting in settings if row.holds(setting.point)]
+        there = [setting for setting in settings if row.holds(setting.number)]
         chosen.append(
-            [_choice(reader, [setting for setting in there if column.holds(setting.point)]) for column in columns]
+            [_choice(reader, [setting for setting in there if column.holds(setting.number)]) for column in columns]
         )
     return chosen
 
 
-def axis(name: str | None, groups: Sequence[Group]) -> Axis:
+def axis(key: Key | None, groups: Sequence[Group]) -> Axis:
     """Return an axis with the labels of its groups."""
-    return Axis([group.label for group in groups], name or "")
+    return Axis([group.label for group in groups], key.name if key else "")
 
 
 def everything() -> list[Group]:
     """Return the single group of an axis that no key was named for."""
-    return [Group("", lambda params: True)]
+    return [Group("", lambda number: True)]
 
 
 def protocol_of(study: str, choices: Iterable[Choice]) -> Protocol:
@@ -168,13 +213,13 @@ def _choice(reader: StudyReader, settings: Sequence[Setting]) -> Choice:
     return Choice(next(iter(best.finished.values())), len(finished), others, Spread.of(best.values()), reader.label)
 
 
-def _single(name: str, value: Any) -> Group:
-    return Group(_text(value), lambda params: name in params and params[name] == value)
+def _single(key: Key, value: Any) -> Group:
+    return Group(_text(value), lambda number: number in key.values and key.values[number] == value)
 
 
-def _range(name: str, low: float, high: float) -> Group:
+def _range(key: Key, low: float, high: float) -> Group:
     label = _text(low) if low == high else f"{_text(low)} to {_text(high)}"
-    return Group(label, lambda params: name in params and low <= params[name] <= high)
+    return Group(label, lambda number: number in key.values and low <= key.values[number] <= high)
 
 
 def _text(value: Any) -> str:

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from coldtune.store.store import Store
     from coldtune.studies.spec.folder import StudyFolder
     from coldtune.studies.storage.record import TrialRecord
+    from coldtune.studies.trials.lookup import Home
 
 RESULT_FILE = "rerun.json"
 _MOST_PACKAGES = _MOST_NAMES = 6  # that a line lists
@@ -61,7 +63,11 @@ def _rerun(options: argparse.Namespace, console: Console) -> int:
     if options.threads is not None:
         check_threads(options.threads)
     folder = new_folder(options.output or Path(f"rerun-{_slug(options.run)}"), "--output")
-    run, store = find_finished(options, judges=True)
+
+    from coldtune.studies.trials.lookup import is_run_id
+
+    # Only an MLflow run has the values of a trial whose store is elsewhere.
+    run, store, home = find_finished(options, judges=True, anew=is_run_id(options.run))
     study = _study_of(run, find_home(options))
     record = _record(study, run)
 
@@ -70,9 +76,11 @@ def _rerun(options: argparse.Namespace, console: Console) -> int:
     from coldtune.training.device import use_threads
 
     device = _choose_device(options.device, record, run)
+    found = _find_logged(run, home) if study is None and is_run_id(run.name) else None
+    threads = _recorded_threads(record, run, store, found)
     if device == "cpu":
-        use_threads(options.threads or _recorded_threads(record, run, store))
-    first = _first_run(find_first_run(run, store, device), record, run, store.at.shown)
+        use_threads(options.threads or threads or 1)
+    first = _first_run(find_first_run(run, store, device, threads) or found, record, run, store.at.shown)
     check_protocol(run, store, device, first.protocol)
     folder.mkdir(parents=True, exist_ok=True)
     differences = _compare_environment(first, study, record, folder, device)
@@ -124,17 +132,37 @@ def _choose_device(name: str | None, record: TrialRecord | None, run: FinishedTr
     return "cuda" if then == "gpu" and torch.cuda.is_available() else "cpu"
 
 
-def _recorded_threads(record: TrialRecord | None, run: FinishedTrial, store: Store) -> int:
-    """Return the number of threads of the record, or else of the training in the store. 1 if neither says it."""
+def _find_logged(run: FinishedTrial, home: Home) -> FirstRun | None:
+    """Return what the MLflow run of a trial of another home says of its first run. None if it lacks a file."""
+    from coldtune.stages.rerun import SETS, first_run_of_files
+    from coldtune.studies.trials.lookup import read_logged
+
+    try:
+        judged = {name: json.loads(read_logged(run.name, f"judged/{name}/metrics.json", home)) for name in SETS}
+        record = json.loads(read_logged(run.name, "record.json", home))
+    except ValueError:  # the store may have the values
+        return None
+    try:
+        return first_run_of_files(run, judged, record)
+    except (KeyError, TypeError, AttributeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{run.name}: the files of its MLflow run are not those of a trial ({why})") from None
+
+
+def _recorded_threads(
+    record: TrialRecord | None, run: FinishedTrial, store: Store, logged: FirstRun | None
+) -> int | None:
+    """Return the number of CPU threads of the record, or else of the training in the store. None if neither says it."""
     from coldtune.stages.finished_restorer import find_restorer
 
     if record is not None and record.computed:
-        return int(record.computed.get("threads") or 1)
-    try:
-        threads = find_restorer(run, store).made.get("threads")
-    except ValueError:  # the training is gone, but the record has its values
-        return 1
-    return threads if isinstance(threads, int) and threads > 0 else 1
+        return record.computed.get("threads")
+    made: Mapping[str, Any] = {} if logged is None else logged.made.get("trial", {})
+    # The training may be gone although the record has its values.
+    with suppress(ValueError):
+        made = find_restorer(run, store).made
+    threads = made.get("threads")
+    return threads if isinstance(threads, int) and threads > 0 else None
 
 
 def _first_run(found: FirstRun | None, record: TrialRecord | None, run: FinishedTrial, place: str) -> FirstRun:
@@ -151,7 +179,8 @@ def _first_run(found: FirstRun | None, record: TrialRecord | None, run: Finished
     if found is None and not known:
         raise ValueError(
             f"{run.name}: no values of this trial are in {place}, so there is nothing to compare a repetition with. "
-            "Name the home or the --store of the trial, or its --threads if they were not 1."
+            f"The data here have the fingerprint {run.dataset.fingerprint[:12]}. Name the home or the --store of the "
+            "trial, or its STUDY/NUMBER or MLflow run."
         )
     if record is None or not known:
         assert found is not None
@@ -234,18 +263,17 @@ def _describe(agreement: Agreement, reasons: Sequence[str]) -> str:
     equal = sum(part.equal for part in agreement.images.values())
     count = sum(part.count for part in agreement.images.values())
     gone = [name for name, there in (("weights", agreement.weights is not None), ("images", count > 0)) if not there]
-    missing = f" The first {' and '.join(gone)} are no longer in the store." if gone else ""
+    missing = f" The first {' and '.join(gone)} are not in the store." if gone else ""
     if agreement.exact:
         parts = [f"{values} values", *(["the weights"] if agreement.weights is not None else []),
                  *([f"{count:,} images"] if count else [])]  # fmt: skip
         return f"Agrees bit for bit: {', '.join(parts)}.{missing}"
     parts = ["all values are equal"]
     if differing:
-        name, distance = _farthest(agreement)
         named = ", ".join(differing[:_MOST_NAMES]) + (", ..." if len(differing) > _MOST_NAMES else "")
         parts = [
             f"{len(differing)} of {values} values differ ({named})",
-            f"in relation to its size {name} differs most, by {distance:.2g}",
+            _farthest(agreement),
         ]
     if agreement.weights is not None:
         weights = f"weights differ by at most {agreement.weights:.2g}" if agreement.weights else "all weights are equal"
@@ -260,11 +288,14 @@ def _describe(agreement: Agreement, reasons: Sequence[str]) -> str:
     return f"Does not agree bit for bit: {'; '.join(parts)}.{missing} {why}"
 
 
-def _farthest(agreement: Agreement) -> tuple[str, float]:
-    """Return the value with the largest difference in relation to its size, and that difference."""
+def _farthest(agreement: Agreement) -> str:
+    """Return a text about the value with the largest difference in relation to its size."""
     pairs = {name: agreement.metrics[name] for name in agreement.differing}
-    name = max(pairs, key=lambda name: abs(pairs[name][1] - pairs[name][0]) / max(abs(pairs[name][0]), 1e-12))
-    return name, abs(pairs[name][1] - pairs[name][0])
+    shares = {name: abs(now - then) / max(abs(then), 1e-12) for name, (then, now) in pairs.items()}
+    name = max(shares, key=lambda name: math.inf if math.isnan(shares[name]) else shares[name])
+    then, now = pairs[name]
+    share = "" if math.isnan(shares[name]) or not then else f", or {100 * shares[name]:.2g} %"
+    return f"{name} differs most for its size, by {abs(now - then):.2g}{share}"
 
 
 def _result(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ SHEET = "side-by-side"
 _MOST_ROWS = 40  # of the sheet
 _LABEL_LETTERS, _LABEL_LINES = 24, 3
 _MOST_SEED = 2**32 - 1
+_LONGEST_NAME = 200  # bytes; file systems allow 255
 
 DESCRIPTION = f"""
 Restore your own pictures with the network and the sampler of a finished trial. Pictures of another size are cropped to
@@ -64,7 +66,7 @@ def _restore(options: argparse.Namespace, console: Console) -> int:
 
     files = list_pictures(options.images)
     device = prepare_device(options)
-    run, store = find_finished(options)
+    run, store, _ = find_finished(options)
     pictures = read_pictures(files, run.dataset.image_shape, run.config.data.resize)
 
     import torch
@@ -77,6 +79,7 @@ def _restore(options: argparse.Namespace, console: Console) -> int:
     pixels = torch.stack([picture.pixels for picture in pictures])
     restored = restoration.run_on(pixels, options.seed)
     _write(folder, pictures, None if options.degraded else pixels, restored, console)
+    console.print(Text(_describe(folder, len(pictures), run.name)), soft_wrap=True)
     return 0
 
 
@@ -103,18 +106,27 @@ def _write(
     write_bytes(folder / f"{SHEET}.png", still(_sheet(pictures, originals, restored)))
     if originals is not None:
         console.print(Text(_errors(originals, restored)), soft_wrap=True)
-    more = f"; {SHEET}.png shows the first {_MOST_ROWS}" if len(pictures) > _MOST_ROWS else ""
-    count = "1 restored picture" if len(names) == 1 else f"{len(names):,} restored pictures"
-    console.print(Text(f"{folder}: {count} and {SHEET}.png{more}"), soft_wrap=True)
+
+
+def _describe(folder: Path, count: int, run: str) -> str:
+    """Return a line about the files that were written, and the trial whose network restored them."""
+    pictures = "1 picture" if count == 1 else f"{count:,} pictures"
+    more = f" of the first {_MOST_ROWS}" if count > _MOST_ROWS else ""
+    return f"{folder}: {pictures} restored by {run}, and {SHEET}.png{more}"
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
-    """Return a name without suffix for each file: its own, with a number if another file has that name already."""
+    """Return a name without suffix for each file: its own, with a number if another file has that name already.
+
+    Names are cut to `_LONGEST_NAME` bytes, because the name of a scratch file is longer.
+    """
     taken, names = {SHEET}, []
     for path in paths:
-        name, number = path.stem, 2
+        encoded = os.fsencode(path.stem)
+        stem = path.stem if len(encoded) <= _LONGEST_NAME else encoded[:_LONGEST_NAME].decode(errors="ignore")
+        name, number = stem, 2
         while name.lower() in taken:  # some file systems do not distinguish upper case
-            name, number = f"{path.stem}-{number}", number + 1
+            name, number = f"{stem}-{number}", number + 1
         taken.add(name.lower())
         names.append(name)
     return names

@@ -13,7 +13,8 @@ from coldtune.durations import parse_duration
 DESCRIPTION = """
 Show the progress of a study that another process runs: its trials, the rate of training, the time left and the best
 value. Only the study's home and storage are read, so watching changes nothing. Without a terminal, every change is a
-line. The command ends with the study and prints its table. Ctrl-C ends the watching and not the study.
+line. The command ends with the study and prints its table, and the command that watches its confirmation. Ctrl-C ends
+the watching and not the study.
 """
 STOPPED = 3  # as for a job whose study stopped before its last trial
 INTERRUPTED = 130
@@ -39,7 +40,7 @@ def _watch(options: argparse.Namespace, console: Console) -> int:
     from coldtune.cli.study import show_study
     from coldtune.environment import coldtune_command
     from coldtune.studies.progress.text import print_line
-    from coldtune.studies.progress.watching import watch_study
+    from coldtune.studies.progress.watching import find_confirmation, watch_study
     from coldtune.studies.storage.errors import StorageGoneError
     from coldtune.studies.trials.reading import read_study
 
@@ -53,6 +54,8 @@ def _watch(options: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"study {folder.name}: {error}. Watch it again when its storage answers.") from None
     show_study(reader, folder, console)
     if done:
+        if (confirmation := find_confirmation(reader, folder)) is not None:
+            print_line(console, "confirmation", coldtune_command("watch", folder.home, confirmation))
         return 0
     text = f"{reader.ended()} trials ended, others are missing, and no driver runs the study"
     console.print(Text(text, style="yellow"), soft_wrap=True)

@@ -23,6 +23,11 @@ class DamagedDataError(OSError, ValueError):
 
 def advise_to_prepare(folder: Path, name: str, image_size: int, resize: str) -> str:
     """Return the sentence that says how to repair the prepared dataset in `folder`, which lies in a home's data/."""
+    command = prepare_command(folder.absolute().parents[1], name, image_size, resize)
+    return f"Repair it with `{command}`, which prepares damaged data again"
+
+
+def prepare_command(home: Path, name: str, image_size: int, resize: str) -> str:
+    """Return the command line that prepares a dataset in a home."""
     words = ["coldtune", "data", "prepare", name, "--image-size", str(image_size), "--resize", resize]
-    words += ["--home", str(folder.absolute().parents[1])]
-    return f"Repair it with `{environment.runner()}{shlex.join(words)}`, which prepares damaged data again"
+    return f"{environment.runner()}{shlex.join([*words, '--home', str(home)])}"

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from coldtune.data.decode import LARGEST_BYTES
+from coldtune.data.decode import LARGEST_BYTES, is_image
 from coldtune.data.regular_files import check_size, open_regular, read_file
 
 ReadFile = Callable[[str], bytes]
@@ -45,6 +45,15 @@ class FileCollection(ABC):
     def notice(self) -> str | None:
         """Return a sentence about files that are not listed although a user might expect them, or None."""
         return None
+
+    def notice_of_others(self) -> str | None:
+        """Return a sentence about the listed files that are not images, for a reader that leaves them out, or None."""
+        others = [name for name in self.names if not is_image(name)]
+        if not others:
+            return None
+        count = len(others) - 1
+        more = f", as {'is' if count == 1 else 'are'} {count:,} other file{'s' * (count > 1)}" if count else ""
+        return f"{self.describe(others[0])}: not an image, so it is left out{more}"
 
 
 @dataclass(frozen=True)

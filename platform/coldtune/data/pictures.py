@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class Picture:
 def list_pictures(paths: Sequence[Path]) -> list[Path]:
     """Return the image files that `paths` name, in their order. A folder stands for the image files in it and below.
 
+    A warning names what is left out of a folder.
+
     Raises:
         ValueError: If a path does not exist, or a folder contains no image file. The message names it.
     """
@@ -47,9 +50,12 @@ def list_pictures(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        names = sorted(filter(is_image, FolderFiles.find(path, once=True).names), key=natural_order)
+        found = FolderFiles.find(path, once=True)
+        names = sorted(filter(is_image, found.names), key=natural_order)
         if not names:
             raise ValueError(f"{path}: contains no image file; allowed: {', '.join(SUFFIXES)}")
+        for notice in filter(None, (found.notice(), found.notice_of_others())):
+            warnings.warn(notice, stacklevel=2)
         files += [path / name for name in names]
     return files
 

@@ -38,9 +38,9 @@ def read_images(
 
     Args:
         folder: A directory with .png, .jpg, .jpeg, .webp or .bmp files, which may be in directories inside it. Their
-            relative paths are their names, in natural order (2.png before 10.png). Other files and hidden files are
-            left out, and so are links to files or folders that are read already. Or an array file .npz, .npy or
-            .safetensors (see `arrays.read_array`), with names "0", "1", ...
+            relative paths are their names, in natural order (2.png before 10.png). Other files are left out, and links
+            to files or folders that are read already, both with a warning. Hidden files are left out. Or an array file
+            .npz, .npy or .safetensors (see `arrays.read_array`), with names "0", "1", ...
         image_shape: The (C, H, W) of the dataset to compare with, which the images must have. If C is 3, grey images
             are repeated into three channels. If C is 1, coloured images are refused, but RGB images whose channels are
             equal count as grey. Without `image_shape`, C is 1 if all files are grey and otherwise 3.
@@ -101,7 +101,7 @@ def _read_directory(
             out[i] = to_planes(resize_picture(picture, target, resize or "nearest"))
 
         run_in_threads(len(names), work, bars.start("decode", len(names), "images"))
-    if notice := files.notice():
+    for notice in filter(None, (files.notice(), files.notice_of_others())):
         warnings.warn(notice, stacklevel=3)
     return torch.from_numpy(out), names
 

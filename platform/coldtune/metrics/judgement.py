@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from coldtune.config import parse, plain
@@ -22,6 +23,7 @@ from coldtune.metrics.protocol import Protocol
 from coldtune.metrics.reference import Reference, check_extractor
 from coldtune.metrics.registry import DISTANCES, IMAGE_SCORES
 from coldtune.metrics.values import Value, check_same
+from coldtune.tensor_files import save_tensors
 
 VALUES_FILE, IMAGES_FILE = "metrics.json", "images.safetensors"
 
@@ -60,7 +62,7 @@ class Judgement:
         # float32 is enough for intervals, and there may be more reference images than judged images.
         tensors |= {f"reference/{name}": values.float() for name, values in self.reference_influences.items()}
         tensors |= {f"score/{name}": values for name, values in self.per_image.items()}
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, directory / IMAGES_FILE)
+        save_tensors(tensors, directory / IMAGES_FILE)
 
     @classmethod
     def load(cls, directory: Path) -> Judgement:
@@ -69,17 +71,26 @@ class Judgement:
         Raises:
             ValueError: If metrics.json is no JSON, or its protocol is not one of this version.
         """
-        record = json.loads((directory / VALUES_FILE).read_text(encoding="utf-8"))
+        judged = cls.of_values(json.loads((directory / VALUES_FILE).read_text(encoding="utf-8")))
+        parts: dict[str, dict[str, Tensor]] = {"influence": {}, "reference": {}, "score": {}}
+        for name, tensor in load_file(directory / IMAGES_FILE).items():
+            part, _, metric = name.partition("/")
+            parts[part][metric] = tensor.double()
+        return cls(judged.protocol, judged.values, parts["influence"], parts["score"], parts["reference"])
+
+    @classmethod
+    def of_values(cls, record: Mapping[str, Any]) -> Judgement:
+        """Return the judgement of a metrics.json alone. It has no tensors, so it cannot be compared image by image.
+
+        Raises:
+            ValueError: If its protocol is not one of this version.
+        """
         protocol = parse(Protocol, record["protocol"], "protocol")
         values = {
             name: Value(name, float(v["value"]), v["n"], protocol, _from_json(v["low"]), _from_json(v["high"]))
             for name, v in record["values"].items()
         }
-        parts: dict[str, dict[str, Tensor]] = {"influence": {}, "reference": {}, "score": {}}
-        for name, tensor in load_file(directory / IMAGES_FILE).items():
-            part, _, metric = name.partition("/")
-            parts[part][metric] = tensor.double()
-        return cls(protocol, values, parts["influence"], parts["score"], parts["reference"])
+        return cls(protocol, values)
 
     def missing(self) -> list[str]:
         """Return the registered metrics that are missing here, in the order of the registry.

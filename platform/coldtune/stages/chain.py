@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from coldtune.config import plain
@@ -41,6 +41,7 @@ from coldtune.stages.weights import Weights, load_once
 from coldtune.store.cache import StoreCache
 from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.store import Entry, Store
+from coldtune.tensor_files import save_tensors
 from coldtune.training import load_restorer, read_history
 from coldtune.training.device import arithmetic
 from coldtune.training.loop import Report, TrainingTask, TrainResult
@@ -433,9 +434,9 @@ class Chain:
         def build(directory: Path) -> dict[str, Any]:
             out, strip = self._sample(sampler, checkpoint, progress)
             self._recheck_data()
-            save_file({"images": out}, directory / "images.safetensors")
+            save_tensors({"images": out}, directory / "images.safetensors")
             if strip:
-                save_file({f"{s:06d}": x for s, x in strip.items()}, directory / "strip.safetensors")
+                save_tensors({f"{s:06d}": x for s, x in strip.items()}, directory / "strip.safetensors")
             return {"sampler": plain(sampler) if sampler else None, "seconds": time.monotonic() - started}
 
         entry, found = self.store.get("sample", key, build)

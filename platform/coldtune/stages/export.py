@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors.torch import save_file
 
 from coldtune import environment
 from coldtune.config import plain
@@ -27,9 +26,11 @@ from coldtune.stages.keys import PLAIN
 from coldtune.stages.trial import RungConfig, TrialConfig
 from coldtune.stages.weights import Weights
 from coldtune.store.store import Entry, Store
+from coldtune.tensor_files import save_tensors, usual_permissions
 from coldtune.training import load_restorer
 
 CARD, CONFIG, PRIOR = "README.md", "config.yaml", "prior.safetensors"
+WEIGHTS = "diffusion_pytorch_model.safetensors"  # the name that diffusers gives and expects
 _MADE = ("commit", "coldtune", "python", "torch", "device", "threads", "workers")
 
 
@@ -62,9 +63,10 @@ def export(run: FinishedTrial, store: Store, folder: Path) -> str:
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        network.net.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
+        with usual_permissions(folder / WEIGHTS):
+            network.net.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
         if state:
-            save_file({name: value.contiguous() for name, value in state.items()}, folder / PRIOR)
+            save_tensors(state, folder / PRIOR)
         (folder / CONFIG).write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
         (folder / CARD).write_text(model_card(run, entry, judgement, missing, bool(state)), encoding="utf-8")
     except BaseException:

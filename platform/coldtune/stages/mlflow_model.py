@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import yaml
-from safetensors.torch import save
 
 from coldtune.config import plain
 from coldtune.diffusion.restorer import RestorerConfig
 from coldtune.stages.trial import TrialConfig
 from coldtune.stages.weights import Weights
+from coldtune.tensor_files import save_tensors
 from coldtune.training.state import EMA, load_restorer
 
 _DATA, _ABOUT = "data", "restorer.json"
@@ -46,7 +46,7 @@ def write_model(
     else:
         load = partial(load_restorer, restorer=config.restorer, image_shape=image_shape, steps=steps)
         network = weights.network(checkpoints, load)
-        (data / EMA).write_bytes(save({name: value.contiguous() for name, value in network.state_dict().items()}))
+        save_tensors(network.state_dict(), data / EMA)
     about = {"restorer": plain(config.restorer), "image_shape": list(image_shape), "steps": steps}
     (data / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
     (data / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")

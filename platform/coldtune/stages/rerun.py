@@ -15,15 +15,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from coldtune.data.progress import Bars, show
+from coldtune.diffusion import nfe
 from coldtune.metrics import Judgement, check_same
 from coldtune.metrics.protocol import Protocol
 from coldtune.stages.chain import BASELINES, SAMPLED, Chain, Outcome
+from coldtune.stages.compute import Compute
 from coldtune.stages.evaluate import FinishedTrial
 from coldtune.stages.keys import DEGRADED
 from coldtune.stages.trial import RungConfig
 from coldtune.store.checkpoints import StoreCheckpoints
 from coldtune.store.store import Entry, Store
 from coldtune.training.loop import train
+
+SETS = (DEGRADED, *BASELINES, SAMPLED)
+"""The sets of images of a trial."""
 
 EXPLAINING = (
     "commit", "changes", "coldtune", "python", "torch", "packages", "device", "host", "threads", "workers",
@@ -118,9 +123,16 @@ class Agreement:
         return not (self.differing or self.weights or any(part.largest for part in self.images.values()))
 
 
-def find_first_run(run: FinishedTrial, store: Store, device: torch.device | str) -> FirstRun | None:
-    """Return what the store holds of the first run of a trial. None if it holds no values of it."""
-    chain = _chain(run, store, device)
+def find_first_run(
+    run: FinishedTrial, store: Store, device: torch.device | str, threads: int | None = None
+) -> FirstRun | None:
+    """Return what the store holds of the first run of a trial. None if it holds no values of it.
+
+    Args:
+        threads: The CPU threads of the first run. None if they are not known.
+    """
+    known = () if threads is None else (Compute(device="cpu", threads=threads),)
+    chain = _chain(run, store, device, (*known, *run.computed))
     sets = {DEGRADED: None, **BASELINES, SAMPLED: run.config.sampler}
     images: dict[str, Entry] = {}
     judged: dict[str, Entry] = {}
@@ -145,12 +157,37 @@ def find_first_run(run: FinishedTrial, store: Store, device: torch.device | str)
     )
 
 
+def first_run_of_files(
+    run: FinishedTrial, judged: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]
+) -> FirstRun:
+    """Return what the files of a trial's MLflow run say of its first run.
+
+    Args:
+        run: The trial.
+        judged: By set of images, the content of its metrics.json.
+        record: The content of record.json.
+
+    Raises:
+        ValueError: If a protocol is not one of this version.
+    """
+    judgements = {name: Judgement.of_values(values) for name, values in judged.items()}
+    evaluations = nfe(run.config.sampler, int(run.config.degradation["steps"]))
+    environment = record.get("environment") or {}
+    trained = [each for each in record.get("stages", ()) if each["stage"] == "train"]
+    return FirstRun(
+        metrics=Outcome(judgements, evaluations, judgements[SAMPLED].protocol, ()).metrics,
+        protocol=judgements[SAMPLED].protocol,
+        made={"trial": environment} if environment else {},
+        seconds=float(trained[0]["seconds"]) if trained else None,
+    )
+
+
 def check_protocol(run: FinishedTrial, store: Store, device: torch.device | str, protocol: Protocol) -> None:
     """Raise ValueError if a repetition would be judged under another protocol than `protocol`, that of the first run.
 
     For example, the weights of the extractor may have changed.
     """
-    check_same([protocol, _chain(run, store, device).protocol])
+    check_same([protocol, _chain(run, store, device, run.computed).protocol])
 
 
 def repeat(run: FinishedTrial, store: Store, device: torch.device | str = "cpu", progress: bool = True) -> Outcome:
@@ -162,7 +199,7 @@ def repeat(run: FinishedTrial, store: Store, device: torch.device | str = "cpu",
         store: An empty store.
         progress: Show progress bars on standard error, if that is a terminal.
     """
-    chain = _chain(run, store, device, found=False)
+    chain = _chain(run, store, device)
     with show(progress) as bars:
         return _run(chain, bars, device)
 
@@ -219,9 +256,9 @@ def compare_results(first: FirstRun, again: Outcome) -> Agreement:
     )
 
 
-def _chain(run: FinishedTrial, store: Store, device: torch.device | str, found: bool = True) -> Chain:
+def _chain(run: FinishedTrial, store: Store, device: torch.device | str, found: Sequence[Compute | None] = ()) -> Chain:
     config = run.config.model_copy(update={"rungs": RungConfig()})
-    return Chain(config, run.dataset, store, device, run.source, run.computed if found else ())
+    return Chain(config, run.dataset, store, device, run.source, found)
 
 
 def _run(chain: Chain, bars: Bars, device: torch.device | str) -> Outcome:

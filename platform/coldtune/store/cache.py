@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coldtune.store.store import Store
+from coldtune.tensor_files import save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,10 +25,10 @@ class StoreCache:
 
     def get(self, kind: str, key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return the tensors under (kind, key). If the store does not hold them, compute them with `build` first."""
-        from safetensors.torch import load_file, save_file
+        from safetensors.torch import load_file  # with torch
 
         def write(directory: Path) -> None:
-            save_file({name: value.contiguous() for name, value in build().items()}, directory / "data.safetensors")
+            save_tensors(build(), directory / "data.safetensors")
 
         entry, _ = self.store.get(kind, self.rename(key), write)
         return load_file(entry.path / "data.safetensors")

@@ -10,6 +10,7 @@ from coldtune.tracking.pages import SAMPLES, TrialsPage, charts_page, run_page
 from coldtune.tracking.registry import register_model
 from coldtune.tracking.runs import TAG_PROTOCOL, TAG_STUDY_ID
 from coldtune.tracking.server import Target, check_server, default_uri, prepare, ui_command
+from coldtune.tracking.spool import find_trial_of_run
 from coldtune.tracking.tracker import Status, Tracker
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "chosen_metrics",
     "default_uri",
     "drain",
+    "find_trial_of_run",
     "logged_file",
     "mlflow_name",
     "pending",

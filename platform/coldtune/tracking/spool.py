@@ -57,6 +57,15 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
+def find_trial_of_run(directory: Path, run_id: str) -> int | None:
+    """Return the number of the trial whose MLflow run has an id, from the delivery states of a study's spool."""
+    for path in directory.glob("trial-*.state"):
+        with suppress(OSError, ValueError):  # a state that cannot be read counts as lost
+            if _STATE.validate_python(read_json(path)).run_id == run_id:
+                return int(path.stem.partition("-")[2])
+    return None
+
+
 def run_file(trial: int | None) -> str:
     """Return the name of a trial's spool. None is the study's own run, the parent of its trials' runs."""
     return STUDY if trial is None else f"trial-{trial:04d}"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from coldtune.diffusion import build_restorer, draws
 from coldtune.diffusion.restorer import RestorerConfig
+from coldtune.tensor_files import save_tensors
 from coldtune.training.config import TrainingConfig
 from coldtune.training.power_averages import TRACKS, Tracks
 from coldtune.training.way import EAGER, Way
@@ -106,9 +106,9 @@ class TrainingState:
 
     def save(self, directory: Path) -> None:
         """Write a checkpoint into the (existing, empty) `directory`."""
-        _save(self.network.state_dict(), directory / WEIGHTS)
-        _save(self.average.state_dict(), directory / EMA)
-        _save(
+        save_tensors(self.network.state_dict(), directory / WEIGHTS)
+        save_tensors(self.average.state_dict(), directory / EMA)
+        save_tensors(
             {
                 f"{index}.{key}": value
                 for index, moments in self.optimizer.state_dict()["state"].items()
@@ -117,7 +117,7 @@ class TrainingState:
             directory / OPTIMIZER,
         )
         if self.config.ema_stds:
-            _save(self.tracks.state(self._names), directory / TRACKS)
+            save_tensors(self.tracks.state(self._names), directory / TRACKS)
         position = self.step * self.config.batch_size * self.config.accumulate
         state = {"format": _FORMAT, "step": self.step, "position": position, "torch": str(torch.__version__)}
         if self.way != EAGER:
@@ -206,8 +206,3 @@ def load_restorer(
         network = build_restorer(restorer, image_shape, steps=steps)
     network.load_state_dict(load_file(Path(directory) / (EMA if ema else WEIGHTS)))
     return network.to(device).eval().requires_grad_(False)
-
-
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    # Not save_file: whatever the umask, only the owner can read its files.
-    path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))

@@ -101,6 +101,27 @@ def test_view_terminal_shows_the_study_above_its_trials() -> None:
     assert "trial" not in bar, "the study's bar has a line of its own"
 
 
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 140])
+def test_view_terminal_of_any_width_shows_each_trial_in_a_line(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    view = make_view(console)
+    for number in (3, 12):
+        view.asked(request(number))
+        view.progressed(number, training_report(50))
+    console.file = io.StringIO()
+    console.print(view._rows())
+    lines = printed(console).splitlines()
+    assert len(lines) == 2, lines
+    assert all(len(line) <= width for line in lines)
+    assert all(line.startswith(f"trial {number:>3}  ") for number, line in zip((3, 12), lines, strict=True))
+    text, rate, point, bar = "training     50 / 100  loss 0.2500", "800 images/s", "T 20, rate 0.05", "━" * 10
+    # What is left out first: the rate, the bar, the point, the end of the text.
+    whole = [[], [], [text, "T 20"], [text, point], [text, point, bar], [text, point, bar, rate]]
+    shown = whole[[30, 40, 60, 80, 100, 140].index(width)]
+    assert all(part in line for part in shown for line in lines)
+    assert all(("training" in line) and ("…" in line) == (width <= 60) for line in lines)
+
+
 @pytest.mark.parametrize(
     ("metric", "minimize", "values", "best"),
     [("fid", True, (2.0, 1.0, 3.0), (1.0, 1)), ("ssim", False, (0.2, 0.9, 0.5), (0.9, 1))],

@@ -52,14 +52,11 @@ class Folder(ImageFiles):
     def notices(self, files: Sequence[Path]) -> list[str]:
         """Return sentences about links, about files that are not images, and about folders that are no classes."""
         found = find_files(files[0])
-        others = [name for name in found.names if not is_image(name)]
-        text = f"{found.describe(others[0])}: not an image, so it is left out" if others else ""
-        more = f", as are {len(others) - 1:,} other files" if len(others) > 1 else ""
         outside = self._layout(self.images(files[0])).outside
         unlabelled = f"{found.describe(outside or '')}: lies outside of the folders of classes, so no image has a label"
         return [
             *super().notices(files),
-            *([f"{text}{more}"] if others else []),
+            *filter(None, [found.notice_of_others()]),
             *([unlabelled] if outside is not None else []),
         ]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -26,6 +27,9 @@ from coldtune.studies.worker.job import RUNG
 
 _LOG_S = 15.0  # between two lines of progress in a log
 _RECENT = 5  # sentences that stay on the screen
+_WIDEST_BAR, _BAR = 80, 24  # characters: the study's bar, and the bar of a trial
+_PADDING = 2  # characters between the columns of the trials
+_NARROWEST = 8  # characters of a column that is cut
 
 
 @dataclass
@@ -258,20 +262,53 @@ class View(Events):
 
     def _render(self) -> RenderableType:
         with self._lock:
-            whole, rows = Table.grid(), Table.grid(padding=(0, 2))  # a bar alone ends without a line break
-            share, width = self.progress.share(), min(80, self.console.width)
-            whole.add_row(ProgressBar(total=1.0, completed=share, width=width))
-            for number, trial in sorted(self.running.items()):
-                progress = self.progress.trials[number]
-                rate = f"{progress.images_per_s:,.0f} images/s" if progress.images_per_s else ""
-                bar = ProgressBar(total=1.0, completed=progress.share, width=24)
-                rows.add_row(f"trial {trial.name:>3}", bar, trial.text, rate, Text(_point(trial.point), style="dim"))
+            whole = Table.grid()  # a bar alone ends without a line break
+            whole.add_row(_bar(self.progress.share(), min(_WIDEST_BAR, self.console.width)))
             return Group(
                 Text(f"{self.name}: {self._headline()}", style="bold"),
                 whole,
                 *self.recent,
-                rows,
+                self._rows(),
             )
+
+    def _rows(self) -> Table:
+        """Return a line for each running trial. What does not fit into the terminal is left out or cut at its end."""
+        running = sorted(self.running.items())
+        names = [f"trial {trial.name:>3}" for _, trial in running]
+        texts = [trial.text for _, trial in running]
+        points = [_point(trial.point) for _, trial in running]
+        progress = [self.progress.trials[number] for number, _ in running]
+        rates = [f"{each.images_per_s:,.0f} images/s" if each.images_per_s else "" for each in progress]
+        room = self.console.width - _width(names)
+        columns: list[list[RenderableType]] = []
+        for column, width in ((texts, _width(texts)), (points, _width(points))):
+            if room - _PADDING >= min(width, _NARROWEST):
+                width = min(width, room - _PADDING)
+                columns.append([_cut(text, width, "dim" if column is points else "") for text in column])
+                room -= width + _PADDING
+        if room >= _BAR + _PADDING:
+            columns.insert(0, [_bar(each.share, _BAR) for each in progress])
+            room -= _BAR + _PADDING
+            if room >= _width(rates) + _PADDING:
+                columns.insert(2, [Text(rate) for rate in rates])
+        rows = Table.grid(padding=(0, _PADDING, 0, 0), pad_edge=False)
+        for name, *cells in zip(names, *columns, strict=True):
+            rows.add_row(Text(name), *cells)
+        return rows
+
+
+def _width(texts: Sequence[str]) -> int:
+    return max(map(cell_len, texts), default=0)
+
+
+def _cut(text: str, width: int, style: str) -> Text:
+    cut = Text(text, style=style, no_wrap=True)
+    cut.truncate(width, overflow="ellipsis")
+    return cut
+
+
+def _bar(share: float, width: int) -> ProgressBar:
+    return ProgressBar(total=1.0, completed=share, width=width)
 
 
 def _point(point: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.text import Text
 
+from coldtune.studies.designs.confirm import build_confirmation
 from coldtune.studies.drivers.election import Driver
 from coldtune.studies.progress.terminal import View, find_best
 from coldtune.studies.progress.text import STATE_NAMES
@@ -19,7 +20,7 @@ from coldtune.studies.spec.folder import StudyFolder
 from coldtune.studies.storage.outcome import TrialOutcome
 from coldtune.studies.storage.record import StudyRecord, TrialRecord, is_imported
 from coldtune.studies.trials.ledger import TrialRequest
-from coldtune.studies.trials.reading import StudyReader
+from coldtune.studies.trials.reading import StudyReader, read_study
 from coldtune.tracking.spool import Record, Spool, run_file
 
 
@@ -43,6 +44,26 @@ def watch_study(reader: StudyReader, folder: StudyFolder, console: Console, ever
             watched.view.tick()
             time.sleep(every)
     return watched.is_done()
+
+
+def find_confirmation(reader: StudyReader, folder: StudyFolder) -> str | None:
+    """Return the name of the study that confirms a finished search after it. None if that has ended, or is not planned.
+
+    The confirmation may not exist yet, because its driver begins it after the search.
+    """
+    confirm = int(folder.start().get("confirm") or 0)
+    try:
+        spec = build_confirmation(reader, confirm) if confirm else None
+    except ValueError:  # the search leaves no training seeds for it
+        return None
+    if spec is None:
+        return None
+    later = StudyFolder(folder.home, spec.name)
+    try:
+        ended = later.exists and WatchedStudy(read_study(later), later, Console(quiet=True)).is_done()
+    except ValueError:  # it is being set up, or cannot be read
+        ended = False
+    return None if ended else spec.name
 
 
 class WatchedStudy:

@@ -37,12 +37,14 @@ class Home:
         data_dir: The folder of a dataset's published files, if it must be prepared.
         tracking_uri: The MLflow server of its runs, if it is not the home's own.
         store: The store of the finished work, if it is not the home's own.
+        anew: True if the trial is computed anew, so that its restorer is not needed.
     """
 
     path: Path
     data_dir: Path | None = None
     tracking_uri: str | None = None
     store: StoreLocation | None = None
+    anew: bool = False
 
 
 def find_run(name: str, home: Home) -> FinishedTrial:
@@ -58,9 +60,10 @@ def find_run(name: str, home: Home) -> FinishedTrial:
     """
     if (of_study := split_name(name, home.path)) is not None:
         return _trial_of_study(*of_study, home)
-    if _RUN_ID.fullmatch(name):
-        logged = tracking.logged_file(name, CONFIG_FILE, _tracking_uris(home))
-        return _trial_of_config(parse_yaml(logged, f"{name}: {CONFIG_FILE}"), name, home)
+    if is_run_id(name):
+        if (run := _trial_of_run(name, home)) is not None:
+            return run
+        return _trial_of_config(parse_yaml(read_logged(name, CONFIG_FILE, home), f"{name}: {CONFIG_FILE}"), name, home)
     path = Path(os.path.expanduser(name))  # Path.expanduser would raise an error about an unknown user
     if path.exists():
         return _trial_of_config(_read_config(path / CONFIG_FILE if path.is_dir() else path), name, home)
@@ -69,6 +72,43 @@ def find_run(name: str, home: Home) -> FinishedTrial:
         f"{name}: no such run; allowed: STUDY/NUMBER or STUDY of {home.path} (there are: {there}), an MLflow run id of "
         f"32 digits, or the path of a trial's {CONFIG_FILE}"
     )
+
+
+def is_run_id(name: str) -> bool:
+    """Return True if a name has the form of an MLflow run id."""
+    return _RUN_ID.fullmatch(name) is not None
+
+
+def read_logged(run_id: str, name: str, home: Home) -> str:
+    """Return a text file of a trial's MLflow run, from the servers that may have the runs of a home.
+
+    Args:
+        name: The path of the file in the run's artifacts.
+
+    Raises:
+        ValueError: If no server knows the run, or the run has no such file.
+    """
+    return tracking.logged_file(run_id, name, _tracking_uris(home))
+
+
+def _trial_of_run(run_id: str, home: Home) -> FinishedTrial | None:
+    """Return the trial of a study of this home that has an MLflow run. None if there is none.
+
+    The study knows more of the trial than the run does, for example on how many threads it was computed.
+    """
+    for folder in studies(home.path):
+        number = tracking.find_trial_of_run(folder.spool, run_id)
+        if number is None:
+            continue
+        try:
+            reader = read_study(folder)
+            label = reader.label(number)
+            named = reader.find(label)
+        except (ValueError, IndexError):  # the study cannot be read, or has lost the trial, but the run is there
+            return None
+        # A failed trial that was asked again gave its name to the later trial.
+        return _trial_of_study(folder, label, home) if named is not None and named.number == number else None
+    return None
 
 
 def split_name(name: str, home: Path) -> tuple[StudyFolder, str] | None:
@@ -111,7 +151,7 @@ def _finished_trial(reader: StudyReader, study: str, number: str) -> FrozenTrial
         state = states.get(trial.state, "has not finished")
         again = reader.retried().get(trial.number)
         instead = "" if again is None else f" (it was asked again as trial {reader.label(again)})"
-        raise ValueError(f"{study}/{number}: {state}{reason}; only finished trials can be judged{instead}")
+        raise ValueError(f"{study}/{number}: {state}{reason}; only a finished trial can be used{instead}")
     return trial
 
 
@@ -125,7 +165,7 @@ def _trial_of_config(tree: Any, name: str, home: Home) -> FinishedTrial:
 
 def _dataset(config: TrialConfig, name: str, home: Home) -> Dataset:
     store = Store(home.store or StoreLocation.in_home(home.path, None))
-    if not store.files.list("train"):  # before a dataset is downloaded in vain
+    if not (home.anew or store.files.list("train")):  # before a dataset is downloaded in vain
         raise ValueError(f"{name}: {store.at.shown} holds no restorers. Name the home of this trial with --home.")
     return prepare(config.data, home.path, home.data_dir)
 

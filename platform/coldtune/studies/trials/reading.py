@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldtune.config import parse
 from coldtune.data import Dataset, prepared
+from coldtune.data.errors import prepare_command
 from coldtune.readback import checked, unreadable
 from coldtune.stages.trial import TrialConfig
 from coldtune.store.location import StoreLocation
@@ -384,7 +385,8 @@ def check_unchanged(study: Study, spec: StudySpec, folder: StudyFolder) -> None:
 
 def find_dataset(folder: StudyFolder, spec: StudySpec, fingerprint: str) -> Dataset:
     """Return the prepared dataset of a study. Raise ValueError, with the reason, if the home has it no longer."""
-    name, problems = spec.base["data"]["name"], []
+    data, problems = spec.base["data"], []
+    name = data["name"]
     for path in prepared(folder.home, name):
         try:
             dataset = Dataset.open(path)
@@ -394,4 +396,8 @@ def find_dataset(folder: StudyFolder, spec: StudySpec, fingerprint: str) -> Data
         if dataset.fingerprint == fingerprint:
             return dataset
     why = f" ({'; '.join(problems)})" if problems else ""
-    raise ValueError(f"study {folder.name}: its dataset {name} is no longer in {folder.home}/data{why}")
+    again = prepare_command(folder.home, name, data["image_size"], data["resize"])
+    raise ValueError(
+        f"study {folder.name}: its dataset {name} with the fingerprint {fingerprint[:12]} is no longer in "
+        f"{folder.home}/data{why}. Prepare it again with `{again}`"
+    )

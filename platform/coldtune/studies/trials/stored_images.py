@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from optuna.trial import FrozenTrial
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -52,6 +53,12 @@ def _read(file: Path, count: int) -> dict[str, Tensor]:
     """Return the first images of each set in a file. It is empty if the file is damaged."""
     try:
         with safe_open(file, "pt") as tensors:
-            return {name: tensors.get_slice(name)[:count] for name in tensors.keys()}  # noqa: SIM118 - not a mapping
+            sets = {name: tensors.get_slice(name)[:count] for name in tensors.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError):
         return {}
+    return sets if all(map(_are_pictures, sets.values())) else {}
+
+
+def _are_pictures(images: Tensor) -> bool:
+    """Return False for tensors of a damaged file, which are no images."""
+    return images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] in (1, 3) and images.numel() > 0

@@ -22,7 +22,8 @@ def log_artifacts(
 ) -> None:
     """Log the trial's configuration, pictures, judgements and weights on its run.
 
-    MLflow's image grid shows the pictures of several runs side by side. They are the same images in every trial.
+    MLflow's image grid shows the pictures of several runs side by side. They are the same images in every trial. The
+    grid shows one step at a time, so the pictures of trainings of different lengths need the same step.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -32,7 +33,7 @@ def log_artifacts(
         for name in ("config.yaml", "record.json", "grid.png", "strip.png"):
             tracker.artifact(folder / name)
         for name, file in (("sampled", "sampled.png"), ("path", "strip.png")):
-            tracker.image(folder / file, SAMPLES[name], trial.training.steps)
+            tracker.image(folder / file, SAMPLES[name], step=0)  # as the final values, so that all runs are shown
     for name, path in outcome.measured.items():
         tracker.artifact(path / "metrics.json", f"judged/{name}")
     tracker.artifact(outcome.checkpoint / "ema.safetensors", "weights")

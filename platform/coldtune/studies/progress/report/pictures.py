@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Iterator
 
-import torch
 from optuna.trial import FrozenTrial
 from PIL import Image
 from torch import Tensor
@@ -36,7 +35,7 @@ def show_pictures(content: StudyContent) -> Pictures | None:
     shown: list[tuple[str, str, Tensor]] = []
     for role, setting, trial in chosen:
         images = sampled_images(content.reader, trial, _COUNT)
-        if images is not None and _are_pictures(images) and (not shown or images.shape == shown[0][2].shape):
+        if images is not None and (not shown or images.shape == shown[0][2].shape):
             shown.append((role, content.describe(setting), images))
     if not shown or protocol is None:
         return Pictures("The images of the base and of the best are no longer in the store.")
@@ -49,11 +48,6 @@ def show_pictures(content: StudyContent) -> Pictures | None:
     if content.reader.replicated:
         note += " They are those of the first training of each setting."
     return Pictures(note, tuple(strips))
-
-
-def _are_pictures(images: Tensor) -> bool:
-    """Return False for tensors of a damaged file, which are no images."""
-    return images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] in (1, 3) and images.numel() > 0
 
 
 def _chosen(content: StudyContent) -> list[tuple[str, Setting, FrozenTrial]]:
