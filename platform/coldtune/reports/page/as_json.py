@@ -14,8 +14,9 @@ def as_json(report: Report) -> str:
     """Return the report as JSON, in a fixed order. NaN and infinities are null, and pictures are left out."""
     tree = {"format": "coldtune report", "schema": report.schema, **_plain(report)}
     if tree["pictures"] is not None:
-        for strip in tree["pictures"]["strips"]:
-            del strip["data"]
+        for group in (tree["pictures"], *tree["pictures"]["more"]):
+            for strip in (*group["strips"], *group.get("moving", ())):
+                del strip["data"]
     return json.dumps(tree, indent=1, allow_nan=False) + "\n"
 
 

@@ -237,16 +237,33 @@ class Strip:
 
 
 @dataclass(frozen=True)
+class MorePictures:
+    """Further pictures of the settings: their differences to the originals, or their sampling paths.
+
+    Attributes:
+        strips: A row for each setting.
+        moving: A row for each setting, with an animated picture. They are hidden until a reader asks for them.
+    """
+
+    title: str
+    note: str
+    strips: tuple[Strip, ...]
+    moving: tuple[Strip, ...] = ()
+
+
+@dataclass(frozen=True)
 class Pictures:
     """The same images under several settings.
 
     Attributes:
         note: The place of the images in the dataset, or the reason why there are none.
         strips: A row for each setting. The first is that of the originals, if there are any.
+        more: Further pictures of the same settings.
     """
 
     note: str
     strips: tuple[Strip, ...] = ()
+    more: tuple[MorePictures, ...] = ()
 
 
 @dataclass(frozen=True)

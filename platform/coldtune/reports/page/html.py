@@ -12,7 +12,17 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 
 from coldtune.reports.escape import escape, split_code
-from coldtune.reports.page.document import Check, Fact, Figure, Importance, Pictures, Report, Table, TableRow
+from coldtune.reports.page.document import (
+    Check,
+    Fact,
+    Figure,
+    Importance,
+    Pictures,
+    Report,
+    Strip,
+    Table,
+    TableRow,
+)
 from coldtune.reports.page.svg import SERIES, draw, draw_sign
 
 _PRINTED = 60  # rows of a table on paper
@@ -162,12 +172,21 @@ def _row(row: TableRow, table: Table, place: int) -> str:
 def _pictures(pictures: Pictures | None) -> str:
     if pictures is None:
         return ""
-    strips = "".join(
+    parts = [f"<p>{_prose(pictures.note)}</p>\n{_strips(pictures.strips)}"]
+    for each in pictures.more:
+        parts.append(f"<h3>{escape(each.title)}</h3>\n<p>{_prose(each.note)}</p>\n{_strips(each.strips)}")
+        if each.moving:
+            parts.append(f"<details><summary>Play them</summary>\n{_strips(each.moving)}</details>\n")
+    return "".join(parts)
+
+
+def _strips(strips: Sequence[Strip]) -> str:
+    rows = "".join(
         f'<dt>{escape(each.label)}</dt><dd><img src="data:{each.media};base64,{each.data}" width="{each.width}" '
         f'height="{each.height}" alt="{escape(each.alt)}"></dd>\n'
-        for each in pictures.strips
+        for each in strips
     )
-    return f"<p>{_prose(pictures.note)}</p>\n" + (f'<dl class="strips">{strips}</dl>\n' if strips else "")
+    return f'<dl class="strips">{rows}</dl>\n' if rows else ""
 
 
 def _importance(importance: Importance | None, figure: Callable[[Figure], str]) -> str:
