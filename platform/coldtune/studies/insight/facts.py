@@ -15,8 +15,10 @@ from optuna.trial import TrialState
 from coldtune.environment import coldtune_command
 from coldtune.metrics import check_same
 from coldtune.metrics.protocol import Protocol
+from coldtune.studies.insight.paired_noise import read_paired_noise, shares_network
 from coldtune.studies.insight.sample import Values
 from coldtune.studies.search.objective import NFE, Objective
+from coldtune.studies.search.settled import LEAST
 from coldtune.studies.storage.record import StudyRecord, TrialRecord
 from coldtune.studies.storage.settings import Setting, Spread
 from coldtune.studies.trials.reading import StudyReader
@@ -80,6 +82,8 @@ class StudyFacts:
         protocol: The protocol of the values. None if nothing was measured.
         mixed: How the protocols of the values differ. "" if all values may be compared.
         running: Whether trials are still to be run or asked, because the study has not ended.
+        paired_noise: The noise over images if all settings share a network (`paired_noise`). None if it is not known,
+            or if each setting has a network of its own.
     """
 
     name: str
@@ -100,6 +104,7 @@ class StudyFacts:
     protocol: Protocol | None = None
     mixed: str = ""
     running: bool = False
+    paired_noise: float | None = None
 
     @property
     def what(self) -> str:
@@ -137,7 +142,8 @@ class StudyFacts:
         """Return by how much the mean of a setting varies (sd) without any change of the setting, and the source.
 
         It is the spread between trainings, if settings have several. Otherwise it is that over images, which is half
-        the width of the intervals divided by 1.96. None if neither is known.
+        the width of the intervals divided by 1.96. Settings that share a network have the same images, and their noise
+        is that of differences. None if neither is known.
         """
         several = [[values[self._judged] for values in each.values] for each in self.settings if len(each.values) > 1]
         variances = [(float(np.var(values, ddof=1)), len(values)) for values in several]
@@ -146,6 +152,8 @@ class StudyFacts:
             variance = sum(each * (count - 1) for each, count in variances) / degrees
             count = float(np.mean([len(each.values) for each in self.settings]))
             return float((variance / count) ** 0.5), "between trainings"
+        if self.paired_noise is not None:
+            return self.paired_noise, "over the same images"
         low, high = (f"{self.objective.metric}_{end}" for end in ("low", "high"))
         widths = [
             (each[high] - each[low]) / 2 / 1.96
@@ -168,6 +176,10 @@ def observe(reader: StudyReader, home: Path) -> StudyFacts:
     rungs = spec.base.get("rungs") or {}
     protocols = [protocol for each in records.values() if (protocol := each.judged_under) is not None]
     states = Counter(trial.state for trial in reader.trials())
+    searched = space.size is None and spec.search.algorithm != "grid"
+    paired = None
+    if searched and len(spec.objectives) == 1 and len(counted) >= LEAST and shares_network(counted):
+        paired = read_paired_noise(reader, sorted(counted, key=reader.rank_setting), spec.objective.metric)
     return StudyFacts(
         name=reader.study.study_name,
         home=home,
@@ -175,7 +187,7 @@ def observe(reader: StudyReader, home: Path) -> StudyFacts:
         settings=tuple(_facts_of(each, records, reader.replicated) for each in counted),
         paths=dict(space.paths),
         distributions=dict(space.distributions),
-        searched=space.size is None and spec.search.algorithm != "grid",
+        searched=searched,
         adaptive=space.size is None and spec.search.algorithm not in _NOT_ADAPTIVE,
         replicated=reader.replicated,
         race=spec.race is not None,
@@ -187,6 +199,7 @@ def observe(reader: StudyReader, home: Path) -> StudyFacts:
         protocol=protocols[0] if protocols else None,
         mixed=_difference(protocols),
         running=bool(states[TrialState.RUNNING] or states[TrialState.WAITING]) or _asks_more(reader),
+        paired_noise=paired,
     )
 
 
