@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
+from coldtune.tracking.first_metrics import first_values, waits_for_values
 from coldtune.tracking.model_facts import ModelFacts
-from coldtune.tracking.opening import opening_values, waits_for_values
 from coldtune.tracking.runs import TAG_STUDY_ID, Identity, RefusedError, RunGoneError, Runs
 from coldtune.tracking.spool import STUDY, Record, Spool, State, advanced, check_folder, has_form
 
@@ -26,7 +26,7 @@ def drain_spool(spool: Spool, runs: Runs, *, wait: bool = False) -> bool:
     """Deliver a spool.
 
     Args:
-        wait: Let the first losses of a trial wait for its values, as `opening` says.
+        wait: Let the first losses of a trial wait for its values, as `first_metrics` says.
 
     Returns:
         False if another process is delivering the spool, or if losses wait.
@@ -62,16 +62,16 @@ def drain_spool(spool: Spool, runs: Runs, *, wait: bool = False) -> bool:
 def _deliver(spool: Spool, runs: Runs, state: State, records: Sequence[tuple[Record, int]]) -> State:
     run_id = state.run_id or _find_or_create(spool, runs)
     state = spool.save(replace(state, run_id=run_id))
-    opening = opening_values(spool, state.offset)
-    if opening is not None:
-        _apply(spool, runs, run_id, [opening])
+    first = first_values(spool, state.offset)
+    if first is not None:
+        _apply(spool, runs, run_id, [first])
     for group, end in _batches(records):
         if not has_form(group[0]):
             spool.reject(group[0], "it lacks a part, or a part has the wrong type")
         elif group[0]["op"] in _FILES:
             state = _upload(spool, runs, state, group[0])
         else:
-            _apply(spool, runs, run_id, [record for record in group if record != opening])
+            _apply(spool, runs, run_id, [record for record in group if record != first])
         state = spool.save(advanced(state, end))
     return state
 

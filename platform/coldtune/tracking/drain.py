@@ -76,7 +76,7 @@ class Drainer:
     Args:
         name: Deliver only the spool of this name.
         interval: Seconds between two passes over the directory. The server lags behind by as much.
-        wait: Let the first losses of each trial wait for its values, as `opening` says, until `flush` or `close`.
+        wait: Let the first losses of each trial wait for its values, as `first_metrics` says, until `flush` or `close`.
     """
 
     def __init__(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from coldtune.tracking.first_metrics import has_values
 from coldtune.tracking.names import NOTE
-from coldtune.tracking.opening import has_values
 from coldtune.tracking.spool import Record, Spool, has_form
 
 _NOT_OF_THE_MODEL = "seconds/"

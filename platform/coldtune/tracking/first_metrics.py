@@ -31,7 +31,7 @@ def waits_for_values(spool: Spool, offset: int) -> bool:
     return first is not None and 0 <= now() - first[0]["time"] < WAIT_MS
 
 
-def opening_values(spool: Spool, offset: int) -> Record | None:
+def first_values(spool: Spool, offset: int) -> Record | None:
     """Return the record with the values of the trial, if it has to be sent before the records from byte `offset` on.
 
     None if the trial has no values yet, or if metrics before `offset` were delivered.

@@ -9,7 +9,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from coldtune.tracking import Drainer, Target, Tracker, drain, opening, pending
+from coldtune.tracking import Drainer, Target, Tracker, drain, first_metrics, pending
 
 FINAL = {"sampled/fid": 1.5, "direct/fid": 2.5}
 
@@ -86,7 +86,7 @@ def test_drainer_long_training_shows_its_losses(
     waiting: tuple[Drainer, Tracker], target: Target, spool_dir: Path, study: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drainer, trial = waiting
-    monkeypatch.setattr(opening, "WAIT_MS", 300)
+    monkeypatch.setattr(first_metrics, "WAIT_MS", 300)
     train(trial, 3)
     wait_until(spool_dir, target, 0)  # without another record and without a flush
     assert trial_run(target, study).data.metrics["train/loss"] == pytest.approx(1 / 3)
