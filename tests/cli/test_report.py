@@ -454,6 +454,8 @@ def test_report_shows_the_measurement_on_test(study, report) -> None:
 
 def test_report_on_a_run_says_that_importance_takes_too_long(study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(insight, "_QUICK", range(1, 2))
+    for name in ("UV", "UV_RUN_RECURSION_DEPTH"):
+        monkeypatch.delenv(name, raising=False)
     folder, ledger = study()
     tell(ledger, folder.home, 3.0, 2.0)
     content = StudyContent(read_study(folder), folder, folder.start())
