@@ -48,7 +48,7 @@ def _print(options: argparse.Namespace, console: Console) -> int:
     if importance.rows:
         console.print(_table(importance), highlight=False)
     for sentence in importance.sentences():
-        console.print(sentence, highlight=False, soft_wrap="`coldtune " in sentence)  # a command is copied whole
+        console.print(sentence, highlight=False, soft_wrap="coldtune " in sentence)  # a command is copied whole
     for finding in findings:
         console.print(f"\n{finding.name}: {finding.sentence}", highlight=False)
         console.print(f"  {finding.advice}", highlight=False, soft_wrap=True)
