@@ -96,6 +96,13 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture
+def without_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands be printed as for users without uv, also if `uv run` runs the tests."""
+    for name in ("UV", "UV_RUN_RECURSION_DEPTH"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def digits_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which the digits are prepared. Tests may read it and add entries of their own."""

@@ -30,10 +30,8 @@ HARD = [
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_uv: None) -> Path:
     """A folder with programs that print their arguments, on the path of the shell."""
-    for name in ("UV", "UV_RUN_RECURSION_DEPTH"):
-        monkeypatch.delenv(name, raising=False)
     for name in ("coldtune", "uv", "mlflow", "python"):
         program = tmp_path / name
         program.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")

@@ -80,10 +80,8 @@ def test_watch_stopped_study_prints_its_table_and_how_to_resume(folder: StudyFol
 
 
 def test_watch_finished_study_prints_its_table_and_names_its_confirmation(
-    folder: StudyFolder, finished: Finished, watch: Command, monkeypatch: pytest.MonkeyPatch
+    folder: StudyFolder, finished: Finished, watch: Command, without_uv: None
 ) -> None:
-    for name in ("UV", "UV_RUN_RECURSION_DEPTH"):
-        monkeypatch.delenv(name, raising=False)
     with driver_lease(FolderRegistry(folder.path / "drivers"), folder.name, join=False) as lease:
         ledger = ledger_of(folder, lease)
         ledger.ownership.take_over()
