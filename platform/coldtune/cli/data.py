@@ -253,13 +253,15 @@ def _describe_classes(dataset: Dataset) -> str:
 
 def _print_use(console: Console, options: argparse.Namespace, dataset: Dataset, card: JudgeCard) -> None:
     """Print the command that uses a judge. Warn if its d is too large for FID as an objective."""
+    from coldtune.metrics.judges import IMAGES_PER_DIM
+
     words = ["coldtune", "study", "run", "blur", "--dataset", dataset.name]
     place = _name_and_place(options)[1]
     words += ["--data-dir", str(place)] if place else []
     words += ["--home", str(dataset.home)] if options.home else []
     words += ["--set", f"data.image_size={dataset.image_shape[1]}", f"protocol.extractor={card.name}"]
     console.print(f"Use it: {environment.runner()}{shlex.join(words)}", highlight=False, soft_wrap=True)
-    least = 4 * card.network.dim
+    least = IMAGES_PER_DIM * card.network.dim
     if (images := dataset.sizes["validation"]) < least:
         warnings.warn(
             f"{dataset.name}: {images} validation images, but FID as an objective needs {least} with {card.name} "

@@ -15,7 +15,7 @@ from coldtune.metrics.moments import to_float64
 
 LEVEL = 0.95
 RESAMPLES = 2000
-_QUANTILE = NormalDist().inv_cdf((1 + LEVEL) / 2)  # 1.96
+QUANTILE = NormalDist().inv_cdf((1 + LEVEL) / 2)  # 1.96
 _DRAWN = 1 << 20  # resampled indices in memory at a time: 8 MB
 _BOOTSTRAP = draws.stream("metrics/bootstrap")
 
@@ -112,7 +112,7 @@ def jackknife_covariance(
 
 def normal_interval(value: float, error: float, count: int = 0) -> Interval:
     """Return value +- 1.96 standard errors. The number of images does not matter."""
-    return Interval(value, value - _QUANTILE * error, value + _QUANTILE * error)
+    return Interval(value, value - QUANTILE * error, value + QUANTILE * error)
 
 
 def _covariance(a: Tensor, b: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def share_interval(share: float, count: float) -> Interval:
     """
     if not 0 <= share <= 1 or count <= 0:
         raise ValueError(f"share = {share} of {count} images: allowed are 0..1 of at least 1")
-    spread = _QUANTILE**2 / count
+    spread = QUANTILE**2 / count
     middle = (share + spread / 2) / (1 + spread)
     half_width = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
     return Interval(share, min(middle - half_width, share), max(middle + half_width, share)).within(0.0, 1.0)

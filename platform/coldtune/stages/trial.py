@@ -159,6 +159,9 @@ def _prior(tree: Any) -> dict[str, Any] | None:
     return None if tree is None else dict(plain(prior_config(tree)))
 
 
+TRAINING_SEED = "training.seed"
+"""The dotted key of the seed of a training."""
+
 VARIANT = "variant"
 """The short name, in points, tables and runs, of the key that says which of a study's variants a trial is."""
 
@@ -182,7 +185,7 @@ SHORT_NAMES = {
     "restorer.index": "restorer_index",
     "training.steps": "train_steps",
     "training.batch_size": "batch",
-    "training.seed": "train_seed",
+    TRAINING_SEED: "train_seed",
     "sampler.algorithm": "sampler",
     "sampler.schedule": "sampler_schedule",
     "prior.kind": "prior",

@@ -42,8 +42,7 @@ def drain_spool(spool: Spool, runs: Runs, *, wait: bool = False) -> bool:
             records, end = spool.read(state.offset)
             if not records:
                 return True
-            waits = wait and waits_for_values(spool, state.offset)
-            if waits:
+            if wait and waits_for_values(spool, state.offset):
                 records = list(takewhile(lambda item: item[0]["op"] != "metrics", records))
                 if not records:
                     return False

@@ -18,7 +18,7 @@ from coldtune import presets
 from coldtune.config import parse, plain
 from coldtune.dotted import get_key
 from coldtune.environment import coldtune_command
-from coldtune.stages.trial import VARIANT, TrialConfig, short_name
+from coldtune.stages.trial import TRAINING_SEED, VARIANT, TrialConfig, short_name
 from coldtune.studies.space.config import InfeasibleError, SpaceConfig
 from coldtune.studies.space.design import differences, meaning
 from coldtune.studies.space.distributions import contains
@@ -31,7 +31,6 @@ from coldtune.studies.trials.reading import StudyReader
 
 _LONGEST_NAME = 200  # characters of an arm's name
 _BASE = "base"
-_SEED = "training.seed"
 
 
 def build_ablation(
@@ -64,17 +63,18 @@ def build_ablation(
     number, best = _choose(reader, trial)
     spec, base = reader.spec, _base(reader.spec, seed, settings)
     space = Space(spec.space, base, presets.image_shape(base))
-    walk = _Walk(space, best, space.first, left_out=[_SEED] if replicated else [])
+    walk = _Walk(space, best, space.first, left_out=[TRAINING_SEED] if replicated else [])
     changes = _ordered(walk.changes(), order)
     if walk.left_out and changes:
         warnings.warn(
-            f"{_SEED}: the search varied it, but with replicates the study chooses the seeds, so it is not taken back",
+            f"{TRAINING_SEED}: the search varied it, but with replicates the study chooses the seeds, so it is not "
+            "taken back",
             stacklevel=2,
         )
     if walk.left_out and not changes:
         raise ValueError(
-            f"study {folder.name}: trial {number} differs from the base in {_SEED} alone, and with replicates the "
-            "study chooses the seeds. Leave --replicates out to compare the two networks."
+            f"study {folder.name}: trial {number} differs from the base in {TRAINING_SEED} alone, and with replicates "
+            "the study chooses the seeds. Leave --replicates out to compare the two networks."
         )
     if not changes:
         raise ValueError(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from coldtune.config import parse, plain
 from coldtune.dotted import get_key
 from coldtune.environment import coldtune_command
-from coldtune.stages.trial import RungConfig, TrialConfig, parse_trial
+from coldtune.stages.trial import TRAINING_SEED, RungConfig, TrialConfig, parse_trial
 from coldtune.studies.space.config import SpaceConfig
 from coldtune.studies.space.design import differences, meaning
 from coldtune.studies.spec.confirmation import JOB, Confirmation
@@ -94,8 +94,8 @@ def first_seed(reader: StudyReader) -> int:
     Raises:
         ValueError: If the search uses seeds so large and so small that no seeds are left.
     """
-    vary = reader.spec.space.vary.get("training.seed")
-    used = [int(get_key(tree, "training.seed") or 0) for tree in (reader.space.base, *reader.space.variant_trees())]
+    vary = reader.spec.space.vary.get(TRAINING_SEED)
+    used = [int(get_key(tree, TRAINING_SEED) or 0) for tree in (reader.space.base, *reader.space.variant_trees())]
     used += [] if vary is None else [int(end) for end in vary.ends()]
     first = max(used) + MOST_REPLICATES
     if first + MOST_REPLICATES <= _LAST_SEED:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 from coldtune.metrics import Judgement, compare
-from coldtune.metrics.intervals import LEVEL
+from coldtune.metrics.intervals import QUANTILE
 from coldtune.studies.storage.record import TrialRecord
 from coldtune.studies.storage.settings import Setting
 from coldtune.studies.trials.judging import network_of
@@ -62,7 +62,6 @@ def paired_noise(judgements: Sequence[Judgement], metric: str) -> float | None:
     if not judgements:
         return None
     first, *others = judgements
-    z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
     differences = [compare(first, other, metric).difference for other in others]
-    found = [(each.high - each.low) / (2 * z) for each in differences if each.high > each.low]
+    found = [(each.high - each.low) / (2 * QUANTILE) for each in differences if each.high > each.low]
     return statistics.median(found) / math.sqrt(2) if found else None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from coldtune.stages.trial import short_name
+from coldtune.stages.trial import TRAINING_SEED, short_name
 from coldtune.studies.insight.facts import StudyFacts, observe
 from coldtune.studies.insight.fanova import evaluate_fanova
 from coldtune.studies.insight.importance import FANOVA, PED_ANOVA, Importance, ImportanceRow, StageShare
@@ -36,7 +36,7 @@ PED_ANOVA_HINT = (
 )
 """What a ranking by PED-ANOVA means after a search (benchmarks/2026-11-28-importance.md)."""
 
-_SEED = short_name("training.seed")
+_SEED = short_name(TRAINING_SEED)
 
 
 def study_importance(reader: StudyReader, home: Path, folder: Path | None = None) -> Importance:

@@ -27,7 +27,7 @@ from coldtune.metrics.judges import advise, describe_foreign
 from coldtune.metrics.protocol import Protocol, ProtocolConfig, Task, check_draws
 from coldtune.places import check_folder
 from coldtune.stages.compute import Compute
-from coldtune.stages.trial import parse_trial
+from coldtune.stages.trial import TRAINING_SEED, parse_trial
 from coldtune.store.location import StoreLocation
 from coldtune.studies.preflight.capacity import check_gpus, plan_resources
 from coldtune.studies.preflight.options import RunOptions
@@ -55,7 +55,6 @@ MOST_TRIALS = 1_000_000
 
 _MOST_WORKERS = 10_000
 _INCEPTION = "inception"
-_SEED = "training.seed"
 
 
 @dataclass(frozen=True)
@@ -343,12 +342,12 @@ def _count_promoted(spec: StudySpec, folder: StudyFolder, options: RunOptions) -
 def _check_ablation(spec: StudySpec, options: RunOptions, replicates: int) -> None:
     """Raise ValueError if an ablation that takes training seeds back is given several trainings of each arm."""
     record = spec.ablation
-    if record is not None and any(_SEED in change.keys for change in record.changes.values()):
+    if record is not None and any(TRAINING_SEED in change.keys for change in record.changes.values()):
         flags = ("--replicates", replicates)
         command = environment.coldtune_command("ablate", options.home, record.study, flags=flags)
         raise ValueError(
-            f"--replicates {replicates}: this ablation takes {_SEED} back, so it compares networks of one training. "
-            f"Begin another, which leaves the seeds out: `{command}`"
+            f"--replicates {replicates}: this ablation takes {TRAINING_SEED} back, so it compares networks of one "
+            f"training. Begin another, which leaves the seeds out: `{command}`"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from coldtune.diffusion import STARTS, build_degradation, leftover_of
 from coldtune.dotted import get_key, leaves
-from coldtune.stages.trial import TrialConfig, parse_trial, short_name
+from coldtune.stages.trial import TRAINING_SEED, TrialConfig, parse_trial, short_name
 from coldtune.studies.space.config import VARIANT, InfeasibleError, SpaceConfig
 from coldtune.studies.space.distributions import contains, describe_distribution
 from coldtune.studies.space.space import Space
@@ -114,8 +114,8 @@ def _check_condition(space: Space, where: str, key: str, allowed: Sequence[Any])
 
 def warn_of_seeds(space: Space) -> None:
     """Warn if the search chooses among seeds of trainings, because it then looks for a lucky training."""
-    seeds = {get_key(tree, "training.seed") or 0 for tree in space.variant_trees()}
-    if "training.seed" in space.config.vary or len(seeds) > 1:
+    seeds = {get_key(tree, TRAINING_SEED) or 0 for tree in space.variant_trees()}
+    if TRAINING_SEED in space.config.vary or len(seeds) > 1:
         warnings.warn(
             "training.seed: differs between trials, so it counts as a hyperparameter. The best trial may be the "
             "luckiest training. A comparison of two trials compares two networks, not two settings. Let it stay as in "
@@ -129,19 +129,19 @@ def check_seeds(space: Space, replicates: int) -> None:
 
     A setting is all of a trial but its training seed, so the study itself chooses the seeds of its replicates.
     """
-    if "training.seed" in space.config.vary:
+    if TRAINING_SEED in space.config.vary:
         raise ValueError(
             f"vary.training.seed: with {replicates} replicates, the study chooses the training seeds. Leave it out."
         )
     trees = {name: space.variant_tree({VARIANT: name}) for name in space.config.variants}
-    seeds = {name: int(get_key(tree, "training.seed") or 0) for name, tree in trees.items()}
+    seeds = {name: int(get_key(tree, TRAINING_SEED) or 0) for name, tree in trees.items()}
     if len(set(seeds.values())) > 1:
         listed = ", ".join(f"{seed} in {name!r}" for name, seed in list(seeds.items())[:3])
         raise ValueError(
             f"variants: training.seed differs ({listed}). With {replicates} replicates, the study chooses the training "
             "seeds. Set it in the base only."
         )
-    first = max([*seeds.values(), int(get_key(space.base, "training.seed") or 0)])
+    first = max([*seeds.values(), int(get_key(space.base, TRAINING_SEED) or 0)])
     if first + replicates > _SEEDS:
         raise ValueError(
             f"training.seed = {first}: with {replicates} replicates, allowed: at most {_SEEDS - replicates}"

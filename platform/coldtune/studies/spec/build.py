@@ -15,7 +15,7 @@ from coldtune.data.registry import OWN
 from coldtune.diffusion.degradations.registry import degradation_config
 from coldtune.diffusion.restorer import RestorerConfig, check_restorer
 from coldtune.dotted import set_key
-from coldtune.stages.trial import parse_trial
+from coldtune.stages.trial import TRAINING_SEED, parse_trial
 from coldtune.studies.search.config import SearchConfig
 from coldtune.studies.search.objective import Objective
 from coldtune.studies.search.pruning_config import PruningConfig
@@ -165,7 +165,7 @@ def change_base(
         if not 0 <= seed < SEEDS:
             raise ValueError(f"--seed {seed}: allowed: 0 to {SEEDS - 1}")
         if isinstance(base.get("training", {}), Mapping):
-            set_key(base, "training.seed", seed)
+            set_key(base, TRAINING_SEED, seed)
     for setting in settings:
         key, value = _parse_setting(setting)
         section, _, rest = key.partition(".")
