@@ -82,7 +82,7 @@ class Importance:
         """Return the answer in plain English: the refusal, or the shares of the stages."""
         if self.refusal is not None:
             return (self.refusal, *self.notes)
-        said = [f"{self.evaluator} on {self.settings} settings: a share is {MEANINGS[self.evaluator]}."]
+        said = [f"{self.evaluator} on {self.settings:,} settings: a share is {MEANINGS[self.evaluator]}."]
         if self.r2 is not None:
             said.append(f"The model explains {100 * self.r2:.0f} % of the variance of settings that it has not seen.")
         return (*said, *self._about_order(), *self._about_stages(), *self.notes)
